@@ -1,0 +1,44 @@
+"""moesim: what happens when a Mixture-of-Experts layer meets a GPU cluster.
+
+The names below are imported when they are first used, so that ``import moesim`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from moesim.errors import InputError, InvariantError, ResourceError
+    from moesim.results import Result, load_result
+    from moesim.scenario import Scenario, load_scenario
+    from moesim.simulation import simulate
+
+_HOME = {
+    "InputError": "moesim.errors",
+    "InvariantError": "moesim.errors",
+    "ResourceError": "moesim.errors",
+    "Result": "moesim.results",
+    "Scenario": "moesim.scenario",
+    "load_result": "moesim.results",
+    "load_scenario": "moesim.scenario",
+    "simulate": "moesim.simulation",
+}
+
+__all__ = [
+    "InputError",
+    "InvariantError",
+    "ResourceError",
+    "Result",
+    "Scenario",
+    "__version__",
+    "load_result",
+    "load_scenario",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'moesim' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,29 @@
+"""How evenly experts, devices and sequences are loaded: balance losses, the bias, and imbalance figures."""
+
+from moesim.balance.bias import update_bias
+from moesim.balance.gradient import Loss
+from moesim.balance.load import Imbalance, expert_load, imbalance, max_violation, sequence_imbalance
+from moesim.balance.losses import (
+    communication_loss,
+    device_loss,
+    expert_loss,
+    sequence_loss,
+    z_loss,
+)
+from moesim.balance.noise_floor import uniform_router_max_over_mean
+
+__all__ = [
+    "Imbalance",
+    "Loss",
+    "communication_loss",
+    "device_loss",
+    "expert_load",
+    "expert_loss",
+    "imbalance",
+    "max_violation",
+    "sequence_imbalance",
+    "sequence_loss",
+    "uniform_router_max_over_mean",
+    "update_bias",
+    "z_loss",
+]

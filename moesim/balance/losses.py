@@ -1,0 +1,299 @@
+"""The balance losses of DeepSeekMoE, V2 and V3 and the router z-loss, with analytic gradients.
+
+Four of the five have one shape, ``L = alpha * sum_i f_i P_i``: per expert, a coefficient made of counts times
+its mean affinity. Counts carry no gradient, affinities do; so the losses differ in their coefficients alone,
+and ``gradient.py`` does the rest.
+
+Published constants (``form="paper"``) hold N_r, the number of experts, in f_i and D, the number of devices,
+in the communication loss; ``form="document"`` leaves them out, as the source document prints them.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moesim.balance.batch import checked_selection, sequences, token_weight
+from moesim.balance.gradient import Loss, affinity_blocks, linear_loss
+from moesim.balance.load import expert_load
+from moesim.errors import InputError
+from moesim.routing import RouterSpec
+
+
+def expert_loss(
+    logits: ArrayLike,
+    expert_ids: ArrayLike,
+    spec: RouterSpec,
+    *,
+    alpha: float,
+    form: str = "paper",
+    weight: ArrayLike | None = None,
+    with_grad: bool = True,
+) -> Loss:
+    """Expert-level balance loss, ``alpha * sum_i f_i P_i``.
+
+    ``f_i = N_r / (K_r T) * (selections of expert i)`` and ``P_i = mean over tokens of s_i``; the document's
+    form is without N_r.
+
+    Args:
+        logits: float [T, E].
+        expert_ids: int [T, K], the selection; -1 is a dropped copy and not counted.
+        spec: the router; on a sigmoid router s is the sigmoid divided by its sum over the experts.
+        alpha: factor of the loss.
+        form: ``paper`` or ``document``.
+        weight: [T], how many copies of the token the batch holds; 1 each by default. The gradient is with
+            respect to the logits shared by the copies.
+        with_grad: False saves the gradient's time and memory.
+
+    Raises:
+        InputError: wrong shapes, unknown ids or form, no token, or a logit that is NaN or infinite.
+
+    Source: DeepSeekMoE eq. 12-14, DeepSeek-V2 eq. 23-25.
+    """
+    numerator = _numerator(form, spec.n_experts)
+    ids, copies = _batch(logits, expert_ids, spec, weight)
+    f = expert_load(ids, spec.n_experts, copies) * (numerator / (spec.top_k * copies.sum()))
+    return linear_loss(logits, spec, f[None], _one_row(copies), alpha * _shares(copies), with_grad)
+
+
+def device_loss(
+    logits: ArrayLike,
+    expert_ids: ArrayLike,
+    spec: RouterSpec,
+    device_of_expert: ArrayLike,
+    *,
+    alpha: float,
+    form: str = "paper",
+    weight: ArrayLike | None = None,
+    with_grad: bool = True,
+) -> Loss:
+    """Device-level balance loss, ``alpha * sum_d f'_d P'_d``.
+
+    ``f'_d`` is the mean of f_i over the experts of device d, ``P'_d`` the sum of their P_i (f and P as in
+    ``expert_loss``).
+
+    Args:
+        logits: float [T, E].
+        expert_ids: int [T, K], the selection; -1 is a dropped copy and not counted.
+        spec: the router.
+        device_of_expert: int [E]; devices may hold different numbers of experts, and a number that no expert
+            names is no device.
+        alpha: factor of the loss.
+        form: ``paper``; the source document has no such loss.
+        weight: [T], copies of each token in the batch.
+        with_grad: False saves the gradient's time and memory.
+
+    Raises:
+        InputError: wrong shapes, unknown ids or form, no token, or a logit that is NaN or infinite.
+
+    Source: DeepSeekMoE eq. 15-17, DeepSeek-V2 eq. 26-28.
+    """
+    _paper_only(form, "device_loss")
+    device = _devices(device_of_expert, spec)
+    ids, copies = _batch(logits, expert_ids, spec, weight)
+    f = expert_load(ids, spec.n_experts, copies) * (spec.n_experts / (spec.top_k * copies.sum()))
+    f_device = np.bincount(device, weights=f) / np.bincount(device)
+    c = f_device[device]
+    return linear_loss(logits, spec, c[None], _one_row(copies), alpha * _shares(copies), with_grad)
+
+
+def communication_loss(
+    logits: ArrayLike,
+    expert_ids: ArrayLike,
+    spec: RouterSpec,
+    device_of_expert: ArrayLike,
+    *,
+    alpha: float,
+    form: str = "paper",
+    weight: ArrayLike | None = None,
+    with_grad: bool = True,
+) -> Loss:
+    """Communication balance loss, ``alpha * sum_d f''_d P''_d``: tokens *received* per device, each once.
+
+    ``f''_d = D / (M T) * (tokens sent to device d)``, D devices of which a token may reach M, and ``P''_d``
+    the sum of P_i over the experts of d. The document's form is without D. M is the spec's ``top_groups``; a
+    router without groups may reach ``min(K, D)`` devices.
+
+    Args:
+        logits: float [T, E].
+        expert_ids: int [T, K], the selection; -1 is a dropped copy and not counted.
+        spec: the router.
+        device_of_expert: int [E]; devices may hold different numbers of experts, and a number that no expert
+            names is no device.
+        alpha: factor of the loss.
+        form: ``paper`` or ``document``.
+        weight: [T], copies of each token in the batch.
+        with_grad: False saves the gradient's time and memory.
+
+    Raises:
+        InputError: wrong shapes, unknown ids or form, no token, or a logit that is NaN or infinite.
+
+    Source: DeepSeek-V2 eq. 29-31.
+    """
+    device = _devices(device_of_expert, spec)
+    n_devices = int(device.max()) + 1
+    numerator = _numerator(form, n_devices)
+    ids, copies = _batch(logits, expert_ids, spec, weight)
+    reach = spec.top_groups if spec.n_groups > 1 else min(spec.top_k, n_devices)
+    f = _tokens_received(ids, device, copies) * (numerator / (reach * copies.sum()))
+    c = f[device]
+    return linear_loss(logits, spec, c[None], _one_row(copies), alpha * _shares(copies), with_grad)
+
+
+def sequence_loss(
+    logits: ArrayLike,
+    expert_ids: ArrayLike,
+    spec: RouterSpec,
+    sequence_id: ArrayLike,
+    *,
+    alpha: float,
+    form: str = "paper",
+    weight: ArrayLike | None = None,
+    with_grad: bool = True,
+) -> Loss:
+    """Sequence-wise balance loss: the expert-level loss of each sequence by itself, averaged over sequences.
+
+    Every sequence has its own T and counts the same, however long it is. V3 counts the *unbiased* top-k, so
+    pass ``route(logits, spec_without_groups).expert_ids`` rather than the experts that the tokens went to.
+
+    With weights, a sequence counts as often as the batch holds it: the mean of its tokens' weights. For
+    sequences repeated as a whole this is the batch written out, each occurrence a sequence of its own.
+
+    Args:
+        logits: float [T, E].
+        expert_ids: int [T, K]; -1 is a dropped copy and not counted.
+        spec: the router; on a sigmoid router s is the sigmoid divided by its sum over the experts (s' of V3).
+        sequence_id: int [T], any whole numbers in any order.
+        alpha: factor of the loss.
+        form: ``paper``; the source document prints the same.
+        weight: [T], copies of each token in the batch.
+        with_grad: False saves the gradient's time and memory.
+
+    Raises:
+        InputError: wrong shapes, unknown ids or form, no token, or a logit that is NaN or infinite.
+
+    Source: DeepSeek-V3 eq. 17-20; on a softmax router this is DeepSeek-V2 eq. 23-25 with T the sequence's.
+    """
+    _paper_only(form, "sequence_loss")
+    ids, copies = _batch(logits, expert_ids, spec, weight)
+    row, n_sequences = sequences(sequence_id, len(ids), copies)
+    held = row >= 0
+    length = np.bincount(row[held], minlength=n_sequences)
+    mass = np.bincount(row[held], weights=copies[held], minlength=n_sequences)
+    cell = row[:, None] * spec.n_experts + ids
+    counted = held[:, None] & (ids >= 0)
+    per_selection = np.broadcast_to(copies[:, None], ids.shape)[counted]
+    count = np.bincount(cell[counted], weights=per_selection, minlength=n_sequences * spec.n_experts)
+    f = count.reshape(n_sequences, spec.n_experts) * (spec.n_experts / (spec.top_k * mass))[:, None]
+    # A sequence occurs mass / length times, and inside it a token weighs copies / mass.
+    share = np.zeros(len(ids))
+    share[held] = copies[held] / (length[row[held]] * (mass / length).sum())
+    return linear_loss(logits, spec, f, np.maximum(row, 0), alpha * share, with_grad)
+
+
+def z_loss(
+    logits: ArrayLike,
+    *,
+    alpha: float,
+    form: str = "paper",
+    weight: ArrayLike | None = None,
+    with_grad: bool = True,
+) -> Loss:
+    """Router z-loss, ``alpha * mean over tokens of logsumexp(logits)^2``: keeps logits small.
+
+    Args:
+        logits: float [T, E].
+        alpha: factor of the loss.
+        form: ``paper``; the source document has no such loss.
+        weight: [T], copies of each token in the batch.
+        with_grad: False saves the gradient's time and memory.
+
+    Raises:
+        InputError: wrong shapes, unknown form, no token, or a logit that is NaN or infinite.
+
+    Source: ST-MoE, arXiv:2202.08906 eq. 5.
+    """
+    _paper_only(form, "z_loss")
+    x = np.asarray(logits)
+    if x.ndim != 2:
+        raise InputError(f"logits have shape {x.shape}", "logits", "give [tokens, experts]")
+    # The softmax affinity is the gradient of logsumexp; any softmax router has it.
+    softmax = RouterSpec("v1", n_experts=x.shape[1], top_k=1)
+    share = alpha * _shares(_held_copies(weight, len(x)))
+    value, grad = 0.0, np.empty(x.shape) if with_grad else None
+    for block, s in affinity_blocks(x, softmax):
+        # The largest affinity is 1 / sum(exp(x - max)).
+        lse = np.max(x[block], axis=1).astype(np.float64) - np.log(s.max(axis=1))
+        value += float(share[block] @ lse**2)
+        if grad is not None:
+            grad[block] = (2.0 * share[block] * lse)[:, None] * s
+    return Loss(value, grad)
+
+
+def _tokens_received(
+    expert_ids: NDArray[np.int32], device: NDArray[np.int64], copies: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Count the tokens that each device receives, a token with several experts there once, float64 [D]."""
+    reached = np.sort(np.where(expert_ids >= 0, device[expert_ids], -1), axis=1)
+    first = np.ones(reached.shape, dtype=bool)
+    first[:, 1:] = reached[:, 1:] != reached[:, :-1]
+    first &= reached >= 0
+    per_device = np.broadcast_to(copies[:, None], reached.shape)[first]
+    received = np.bincount(reached[first], weights=per_device, minlength=int(device.max()) + 1)
+    return np.asarray(received, dtype=np.float64)
+
+
+def _batch(
+    logits: ArrayLike, expert_ids: ArrayLike, spec: RouterSpec, weight: ArrayLike | None
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Check that logits, selection and weights describe the same tokens; return selection and copies."""
+    shape = np.shape(logits)
+    if len(shape) != 2 or shape[1] != spec.n_experts:
+        raise InputError(f"logits have shape {shape}", "logits", f"give [tokens, {spec.n_experts}]")
+    ids = checked_selection(expert_ids, spec.n_experts, (shape[0], spec.top_k))
+    return ids, _held_copies(weight, shape[0])
+
+
+def _held_copies(weight: ArrayLike | None, n_tokens: int) -> NDArray[np.float64]:
+    copies = token_weight(weight, n_tokens)
+    if not copies.any():
+        raise InputError(
+            "a loss of a batch without tokens", "weight", "give at least one token a weight above 0"
+        )
+    return copies
+
+
+def _one_row(copies: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.zeros(len(copies), dtype=np.int64)
+
+
+def _shares(copies: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(copies / copies.sum(), dtype=np.float64)
+
+
+def _devices(device_of_expert: ArrayLike, spec: RouterSpec) -> NDArray[np.int64]:
+    """Return the device of each expert, int64 [E], renumbered so that every device holds an expert."""
+    devices = np.asarray(device_of_expert)
+    if devices.shape != (spec.n_experts,) or not np.issubdtype(devices.dtype, np.integer):
+        raise InputError(
+            f"device_of_expert has shape {devices.shape} and type {devices.dtype}",
+            "device_of_expert",
+            f"give one whole number per expert, {spec.n_experts} in all",
+        )
+    return np.unique(devices, return_inverse=True)[1]
+
+
+def _numerator(form: str, paper: int) -> int:
+    """Return N_r or D as the paper has it in front of its counts, 1 in the document's form."""
+    if form == "paper":
+        return paper
+    if form == "document":
+        return 1
+    raise InputError(f"unknown form {form!r} of a loss", "losses.form", "use paper or document")
+
+
+def _paper_only(form: str, name: str) -> None:
+    if form != "paper":
+        raise InputError(
+            f"{name} has no form {form!r}",
+            "losses.form",
+            "use paper; document is for expert and communication",
+        )

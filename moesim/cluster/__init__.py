@@ -1,0 +1,23 @@
+"""Clusters: topology files, and the ``Fabric`` of links and routes that the simulator uses."""
+
+from moesim.cluster.build import build_fabric
+from moesim.cluster.describe import bisection, describe, facts, link_class_rows
+from moesim.cluster.draw import draw
+from moesim.cluster.fabric import Fabric
+from moesim.cluster.find import find_topology, topology_names
+from moesim.cluster.load import load_topology, read_topology, with_nic_bandwidth
+
+__all__ = [
+    "Fabric",
+    "bisection",
+    "build_fabric",
+    "describe",
+    "draw",
+    "facts",
+    "find_topology",
+    "link_class_rows",
+    "load_topology",
+    "read_topology",
+    "topology_names",
+    "with_nic_bandwidth",
+]

@@ -1,0 +1,150 @@
+"""The cluster as the simulator sees it: links with a capacity and a latency, and routes between ranks.
+
+A link carries one direction. Its capacity is the peak payload rate; what an all-to-all algorithm reaches of
+it is the algorithm's efficiency, not the link's. Latency stands on the sender's link of a hop pair (see
+``graph``), so the latency of a route is the sum over its links.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.cluster.paths import ShortestPaths, TwoTierPaths
+from moesim.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Fabric:
+    """Links and routes of a cluster; ranks are node-major."""
+
+    name: str
+    gpu: str
+    """Name of the GPU in lower case: "h800"."""
+    rank_names: tuple[str, ...]
+    """[ranks] "n0.gpu3"."""
+    rank_node: npt.NDArray[np.int32]
+    """[ranks] NVLink domain of each rank."""
+    link_names: tuple[str, ...]
+    """[links] "n0.gpu3->rail3.leaf"."""
+    link_source: tuple[str, ...]
+    link_target: tuple[str, ...]
+    link_class: tuple[str, ...]
+    """[links] "nvlink", "nic", "leaf-spine" or what the topology adds."""
+    capacity: npt.NDArray[np.float64]
+    """[links] bytes/s of this direction, peak payload."""
+    latency: npt.NDArray[np.float64]
+    """[links] s."""
+    sender_port: npt.NDArray[np.bool_]
+    """[links] where bytes enter the class: GPU to switch for nvlink and nic, leaf to spine for leaf-spine."""
+    paths: TwoTierPaths | ShortestPaths
+
+    @property
+    def n_ranks(self) -> int:
+        """Number of ranks (GPUs)."""
+        return len(self.rank_node)
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of nodes (NVLink domains)."""
+        return int(self.rank_node[-1]) + 1
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Ranks of a node, of the largest one if they differ."""
+        return int(np.bincount(self.rank_node).max())
+
+    @property
+    def n_links(self) -> int:
+        """Number of links, one for each direction."""
+        return len(self.capacity)
+
+    @property
+    def link_classes(self) -> tuple[str, ...]:
+        """The link classes present, in the order of the links."""
+        return tuple(dict.fromkeys(self.link_class))
+
+    def is_class(self, link_class: str) -> npt.NDArray[np.bool_]:
+        """Return which links are of a class, bool[links]."""
+        return np.array([one == link_class for one in self.link_class], np.bool_)
+
+    def ports_out(self, link_class: str) -> npt.NDArray[np.int32]:
+        """Return each rank's one link of a class to send by, int32[ranks], -1 for none or several."""
+        return self._ports(self.link_source, link_class)
+
+    def ports_in(self, link_class: str) -> npt.NDArray[np.int32]:
+        """Return each rank's one link of a class to receive by, int32[ranks], -1 for none or several."""
+        return self._ports(self.link_target, link_class)
+
+    def _ports(self, ends: tuple[str, ...], link_class: str) -> npt.NDArray[np.int32]:
+        found: dict[str, int] = {}
+        for link, (end, its_class) in enumerate(zip(ends, self.link_class, strict=True)):
+            if its_class == link_class:
+                found[end] = -1 if end in found else link
+        return np.array([found.get(name, -1) for name in self.rank_names], np.int32)
+
+    def routes(
+        self, source: npt.ArrayLike, target: npt.ArrayLike, seed: int = 0
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+        """Return the links that each flow crosses, in order.
+
+        Args:
+            source: int[flows], sending rank.
+            target: int[flows], receiving rank; the same rank gives an empty route.
+            seed: of the ECMP hash.
+
+        Returns:
+            ``route_ptr`` int64[flows + 1] and ``route_links`` int32: flow f uses
+            ``route_links[route_ptr[f]:route_ptr[f + 1]]``.
+
+        Raises:
+            InputError: a rank outside the fabric, or arrays of different length.
+        """
+        hops = self.paths.hops(*self._pairs(source, target), seed)
+        used = hops >= 0
+        route_ptr = np.zeros(len(hops) + 1, np.int64)
+        np.cumsum(used.sum(1), out=route_ptr[1:])
+        return route_ptr, hops[used].astype(np.int32)
+
+    def _pairs(
+        self, source: npt.ArrayLike, target: npt.ArrayLike
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        ends = []
+        for name, ranks in (("source", np.atleast_1d(source)), ("target", np.atleast_1d(target))):
+            if ranks.ndim != 1 or (ranks.size and ranks.dtype.kind not in "iu"):
+                raise InputError(
+                    f"{name} must be a list of ranks, got {ranks.dtype}{list(ranks.shape)}", where="routes"
+                )
+            outside = np.flatnonzero((ranks < 0) | (ranks >= self.n_ranks))
+            if outside.size:
+                raise InputError(
+                    f"{name} rank {ranks[outside[0]]} does not exist",
+                    where="routes",
+                    fix=f"{self.name} has {self.n_ranks}",
+                )
+            ends.append(ranks.astype(np.int64))
+        if len(ends[0]) != len(ends[1]):
+            raise InputError(f"{len(ends[0])} sources but {len(ends[1])} targets", where="routes")
+        return ends[0], ends[1]
+
+    def latency_of(
+        self, route_ptr: npt.NDArray[np.int64], route_links: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.float64]:
+        """Return the sum of the latencies of each route's links, float64[flows], seconds."""
+        flow = np.repeat(np.arange(len(route_ptr) - 1), np.diff(route_ptr))
+        total = np.zeros(len(route_ptr) - 1)
+        np.add.at(total, flow, self.latency[route_links])
+        return total
+
+    def first_ranks(self, n_ranks: int) -> "Fabric":
+        """Return the same links with the first ``n_ranks`` ranks only: an EP group smaller than the cluster.
+
+        Raises:
+            InputError: less than one rank, or more than there are.
+        """
+        if not 1 <= n_ranks <= self.n_ranks:
+            raise InputError(
+                f"{n_ranks} ranks asked for, topology {self.name} has {self.n_ranks}",
+                fix=f"use 1 to {self.n_ranks} ranks or a larger topology",
+            )
+        return replace(self, rank_names=self.rank_names[:n_ranks], rank_node=self.rank_node[:n_ranks])

@@ -1,0 +1,46 @@
+"""Where topologies lie: in ``topologies/`` of a checkout, or in the package's data once installed."""
+
+import difflib
+from pathlib import Path
+
+from moesim.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+FOLDERS = (_PACKAGE.parent / "topologies", _PACKAGE / "data" / "topologies")
+SUFFIXES = (".yaml", ".yml")
+
+
+def topology_names() -> list[str]:
+    """Return the bare names of the topologies that come with moesim, sorted."""
+    return sorted(path.stem for folder in FOLDERS for path in folder.glob("*.yaml"))
+
+
+def find_topology(name_or_path: str | Path) -> Path:
+    """Return the file of a topology that is given by bare name (``h800-8x8-rail``) or by path.
+
+    A name without a folder is looked for among moesim's own topologies first, then as a file.
+
+    Raises:
+        InputError: there is no such topology; suggests the nearest name and lists them all.
+    """
+    text = str(name_or_path)
+    given = Path(text)
+    own = [folder / f"{_stem(text)}.yaml" for folder in FOLDERS] if given.name == text else []
+    for path in (*own, given):
+        if _is_file(path):
+            return path
+    names = topology_names()
+    near = difflib.get_close_matches(_stem(given.name), names, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"no topology {text!r:.100}", fix=f"{guess}give a path or one of {', '.join(names)}")
+
+
+def _stem(name: str) -> str:
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for the file system is no file
+        return False

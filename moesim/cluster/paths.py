@@ -1,0 +1,211 @@
+"""Which links a flow from one rank to another crosses.
+
+``TwoTierPaths`` serves the regular clusters from tables of one entry per rank: inside a node over NVLink,
+under one leaf over the two NICs, else over one spine. ``ShortestPaths`` serves any graph: fewest hops,
+GPUs do not forward, inside a node its own devices are preferred, equal-cost links picked by hash at each
+switch. Both return a matrix of link ids, one row per flow, padded with -1; equal ranks give an empty row.
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moesim.cluster.ecmp import ecmp_choice
+from moesim.cluster.graph import Graph
+from moesim.errors import InputError
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class TwoTierPaths:
+    """Route tables of a cluster of NVLink domains under leaves and spines."""
+
+    node: Ids
+    """[ranks] NVLink domain."""
+    leaf: Ids
+    """[ranks] leaf of the rank's NIC."""
+    place: Ids
+    """[ranks] how many ranks of the same leaf come before."""
+    nvlink_out: Ids
+    nvlink_in: Ids
+    nic_out: Ids
+    nic_in: Ids
+    """[ranks] link ids, -1 where there is none."""
+    up: Ids
+    """[leaves, spines] link ids."""
+    down: Ids
+    """[leaves, spines] link ids, spine to leaf."""
+    static: bool
+    """Spine by the target's place on its leaf instead of by hash."""
+
+    def hops(self, source: Ids, target: Ids, seed: int) -> Ids:
+        """Return the links of each flow, int64[flows, 4], -1 where a route is shorter."""
+        hops = np.full((len(source), 4), -1, np.int64)
+        near = (self.node[source] == self.node[target]) & (source != target)
+        hops[near, 0] = self.nvlink_out[source[near]]
+        hops[near, 1] = self.nvlink_in[target[near]]
+        far = self.node[source] != self.node[target]
+        hops[far, 0] = self.nic_out[source[far]]
+        hops[far, 3] = self.nic_in[target[far]]
+        over = np.flatnonzero(far & (self.leaf[source] != self.leaf[target]))
+        if len(over):
+            s, t = source[over], target[over]
+            n_spines = np.full(len(over), self.up.shape[1], np.int64)
+            spine = self.place[t] % n_spines if self.static else ecmp_choice(s, t, n_spines, seed)
+            hops[over, 1] = self.up[self.leaf[s], spine]
+            hops[over, 2] = self.down[self.leaf[t], spine]
+        return hops
+
+
+def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static: bool) -> TwoTierPaths:
+    """Read the route tables off a regular cluster's graph.
+
+    Args:
+        graph: of the kinds hgx, rail and leaf-spine.
+        link_id: id of each (source, target).
+        static: spine by the target's place on its leaf instead of by hash.
+    """
+    gpus = [name for name, kind in graph.nodes(data="kind") if kind == "gpu"]
+    node = np.array([graph.nodes[gpu]["node"] for gpu in gpus], np.int64)
+    nvswitch = [_neighbour(graph, gpu, "nvlink") for gpu in gpus]
+    leaf_name = [_neighbour(graph, gpu, "nic") for gpu in gpus]
+    leaves = [name for name in dict.fromkeys(leaf_name) if name is not None]
+    spines = (
+        [name for name in graph.successors(leaves[0]) if graph.nodes[name]["kind"] == "switch"]
+        if leaves
+        else []
+    )
+    leaf_index: dict[str | None, int] = {name: i for i, name in enumerate(leaves)}
+    filled: Counter[str | None] = Counter()
+    place = np.zeros(len(gpus), np.int64)
+    for rank, name in enumerate(leaf_name):
+        place[rank] = filled[name]
+        filled[name] += 1
+
+    def ids(pairs: list[tuple[str | None, str | None]]) -> Ids:
+        return np.array([-1 if None in pair else link_id[pair] for pair in pairs], np.int64)  # type: ignore[index]
+
+    shape = (len(leaves), len(spines))
+    return TwoTierPaths(
+        node=node,
+        leaf=np.array([leaf_index.get(name, -1) for name in leaf_name], np.int64),
+        place=place,
+        nvlink_out=ids(list(zip(gpus, nvswitch, strict=True))),
+        nvlink_in=ids(list(zip(nvswitch, gpus, strict=True))),
+        nic_out=ids(list(zip(gpus, leaf_name, strict=True))),
+        nic_in=ids(list(zip(leaf_name, gpus, strict=True))),
+        up=ids([(a, b) for a in leaves for b in spines]).reshape(shape),
+        down=ids([(b, a) for a in leaves for b in spines]).reshape(shape),
+        static=static,
+    )
+
+
+def _neighbour(graph: Graph, gpu: str, link_class: str) -> str | None:
+    return next((to for _, to, cls in graph.out_edges(gpu, data="link_class") if cls == link_class), None)
+
+
+@dataclass(frozen=True, eq=False)
+class ShortestPaths:
+    """Next links towards every rank, for any graph.
+
+    Row ``device * ranks + target`` of the table lists the links that a flow for ``target`` may take at
+    ``device``; the rows of the second half are those of flows that stay inside the target's node.
+    """
+
+    node: Ids
+    """[ranks] NVLink domain; rank r is device r."""
+    link_target: Ids
+    """[links] device that the link leads to."""
+    choice_ptr: Ids
+    choice_links: Ids
+    n_devices: int
+
+    def hops(self, source: Ids, target: Ids, seed: int) -> Ids:
+        """Return the links of each flow, int64[flows, longest], -1 where a route is shorter."""
+        ranks, at, columns = len(self.node), source.copy(), []
+        inside = (self.node[source] == self.node[target]) & (self._choices(source, target, inside=True) > 0)
+        base = np.where(inside, self.n_devices * ranks, 0)
+        while (moving := np.flatnonzero(at != target)).size:
+            row = base[moving] + at[moving] * ranks + target[moving]
+            first = self.choice_ptr[row]
+            count = self.choice_ptr[row + 1] - first
+            link = self.choice_links[
+                first + ecmp_choice(source[moving], target[moving], count, seed, at[moving])
+            ]
+            column = np.full(len(source), -1, np.int64)
+            column[moving] = link
+            at[moving] = self.link_target[link]
+            columns.append(column)
+        return np.stack(columns, 1) if columns else np.full((len(source), 0), -1, np.int64)
+
+    def unreachable(self) -> list[tuple[int, int]]:
+        """Return the pairs (source, target) of ranks that no route joins."""
+        ranks = len(self.node)
+        source, target = np.divmod(np.arange(ranks * ranks, dtype=np.int64), ranks)
+        cut = (source != target) & (self._choices(source, target, inside=False) == 0)
+        return [(int(s), int(t)) for s, t in zip(source[cut], target[cut], strict=True)]
+
+    def _choices(self, device: Ids, target: Ids, *, inside: bool) -> Ids:
+        ranks = len(self.node)
+        row = device * ranks + target + (self.n_devices * ranks if inside else 0)
+        count: Ids = self.choice_ptr[row + 1] - self.choice_ptr[row]
+        return count
+
+
+def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int]) -> ShortestPaths:
+    """Build the next-link tables by one breadth-first search per target, backwards.
+
+    Args:
+        graph: any; its GPUs come first, in the order of their ranks.
+        link_id: id of each (source, target).
+    """
+    index = {name: i for i, name in enumerate(graph.nodes)}
+    node_of = [graph.nodes[name]["node"] for name in graph.nodes]
+    n_ranks = sum(1 for _, kind in graph.nodes(data="kind") if kind == "gpu")
+    incoming: list[list[tuple[int, int]]] = [[] for _ in index]
+    for (tail, head), link in link_id.items():
+        incoming[index[head]].append((index[tail], link))
+    rows: list[list[int]] = [[] for _ in range(2 * len(index) * n_ranks)]
+    for half, inside in enumerate((False, True)):
+        for target in range(n_ranks):
+            distance, queue = {target: 0}, deque([target])
+            while queue:
+                at = queue.popleft()
+                if at < n_ranks and at != target:
+                    continue  # a GPU does not forward
+                for before, link in incoming[at]:
+                    if inside and node_of[before] != node_of[target]:
+                        continue
+                    if before not in distance:
+                        distance[before] = distance[at] + 1
+                        queue.append(before)
+                    if distance[before] == distance[at] + 1:
+                        rows[(half * len(index) + before) * n_ranks + target].append(link)
+    lengths = np.array([len(row) for row in rows], np.int64)
+    return ShortestPaths(
+        node=np.array(node_of[:n_ranks], np.int64),
+        link_target=np.array([index[target] for _, target in link_id], np.int64),
+        choice_ptr=np.concatenate([[0], np.cumsum(lengths)]),
+        choice_links=np.array([link for row in rows for link in row], np.int64),
+        n_devices=len(index),
+    )
+
+
+def check_connected(paths: ShortestPaths, names: tuple[str, ...], where: str) -> None:
+    """Refuse a topology in which some rank cannot reach another.
+
+    Raises:
+        InputError: names the first such pair and counts the rest.
+    """
+    cut = paths.unreachable()
+    if cut:
+        source, target = cut[0]
+        more = f" (and {len(cut) - 1} more pairs)" if len(cut) > 1 else ""
+        raise InputError(
+            f"no route from {names[source]} to {names[target]}{more}",
+            where=where,
+            fix="add the missing link; both_ways gives the way back, and a GPU does not forward for others",
+        )

@@ -1,0 +1,209 @@
+"""What a topology file may say: one pydantic model for each kind of cluster.
+
+Three regular kinds are told in a few numbers (``hgx``: one node; ``rail``: NIC i of every node on leaf i;
+``leaf-spine``: all NICs of a node on the node's leaf); ``explicit`` lists every device and link.
+Bandwidths are peak payload rates of one direction and need a unit (``50GB/s``, ``400Gb/s``), so do
+latencies (``2.8us``). An unknown key is an error.
+
+Default latencies are the one-way 64-byte figures of DeepSeek-AI, "Insights into DeepSeek-V3" (ISCA 2025),
+table 5: InfiniBand 2.8 us under one leaf and 3.7 us across leaves (so 0.9 us for the way over a spine),
+NVLink 3.33 us. They are end to end, from CPU to CPU, hence include the end points' own cost.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from moesim.cluster.explicit_checks import explicit_mistakes
+from moesim.mistakes import Mistakes
+from moesim.units import Bandwidth, Count, Duration, Number
+
+MAX_RANKS = 65_536
+MAX_LEAF_SPINE_PAIRS = 100_000
+
+PositiveBandwidth = Annotated[Bandwidth, Field(gt=0, allow_inf_nan=False)]
+Latency = Annotated[Duration, Field(ge=0, le=1, allow_inf_nan=False)]
+GpuName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]{0,31}$",
+        description="Name of the GPU in lower case, e.g. h800: it picks kernel timings and calibrated rates.",
+    ),
+]
+DeviceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
+
+
+class Section(BaseModel):
+    """A block of a topology file: no unknown keys, unchangeable once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Nvlink(Section):
+    """The NVLink ports of one GPU towards the NVSwitches of its node."""
+
+    bandwidth: PositiveBandwidth = Field(
+        description="Peak of one GPU and direction, all its NVLinks together."
+    )
+    latency: Latency = Field(default=3.33e-6, description="One way from GPU to GPU, whole route.")
+
+
+class Nic(Section):
+    """The network cards of one GPU."""
+
+    bandwidth: PositiveBandwidth = Field(description="Peak of one card and direction.")
+    latency: Latency = Field(
+        default=2.8e-6, description="One way from GPU to GPU under one leaf, whole route."
+    )
+    per_gpu: Count = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Cards of each GPU; traffic is striped over them: one port of the sum.",
+    )
+
+
+class LeafSpine(Section):
+    """The links between leaf and spine switches; every leaf is joined to every spine."""
+
+    spines: Count = Field(ge=1, le=1024, description="Spine switches, each joined to each leaf by one link.")
+    oversubscription: Number = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="A leaf's capacity towards its GPUs over that towards the spines; 1 is full bisection.",
+    )
+    uplink_bandwidth: PositiveBandwidth | None = Field(
+        default=None, description="Peak of one leaf-spine link and direction, instead of oversubscription."
+    )
+    latency: Latency = Field(default=0.9e-6, description="What the way over a spine adds, one way.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.uplink_bandwidth is not None and "oversubscription" in self.model_fields_set:
+            what = "uplink_bandwidth and oversubscription are both given"
+            raise Mistakes((("uplink_bandwidth",), what, "keep one: each determines the other"))
+        return self
+
+
+Spreading = Literal["hash", "static", "spray"]
+SPREADING = (
+    "How traffic between leaves spreads over the spines. hash: ECMP, one spine for each pair of ranks "
+    "by a seeded hash; static: by the target's place on its leaf; spray: ideal packet spraying or adaptive "
+    "routing, all uplinks of a leaf act as one."
+)
+
+
+class Topology(Section):
+    """What every kind of topology says."""
+
+    description: str = Field(default="", max_length=400, description="One sentence for people.")
+    gpu: GpuName
+
+
+class HgxTopology(Topology):
+    """One node: GPUs behind NVSwitches; NICs, if given, all on one leaf and idle."""
+
+    kind: Literal["hgx"]
+    gpus_per_node: Count = Field(default=8, ge=1, le=1024, description="GPUs of the node.")
+    nvlink: Nvlink = Field(description="The NVLink ports of each GPU.")
+    nic: Nic | None = Field(default=None, description="The network cards of each GPU.")
+
+
+class TwoTierTopology(Topology):
+    """Nodes under leaves under spines."""
+
+    nodes: Count = Field(ge=1, le=8192, description="Nodes, each one NVLink domain.")
+    gpus_per_node: Count = Field(default=8, ge=1, le=1024, description="GPUs of a node.")
+    nvlink: Nvlink = Field(description="The NVLink ports of each GPU.")
+    nic: Nic = Field(description="The network cards of each GPU.")
+    leaf_spine: LeafSpine = Field(description="The links between leaves and spines.")
+    routing: Spreading = Field(default="hash", description=SPREADING)
+
+    @model_validator(mode="after")
+    def _of_a_sane_size(self) -> Self:
+        if self.nodes * self.gpus_per_node > MAX_RANKS:
+            what = f"{self.nodes} nodes of {self.gpus_per_node} GPUs are more than {MAX_RANKS} ranks"
+            raise Mistakes((("nodes",), what, "use fewer nodes"))
+        leaves = _n_leaves(self)
+        if leaves * self.leaf_spine.spines > MAX_LEAF_SPINE_PAIRS:
+            what = f"{self.leaf_spine.spines} spines on {leaves} leaves are too many links"
+            raise Mistakes((("leaf_spine", "spines"), what, "use fewer spines of more bandwidth"))
+        return self
+
+
+class RailTopology(TwoTierTopology):
+    """Rail-optimised: the NIC of GPU i of every node is on leaf i; spines join the rails."""
+
+    kind: Literal["rail"]
+
+
+class LeafSpineTopology(TwoTierTopology):
+    """All NICs of a node on one leaf; spines join the leaves."""
+
+    kind: Literal["leaf-spine"]
+    nodes_per_leaf: Count = Field(default=1, ge=1, le=8192, description="Nodes that share a leaf.")
+
+
+def _n_leaves(spec: TwoTierTopology) -> int:
+    if isinstance(spec, LeafSpineTopology):
+        return -(-spec.nodes // spec.nodes_per_leaf)
+    return spec.gpus_per_node
+
+
+class Device(Section):
+    """A GPU or a switch of an explicit topology."""
+
+    name: DeviceName = Field(description="Name of the device.")
+    type: Literal["gpu", "switch"] = Field(description="gpu or switch.")
+    node: Count | None = Field(
+        default=None,
+        ge=0,
+        le=8191,
+        description="NVLink domain; every GPU has one, a switch if it is inside a node.",
+    )
+
+
+class Link(Section):
+    """A link of an explicit topology."""
+
+    source: DeviceName = Field(description="Device that sends.")
+    target: DeviceName = Field(description="Device that receives.")
+    bandwidth: PositiveBandwidth = Field(description="Peak of one direction.")
+    latency: Latency = Field(default=0.0, description="Of source to target, this link alone.")
+    latency_back: Latency = Field(
+        default=0.0,
+        description="Of target to source, if both_ways. Left at 0, only the sender's side counts, as in the "
+        "other kinds, and a flow that fans out to several receivers counts it once.",
+    )
+    link_class: str = Field(
+        alias="class",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
+        description="nvlink, nic, leaf-spine or a name of your own: results are totalled by it.",
+    )
+    both_ways: bool = Field(default=True, description="Also the link from target to source.")
+
+
+class ExplicitTopology(Topology):
+    """Every device and link by name; ranks are the GPUs, ordered by node and then as listed."""
+
+    kind: Literal["explicit"]
+    nodes: tuple[Device, ...] = Field(min_length=1, max_length=20_000, description="Devices.")
+    links: tuple[Link, ...] = Field(max_length=200_000, description="Links.")
+
+    @model_validator(mode="after")
+    def _is_a_graph(self) -> Self:
+        mistakes = explicit_mistakes(self.nodes, self.links)
+        if mistakes:
+            raise Mistakes(*mistakes)
+        return self
+
+
+AnyTopology = HgxTopology | RailTopology | LeafSpineTopology | ExplicitTopology
+KINDS: dict[str, type[AnyTopology]] = {
+    "hgx": HgxTopology,
+    "rail": RailTopology,
+    "leaf-spine": LeafSpineTopology,
+    "explicit": ExplicitTopology,
+}

@@ -1,0 +1,230 @@
+"""A placement: the expert slots of the ranks, and the choice between an expert's replicas.
+
+A *slot* is room for one expert's weights on one rank. An expert in several slots has several replicas,
+and each selection of that expert goes to one of them. Slots are numbered rank by rank by the placements
+made here, but any numbering is accepted. Layers may differ in what the slots hold, not in where the slots
+are.
+
+Assumptions: all weights are in place when the layer starts. Moving weights to a new placement is not
+modelled.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moesim.errors import InputError
+from moesim.placement.replica import hashed_replicas, nearest_replicas, take_nearest, take_turns
+
+ReplicaChoice = Literal["same_node", "round_robin", "hash"]
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Which expert each slot holds, and on which rank each slot is.
+
+    ``slot_expert``: int32[slots], or int32[layers, slots] where layers differ. ``slot_rank``:
+    int32[slots]. ``n_ranks``: ranks of the expert-parallel group; left at 0, the highest rank that holds
+    a slot is the last one. Both arrays are copied and read-only. Expert ids are 0 to n_experts - 1 and
+    each has a slot on every layer. Raises ``InputError`` where that does not hold or a rank is out of
+    range.
+    """
+
+    slot_expert: NDArray[np.int32]
+    slot_rank: NDArray[np.int32]
+    n_ranks: int = 0
+
+    def __post_init__(self) -> None:
+        slot_expert, slot_rank = _ids(self.slot_expert, "slot_expert"), _ids(self.slot_rank, "slot_rank")
+        if slot_expert.ndim not in (1, 2) or slot_expert.size == 0:
+            raise InputError(
+                f"slot_expert has shape {slot_expert.shape}",
+                where="placement",
+                fix="give [slots] or [layers, slots]",
+            )
+        if slot_rank.shape != slot_expert.shape[-1:]:
+            raise InputError(
+                f"slot_rank has shape {slot_rank.shape} for {slot_expert.shape[-1]} slots",
+                where="placement",
+                fix="give one rank per slot",
+            )
+        n_ranks = self.n_ranks or int(slot_rank.max()) + 1
+        wrong = np.flatnonzero((slot_rank < 0) | (slot_rank >= n_ranks))
+        if wrong.size:
+            raise InputError(
+                f"slot {wrong[0]} is on rank {slot_rank[wrong[0]]}",
+                where="placement",
+                fix=f"ranks are 0 to {n_ranks - 1}",
+            )
+        if slot_expert.min() < 0:
+            raise InputError(
+                f"slot_expert holds {slot_expert.min()}", where="placement", fix="expert ids start at 0"
+            )
+        n_experts = int(slot_expert.max()) + 1
+        if n_experts > slot_expert.shape[-1]:
+            raise InputError(
+                f"{slot_expert.shape[-1]} slots cannot hold experts 0 to {n_experts - 1}",
+                where="placement",
+                fix="every expert needs a slot",
+            )
+        for layer, row in enumerate(np.atleast_2d(slot_expert)):
+            missing = np.flatnonzero(np.bincount(row, minlength=n_experts) == 0)
+            if missing.size:
+                raise InputError(
+                    f"expert {missing[0]} has no slot on layer {layer}",
+                    where="placement",
+                    fix="every expert needs at least one",
+                )
+        for name, array in (("slot_expert", slot_expert), ("slot_rank", slot_rank)):
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        object.__setattr__(self, "n_ranks", n_ranks)
+
+    @property
+    def n_experts(self) -> int:
+        """Number of experts, replicas not counted."""
+        return int(self.slot_expert.max()) + 1
+
+    @property
+    def n_slots(self) -> int:
+        """Number of slots of a layer: experts and their further replicas."""
+        return int(self.slot_expert.shape[-1])
+
+    @property
+    def slots_per_rank(self) -> NDArray[np.int64]:
+        """How many slots each rank has: int64[ranks]."""
+        return np.bincount(self.slot_rank, minlength=self.n_ranks)
+
+    def layer(self, i: int) -> "Placement":
+        """Return the placement of layer ``i`` alone; one without a layer axis serves every layer.
+
+        Raises ``InputError`` if there is no layer ``i``.
+        """
+        if self.slot_expert.ndim == 1:
+            return self
+        n_layers = len(self.slot_expert)
+        if not 0 <= i < n_layers:
+            raise InputError(f"no layer {i}", where="placement", fix=f"it has layers 0 to {n_layers - 1}")
+        return Placement(self.slot_expert[i], self.slot_rank, self.n_ranks)
+
+    def replicas(self) -> NDArray[np.int64]:
+        """Return the number of slots of each expert: int64[experts]. One layer only."""
+        return np.bincount(self._one_layer("replicas"), minlength=self.n_experts)
+
+    def home_rank(self) -> NDArray[np.int32]:
+        """Return the rank of each expert's first slot: int32[experts]. One layer only."""
+        _, first = np.unique(self._one_layer("home_rank"), return_index=True)
+        return self.slot_rank[first]
+
+    def planned_slot_load(self, load: ArrayLike) -> NDArray[np.float64]:
+        """Return float64[slots]: the load per slot if replicas share their expert's ``load[experts]`` evenly.
+
+        That is the load a balancer plans with; ``choose`` need not reach it. One layer only.
+        Raises ``InputError`` if ``load`` does not have one value per expert.
+        """
+        slot_expert = self._one_layer("planned_slot_load")
+        load = np.asarray(load, dtype=np.float64)
+        if load.shape != (self.n_experts,):
+            raise InputError(
+                f"load has shape {load.shape}",
+                where="planned_slot_load",
+                fix=f"give one value for each of {self.n_experts} experts",
+            )
+        shared: NDArray[np.float64] = (load / self.replicas())[slot_expert]
+        return shared
+
+    def choose(
+        self,
+        expert_ids: ArrayLike,
+        token_rank: ArrayLike,
+        ranks_per_node: int,
+        policy: ReplicaChoice = "same_node",
+        seed: int = 0,
+        first_token: int = 0,
+    ) -> NDArray[np.int32]:
+        """Choose the replica that each selection goes to: slot ids int32[tokens, top_k].
+
+        ``expert_ids``: int[tokens, top_k], -1 for a dropped selection, which stays -1. ``token_rank``:
+        int[tokens], the rank that each token starts from. Rank ``r`` is on node ``r // ranks_per_node``.
+        Policies:
+
+        ``same_node``
+            A replica on the token's own rank, else one on its node, else one elsewhere. It depends on the
+            expert and the source rank alone: where several replicas are equally near, the source ranks are
+            dealt out so that each replica serves as many of them as locality allows, the far ones last.
+        ``round_robin``
+            Successive tokens take successive replicas of an expert, wherever those are.
+        ``hash``
+            An even pseudo-random draw per (token, expert).
+
+        ``seed`` shifts the turns and changes the draws. Callers that stream a batch in chunks pass the
+        position of each chunk's first token as ``first_token``: the choice then does not depend on the
+        size of the chunks. One layer only. Raises ``InputError`` for shapes that do not fit, and ids or
+        ranks out of range.
+        """
+        slot_expert = self._one_layer("choose")
+        ids, source = _ids(expert_ids, "expert_ids"), _ids(token_rank, "token_rank")
+        if ids.ndim != 2 or source.shape != ids.shape[:1]:
+            raise InputError(
+                f"expert_ids has shape {ids.shape}, token_rank {source.shape}",
+                where="choose",
+                fix="give [tokens, top_k] and [tokens]",
+            )
+        if ranks_per_node < 1:
+            raise InputError(
+                f"ranks_per_node is {ranks_per_node}", where="choose", fix="it must be at least 1"
+            )
+        self._check_range(ids, source)
+        # Replicas of expert e are slots[first[e]:first[e + 1]], lowest slot first.
+        slots = np.argsort(slot_expert, kind="stable").astype(np.int32)
+        first = np.concatenate([[0], np.cumsum(self.replicas())]).astype(np.int64)
+        seed %= 2**31  # a seed of any size fits the kernels' integers
+        if policy == "same_node":
+            nearest = nearest_replicas(slots, first, self.slot_rank, self.n_ranks, ranks_per_node, seed)
+            chosen: NDArray[np.int32] = take_nearest(ids, source, nearest)
+            return chosen
+        by_position: dict[str, Callable[..., Any]] = {"round_robin": take_turns, "hash": hashed_replicas}
+        if policy not in by_position:
+            raise InputError(
+                f"unknown policy {policy!r}", where="choose", fix="use same_node, round_robin or hash"
+            )
+        chosen = by_position[policy](ids, slots, first, seed, first_token)
+        return chosen
+
+    def _one_layer(self, what: str) -> NDArray[np.int32]:
+        if self.slot_expert.ndim != 1:
+            raise InputError(
+                f"the placement has {len(self.slot_expert)} layers", where=what, fix="take one with layer(i)"
+            )
+        return self.slot_expert
+
+    def _check_range(self, ids: NDArray[np.int32], source: NDArray[np.int32]) -> None:
+        if ids.size and not (ids.min() >= -1 and ids.max() < self.n_experts):
+            token = int(np.flatnonzero(((ids < -1) | (ids >= self.n_experts)).any(axis=1))[0])
+            raise InputError(
+                f"token {token} has expert ids {ids[token].tolist()}",
+                where="choose",
+                fix=f"ids are 0 to {self.n_experts - 1}, or -1 for a dropped selection",
+            )
+        if source.size and not (source.min() >= 0 and source.max() < self.n_ranks):
+            token = int(np.flatnonzero((source < 0) | (source >= self.n_ranks))[0])
+            raise InputError(
+                f"token {token} is on rank {source[token]}",
+                where="choose",
+                fix=f"the placement has ranks 0 to {self.n_ranks - 1}",
+            )
+
+
+def _ids(values: ArrayLike, name: str) -> NDArray[np.int32]:
+    """Return the ids as a fresh int32 array; refuse what is no whole number or does not fit."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{name} has dtype {array.dtype}", where="placement", fix="ids are integers")
+    if array.size and array.dtype != np.int32:
+        limits = np.iinfo(np.int32)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise InputError(f"{name} does not fit 32 bits", where="placement", fix="ids are small integers")
+    return array.astype(np.int32)

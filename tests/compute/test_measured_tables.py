@@ -1,0 +1,248 @@
+"""A user's own table: exact hits verbatim, log-log between, extrapolation said, mistakes refused by line."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moesim.compute import KernelTable, load_measured
+from moesim.errors import InputError, ResourceError
+
+HEADER = "kernel,dtype,tokens_per_expert,experts,hidden,inter,seconds,gpu"
+GOOD = "grouped_gemm,bf16,128,4,2048,1408,100e-6,h200"
+
+
+def table_of(folder, *rows, header=HEADER, gpu=None):
+    path = folder / "kernels.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return KernelTable.load(path, gpu)
+
+
+def balanced(table, tokens, experts, dtype="bf16"):
+    return table.time(f"grouped_gemm_{dtype}", tokens_per_expert=[tokens] * experts, hidden=2048, inter=1408)
+
+
+@pytest.fixture
+def grid(tmp_path):
+    rows = [
+        f"grouped_gemm,bf16,{tokens},{experts},2048,1408,{(20 + experts * (20 + tokens * 0.1)) * 1e-6},h200"
+        for experts in (1, 4, 16)
+        for tokens in (64, 128, 512, 2048)
+    ]
+    return table_of(tmp_path, "# measured on one GPU", *rows, "dense_mlp,bf16,512,1,2048,1408,70e-6,h200")
+
+
+def test_a_row_that_was_measured_is_returned_as_it_stands(grid):
+    time = balanced(grid, 512, 4)
+    assert time.seconds == (20 + 4 * (20 + 512 * 0.1)) * 1e-6
+    assert time.source == "measured" and time.shares == {"measured": 1.0}
+    dense = grid.time("dense_mlp_bf16", tokens=512, hidden=2048, inter=1408)
+    assert (dense.seconds, dense.source) == (70e-6, "measured")
+
+
+def test_slots_without_tokens_do_not_count_as_experts(grid):
+    time = grid.time(
+        "grouped_gemm_bf16", tokens_per_expert=[512, 0, 512, 0, 512, 512], hidden=2048, inter=1408
+    )
+    assert time.source == "measured"
+
+
+def test_between_rows_the_time_is_log_log_linear_in_both_axes(grid):
+    t = {(m, e): balanced(grid, m, e).seconds for m in (128, 512) for e in (4, 16)}
+    middle = balanced(grid, 256, 4)
+    assert middle.seconds == pytest.approx(np.sqrt(t[128, 4] * t[512, 4]))
+    assert middle.source == "interpolated" and 0 < middle.error < 0.2
+    assert balanced(grid, 128, 8).seconds == pytest.approx(np.sqrt(t[128, 4] * t[128, 16]))
+    assert balanced(grid, 256, 8).seconds == pytest.approx(np.prod(list(t.values())) ** 0.25)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from([64, 128, 512, 2048]), min_size=4, max_size=4))
+def test_uneven_loads_of_a_constant_plus_a_sum_over_experts_are_priced_exactly(tmp_path_factory, tokens):
+    rows = [
+        f"grouped_gemm,bf16,{m},4,2048,1408,{(20 + 4 * (20 + m * 0.1)) * 1e-6},h200"
+        for m in (64, 128, 512, 2048)
+    ]
+    table = table_of(tmp_path_factory.mktemp("tables"), *rows)
+    time = table.time("grouped_gemm_bf16", tokens_per_expert=tokens, hidden=2048, inter=1408)
+    assert time.seconds == pytest.approx((20 + sum(20 + m * 0.1 for m in tokens)) * 1e-6)
+
+
+def test_past_the_ends_the_time_is_extrapolated_and_counted(grid):
+    t512, t2048 = (balanced(grid, m, 4).seconds for m in (512, 2048))
+    past = balanced(grid, 8192, 4)
+    assert past.seconds == pytest.approx(t2048 * (t2048 / t512))
+    assert past.source == "extrapolated" and past.error is None and "1 ranks outside" in past.note
+    assert balanced(grid, 8, 4).source == "extrapolated"
+    assert balanced(grid, 8, 4).seconds < balanced(grid, 64, 4).seconds
+    more = balanced(grid, 512, 32)
+    assert more.source == "extrapolated"
+    assert more.seconds == pytest.approx(2 * balanced(grid, 512, 16).seconds)
+
+
+def test_one_row_scales_with_tokens_above_it_and_holds_below(tmp_path):
+    table = table_of(tmp_path, GOOD)
+    assert balanced(table, 256, 4).seconds == pytest.approx(200e-6)
+    assert balanced(table, 64, 4).seconds == pytest.approx(100e-6)
+    assert balanced(table, 256, 4).error is None
+
+
+def test_an_extrapolated_time_never_beats_the_peaks(tmp_path):
+    rows = [f"grouped_gemm,bf16,{m},4,2048,1408,{m * 0.09e-6},h200" for m in (4096, 8192)]
+    table = table_of(tmp_path, *rows)  # as many microseconds as tokens: one token would take nothing
+    assert balanced(table, 1, 4).seconds == table.expert_floor_s("bf16", [1] * 4, 2048, 1408)[0]
+    weights = 4 * 3 * 2048 * 1408 * 2
+    assert balanced(table, 1, 4).seconds == pytest.approx(weights / 4.8e12, rel=0.01)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=6), st.integers(0, 5), st.integers(1, 2000))
+def test_more_tokens_never_take_less_time_in_a_rising_table(tmp_path_factory, tokens, slot, more):
+    rows = [
+        f"grouped_gemm,fp8,{m},{e},2048,1408,{e * (5 + m * 0.06) * 1e-6},h200"
+        for e in (1, 2, 8)
+        for m in (32, 512, 2048)
+    ]
+    table = table_of(tmp_path_factory.mktemp("tables"), *rows)
+    grown = list(tokens)
+    grown[slot % len(grown)] += more
+    one, two = (
+        table.time("grouped_gemm_fp8", tokens_per_expert=t, hidden=2048, inter=1408).seconds
+        for t in (tokens, grown)
+    )
+    assert two >= one * (1 - 1e-12)
+
+
+def test_a_shape_that_is_not_in_the_table_is_estimated_and_said(grid):
+    time = grid.time("grouped_gemm_bf16", tokens_per_expert=[128] * 4, hidden=7168, inter=2048)
+    assert time.source == "estimated" and "not in table" in time.note
+    assert balanced(grid, 128, 4, dtype="fp8").source == "estimated"
+
+
+def test_an_idle_rank_beside_busy_ones_launches_its_kernels(grid):
+    times = grid.grouped_gemm("bf16", [[512] * 4, [0] * 4, [200] * 4], 2048, 1408)
+    assert times.seconds[1] == pytest.approx(7.5e-6)
+    assert set(times.shares) == {"measured", "interpolated", "estimated"}
+
+
+def test_the_listing_shows_the_table_with_its_digest_and_error(grid):
+    rows = {row["kernel"]: row for row in grid.describe()}
+    assert rows["grouped_gemm_bf16"]["source"] == "measured"
+    assert rows["grouped_gemm_bf16"]["error"].endswith("% (median, leave one out)")
+    assert rows["dense_mlp_bf16"]["error"] == "unknown"
+    assert any("13 rows, sha256" in row["source"] for row in grid.sources())
+    assert grid.name.endswith("kernels.csv") and grid.gpu.name == "h200"
+
+
+@pytest.mark.parametrize(("column", "value"), [("seconds", "1e-4"), ("time_us", "100"), ("time_ms", "0.1")])
+def test_the_unit_is_in_the_name_of_the_time_column(tmp_path, column, value):
+    header = HEADER.replace("seconds", column)
+    table = table_of(tmp_path, f"grouped_gemm,bf16,128,4,2048,1408,{value},h200", header=header)
+    assert balanced(table, 128, 4).seconds == pytest.approx(100e-6)
+
+
+def test_a_table_without_a_gpu_column_takes_the_gpu_of_the_topology(tmp_path):
+    header, row = HEADER[:-4], GOOD[:-5]
+    assert table_of(tmp_path, row, header=header, gpu="h100").gpu.name == "h100"
+    with pytest.raises(InputError, match="does not say on which GPU"):
+        table_of(tmp_path, row, header=header)
+    with pytest.raises(InputError, match="measured on h200, but h800 is asked for"):
+        table_of(tmp_path, GOOD, gpu="h800")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (GOOD, "duplicate row; the same shape stands in line 2"),
+        (GOOD.replace("100e-6", "-1"), "seconds is '-1'"),
+        (GOOD.replace("100e-6", "0"), "expected a finite time above 0"),
+        (GOOD.replace("100e-6", "nan"), "seconds is 'nan'"),
+        (GOOD.replace("100e-6", "inf"), "seconds is 'inf'"),
+        (GOOD.replace("100e-6", "fast"), "seconds is 'fast'"),
+        (GOOD.replace("128,4", "0,4"), "tokens_per_expert is '0'"),
+        (GOOD.replace("128,4", "128,four"), "experts is 'four'"),
+        (GOOD.replace("128,4", f"128,{10**30}"), "experts is '1000"),
+        (GOOD.replace("bf16", "bf8"), "unknown dtype 'bf8'"),
+        (GOOD.replace("grouped_gemm", "groupd_gemm"), "did you mean grouped_gemm"),
+        (GOOD.replace("grouped_gemm", "dense_mlp"), "experts is 1 for dense_mlp"),
+        (GOOD.replace("h200", "h20O"), "did you mean h20"),
+        (GOOD.replace("h200", "h100"), "measured on h100, but h200"),
+        (GOOD + ",7", "9 fields where the header has 8"),
+        (GOOD.replace("128,4", "128,5").replace("100e-6", "1e-9"), "faster than h200 can be"),
+        (GOOD.replace("h200", '"h200'), "not a CSV file"),
+    ],
+)
+def test_a_malformed_row_is_refused_with_its_line(tmp_path, row, says):
+    with pytest.raises(InputError) as refused:
+        table_of(tmp_path, GOOD, row)
+    assert says in str(refused.value) and "\n" not in str(refused.value)
+    assert "kernels.csv:3" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (HEADER.replace("experts,", ""), "column 'experts' is missing"),
+        (HEADER.replace("hidden", "hiden"), "did you mean hidden"),
+        (HEADER.replace("seconds", "time_ns"), "unknown unit in column 'time_ns'"),
+        (HEADER.replace("seconds,", ""), "exactly one time column"),
+        (HEADER + ",time_us", "exactly one time column"),
+        (HEADER + ",gpu", "column 'gpu' stands there twice"),
+    ],
+)
+def test_a_malformed_header_is_refused_with_its_line(tmp_path, header, says):
+    with pytest.raises(InputError) as refused:
+        table_of(tmp_path, GOOD, header=header)
+    assert says in str(refused.value) and "kernels.csv:1" in str(refused.value)
+
+
+def test_all_mistakes_of_a_table_are_shown_at_once_but_not_without_end(tmp_path):
+    bad = [GOOD.replace("128,4", f"{m},4").replace("100e-6", "-1") for m in range(1, 41)]
+    with pytest.raises(InputError) as refused:
+        table_of(tmp_path, bad[0], GOOD, bad[1])
+    assert [e.where[-2:] for e in (refused.value, *refused.value.others)] == [":2", ":4"]
+    with pytest.raises(InputError) as refused:
+        table_of(tmp_path, *bad)
+    assert len(str(refused.value).splitlines()) == 20
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "no rows"),
+        (HEADER.encode(), "no rows"),
+        (b"\xff\xfe\x00k", "not a UTF-8"),
+        (HEADER.encode() + b"\n\0", "NUL"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path, content, says):
+    path = tmp_path / "odd.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        load_measured(path, "h200")
+
+
+def test_a_table_that_is_not_there_or_a_folder_is_refused(tmp_path):
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(InputError, match="no such kernel table"):
+            KernelTable.load(path)
+
+
+def test_a_huge_table_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "huge.csv"
+    with path.open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(InputError, match="larger than 64 MiB"):
+        load_measured(path, "h200")
+
+
+def test_a_table_that_cannot_be_read_is_the_environments_fault(tmp_path, monkeypatch):
+    path = tmp_path / "kernels.csv"
+    path.write_text(HEADER)
+
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "read_text", refuse)
+    with pytest.raises(ResourceError, match="Permission denied"):
+        load_measured(path, "h200")
