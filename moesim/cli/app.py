@@ -1,0 +1,76 @@
+"""Entry point: one place that turns errors into one line and an exit code.
+
+Exit codes: 0 ok, 2 bad input, 3 environment, 4 a threshold missed, 70 broken invariant, 130 interrupted.
+"""
+
+import os
+import sys
+import traceback
+
+import typer
+
+from moesim import __version__
+from moesim.cli import inspect, run, tools
+from moesim.errors import MoesimError
+
+app = typer.Typer(
+    name="moesim",
+    help="What happens when a Mixture-of-Experts layer meets a GPU cluster: tokens, links, times.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"moesim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_show_version, is_eager=True),
+) -> None:
+    pass
+
+
+run.register(app)
+inspect.register(app)
+tools.register(app)
+
+
+def main() -> None:
+    """Run the command line; a mistake is one line on stderr and an exit code, never a traceback."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(args=arguments, prog_name="moesim", standalone_mode=False)
+    except MoesimError as error:
+        code = _failed(str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _failed("interrupted", 130, debug)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): not an error; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        code = _failed(f"{error.filename or 'system'}: {error.strerror or error}", 3, debug)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the parser's own: wrong option, missing argument
+            code = _failed(f"{error.format_message()}; see moesim --help", 2, debug)
+        else:
+            code = _failed(_internal(error), 70, debug)
+    sys.exit(code or 0)
+
+
+def _internal(error: Exception) -> str:
+    return f"internal error: {type(error).__name__}: {error}; run again with --debug and report it"
+
+
+def _failed(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    typer.echo(f"moesim: {message}" if code != 2 else message, err=True)
+    return code

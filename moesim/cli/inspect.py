@@ -1,0 +1,133 @@
+"""``moesim explain``, ``trace``, ``topo``, ``kernels``, ``schema``: looking at what is there."""
+
+import json
+from pathlib import Path
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command("explain")(explain)
+    app.command("trace")(trace)
+    app.command("schema")(schema)
+    topo = typer.Typer(help="Topologies: show one, or list those that ship.", no_args_is_help=True)
+    topo.command("show")(topo_show)
+    topo.command("list")(topo_list)
+    app.add_typer(topo, name="topo")
+    kernels = typer.Typer(help="Kernel tables: where compute times come from.", no_args_is_help=True)
+    kernels.command("list")(kernels_list)
+    kernels.command("show")(kernels_show)
+    app.add_typer(kernels, name="kernels")
+
+
+def explain(
+    run: Path = typer.Argument(..., help="Result folder."),
+    key: str = typer.Argument(..., help="A number of its summary, such as dispatch_time_s."),
+) -> None:
+    """Take one number of a result apart: definition, bytes, capacities, constants, sources.
+
+    Example: moesim explain results/latest dispatch_time_s
+    """
+    from moesim.results import load_result
+    from moesim.results.explain import explain_lines
+
+    for line in explain_lines(load_result(run), key):
+        typer.echo(line)
+
+
+def trace(
+    run: Path = typer.Argument(..., help="Result folder."),
+    out: Path | None = typer.Option(None, "--out", help="Where to put the unpacked JSON."),
+) -> None:
+    """Show the run's trace file for https://ui.perfetto.dev or chrome://tracing, or unpack it.
+
+    Example: moesim trace results/latest --out trace.json
+    """
+    import gzip
+
+    from moesim.errors import InputError
+    from moesim.files import write_files
+
+    path = run / "trace.json.gz"
+    if not path.is_file():
+        raise InputError("no trace.json.gz", where=str(run), fix="give the --out of a run")
+    if out is None:
+        typer.echo(str(path))
+        return
+    write_files(out.parent, {out.name: gzip.decompress(path.read_bytes())})
+    typer.echo(str(out))
+
+
+def schema() -> None:
+    """Print the JSON Schema of a scenario, for editors.
+
+    Example: moesim schema > scenario.schema.json
+    """
+    from moesim.scenario import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=1))
+
+
+def topo_show(
+    topology: str = typer.Argument(..., help="Name or path of a topology."),
+    draw_to: Path | None = typer.Option(None, "--draw", help="Picture to write: .svg or .png."),
+    as_json: bool = typer.Option(False, "--json", help="Print the facts as JSON."),
+) -> None:
+    """Print a topology's links, capacities and latencies; draw it.
+
+    Example: moesim topo show h800-8x8-rail --draw rail.svg
+    """
+    from moesim.cluster import describe, draw, facts, find_topology, load_topology, read_topology
+
+    fabric = load_topology(topology)
+    typer.echo(json.dumps(facts(fabric), indent=1) if as_json else describe(fabric))
+    if draw_to is not None:
+        typer.echo(str(draw(read_topology(find_topology(topology)), draw_to, title=fabric.name)))
+
+
+def topo_list() -> None:
+    """List the topologies that ship.
+
+    Example: moesim topo list
+    """
+    from moesim.cluster import topology_names
+
+    for name in topology_names():
+        typer.echo(name)
+
+
+def kernels_list() -> None:
+    """List the GPUs whose kernel times are known, and on what evidence.
+
+    Example: moesim kernels list
+    """
+    from moesim.cli.show import console, table
+    from moesim.compute import KernelTable, gpus
+
+    rows = []
+    for name in gpus():
+        for evidence in KernelTable.load(name).sources():
+            rows.append((name, evidence["what"], evidence["source"]))
+    grid = table("", ("gpu", "what", "source"), rows)
+    for column in grid.columns:
+        column.justify, column.no_wrap = "left", False
+    console().print(grid)
+
+
+def kernels_show(
+    name: str = typer.Argument(..., help="A GPU, or the path of a CSV table."),
+    gpu: str | None = typer.Option(None, "--gpu", help="The GPU that a CSV table was measured on."),
+) -> None:
+    """Show the kernels of a table: best source, range, error.
+
+    Example: moesim kernels show h800
+    """
+    from moesim.cli.show import console, table
+    from moesim.compute import KernelTable
+
+    rows = KernelTable.load(name, gpu=gpu).describe()
+    grid = table(name, tuple(rows[0]), [tuple(row.values()) for row in rows])
+    for column in grid.columns:
+        column.justify, column.no_wrap = "left", False
+    console().print(grid)

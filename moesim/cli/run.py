@@ -1,0 +1,187 @@
+"""``moesim run``, ``report`` and ``compare``: scenarios in, result folders and pages out."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from moesim.results import Result
+    from moesim.scenario import Scenario
+
+ThresholdRow = tuple[str, float | None, bool]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command("run")(run)
+    app.command("report")(report)
+    app.command("compare")(compare)
+
+
+def run(
+    scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships (quickstart)."),
+    override: list[str] = typer.Option([], "-o", "--override", help="key=value, as in -o routing.top_k=6."),
+    seed: int | None = typer.Option(None, "--seed", help="Seed, instead of the scenario's."),
+    out: Path | None = typer.Option(None, "--out", help="Result folder; default results/NAME-TIME-DIGEST."),
+    as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
+    jobs: int = typer.Option(0, "--jobs", min=0, help="Processes for variants; 0 = one per core."),
+    figures: bool = typer.Option(False, "--figures", help="Write every chart as SVG and PNG too."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
+) -> None:
+    """Simulate a scenario and write its result folder with the report.
+
+    Example: moesim run quickstart -o routing.top_groups=2 --out results/quick
+    """
+    from moesim.cli.variants import simulate_all
+    from moesim.scenario import load_scenario
+
+    overrides = [*override, *([f"seed={seed}"] if seed is not None else [])]
+    loaded = load_scenario(scenario, overrides=overrides)
+    runs = loaded.variant_scenarios() or {}
+    target = out or _default_folder(loaded)
+    say = (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
+    if runs:
+        results = simulate_all(runs, jobs or os.cpu_count() or 1, say)
+        missed = _write_variants(loaded, results, runs, target, figures)
+    else:
+        from moesim.simulation import simulate
+
+        result = simulate(loaded, progress=say)
+        results = {loaded.name: result}
+        missed = _write_run(loaded, result, target, figures)
+    if out is None:
+        _link_latest(target)
+    if as_json:
+        summaries = {name: result.summary for name, result in results.items()}
+        value = summaries if runs else summaries[loaded.name]
+        typer.echo(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
+    else:
+        from moesim.cli.show import print_run, print_variants
+
+        if runs:
+            print_variants(loaded.name, results)
+        else:
+            print_run(results[loaded.name])
+        typer.echo(f"report: {target / 'report.html'}")
+    for name, row in missed:
+        typer.echo(f"threshold missed: {name}: {row[0]} (is {row[1]:.6g})", err=True)
+    if missed:
+        raise typer.Exit(4)
+
+
+def report(
+    runs: list[Path] = typer.Argument(..., help="Result folders."),
+    baseline: Path | None = typer.Option(None, "--baseline", help="Compare all against this run."),
+    out: Path | None = typer.Option(None, "--out", help="The page; default report.html in the run's folder."),
+    figures: bool = typer.Option(False, "--figures", help="Write every chart as SVG and PNG beside the page."),
+) -> None:
+    """Write the report of a run, or one page comparing several.
+
+    Example: moesim report results/a results/b --baseline results/a --out ab.html
+    """
+    from moesim.files import write_files
+    from moesim.report import comparison_figures, render_comparison, render_run, run_figures
+    from moesim.results import load_result
+
+    folders = [*([baseline] if baseline and baseline not in runs else []), *runs]
+    loaded = [(folder.name, load_result(folder)) for folder in folders]
+    if len(loaded) == 1:
+        page = out or folders[0] / "report.html"
+        html, extra = render_run(loaded[0][1], thresholds=_outcomes_of(loaded[0][1])), run_figures
+        charts = extra(loaded[0][1]) if figures else {}
+    else:
+        page = out or Path("comparison.html")
+        title = " against ".join(name for name, _ in loaded)
+        html = render_comparison(loaded, title, baseline=baseline.name if baseline else None)
+        charts = comparison_figures(loaded) if figures else {}
+    write_files(page.parent, {page.name: html.encode(), **charts})
+    typer.echo(str(page))
+
+
+def compare(
+    a: Path = typer.Argument(..., help="Result folder to compare against."),
+    b: Path = typer.Argument(..., help="Result folder to judge."),
+    fail_over: str | None = typer.Option(None, "--fail-over", help="Exit 4 when anything is worse by more: 5%."),
+    as_json: bool = typer.Option(False, "--json", help="Print the rows as JSON."),
+) -> None:
+    """Print how B differs from A, number by number.
+
+    Example: moesim compare results/before results/after --fail-over 5%
+    """
+    from moesim.cli.show import print_comparison
+    from moesim.errors import InputError
+    from moesim.report import compare as compare_results
+    from moesim.results import load_result
+
+    limit: float | None = None
+    if fail_over is not None:
+        try:
+            limit = float(fail_over.removesuffix("%"))
+        except ValueError:
+            what = f"{fail_over!r} is no percentage"
+            raise InputError(what, where="--fail-over", fix="give one such as 5%") from None
+    comparison = compare_results(load_result(a), load_result(b), (a.name, b.name))
+    print_comparison(comparison, as_json)
+    if limit is not None and comparison.worst_regression() > limit:
+        typer.echo(f"worse by {comparison.worst_regression():.1f} %, more than {limit:g} %", err=True)
+        raise typer.Exit(4)
+
+
+def _default_folder(scenario: "Scenario") -> Path:
+    from datetime import UTC, datetime
+
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return Path("results") / f"{scenario.name}-{stamp}-{scenario.digest()[:8]}"
+
+
+def _link_latest(target: Path) -> None:
+    """Point results/latest at the newest run; a file system without symlinks goes without."""
+    link = target.parent / "latest"
+    if link.is_symlink():
+        link.unlink()
+    if not link.exists():
+        link.symlink_to(target.name, target_is_directory=True)
+
+
+def _outcomes(scenario: "Scenario", result: "Result") -> list[ThresholdRow]:
+    return [(limit.text, result.summary[limit.key], limit.holds(result.summary)) for limit in scenario.limits()]
+
+
+def _outcomes_of(result: "Result") -> list[ThresholdRow]:
+    from moesim.located_yaml import parse_yaml
+    from moesim.scenario import parse_threshold
+
+    texts = parse_yaml(result.scenario_yaml, "scenario.resolved.yaml").data.get("thresholds", ())
+    limits = [parse_threshold(text) for text in texts]
+    return [(limit.text, result.summary[limit.key], limit.holds(result.summary)) for limit in limits]
+
+
+def _write_run(scenario: "Scenario", result: "Result", target: Path, figures: bool) -> list[tuple[str, ThresholdRow]]:
+    from moesim.report import render_run, run_figures
+
+    outcomes = _outcomes(scenario, result)
+    extra = {"report.html": render_run(result, thresholds=outcomes).encode()}
+    result.save(target, extra | (run_figures(result) if figures else {}))
+    return [(scenario.name, row) for row in outcomes if not row[2]]
+
+
+def _write_variants(
+    scenario: "Scenario", results: "dict[str, Result]", runs: "dict[str, Scenario]", target: Path, figures: bool
+) -> list[tuple[str, ThresholdRow]]:
+    """Write OUT/VARIANT/ for every variant and OUT/report.html, which compares them; whole or not at all."""
+    from moesim.files import folder_in_one_piece
+    from moesim.report import comparison_figures, render_comparison
+
+    missed: list[tuple[str, ThresholdRow]] = []
+    with folder_in_one_piece(target, marker="report.html") as staging:
+        for name, result in results.items():
+            missed += _write_run(runs[name], result, staging / name, figures)
+        pairs = list(results.items())
+        charts = comparison_figures(pairs) if figures else {}
+        for path, data in {"report.html": render_comparison(pairs, scenario.name).encode(), **charts}.items():
+            (staging / path).parent.mkdir(parents=True, exist_ok=True)
+            (staging / path).write_bytes(data)
+    return missed

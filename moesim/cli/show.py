@@ -1,0 +1,119 @@
+"""Results as text on a terminal."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from moesim.results.definitions import COMPONENTS
+from moesim.units import format_bandwidth, format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from moesim.report import Comparison
+    from moesim.results import Result
+
+
+def console() -> Console:
+    """Standard output, without colour where it is no terminal or NO_COLOR is set."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A plain table; every column but the first is right-aligned."""
+    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        grid.add_row(*[text(cell) for cell in row])
+    return grid
+
+
+def text(cell: Any) -> str:
+    """A cell as text: numbers with four significant digits, nothing as a dash."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    return str(cell)
+
+
+def with_unit(key: str, value: Any) -> str:
+    """A summary value in the unit that its name ends in."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return text(value)
+    if key.endswith("_bytes_per_s"):
+        return format_bandwidth(value)
+    if key.endswith("_s"):
+        return format_duration(value)
+    if key.endswith("_bytes"):
+        return format_bytes(value)
+    return text(value) if isinstance(value, float) else f"{value:,}"
+
+
+def print_run(result: "Result") -> None:
+    """The first screen of a run: verdict, times, loads, where the numbers come from."""
+    out, summary = console(), result.summary
+    out.print(f"[bold]{summary['name']}[/bold]: {summary['bottleneck']}")
+    total = summary["layer_time_s"]
+    rows = [("layer", with_unit("layer_time_s", total), "100 %")]
+    for key in COMPONENTS:
+        share = summary[key] / total if total else 0.0
+        name = key.removesuffix("_time_s").replace("_", " ")
+        rows.append((f"  {name}", with_unit(key, summary[key]), f"{share:.1%}"))
+    rows.append(("lower bound", with_unit("lower_bound_s", summary["lower_bound_s"]), ""))
+    out.print(table("", ("time per layer, critical rank", "", "share"), rows))
+    names = (
+        "expert_load_max_over_mean",
+        "uniform_router_expert_max_over_mean",
+        "rank_load_max_over_mean",
+        "node_load_max_over_mean",
+        "copies_per_token",
+        "rank_copies_per_token",
+        "node_copies_per_token",
+        "nvlink_wire_bytes",
+        "nic_wire_bytes",
+        "gate_mass_lost",
+        "bottleneck_utilisation",
+    )
+    out.print(table("", ("load and traffic", ""), [(key, with_unit(key, summary[key])) for key in names]))
+    for note in result.notes:
+        out.print(f"{note.kind}: {note.text}", style="yellow" if note.kind in ("degraded", "counterfactual") else "")
+
+
+def print_variants(title: str, results: "dict[str, Result]") -> None:
+    """One line per variant; those that no model was trained for are marked."""
+    columns = {
+        "layer_time_s": "layer",
+        "dispatch_time_s": "dispatch",
+        "expert_compute_time_s": "experts",
+        "combine_time_s": "combine",
+        "wait_time_s": "wait",
+        "expert_load_max_over_mean": "expert max/mean",
+        "rank_load_max_over_mean": "rank",
+        "node_load_max_over_mean": "node",
+        "node_copies_per_token": "nodes/token",
+        "gate_mass_lost": "gate mass lost",
+    }
+    rows = []
+    for name, result in results.items():
+        mark = " *" if result.summary["counterfactual"] else ""
+        rows.append((name + mark, *[with_unit(key, result.summary[key]) for key in columns]))
+    console().print(table(title, ("variant", *columns.values()), rows))
+    if any(result.summary["counterfactual"] for result in results.values()):
+        console().print("* counterfactual: not the router that these logits were trained with")
+
+
+def print_comparison(comparison: "Comparison", as_json: bool) -> None:
+    """The differing numbers of two runs."""
+    if as_json:
+        print(json.dumps(comparison.as_dict(), indent=1, allow_nan=False))
+        return
+    rows = [
+        (row.key, with_unit(row.key, row.a), with_unit(row.key, row.b), text(row.change), row.verdict)
+        for row in comparison.rows
+        if row.a != row.b
+    ]
+    first, second = comparison.labels
+    console().print(table("", ("number", first, second, "change", ""), rows))

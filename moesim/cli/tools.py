@@ -1,0 +1,146 @@
+"""``moesim bw``, ``place``, ``balance`` and ``record``: the parts of a simulation by themselves."""
+
+import json
+from pathlib import Path
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this module."""
+    app.command("bw")(bw)
+    app.command("place")(place)
+    app.command("balance")(balance)
+    app.command("record")(record)
+
+
+def bw(
+    topology: str = typer.Argument(..., help="Name or path of a topology."),
+    begin: str = typer.Option("1MiB", "-b", help="Smallest message, bytes per rank."),
+    end: str = typer.Option("1GiB", "-e", help="Largest message, bytes per rank."),
+    factor: int = typer.Option(2, "-f", min=2, help="Factor from one size to the next."),
+    algorithm: str = typer.Option("nccl-direct", "-a", "--algorithm", help="nccl-direct or deepep-low-latency."),
+    ranks: int | None = typer.Option(None, "-g", "--ranks", help="Only the first so many GPUs."),
+    json_to: Path | None = typer.Option(None, "-J", "--json", help="Write the rows as JSON to this file."),
+) -> None:
+    """Simulate a uniform all-to-all over message sizes and print it as nccl-tests does.
+
+    Example: moesim bw h800-8x8-rail -b 1MiB -e 256MiB
+    """
+    from moesim.cli.show import console, table
+    from moesim.cluster import load_topology
+    from moesim.errors import InputError
+    from moesim.files import write_files
+    from moesim.simulation.bandwidth import alltoall_table
+    from moesim.units import parse_bytes
+
+    if algorithm == "deepep-normal":
+        raise InputError(
+            "deepep-normal routes tokens, it has no plain all-to-all",
+            where="--algorithm",
+            fix="use nccl-direct or deepep-low-latency",
+        )
+    fabric = load_topology(topology)
+    fabric = fabric if ranks is None else fabric.first_ranks(ranks)
+    smallest, largest = int(parse_bytes(begin)), int(parse_bytes(end))
+    if not fabric.n_ranks <= smallest <= largest:
+        raise InputError(
+            f"sizes from {smallest} to {largest} bytes",
+            where="-b, -e",
+            fix=f"give at least one byte for each of {fabric.n_ranks} ranks, and -e not below -b",
+        )
+    sizes = [smallest]
+    while sizes[-1] * factor <= largest:
+        sizes.append(sizes[-1] * factor)
+    rows = alltoall_table(fabric, algorithm, sizes)
+    gb = 1e9
+    shown = [
+        (
+            row.size,
+            f"{row.time_s * 1e6:.2f}",
+            f"{row.algbw / gb:.2f}",
+            f"{row.busbw / gb:.2f}",
+            "-" if row.nic is None else f"{row.nic / gb:.2f}",
+            "-" if row.nvlink is None else f"{row.nvlink / gb:.2f}",
+        )
+        for row in rows
+    ]
+    title = f"{fabric.name}, {fabric.n_ranks} ranks, {algorithm}, uniform all-to-all, simulated\n"
+    title += "size in bytes per rank, time in us, bandwidths in GB/s: nccl-tests' and on the busiest wire"
+    columns = ("size", "time", "algbw", "busbw", "NIC wire", "NVLink wire")
+    console().print(table(title, columns, shown))
+    if json_to is not None:
+        data = {"topology": fabric.name, "algorithm": algorithm, "rows": [vars(row) for row in rows]}
+        write_files(json_to.parent, {json_to.name: json.dumps(data, indent=1).encode()})
+
+
+def place(
+    scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
+    override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
+    redundant: int | None = typer.Option(None, "--redundant", help="Redundant experts for EPLB; default: a full set."),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Compare placements of the scenario's experts: load of the hottest slot, rank and node under each.
+
+    Example: moesim place quickstart --redundant 8
+    """
+    from moesim.cli.show import console, table
+    from moesim.scenario import load_scenario
+    from moesim.simulation.placements import compare_placements
+
+    rows = compare_placements(load_scenario(scenario, overrides=override), redundant)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    console().print(table("max / mean load", tuple(rows[0]), [tuple(row.values()) for row in rows]))
+
+
+def balance(
+    scenario: str = typer.Argument(..., help="A scenario with a V3 router and logits."),
+    override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
+    steps: int = typer.Option(100, "--steps", min=1, help="Bias updates."),
+    from_zero: bool = typer.Option(True, "--from-zero/--from-recorded", help="Start without a bias, or the recorded."),
+    as_json: bool = typer.Option(False, "--json", help="Print every step as JSON."),
+) -> None:
+    """Let the bias update run on the scenario's logits and print how the load evens out, step by step.
+
+    The logits stay as they are (no training), so this shows the bias by itself.
+
+    Example: moesim balance quickstart --steps 200 -o losses.bias_rate=0.01
+    """
+    from moesim.cli.show import console, table
+    from moesim.scenario import load_scenario
+    from moesim.simulation.dynamics import bias_dynamics
+
+    rows = bias_dynamics(load_scenario(scenario, overrides=override), steps, from_zero)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    shown = rows[:: max(1, len(rows) // 20)]
+    shown = shown if shown[-1] is rows[-1] else [*shown, rows[-1]]
+    console().print(table("bias by itself, logits fixed", tuple(rows[0]), [tuple(row.values()) for row in shown]))
+
+
+def record(
+    out: Path = typer.Option(..., "--out", help="Recording to write (.npz)."),
+    balancing: str = typer.Option("v3", "--balancing", help="none, v1, v2 or v3."),
+    steps: int | None = typer.Option(None, "--steps", help="Training steps, exactly."),
+    seconds: float | None = typer.Option(None, "--seconds", help="Training time instead of steps."),
+    seed: int = typer.Option(0, "--seed", help="Seed of the training."),
+    threads: int | None = typer.Option(None, "--threads", help="CPU threads."),
+    device: str = typer.Option("cpu", "--device", help="cpu or cuda."),
+) -> None:
+    """Train the small language model and record its router logits (needs PyTorch: the extra "lab").
+
+    Example: moesim record --balancing v3 --seconds 420 --out my-v3.npz
+    """
+    from importlib.util import find_spec
+
+    from moesim.errors import ResourceError
+
+    if find_spec("torch") is None:
+        raise ResourceError("moesim record needs PyTorch: pip install 'moesim[lab]'")
+    from moesim.record import record as train_and_record
+
+    train_and_record(out, balancing=balancing, steps=steps, seconds=seconds, seed=seed, threads=threads, device=device)
+    typer.echo(str(out))

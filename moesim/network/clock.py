@@ -1,0 +1,137 @@
+"""A FlowNetwork on SimPy's clock, with a single event pending for all its flows.
+
+While flows are in progress, the network runs ahead to the next completion that somebody waits for, at most
+to the next event of the environment: until then nobody can start or change anything. The one pending wake
+is scheduled behind everything else of its instant (a priority below SimPy's normal one), so that processes
+that act at the same time act on the same state, in whatever order they come, and rates are solved once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import simpy
+from numpy.typing import ArrayLike
+from simpy.events import EventPriority
+
+from moesim.errors import InvariantError
+from moesim.network.flow_network import FlowNetwork
+
+BEHIND_ALL = EventPriority(9)
+"""SimPy's own priorities are 0 (urgent) and 1 (normal)."""
+
+
+class _Wake(simpy.Event):
+    """An event that has succeeded already and only needs its place in the queue."""
+
+    def __init__(self, env: simpy.Environment, act: Callable[[simpy.Event], None]) -> None:
+        super().__init__(env)
+        self.callbacks = [act]
+        self._ok, self._value = True, None
+
+
+class NetworkClock:
+    """Drives ``network`` from ``env``; whoever starts flows during a simulation does it through this."""
+
+    def __init__(self, env: simpy.Environment, network: FlowNetwork) -> None:
+        self.env, self.network = env, network
+        self._waiting: dict[int, simpy.Event] = {}
+        self._due: list[int] = []
+        self._due_at = -math.inf
+        self._pending = False
+
+    def transfer(
+        self,
+        route_ptr: ArrayLike,
+        route_links: ArrayLike,
+        weight: ArrayLike | None,
+        size: ArrayLike,
+        start: ArrayLike | None = None,
+        rate_cap: ArrayLike | None = None,
+        waiter_ptr: ArrayLike | None = None,
+        waiter_ids: ArrayLike | None = None,
+    ) -> int:
+        """Start a batch of flows now, or at ``start`` (absolute seconds); see ``FlowNetwork.start``."""
+        self._catch_up()
+        handle = self.network.start(route_ptr, route_links, weight, size, start, rate_cap, waiter_ptr, waiter_ids)
+        self._wake_at(self.env.now)
+        return handle
+
+    def wait(self, waiter: int) -> simpy.Event:
+        """Return an event that succeeds when a waiter has no flow outstanding, at once if it has none now."""
+        event = self._waiting.get(waiter)
+        if event is None:
+            event = self.env.event()
+            if self.network.outstanding(waiter) == 0:
+                event.succeed()
+            else:
+                self._waiting[waiter] = event
+        return event
+
+    def set_capacity(self, link: int, value: float) -> None:
+        """Give a link another capacity from now on; see ``FlowNetwork.set_capacity``."""
+        self._catch_up()
+        self.network.set_capacity(link, value)
+        self._wake_at(self.env.now)
+
+    def cancel(self, handle: int, flow: int) -> None:
+        """Take a flow out of the network now; see ``FlowNetwork.cancel``."""
+        self._catch_up()
+        self.network.cancel(handle, flow)
+        self._wake_at(self.env.now)
+
+    def reroute(self, handle: int, flow: int, route_links: ArrayLike, weight: ArrayLike | None = None) -> None:
+        """Send what is left of a flow over other links; see ``FlowNetwork.reroute``."""
+        self._catch_up()
+        self.network.reroute(handle, flow, route_links, weight)
+        self._wake_at(self.env.now)
+
+    def _catch_up(self) -> None:
+        """Bring an idle network to the present; a busy one is there already."""
+        now = self.env.now
+        if self.network.now > now:
+            raise InvariantError(f"the network shows {self.network.now} s, the environment {now} s")
+        if self.network.now < now:
+            self.network.run(until=now)
+
+    def _wake_at(self, time: float) -> None:
+        """Schedule the one pending wake, at ``time`` or, when rounding forbids that, just before it."""
+        if self._pending:
+            return
+        now = self.env.now
+        delay = max(0.0, time - now)
+        while now + delay > time:
+            delay = math.nextafter(delay, 0.0)
+        self.env.schedule(_Wake(self.env, self._wake), priority=BEHIND_ALL, delay=delay)
+        self._pending = True
+
+    def _wake(self, _: simpy.Event) -> None:
+        self._pending = False
+        if self._due:
+            if self.env.now < self._due_at:  # the delay had to be rounded down: one more hop, now exact
+                self._wake_at(self._due_at)
+                return
+            due, self._due = self._due, []
+            for waiter in due:
+                self._waiting.pop(waiter).succeed()
+            self._wake_at(self.env.now)  # behind those who were woken
+            return
+        self._run_ahead()
+
+    def _run_ahead(self) -> None:
+        horizon = self.env.peek()
+        if horizon < self.network.now:  # just before an instant that rounding kept us from
+            raise InvariantError("the environment is behind its network")
+        while not self.network.idle:
+            time, done = self.network.run(until=horizon)
+            awaited = [waiter for waiter in done.tolist() if waiter in self._waiting]
+            if awaited:
+                self._due, self._due_at = awaited, time
+                self._wake_at(time)
+                return
+            if len(done) == 0:
+                if time < math.inf:
+                    self._due_at = time
+                    self._wake_at(time)
+                return

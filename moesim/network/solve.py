@@ -1,0 +1,76 @@
+"""Finish times of a given set of flows: one call around the FlowNetwork that the timeline runs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from moesim.errors import InputError
+from moesim.network import checks
+from moesim.network.flow_network import FlowNetwork
+from moesim.network.state import Floats, Ints
+
+
+def solve_flows(
+    capacity: ArrayLike,
+    latency: ArrayLike,
+    route_ptr: ArrayLike,
+    route_links: ArrayLike,
+    size: ArrayLike,
+    start: ArrayLike,
+    weight: ArrayLike | None = None,
+    rate_cap: ArrayLike | None = None,
+    capacity_events: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+) -> Floats:
+    """Return the finish time of each flow, seconds, under exact max-min fair sharing.
+
+    The sorted rates x_f are lexicographically largest subject to ``x_f <= rate_cap[f]`` and, on every link,
+    ``sum over flows of weight * x_f <= capacity`` (Bertsekas and Gallager, Data Networks, 6.5.2, with
+    weights).
+
+    ``capacity[links]`` bytes/s and ``latency[links]`` seconds; flow f uses
+    ``route_links[route_ptr[f]:route_ptr[f + 1]]``, ``weight`` aligned with it (default 1); ``size[flows]``
+    bytes. A flow takes part from ``start[f]`` plus the sum of its links' latencies on; an empty route, or
+    size 0, finishes then. ``capacity_events`` = (time[], link[], new_capacity[]) in any order.
+
+    Raises InputError for shapes that do not fit, ids out of range, NaN or negative values, and for flows that
+    can never finish because a link of theirs ends with capacity 0.
+    """
+    links = checks.ids(route_links, "route_links", np.size(capacity))
+    ptr = checks.pointers(route_ptr, "route_ptr", len(links))
+    n = len(ptr) - 1
+    delay = checks.numbers(latency, "latency", np.size(capacity), "link")
+    begin = checks.numbers(start, "start", n, least=-np.inf)
+    takes_part = begin + np.bincount(np.repeat(np.arange(n), np.diff(ptr)), delay[links], minlength=n)
+    times, changed, values = _events(capacity_events, np.size(capacity))
+    network = FlowNetwork(capacity, now=min([0.0, *takes_part.tolist(), *times.tolist()]))
+    handle = network.start(ptr, links, weight, size, takes_part, rate_cap)
+    for time, link, value in zip(times, changed, values, strict=True):
+        network.run(until=time)
+        network.set_capacity(link, value)
+    network.run(until=np.inf)
+    finish = network.finish(handle)
+    stalled = np.flatnonzero(np.isnan(finish))
+    if len(stalled):
+        flow, link = int(stalled[0]), int(network.bottlenecks(handle)[stalled[0]])
+        where = f"capacity 0 of link {link}" if link >= 0 else "its rate cap of 0"
+        raise InputError(f"flow {flow} can never finish: {where} holds it", "capacity", "give it a way to end")
+    return finish
+
+
+def _events(
+    capacity_events: tuple[ArrayLike, ArrayLike, ArrayLike] | None, n_links: int
+) -> tuple[Floats, Ints, Floats]:
+    if capacity_events is None:
+        return np.zeros(0), np.zeros(0, np.int32), np.zeros(0)
+    if len(capacity_events) != 3:
+        raise InputError("is no (time, link, new capacity)", "capacity_events")
+    times = checks.numbers(
+        capacity_events[0], "capacity_events time", np.size(capacity_events[0]), "event", least=-np.inf
+    )
+    links = checks.ids(capacity_events[1], "capacity_events link", n_links)
+    values = checks.numbers(capacity_events[2], "capacity_events capacity", len(times), "event")
+    if len(links) != len(times):
+        raise InputError(f"has {len(times)} times and {len(links)} links", "capacity_events")
+    order = np.argsort(times, kind="stable")
+    return times[order], links[order], values[order]

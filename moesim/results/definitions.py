@@ -1,0 +1,115 @@
+"""What each number of the summary means, in one sentence with its unit: the report's hover text and ``explain``."""
+
+from typing import NamedTuple
+
+
+class Definition(NamedTuple):
+    """Unit and meaning of a summary value."""
+
+    unit: str
+    text: str
+
+
+def _phase_bandwidths(phase: str) -> dict[str, Definition]:
+    ports = "received" if phase == "dispatch" else "sent"
+    return {
+        f"{phase}_time_s": Definition(
+            "s", f"{phase} on the critical rank, waiting for others left out, layout and notify included"
+        ),
+        f"{phase}_kernel_time_s": Definition("s", f"{phase} on the critical rank without layout, notify and CPU wait"),
+        f"{phase}_algbw_bytes_per_s": Definition(
+            "B/s", "nccl-tests algbw: the most that one rank sends, its own part included, over the slowest rank's time"
+        ),
+        f"{phase}_busbw_bytes_per_s": Definition("B/s", "nccl-tests busbw: algbw x (ranks - 1) / ranks"),
+        f"{phase}_deepep_rdma_bytes_per_s": Definition(
+            "B/s",
+            "DeepEP's logical RDMA bandwidth: copies per distinct node, own node included (normal mode), or per "
+            "selection (low latency), over the slowest rank's kernel time; not what the NIC carries",
+        ),
+        f"{phase}_deepep_nvl_bytes_per_s": Definition(
+            "B/s", f"DeepEP's logical NVLink bandwidth: copies {ports} per distinct rank, own rank included, over time"
+        ),
+    }
+
+
+SUMMARY: dict[str, Definition] = {
+    "name": Definition("", "name of the scenario"),
+    "layer_time_s": Definition(
+        "s", "from the first rank's entry into the MoE layer to the last rank's end, averaged over the layers"
+    ),
+    "lower_bound_s": Definition(
+        "s",
+        "largest over ranks of: busiest own dispatch port's bytes / peak + floor time of its routed experts + busiest "
+        "own combine port's bytes sent / peak",
+    ),
+    "step_time_s": Definition("s", "the whole run, from the first entry to the last end"),
+    "arrival_time_s": Definition("s", "how much later than the first rank the critical rank entered the layer"),
+    "gate_time_s": Definition("s", "router GEMM, top-k and the cast to FP8 on the critical rank"),
+    "permute_time_s": Definition("s", "sorting tokens by expert on the critical rank"),
+    **_phase_bandwidths("dispatch"),
+    "expert_compute_time_s": Definition(
+        "s", "routed experts on the critical rank, and what of the shared expert outlasts dispatch"
+    ),
+    **_phase_bandwidths("combine"),
+    "unpermute_time_s": Definition("s", "weighted sum of the experts' outputs on the critical rank"),
+    "wait_time_s": Definition(
+        "s", "time of the critical rank in dispatch or combine with none of its own flows in progress"
+    ),
+    "bottleneck": Definition("", "what holds most of the critical rank's time: a link class, compute, or a rank"),
+    "bottleneck_utilisation": Definition("", "share of what the busiest link of the bottleneck class could carry"),
+    "expert_load_max_over_mean": Definition("", "tokens of the most loaded expert over the mean"),
+    "rank_load_max_over_mean": Definition("", "selections computed on the most loaded rank over the mean"),
+    "node_load_max_over_mean": Definition("", "selections computed on the most loaded node over the mean"),
+    "link_load_max_over_mean": Definition("", "bytes on the busiest port of the bottleneck class over its mean"),
+    "expert_load_mean_over_max": Definition("", "mean tokens per expert over the most loaded expert's"),
+    "rank_load_mean_over_max": Definition("", "mean selections per rank over the most loaded rank's"),
+    "node_load_mean_over_max": Definition("", "mean selections per node over the most loaded node's"),
+    "link_load_mean_over_max": Definition("", "mean bytes of the bottleneck class's ports over the busiest port's"),
+    "rank_max_violation": Definition("", "(max - mean) / mean over ranks"),
+    "node_max_violation": Definition("", "(max - mean) / mean over nodes"),
+    "link_max_violation": Definition("", "(max - mean) / mean over the ports of the bottleneck class"),
+    "uniform_router_expert_max_over_mean": Definition(
+        "", "noise floor: what a perfectly uniform router gives at this number of distinct tokens"
+    ),
+    "sequence_imbalance_p50": Definition("", "median over sequences of max/mean expert load within the sequence"),
+    "sequence_imbalance_p99": Definition("", "99th percentile of the same"),
+    "max_violation": Definition("", "MaxVio: (max - mean) / mean over experts (arXiv:2408.15664)"),
+    "copies_per_token": Definition("", "selections per token that were dispatched"),
+    "rank_copies_per_token": Definition("", "distinct ranks per token, own rank included"),
+    "node_copies_per_token": Definition("", "distinct nodes per token, own node included"),
+    "nvlink_wire_bytes": Definition("B", "bytes on NVLink sender ports, dispatch and combine, per layer"),
+    "nic_wire_bytes": Definition("B", "bytes on NIC sender ports, dispatch and combine, per layer"),
+    "gate_mass_lost": Definition(
+        "", "1 - scores of the selected experts / scores of the unrestricted top-k: what the device limit costs"
+    ),
+    "expert_loss": Definition("", "expert-level balance loss"),
+    "device_loss": Definition("", "device-level balance loss"),
+    "communication_loss": Definition("", "communication balance loss"),
+    "sequence_loss": Definition("", "sequence-wise balance loss"),
+    "z_loss": Definition("", "router z-loss"),
+    "tokens": Definition("", "tokens in the batch, over all ranks"),
+    "distinct_tokens": Definition("", "distinct tokens among them"),
+    "ranks": Definition("", "ranks of the expert-parallel group"),
+    "layers": Definition("", "layers simulated"),
+    "seed": Definition("", "seed of the scenario"),
+    "counterfactual": Definition("", "true when the router is not the one that the logits were trained with"),
+    "source_measured_share": Definition("", "share of compute time from measured kernels"),
+    "source_fitted_share": Definition("", "share of compute time from fitted kernel models"),
+    "source_interpolated_share": Definition("", "share of compute time interpolated between measured kernels"),
+    "source_estimated_share": Definition("", "share of compute time from a roofline: an estimate"),
+    "source_extrapolated_share": Definition("", "share of compute time outside the range measured"),
+}
+
+COMPONENTS = (
+    "arrival_time_s",
+    "gate_time_s",
+    "permute_time_s",
+    "dispatch_time_s",
+    "expert_compute_time_s",
+    "combine_time_s",
+    "unpermute_time_s",
+    "wait_time_s",
+)
+"""The parts of ``layer_time_s``, which they sum to."""
+
+SOURCES = ("measured", "fitted", "interpolated", "estimated", "extrapolated")

@@ -1,0 +1,150 @@
+"""Tables of a result: columns as arrays, data frames only when somebody looks.
+
+Collecting appends plain arrays; pandas is imported when a table is opened and pyarrow when it is written or read, so
+that a simulation pays for neither.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moesim.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns = dict[str, Any]
+
+
+class Tables(Mapping[str, "pd.DataFrame"]):
+    """Named tables; ``tables["links"]`` is a pandas data frame, ``tables.columns("links")`` its arrays."""
+
+    def __init__(self, columns: dict[str, Columns]) -> None:
+        self._columns = columns
+        self._frames: dict[str, pd.DataFrame] = {}
+
+    def __getitem__(self, name: str) -> "pd.DataFrame":
+        if name not in self._columns:
+            raise KeyError(name)
+        if name not in self._frames:
+            import pandas as pd
+
+            self._frames[name] = pd.DataFrame(
+                {column: _series(values) for column, values in self._columns[name].items()}
+            )
+        return self._frames[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def columns(self, name: str) -> Columns:
+        """Columns of a table as arrays (or lists of text), without pandas."""
+        return self._columns[name]
+
+
+def nulls(length: int) -> Any:
+    """A column in which no value applies."""
+    return np.ma.MaskedArray(np.zeros(length), mask=np.ones(length, bool))
+
+
+class TableBuilder:
+    """Collects rows of several tables, piece by piece, column-wise."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, list[Columns]] = {}
+
+    def add(self, table: str, **columns: Any) -> None:
+        """Append rows: each column is an array, a list or one value for all rows of the piece.
+
+        Pieces without rows are kept too, so that a table with no rows still has its columns.
+        """
+        length = max((len(value) for value in columns.values() if _is_column(value)), default=1)
+        full = {
+            name: np.ma.asarray(value)
+            if np.ma.isMaskedArray(value)
+            else np.asarray(value)
+            if _is_column(value)
+            else np.full(length, value)
+            for name, value in columns.items()
+        }
+        self._pieces.setdefault(table, []).append(full)
+
+    def build(self) -> dict[str, Columns]:
+        """Join the pieces of every table."""
+        return {
+            table: {name: _joined([piece[name] for piece in pieces]) for name in pieces[0]}
+            for table, pieces in self._pieces.items()
+        }
+
+
+def _joined(pieces: list[Any]) -> Any:
+    """Concatenate pieces of a column; a column with nulls in any piece is a masked array."""
+    if any(np.ma.isMaskedArray(piece) for piece in pieces):
+        mask = np.concatenate([np.ma.getmaskarray(piece) for piece in pieces])
+        return np.ma.MaskedArray(np.concatenate([np.ma.getdata(piece) for piece in pieces]), mask=mask)
+    return np.concatenate(pieces)
+
+
+def _series(values: Any) -> Any:
+    """Make a data frame column; nulls of a masked array become pandas' NA in a nullable column."""
+    if not np.ma.isMaskedArray(values):
+        return values
+    import pandas as pd
+
+    nullable = pd.arrays.IntegerArray if values.dtype.kind == "i" else pd.arrays.FloatingArray
+    return nullable(values.data.copy(), np.ma.getmaskarray(values).copy())
+
+
+def _is_column(value: object) -> bool:
+    return isinstance(value, (np.ndarray, list, tuple))
+
+
+def write_parquet(columns: Columns, path: Path, metadata: dict[str, str]) -> None:
+    """Write one table; ``metadata`` (schema version) goes into the file's schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            name: pa.array(values.data, mask=np.ma.getmaskarray(values))
+            if np.ma.isMaskedArray(values)
+            else pa.array(values)
+            for name, values in columns.items()
+        }
+    )
+    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+
+
+def read_parquet(path: Path, schema_version: str) -> Columns:
+    """Read one table of a result folder.
+
+    Raises:
+        InputError: the file is not a table of this schema version, or not readable at all.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"not a readable parquet table: {error}", where=str(path)) from error
+    found = (table.schema.metadata or {}).get(b"moesim_schema", b"").decode()
+    if found != schema_version:
+        raise InputError(
+            f"schema version {found or 'missing'}", where=str(path), fix=f"this moesim reads version {schema_version}"
+        )
+    return {name: _column(table[name].combine_chunks()) for name in table.column_names}
+
+
+def _column(values: Any) -> Any:
+    """Arrow column to array; nullable numbers become a masked array again."""
+    import pyarrow as pa
+
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)) or not values.null_count:
+        return values.to_numpy(zero_copy_only=False)
+    return np.ma.masked_array(values.fill_null(0).to_numpy(), mask=values.is_null().to_numpy(zero_copy_only=False))

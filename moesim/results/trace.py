@@ -1,0 +1,76 @@
+"""Chrome / Perfetto trace of a run: one process per node, one lane per rank, counters of link utilisation.
+
+Times are microseconds, as the format wants them. Slices of one lane never overlap: overlapped work (the shared expert)
+has a lane of its own.
+"""
+
+from typing import Any
+
+import numpy as np
+
+_EVENT_LIMIT = 1_000_000
+_LANES = ("main", "shared")
+
+
+def chrome_trace(spans: dict[str, Any], series: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    """Build the trace as a JSON-able value.
+
+    Args:
+        spans: columns of the ``spans`` table.
+        series: columns of the ``link_series`` table.
+        summary: of the run; goes into ``otherData``.
+
+    Returns:
+        ``traceEvents`` and ``otherData``; past a million events the rest is left out and ``otherData`` says so.
+    """
+    events: list[dict[str, Any]] = []
+    seen = sorted({(int(n), int(r)) for n, r in zip(spans["node"], spans["rank"], strict=True)})
+    for node in sorted({node for node, _ in seen}):
+        events.append(_metadata("process_name", node, 0, {"name": f"node {node}"}))
+        events.append(_metadata("process_sort_index", node, 0, {"sort_index": node}))
+    for node, rank in seen:
+        for lane, name in enumerate(_LANES):
+            tid = rank * len(_LANES) + lane
+            label = f"rank {rank}" if name == "main" else f"rank {rank} shared expert"
+            events.append(_metadata("thread_name", node, tid, {"name": label}))
+            events.append(_metadata("thread_sort_index", node, tid, {"sort_index": tid}))
+    duration = spans["end_s"] - spans["start_s"]
+    shown = np.flatnonzero(duration > 0)
+    waited_on = np.ma.filled(spans["waited_on"], -1)
+    for i in shown[:_EVENT_LIMIT]:
+        arguments = {"step": int(spans["step"][i]), "layer": int(spans["layer"][i])}
+        if waited_on[i] >= 0:
+            arguments["waited_on"] = int(waited_on[i])
+        events.append(
+            {
+                "ph": "X",
+                "name": str(spans["phase"][i]),
+                "cat": "moe",
+                "pid": int(spans["node"][i]),
+                "tid": int(spans["rank"][i]) * len(_LANES) + _LANES.index(str(spans["lane"][i])),
+                "ts": round(float(spans["start_s"][i]) * 1e6, 4),
+                "dur": round(float(duration[i]) * 1e6, 4),
+                "args": arguments,
+            }
+        )
+    for i in range(len(series["time_s"])):
+        events.append(
+            {
+                "ph": "C",
+                "name": f"{series['link_class'][i]} utilisation",
+                "pid": 0,
+                "tid": 0,
+                "ts": round(float(series["time_s"][i]) * 1e6, 4),
+                "args": {
+                    "mean": round(float(series["utilisation_mean"][i]), 5),
+                    "max": round(float(series["utilisation_max"][i]), 5),
+                },
+            }
+        )
+    left_out = max(len(shown) - _EVENT_LIMIT, 0)
+    other = {"scenario": summary["name"], "layer_time_s": summary["layer_time_s"], "slices_left_out": left_out}
+    return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
+
+
+def _metadata(name: str, pid: int, tid: int, args: dict[str, Any]) -> dict[str, Any]:
+    return {"ph": "M", "name": name, "pid": pid, "tid": tid, "args": args}

@@ -1,0 +1,24 @@
+"""The scenario: schema, defaults, overrides, variants and thresholds.
+
+Imports no array library: a wrong scenario is refused before anything heavy is loaded.
+"""
+
+from moesim.scenario.axes import Override, parse_axis, parse_override
+from moesim.scenario.files import is_path, shipped_names
+from moesim.scenario.load import load_scenario
+from moesim.scenario.schema import Scenario, json_schema
+from moesim.scenario.thresholds import SUMMARY_KEYS, Threshold, parse_threshold
+
+__all__ = [
+    "SUMMARY_KEYS",
+    "Override",
+    "Scenario",
+    "Threshold",
+    "is_path",
+    "json_schema",
+    "load_scenario",
+    "parse_axis",
+    "parse_override",
+    "parse_threshold",
+    "shipped_names",
+]

@@ -1,0 +1,162 @@
+"""The blocks that say what arrives and when: workload and schedule."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Discriminator, Field, Tag
+
+from moesim.scenario.sections import Block, Name
+from moesim.units import Count, Duration, Number
+
+
+class RecordingSource(Block):
+    """Recorded router logits."""
+
+    name: Name = Field(
+        description="A recording by bare name (tiny-none, tiny-v1, tiny-v2, tiny-v3) or a path."
+    )
+    layers: tuple[Annotated[Count, Field(ge=0)], ...] | None = Field(
+        None, min_length=1, description="MoE layers to simulate; null: all that were recorded."
+    )
+    step: Literal["last"] | Annotated[Count, Field(ge=0)] = Field(
+        "last", description="Training step of the snapshot: last, or one of the recorded steps."
+    )
+
+
+class _Synthetic(Block):
+    correlation: Number = Field(
+        0.0, ge=0, lt=1, description="Correlation between the noise of two tokens of one sequence."
+    )
+    sequence_length: Count = Field(256, ge=1, le=10**6, description="Tokens of one sequence.")
+
+
+class Uniform(_Synthetic):
+    """Every expert is equally popular."""
+
+    kind: Literal["uniform"] = Field(description="Which popularity the experts have.")
+
+
+class Zipf(_Synthetic):
+    """Popularity falls with the place of an expert to the power of -exponent."""
+
+    kind: Literal["zipf"] = Field(description="Which popularity the experts have.")
+    exponent: Number = Field(1.0, ge=0, le=10, description="Exponent of the Zipf law.")
+
+
+class Lognormal(_Synthetic):
+    """Log popularity is normal."""
+
+    kind: Literal["lognormal"] = Field(description="Which popularity the experts have.")
+    sigma: Number = Field(0.6, ge=0, le=10, description="Standard deviation of the log popularity.")
+
+
+class OneHotRank(_Synthetic):
+    """The experts of one rank are hot, all others alike."""
+
+    kind: Literal["one_hot_rank"] = Field(description="Which popularity the experts have.")
+    ratio: Number = Field(
+        2.0, gt=0, le=1000, description="Load of the hot rank's experts over the mean load."
+    )
+    hot_rank: Count = Field(0, ge=0, le=10**6, description="The rank whose experts are hot.")
+
+
+def _one_or_many(value: object) -> str:
+    if isinstance(value, dict | BaseModel):
+        return "<distribution>"
+    return "<list>" if isinstance(value, list | tuple) else "<one>"
+
+
+class Workload(Block):
+    """What tokens arrive: one of recording, synthetic, expert_ids and counts says where experts come from."""
+
+    recording: RecordingSource | None = Field(
+        None, description="Recorded router logits (default: tiny-KIND of the router's kind)."
+    )
+    synthetic: Annotated[Uniform | Zipf | Lognormal | OneHotRank, Field(discriminator="kind")] | None = Field(
+        None, description="Router logits made by rule."
+    )
+    expert_ids: Name | None = Field(
+        None, description="A .npy or .npz file of chosen experts: no router is run."
+    )
+    counts: Name | None = Field(
+        None,
+        description="A .csv or .npz file of tokens per expert: experts are drawn to match, no router is run.",
+    )
+    tokens_per_rank: (
+        Annotated[
+            Annotated[Annotated[Count, Field(ge=1, le=10**8)], Tag("<one>")]
+            | Annotated[tuple[Annotated[Count, Field(ge=0, le=10**8)], ...], Tag("<list>")],
+            Discriminator(_one_or_many),
+        ]
+        | None
+    ) = Field(
+        None, description="Tokens on each rank: one number, or one per rank; null: recorded tokens // ranks."
+    )
+    assign: Literal["by_sequence", "striped"] = Field(
+        "by_sequence", description="Whole sequences to a rank, or token i to rank i modulo the ranks."
+    )
+    sampling: Literal["block_bootstrap"] = Field(
+        "block_bootstrap", description="How more tokens than recorded are made: whole sequences drawn again."
+    )
+    domains: Literal["all"] | tuple[str, ...] | None = Field(
+        None, description="Domains of text to draw from: names, or all; null: those the model was trained on."
+    )
+    layers_simulated: Count | None = Field(
+        None, ge=1, le=10**4, description="MoE layers of a step; recorded layers are cycled. null: each once."
+    )
+    steps: Count = Field(1, ge=1, le=10**6, description="Batches simulated one after the other.")
+
+
+class LognormalOffset(Block):
+    """exp(sigma x standard normal) x scale."""
+
+    distribution: Literal["lognormal"] = Field(description="How arrivals scatter.")
+    sigma: Number = Field(gt=0, le=10, description="Standard deviation of the logarithm.")
+    scale: Duration = Field(description="Median (seconds).")
+
+
+class UniformOffset(Block):
+    """Evenly between 0 and scale."""
+
+    distribution: Literal["uniform"] = Field(description="How arrivals scatter.")
+    scale: Duration = Field(description="Largest offset (seconds).")
+
+
+class NormalOffset(Block):
+    """Normal around mean; below 0 counts as 0."""
+
+    distribution: Literal["normal"] = Field(description="How arrivals scatter.")
+    mean: Duration = Field(description="Mean (seconds).")
+    scale: Duration = Field(description="Standard deviation (seconds).")
+
+
+class ExponentialOffset(Block):
+    """Exponential."""
+
+    distribution: Literal["exponential"] = Field(description="How arrivals scatter.")
+    scale: Duration = Field(description="Mean (seconds).")
+
+
+Offset = LognormalOffset | UniformOffset | NormalOffset | ExponentialOffset
+
+
+class Schedule(Block):
+    """What phase of inference runs and when each rank arrives."""
+
+    phase: Literal["prefill", "decode"] = Field(
+        "prefill", description="Prefill (many tokens) or decode (few)."
+    )
+    overlap: Literal["none"] = Field(
+        "none", description="none: one micro-batch; the shared expert still runs beside dispatch."
+    )
+    start_offset: Annotated[
+        Annotated[Duration, Tag("<one>")]
+        | Annotated[tuple[Duration, ...], Tag("<list>")]
+        | Annotated[Annotated[Offset, Field(discriminator="distribution")], Tag("<distribution>")],
+        Discriminator(_one_or_many),
+    ] = Field(
+        0.0,
+        description="When each rank arrives after the first: 0us, one duration per rank, or a distribution.",
+    )
+    other_time: Duration = Field(
+        0.0, description="Other work of every rank per layer, attention for example (seconds)."
+    )

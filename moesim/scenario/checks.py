@@ -1,0 +1,135 @@
+"""What must hold between the fields of a scenario: each breach with the place of the field to change."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from moesim.errors import InputError
+from moesim.mistakes import Loc, did_you_mean, fields_at
+from moesim.scenario.thresholds import SUMMARY_KEYS, parse_threshold
+
+if TYPE_CHECKING:
+    from moesim.scenario.schema import Scenario
+
+Breach = tuple[Loc, str, str]
+
+
+def breaches(scenario: "Scenario") -> Iterator[Breach]:
+    """Yield (place, what is wrong, what would be right) for every breach."""
+    yield from _router(scenario)
+    yield from _workload(scenario)
+    yield from _per_rank_lists(scenario)
+    yield from _unused(scenario)
+    for i, text in enumerate(scenario.thresholds):
+        try:
+            parse_threshold(text)
+        except InputError as error:
+            yield ("thresholds", i), error.what, error.fix
+    yield from _sweep(scenario)
+
+
+def _router(scenario: "Scenario") -> Iterator[Breach]:
+    routing, experts = scenario.routing, scenario.model.n_experts
+    if routing.top_k > experts:
+        yield ("routing", "top_k"), f"{routing.top_k} experts per token of only {experts}", "lower top_k"
+    ep = scenario.parallel.ep
+    groups = routing.groups if isinstance(routing.groups, int) else ep if routing.groups == "rank" else None
+    if routing.top_groups == 0:
+        yield (
+            ("routing",),
+            f"groups are given ({routing.groups}) but not how many of them a token may reach",
+            "add top_groups (M)",
+        )
+        return
+    if groups is None:
+        return
+    if groups > experts:
+        yield ("routing", "groups"), f"{groups} groups of only {experts} experts", "fewer groups"
+        return
+    if routing.top_groups > groups:
+        yield (
+            ("routing", "top_groups"),
+            f"a token may reach {routing.top_groups} groups, but there are {groups}",
+            f"at most {groups}",
+        )
+        return
+    # numpy.array_split: the last groups are the small ones
+    smallest = experts // groups
+    small_groups = groups - experts % groups
+    room = routing.top_groups * smallest + max(0, routing.top_groups - small_groups)
+    if room < routing.top_k <= experts:
+        yield (
+            ("routing", "top_groups"),
+            f"{routing.top_groups} of {groups} groups can hold only {room} of {experts} experts, "
+            f"fewer than top_k = {routing.top_k}",
+            "raise top_groups or lower top_k",
+        )
+
+
+def _workload(scenario: "Scenario") -> Iterator[Breach]:
+    workload = scenario.workload
+    sources = ("recording", "synthetic", "expert_ids", "counts")
+    given = [name for name in sources if getattr(workload, name) is not None]
+    if len(given) != 1:
+        yield (
+            ("workload", given[-1]) if given else ("workload",),
+            f"{' and '.join(given) or 'no source of tokens'} given",
+            f"one of {', '.join(sources)} (set the others to null)",
+        )
+    if isinstance(workload.tokens_per_rank, tuple) and sum(workload.tokens_per_rank) == 0:
+        yield ("workload", "tokens_per_rank"), "no rank has any token", "at least one token"
+    recording = workload.recording
+    if (
+        recording is not None
+        and recording.layers is not None
+        and len(set(recording.layers)) < len(recording.layers)
+    ):
+        yield (
+            ("workload", "recording", "layers"),
+            "a layer is named twice",
+            "name each once; layers_simulated cycles",
+        )
+    if scenario.routing.bias == "recorded" and recording is None:
+        yield ("routing", "bias"), "there is no recording to take the bias from", "bias: zero, or a file"
+
+
+def _per_rank_lists(scenario: "Scenario") -> Iterator[Breach]:
+    ep = scenario.parallel.ep
+    for loc, value in (
+        (("workload", "tokens_per_rank"), scenario.workload.tokens_per_rank),
+        (("schedule", "start_offset"), scenario.schedule.start_offset),
+    ):
+        if ep is not None and isinstance(value, tuple) and len(value) != ep:
+            yield loc, f"{len(value)} values for parallel.ep = {ep} ranks", "one value per rank"
+
+
+def _unused(scenario: "Scenario") -> Iterator[Breach]:
+    """Yield what would be read and then have no effect."""
+    if scenario.placement.redundant_experts and scenario.placement.policy != "eplb":
+        yield (
+            ("placement", "redundant_experts"),
+            f"policy {scenario.placement.policy} places no replicas",
+            "policy: eplb, or redundant_experts: 0",
+        )
+    if scenario.alltoall.cached_handle and scenario.alltoall.algorithm != "deepep-normal":
+        yield (
+            ("alltoall", "cached_handle"),
+            f"{scenario.alltoall.algorithm} has no handle",
+            "cached_handle: false",
+        )
+    if scenario.faults:
+        yield ("faults",), "faults are not simulated yet", "leave the list empty"
+
+
+def _sweep(scenario: "Scenario") -> Iterator[Breach]:
+    sweep = scenario.sweep
+    if sweep is None:
+        return
+    if sweep.objective not in SUMMARY_KEYS:
+        what = f"no number {sweep.objective!r:.60} in a summary"
+        yield ("sweep", "objective"), what, did_you_mean(sweep.objective, SUMMARY_KEYS)
+    for axis in sweep.axes:
+        *above, last = axis.split(".")
+        known = sorted(fields_at(type(scenario), tuple(above)))
+        if last not in known or axis in ("sweep", "variants"):
+            fix = did_you_mean(last, known, "keys known there") if known else "write a dotted key"
+            yield ("sweep", "axes", axis), f"no key {axis!r:.80} in a scenario", fix

@@ -1,0 +1,176 @@
+"""The scenario: one frozen value that says everything a run depends on.
+
+A ``Scenario`` is fully resolved: every default is written out, the model preset's sizes and router included.
+``resolved()`` gives it back as plain data that loads to the same scenario; ``digest()`` identifies it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PrivateAttr, StringConstraints, ValidationInfo, model_validator
+
+from moesim.errors import InputError
+from moesim.mistakes import Mistakes
+from moesim.model import ModelSpec, load_model, model_names
+from moesim.scenario.arrivals import Schedule, Workload
+from moesim.scenario.checks import breaches
+from moesim.scenario.defaults import MODEL_PRESET, filled, needs_preset, preset_name
+from moesim.scenario.files import contained, is_path, refuse_escape
+from moesim.scenario.sections import (
+    AllToAll,
+    Block,
+    Cluster,
+    Compute,
+    Losses,
+    Model,
+    Parallel,
+    PlacementBlock,
+    Routing,
+    Sweep,
+)
+from moesim.scenario.thresholds import Threshold, parse_threshold
+from moesim.units import Count
+
+VARIANT_NAME = r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,62}"
+
+
+class Scenario(Block):
+    """Everything a run depends on. ``load_scenario`` makes one from a file."""
+
+    name: str = Field(
+        "scenario",
+        max_length=128,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,+=:() /-]*$",
+        description="Name of the run, shown in the report (default: the file's name).",
+    )
+    seed: Count = Field(0, ge=0, lt=2**63, description="Root of every random draw.")
+    cluster: Cluster = Field(description="The machine.")
+    parallel: Parallel = Field(Parallel(), description="How the model is spread over the GPUs.")
+    model: Model = Field(default_factory=Model, description="Sizes of the model.")
+    routing: Routing = Field(default_factory=Routing, description="The router.")
+    workload: Workload = Field(default_factory=Workload, description="What tokens arrive.")
+    placement: PlacementBlock = Field(PlacementBlock(), description="Which rank holds which experts.")
+    alltoall: AllToAll = Field(AllToAll(), description="How tokens travel to their experts and back.")
+    compute: Compute = Field(Compute(), description="Where kernel times come from.")
+    schedule: Schedule = Field(Schedule(), description="What phase runs and when each rank arrives.")
+    losses: Losses = Field(Losses(), description="Form and weights of the balance losses.")
+    faults: tuple[dict[str, Any], ...] = Field((), description="Slow or broken parts; must be empty for now.")
+    thresholds: tuple[str, ...] = Field(
+        (), description='Limits that the result must keep, such as "layer_time_s < 2ms"; a miss is exit 4.'
+    )
+    variants: dict[Annotated[str, StringConstraints(pattern=f"^{VARIANT_NAME}$")], dict[str, Any]] = Field(
+        default_factory=dict,
+        description="One run per entry, compared in one report: a dotted key sets one value, "
+        "a block replaces the whole block.",
+    )
+    sweep: Sweep | None = Field(None, description="Axes for `moesim sweep`.")
+
+    _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
+    _variants: dict[str, "Scenario"] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any, info: ValidationInfo) -> Any:
+        """Write out the defaults that depend on other keys."""
+        if not isinstance(data, dict):
+            return data
+        if not needs_preset(data):
+            return filled(data, None)
+        name = preset_name(data)
+        if not is_path(name):
+            known = name in model_names()
+            return filled(
+                data, load_model(name if known else MODEL_PRESET)
+            )  # the field's own check refuses it
+        try:
+            preset = _load_preset(name, (info.context or {}).get("base_dir", Path.cwd()))
+        except InputError as error:
+            where = f" ({error.where})" if error.where else ""
+            raise Mistakes((("model", "preset"), error.what + where, error.fix)) from None
+        return filled(data, preset)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Scenario":
+        found = list(breaches(self))
+        if found:
+            raise Mistakes(*found)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scenario) and self.resolved() == other.resolved()
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder that relative paths of the scenario start from."""
+        return self._base_dir
+
+    def source(self, name_or_path: str) -> str:
+        """Return a name of the scenario as it is, a path as an absolute one inside ``base_dir``.
+
+        Raises:
+            InputError: the path leads out of the scenario's folder, or there is no such file.
+        """
+        return str(contained(name_or_path, self._base_dir)) if is_path(name_or_path) else name_or_path
+
+    def model_spec(self) -> ModelSpec:
+        """Return the preset with the sizes and the top_k of this scenario.
+
+        Raises:
+            InputError: the preset is a file that is no longer there.
+        """
+        preset = _load_preset(self.model.preset, self._base_dir)
+        sizes = self.model.model_dump(exclude={"preset"})
+        return dataclasses.replace(
+            preset, **sizes, router=dataclasses.replace(preset.router, top_k=self.routing.top_k)
+        )
+
+    def limits(self) -> tuple[Threshold, ...]:
+        """Return the thresholds, parsed."""
+        return tuple(parse_threshold(text) for text in self.thresholds)
+
+    def variant_scenarios(self) -> "dict[str, Scenario]":
+        """Return one whole scenario per variant, in the order of the file; its name is ``NAME/VARIANT``."""
+        return dict(self._variants)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return plain data (units as text, null left out) that loads to the same scenario."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the resolved scenario as canonical JSON."""
+        return _digest(self.resolved())
+
+    def section_digest(self, section: str) -> str:
+        """Return the SHA-256 of one section of the resolved scenario.
+
+        Raises:
+            InputError: no such section.
+        """
+        resolved = self.resolved()
+        if section not in type(self).model_fields:
+            raise InputError(f"a scenario has no section {section!r:.60}")
+        return _digest(resolved.get(section))
+
+
+def _load_preset(name: str, base_dir: Path) -> ModelSpec:
+    refuse_escape(name)
+    return load_model(str(contained(name, base_dir)) if is_path(name) else name)
+
+
+def _digest(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a scenario file, for editors."""
+    schema = Scenario.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "moesim scenario"} | {
+        key: value for key, value in schema.items() if key != "title"
+    }

@@ -1,0 +1,228 @@
+"""The blocks of a scenario other than its workload and schedule: each field with default, bounds and meaning.
+
+Everything a user can read about a key comes from here: documentation, JSON Schema and error messages.
+Fields whose default is somebody's published figure are filled by ``moesim.scenario.defaults`` before
+validation; their placeholder never survives it.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from moesim.errors import InputError
+from moesim.mistakes import Mistakes
+from moesim.model import load_model
+from moesim.scenario.axes import parse_axis
+from moesim.scenario.files import is_path, refuse_escape
+from moesim.units import Bandwidth, Count, Number
+
+Name = Annotated[str, AfterValidator(refuse_escape)]
+Dtype = Literal["fp8", "bf16"]
+
+
+class Block(BaseModel):
+    """A block of a scenario: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _to_be_filled() -> Any:
+    """Stand in for a default that ``defaults`` takes from the model's publication."""
+    return 0
+
+
+def _known_model(name: str) -> str:
+    """Refuse an unknown name at once; a path is read where its sizes are needed."""
+    if not is_path(name):
+        load_model(name)
+    return name
+
+
+class Cluster(Block):
+    """The machine."""
+
+    topology: Name = Field(description="A topology by bare name (`moesim topo show` lists them) or a path.")
+    nic_bandwidth: Bandwidth | None = Field(
+        None, description="Peak rate of every NIC per direction, instead of the topology's (bytes/s)."
+    )
+    ecmp_seed: Count = Field(
+        0, ge=0, lt=2**63, description="Seed of the hash that spreads flows over equal-cost paths."
+    )
+
+
+class Parallel(Block):
+    """How the model is spread over the GPUs."""
+
+    ep: Count | None = Field(
+        None, ge=1, le=10**6, description="Expert-parallel ranks; null: every GPU of the topology."
+    )
+
+
+class Model(Block):
+    """Sizes of the model; what is not given is the preset's."""
+
+    preset: Annotated[Name, AfterValidator(_known_model)] = Field(
+        "deepseek-v3", description="A published model by name, or the path of a released config.json."
+    )
+    n_experts: Count = Field(
+        default_factory=_to_be_filled,
+        ge=1,
+        le=10**5,
+        description="Routed experts per layer (default: the preset's).",
+    )
+    hidden: Count = Field(
+        default_factory=_to_be_filled,
+        ge=1,
+        le=10**6,
+        description="Elements of a token (default: the preset's).",
+    )
+    expert_hidden: Count = Field(
+        default_factory=_to_be_filled,
+        ge=1,
+        le=10**6,
+        description="Inner width of one expert's FFN (default: the preset's).",
+    )
+    n_shared: Count = Field(
+        default_factory=_to_be_filled, ge=0, le=1000, description="Shared experts (default: the preset's)."
+    )
+    layers: Count = Field(
+        default_factory=_to_be_filled,
+        ge=1,
+        le=10**5,
+        description="Layers of the whole model, for weights and KV cache (default: the preset's).",
+    )
+
+
+class Routing(Block):
+    """The router. Without keys: the router that the model preset was published with.
+
+    A kind other than the preset's starts from that kind's own knobs (v1 softmax; v2 softmax, best expert per
+    group; v3 sigmoid, two best experts per group, normalised gates) and keeps the preset's top_k.
+    """
+
+    kind: Literal["v1", "v2", "v3"] = Field(
+        default_factory=_to_be_filled, description="Which paper's router (default: the preset's)."
+    )
+    top_k: Count = Field(
+        default_factory=_to_be_filled,
+        ge=1,
+        le=1024,
+        description="Experts per token, K (default: the preset's).",
+    )
+    groups: Literal["rank", "node"] | Annotated[Count, Field(ge=1)] = Field(
+        default_factory=_to_be_filled,
+        description="What limits a token's reach: ranks, nodes, or a number of groups of experts; "
+        "1 is no limit (default: the preset's number if the kind is the preset's, else 1).",
+    )
+    top_groups: Count = Field(
+        default_factory=_to_be_filled,
+        ge=1,
+        description="Groups that a token may reach, M (default: the preset's if the kind is the preset's).",
+    )
+    score: Literal["softmax", "sigmoid"] = Field(
+        default_factory=_to_be_filled, description="How logits become affinities (default: the kind's)."
+    )
+    group_score: Literal["max", "sum", "top2", "topk_over_m"] = Field(
+        default_factory=_to_be_filled,
+        description="Which affinities of a group are summed to rank it; topk_over_m: the K // M highest "
+        "(default: the kind's).",
+    )
+    normalize: bool = Field(
+        default_factory=_to_be_filled,
+        description="Whether the gates of a token are divided by their sum (default: the kind's).",
+    )
+    scale: Number = Field(
+        default_factory=_to_be_filled,
+        gt=0,
+        le=1e6,
+        description="Factor on the gates (default: the kind's or preset's).",
+    )
+    bias: Name = Field(
+        default_factory=_to_be_filled,
+        description="Bias of the selection: recorded, zero, or a file with one number per expert "
+        "(default: recorded for v3 on a recording, else zero).",
+    )
+
+
+class PlacementBlock(Block):
+    """Which rank holds which experts."""
+
+    policy: Literal["contiguous", "round_robin", "eplb"] = Field(
+        "contiguous", description="How experts are laid on ranks; eplb balances by the batch's own load."
+    )
+    redundant_experts: Count = Field(
+        0, ge=0, le=10**5, description="Extra slots for replicas of hot experts (eplb only)."
+    )
+    replica_choice: Literal["same_node", "round_robin", "hash"] = Field(
+        "same_node", description="Which replica a token takes."
+    )
+
+
+class AllToAll(Block):
+    """How tokens travel to their experts and back."""
+
+    algorithm: Literal["nccl-direct", "deepep-normal", "deepep-low-latency"] = Field(
+        "deepep-normal", description="The library whose flows, sizes and set-up times are simulated."
+    )
+    dispatch_dtype: Dtype = Field("fp8", description="Type of dispatched tokens; the expert GEMM follows it.")
+    combine_dtype: Dtype = Field("bf16", description="Type of the results on the way back.")
+    cached_handle: bool = Field(
+        False,
+        description="Layout known from before: no layout, no notify, no CPU synchronisation (deepep-normal).",
+    )
+    sms: Count | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="SMs that the communication kernels hold; null: the library's own number.",
+    )
+
+
+class Compute(Block):
+    """Where kernel times come from."""
+
+    table: Name = Field(
+        "auto",
+        description="Kernel table: auto (the topology's GPU), a GPU's name, or the path of a CSV table.",
+    )
+
+
+class Losses(Block):
+    """Balance losses: their form and their weights (alpha)."""
+
+    form: Literal["paper", "document"] = Field(
+        "paper", description="Constants of the papers, or of the source document (no N_r, no D)."
+    )
+    expert: Number = Field(0.003, ge=0, le=1e6, description="Weight of the expert-level loss.")
+    device: Number = Field(0.05, ge=0, le=1e6, description="Weight of the device-level loss.")
+    communication: Number = Field(0.02, ge=0, le=1e6, description="Weight of the communication loss.")
+    sequence: Number = Field(1e-4, ge=0, le=1e6, description="Weight of the sequence-wise loss.")
+    z: Number = Field(1e-3, ge=0, le=1e6, description="Weight of the router z-loss.")
+    bias_rate: Number = Field(0.001, ge=0, le=1e3, description="Step of the bias update.")
+
+
+class Sweep(Block):
+    """Axes of a sweep and what is compared along them."""
+
+    axes: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict,
+        description="Dotted key: its values, a list or a range such as 1..8; every combination is one point.",
+    )
+    objective: str = Field(
+        "layer_time_s", description="The number of the summary to look at, smaller is better."
+    )
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _expand(cls, axes: Any) -> Any:
+        if not isinstance(axes, dict):
+            return axes
+        expanded, mistakes = {}, []
+        for key, values in axes.items():
+            try:
+                expanded[key] = parse_axis(values)
+            except InputError as error:
+                mistakes.append(((str(key),), error.what, error.fix))
+        if mistakes:
+            raise Mistakes(*mistakes)
+        return expanded

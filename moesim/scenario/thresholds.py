@@ -1,0 +1,101 @@
+"""Thresholds: what a result must keep, such as ``layer_time_s < 2ms``.
+
+``SUMMARY_KEYS`` is the list of the numbers of a summary that can be compared. The unit of a limit follows
+from the key: ``..._bytes_per_s`` takes a bandwidth, ``..._s`` a duration, ``..._bytes`` a size, anything else
+a plain number or a percentage.
+"""
+
+import operator
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from moesim.errors import InputError
+from moesim.mistakes import did_you_mean
+from moesim.units import parse_bandwidth, parse_bytes, parse_duration
+
+_COMPONENTS = ("arrival", "gate", "permute", "dispatch", "expert_compute", "combine", "unpermute", "wait")
+_BANDWIDTHS = ("algbw", "busbw", "deepep_rdma", "deepep_nvl")
+
+SUMMARY_KEYS: tuple[str, ...] = (
+    "layer_time_s",
+    "step_time_s",
+    *(f"{part}_time_s" for part in _COMPONENTS),
+    "dispatch_kernel_time_s",
+    "combine_kernel_time_s",
+    "lower_bound_s",
+    "bottleneck_utilisation",
+    "expert_load_max_over_mean",
+    "rank_load_max_over_mean",
+    "node_load_max_over_mean",
+    "link_load_max_over_mean",
+    "uniform_router_expert_max_over_mean",
+    "sequence_imbalance_p50",
+    "sequence_imbalance_p99",
+    "max_violation",
+    "copies_per_token",
+    "rank_copies_per_token",
+    "node_copies_per_token",
+    "nvlink_wire_bytes",
+    "nic_wire_bytes",
+    *(f"{phase}_{kind}_bytes_per_s" for phase in ("dispatch", "combine") for kind in _BANDWIDTHS),
+    "gate_mass_lost",
+    "expert_loss",
+    "device_loss",
+    "communication_loss",
+    "sequence_loss",
+    "z_loss",
+    "tokens",
+    "distinct_tokens",
+    "ranks",
+    *(f"source_{kind}_share" for kind in ("measured", "fitted", "interpolated", "estimated", "extrapolated")),
+)
+
+_OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_FORM = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S.*?)\s*")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A limit on one number of a summary, in SI units."""
+
+    text: str
+    key: str
+    operator: str
+    limit: float
+
+    def holds(self, summary: Mapping[str, object]) -> bool:
+        """Say whether the summary keeps the limit; a value that does not apply (null) does not keep it."""
+        value = summary.get(self.key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return bool(_OPERATORS[self.operator](value, self.limit))
+
+
+def parse_threshold(text: object) -> Threshold:
+    """Read ``KEY < LIMIT`` (also ``<= > >=``), the limit with the unit that the key asks for.
+
+    Raises:
+        InputError: another form, an unknown key (suggests the nearest), a limit without its unit.
+    """
+    match = _FORM.fullmatch(text) if isinstance(text, str) else None
+    if match is None or not isinstance(text, str):
+        raise InputError(f"{text!r:.80} is not a threshold", fix='write it like "layer_time_s < 2ms"')
+    key, sign, limit = match.groups()
+    if key not in SUMMARY_KEYS:
+        suggestion = did_you_mean(key, SUMMARY_KEYS)
+        raise InputError(f"no number {key!r:.60} in a summary", fix=suggestion)
+    return Threshold(text=" ".join(text.split()), key=key, operator=sign, limit=_limit(key, limit))
+
+
+def _limit(key: str, text: str) -> float:
+    if key.endswith("_bytes_per_s"):
+        return parse_bandwidth(text)
+    if key.endswith("_s"):
+        return parse_duration(text)
+    if key.endswith("_bytes"):
+        return parse_bytes(text)
+    number = re.fullmatch(r"(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d{1,2}))?(%?)", text)
+    if number is None:
+        raise InputError(f"{text!r:.60} is not a limit for {key}", fix="write a plain number or a percentage")
+    return float(text.rstrip("%")) / (100 if number[3] else 1)

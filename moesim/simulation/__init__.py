@@ -1,0 +1,5 @@
+"""From a scenario to a result."""
+
+from moesim.simulation.simulate import simulate
+
+__all__ = ["simulate"]

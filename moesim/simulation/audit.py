@@ -1,0 +1,92 @@
+"""Laws that must hold after every run, whatever was simulated; a breach is our bug and no result leaves.
+
+Bytes on links equal those of the flows that cross them; tokens arrive, are computed and return; no link carries more
+than it can; nobody leaves before its flows end; the parts of a time add up to it.
+"""
+
+import numpy as np
+
+from moesim.cluster import Fabric
+from moesim.errors import InvariantError
+from moesim.simulation.load import LayerLoad
+from moesim.timeline import LayerTrace, PhaseTrace
+
+_SLACK = 1e-9
+
+
+def audit_layer(fabric: Fabric, load: LayerLoad, trace: LayerTrace, tokens: int, top_k: int, dropped: int) -> None:
+    """Check one layer.
+
+    Raises:
+        InvariantError: naming the law and the figures that break it.
+    """
+    layer = trace.layer
+    selections = int(load.copies.selections.sum())
+    _equal(f"layer {layer}: selections computed by the slots", int(load.slot_tokens.sum()), selections)
+    _equal(f"layer {layer}: selections and dropped ones", selections + dropped, tokens * top_k)
+    received = load.copies.rank_copies.sum()
+    if not load.copies.node_copies.sum() <= received <= selections:
+        raise InvariantError(f"layer {layer}: copies per node, rank and selection are not in ascending order")
+    for name, phase in (("dispatch", trace.dispatch), ("combine", trace.combine)):
+        _audit_phase(f"layer {layer} {name}", fabric, phase)
+    out, back = trace.dispatch.flows.size.sum(), trace.combine.flows.size.sum()
+    _close(
+        f"layer {layer}: copies out and back",
+        out / load.bytes_per_copy["dispatch"],
+        back / load.bytes_per_copy["combine"],
+    )
+
+
+def _audit_phase(where: str, fabric: Fabric, phase: PhaseTrace) -> None:
+    flows = phase.flows
+    for what, times in (("finish", phase.finish_s), ("leave", phase.leave_s), ("launch", phase.launch_s)):
+        if not np.isfinite(times).all():
+            raise InvariantError(f"{where}: a {what} time is missing")
+    if (phase.finish_s < phase.start_s * (1 - _SLACK)).any():
+        raise InvariantError(f"{where}: a flow ends before its first byte")
+    owner = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
+    last = np.full(fabric.n_ranks, -np.inf)
+    np.maximum.at(last, flows.member_ranks, phase.finish_s[owner])
+    late = np.flatnonzero(phase.leave_s < last * (1 - _SLACK))
+    if len(late):
+        raise InvariantError(f"{where}: rank {late[0]} leaves before its last flow ends")
+    if (phase.wait_s < 0).any() or (phase.wait_s > (phase.leave_s - phase.enter_s) * (1 + _SLACK) + 1e-15).any():
+        raise InvariantError(f"{where}: a rank waits longer than it is in the phase")
+    # No link faster than its peak, over the time from the first byte on it to the last.
+    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
+    carries = flows.size[flow] > 0
+    flow, link, weight = flow[carries], flows.route_links[carries], flows.weight[carries]
+    begin, end = np.full(fabric.n_links, np.inf), np.full(fabric.n_links, -np.inf)
+    np.minimum.at(begin, link, phase.start_s[flow])
+    np.maximum.at(end, link, phase.finish_s[flow])
+    used = np.isfinite(begin)
+    demand = np.bincount(link, weights=flows.size[flow] * weight, minlength=fabric.n_links)
+    # A flow of a few bytes lasts less than a rounding of the clock: allow for it.
+    clock = np.spacing(np.abs(end[used])) * 8
+    over = demand[used] > fabric.capacity[used] * (end[used] - begin[used] + clock) * (1 + _SLACK)
+    if over.any():
+        name = fabric.link_names[np.flatnonzero(used)[np.argmax(over)]]
+        raise InvariantError(f"{where}: link {name} carried more than its capacity")
+
+
+def audit_components(components: dict[str, float], layer_time_s: float, layer: int) -> None:
+    """Check that the parts of a layer's time sum to it.
+
+    Raises:
+        InvariantError: they do not, within 1e-9.
+    """
+    total = sum(components.values())
+    if abs(total - layer_time_s) > _SLACK * max(layer_time_s, 1e-12):
+        raise InvariantError(f"layer {layer}: components sum to {total!r} s, the layer takes {layer_time_s!r} s")
+    if any(value < -1e-12 for value in components.values()):
+        raise InvariantError(f"layer {layer}: a component is negative: {components}")
+
+
+def _equal(what: str, got: int, wanted: int) -> None:
+    if got != wanted:
+        raise InvariantError(f"{what}: {got}, expected {wanted}")
+
+
+def _close(what: str, got: float, wanted: float) -> None:
+    if abs(got - wanted) > _SLACK * max(abs(wanted), 1.0):
+        raise InvariantError(f"{what}: {got!r} against {wanted!r}")

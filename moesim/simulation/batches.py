@@ -1,0 +1,154 @@
+"""The scenario's workload section as batches of tokens, and the training history that comes with a recording."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.balance import imbalance, sequence_imbalance
+from moesim.errors import InputError
+from moesim.recording_format import Recording, is_recording, read_recording, recording_path
+from moesim.results import TableBuilder
+from moesim.routing import RouterSpec, route
+from moesim.scenario.arrivals import RecordingSource
+from moesim.simulation.parts import Parts
+from moesim.workload import Batch, counts_batch, expert_ids_batch, logits_batch, recorded_batch, synthetic_batch
+
+_WORKLOAD_STAGE = 1
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A scenario's tokens: where they come from. ``recording`` is None unless it is one of moesim's own format."""
+
+    parts: Parts
+    recording: Recording | None
+
+    def batch(self, step: int) -> Batch:
+        """Draw the batch of a simulated step, the same for the same seed and step."""
+        parts, workload = self.parts, self.parts.scenario.workload
+        seed = np.random.SeedSequence(parts.scenario.seed, spawn_key=(_WORKLOAD_STAGE, step))
+        common: dict[str, Any] = {
+            "n_ranks": parts.fabric.n_ranks,
+            "rng": np.random.default_rng(seed),
+            "assign": workload.assign,
+            "n_experts": parts.router.n_experts,
+        }
+        if workload.tokens_per_rank is not None:
+            common["tokens_per_rank"] = workload.tokens_per_rank
+        if workload.recording is not None:
+            return self._recorded(workload.recording, workload.domains, common)
+        if workload.synthetic is not None:
+            return synthetic_batch(
+                layers=range(workload.layers_simulated or 1),
+                top_k=parts.router.top_k,
+                **workload.synthetic.model_dump(),
+                **common,
+            )
+        if workload.expert_ids is not None:
+            batch = expert_ids_batch(parts.scenario.source(workload.expert_ids), **common)
+            _check_width(parts, batch)
+            return batch
+        return counts_batch(parts.scenario.source(str(workload.counts)), top_k=parts.router.top_k, **common)
+
+    def _recorded(
+        self, source: RecordingSource, domains: str | tuple[str, ...] | None, common: dict[str, Any]
+    ) -> Batch:
+        parts, recording = self.parts, self.recording
+        if recording is None:
+            return logits_batch(parts.scenario.source(source.name), layers=source.layers, **common)
+        counts = (parts.fabric.n_ranks, parts.fabric.n_nodes, parts.router.n_groups)
+        return recorded_batch(
+            recording,
+            layers=source.layers or recording.layers,
+            step=source.step,
+            domains=recording.domain_names if domains == "all" else domains,
+            select=lambda logits, bias: route(logits, _of_width(parts.router, logits.shape[1]), bias).expert_ids,
+            group_counts=counts,
+            **common,
+        )
+
+
+def open_workload(parts: Parts) -> Workload:
+    """Open what the workload section names.
+
+    Raises:
+        InputError: the recording cannot be read.
+    """
+    source = parts.scenario.workload.recording
+    if source is None:
+        return Workload(parts, None)
+    path = recording_path(parts.scenario.source(source.name))
+    return Workload(parts, read_recording(path) if is_recording(path) else None)
+
+
+def _of_width(spec: RouterSpec, n_experts: int) -> RouterSpec:
+    """The same router over another number of experts, in contiguous groups."""
+    if n_experts == spec.n_experts:
+        return spec
+    return RouterSpec(
+        kind=spec.kind,
+        n_experts=n_experts,
+        top_k=spec.top_k,
+        n_groups=spec.n_groups,
+        top_groups=spec.top_groups,
+        score=spec.score,
+        group_score=spec.group_score,
+        normalize=spec.normalize,
+        scale=spec.scale,
+    )
+
+
+def _check_width(parts: Parts, batch: Batch) -> None:
+    for layer, ids in (batch.expert_ids or {}).items():
+        if ids.shape[1] != parts.router.top_k:
+            raise InputError(
+                f"layer {layer} has {ids.shape[1]} experts per token, routing.top_k is {parts.router.top_k}",
+                where="workload.expert_ids",
+                fix=f"set routing.top_k to {ids.shape[1]}",
+            )
+
+
+def trained_router(recording: Recording) -> RouterSpec:
+    """The router that a recording's logits were trained with."""
+    known = recording.router
+    return RouterSpec(
+        kind=known["kind"],
+        n_experts=recording.n_experts,
+        top_k=known["top_k"],
+        n_groups=known["n_groups"],
+        top_groups=known["top_groups"],
+        score=known["score"],
+        group_score=known["group_score"],
+        normalize=known["normalize"],
+        scale=known["scale"],
+    )
+
+
+def add_training_rows(tables: TableBuilder, recording: Recording, layers: tuple[int, ...]) -> None:
+    """Add one row per recorded training step and layer: balance and losses as the model saw them."""
+    spec = trained_router(recording)
+    for index, step in enumerate(recording.steps):
+        when: Literal["last"] | int = "last" if index == len(recording.steps) - 1 else int(step)
+        for layer in layers:
+            position = recording.layers.index(layer)
+            counts: NDArray[np.int64] = recording.counts[index, position]
+            logits, bias = recording.logits(layer, when), recording.bias(layer, when)
+            logits = logits[: len(recording.logits(layer, int(recording.steps[0])))]
+            ids = route(logits, spec, bias if spec.kind == "v3" else None).expert_ids
+            within = sequence_imbalance(ids, recording.sequence[: len(ids)], spec.n_experts)
+            load = imbalance(counts)
+            tables.add(
+                "training",
+                step=[0],
+                layer=layer,
+                micro_batch=0,
+                training_step=int(step),
+                expert_load_max_over_mean=load.max_over_mean,
+                max_violation=load.max_violation,
+                **dict(zip(recording.loss_names, recording.losses[index, position].tolist(), strict=True)),
+                bias_spread=float(bias.max() - bias.min()),
+                sequence_imbalance_p50=float(np.percentile(within, 50)),
+                sequence_imbalance_p99=float(np.percentile(within, 99)),
+            )

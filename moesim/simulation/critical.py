@@ -1,0 +1,148 @@
+"""The critical rank of a layer: the last to end. Its time taken apart, and what held it back.
+
+Every instant of the critical rank counts once, in the phase that its main lane is in. For the bottleneck, transfer
+time belongs to the link class that holds back the rank's last-finishing flow, wait to the rank waited for.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.cluster import Fabric
+from moesim.timeline import LayerTrace, PhaseTrace
+from moesim.traffic.flows import Floats
+
+
+@dataclass(frozen=True)
+class CriticalRank:
+    """The last rank to end a layer.
+
+    Attributes:
+        rank: its number.
+        components: the parts of ``layer_time_s`` by name; they sum to it.
+        kernel_s: dispatch and combine without wait, layout, notify and CPU synchronisation, by phase.
+        held_by: seconds by what held the rank back: ``("link", class)``, ``("rank", number)``, ``("compute", "")``,
+            ``("setup", "")`` or ``("arrival", "")``.
+    """
+
+    rank: int
+    components: dict[str, float]
+    kernel_s: dict[str, float]
+    held_by: dict[tuple[str, str], float]
+
+
+def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
+    """Find the last rank to end and take its time apart; ties go to the lowest rank."""
+    rank = int(np.argmax(trace.end_s_of_layer))
+    took = {name: float(trace.end_s[name][rank] - trace.start_s[name][rank]) for name in trace.start_s}
+    waits = {name: float(phase.wait_s[rank]) for name, phase in _phases(trace).items()}
+    exposed = float(trace.exposed_shared_s[rank])
+    components = {
+        "arrival_time_s": float(trace.entry_s[rank] - trace.entry_s.min()),
+        "gate_time_s": took["gate"],
+        "permute_time_s": took["permute"],
+        "dispatch_time_s": took["dispatch"] - waits["dispatch"],
+        "expert_compute_time_s": took["experts"] + exposed,
+        "combine_time_s": took["combine"] - waits["combine"],
+        "unpermute_time_s": took["unpermute"],
+        "wait_time_s": waits["dispatch"] + waits["combine"],
+    }
+    held_by: dict[tuple[str, str], float] = {}
+
+    def add(kind: str, what: str, seconds: float) -> None:
+        if seconds > 0:
+            held_by[kind, what] = held_by.get((kind, what), 0.0) + seconds
+
+    add("arrival", "", components["arrival_time_s"])
+    add("compute", "", took["gate"] + took["permute"] + took["experts"] + exposed + took["unpermute"])
+    for name, phase in _phases(trace).items():
+        add("rank", str(phase.waited_on[rank]), waits[name])
+        kernel = float(phase.kernel_s[rank])
+        add("setup", "", took[name] - waits[name] - kernel)
+        for link_class, share in _held_back_by(phase, rank, fabric).items():
+            add("link", link_class, kernel * share)
+    return CriticalRank(
+        rank=rank,
+        components=components,
+        kernel_s={name: float(phase.kernel_s[rank]) for name, phase in _phases(trace).items()},
+        held_by=held_by,
+    )
+
+
+def _phases(trace: LayerTrace) -> dict[str, PhaseTrace]:
+    return {"dispatch": trace.dispatch, "combine": trace.combine}
+
+
+def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> dict[str, float]:
+    """Share of the last-finishing flow's time in which a link of each class was its bottleneck.
+
+    A flow without bytes has no bottleneck: what it takes is latency.
+    """
+    flows = phase.flows
+    owner = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
+    own = owner[flows.member_ranks == rank]
+    if not len(own):
+        return {}
+    flow = int(own[np.argmax(phase.finish_s[own])])
+    changes = np.flatnonzero(phase.bottleneck_flow == flow)
+    times = np.append(phase.bottleneck_time_s[changes], phase.finish_s[flow])
+    links = phase.bottleneck_link[changes]
+    shares: dict[str, float] = {}
+    for link, seconds in zip(links, np.diff(times), strict=True):
+        name = fabric.link_class[link] if link >= 0 else "rate cap"
+        shares[name] = shares.get(name, 0.0) + float(seconds)
+    total = sum(shares.values())
+    if total <= 0:
+        return {"latency": 1.0}
+    return {name: seconds / total for name, seconds in shares.items()}
+
+
+def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -> tuple[str, str, str]:
+    """Put the largest of what held the critical ranks back in words.
+
+    Returns:
+        The sentence, the kind and what: ``("NVLink holds the critical rank for 61 % ...", "link", "nvlink")``.
+    """
+    if not held_by or total_s <= 0:
+        return "nothing: the layer takes no time", "none", ""
+    (kind, what), seconds = max(held_by.items(), key=lambda item: (item[1], item[0]))
+    share = f"{100 * seconds / total_s:.0f} % of the layer time"
+    words = {
+        "link": f"{_LINK_WORDS.get(what, what)}: {share}",
+        "compute": f"compute on the critical rank: {share}",
+        "rank": f"waiting for rank {what}: {share}",
+        "setup": f"set-up of the all-to-all (layout, notify, CPU synchronisation): {share}",
+        "arrival": f"late arrival of the critical rank: {share}",
+    }
+    return words[kind], kind, what
+
+
+_LINK_WORDS = {"nvlink": "NVLink", "nic": "the NICs", "leaf-spine": "the leaf-spine links", "latency": "latency"}
+
+
+def lower_bound_s(trace: LayerTrace, fabric: Fabric, experts_floor_s: Floats) -> float:
+    """Return what no schedule of these flows can beat, in seconds.
+
+    Largest over ranks of: busiest own dispatch port's bytes over its peak, the floor time of the rank's routed
+    experts, busiest own combine port's bytes sent over its peak. A port is a link that ends at the rank's GPU.
+    """
+    into, out = _rank_ports(fabric.link_target, fabric), _rank_ports(fabric.link_source, fabric)
+    dispatch = trace.dispatch.flows.link_wire_bytes(fabric.n_links) / fabric.capacity
+    combine = trace.combine.flows.link_wire_bytes(fabric.n_links) / fabric.capacity
+    bound = experts_floor_s.copy()
+    busiest = np.zeros(fabric.n_ranks)
+    for rank_of_link in (into, out):
+        at_rank = rank_of_link >= 0
+        np.maximum.at(busiest, rank_of_link[at_rank], dispatch[at_rank])
+    bound += busiest
+    sent = np.zeros(fabric.n_ranks)
+    at_rank = out >= 0
+    np.maximum.at(sent, out[at_rank], combine[at_rank])
+    return float((bound + sent).max())
+
+
+def _rank_ports(ends: tuple[str, ...], fabric: Fabric) -> NDArray[np.int64]:
+    """Rank whose GPU stands at this end of each link, -1 where it is a switch, [links]."""
+    rank_of = {name: rank for rank, name in enumerate(fabric.rank_names)}
+    return np.array([rank_of.get(end, -1) for end in ends], np.int64)

@@ -1,0 +1,123 @@
+"""Kernel seconds of one MoE layer on every rank, and where each second comes from.
+
+What runs besides the routed experts: the router GEMM with its top-k and, before a normal-mode FP8 dispatch, the cast
+(both in ``gate``); sorting by expert (``permute``) and the weighted sum (``unpermute``), which low-latency mode does
+inside its communication kernels; the shared experts as one dense MLP.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.compute import KernelTimes
+from moesim.simulation.parts import Parts
+from moesim.traffic.copies import Copies
+from moesim.traffic.messages import payload_bytes
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class KernelLedger:
+    """Seconds by (kernel, source), over ranks, and the largest relative error that a source states."""
+
+    seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    errors: dict[tuple[str, str], float | None] = field(default_factory=dict)
+    notes: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def add(self, kernel: str, times: KernelTimes) -> Floats:
+        """Enter what a kernel took on the ranks, and hand the seconds through."""
+        total = float(times.seconds.sum())
+        for source, share in times.shares.items():
+            key = (kernel, str(source))
+            self.seconds[key] = self.seconds.get(key, 0.0) + total * share
+            self.errors[key] = times.error if source == times.source else None
+            self.notes[key] = times.note
+        return times.seconds
+
+    def shares(self) -> dict[str, float]:
+        """Share of all compute seconds by source."""
+        total = sum(self.seconds.values())
+        by_source: dict[str, float] = {}
+        for (_, source), seconds in self.seconds.items():
+            by_source[source] = by_source.get(source, 0.0) + seconds / total
+        return by_source
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per kernel and source, for the report and ``explain``."""
+        return [
+            {"kernel": key[0], "source": key[1], "seconds": seconds, "error": self.errors[key], "note": self.notes[key]}
+            for key, seconds in sorted(self.seconds.items())
+        ]
+
+
+@dataclass(frozen=True)
+class LayerKernels:
+    """Seconds of each rank's kernels in one layer, [ranks] each; ``experts_floor_s`` is the roofline at peak."""
+
+    gate_s: Floats
+    permute_s: Floats
+    shared_expert_s: Floats
+    experts_s: Floats
+    unpermute_s: Floats
+    experts_floor_s: Floats
+
+
+def layer_kernels(
+    parts: Parts,
+    tokens: NDArray[np.int64],
+    slot_tokens: NDArray[np.int64],
+    slot_rank: NDArray[np.int32],
+    copies: Copies,
+    ledger: KernelLedger,
+) -> LayerKernels:
+    """Time the kernels of a layer.
+
+    Args:
+        parts: of the scenario.
+        tokens: tokens that start on each rank, [ranks].
+        slot_tokens: selections that each slot computes, [slots].
+        slot_rank: rank of each slot, [slots].
+        copies: what each rank receives.
+        ledger: takes the seconds by source.
+    """
+    model, table = parts.scenario.model, parts.kernels
+    top_k, dtype = parts.router.top_k, parts.message_dtype["dispatch"]
+    algorithm = parts.scenario.alltoall.algorithm
+
+    def timed(kernel: str, work: NDArray[np.int64], **shape: Any) -> Floats:
+        # A rank without work launches nothing.
+        return np.where(work > 0, ledger.add(kernel, table.times(kernel, **shape)), 0.0)
+
+    gate = timed("router", tokens, tokens=tokens, hidden=model.hidden, n_experts=model.n_experts, top_k=top_k)
+    if dtype == "fp8" and algorithm != "deepep-low-latency":
+        gate = gate + timed("quantize_fp8", tokens, tokens=tokens, hidden=model.hidden)
+    row_bytes, out_bytes = payload_bytes(model.hidden, dtype), payload_bytes(model.hidden, "bf16")
+    received = copies.selections.sum(axis=0)
+    if algorithm == "deepep-low-latency":
+        permute = unpermute = np.zeros(len(tokens))
+    else:
+        rows = tokens * top_k if algorithm == "nccl-direct" else received
+        permute = timed("permute", rows, rows=rows, row_bytes=row_bytes)
+        merged = tokens if algorithm == "nccl-direct" else copies.rank_copies.sum(axis=0)
+        fan_in = rows / np.maximum(merged, 1)
+        unpermute = timed("unpermute", merged, rows=merged, row_bytes=out_bytes, top_k=fan_in)
+    if model.n_shared:
+        inter = model.expert_hidden * model.n_shared
+        shared = timed(f"dense_mlp_{dtype}", tokens, tokens=tokens, hidden=model.hidden, inter=inter)
+    else:
+        shared = np.zeros(len(tokens))
+    order = np.argsort(slot_rank, kind="stable")
+    ptr = np.searchsorted(slot_rank[order], np.arange(len(tokens) + 1))
+    shape = (dtype, slot_tokens[order], model.hidden, model.expert_hidden, ptr)
+    experts = ledger.add(f"grouped_gemm_{dtype}", table.grouped_gemm(*shape))
+    return LayerKernels(
+        gate_s=gate,
+        permute_s=permute,
+        shared_expert_s=shared,
+        experts_s=experts,
+        unpermute_s=unpermute,
+        experts_floor_s=table.expert_floor_s(*shape),
+    )

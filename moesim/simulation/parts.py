@@ -1,0 +1,193 @@
+"""What a scenario is made of: each section turned into the values that one stage works with.
+
+This is the only place that reads the scenario; the stages take arrays and small dataclasses.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.cluster import Fabric, load_topology
+from moesim.compute import KernelTable
+from moesim.errors import InputError
+from moesim.placement import Placement, contiguous, eplb, round_robin
+from moesim.routing import RouterSpec
+from moesim.scenario import Scenario
+from moesim.traffic.calibration import Calibration, calibration
+from moesim.traffic.messages import published_bytes, wire_bytes
+
+PHASES = ("dispatch", "combine")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The fixed parts of a simulation.
+
+    Attributes:
+        groups_are: what a routing group stands for: ``rank``, ``node``, or ``count`` for plain contiguous groups.
+        loss_device: device of each expert in the balance losses: the routing group where there is one, else the
+            rank, [experts].
+        message_dtype, wire_bytes, published_bytes: of one token copy, by phase.
+    """
+
+    scenario: Scenario
+    fabric: Fabric
+    router: RouterSpec
+    groups_are: str
+    loss_device: NDArray[np.int32]
+    kernels: KernelTable
+    constants: dict[str, Calibration]
+    message_dtype: Mapping[str, str]
+    wire_bytes: dict[str, int]
+    published_bytes: dict[str, int]
+
+    def rng(self, stage: int) -> np.random.Generator:
+        """Random numbers of one stage: a function of the scenario's seed and the stage, not of what ran before."""
+        return np.random.default_rng(np.random.SeedSequence(self.scenario.seed, spawn_key=(stage,)))
+
+
+def build_parts(scenario: Scenario) -> Parts:
+    """Resolve a scenario into its parts.
+
+    Raises:
+        InputError: a section that does not fit the cluster or another section.
+    """
+    fabric = load_topology(scenario.source(scenario.cluster.topology), nic_bandwidth=scenario.cluster.nic_bandwidth)
+    if scenario.parallel.ep is not None:
+        if scenario.parallel.ep > fabric.n_ranks:
+            raise InputError(
+                f"ep is {scenario.parallel.ep} but {fabric.name} has {fabric.n_ranks} GPUs",
+                where="parallel.ep",
+                fix="lower ep or choose a larger topology",
+            )
+        fabric = fabric.first_ranks(scenario.parallel.ep)
+    if (fabric.rank_node != np.arange(fabric.n_ranks) // fabric.ranks_per_node).any():
+        raise InputError(
+            f"the nodes of {fabric.name} hold different numbers of GPUs",
+            where="cluster.topology",
+            fix="use a topology with equally large nodes (the last may be smaller)",
+        )
+    experts = scenario.model.n_experts
+    home = np.asarray(first_placement(scenario, fabric).home_rank())
+    router, groups_are, group = _router(scenario, fabric, home)
+    dtype = {"dispatch": scenario.alltoall.dispatch_dtype, "combine": scenario.alltoall.combine_dtype}
+    algorithm, hidden, top_k = scenario.alltoall.algorithm, scenario.model.hidden, scenario.routing.top_k
+    wire = {phase: wire_bytes(algorithm, phase, hidden, dtype[phase], top_k) for phase in PHASES}
+    published = {phase: published_bytes(algorithm, phase, hidden, dtype[phase]) for phase in PHASES}
+    constants = {
+        phase: calibration(algorithm, fabric.gpu, wire[phase] / published[phase], scenario.alltoall.sms)
+        for phase in PHASES
+    }
+    return Parts(
+        scenario=scenario,
+        fabric=fabric,
+        router=router,
+        groups_are=groups_are,
+        loss_device=group if router.n_groups > 1 else home[:experts],
+        kernels=KernelTable.load(scenario.source(scenario.compute.table), gpu=fabric.gpu),
+        constants=constants,
+        message_dtype=dtype,
+        wire_bytes=wire,
+        published_bytes=published,
+    )
+
+
+def first_placement(scenario: Scenario, fabric: Fabric) -> Placement:
+    """The placement before any load is known; EPLB starts from contiguous groups, which it keeps on their nodes."""
+    make = round_robin if scenario.placement.policy == "round_robin" else contiguous
+    return make(scenario.model.n_experts, fabric.n_ranks)
+
+
+def place(parts: Parts, load: NDArray[np.int64]) -> Placement:
+    """Place the experts, given their loads [experts]; only EPLB looks at them."""
+    scenario, fabric = parts.scenario, parts.fabric
+    if scenario.placement.policy != "eplb":
+        return first_placement(scenario, fabric)
+    slots = scenario.model.n_experts + scenario.placement.redundant_experts
+    if slots % fabric.n_ranks:
+        raise InputError(
+            f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
+            where="placement.redundant_experts",
+            fix=f"use {-scenario.model.n_experts % fabric.n_ranks} redundant experts, or that plus a multiple of "
+            f"{fabric.n_ranks}",
+        )
+    return eplb(
+        load, n_slots=slots, n_ranks=fabric.n_ranks, n_nodes=fabric.n_nodes, n_groups=max(parts.router.n_groups, 1)
+    )
+
+
+def _router(scenario: Scenario, fabric: Fabric, home: NDArray[np.int32]) -> tuple[RouterSpec, str, NDArray[np.int32]]:
+    """The router, what its groups stand for, and the group of each expert: groups follow the placement."""
+    routing, experts = scenario.routing, scenario.model.n_experts
+    if routing.groups in ("rank", "node"):
+        place_of = home if routing.groups == "rank" else fabric.rank_node[home]
+        names, numbers = np.unique(place_of, return_inverse=True)
+        n_groups, groups_are = len(names), str(routing.groups)
+    else:
+        n_groups, groups_are = int(routing.groups), "count"
+        sizes = [len(part) for part in np.array_split(np.arange(experts), n_groups)]
+        numbers = np.repeat(np.arange(n_groups), sizes)
+    group = numbers.astype(np.int32)
+    where = "routing.top_groups"
+    if routing.top_groups > n_groups:
+        raise InputError(
+            f"top_groups is {routing.top_groups} but there are {n_groups} groups ({routing.groups})",
+            where=where,
+            fix=f"use 1 to {n_groups}",
+        )
+    try:
+        spec = RouterSpec(
+            kind=routing.kind,
+            n_experts=experts,
+            top_k=routing.top_k,
+            n_groups=n_groups,
+            top_groups=routing.top_groups,
+            score=routing.score,
+            group_score=routing.group_score,
+            normalize=routing.normalize,
+            scale=routing.scale,
+            group_of_expert=group,
+        )
+    except InputError as error:
+        raise InputError(error.what, where=where, fix=error.fix) from error
+    return spec, groups_are, group
+
+
+def counterfactuals(parts: Parts, trained: dict[str, object]) -> tuple[str, ...]:
+    """In which ways the router differs from the one that the recorded logits were trained with, in words."""
+    found = []
+    router, routing = parts.router, parts.scenario.routing
+    for name, used in (("kind", router.kind), ("top_k", router.top_k)):
+        if name in trained and trained[name] != used:
+            found.append(f"{name} {used} on logits trained with {trained[name]}")
+    groups, limit = int(str(trained.get("n_groups", 1))), int(str(trained.get("top_groups", 1)))
+    trained_limit = f"{limit} of {groups} groups" if limit < groups else "no group limit"
+    used_limit = f"{router.top_groups} of {router.n_groups} groups" if router.limited else "no group limit"
+    if trained_limit != used_limit:
+        found.append(f"{used_limit} on logits trained with {trained_limit}")
+    if trained.get("kind") == "v3" and routing.bias == "zero":
+        found.append("bias off on logits trained with it")
+    return tuple(found)
+
+
+def read_bias(parts: Parts) -> NDArray[np.float32]:
+    """Read the bias file that the scenario names: one number per expert, ``.npy`` or one per line of text.
+
+    Raises:
+        InputError: not such a file, another number of experts, or a value that is not finite.
+    """
+    path = Path(parts.scenario.source(parts.scenario.routing.bias))
+    try:
+        raw = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"not readable as numbers: {error}", where=str(path), fix="one number per expert") from None
+    if raw.shape != (parts.router.n_experts,) or raw.dtype.kind not in "iuf" or not np.isfinite(raw).all():
+        raise InputError(
+            f"a bias of shape {raw.shape} and type {raw.dtype}",
+            where=str(path),
+            fix=f"give {parts.router.n_experts} finite numbers, one per expert",
+        )
+    return raw.astype(np.float32)

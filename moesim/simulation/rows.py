@@ -1,0 +1,236 @@
+"""Rows of the result tables for one simulated layer."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.cluster import Fabric
+from moesim.results import TableBuilder, nulls
+from moesim.simulation.load import LayerLoad
+from moesim.timeline import LANE, LayerTrace, PhaseTrace
+from moesim.timeline.intervals import union_length
+
+Floats = NDArray[np.float64]
+
+# Above this many ranks the transfers table has a row per node pair.
+RANK_PAIR_LIMIT = 256
+# Time buckets of a phase in ``link_series``.
+_BUCKETS = 40
+
+_PHASE_NAMES = {"experts": "expert_compute"}
+
+
+def add_layer_rows(
+    tables: TableBuilder,
+    where: dict[str, int],
+    fabric: Fabric,
+    load: LayerLoad,
+    trace: LayerTrace,
+    with_series: bool,
+) -> dict[str, Floats]:
+    """Add a layer's rows to ``ranks, experts, links, link_series, transfers`` and ``spans``.
+
+    Args:
+        tables: receives the rows.
+        where: ``step``, ``layer`` and ``micro_batch`` of the rows.
+        fabric: of the run.
+        load: routing and traffic of the layer.
+        trace: when everything happened.
+        with_series: whether to add ``link_series`` rows.
+
+    Returns:
+        Bytes on each link by phase, [links].
+    """
+    phases = {"dispatch": trace.dispatch, "combine": trace.combine}
+    wire: dict[str, Floats] = {}
+    for name, phase in phases.items():
+        wire[name] = _add_links(tables, where, fabric, name, phase)
+        _add_transfers(tables, where, fabric, load, name, phase)
+        if with_series:
+            _add_series(tables, where, fabric, name, phase)
+    _add_ranks(tables, where, fabric, load, trace, wire)
+    slots = np.arange(load.placement.n_slots)
+    mass = load.slot_gate_mass
+    tables.add(
+        "experts",
+        **where,
+        expert=np.asarray(load.placement.slot_expert),
+        slot=slots.astype(np.int32),
+        rank=np.asarray(load.placement.slot_rank),
+        tokens=load.slot_tokens,
+        gate_mass=nulls(len(slots)) if mass is None else mass,
+    )
+    _add_spans(tables, where, fabric, trace)
+    return wire
+
+
+def _add_links(tables: TableBuilder, where: dict[str, int], fabric: Fabric, name: str, phase: PhaseTrace) -> Floats:
+    flows = phase.flows
+    wire = flows.link_wire_bytes(fabric.n_links)
+    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
+    carries = (flows.size[flow] > 0) & (flows.share > 0)
+    flow, link = flow[carries], flows.route_links[carries]
+    order = np.lexsort((phase.start_s[flow], link))
+    ptr = np.searchsorted(link[order], np.arange(fabric.n_links + 1))
+    busy = union_length(ptr, phase.start_s[flow[order]], phase.finish_s[flow[order]])
+    efficiency = np.ones(fabric.n_links)
+    efficiency[flows.route_links] = flows.efficiency
+    length = _end(phase) - _begin(phase)
+    tables.add(
+        "links",
+        **where,
+        phase=name,
+        link=np.array(fabric.link_names),
+        link_class=np.array(fabric.link_class),
+        source=np.array(fabric.link_source),
+        target=np.array(fabric.link_target),
+        capacity_bytes_per_s=fabric.capacity,
+        wire_bytes=wire,
+        busy_s=busy,
+        utilisation=wire / (fabric.capacity * efficiency * length) if length > 0 else np.zeros_like(wire),
+    )
+    return wire
+
+
+def _begin(phase: PhaseTrace) -> float:
+    return float(phase.start_s.min()) if len(phase.start_s) else 0.0
+
+
+def _end(phase: PhaseTrace) -> float:
+    return float(phase.finish_s.max()) if len(phase.finish_s) else 0.0
+
+
+def _add_series(tables: TableBuilder, where: dict[str, int], fabric: Fabric, name: str, phase: PhaseTrace) -> None:
+    """Utilisation over time: each flow's bytes spread evenly over the time in which it moves them."""
+    flows = phase.flows
+    begin, end = _begin(phase), _end(phase)
+    width = (end - begin) / _BUCKETS
+    if width <= 0:
+        return
+    edges = begin + width * np.arange(_BUCKETS + 1)
+    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
+    link, weight = flows.route_links, flows.weight
+    moving = phase.finish_s - phase.start_s
+    rate = np.divide(flows.size, moving, out=np.zeros(flows.n_flows), where=moving > 0)
+    served = np.empty((_BUCKETS, fabric.n_links))
+    for bucket in range(_BUCKETS):
+        overlap = np.minimum(phase.finish_s, edges[bucket + 1]) - np.maximum(phase.start_s, edges[bucket])
+        bytes_moved = np.maximum(overlap, 0.0) * rate
+        served[bucket] = np.bincount(link, weights=bytes_moved[flow] * weight, minlength=fabric.n_links)
+    utilisation = served / (fabric.capacity * width)
+    for link_class in fabric.link_classes:
+        of_class = utilisation[:, fabric.is_class(link_class)]
+        if of_class.any():
+            tables.add(
+                "link_series",
+                **where,
+                phase=name,
+                time_s=edges[:-1],
+                link_class=link_class,
+                utilisation_mean=of_class.mean(axis=1),
+                utilisation_max=of_class.max(axis=1),
+            )
+
+
+def _add_transfers(
+    tables: TableBuilder, where: dict[str, int], fabric: Fabric, load: LayerLoad, name: str, phase: PhaseTrace
+) -> None:
+    flows = phase.flows
+    per_copy = load.bytes_per_copy[name]
+    hierarchical = load.hierarchical
+    if hierarchical:
+        copies = load.copies.rank_copies
+        home, away = np.nonzero(copies)
+        flow = home * fabric.n_nodes + fabric.rank_node[away]
+        source, target = (home, away) if name == "dispatch" else (away, home)
+        count = copies[home, away]
+        other = home != away
+        source, target, count, flow = source[other], target[other], count[other], flow[other]
+    else:
+        flow = np.flatnonzero(flows.size)
+        source, target = flows.source[flow].astype(np.int64), flows.target[flow].astype(np.int64)
+        count = np.rint(flows.size[flow] / per_copy).astype(np.int64)
+    start, finish = phase.start_s[flow], phase.finish_s[flow]
+    if fabric.n_ranks > RANK_PAIR_LIMIT:
+        pair = fabric.rank_node[source].astype(np.int64) * fabric.n_nodes + fabric.rank_node[target]
+        pairs, inverse = np.unique(pair, return_inverse=True)
+        first, last = np.full(len(pairs), np.inf), np.full(len(pairs), -np.inf)
+        np.minimum.at(first, inverse, start)
+        np.maximum.at(last, inverse, finish)
+        count = np.bincount(inverse, weights=count, minlength=len(pairs)).astype(np.int64)
+        source, target, start, finish = pairs // fabric.n_nodes, pairs % fabric.n_nodes, first, last
+    tables.add(
+        "transfers",
+        **where,
+        phase=name,
+        source_rank=source.astype(np.int32),
+        target_rank=target.astype(np.int32),
+        copies=count,
+        wire_bytes=count * float(per_copy),
+        start_s=start,
+        finish_s=finish,
+    )
+
+
+def _add_ranks(
+    tables: TableBuilder,
+    where: dict[str, int],
+    fabric: Fabric,
+    load: LayerLoad,
+    trace: LayerTrace,
+    wire: dict[str, Floats],
+) -> None:
+    ranks = np.arange(fabric.n_ranks)
+    copies = load.copies.rank_copies if load.hierarchical else load.copies.selections
+    own = copies[ranks, ranks]
+    rank_of = {name: rank for rank, name in enumerate(fabric.rank_names)}
+    total = wire["dispatch"] + wire["combine"]
+    through: dict[str, NDArray[Any]] = {}
+    for direction, ends in (("sent", fabric.link_source), ("received", fabric.link_target)):
+        rank = np.array([rank_of.get(end, -1) for end in ends])
+        at_rank = rank >= 0
+        through[direction] = np.bincount(rank[at_rank], weights=total[at_rank], minlength=fabric.n_ranks)
+    compute = sum(
+        (trace.end_s[name] - trace.start_s[name] for name in LANE if name not in ("dispatch", "combine")),
+        np.zeros(fabric.n_ranks),
+    )
+    wait = trace.dispatch.wait_s + trace.combine.wait_s
+    in_phases = sum(
+        (trace.end_s[name] - trace.start_s[name] for name in ("dispatch", "combine")), np.zeros(fabric.n_ranks)
+    )
+    tables.add(
+        "ranks",
+        **where,
+        rank=ranks.astype(np.int32),
+        node=fabric.rank_node,
+        tokens=load.tokens,
+        sent_copies=copies.sum(axis=1) - own,
+        received_copies=copies.sum(axis=0) - own,
+        computed_selections=load.copies.selections.sum(axis=0),
+        sent_bytes=through["sent"],
+        received_bytes=through["received"],
+        compute_s=compute,
+        transfer_s=in_phases - wait,
+        wait_s=wait,
+        finish_s=trace.end_s_of_layer,
+    )
+
+
+def _add_spans(tables: TableBuilder, where: dict[str, int], fabric: Fabric, trace: LayerTrace) -> None:
+    ranks = np.arange(fabric.n_ranks, dtype=np.int32)
+    for name in LANE:
+        phase: Any = {"dispatch": trace.dispatch, "combine": trace.combine}.get(name)
+        blamed = phase.waited_on if phase is not None else np.full(fabric.n_ranks, -1, np.int32)
+        tables.add(
+            "spans",
+            **where,
+            rank=ranks,
+            node=fabric.rank_node,
+            lane="shared" if name == "shared_expert" else "main",
+            phase=_PHASE_NAMES.get(name, name),
+            start_s=trace.start_s[name],
+            end_s=trace.end_s[name],
+            wait_s=phase.wait_s if phase is not None else np.zeros(fabric.n_ranks),
+            waited_on=np.ma.masked_less(blamed, 0),
+        )

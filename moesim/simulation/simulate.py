@@ -1,0 +1,276 @@
+"""From a scenario to its result: the only place that knows every stage.
+
+State (the routers' biases) goes round from step to step; nothing calls back from the right to the left. Layers that
+share a recorded layer share its routing and traffic; only the clock treats them apart.
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim import __version__
+from moesim.results import Note, Result, TableBuilder, Tables, nulls
+from moesim.scenario import Scenario
+from moesim.scenario.dump import to_yaml
+from moesim.simulation.audit import audit_components, audit_layer
+from moesim.simulation.batches import Workload, add_training_rows, open_workload
+from moesim.simulation.explanation import explanation
+from moesim.simulation.kernels import KernelLedger
+from moesim.simulation.load import LayerLoad, layer_load
+from moesim.simulation.offsets import start_offsets
+from moesim.simulation.parts import PHASES, Parts, build_parts, counterfactuals, read_bias
+from moesim.simulation.rows import RANK_PAIR_LIMIT, add_layer_rows
+from moesim.simulation.summary import SummaryBuilder
+from moesim.timeline import LayerTrace, LayerWork, run_layers
+from moesim.workload import Batch
+
+_OFFSET_STAGE = 4
+# Layers with curves of link utilisation over time; more would swell the result and say the same.
+_SERIES_LAYERS = 4
+# Flows kept for ``flows.npz``; past this the file would outgrow everything else.
+_FLOW_LIMIT = 2_000_000
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class State:
+    """What one step hands to the next: the bias of each recorded layer, [experts]; None where there is none."""
+
+    bias: dict[int, NDArray[np.float32] | None]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One simulated batch: the loads of its layers and their traces, in layer order."""
+
+    loads: dict[int, LayerLoad]
+    traces: list[LayerTrace]
+
+
+def initial_state(parts: Parts, batch: Batch) -> State:
+    """The biases that the scenario asks for: as recorded, none, or from a file."""
+    if parts.router.kind != "v3" or parts.scenario.routing.bias == "zero":
+        return State(dict.fromkeys(batch.layers))
+    if parts.scenario.routing.bias == "recorded":
+        return State({layer: batch.bias.get(layer) for layer in batch.layers})
+    return State({layer: read_bias(parts) for layer in batch.layers})
+
+
+def step(
+    parts: Parts,
+    state: State,
+    batch: Batch,
+    ledger: KernelLedger,
+    start_offset_s: NDArray[np.float64],
+    collect: Callable[[LayerLoad, LayerTrace], None],
+) -> State:
+    """Simulate one batch through all layers; ``collect`` receives each layer as its last rank leaves it."""
+    layers = batch.layers
+    n_layers = parts.scenario.workload.layers_simulated or len(layers)
+    loads: dict[int, LayerLoad] = {}
+
+    def load_of(index: int) -> LayerLoad:
+        layer = layers[index % len(layers)]
+        if layer not in loads:
+            loads[layer] = layer_load(parts, batch, layer, state.bias[layer], ledger)
+        return loads[layer]
+
+    def work_of(index: int) -> LayerWork:
+        load = load_of(index)
+        kernels = load.kernels
+        return LayerWork(
+            gate_s=kernels.gate_s,
+            permute_s=kernels.permute_s,
+            shared_expert_s=kernels.shared_expert_s,
+            experts_s=kernels.experts_s,
+            unpermute_s=kernels.unpermute_s,
+            dispatch=load.flows["dispatch"],
+            combine=load.flows["combine"],
+            permute_first=parts.scenario.alltoall.algorithm == "nccl-direct",
+        )
+
+    run_layers(
+        parts.fabric,
+        n_layers,
+        work_of,
+        lambda trace: collect(load_of(trace.layer), trace),
+        start_offset_s,
+        parts.scenario.schedule.other_time,
+    )
+    return state
+
+
+def simulate(scenario: Scenario, progress: Progress | None = None) -> Result:
+    """Simulate one scenario (its ``variants`` are ignored).
+
+    Args:
+        scenario: from ``moesim.load_scenario``.
+        progress: called with a line when a stage begins.
+
+    Returns:
+        The result, byte-identical for the same scenario and seed but for its provenance.
+
+    Raises:
+        InputError: parts of the scenario do not fit each other, or a file of it cannot be used.
+        InvariantError: a law of the simulator was broken; no result is returned.
+    """
+    began = time.monotonic()
+    say = progress or (lambda _: None)
+    say("topology, model and kernel tables")
+    parts = build_parts(scenario)
+    workload = open_workload(parts)
+    run = _Run(parts, workload)
+    for index in range(scenario.workload.steps):
+        say(f"step {index}: routing and timeline")
+        run.step(index)
+    say("tables")
+    result = run.result()
+    result.provenance.update(
+        {
+            "moesim": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "machine": platform.machine(),
+            "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "wall_s": round(time.monotonic() - began, 3),
+            "scenario_sha256": scenario.digest(),
+        }
+    )
+    return result
+
+
+class _Run:
+    """Collects the steps of one simulation."""
+
+    def __init__(self, parts: Parts, workload: Workload) -> None:
+        self._parts, self._workload = parts, workload
+        self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
+        self._ledger = KernelLedger()
+        arrivals, rng = parts.scenario.schedule.start_offset, parts.rng(_OFFSET_STAGE)
+        self._offsets = start_offsets(arrivals, parts.fabric.n_ranks, rng)
+        self._state: State | None = None
+        self._batch: Batch | None = None
+        self._loads: dict[int, LayerLoad] = {}
+        self._flows: list[dict[str, NDArray[Any]]] = []
+        self._traffic: dict[str, NDArray[Any]] = {}
+        self._tokens = self._distinct = 0
+
+    def step(self, index: int) -> None:
+        parts = self._parts
+        batch = self._workload.batch(index)
+        self._state = self._state or initial_state(parts, batch)
+        self._batch = self._batch or batch
+        self._tokens += batch.tokens
+        self._distinct = max(self._distinct, batch.distinct_tokens)
+        collected: dict[int, tuple[LayerLoad, LayerTrace]] = {}
+        rows_from = len(self._summary.layers)
+
+        def collect(load: LayerLoad, trace: LayerTrace) -> None:
+            collected[trace.layer] = (load, trace)
+            ready = len(self._summary.layers) - rows_from
+            while ready in collected:
+                self._add_layer(index, batch, *collected.pop(ready))
+                ready += 1
+
+        self._state = step(parts, self._state, batch, self._ledger, self._offsets, collect)
+
+    def _add_layer(self, step_index: int, batch: Batch, load: LayerLoad, trace: LayerTrace) -> None:
+        parts = self._parts
+        dropped = int(batch.tokens * parts.router.top_k - load.copies.selections.sum()) if batch.logits is None else 0
+        audit_layer(parts.fabric, load, trace, batch.tokens, parts.router.top_k, dropped)
+        where = {"step": step_index, "layer": trace.layer, "micro_batch": 0}
+        with_series = step_index == 0 and trace.layer < _SERIES_LAYERS
+        wire = add_layer_rows(self._tables, where, parts.fabric, load, trace, with_series)
+        row = self._summary.add_layer(load, trace, wire)
+        critical = self._summary.critical[-1]
+        audit_components(critical.components, float(row["layer_time_s"] or 0.0), trace.layer)
+        recorded = batch.layers[trace.layer % len(batch.layers)]
+        columns: dict[str, Any] = {key: nulls(1) if value is None else [value] for key, value in row.items()}
+        self._tables.add("steps", **where, critical_rank=[critical.rank], recorded_layer=recorded, **columns)
+        if step_index == 0:
+            self._keep_flows(trace)
+            for name, matrix in (
+                ("selections", load.copies.selections),
+                ("rank_copies", load.copies.rank_copies),
+                ("node_copies", load.copies.node_copies),
+            ):
+                self._traffic.setdefault(f"{name}_layer{recorded}", matrix)
+
+    def _keep_flows(self, trace: LayerTrace) -> None:
+        for index, name in enumerate(PHASES):
+            phase = trace.dispatch if name == "dispatch" else trace.combine
+            flows = phase.flows
+            self._flows.append(
+                {
+                    "lengths": np.diff(flows.route_ptr),
+                    "route_links": flows.route_links,
+                    "weight": flows.weight,
+                    "size": flows.size,
+                    "start": phase.start_s,
+                    "finish": phase.finish_s,
+                    "layer": np.full(flows.n_flows, trace.layer, np.int32),
+                    "phase": np.full(flows.n_flows, index, np.int8),
+                    "source": flows.source,
+                    "target": flows.target,
+                }
+            )
+
+    def result(self) -> Result:
+        parts, batch = self._parts, self._batch
+        assert batch is not None  # noqa: S101 - the schema asks for at least one step
+        recording = self._workload.recording
+        different = counterfactuals(parts, recording.router) if recording is not None else ()
+        if recording is not None:
+            add_training_rows(self._tables, recording, batch.layers)
+        summary = self._summary.build(self._ledger.shares(), self._tokens, self._distinct, bool(different))
+        notes = [Note("counterfactual", text) for text in different]
+        notes += [Note("info", text) for text in batch.notes]
+        notes += self._degraded()
+        exported, note = self._exported_flows()
+        notes += note
+        return Result(
+            summary=summary,
+            tables=Tables(self._tables.build()),
+            notes=tuple(notes),
+            explanation=explanation(parts, self._summary, self._ledger, batch),
+            flows=exported,
+            traffic=self._traffic,
+            scenario_yaml=to_yaml(parts.scenario),
+        )
+
+    def _degraded(self) -> list[Note]:
+        """What the reader must not take at face value, most important first."""
+        parts, notes = self._parts, []
+        shares = self._ledger.shares()
+        for source in ("extrapolated", "estimated"):
+            if shares.get(source, 0.0) > 0:
+                kernels = sorted({row["kernel"] for row in self._ledger.rows() if row["source"] == source})
+                text = f"{100 * shares[source]:.0f} % of compute time is {source}: {', '.join(kernels)}"
+                notes.append(Note("degraded" if source == "extrapolated" else "estimated", text))
+        constants = parts.constants["dispatch"]
+        notes.append(Note("estimated", f"all-to-all rates are defaults, not of your cluster: {constants.source}"))
+        if parts.fabric.n_ranks > RANK_PAIR_LIMIT:
+            notes.append(Note("info", f"more than {RANK_PAIR_LIMIT} ranks: the transfers table is per node pair"))
+        layers = parts.scenario.workload.layers_simulated
+        if layers and self._batch is not None and layers > len(self._batch.layers):
+            notes.append(Note("info", f"{layers} layers simulated by cycling {len(self._batch.layers)} recorded ones"))
+        return notes
+
+    def _exported_flows(self) -> tuple[dict[str, NDArray[Any]], list[Note]]:
+        """All flows of step 0 as the arguments of ``solve_flows``; latencies are already in ``start``."""
+        total = sum(len(piece["size"]) for piece in self._flows)
+        if total > _FLOW_LIMIT:
+            return {}, [Note("info", f"{total:,} flows are too many to export: flows.npz is empty")]
+        joined = {name: np.concatenate([piece[name] for piece in self._flows]) for name in self._flows[0]}
+        lengths = joined.pop("lengths")
+        route_ptr = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=route_ptr[1:])
+        capacity = self._parts.fabric.capacity
+        return {"capacity": capacity, "latency": np.zeros(len(capacity)), "route_ptr": route_ptr, **joined}, []

@@ -1,0 +1,195 @@
+"""One all-to-all phase as it happens: ranks enter at their own time, flows start when their gates are open.
+
+A rank's time inside a phase is transfer while one of its own flows is in progress (set-up included) or it does its own
+set-up, and wait otherwise: nothing of its own is moving because somebody else has not come yet.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from moesim.network import NetworkClock
+from moesim.timeline.intervals import gaps
+from moesim.traffic.flows import Floats, Ints, PhaseFlows
+
+
+@dataclass(frozen=True)
+class PhaseTrace:
+    """What became of a phase. Times in absolute seconds.
+
+    Attributes:
+        flows: the flows, one row each in what follows.
+        launch_s: when the flow's gate opened, [flows].
+        opener: the rank whose entry opened it, [flows].
+        start_s, finish_s: first byte and end, [flows].
+        enter_s, leave_s: when each rank came and went, [ranks].
+        wait_s: part of that time in which none of the rank's flows was in progress, [ranks].
+        waited_on: the rank that ended the longest wait, -1 where there was none, [ranks].
+        bottleneck_time_s, bottleneck_flow, bottleneck_link: each change of the link that holds a flow back.
+    """
+
+    flows: PhaseFlows
+    launch_s: Floats
+    opener: Ints
+    start_s: Floats
+    finish_s: Floats
+    enter_s: Floats
+    leave_s: Floats
+    wait_s: Floats
+    waited_on: Ints
+    bottleneck_time_s: Floats
+    bottleneck_flow: Ints
+    bottleneck_link: Ints
+
+    @property
+    def kernel_s(self) -> Floats:
+        """Each rank's time in the phase without wait, layout, notify and CPU synchronisation, [ranks]."""
+        setup = self.flows.entry_setup_s + self.flows.group_setup_s
+        return np.maximum(self.leave_s - self.enter_s - self.wait_s - setup, 0.0)
+
+
+class PhaseRun:
+    """A phase in progress: who has entered, which flows have started, who may leave."""
+
+    def __init__(self, clock: NetworkClock, flows: PhaseFlows, sm_link: Ints) -> None:
+        self._clock = clock
+        self._env: simpy.Environment = clock.env
+        self._flows = flows
+        self._sm_link = sm_link
+        n_ranks, n_flows = len(sm_link), flows.n_flows
+        self._arrived = 0
+        self._closed_gates = np.diff(flows.gate_ptr)
+        order = np.argsort(flows.gate_ranks, kind="stable")
+        self._gated_flows = np.repeat(np.arange(n_flows), np.diff(flows.gate_ptr))[order]
+        self._gated_ptr = np.searchsorted(flows.gate_ranks[order], np.arange(n_ranks + 1))
+        self._weight = flows.weight
+        self._first_waiter = clock.network.new_waiters(n_ranks)
+        # A rank's counter of outstanding flows says nothing until all of its flows have started.
+        self._unstarted = np.bincount(flows.member_ranks, minlength=n_ranks)
+        self._all_started = [self._env.event() for _ in range(n_ranks)]
+        self._opened: list[tuple[int, NDArray[np.int64]]] = []
+        self._batches: list[tuple[NDArray[np.int64], int]] = []
+        self._left = 0
+        self.enter_s = np.full(n_ranks, np.nan)
+        self.leave_s = np.full(n_ranks, np.nan)
+        self.launch_s = np.full(n_flows, np.nan)
+        self.start_s = np.full(n_flows, np.nan)
+        self.opener = np.full(n_flows, -1, np.int32)
+
+    def enter(self, rank: int) -> Generator[simpy.Event, object, None]:
+        """Take ``rank`` through the phase; returns when every flow that it sends, forwards or receives is done."""
+        env, flows = self._env, self._flows
+        self.enter_s[rank] = env.now
+        if flows.entry_setup_s:
+            yield env.timeout(flows.entry_setup_s)
+        self._arrived += 1
+        if flows.all_ranks_gate:
+            if self._arrived == len(self.enter_s):
+                self._open(rank, np.arange(flows.n_flows))
+        else:
+            gated = self._gated_flows[self._gated_ptr[rank] : self._gated_ptr[rank + 1]]
+            self._closed_gates[gated] -= 1
+            self._open(rank, gated[self._closed_gates[gated] == 0])
+            self._hold_sms(rank)
+        if self._unstarted[rank]:
+            yield self._all_started[rank]
+        yield self._clock.wait(self._first_waiter + rank)
+        self.leave_s[rank] = env.now
+        self._left += 1
+        if flows.sms:
+            self._clock.set_capacity(int(self._sm_link[rank]), 1.0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every rank has left."""
+        return self._left == len(self.leave_s)
+
+    def trace(self) -> PhaseTrace:
+        """Collect the finished phase and hand its flows' storage back to the network."""
+        network, flows = self._clock.network, self._flows
+        finish = np.full(flows.n_flows, np.nan)
+        times, changed, links = [np.empty(0)], [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+        for which, handle in self._batches:
+            finish[which] = network.finish(handle)
+            time, flow, link = network.bottleneck_log(handle)
+            times.append(time)
+            changed.append(which[flow])
+            links.append(link)
+            network.release(handle)
+        network.release_waiters(self._first_waiter, len(self.enter_s))
+        wait, blamed = self._waits(finish)
+        return PhaseTrace(
+            flows=flows,
+            launch_s=self.launch_s,
+            opener=self.opener,
+            start_s=self.start_s,
+            finish_s=finish,
+            enter_s=self.enter_s,
+            leave_s=self.leave_s,
+            wait_s=wait,
+            waited_on=blamed,
+            bottleneck_time_s=np.concatenate(times),
+            bottleneck_flow=np.concatenate(changed).astype(np.int32),
+            bottleneck_link=np.concatenate(links),
+        )
+
+    def _waits(self, finish: Floats) -> tuple[Floats, Ints]:
+        flows = self._flows
+        flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
+        order = np.lexsort((self.launch_s[flow], flows.member_ranks))
+        flow = flow[order]
+        ptr = np.searchsorted(flows.member_ranks[order], np.arange(len(self.enter_s) + 1))
+        return gaps(ptr, self.launch_s[flow], finish[flow], self.opener[flow], self.enter_s + flows.entry_setup_s)
+
+    def _open(self, rank: int, which: NDArray[np.int64]) -> None:
+        """Let flows start; those opened at one instant start as one batch."""
+        if not len(which):
+            return
+        if not self._opened:
+            # Ranks that enter at this very instant come first: their flows and these start as one batch.
+            callbacks = self._env.timeout(0).callbacks
+            callbacks.append(self._start_opened)
+        self._opened.append((rank, which))
+
+    def _start_opened(self, _: simpy.Event) -> None:
+        flows, now = self._flows, self._env.now
+        which = np.concatenate([flow for _, flow in self._opened])
+        self.opener[which] = np.repeat([rank for rank, _ in self._opened], [len(flow) for _, flow in self._opened])
+        self._opened.clear()
+        self.launch_s[which] = now
+        self.start_s[which] = now + flows.group_setup_s + flows.delay_s[which]
+        if flows.all_ranks_gate:
+            for rank in range(len(self.enter_s)):
+                self._hold_sms(rank)
+        ptr, entries = _rows(flows.route_ptr, which)
+        waiter_ptr, member_entries = _rows(flows.member_ptr, which)
+        handle = self._clock.transfer(
+            ptr,
+            flows.route_links[entries],
+            self._weight[entries],
+            flows.size[which],
+            start=self.start_s[which],
+            waiter_ptr=waiter_ptr,
+            waiter_ids=flows.member_ranks[member_entries] + self._first_waiter,
+        )
+        self._batches.append((which, handle))
+        before = self._unstarted.copy()
+        self._unstarted -= np.bincount(flows.member_ranks[member_entries], minlength=len(before))
+        for complete in np.flatnonzero((self._unstarted == 0) & (before > 0)):
+            self._all_started[complete].succeed()
+
+    def _hold_sms(self, rank: int) -> None:
+        if self._flows.sms:
+            self._clock.set_capacity(int(self._sm_link[rank]), 1.0 - self._flows.sms / self._flows.total_sms)
+
+
+def _rows(ptr: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """CSR pointers of the chosen rows, and the positions of their entries."""
+    length = ptr[rows + 1] - ptr[rows]
+    new_ptr = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(length, out=new_ptr[1:])
+    entries = np.arange(new_ptr[-1]) + np.repeat(ptr[rows] - new_ptr[:-1], length)
+    return new_ptr, entries

@@ -1,0 +1,53 @@
+"""A batch: which tokens stand on which rank, and which router logits each of them has.
+
+Tokens repeat (a recording is finite, a cluster is hungry), logits do not: a batch keeps the logits of
+its *distinct* tokens once and says for each simulated token which row is its own. The router then runs
+over the distinct rows only, and its answer is gathered by ``token_index``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float16] | NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One simulated batch of T tokens, of which D are distinct; rows of logits or ids are distinct tokens."""
+
+    logits: Mapping[int, Logits] | None
+    """Layer -> logits[D, E] of the distinct tokens; None when the experts are given instead."""
+    bias: Mapping[int, NDArray[np.float32]]
+    """Layer -> bias[E] of the router; zeros where none was recorded."""
+    expert_ids: Mapping[int, NDArray[np.int32]] | None
+    """Layer -> expert ids[D, K], when the workload gives the experts themselves."""
+    token_index: NDArray[np.int32]
+    """[T]: the row of each token."""
+    token_rank: NDArray[np.int32]
+    """[T], non-decreasing: the rank on which each token starts."""
+    sequence: NDArray[np.int32]
+    """[T]: an id per drawn sequence; one that is drawn twice has two ids."""
+    domain: NDArray[np.int8]
+    """[T]: position in ``domain_names``."""
+    domain_names: tuple[str, ...]
+    distinct_tokens: int
+    """D."""
+    notes: tuple[str, ...] = ()
+    """How these tokens came about, in sentences for the report."""
+    resampled: Mapping[str, Any] | None = None
+    """The resampling model's name and its target and achieved figures; None where none was needed."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens simulated, T."""
+        return len(self.token_index)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that this batch has logits or experts for, ascending."""
+        rows = self.logits if self.logits is not None else self.expert_ids
+        return tuple(sorted(rows or ()))
