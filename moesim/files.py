@@ -31,14 +31,28 @@ def folder_in_one_piece(target: Path, marker: str) -> Iterator[Path]:
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         yield staging
         staging.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(staging, target)
+        _take_the_place_of(target, staging)
     except OSError as error:
         raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _take_the_place_of(target: Path, staging: Path) -> None:
+    """Rename; what stood there before is removed only once the new folder stands, and put back if it cannot."""
+    if not target.exists():
+        os.replace(staging, target)
+        return
+    before = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)) / "before"
+    os.replace(target, before)
+    try:
+        os.replace(staging, target)
+    except OSError:
+        os.replace(before, target)
+        raise
+    finally:
+        shutil.rmtree(before.parent, ignore_errors=True)
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -282,8 +282,10 @@ def _attach(event: Event, parent: _Open | None, root: list[Any]) -> tuple[Any, L
     value: Any
     if isinstance(event, ScalarEvent):
         value = _scalar(event)
+    elif isinstance(event, MappingStartEvent):
+        value = {}
     else:
-        value = {} if isinstance(event, MappingStartEvent) else []
+        value = []
     if parent is None:
         root.append(value)
         return value, ()

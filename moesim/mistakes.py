@@ -44,9 +44,7 @@ def did_you_mean(given: object, known: Sequence[str], noun: str = "known") -> st
     return f"{noun}: {', '.join(known)}" if known else ""
 
 
-def told(
-    error: ValidationError, model: type[BaseModel], document: "LocatedDocument", data: Any, at: Loc
-) -> InputError:
+def told(error: ValidationError, model: type[BaseModel], document: "LocatedDocument", data: Any, at: Loc) -> InputError:
     """Turn the errors of building ``model`` from ``data`` (which stands at ``at``) into one InputError.
 
     The first mistake in the order of the file carries the others.
@@ -60,14 +58,10 @@ def told(
             for below, what, fix in cause.mistakes:
                 found[(loc + below, what)] = document.error(at + loc + below, what, fix)
             continue
-        if any(
-            len(other) > len(loc) and other[: len(loc)] == loc and _in_union(detail, loc) for other in real
-        ):
+        if any(len(other) > len(loc) and other[: len(loc)] == loc and _in_union(detail, loc) for other in real):
             continue  # the branch of a union that the writer did not mean
         what, fix = _wording(detail, loc, model)
-        found[(loc, what)] = document.error(
-            at + loc, what, fix, key=detail["type"] in ("extra_forbidden", "missing")
-        )
+        found[(loc, what)] = document.error(at + loc, what, fix, key=detail["type"] in ("extra_forbidden", "missing"))
     ordered = sorted(found.values(), key=lambda mistake: _line_and_column(mistake.where))
     first, *others = _one_per_place(ordered)
     return InputError(first.what, first.where, first.fix, tuple(others))
@@ -86,9 +80,7 @@ def _one_per_place(mistakes: list[InputError]) -> list[InputError]:
     for group in joined.values():
         head = group[0]
         for other in group[1:]:
-            head = InputError(
-                f"{head.what}, or {other.what.split(': ', 1)[-1]}", head.where, head.fix or other.fix
-            )
+            head = InputError(f"{head.what}, or {other.what.split(': ', 1)[-1]}", head.where, head.fix or other.fix)
         result.append(head)
     return result
 

@@ -46,9 +46,7 @@ def _parse(text: object, units: Mapping[str, Decimal], noun: str, example: str, 
     if unit is None:
         raise InputError(f"{text!r} has no unit", fix=fix)
     if unit not in units:
-        raise InputError(
-            f"{text!r} is not {noun}: unknown unit {unit!r}", fix=_unit_fix(number, unit, units) or fix
-        )
+        raise InputError(f"{text!r} is not {noun}: unknown unit {unit!r}", fix=_unit_fix(number, unit, units) or fix)
     value = float(Decimal(number) * units[unit])
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
         raise InputError(f"{text!r} must be {'more than 0' if positive else '0 or more'} and finite")

@@ -1,6 +1,8 @@
 """``moesim run``, ``report`` and ``compare``: scenarios in, result folders and pages out."""
 
+import contextlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,8 +123,9 @@ def compare(
         try:
             limit = float(fail_over.removesuffix("%"))
         except ValueError:
-            what = f"{fail_over!r} is no percentage"
-            raise InputError(what, where="--fail-over", fix="give one such as 5%") from None
+            limit = math.nan
+        if not math.isfinite(limit):
+            raise InputError(f"{fail_over!r} is no percentage", where="--fail-over", fix="give one such as 5%")
     comparison = compare_results(load_result(a), load_result(b), (a.name, b.name))
     print_comparison(comparison, as_json)
     if limit is not None and comparison.worst_regression() > limit:
@@ -134,16 +137,18 @@ def _default_folder(scenario: "Scenario") -> Path:
     from datetime import UTC, datetime
 
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return Path("results") / f"{scenario.name}-{stamp}-{scenario.digest()[:8]}"
+    # A variant's own name has a slash in it; its folder stands beside the others all the same.
+    return Path("results") / f"{scenario.name.replace('/', '-')}-{stamp}-{scenario.digest()[:8]}"
 
 
 def _link_latest(target: Path) -> None:
     """Point results/latest at the newest run; a file system without symlinks goes without."""
     link = target.parent / "latest"
-    if link.is_symlink():
-        link.unlink()
-    if not link.exists():
-        link.symlink_to(target.name, target_is_directory=True)
+    with contextlib.suppress(OSError):
+        if link.is_symlink():
+            link.unlink()
+        if not link.exists():
+            link.symlink_to(target.name, target_is_directory=True)
 
 
 def _outcomes(scenario: "Scenario", result: "Result") -> list[ThresholdRow]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from moesim.results.definitions import COMPONENTS
 from moesim.units import format_bandwidth, format_bytes, format_duration
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Standard output, without colour where it is no terminal or NO_COLOR is set."""
-    return Console(highlight=False, soft_wrap=False)
+    """Standard output, without colour where it is no terminal or NO_COLOR is set.
+
+    No markup: names and notes come from files, and a bracket in one is a bracket.
+    """
+    return Console(highlight=False, soft_wrap=False, markup=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
@@ -55,7 +59,7 @@ def with_unit(key: str, value: Any) -> str:
 def print_run(result: "Result") -> None:
     """The first screen of a run: verdict, times, loads, where the numbers come from."""
     out, summary = console(), result.summary
-    out.print(f"[bold]{summary['name']}[/bold]: {summary['bottleneck']}")
+    out.print(Text(summary["name"], style="bold"), f": {summary['bottleneck']}", sep="")
     total = summary["layer_time_s"]
     rows = [("layer", with_unit("layer_time_s", total), "100 %")]
     for key in COMPONENTS:

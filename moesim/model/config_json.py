@@ -105,9 +105,7 @@ class _Sizes:
     def __call__(self, name: str) -> int:
         value = self.optional(name)
         if value is None:
-            raise InputError(
-                f"has no {' or '.join(_NAMES[name])}", self.where, "is it a config.json of an MoE model?"
-            )
+            raise InputError(f"has no {' or '.join(_NAMES[name])}", self.where, "is it a config.json of an MoE model?")
         return value
 
 
@@ -127,9 +125,7 @@ def _router(config: dict[str, Any], size: _Sizes, where: str) -> tuple[Published
     uncertain: tuple[str, ...] = ()
     if normalize is None:
         normalize = True
-        uncertain = (
-            "norm_topk_prob is not in the file: gates taken as normalised over the selected experts",
-        )
+        uncertain = ("norm_topk_prob is not in the file: gates taken as normalised over the selected experts",)
     scale = config.get("routed_scaling_factor", 1.0)
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < 1e6:
         raise InputError(f"routed_scaling_factor must be a positive number, got {scale!r:.60}", where)

@@ -121,8 +121,6 @@ class NetworkClock:
 
     def _run_ahead(self) -> None:
         horizon = self.env.peek()
-        if horizon < self.network.now:  # just before an instant that rounding kept us from
-            raise InvariantError("the environment is behind its network")
         while not self.network.idle:
             time, done = self.network.run(until=horizon)
             awaited = [waiter for waiter in done.tolist() if waiter in self._waiting]
@@ -132,6 +130,5 @@ class NetworkClock:
                 return
             if len(done) == 0:
                 if time < math.inf:
-                    self._due_at = time
                     self._wake_at(time)
                 return

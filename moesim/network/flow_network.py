@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from moesim.errors import InputError, InvariantError
 from moesim.network import checks
 from moesim.network.max_min import touch
+from moesim.network.membership import admit, cancel_flow, change_route, move_lists, start_flow
 from moesim.network.progress import (
     BUCKETS_FULL,
     LOG_FULL,
@@ -26,13 +27,8 @@ from moesim.network.progress import (
     REACHED,
     SOMEBODY_DONE,
     account_all,
-    admit,
     advance,
-    cancel_flow,
-    change_route,
-    move_lists,
     settle_rates,
-    start_flow,
 )
 from moesim.network.state import (
     BUCKET,
@@ -78,8 +74,9 @@ class FlowNetwork:
     """State with a life: flows in progress on links whose capacity may change.
 
     ``capacity[links]`` in bytes/s, finite and at least 0; ``now`` is the clock's first reading in seconds.
-    ``log_bottlenecks`` keeps every change of a flow's bottleneck. ``always_full`` finds all rates from
-    scratch at every event: slow, for cross-checks. Raises InputError for other capacities.
+    ``log_bottlenecks`` keeps every change of a flow's bottleneck. ``patience`` is the number of link levels
+    set at one event after which all rates are found from scratch instead (default: twice the links; 0: at
+    every event, slow, for cross-checks). Raises InputError for other capacities.
     """
 
     def __init__(
@@ -88,7 +85,7 @@ class FlowNetwork:
         *,
         now: float = 0.0,
         log_bottlenecks: bool = False,
-        always_full: bool = False,
+        patience: int | None = None,
     ) -> None:
         size = np.size(capacity)
         start = checks.numbers([now], "now", 1, least=-np.inf)[0]
@@ -98,7 +95,7 @@ class FlowNetwork:
             checks.numbers(capacity, "capacity", size, "link"),
             float(start),
             logging=log_bottlenecks,
-            always_full=always_full,
+            patience=2 * size + 16 if patience is None else patience,
         )
         self._flows, self._entries, self._waits, self._waiters = Slots(), Slots(), Slots(), Slots()
         self._caps = Slots(size)
@@ -338,7 +335,7 @@ class FlowNetwork:
     def bottleneck_log(self, handle: int) -> tuple[Floats, Ints, Ints]:
         """Return each change of a bottleneck: time[], flow[] (index in the batch), link[] (-1: its cap).
 
-        The first entry of a flow is at its start. Empty unless the network logs bottlenecks.
+        In order of time and flow. The first entry of a flow is at its start. Empty unless the network logs bottlenecks.
         """
         self._solve_now()
         batch = self._batch(handle)
@@ -346,7 +343,8 @@ class FlowNetwork:
         if not batch.log:
             return np.zeros(0), np.zeros(0, np.int32), np.zeros(0, np.int32)
         times, flows, links = (np.concatenate(column) for column in zip(*batch.log, strict=True))
-        return times, flows, links
+        order = np.lexsort((flows, times))
+        return times[order], flows[order], links[order]
 
     # -- storage ----------------------------------------------------------------------------------------
 

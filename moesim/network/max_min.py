@@ -25,7 +25,6 @@ from __future__ import annotations
 from numba import njit
 
 from moesim.network.state import (
-    ALWAYS_FULL,
     LOGGING,
     N_COMMITS,
     N_FULL,
@@ -33,6 +32,7 @@ from moesim.network.state import (
     N_TOUCHED,
     NO_LINK,
     NOW,
+    PATIENCE,
     Floats,
     FlowState,
 )
@@ -245,12 +245,12 @@ def solve(s: FlowState) -> bool:
     """Make all rates max-min fair at this instant; False if that does not come to an end (a bug of ours)."""
     if s.dirty_tree[1] == INF:
         return True
-    if s.tally[ALWAYS_FULL]:
-        release_all(s)
-    n_links = len(s.link)
-    looks, patience = 0, 2 * n_links + 16
-    full = False
+    looks, full = 0, False
     while s.dirty_tree[1] < INF:
+        if looks >= s.tally[PATIENCE] and not full:
+            full = True
+            looks = 0
+            release_all(s)
         turn = s.dirty_tree[1]
         link = least_leaf(s.dirty_tree)
         level, takes = water_level(s, link)
@@ -264,11 +264,7 @@ def solve(s: FlowState) -> bool:
             continue
         commit(s, link, level)
         looks += 1
-        if looks > patience:
-            if full:
-                return False
-            full = True
-            looks, patience = 0, 64 * n_links + 64
-            release_all(s)
+        if full and looks > 64 * len(s.link) + 64:
+            return False
     s.tally[N_COMMITS] += looks
     return True

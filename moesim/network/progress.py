@@ -1,8 +1,11 @@
-"""What happens to flows in time: they start, finish, and somebody waits for them (numba kernels).
+"""What happens in the course of time: flows start and finish, links carry (numba kernels).
 
 ``advance`` runs from one event to the next (a start, a completion) without coming back to Python until a
 waiter is done, the given time is reached or a buffer is full. Completions that rounding alone holds apart
 are one event. What a link carries is integrated whenever its rate changes.
+
+numba's cache looks at the file of a kernel alone: after an edit of ``max_min`` or ``membership`` delete the
+``.nbi`` files in ``__pycache__``.
 """
 
 # mypy: allow-untyped-decorators
@@ -11,13 +14,12 @@ from __future__ import annotations
 
 from numba import njit
 
-from moesim.network.max_min import INF, least_leaf, set_leaf, settle, solve, touch
+from moesim.network.max_min import INF, least_leaf, set_leaf, solve
+from moesim.network.membership import finish_flow, pop_start, start_flow
 from moesim.network.state import (
     BUCKET,
     BUCKET_END,
     BUCKET_ORIGIN,
-    CANCELLED,
-    FINISHED,
     LIVE,
     LOGGING,
     N_DONE,
@@ -27,14 +29,9 @@ from moesim.network.state import (
     N_MOVED,
     N_PENDING,
     N_TOUCHED,
-    NO_LINK,
     NOW,
-    WAITING,
     WANTED,
-    Floats,
     FlowState,
-    Ints,
-    Pointers,
 )
 
 TOGETHER = 4e-15
@@ -42,264 +39,6 @@ TOGETHER = 4e-15
 
 SOMEBODY_DONE, REACHED, NEVER, LOG_FULL, BUCKETS_FULL, UNSOLVED = 0, 1, 2, 3, 4, 5
 """Why ``advance`` came back."""
-
-
-@njit(cache=True)
-def lay_route(s: FlowState, flow: int, links: Ints, weights: Floats, cap_link: int) -> None:
-    """Write a flow's entries at its entry_ptr: each link once, weights added up, none of weight 0."""
-    begin = s.flow.entry_ptr[flow]
-    n = 0
-    for i in range(len(links)):
-        if weights[i] == 0.0:
-            continue
-        same = -1
-        for entry in range(begin, begin + n):
-            if s.entry.link[entry] == links[i]:
-                same = entry
-                break
-        if same >= 0:
-            s.entry.weight[same] += weights[i]
-        else:
-            s.entry.link[begin + n] = links[i]
-            s.entry.weight[begin + n] = weights[i]
-            s.link.reserved[links[i]] += 1
-            n += 1
-    if n > 0 and cap_link >= 0:
-        s.entry.link[begin + n] = cap_link
-        s.entry.weight[begin + n] = 1.0
-        s.link.reserved[cap_link] += 1
-        n += 1
-    s.flow.entry_len[flow] = n
-
-
-@njit(cache=True)
-def admit(
-    s: FlowState,
-    first: int,
-    first_entry: int,
-    first_wait: int,
-    first_cap: int,
-    route_ptr: Pointers,
-    route_links: Ints,
-    weight: Floats,
-    size: Floats,
-    start: Floats,
-    rate_cap: Floats,
-    waiter_ptr: Pointers,
-    waiter_ids: Ints,
-) -> None:
-    """Write a batch of flows into its slots and queue their starts."""
-    entry, cap = first_entry, first_cap
-    for i in range(len(size)):
-        flow = first + i
-        s.flow.phase[flow] = WAITING
-        s.flow.start[flow] = start[i]
-        s.flow.finish[flow] = float("nan")
-        s.flow.remaining[flow] = size[i]
-        s.flow.rate[flow] = 0.0
-        s.flow.bottleneck[flow] = NO_LINK
-        s.flow.logged[flow] = NO_LINK
-        s.flow.entry_ptr[flow] = entry
-        cap_link = -1
-        if rate_cap[i] < INF:
-            cap_link = cap
-            s.link.capacity[cap] = rate_cap[i]
-            cap += 1
-            entry += 1
-        lay_route(
-            s,
-            flow,
-            route_links[route_ptr[i] : route_ptr[i + 1]],
-            weight[route_ptr[i] : route_ptr[i + 1]],
-            cap_link,
-        )
-        entry += route_ptr[i + 1] - route_ptr[i]
-        s.flow.wait_ptr[flow] = first_wait + waiter_ptr[i]
-        s.flow.wait_len[flow] = waiter_ptr[i + 1] - waiter_ptr[i]
-        for j in range(waiter_ptr[i], waiter_ptr[i + 1]):
-            s.wait_list[first_wait + j] = waiter_ids[j]
-            s.waiter.outstanding[waiter_ids[j]] += 1
-        push_start(s, flow)
-
-
-@njit(cache=True)
-def earlier(s: FlowState, one: int, other: int) -> bool:
-    """Say whether flow ``one`` starts before ``other``; equal times in order of slots."""
-    if s.flow.start[one] != s.flow.start[other]:
-        return bool(s.flow.start[one] < s.flow.start[other])
-    return one < other
-
-
-@njit(cache=True)
-def push_start(s: FlowState, flow: int) -> None:
-    """Put a flow into the heap of starts."""
-    heap = s.pending_flow
-    i = s.tally[N_PENDING]
-    s.tally[N_PENDING] += 1
-    while i > 0:
-        parent = (i - 1) // 2
-        if not earlier(s, flow, heap[parent]):
-            break
-        heap[i] = heap[parent]
-        i = parent
-    heap[i] = flow
-
-
-@njit(cache=True)
-def pop_start(s: FlowState) -> int:
-    """Take the first flow from the heap of starts."""
-    heap = s.pending_flow
-    first = heap[0]
-    s.tally[N_PENDING] -= 1
-    n = s.tally[N_PENDING]
-    flow = heap[n]
-    i = 0
-    while True:
-        child = 2 * i + 1
-        if child >= n:
-            break
-        if child + 1 < n and earlier(s, heap[child + 1], heap[child]):
-            child += 1
-        if not earlier(s, heap[child], flow):
-            break
-        heap[i] = heap[child]
-        i = child
-    heap[i] = flow
-    return int(first)
-
-
-@njit(cache=True)
-def move_lists(s: FlowState, old: FlowState) -> None:
-    """Copy the links' lists of ``old`` to the places that ``s.list_ptr`` gives."""
-    for link in range(len(s.link)):
-        for i in range(s.link.list_len[link]):
-            place, before = s.link.list_ptr[link] + i, old.link.list_ptr[link] + i
-            s.place.flow[place] = old.place.flow[before]
-            s.place.weight[place] = old.place.weight[before]
-            s.place.entry[place] = old.place.entry[before]
-            s.entry.place[s.place.entry[place]] = place
-
-
-@njit(cache=True)
-def attach(s: FlowState, flow: int) -> None:
-    """Put a flow on the lists of its links, without a bottleneck yet."""
-    s.flow.bottleneck[flow] = NO_LINK
-    s.flow.rate[flow] = 0.0
-    s.flow.since[flow] = s.clock[NOW]
-    for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
-        link = s.entry.link[entry]
-        place = s.link.list_ptr[link] + s.link.list_len[link]
-        s.link.list_len[link] += 1
-        s.place.flow[place] = flow
-        s.place.weight[place] = s.entry.weight[entry]
-        s.place.entry[place] = entry
-        s.entry.place[entry] = place
-        s.link.n_own[link] += 1
-        s.link.own_weight[link] += s.entry.weight[entry]
-        touch(s, link)
-
-
-@njit(cache=True)
-def detach(s: FlowState, flow: int) -> None:
-    """Take a flow in progress from the lists of its links."""
-    before = s.flow.bottleneck[flow]
-    for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
-        link, weight, place = s.entry.link[entry], s.entry.weight[entry], s.entry.place[entry]
-        s.link.list_len[link] -= 1
-        last = s.link.list_ptr[link] + s.link.list_len[link]
-        if place != last:
-            s.place.flow[place] = s.place.flow[last]
-            s.place.weight[place] = s.place.weight[last]
-            s.place.entry[place] = s.place.entry[last]
-            s.entry.place[s.place.entry[place]] = place
-        s.link.reserved[link] -= 1
-        if before != link and before != NO_LINK:
-            s.link.foreign[link] -= weight * s.flow.rate[flow]
-        else:
-            s.link.n_own[link] -= 1
-            s.link.own_weight[link] -= weight
-        if s.link.list_len[link] == 0:
-            s.link.foreign[link] = 0.0
-            s.link.own_weight[link] = 0.0
-        touch(s, link)
-
-
-@njit(cache=True)
-def end_wait(s: FlowState, flow: int) -> None:
-    """Count a flow off at those who wait for it."""
-    for i in range(s.flow.wait_ptr[flow], s.flow.wait_ptr[flow] + s.flow.wait_len[flow]):
-        waiter = s.wait_list[i]
-        s.waiter.outstanding[waiter] -= 1
-        if s.waiter.outstanding[waiter] == 0 and not s.waiter.done[waiter]:
-            s.waiter.done[waiter] = 1
-            s.done_waiter[s.tally[N_DONE]] = waiter
-            s.tally[N_DONE] += 1
-
-
-@njit(cache=True)
-def finish_flow(s: FlowState, flow: int) -> None:
-    """End a flow now."""
-    if s.flow.phase[flow] == LIVE:
-        detach(s, flow)
-        s.tally[N_LIVE] -= 1
-    s.flow.phase[flow] = FINISHED
-    s.flow.finish[flow] = s.clock[NOW]
-    s.flow.remaining[flow] = 0.0
-    s.flow.rate[flow] = 0.0
-    end_wait(s, flow)
-
-
-@njit(cache=True)
-def start_flow(s: FlowState, flow: int) -> None:
-    """Let a flow take part from now on; without bytes or links to load it is done at once."""
-    if s.flow.remaining[flow] == 0.0 or s.flow.entry_len[flow] == 0:
-        for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
-            s.link.reserved[s.entry.link[entry]] -= 1
-        finish_flow(s, flow)
-        return
-    s.flow.phase[flow] = LIVE
-    s.tally[N_LIVE] += 1
-    attach(s, flow)
-
-
-@njit(cache=True)
-def cancel_flow(s: FlowState, flow: int) -> None:
-    """Take a flow that waits or is in progress out of the network; it counts as gone for its waiters."""
-    if s.flow.phase[flow] == LIVE:
-        settle(s, flow)
-        detach(s, flow)
-        s.tally[N_LIVE] -= 1
-    else:
-        forget_start(s, flow)
-        for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
-            s.link.reserved[s.entry.link[entry]] -= 1
-    s.flow.phase[flow] = CANCELLED
-    s.flow.rate[flow] = 0.0
-    end_wait(s, flow)
-
-
-@njit(cache=True)
-def forget_start(s: FlowState, flow: int) -> None:
-    """Take a flow from the middle of the heap of starts."""
-    n = s.tally[N_PENDING]
-    s.tally[N_PENDING] = 0
-    others = s.pending_flow[:n].copy()
-    for other in others:
-        if other != flow:
-            push_start(s, other)
-
-
-@njit(cache=True)
-def change_route(s: FlowState, flow: int, first_entry: int, links: Ints, weights: Floats, cap_link: int) -> None:
-    """Move what is left of a flow to another route, whose entries are written from ``first_entry`` on."""
-    if s.flow.phase[flow] == LIVE:
-        settle(s, flow)
-        detach(s, flow)
-    else:
-        for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
-            s.link.reserved[s.entry.link[entry]] -= 1
-    s.flow.entry_ptr[flow] = first_entry
-    lay_route(s, flow, links, weights, cap_link)
 
 
 @njit(cache=True)

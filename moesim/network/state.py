@@ -38,7 +38,7 @@ NOW, WANTED, BUCKET_ORIGIN, BUCKET, BUCKET_END = range(5)
     N_MOVED,  # flows whose bottleneck was set in this solve
     N_LOG,  # log lines
     LOGGING,  # whether bottlenecks are logged
-    ALWAYS_FULL,  # whether every solve releases all flows first
+    PATIENCE,  # levels that a solve sets before it releases all flows
     N_EVENTS,  # instants at which something started or finished
     N_COMMITS,  # levels set
     N_FULL,  # times that all flows were released
@@ -119,10 +119,10 @@ def records(dtype: np.dtype[Any], n: int) -> Any:
     return np.zeros(n, dtype).view(np.recarray)
 
 
-def empty_state(capacity: Floats, now: float, *, logging: bool, always_full: bool) -> FlowState:
+def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -> FlowState:
     """Return the state of a network without flows on ``capacity[links]`` at time ``now``."""
     tally = np.zeros(11, np.int64)
-    tally[LOGGING], tally[ALWAYS_FULL] = logging, always_full
+    tally[LOGGING], tally[PATIENCE] = logging, patience
     ints = np.zeros(0, np.int32)
     state = FlowState(
         clock=np.array([now, 0.0, 0.0, 0.0, np.inf]),

@@ -42,7 +42,7 @@ SUMMARY: dict[str, Definition] = {
         "largest over ranks of: busiest own dispatch port's bytes / peak + floor time of its routed experts + busiest "
         "own combine port's bytes sent / peak",
     ),
-    "step_time_s": Definition("s", "the whole run, from the first entry to the last end"),
+    "step_time_s": Definition("s", "a whole step, from the first entry to the last end, averaged over the steps"),
     "arrival_time_s": Definition("s", "how much later than the first rank the critical rank entered the layer"),
     "gate_time_s": Definition("s", "router GEMM, top-k and the cast to FP8 on the critical rank"),
     "permute_time_s": Definition("s", "sorting tokens by expert on the critical rank"),

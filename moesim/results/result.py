@@ -6,7 +6,9 @@ a temporary name beside its place and renamed, so it appears whole or not at all
 
 import gzip
 import json
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,15 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.files import folder_in_one_piece
+from moesim.results.definitions import SUMMARY
 from moesim.results.tables import Tables, read_parquet, write_parquet
 from moesim.results.trace import chrome_trace
 
 SCHEMA_VERSION = "1"
+TABLES = ("steps", "ranks", "experts", "links", "link_series", "transfers", "spans")
+"""What every result has; ``training`` comes with a recording."""
+
+_AGAIN = "run the scenario again"
 
 
 @dataclass(frozen=True)
@@ -98,31 +105,58 @@ def load_result(directory: str | Path) -> Result:
     folder = Path(directory)
     if not (folder / "summary.json").is_file():
         raise InputError("not a result folder (no summary.json)", where=str(folder), fix="give the --out of a run")
+    summary = _read_json(folder / "summary.json", "summary")
+    absent = [key for key in SUMMARY if key not in summary]
+    if absent:
+        raise InputError(f"no number {', '.join(absent[:5])}", where=str(folder / "summary.json"), fix=_AGAIN)
     tables = {path.stem: read_parquet(path, SCHEMA_VERSION) for path in sorted(folder.glob("*.parquet"))}
-    notes = _read_json(folder / "notes.json", "notes")
+    missing = [name for name in TABLES if name not in tables]
+    if missing:
+        raise InputError(f"no table {', '.join(missing)}", where=str(folder), fix=_AGAIN)
     return Result(
-        summary=_read_json(folder / "summary.json", "summary"),
+        summary=summary,
         tables=Tables(tables),
-        notes=tuple(Note(note["kind"], note["text"]) for note in notes),
+        notes=tuple(_notes(folder / "notes.json")),
         explanation=_read_json(folder / "explanation.json", "explanation"),
         flows=_read_npz(folder / "flows.npz"),
         traffic=_read_npz(folder / "traffic.npz"),
-        scenario_yaml=(folder / "scenario.resolved.yaml").read_text(encoding="utf-8"),
+        scenario_yaml=_read_text(folder / "scenario.resolved.yaml"),
         provenance=_read_json(folder / "provenance.json", "provenance"),
     )
+
+
+def _notes(path: Path) -> Iterator[Note]:
+    for note in _read_json(path, "notes", list):
+        if not isinstance(note, dict) or not all(isinstance(note.get(key), str) for key in ("kind", "text")):
+            raise InputError("a note without kind and text", where=str(path), fix=_AGAIN)
+        yield Note(note["kind"], note["text"])
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path, key: str) -> Any:
+def _read_text(path: Path) -> str:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InputError(f"not readable: {error}", where=str(path)) from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA_VERSION or key not in content:
-        raise InputError("not of this schema version", where=str(path), fix=f"this moesim reads {SCHEMA_VERSION}")
+        raise InputError(f"not readable: {error}", where=str(path), fix=_AGAIN) from error
+
+
+def _read_json(path: Path, key: str, kind: type = dict) -> Any:
+    try:
+        content = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"not JSON: {error}", where=str(path), fix=_AGAIN) from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA_VERSION:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise InputError(
+            f"schema version {found or 'missing'}", where=str(path), fix=f"this moesim reads version {SCHEMA_VERSION}"
+        )
+    if not isinstance(content.get(key), kind):
+        raise InputError(f"no {key} in it", where=str(path), fix=_AGAIN)
     return content[key]
 
 
@@ -134,8 +168,11 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"not a readable array file: {error}", where=str(path)) from error
-    if str(arrays.pop("moesim_schema", "")) != SCHEMA_VERSION:
-        raise InputError("not of this schema version", where=str(path), fix=f"this moesim reads {SCHEMA_VERSION}")
+    found = str(arrays.pop("moesim_schema", ""))
+    if found != SCHEMA_VERSION:
+        raise InputError(
+            f"schema version {found or 'missing'}", where=str(path), fix=f"this moesim reads version {SCHEMA_VERSION}"
+        )
     return arrays

@@ -142,9 +142,11 @@ def read_parquet(path: Path, schema_version: str) -> Columns:
 
 
 def _column(values: Any) -> Any:
-    """Arrow column to array; nullable numbers become a masked array again."""
+    """Arrow column to array; nullable numbers become a masked array again, text an array of text."""
     import pyarrow as pa
 
+    if pa.types.is_string(values.type):
+        return np.array(values.to_pylist(), dtype=str)
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)) or not values.null_count:
         return values.to_numpy(zero_copy_only=False)
     return np.ma.masked_array(values.fill_null(0).to_numpy(), mask=values.is_null().to_numpy(zero_copy_only=False))

@@ -7,6 +7,7 @@ has a lane of its own.
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 _EVENT_LIMIT = 1_000_000
 _LANES = ("main", "shared")
@@ -34,8 +35,8 @@ def chrome_trace(spans: dict[str, Any], series: dict[str, Any], summary: dict[st
             label = f"rank {rank}" if name == "main" else f"rank {rank} shared expert"
             events.append(_metadata("thread_name", node, tid, {"name": label}))
             events.append(_metadata("thread_sort_index", node, tid, {"sort_index": tid}))
-    duration = spans["end_s"] - spans["start_s"]
-    shown = np.flatnonzero(duration > 0)
+    begin, end = _microseconds(spans, "start_s"), _microseconds(spans, "end_s")
+    shown = np.flatnonzero(end > begin)
     waited_on = np.ma.filled(spans["waited_on"], -1)
     for i in shown[:_EVENT_LIMIT]:
         arguments = {"step": int(spans["step"][i]), "layer": int(spans["layer"][i])}
@@ -48,8 +49,8 @@ def chrome_trace(spans: dict[str, Any], series: dict[str, Any], summary: dict[st
                 "cat": "moe",
                 "pid": int(spans["node"][i]),
                 "tid": int(spans["rank"][i]) * len(_LANES) + _LANES.index(str(spans["lane"][i])),
-                "ts": round(float(spans["start_s"][i]) * 1e6, 4),
-                "dur": round(float(duration[i]) * 1e6, 4),
+                "ts": float(begin[i]),
+                "dur": round(float(end[i] - begin[i]), 4),
                 "args": arguments,
             }
         )
@@ -70,6 +71,16 @@ def chrome_trace(spans: dict[str, Any], series: dict[str, Any], summary: dict[st
     left_out = max(len(shown) - _EVENT_LIMIT, 0)
     other = {"scenario": summary["name"], "layer_time_s": summary["layer_time_s"], "slices_left_out": left_out}
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
+
+
+def _microseconds(spans: dict[str, Any], column: str) -> NDArray[np.float64]:
+    """Times of a column, rounded so that slices which touch still do; each step begins where the last one ended."""
+    steps, index = np.unique(spans["step"], return_inverse=True)
+    ends = np.zeros(len(steps))
+    np.maximum.at(ends, index, spans["end_s"])
+    begins = np.cumsum(ends) - ends
+    times: NDArray[np.float64] = np.round((spans[column] + begins[index]) * 1e6, 4)
+    return times
 
 
 def _metadata(name: str, pid: int, tid: int, args: dict[str, Any]) -> dict[str, Any]:

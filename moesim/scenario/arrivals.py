@@ -11,9 +11,7 @@ from moesim.units import Count, Duration, Number
 class RecordingSource(Block):
     """Recorded router logits."""
 
-    name: Name = Field(
-        description="A recording by bare name (tiny-none, tiny-v1, tiny-v2, tiny-v3) or a path."
-    )
+    name: Name = Field(description="A recording by bare name (tiny-none, tiny-v1, tiny-v2, tiny-v3) or a path.")
     layers: tuple[Annotated[Count, Field(ge=0)], ...] | None = Field(
         None, min_length=1, description="MoE layers to simulate; null: all that were recorded."
     )
@@ -53,9 +51,7 @@ class OneHotRank(_Synthetic):
     """The experts of one rank are hot, all others alike."""
 
     kind: Literal["one_hot_rank"] = Field(description="Which popularity the experts have.")
-    ratio: Number = Field(
-        2.0, gt=0, le=1000, description="Load of the hot rank's experts over the mean load."
-    )
+    ratio: Number = Field(2.0, gt=0, le=1000, description="Load of the hot rank's experts over the mean load.")
     hot_rank: Count = Field(0, ge=0, le=10**6, description="The rank whose experts are hot.")
 
 
@@ -74,9 +70,7 @@ class Workload(Block):
     synthetic: Annotated[Uniform | Zipf | Lognormal | OneHotRank, Field(discriminator="kind")] | None = Field(
         None, description="Router logits made by rule."
     )
-    expert_ids: Name | None = Field(
-        None, description="A .npy or .npz file of chosen experts: no router is run."
-    )
+    expert_ids: Name | None = Field(None, description="A .npy or .npz file of chosen experts: no router is run.")
     counts: Name | None = Field(
         None,
         description="A .csv or .npz file of tokens per expert: experts are drawn to match, no router is run.",
@@ -88,9 +82,7 @@ class Workload(Block):
             Discriminator(_one_or_many),
         ]
         | None
-    ) = Field(
-        None, description="Tokens on each rank: one number, or one per rank; null: recorded tokens // ranks."
-    )
+    ) = Field(None, description="Tokens on each rank: one number, or one per rank; null: recorded tokens // ranks.")
     assign: Literal["by_sequence", "striped"] = Field(
         "by_sequence", description="Whole sequences to a rank, or token i to rank i modulo the ranks."
     )
@@ -142,9 +134,7 @@ Offset = LognormalOffset | UniformOffset | NormalOffset | ExponentialOffset
 class Schedule(Block):
     """What phase of inference runs and when each rank arrives."""
 
-    phase: Literal["prefill", "decode"] = Field(
-        "prefill", description="Prefill (many tokens) or decode (few)."
-    )
+    phase: Literal["prefill", "decode"] = Field("prefill", description="Prefill (many tokens) or decode (few).")
     overlap: Literal["none"] = Field(
         "none", description="none: one micro-batch; the shared expert still runs beside dispatch."
     )

@@ -30,9 +30,7 @@ def parse_override(text: str) -> Override:
     key, equals, value = text.partition("=")
     loc = tuple(key.strip().split("."))
     if not equals or not all(loc):
-        raise InputError(
-            f"{text!r:.80} is not an override", origin, "write -o key=value, such as routing.top_k=6"
-        )
+        raise InputError(f"{text!r:.80} is not an override", origin, "write -o key=value, such as routing.top_k=6")
     if not value.strip():
         raise InputError("no value after '='", origin, "write null to unset it")
     try:
@@ -57,7 +55,5 @@ def parse_axis(values: Any) -> tuple[Any, ...]:
         values = parse_yaml(f"[{values}]", "axis").data if values.strip() else []
     values = list(values) if isinstance(values, list | tuple) else [values]
     if not 0 < len(values) <= MAX_AXIS:
-        raise InputError(
-            f"an axis holds 1 to {MAX_AXIS} values, got {len(values)}", fix="write [2, 4, 8] or 1..8"
-        )
+        raise InputError(f"an axis holds 1 to {MAX_AXIS} values, got {len(values)}", fix="write [2, 4, 8] or 1..8")
     return tuple(values)

@@ -78,11 +78,7 @@ def _workload(scenario: "Scenario") -> Iterator[Breach]:
     if isinstance(workload.tokens_per_rank, tuple) and sum(workload.tokens_per_rank) == 0:
         yield ("workload", "tokens_per_rank"), "no rank has any token", "at least one token"
     recording = workload.recording
-    if (
-        recording is not None
-        and recording.layers is not None
-        and len(set(recording.layers)) < len(recording.layers)
-    ):
+    if recording is not None and recording.layers is not None and len(set(recording.layers)) < len(recording.layers):
         yield (
             ("workload", "recording", "layers"),
             "a layer is named twice",
@@ -116,6 +112,8 @@ def _unused(scenario: "Scenario") -> Iterator[Breach]:
             f"{scenario.alltoall.algorithm} has no handle",
             "cached_handle: false",
         )
+    if scenario.routing.update_bias and scenario.routing.kind != "v3":
+        yield ("routing", "update_bias"), f"a {scenario.routing.kind} router has no bias", "update_bias: false"
     if scenario.faults:
         yield ("faults",), "faults are not simulated yet", "leave the list empty"
 

@@ -26,9 +26,7 @@ _SIZES = ("n_experts", "hidden", "expert_hidden", "n_shared", "layers")
 def needs_preset(data: Mapping[str, Any]) -> bool:
     """Say whether the data leave anything to the model preset."""
     model, routing = data.get("model"), data.get("routing")
-    return not all(name in _given(model) for name in _SIZES) or not all(
-        name in _given(routing) for name in _ROUTING
-    )
+    return not all(name in _given(model) for name in _SIZES) or not all(name in _given(routing) for name in _ROUTING)
 
 
 def preset_name(data: Mapping[str, Any]) -> str:
@@ -77,9 +75,7 @@ def _routing(routing: dict[str, Any], preset: ModelSpec | None) -> dict[str, Any
         return {"top_k": published.top_k, "groups": 1, "top_groups": 1, **KINDS["v1"], **routing}
     defaults: dict[str, Any] = {"kind": kind, "top_k": published.top_k, "groups": 1, **KINDS[kind]}
     if kind == published.kind:
-        defaults |= {
-            name: getattr(published, name) for name in ("score", "group_score", "normalize", "scale")
-        }
+        defaults |= {name: getattr(published, name) for name in ("score", "group_score", "normalize", "scale")}
         defaults["groups"] = published.n_groups
     if routing.get("groups", defaults["groups"]) == 1:
         defaults["top_groups"] = 1

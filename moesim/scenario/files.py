@@ -63,9 +63,7 @@ def contained(value: str, base: Path) -> Path:
         root = base.resolve()
         path = (root / path).resolve()
         if not path.is_relative_to(root):
-            raise InputError(
-                f"{value!r:.80} leads out of the folder {base}", fix="give an absolute path instead"
-            )
+            raise InputError(f"{value!r:.80} leads out of the folder {base}", fix="give an absolute path instead")
     if not path.is_file():
         raise InputError(f"no such file: {path}")
     return path

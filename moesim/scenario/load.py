@@ -62,9 +62,7 @@ def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[st
 def _distinct(mistakes: Iterable[InputError]) -> list[InputError]:
     """Flatten and drop what a variant repeats of its base."""
     flat = [single for mistake in mistakes for single in (mistake, *mistake.others)]
-    return list(
-        {single.line(): InputError(single.what, single.where, single.fix) for single in flat}.values()
-    )
+    return list({single.line(): InputError(single.what, single.where, single.fix) for single in flat}.values())
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[LocatedDocument, Path]:
@@ -151,9 +149,7 @@ def _refuse_unknown_name(loc: Loc, value: str) -> None:
         raise InputError(f"no {noun} {value!r:.60}", fix=did_you_mean(value, known, "a path, or one of"))
 
 
-def _variant_documents(
-    document: LocatedDocument, mistakes: list[InputError]
-) -> Iterable[tuple[str, LocatedDocument]]:
+def _variant_documents(document: LocatedDocument, mistakes: list[InputError]) -> Iterable[tuple[str, LocatedDocument]]:
     """Yield name and whole document of each variant; what is not a variant is a mistake."""
     variants = document.data.get("variants")
     if variants is None:
@@ -164,7 +160,7 @@ def _variant_documents(
     base = document.data.get("name")
     for name, block in variants.items():
         at: Loc = ("variants", name)
-        if not re.fullmatch(VARIANT_NAME, name):
+        if not re.fullmatch(VARIANT_NAME, str(name)):
             what = f"{name!r:.80} cannot name a variant"
             mistakes.append(document.error(at, what, "letters, digits and _ . + = -, 63 at most", key=True))
             continue
@@ -175,8 +171,8 @@ def _variant_documents(
             ("name",), f"{base}/{name}", document.where(at, key=True)
         )
         try:
-            for key in sorted(block, key=lambda key: key.count(".")):  # whole blocks first, then single values
-                target = tuple(key.split("."))
+            for key in sorted(block, key=lambda key: str(key).count(".")):  # whole blocks first, then single values
+                target = tuple(str(key).split("."))
                 if target[0] in _NOT_IN_VARIANTS:
                     raise document.error((*at, key), "a variant cannot hold this", key=True)
                 variant = variant.with_copy(target, document, (*at, key))
@@ -197,10 +193,7 @@ def _with_variants(main: Scenario, variants: Mapping[str, Scenario]) -> Scenario
             for section, value in whole.items()
             if section not in ("name", "variants") and value != base.get(section)
         }
-    try:
-        named = Scenario.model_validate({**base, "variants": blocks}, context={"base_dir": main.base_dir})
-    except ValueError as error:
-        raise InputError(str(error), "variants") from None
+    named = Scenario.model_validate({**base, "variants": blocks}, context={"base_dir": main.base_dir})
     named._base_dir = main.base_dir
     named._variants = dict(variants)
     return named

@@ -42,7 +42,7 @@ class Scenario(Block):
 
     name: str = Field(
         "scenario",
-        max_length=128,
+        max_length=200,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,+=:() /-]*$",
         description="Name of the run, shown in the report (default: the file's name).",
     )
@@ -82,9 +82,7 @@ class Scenario(Block):
         name = preset_name(data)
         if not is_path(name):
             known = name in model_names()
-            return filled(
-                data, load_model(name if known else MODEL_PRESET)
-            )  # the field's own check refuses it
+            return filled(data, load_model(name if known else MODEL_PRESET))  # the field's own check refuses it
         try:
             preset = _load_preset(name, (info.context or {}).get("base_dir", Path.cwd()))
         except InputError as error:
@@ -126,9 +124,7 @@ class Scenario(Block):
         """
         preset = _load_preset(self.model.preset, self._base_dir)
         sizes = self.model.model_dump(exclude={"preset"})
-        return dataclasses.replace(
-            preset, **sizes, router=dataclasses.replace(preset.router, top_k=self.routing.top_k)
-        )
+        return dataclasses.replace(preset, **sizes, router=dataclasses.replace(preset.router, top_k=self.routing.top_k))
 
     def limits(self) -> tuple[Threshold, ...]:
         """Return the thresholds, parsed."""

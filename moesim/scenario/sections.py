@@ -142,6 +142,10 @@ class Routing(Block):
         description="Bias of the selection: recorded, zero, or a file with one number per expert "
         "(default: recorded for v3 on a recording, else zero).",
     )
+    update_bias: bool = Field(
+        False,
+        description="Whether the bias moves after each step by losses.bias_rate, as in training (v3 only).",
+    )
 
 
 class PlacementBlock(Block):
@@ -208,9 +212,7 @@ class Sweep(Block):
         default_factory=dict,
         description="Dotted key: its values, a list or a range such as 1..8; every combination is one point.",
     )
-    objective: str = Field(
-        "layer_time_s", description="The number of the summary to look at, smaller is better."
-    )
+    objective: str = Field("layer_time_s", description="The number of the summary to look at, smaller is better.")
 
     @field_validator("axes", mode="before")
     @classmethod

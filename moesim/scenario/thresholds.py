@@ -48,6 +48,7 @@ SUMMARY_KEYS: tuple[str, ...] = (
     "tokens",
     "distinct_tokens",
     "ranks",
+    "layers",
     *(f"source_{kind}_share" for kind in ("measured", "fitted", "interpolated", "estimated", "extrapolated")),
 )
 

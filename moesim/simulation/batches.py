@@ -15,7 +15,7 @@ from moesim.scenario.arrivals import RecordingSource
 from moesim.simulation.parts import Parts
 from moesim.workload import Batch, counts_batch, expert_ids_batch, logits_batch, recorded_batch, synthetic_batch
 
-_WORKLOAD_STAGE = 1
+_WORKLOAD_STAGE, _POPULARITY_STAGE = 1, 5
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Workload:
             return synthetic_batch(
                 layers=range(workload.layers_simulated or 1),
                 top_k=parts.router.top_k,
+                popularity_rng=parts.rng(_POPULARITY_STAGE),
                 **workload.synthetic.model_dump(),
                 **common,
             )

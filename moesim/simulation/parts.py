@@ -6,6 +6,7 @@ This is the only place that reads the scenario; the stages take arrays and small
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from moesim.routing import RouterSpec
 from moesim.scenario import Scenario
 from moesim.traffic.calibration import Calibration, calibration
 from moesim.traffic.messages import published_bytes, wire_bytes
+from moesim.workload.npz_input import read_array
 
 PHASES = ("dispatch", "combine")
 
@@ -180,8 +182,11 @@ def read_bias(parts: Parts) -> NDArray[np.float32]:
         InputError: not such a file, another number of experts, or a value that is not finite.
     """
     path = Path(parts.scenario.source(parts.scenario.routing.bias))
+    raw: NDArray[Any]
     try:
-        raw = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        raw = read_array(path, "bias") if path.suffix == ".npy" else np.array(path.read_text("utf-8").split(), float)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"not readable as numbers: {error}", where=str(path), fix="one number per expert") from None
     if raw.shape != (parts.router.n_experts,) or raw.dtype.kind not in "iuf" or not np.isfinite(raw).all():

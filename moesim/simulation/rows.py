@@ -8,15 +8,16 @@ from numpy.typing import NDArray
 from moesim.cluster import Fabric
 from moesim.results import TableBuilder, nulls
 from moesim.simulation.load import LayerLoad
-from moesim.timeline import LANE, LayerTrace, PhaseTrace
+from moesim.timeline import LANE, LayerTrace, LinkSeries, PhaseTrace
 from moesim.timeline.intervals import union_length
 
 Floats = NDArray[np.float64]
 
 # Above this many ranks the transfers table has a row per node pair.
 RANK_PAIR_LIMIT = 256
-# Time buckets of a phase in ``link_series``.
+# Time buckets that the busiest link of a dispatch gets in ``link_series``, and the least width of one.
 _BUCKETS = 40
+_SHORTEST_BUCKET_S = 1e-6
 
 _PHASE_NAMES = {"experts": "expert_compute"}
 
@@ -27,9 +28,8 @@ def add_layer_rows(
     fabric: Fabric,
     load: LayerLoad,
     trace: LayerTrace,
-    with_series: bool,
 ) -> dict[str, Floats]:
-    """Add a layer's rows to ``ranks, experts, links, link_series, transfers`` and ``spans``.
+    """Add a layer's rows to ``ranks, experts, links, transfers`` and ``spans``.
 
     Args:
         tables: receives the rows.
@@ -37,7 +37,6 @@ def add_layer_rows(
         fabric: of the run.
         load: routing and traffic of the layer.
         trace: when everything happened.
-        with_series: whether to add ``link_series`` rows.
 
     Returns:
         Bytes on each link by phase, [links].
@@ -47,8 +46,6 @@ def add_layer_rows(
     for name, phase in phases.items():
         wire[name] = _add_links(tables, where, fabric, name, phase)
         _add_transfers(tables, where, fabric, load, name, phase)
-        if with_series:
-            _add_series(tables, where, fabric, name, phase)
     _add_ranks(tables, where, fabric, load, trace, wire)
     slots = np.arange(load.placement.n_slots)
     mass = load.slot_gate_mass
@@ -101,36 +98,42 @@ def _end(phase: PhaseTrace) -> float:
     return float(phase.finish_s.max()) if len(phase.finish_s) else 0.0
 
 
-def _add_series(tables: TableBuilder, where: dict[str, int], fabric: Fabric, name: str, phase: PhaseTrace) -> None:
-    """Utilisation over time: each flow's bytes spread evenly over the time in which it moves them."""
-    flows = phase.flows
-    begin, end = _begin(phase), _end(phase)
-    width = (end - begin) / _BUCKETS
-    if width <= 0:
-        return
-    edges = begin + width * np.arange(_BUCKETS + 1)
-    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
-    link, weight = flows.route_links, flows.weight
-    moving = phase.finish_s - phase.start_s
-    rate = np.divide(flows.size, moving, out=np.zeros(flows.n_flows), where=moving > 0)
-    served = np.empty((_BUCKETS, fabric.n_links))
-    for bucket in range(_BUCKETS):
-        overlap = np.minimum(phase.finish_s, edges[bucket + 1]) - np.maximum(phase.start_s, edges[bucket])
-        bytes_moved = np.maximum(overlap, 0.0) * rate
-        served[bucket] = np.bincount(link, weights=bytes_moved[flow] * weight, minlength=fabric.n_links)
-    utilisation = served / (fabric.capacity * width)
-    for link_class in fabric.link_classes:
-        of_class = utilisation[:, fabric.is_class(link_class)]
-        if of_class.any():
-            tables.add(
-                "link_series",
-                **where,
-                phase=name,
-                time_s=edges[:-1],
-                link_class=link_class,
-                utilisation_mean=of_class.mean(axis=1),
-                utilisation_max=of_class.max(axis=1),
-            )
+def add_series_rows(
+    tables: TableBuilder, where: dict[str, int], fabric: Fabric, trace: LayerTrace, series: LinkSeries
+) -> None:
+    """Add a layer's ``link_series`` rows: the buckets in which a phase moved bytes, per link class."""
+    for name, phase in (("dispatch", trace.dispatch), ("combine", trace.combine)):
+        first, last = np.searchsorted(series.bucket_start_s, [_begin(phase), _end(phase)])
+        during = slice(max(int(first) - 1, 0), int(last))
+        utilisation = series.utilisation[during]
+        # One rank alone moves nothing; the table has its columns all the same.
+        none = np.empty(0)
+        empty = {"time_s": none, "link_class": np.empty(0, str), "utilisation_mean": none, "utilisation_max": none}
+        tables.add("link_series", **where, phase=name, **empty)
+        for link_class in fabric.link_classes:
+            of_class = utilisation[:, fabric.is_class(link_class)]
+            if of_class.any():
+                tables.add(
+                    "link_series",
+                    **where,
+                    phase=name,
+                    time_s=series.bucket_start_s[during],
+                    link_class=link_class,
+                    utilisation_mean=of_class.mean(axis=1),
+                    utilisation_max=of_class.max(axis=1),
+                )
+
+
+def bucket_width_s(fabric: Fabric, load: LayerLoad) -> float:
+    """Width of the time buckets of a run: a fortieth of what the busiest link needs for one dispatch."""
+    flows = load.flows["dispatch"]
+    demand = np.bincount(
+        flows.route_links,
+        weights=np.repeat(flows.size, np.diff(flows.route_ptr)) * flows.weight,
+        minlength=fabric.n_links,
+    )
+    busiest = float((demand / fabric.capacity).max()) if fabric.n_links else 0.0
+    return max(busiest / _BUCKETS, _SHORTEST_BUCKET_S)
 
 
 def _add_transfers(

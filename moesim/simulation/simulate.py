@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import __version__
+from moesim.balance import update_bias
 from moesim.results import Note, Result, TableBuilder, Tables, nulls
 from moesim.scenario import Scenario
 from moesim.scenario.dump import to_yaml
@@ -25,9 +26,9 @@ from moesim.simulation.kernels import KernelLedger
 from moesim.simulation.load import LayerLoad, layer_load
 from moesim.simulation.offsets import start_offsets
 from moesim.simulation.parts import PHASES, Parts, build_parts, counterfactuals, read_bias
-from moesim.simulation.rows import RANK_PAIR_LIMIT, add_layer_rows
+from moesim.simulation.rows import RANK_PAIR_LIMIT, add_layer_rows, add_series_rows, bucket_width_s
 from moesim.simulation.summary import SummaryBuilder
-from moesim.timeline import LayerTrace, LayerWork, run_layers
+from moesim.timeline import LayerTrace, LayerWork, LinkSeries, run_layers
 from moesim.workload import Batch
 
 _OFFSET_STAGE = 4
@@ -46,14 +47,6 @@ class State:
     bias: dict[int, NDArray[np.float32] | None]
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """One simulated batch: the loads of its layers and their traces, in layer order."""
-
-    loads: dict[int, LayerLoad]
-    traces: list[LayerTrace]
-
-
 def initial_state(parts: Parts, batch: Batch) -> State:
     """The biases that the scenario asks for: as recorded, none, or from a file."""
     if parts.router.kind != "v3" or parts.scenario.routing.bias == "zero":
@@ -70,8 +63,13 @@ def step(
     ledger: KernelLedger,
     start_offset_s: NDArray[np.float64],
     collect: Callable[[LayerLoad, LayerTrace], None],
-) -> State:
-    """Simulate one batch through all layers; ``collect`` receives each layer as its last rank leaves it."""
+) -> tuple[LinkSeries, State]:
+    """Simulate one batch through all layers; ``collect`` receives each layer as its last rank leaves it.
+
+    Returns:
+        What the links carried over time, and the state for the next step: the biases moved by this step's loads
+        where the scenario asks for it (arXiv:2408.15664, Alg. 1), else as they were.
+    """
     layers = batch.layers
     n_layers = parts.scenario.workload.layers_simulated or len(layers)
     loads: dict[int, LayerLoad] = {}
@@ -96,15 +94,26 @@ def step(
             permute_first=parts.scenario.alltoall.algorithm == "nccl-direct",
         )
 
-    run_layers(
+    series = run_layers(
         parts.fabric,
         n_layers,
         work_of,
         lambda trace: collect(load_of(trace.layer), trace),
         start_offset_s,
         parts.scenario.schedule.other_time,
+        bucket_width_s(parts.fabric, load_of(0)),
     )
-    return state
+    if not parts.scenario.routing.update_bias:
+        return series, state
+    rate = parts.scenario.losses.bias_rate
+    moved = {
+        layer: update_bias(
+            np.zeros(parts.router.n_experts) if bias is None else bias, loads[layer].expert_tokens, rate
+        ).astype(np.float32)
+        for layer, bias in state.bias.items()
+        if layer in loads
+    }
+    return series, State(state.bias | moved)
 
 
 def simulate(scenario: Scenario, progress: Progress | None = None) -> Result:
@@ -158,6 +167,7 @@ class _Run:
         self._state: State | None = None
         self._batch: Batch | None = None
         self._loads: dict[int, LayerLoad] = {}
+        self._first_traces: list[LayerTrace] = []
         self._flows: list[dict[str, NDArray[Any]]] = []
         self._traffic: dict[str, NDArray[Any]] = {}
         self._tokens = self._distinct = 0
@@ -167,7 +177,7 @@ class _Run:
         batch = self._workload.batch(index)
         self._state = self._state or initial_state(parts, batch)
         self._batch = self._batch or batch
-        self._tokens += batch.tokens
+        self._tokens = max(self._tokens, batch.tokens)
         self._distinct = max(self._distinct, batch.distinct_tokens)
         collected: dict[int, tuple[LayerLoad, LayerTrace]] = {}
         rows_from = len(self._summary.layers)
@@ -179,15 +189,21 @@ class _Run:
                 self._add_layer(index, batch, *collected.pop(ready))
                 ready += 1
 
-        self._state = step(parts, self._state, batch, self._ledger, self._offsets, collect)
+        series, self._state = step(parts, self._state, batch, self._ledger, self._offsets, collect)
+        self._summary.end_step()
+        for trace in self._first_traces:
+            where = {"step": index, "layer": trace.layer, "micro_batch": 0}
+            add_series_rows(self._tables, where, parts.fabric, trace, series)
+        self._first_traces.clear()
 
     def _add_layer(self, step_index: int, batch: Batch, load: LayerLoad, trace: LayerTrace) -> None:
         parts = self._parts
         dropped = int(batch.tokens * parts.router.top_k - load.copies.selections.sum()) if batch.logits is None else 0
         audit_layer(parts.fabric, load, trace, batch.tokens, parts.router.top_k, dropped)
         where = {"step": step_index, "layer": trace.layer, "micro_batch": 0}
-        with_series = step_index == 0 and trace.layer < _SERIES_LAYERS
-        wire = add_layer_rows(self._tables, where, parts.fabric, load, trace, with_series)
+        if step_index == 0 and trace.layer < _SERIES_LAYERS:
+            self._first_traces.append(trace)
+        wire = add_layer_rows(self._tables, where, parts.fabric, load, trace)
         row = self._summary.add_layer(load, trace, wire)
         critical = self._summary.critical[-1]
         audit_components(critical.components, float(row["layer_time_s"] or 0.0), trace.layer)

@@ -62,6 +62,15 @@ class LayerTrace:
         return np.maximum(self.end_s["shared_expert"] - self.end_s["dispatch"], 0.0)
 
 
+@dataclass(frozen=True)
+class LinkSeries:
+    """Use of the links over time: ``utilisation`` [buckets, links] of what the algorithm can reach."""
+
+    bucket_s: float
+    bucket_start_s: Floats
+    utilisation: Floats
+
+
 def run_layers(
     fabric: Fabric,
     n_layers: int,
@@ -69,7 +78,8 @@ def run_layers(
     collect: Callable[[LayerTrace], None],
     start_offset_s: Floats,
     other_time_s: float,
-) -> float:
+    bucket_s: float,
+) -> LinkSeries:
     """Run every rank through all layers.
 
     Args:
@@ -79,17 +89,20 @@ def run_layers(
         collect: called with each layer's trace when its last rank has left, in the order in which that happens.
         start_offset_s: when each rank enters the first layer, [ranks].
         other_time_s: compute time between two layers (attention and the like).
+        bucket_s: width of the time buckets in which the links' use is kept.
 
     Returns:
-        The instant at which the last rank ended the last layer, in seconds.
+        What the links carried over time.
     """
     env = simpy.Environment()
     network = FlowNetwork(np.concatenate([fabric.capacity, np.ones(fabric.n_ranks)]), log_bottlenecks=True)
+    network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     cluster = _Ranks(NetworkClock(env, network), fabric, n_layers, work_of_layer, collect, other_time_s)
     for rank in range(fabric.n_ranks):
         env.process(cluster.rank(rank, float(start_offset_s[rank])))
     env.run()
-    return cluster.last_end_s
+    bucket_start_s, served = network.utilisation()
+    return LinkSeries(bucket_s, bucket_start_s, served / (fabric.capacity * bucket_s))
 
 
 class _LayerInProgress:
@@ -132,7 +145,6 @@ class _Ranks:
         self._n_layers, self._work_of_layer, self._collect = n_layers, work_of_layer, collect
         self._other_time_s = other_time_s
         self._open: dict[int, _LayerInProgress] = {}
-        self.last_end_s = 0.0
 
     def rank(self, rank: int, offset_s: float) -> Generator[simpy.Event, object, None]:
         env = self._env
@@ -157,7 +169,6 @@ class _Ranks:
             if work.permute_first:
                 yield from self._compute(layer, rank, "unpermute", work.unpermute_s)
             layer.end[rank] = env.now
-            self.last_end_s = max(self.last_end_s, env.now)
             if not np.isnan(layer.end).any():
                 self._collect(self._open.pop(index).trace())
             if self._other_time_s and index + 1 < self._n_layers:

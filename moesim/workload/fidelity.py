@@ -41,8 +41,8 @@ def distinct_groups(expert_ids: NDArray[np.int32], group: NDArray[np.int64], wei
     return float(np.average(1 + (reached[:, 1:] != reached[:, :-1]).sum(axis=1), weights=weight))
 
 
-def with_mean_one(profile: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bend a load profile (load / mean) until its weighted mean is 1, keeping its maximum and its order.
+def with_mean_one(profile: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bend a load profile (load / mean) until its mean is 1, keeping its maximum (1 or more) and its order.
 
     The bent profile is max * (profile / max) ** g with the g >= 0 that does it.
     """
@@ -51,11 +51,11 @@ def with_mean_one(profile: NDArray[np.float64], weight: NDArray[np.float64]) -> 
     low, high = 0.0, 64.0
     for _ in range(60):
         g = (low + high) / 2
-        if top * np.average(relative**g, weights=weight) > 1:
+        if top * (relative**g).mean() > 1:
             low = g
         else:
             high = g
-    bent: NDArray[np.float64] = top * relative ** ((low + high) / 2)
+    bent: NDArray[np.float64] = top * relative**high
     return bent
 
 

@@ -71,7 +71,7 @@ def _load_profile(recorded: NDArray[np.float64], merged: NDArray[np.float64], hi
     sampled = np.interp(np.linspace(0, 1, len(merged)), np.linspace(0, 1, len(ordered)), ordered)
     profile = np.empty(len(merged))
     profile[np.argsort(merged, kind="stable")] = np.minimum(sampled, highest)
-    return with_mean_one(profile, np.ones(len(merged)))
+    return with_mean_one(profile)
 
 
 def _group_highest(logits: NDArray[np.float32], group: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -53,6 +53,7 @@ def synthetic_batch(
     sequence_length: int = 256,
     max_distinct: int = MAX_DISTINCT,
     assign: str = "by_sequence",
+    popularity_rng: np.random.Generator | None = None,
 ) -> Batch:
     """Return a batch of synthetic logits for ``layers``.
 
@@ -61,6 +62,8 @@ def synthetic_batch(
     placement puts on ``hot_rank`` receive ``ratio`` times the mean load under a top-``top_k`` router
     without groups, the others share the rest (the hot rank of DeepEP's own tests).
     ``correlation`` in [0, 1): of the noise of two tokens of one sequence of ``sequence_length`` tokens.
+    ``popularity_rng`` draws which expert is how popular, ``rng`` all else: with the same one, several batches
+    come from the same experts; by default it is ``rng``.
 
     Raises InputError for an unknown kind, a parameter out of range, or a hot rank that would need more
     than every token.
@@ -79,12 +82,13 @@ def synthetic_batch(
     sequence = (np.arange(distinct) // sequence_length).astype(np.int32)
     drawn = draw_tokens(sequence, counts, assign, rng)
 
+    chooser = rng if popularity_rng is None else popularity_rng
     logits: dict[int, NDArray[np.float32]] = {}
     for layer in dict.fromkeys(int(layer) for layer in layers):
         if kind == "one_hot_rank":
             popularity = _hot_rank_log_popularity(n_experts, top_k, n_ranks, hot_rank, ratio)
         else:
-            popularity = rng.permutation(_log_popularity(kind, n_experts, exponent, sigma, rng))
+            popularity = chooser.permutation(_log_popularity(kind, n_experts, exponent, sigma, chooser))
         noise = _gumbel_noise(sequence, n_experts, correlation, rng)
         noise += popularity.astype(np.float32)
         logits[layer] = noise[drawn.rows] if len(drawn.rows) < distinct else noise

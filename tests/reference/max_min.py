@@ -32,17 +32,19 @@ def fair_rates(
         for link, room in enumerate(capacity):
             slope = sum((loads[f].get(link, Fraction(0)) for f in growing), Fraction(0))
             if slope > 0:
-                used = sum((loads[f].get(link, 0) * rates[f] for f in range(len(loads)) if f not in growing), Fraction(0))
+                used = sum(
+                    (loads[f].get(link, 0) * rates[f] for f in range(len(loads)) if f not in growing), Fraction(0)
+                )
                 levels["link", link] = (room - used) / slope
         for f in growing:
             if caps[f] is not None:
                 levels["cap", f] = caps[f]
         level = min(levels.values())
         full = {key for key, value in levels.items() if value == level}
-        stopped = {f for f in growing if ("cap", f) in full or any(("link", link) in full for link in loads[f])}
-        for f in stopped:
+        reached = {f for f in growing if ("cap", f) in full or any(("link", link) in full for link in loads[f])}
+        for f in reached:
             rates[f] = level
-        growing -= stopped
+        growing -= reached
     return rates
 
 
@@ -66,7 +68,9 @@ def finish_times(
         loads.append(load)
     left = [Fraction(s) for s in size]
     begin = [Fraction(s) for s in start]
-    events = sorted((Fraction(time), order, link, Fraction(value)) for order, (time, link, value) in enumerate(capacity_events))
+    events = sorted(
+        (Fraction(time), order, link, Fraction(value)) for order, (time, link, value) in enumerate(capacity_events)
+    )
     finish: list[Fraction | None] = [None] * len(size)
     now = min([*begin, *(event[0] for event in events)], default=Fraction(0))
     while True:

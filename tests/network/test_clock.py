@@ -1,0 +1,184 @@
+"""A flow network on SimPy's clock: one pending event, exact times, no matter who acts first."""
+
+import numpy as np
+import pytest
+import simpy
+
+from moesim.errors import InvariantError
+from moesim.network import FlowNetwork, NetworkClock, solve_flows
+from tests.reference.max_min import csr
+
+
+class Ranks:
+    """Processes that send one flow each and note when it is done."""
+
+    def __init__(self, capacity, now=0.0):
+        self.env = simpy.Environment(now)
+        self.network = FlowNetwork(capacity, now=now)
+        self.clock = NetworkClock(self.env, self.network)
+        self.done = {}
+
+    def send(self, name, at, route, size):
+        def process():
+            yield self.env.timeout(at)
+            waiter = self.network.new_waiters(1)
+            assert self.network.now <= self.env.now
+            self.clock.transfer(size=[size], waiter_ptr=[0, 1], waiter_ids=[waiter], **csr([route]))
+            assert self.network.now == self.env.now
+            yield self.clock.wait(waiter)
+            assert self.network.now == self.env.now
+            self.done[name] = self.env.now
+
+        self.env.process(process())
+
+
+def test_a_late_starter_slows_those_who_share_a_link_with_it_from_then_on():
+    ranks = Ranks([10.0, 10.0])
+    ranks.send("early", 0.0, [(0, 1)], 60.0)
+    ranks.send("late", 2.0, [(0, 1)], 20.0)
+    ranks.send("elsewhere", 0.0, [(1, 1)], 70.0)
+    ranks.env.run()
+    assert ranks.done == {"late": 6.0, "elsewhere": 7.0, "early": 8.0}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_processes_that_start_flows_at_one_instant_act_as_one(order):
+    ranks = Ranks([3.0, 2.0])
+    routes, size = [[(0, 1)], [(0, 1), (1, 1)], [(1, 1)]], [5.0, 1.0, 2.0]
+    for i in (0, 1, 2)[::order]:
+        ranks.send(i, 0.7, routes[i], size[i])
+    ranks.env.run()
+    want = solve_flows([3.0, 2.0], [0, 0], size=size, start=[0.7] * 3, **csr(routes))
+    np.testing.assert_allclose([ranks.done[i] for i in range(3)], want, rtol=1e-15)
+
+
+def test_random_processes_see_the_times_of_one_solve():
+    rng = np.random.default_rng(5)
+    capacity = rng.random(4) + 0.1
+    routes = [[(int(link), 1) for link in rng.choice(4, 2, replace=False)] for _ in range(25)]
+    size, start = rng.random(25), rng.random(25) * 20
+    ranks = Ranks(capacity, now=3.1)
+    for i in range(25):
+        ranks.send(i, start[i], routes[i], size[i])
+    ranks.env.run()
+    want = solve_flows(capacity, np.zeros(4), size=size, start=3.1 + start, **csr(routes))
+    np.testing.assert_allclose([ranks.done[i] for i in range(25)], want, rtol=1e-14)
+
+
+def test_a_capacity_that_changes_in_mid_flight_counts_from_then_on():
+    ranks = Ranks([10.0])
+    ranks.send("flow", 0.0, [(0, 1)], 60.0)
+
+    def degrade():
+        yield ranks.env.timeout(2.0)
+        ranks.clock.set_capacity(0, 1.0)
+        yield ranks.env.timeout(3.0)
+        ranks.clock.set_capacity(0, 0.0)
+        yield ranks.env.timeout(5.0)
+        ranks.clock.set_capacity(0, 37.0)
+
+    ranks.env.process(degrade())
+    ranks.env.run()
+    assert ranks.done == {"flow": 11.0}
+
+
+def test_a_stalled_flow_goes_on_when_somebody_repairs_its_link_much_later():
+    ranks = Ranks([0.0])
+    ranks.send("flow", 0.0, [(0, 1)], 6.0)
+    ranks.env.run()
+    assert ranks.done == {}
+    ranks.env.run(until=100.0)
+    ranks.clock.set_capacity(0, 3.0)
+    ranks.env.run()
+    assert ranks.done == {"flow": 102.0}
+
+
+def test_a_flow_that_is_taken_away_or_sent_elsewhere_ends_its_wait():
+    ranks = Ranks([1.0, 100.0])
+    waiter = ranks.network.new_waiters(2)
+    handle = ranks.clock.transfer(
+        size=[50.0, 50.0], waiter_ptr=[0, 1, 2], waiter_ids=[waiter, waiter + 1], **csr([[(0, 1)], [(0, 1)]])
+    )
+    ends = []
+
+    def wait(which):
+        yield ranks.clock.wait(which)
+        ends.append((ranks.env.now, which - waiter))
+
+    def change():
+        yield ranks.env.timeout(2.0)
+        ranks.clock.cancel(handle, 0)
+        ranks.clock.reroute(handle, 1, [1])
+
+    for process in (wait(waiter), wait(waiter + 1), wait(waiter), change()):
+        ranks.env.process(process)
+    ranks.env.run()
+    assert ends == [(2.0, 0), (2.0, 0), (2.49, 1)]
+
+
+def test_nothing_outstanding_is_no_wait():
+    ranks = Ranks([1.0])
+    waiter = ranks.network.new_waiters(1)
+    event = ranks.clock.wait(waiter)
+    assert event.triggered
+
+
+def test_those_who_wait_for_nothing_are_not_woken():
+    ranks = Ranks([1.0])
+    waiters = ranks.network.new_waiters(3)
+    ranks.clock.transfer(
+        size=[1.0, 2.0, 3.0], waiter_ptr=[0, 1, 2, 3], waiter_ids=np.arange(3) + waiters, **csr([[(0, 1)]] * 3)
+    )
+    ranks.env.run(until=ranks.clock.wait(waiters + 2))
+    assert ranks.env.now == 6.0
+
+
+def test_flows_that_start_in_the_future_wait_for_their_time():
+    ranks = Ranks([1.0])
+    waiter = ranks.network.new_waiters(1)
+    ranks.clock.transfer(size=[2.0], start=[5.0], waiter_ptr=[0, 1], waiter_ids=[waiter], **csr([[(0, 1)]]))
+    ranks.env.run(until=ranks.clock.wait(waiter))
+    assert ranks.env.now == 7.0
+
+
+def test_sequential_phases_end_where_the_sum_of_their_times_is():
+    ranks = Ranks([3.0, 7.0])
+    ends = []
+
+    def rank(link, size):
+        for _ in range(150):
+            waiter = ranks.network.new_waiters(1)
+            handle = ranks.clock.transfer(size=[size], waiter_ptr=[0, 1], waiter_ids=[waiter], **csr([[(link, 1)]]))
+            yield ranks.clock.wait(waiter)
+            assert ranks.network.finish(handle)[0] == ranks.env.now == ranks.network.now
+            ranks.network.release(handle)
+            ranks.network.release_waiters(waiter, 1)
+            yield ranks.env.timeout(0.1)
+        ends.append(ranks.env.now)
+
+    ranks.env.process(rank(0, 1.0))
+    ranks.env.process(rank(1, 0.3))
+    ranks.env.run()
+    np.testing.assert_allclose(sorted(ends), sorted([150 * (1 / 3 + 0.1), 150 * (0.3 / 7 + 0.1)]), rtol=1e-12)
+
+
+def test_a_time_that_the_environment_cannot_add_up_to_is_reached_all_the_same():
+    """SimPy adds a delay to its time, and now + (t - now) need not be t: here it is above, then below."""
+    rng = np.random.default_rng(0)
+    missed = set()
+    for first, end in rng.random((300, 2)) * [0.1, 1.0] + [0.0, 0.2]:
+        missed.add(np.sign(first + (end - first) - end))
+        ranks = Ranks([1.0, 1.0])
+        ranks.send("flow", 0.0, [(0, 1)], end)
+        ranks.send("other", first, [(1, 1)], 5.0)
+        ranks.env.run(until=4.0)
+        assert ranks.done == {"flow": end}
+        assert ranks.network.now == 4.0
+    assert missed == {-1.0, 0.0, 1.0}
+
+
+def test_a_network_in_front_of_its_environment_is_refused():
+    ranks = Ranks([1.0])
+    ranks.network.run(3.0)
+    with pytest.raises(InvariantError):
+        ranks.clock.set_capacity(0, 2.0)
