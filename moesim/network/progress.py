@@ -132,7 +132,7 @@ def advance(s: FlowState, until: float) -> int:
             event = min(event, s.flow.start[s.pending_flow[0]])
         if event == INF and until == INF:
             return NEVER
-        if s.tally[N_LIVE] > 0 and min(event, until) > s.clock[BUCKET_END]:
+        if s.tally[N_LIVE] > 0 and event < INF and min(event, until) > s.clock[BUCKET_END]:
             s.clock[WANTED] = min(event, until)
             return BUCKETS_FULL
         if event > until:

@@ -117,6 +117,19 @@ def test_a_capacity_that_falls_to_nothing_and_comes_back_stalls_its_flows():
     close(finish([10.0], [[(0, 1)]], [30.0], capacity_events=events), [4.0 + 20.0 / 5.0])
 
 
+def test_what_is_almost_equal_is_not_taken_for_equal():
+    tiny = 1e-11
+    np.testing.assert_allclose(
+        finish([1.0, 1.0 + tiny], [[(0, 1)], [(1, 1)]], [1.0, 1.0]), [1.0, 1.0 - tiny], rtol=1e-14, atol=0
+    )
+    # a flow that takes a share of 1e-11 for one second
+    got = finish([1.0], [[(0, 1)], [(0, 1)]], [1.5, tiny], rate_cap=np.array([np.inf, tiny]))
+    np.testing.assert_allclose(got, [1.5 + tiny, 1.0], rtol=2e-13, atol=0)
+    # and one whose end lets another rise by 1e-11 at once
+    got = finish([1.0], [[(0, 1)], [(0, 1)]], [1e4, 0.01 * tiny], rate_cap=np.array([np.inf, tiny]))
+    np.testing.assert_allclose(got[0] - 1e4, 0.01 * tiny, atol=4e-12)
+
+
 def test_equal_flows_are_one_event_however_many():
     from moesim.network import FlowNetwork
     from moesim.network.state import N_EVENTS

@@ -112,6 +112,15 @@ def test_a_link_of_no_capacity_stalls_its_flows_until_it_has_some():
     assert network.finish(handle)[0] == 14.0
 
 
+def test_a_flow_whose_share_stays_the_same_when_another_ends_still_ends_itself():
+    network = FlowNetwork([2.0])
+    handle = network.start(size=[1.0, 5.0], **csr([[(0, 1)]] * 2), **waiting(network, [[0], [1]]))
+    assert network.run(np.inf)[0] == 1.0
+    network.set_capacity(0, 1.0)
+    assert network.rates(handle).tolist() == [0.0, 1.0]
+    assert network.run(np.inf)[0] == 5.0
+
+
 def test_the_log_of_bottlenecks_tells_what_held_each_flow_and_when():
     network = FlowNetwork([10.0, 4.0], log_bottlenecks=True)
     routes = csr([[(0, 1)], [(0, 1), (1, 1)], [(1, 1)]])
@@ -187,6 +196,14 @@ def test_the_buckets_hold_what_was_carried_in_their_time():
     np.testing.assert_allclose(time, [1.5, 2.5, 3.5, 4.5, 5.5])
     np.testing.assert_allclose(served, [[1, 4], [0.5, 4], [0, 4], [0, 4], [0, 1]], atol=1e-14)
     np.testing.assert_allclose(network.busy(), [5.75, 3.0])
+
+
+def test_a_stalled_network_needs_no_buckets():
+    network = FlowNetwork([0.0])
+    network.record_utilisation(1e-9)
+    network.start(size=[1.0], **ONE)
+    network.run(1e6)
+    assert network._s.bucket_served.nbytes == 0
 
 
 def test_released_batches_leave_their_storage_to_new_ones():
