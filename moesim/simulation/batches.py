@@ -85,15 +85,17 @@ def open_workload(parts: Parts) -> Workload:
 
 
 def _of_width(spec: RouterSpec, n_experts: int) -> RouterSpec:
-    """The same router over another number of experts, in contiguous groups."""
+    """The same router over another number of experts, in contiguous groups; as many as can still hold top-k."""
     if n_experts == spec.n_experts:
         return spec
+    n_groups = min(spec.n_groups, n_experts)
+    room = -(-spec.top_k // (n_experts // n_groups))
     return RouterSpec(
         kind=spec.kind,
         n_experts=n_experts,
         top_k=spec.top_k,
-        n_groups=spec.n_groups,
-        top_groups=spec.top_groups,
+        n_groups=n_groups,
+        top_groups=min(max(spec.top_groups, room), n_groups),
         score=spec.score,
         group_score=spec.group_score,
         normalize=spec.normalize,

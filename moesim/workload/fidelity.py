@@ -15,6 +15,8 @@ Select = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.int32]]
 
 CLOSE_ENOUGH = 0.002
 """Relative error of the loads at which steering them stops."""
+MAX_OFFSET = 10.0
+"""In standard deviations of the logits: an expert that needs more cannot have its target."""
 
 
 def expert_loads(expert_ids: NDArray[np.int32], n_experts: int, weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -89,5 +91,6 @@ def steer_loads(
         # An expert that overshot takes smaller steps from here on, the others dare a little more.
         gain = np.clip(np.where(error * last < 0, 0.6 * gain, 1.1 * gain), 0.02, 1.0)
         last = error
-        offset = (offset + gain * spread * np.clip(error, -2, 2)).astype(np.float32)
+        offset = offset + gain * spread * np.clip(error, -2, 2)
+        offset = np.clip(offset, -MAX_OFFSET * spread, MAX_OFFSET * spread).astype(np.float32)
     return best

@@ -17,7 +17,9 @@ from moesim.workload.fidelity import Select, distinct_groups, expert_loads, stee
 
 PULL_RANGE = (-2.0, 4.0)
 PULL_ROUNDS = 10
-LAST_ROUNDS = 300
+CLOSE_ENOUGH = 0.001
+"""Relative miss of a figure at which its pull is left alone."""
+LAST_ROUNDS = 200
 SWEEPS = 3
 """A pull at one number of groups moves the figure at the others, so several are found in turns."""
 
@@ -50,15 +52,15 @@ def merge(
     for _ in range(SWEEPS if len(distinct_target) > 1 else 1):
         for n_groups, (group, distinct) in sorted(distinct_target.items()):
             shared = _group_highest(merged, group)
-            low, high = PULL_RANGE
+            (low, high), pull = PULL_RANGE, 0.0
             for _ in range(PULL_ROUNDS):
-                pull = (low + high) / 2
                 trial = merged + np.float32(pull) * shared
                 offset = steer_loads(trial, merged_bias, select, weight, target, start=offset, rounds=6)
-                if distinct_groups(select(trial + offset, merged_bias), group, weight) > distinct:
-                    low = pull
-                else:
-                    high = pull
+                achieved = distinct_groups(select(trial + offset, merged_bias), group, weight)
+                if abs(achieved / distinct - 1) < CLOSE_ENOUGH:
+                    break
+                low, high = (pull, high) if achieved > distinct else (low, pull)
+                pull = (low + high) / 2
             pulls[n_groups] += pull
             merged = merged + np.float32(pull) * shared
     offset = steer_loads(merged, merged_bias, select, weight, target, start=offset, rounds=LAST_ROUNDS)

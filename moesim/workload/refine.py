@@ -8,9 +8,13 @@ Tokens that mean the same go to the same child, as with experts that were traine
 
 So what the router selects is the recorded selection, refined, as far as siblings do not displace other
 parents. A sibling lies below the carrier by the distance to its interval plus a ``gap``, the one knob: the
-smallest of a few values at which every figure is within 1 % of the recorded one. Siblings share evenly,
-except that the busiest parent gives each child the load that keeps max / mean while its tokens last. Where
-children do not divide evenly among the parents, those with too few for their load are first steered down.
+smallest of a few values at which every figure is within 1 % of the recorded one. Where a bias outweighs all
+affinities no value is (siblings are selected whatever their logits): then the best one is taken, and the loads
+are steered by an offset per expert.
+
+Siblings share evenly, except that the busiest parent gives each child the load that keeps max / mean while
+its tokens last. Where children do not divide evenly among the parents, those with too few for their load are
+first steered down.
 
 Consequence to know: a token's experts keep distinct parents, so groups finer than the recorded experts
 (more ranks than recorded experts) see K distinct ranks, an upper bound.
@@ -25,6 +29,8 @@ from moesim.workload.fidelity import Select, expert_loads, steer_loads
 
 GAPS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """In standard deviations of the recorded logits."""
+CLOSE_ENOUGH = 0.01
+"""Miss of the worst figure at which no larger gap is tried."""
 TIE_BREAK = 0.1
 """Weight of the second opinion: half-precision logits of one expert alone tie too often."""
 
@@ -44,12 +50,11 @@ def refine(
     select: Select,
     weight: NDArray[np.float64],
     rng: np.random.Generator,
-    good: Callable[[NDArray[np.int32]], bool],
+    miss: Callable[[NDArray[np.int32]], float],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
     """Return logits [D, E'], bias [E'] and the gap, for E' = len(``parent``) experts with these parents.
 
-    ``good`` judges the ids that the router selects from the new logits; the smallest gap that satisfies it
-    is taken, the largest if none does.
+    ``miss`` says how far the figures of the ids that the router selects from the new logits are off.
     """
     recorded = logits.shape[1]
     n_experts = len(parent)
@@ -69,11 +74,13 @@ def refine(
     standard = (logits - logits.mean(axis=0)) / spread
     opinion = standard[:, _another(recorded, rng)] + TIE_BREAK * standard[:, _another(recorded, rng)]
     fine = np.empty((len(logits), n_experts), np.float32)
+    wanted = []
     for above in range(recorded):
         first = int(np.searchsorted(parent, above))
         shares = np.full(children[above], loads[above] / children[above])
         if above == loads.argmax():
             shares = np.clip(loads[above] - np.arange(children[above]) * peak, 0, peak)
+        wanted.append(shares)
         cuts = _cuts(opinion[:, above], np.where(selected[:, above], weight, 0), shares)
         below = np.maximum(cuts[:-1] - opinion[:, above, None], opinion[:, above, None] - cuts[1:])
         fine[:, first : first + len(shares)] = -spread[above] * np.maximum(below, 0)
@@ -81,13 +88,23 @@ def refine(
     fine += logits[:, parent]
     fine_bias = bias[parent]
 
-    previous = 0.0
+    current = best_gap = 0.0
+    least = np.inf
+    step = spread.mean()
     for gap in GAPS:
-        np.subtract(fine, np.float32((gap - previous) * spread.mean()), out=fine, where=sibling)
-        previous = gap
-        if good(select(fine, fine_bias)):
+        np.subtract(fine, np.float32((gap - current) * step), out=fine, where=sibling)
+        current = gap
+        missed = miss(select(fine, fine_bias))
+        if missed < least:
+            least, best_gap = missed, gap
+        if missed <= CLOSE_ENOUGH:
             break
-    return fine, fine_bias, previous
+    np.add(fine, np.float32((current - best_gap) * step), out=fine, where=sibling)
+    if least > CLOSE_ENOUGH:
+        offset = steer_loads(fine, fine_bias, select, weight, np.concatenate(wanted))
+        if miss(select(fine + offset, fine_bias)) < least:
+            fine += offset
+    return fine, fine_bias, best_gap
 
 
 def _another(n_experts: int, rng: np.random.Generator) -> NDArray[np.int64]:

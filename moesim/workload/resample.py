@@ -82,11 +82,11 @@ def resample_experts(
         new_logits, new_bias, model, knobs = source, old_bias, "as recorded", {}
     elif n_experts > recorded:
 
-        def close(ids: NDArray[np.int32]) -> bool:
-            return _worst(_figures(ids, n_experts, compared, times), target) <= TOLERANCE / 2
+        def miss(ids: NDArray[np.int32]) -> float:
+            return _worst(_figures(ids, n_experts, compared, times), target)
 
         parent = parent_of_expert(n_experts, recorded, finest)
-        new_logits, new_bias, gap = refine(source, old_bias, parent, select, times, rng, close)
+        new_logits, new_bias, gap = refine(source, old_bias, parent, select, times, rng, miss)
         model, knobs = "refined experts", {"gap": gap}
     else:
         into = parent_of_expert(recorded, n_experts, finest)

@@ -77,18 +77,33 @@ def test_uneven_expert_counts_keep_ranks_and_nodes_when_groups_follow_the_placem
         assert figure["achieved"] == pytest.approx(figure["target"], rel=0.02), name
 
 
+def balancing_bias(x, select, rate=0.02):
+    """Bias after 120 steps of the sign rule with a falling rate."""
+    bias = np.zeros(x.shape[1], np.float32)
+    for step in range(120):
+        loads = np.bincount(select(x.astype(np.float32), bias).ravel(), minlength=x.shape[1])
+        bias += np.float32(rate * 0.97**step) * np.sign(loads.mean() - loads).astype(np.float32)
+    assert max_over_mean(select(x.astype(np.float32), bias), x.shape[1]) < 1.1
+    return bias
+
+
 def test_a_balanced_router_stays_balanced():
     x = plausible_logits(2048, 64, skew=0.1)
     select = router("v3")
-    bias = np.zeros(64, np.float32)
-    for step in range(120):
-        loads = np.bincount(select(x.astype(np.float32), bias).ravel(), minlength=64)
-        bias += np.float32(0.02 * 0.97**step) * np.sign(loads.mean() - loads).astype(np.float32)
-    assert max_over_mean(select(x.astype(np.float32), bias), 64) < 1.1
+    bias = balancing_bias(x, select)
     for n_experts in (258, 160, 32):
         new = resample_experts(x, n_experts, select, group_counts=(8,), rng=np.random.default_rng(0), bias=bias)
         figure = new.figures["expert_load_max_over_mean"]
         assert figure["achieved"] == pytest.approx(figure["target"], rel=0.02), n_experts
+
+
+def test_loads_stay_balanced_even_where_the_bias_outweighs_the_affinities():
+    x = plausible_logits(2048, 64, skew=0.8) - np.float16(2.5)
+    select = router("v3")
+    bias = balancing_bias(x, select, rate=0.03)
+    new = resample_experts(x, 256, select, group_counts=(8,), rng=np.random.default_rng(0), bias=bias)
+    figure = new.figures["expert_load_max_over_mean"]
+    assert figure["achieved"] == pytest.approx(figure["target"], rel=0.1)
 
 
 def test_tokens_count_as_often_as_they_stand_in_the_batch():

@@ -96,6 +96,12 @@ def test_the_same_seed_gives_the_same_logits():
     assert np.array_equal(a.logits[1], b.logits[1]) and not np.array_equal(a.logits[1], c.logits[1])
 
 
+def test_batches_that_share_the_popularity_have_the_same_hot_experts_and_other_tokens():
+    one, two = (batch("zipf", seed=seed, exponent=1.5, popularity_rng=np.random.default_rng(9)) for seed in (1, 2))
+    assert loads(one).argmax() == loads(two).argmax()
+    assert not np.array_equal(one.logits[1], two.logits[1])
+
+
 @pytest.mark.parametrize(
     ("kind", "how", "says"),
     [
