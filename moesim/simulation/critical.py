@@ -13,6 +13,9 @@ from moesim.cluster import Fabric
 from moesim.timeline import LayerTrace, PhaseTrace
 from moesim.traffic.flows import Floats
 
+# Ends that differ by no more than rounding are one instant.
+_TOGETHER_ULPS = 8
+
 
 @dataclass(frozen=True)
 class CriticalRank:
@@ -23,7 +26,7 @@ class CriticalRank:
         components: the parts of ``layer_time_s`` by name; they sum to it.
         kernel_s: dispatch and combine without wait, layout, notify and CPU synchronisation, by phase.
         held_by: seconds by what held the rank back: ``("link", class)``, ``("rank", number)``, ``("compute", "")``,
-            ``("setup", "")`` or ``("arrival", "")``.
+            ``("setup", "")`` or ``("arrival", number)``.
     """
 
     rank: int
@@ -33,8 +36,15 @@ class CriticalRank:
 
 
 def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
-    """Find the last rank to end and take its time apart; ties go to the lowest rank."""
-    rank = int(np.argmax(trace.end_s_of_layer))
+    """Find the last rank to end and take its time apart.
+
+    The flags of an all-to-all often let every rank leave at one instant. Among those that end together, the critical
+    one is the rank that waited least: the others waited for it. Then ties go to the lowest rank.
+    """
+    last = trace.end_s_of_layer.max()
+    together = trace.end_s_of_layer >= last - _TOGETHER_ULPS * np.spacing(last)
+    waited = trace.dispatch.wait_s + trace.combine.wait_s
+    rank = int(np.argmin(np.where(together, waited, np.inf)))
     took = {name: float(trace.end_s[name][rank] - trace.start_s[name][rank]) for name in trace.start_s}
     waits = {name: float(phase.wait_s[rank]) for name, phase in _phases(trace).items()}
     exposed = float(trace.exposed_shared_s[rank])
@@ -54,7 +64,7 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
         if seconds > 0:
             held_by[kind, what] = held_by.get((kind, what), 0.0) + seconds
 
-    add("arrival", "", components["arrival_time_s"])
+    add("arrival", str(rank), components["arrival_time_s"])
     add("compute", "", took["gate"] + took["permute"] + took["experts"] + exposed + took["unpermute"])
     for name, phase in _phases(trace).items():
         add("rank", str(phase.waited_on[rank]), waits[name])
@@ -113,7 +123,7 @@ def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -
         "compute": f"compute on the critical rank: {share}",
         "rank": f"waiting for rank {what}: {share}",
         "setup": f"set-up of the all-to-all (layout, notify, CPU synchronisation): {share}",
-        "arrival": f"late arrival of the critical rank: {share}",
+        "arrival": f"late arrival of rank {what}: {share}",
     }
     return words[kind], kind, what
 

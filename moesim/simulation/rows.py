@@ -10,6 +10,7 @@ from moesim.results import TableBuilder, nulls
 from moesim.simulation.load import LayerLoad
 from moesim.timeline import LANE, LayerTrace, LinkSeries, PhaseTrace
 from moesim.timeline.intervals import union_length
+from moesim.traffic.flows import PhaseFlows
 
 Floats = NDArray[np.float64]
 
@@ -18,6 +19,8 @@ RANK_PAIR_LIMIT = 256
 # Time buckets that the busiest link of a dispatch gets in ``link_series``, and the least width of one.
 _BUCKETS = 40
 _SHORTEST_BUCKET_S = 1e-6
+# Buckets x links that a run keeps at most (32 MB): past this the buckets get wider.
+_CELLS = 4_000_000
 
 _PHASE_NAMES = {"experts": "expert_compute"}
 
@@ -124,16 +127,25 @@ def add_series_rows(
                 )
 
 
-def bucket_width_s(fabric: Fabric, load: LayerLoad) -> float:
-    """Width of the time buckets of a run: a fortieth of what the busiest link needs for one dispatch."""
-    flows = load.flows["dispatch"]
-    demand = np.bincount(
-        flows.route_links,
-        weights=np.repeat(flows.size, np.diff(flows.route_ptr)) * flows.weight,
-        minlength=fabric.n_links,
-    )
-    busiest = float((demand / fabric.capacity).max()) if fabric.n_links else 0.0
-    return max(busiest / _BUCKETS, _SHORTEST_BUCKET_S)
+def bucket_width_s(fabric: Fabric, load: LayerLoad, last_entry_s: float, n_layers: int, other_time_s: float) -> float:
+    """Width of the time buckets of a run: a fortieth of what the busiest link needs for one dispatch.
+
+    Wider where the run is so long, by late ranks or many layers, that the buckets would fill the memory.
+    """
+    busiest = {name: _busiest_link_s(fabric, flows) for name, flows in load.flows.items()}
+    kernels = load.kernels
+    compute = kernels.gate_s + kernels.permute_s + kernels.shared_expert_s + kernels.experts_s + kernels.unpermute_s
+    setup = sum(flows.entry_setup_s + flows.group_setup_s for flows in load.flows.values())
+    layer_s = sum(busiest.values()) + setup + float(compute.max()) + other_time_s
+    longest = _CELLS / max(fabric.n_links, 1)
+    return max(busiest["dispatch"] / _BUCKETS, _SHORTEST_BUCKET_S, (last_entry_s + n_layers * layer_s) / longest)
+
+
+def _busiest_link_s(fabric: Fabric, flows: PhaseFlows) -> float:
+    """Time that the busiest link of a phase needs for its bytes at the algorithm's rate."""
+    moved = np.repeat(flows.size, np.diff(flows.route_ptr)) * flows.weight
+    demand = np.bincount(flows.route_links, weights=moved, minlength=fabric.n_links)
+    return float((demand / fabric.capacity).max()) if fabric.n_links else 0.0
 
 
 def _add_transfers(

@@ -72,6 +72,7 @@ def step(
     """
     layers = batch.layers
     n_layers = parts.scenario.workload.layers_simulated or len(layers)
+    other_time = parts.scenario.schedule.other_time
     loads: dict[int, LayerLoad] = {}
 
     def load_of(index: int) -> LayerLoad:
@@ -100,13 +101,13 @@ def step(
         work_of,
         lambda trace: collect(load_of(trace.layer), trace),
         start_offset_s,
-        parts.scenario.schedule.other_time,
-        bucket_width_s(parts.fabric, load_of(0)),
+        other_time,
+        bucket_width_s(parts.fabric, load_of(0), float(start_offset_s.max()), n_layers, other_time),
     )
     if not parts.scenario.routing.update_bias:
         return series, state
     rate = parts.scenario.losses.bias_rate
-    moved = {
+    moved: dict[int, NDArray[np.float32] | None] = {
         layer: update_bias(
             np.zeros(parts.router.n_experts) if bias is None else bias, loads[layer].expert_tokens, rate
         ).astype(np.float32)

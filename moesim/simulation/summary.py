@@ -136,7 +136,9 @@ def _bandwidths(parts: Parts, load: LayerLoad, trace: LayerTrace, phase: str) ->
         return dict.fromkeys(names)
     payload = payload_bytes(parts.scenario.model.hidden, parts.message_dtype[phase])
     ranks = parts.fabric.n_ranks
-    algbw = float(copies.selections.sum(axis=1).max()) * payload / seconds
+    # What the busiest rank sends: its tokens' copies out, and what its experts computed back.
+    sent = copies.selections.sum(axis=1 if phase == "dispatch" else 0)
+    algbw = float(sent.max()) * payload / seconds
     logical = parts.published_bytes[phase]
     if load.hierarchical:
         rdma = float(copies.node_copies.sum()) / ranks * logical / seconds if parts.fabric.n_nodes > 1 else None

@@ -48,7 +48,7 @@ def run_ids(folder: Path, ids: np.ndarray, tokens_per_rank: Any, *overrides: str
     return moesim.simulate(scenario(*overrides, workload=workload, routing=routing, **blocks))
 
 
-def small_recording(path: Path, bias: float = 0.2, seed: int = 5) -> Path:
+def small_recording(path: Path, name: str = "", bias: float = 0.2, seed: int = 5) -> Path:
     """Write a recording: layers 1 (128 tokens) and 2 (256), steps 0, 10 and 20, V3 router with a bias."""
     rng = np.random.default_rng(seed)
     held, steps, early = {1: 128, 2: 256}, np.array([0, 10, 20]), 64
@@ -71,7 +71,7 @@ def small_recording(path: Path, bias: float = 0.2, seed: int = 5) -> Path:
     text = rng.integers(0, 256, tokens).astype(np.uint8)
     meta = {
         "schema_version": 1,
-        "name": path.stem,
+        "name": name or path.stem,
         "router": {**ROUTER, "score": "sigmoid", "group_score": "top2", "normalize": True, "scale": 2.5},
         "balancing": "v3",
         "n_experts": EXPERTS,

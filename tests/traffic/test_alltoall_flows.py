@@ -1,5 +1,7 @@
 """Flows of the three algorithms: a toy routing worked out by hand, and random ones against a walk over tokens."""
 
+from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,7 +38,7 @@ def toy():
 
 
 def rows(ptr, values):
-    return [values[a:b].tolist() for a, b in zip(ptr[:-1], ptr[1:], strict=True)]
+    return [values[a:b].tolist() for a, b in pairwise(ptr)]
 
 
 def shares_by_name(fabric, flows):
@@ -86,7 +88,7 @@ def test_nccl_waits_for_both_ends_and_low_latency_for_the_source(fabric, toy, ph
 def test_combine_returns_what_dispatch_sent(fabric, toy):
     for algorithm in (NCCL, LOW_LATENCY):
         there, back = (phase_flows(fabric, toy, calibration(algorithm, "h800"), p, 10) for p in ("dispatch", "combine"))
-        sent = {pair: size for *pair, size in zip(there.source, there.target, there.size, strict=True) for pair in [tuple(pair)]}
+        sent = {(s, t): size for s, t, size in zip(there.source, there.target, there.size, strict=True)}
         returned = {(t, s): size for s, t, size in zip(back.source, back.target, back.size, strict=True)}
         assert sent == returned
 
@@ -168,10 +170,17 @@ def test_a_tree_takes_the_latency_of_its_deepest_path_and_no_set_up(fabric, toy)
     assert (flows.delay_s / US).tolist() == pytest.approx(want, rel=1e-12)
 
 
+def test_a_fan_to_several_ranks_takes_the_latency_of_one_hop():
+    node = small_rail(1, 4)
+    everywhere = count_all_copies(np.array([[1, 2, 3]]), np.array([0]), np.arange(4), 4, 4)
+    for phase in ("dispatch", "combine"):
+        flows = phase_flows(node, everywhere, calibration(NORMAL, "h800"), phase, 100)
+        assert (flows.delay_s / US).tolist() == pytest.approx([3.33, 0, 0, 0], rel=1e-12)
+
+
 def test_an_own_latency_beyond_the_set_up_time_is_not_shortened():
     far = load_topology("two-nodes-explicit")
-    slow = SimpleNamespace(**{name: getattr(far, name) for name in ("n_ranks", "n_nodes", "n_links", "rank_node", "link_class")})
-    slow.routes, slow.latency_of = far.routes, lambda *route: far.latency_of(*route) * 100
+    slow = replace(far, latency=far.latency * 100)
     ones = np.ones((4, 4), np.int64)
     flows = phase_flows(slow, Copies(ones, ones, ones[:, :2]), calibration(LOW_LATENCY, "h100"), "dispatch", 100)
     across = far.rank_node[flows.source] != far.rank_node[flows.target]
@@ -307,9 +316,7 @@ def bandwidths(fabric, copies, algorithm, kernel_s, hidden=128):
     """What the summary prints for a dispatch in FP8 that took each rank ``kernel_s``."""
     published = 148 if algorithm == LOW_LATENCY else 132  # 128 channels and one scale, and a header of 16
     parts = SimpleNamespace(
-        scenario=SimpleNamespace(
-            model=SimpleNamespace(hidden=hidden), alltoall=SimpleNamespace(algorithm=algorithm)
-        ),
+        scenario=SimpleNamespace(model=SimpleNamespace(hidden=hidden), alltoall=SimpleNamespace(algorithm=algorithm)),
         fabric=fabric,
         message_dtype={"dispatch": "fp8"},
         published_bytes={"dispatch": published},
@@ -327,8 +334,8 @@ def test_the_bandwidths_of_the_toy_are_those_that_the_libraries_would_print(fabr
     nccl = bandwidths(fabric, toy, NCCL, slowest)
     assert nccl[:2] == pytest.approx([algbw, algbw * 3 / 4], rel=1e-12)
     assert nccl[2:] == [None, None]
-    # 12 node copies and 17 rank copies of 132 bytes, own ones included, over 4 ranks
-    rdma, nvl = 12 / 4 * 132 / 2e-6, 17 / 4 * 132 / 2e-6
+    # 12 node copies and 16 rank copies of 132 bytes, own ones included, over 4 ranks
+    rdma, nvl = 12 / 4 * 132 / 2e-6, 16 / 4 * 132 / 2e-6
     assert bandwidths(fabric, toy, NORMAL, slowest)[2:] == pytest.approx([rdma, nvl], rel=1e-12)
     # all 23 selections of 148 bytes
     of_low_latency = bandwidths(fabric, toy, LOW_LATENCY, slowest)

@@ -27,7 +27,9 @@ def test_rates_and_set_up_times_are_those_of_the_published_tables(algorithm, gpu
     assert constants.setup_inter_node_s == pytest.approx(across_us * US, rel=1e-12)
 
 
-@pytest.mark.parametrize(("gpu", "nvlink", "sms"), [("h800", 200, 132), ("h100", 450, 132), ("h200", 450, 132), ("h20", 450, 78)])
+@pytest.mark.parametrize(
+    ("gpu", "nvlink", "sms"), [("h800", 200, 132), ("h100", 450, 132), ("h200", 450, 132), ("h20", 450, 78)]
+)
 def test_efficiency_is_the_rate_over_the_port_of_the_data_sheet(gpu, nvlink, sms):
     for algorithm in ALGORITHMS:
         constants = calibration(algorithm, gpu)
@@ -85,5 +87,5 @@ def test_a_gpu_without_constants_takes_those_of_h100_and_says_so():
 
 
 def test_an_unknown_algorithm_is_refused_with_those_there_are():
-    with pytest.raises(InputError, match="'deepep-hybrid'.*nccl-direct, deepep-normal, deepep-low-latency"):
+    with pytest.raises(InputError, match=r"'deepep-hybrid'.*nccl-direct, deepep-normal, deepep-low-latency"):
         calibration("deepep-hybrid", "h800")

@@ -58,7 +58,7 @@ def test_published_figures_count_the_payload_and_in_low_latency_dispatch_the_hea
 
 
 def test_another_dtype_is_refused_by_name():
-    with pytest.raises(InputError, match="'int4'.*fp8, bf16"):
+    with pytest.raises(InputError, match=r"'int4'.*fp8, bf16"):
         payload_bytes(7168, "int4")
     with pytest.raises(InputError, match="'int4'"):
         wire_bytes(NCCL, "dispatch", 7168, "int4", 8)

@@ -69,7 +69,8 @@ def normal():
         if ranks not in found:
             copies = uniform_copies(ranks, 4096, TOP_NODES)
             seconds, size = run(ranks, copies, "deepep-normal", "dispatch", "fp8")
-            logical = [matrix.sum() / ranks * size / seconds.max() / 1e9 for matrix in (copies.node_copies, copies.rank_copies)]
+            counted = (copies.node_copies.sum(), copies.rank_copies.sum())
+            logical = [copies_sent / ranks * size / seconds.max() / 1e9 for copies_sent in counted]
             found[ranks] = (seconds.max(), *logical)
         return found[ranks]
 
@@ -111,15 +112,14 @@ def test_low_latency_dispatch_and_combine_take_what_two_resources_and_a_latency_
     for phase, dtype, us in (("dispatch", "fp8", model_us[0]), ("combine", "bf16", model_us[1])):
         seconds, _ = run(ranks, copies, "deepep-low-latency", phase, dtype)
         assert seconds.mean() == pytest.approx(us * 1e-6, rel=0.07)
-        # a port's bytes bound it from below: 7/8 of the selections inside a node, none of the own rank's over any wire
-        port = copies.selections.sum(axis=1)
-        across = port[0] - copies.selections[0, :GPUS].sum()
-        inside = copies.selections[0, :GPUS].sum() - copies.selections[0, 0]
+        # and no rank is faster than its own ports; a route's latency, a microsecond less than the longest, is in 24 us
+        own_node = copies.selections[0, :GPUS].sum()
+        across, inside = copies.selections[0].sum() - own_node, own_node - copies.selections[0, 0]
         size = wire_bytes("deepep-low-latency", phase, HIDDEN, dtype, TOP_K)
-        assert seconds[0] >= 24e-6 - 1e-6 + max(across * size / 42e9, inside * size / 135e9)
+        assert seconds[0] >= 23e-6 + max(across * size / 42e9, inside * size / 135e9)
 
 
-@pytest.mark.parametrize("ranks", below([16, 32, 64], 64))
+@pytest.mark.parametrize("ranks", below([16, 32, 64], 32))
 def test_nccl_bus_bandwidth_is_the_nics_times_nodes_over_other_nodes(ranks):
     """S. Jeaugey, nccl-tests issue 130: of a rank's bytes only (N - 1) / N cross its NIC."""
     nodes = ranks // GPUS
