@@ -27,7 +27,9 @@ class InputError(MoesimError, ValueError):
         """Return the mistake in one line."""
         text = f"{self.where}: {self.what}" if self.where else self.what
         text = f"{text}; {self.fix}" if self.fix else text
-        return " ".join(text.split())[:500]
+        # Names come from files: an escape sequence in one must not reach the terminal.
+        printable = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+        return printable[:500]
 
     def __str__(self) -> str:
         return "\n".join(error.line() for error in (self, *self.others))

@@ -44,15 +44,20 @@ def _take_the_place_of(target: Path, staging: Path) -> None:
     if not target.exists():
         os.replace(staging, target)
         return
-    before = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)) / "before"
-    os.replace(target, before)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        os.replace(target, aside / "before")
+    except OSError:
+        aside.rmdir()
+        raise
     try:
         os.replace(staging, target)
     except OSError:
-        os.replace(before, target)
+        # Should this fail too, what stood there is still whole, under ``aside``.
+        os.replace(aside / "before", target)
+        aside.rmdir()
         raise
-    finally:
-        shutil.rmtree(before.parent, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -27,6 +27,7 @@ allocated, and what does not fit is an ``InputError`` of one line. Not modelled:
 follow from logits, bias and router.
 """
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -41,7 +42,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.errors import InputError
+from moesim.errors import InputError, ResourceError
 
 SCHEMA_VERSION = 1
 META_KEYS = (
@@ -214,7 +215,7 @@ def read_recording(path_or_name: str | os.PathLike[str]) -> Recording:
 def write_recording(path: str | os.PathLike[str], recording: Recording) -> None:
     """Check a recording and write it; the file appears whole or not at all and holds no time stamp.
 
-    Raises InputError if the recording is not sound.
+    Raises InputError if the recording is not sound, ResourceError if it cannot be written.
     """
     target = Path(path)
     arrays: dict[str, Array] = {
@@ -234,9 +235,9 @@ def write_recording(path: str | os.PathLike[str], recording: Recording) -> None:
     meta_bytes = json.dumps(recording.meta, sort_keys=True, allow_nan=False).encode()
     meta = _parse_meta(np.frombuffer(meta_bytes, np.uint8), str(target))
     _assemble(meta, arrays, str(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
             for name, array in {"meta": np.frombuffer(meta_bytes, np.uint8), **arrays}.items():
                 info = zipfile.ZipInfo(f"{name}.npy")
@@ -244,8 +245,12 @@ def write_recording(path: str | os.PathLike[str], recording: Recording) -> None:
                 with archive.open(info, "w", force_zip64=True) as stream:
                     np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
         temporary.replace(target)
+    except OSError as error:
+        raise ResourceError(f"cannot write the recording: {error.strerror}", str(target)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        # Nothing is left behind if the disk filled up or the user interrupted.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _bounded_members(archive: zipfile.ZipFile, file_bytes: int, where: str) -> dict[str, zipfile.ZipInfo]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moesim.errors import InputError
+from moesim.errors import InputError, ResourceError
 from moesim.recording_format import (
     Recording,
     is_recording,
@@ -145,6 +145,12 @@ def test_a_recording_that_is_not_sound_leaves_the_old_file_alone(saved, recordin
         write_recording(saved, replace(recording, losses=np.full_like(recording.losses, np.nan)))
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_recording_that_cannot_be_written_is_a_matter_of_the_machine(tmp_path, recording):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="cannot write the recording"):
+        write_recording(tmp_path / "file" / "a.npz", recording)
 
 
 def test_a_misspelt_name_is_answered_with_the_closest(monkeypatch, tmp_path, recording):

@@ -47,6 +47,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = app(args=arguments, prog_name="moesim", standalone_mode=False)
+        if code == 130:  # the parser has caught the interrupt and says nothing
+            code = _failed("interrupted", 130, debug)
     except MoesimError as error:
         code = _failed(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):

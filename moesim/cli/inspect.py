@@ -45,6 +45,7 @@ def trace(
     Example: moesim trace results/latest --out trace.json
     """
     import gzip
+    import zlib
 
     from moesim.errors import InputError
     from moesim.files import write_files
@@ -55,7 +56,13 @@ def trace(
     if out is None:
         typer.echo(str(path))
         return
-    write_files(out.parent, {out.name: gzip.decompress(path.read_bytes())})
+    try:
+        unpacked = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"not readable: {error}", where=str(path), fix="run the scenario again") from None
+    if not unpacked:
+        raise InputError("is empty", where=str(path), fix="run the scenario again")
+    write_files(out.parent, {out.name: unpacked})
     typer.echo(str(out))
 
 

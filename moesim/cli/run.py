@@ -4,16 +4,18 @@ import contextlib
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
+    from moesim.report import ThresholdOutcome
     from moesim.results import Result
-    from moesim.scenario import Scenario
+    from moesim.scenario import Scenario, Threshold
 
-ThresholdRow = tuple[str, float | None, bool]
+    Missed = tuple[str, ThresholdOutcome]
 
 
 def register(app: typer.Typer) -> None:
@@ -68,8 +70,9 @@ def run(
         else:
             print_run(results[loaded.name])
         typer.echo(f"report: {target / 'report.html'}")
-    for name, row in missed:
-        typer.echo(f"threshold missed: {name}: {row[0]} (is {row[1]:.6g})", err=True)
+    for name, outcome in missed:
+        found = "does not apply" if outcome.value is None else f"is {outcome.value:.6g}"
+        typer.echo(f"threshold missed: {name}: {outcome.text} ({found})", err=True)
     if missed:
         raise typer.Exit(4)
 
@@ -89,15 +92,17 @@ def report(
     from moesim.results import load_result
 
     folders = [*([baseline] if baseline and baseline not in runs else []), *runs]
-    loaded = [(folder.name, load_result(folder)) for folder in folders]
+    labels = _labels(folders)
+    loaded = [(label, load_result(folder)) for label, folder in zip(labels, folders, strict=True)]
     if len(loaded) == 1:
+        result = loaded[0][1]
         page = out or folders[0] / "report.html"
-        html, extra = render_run(loaded[0][1], thresholds=_outcomes_of(loaded[0][1])), run_figures
-        charts = extra(loaded[0][1]) if figures else {}
+        html = render_run(result, thresholds=_outcomes(_limits_of(result), result))
+        charts = run_figures(result) if figures else {}
     else:
         page = out or Path("comparison.html")
-        title = " against ".join(name for name, _ in loaded)
-        html = render_comparison(loaded, title, baseline=baseline.name if baseline else None)
+        against = labels[folders.index(baseline)] if baseline else None
+        html = render_comparison(loaded, " against ".join(labels), baseline=against)
         charts = comparison_figures(loaded) if figures else {}
     write_files(page.parent, {page.name: html.encode(), **charts})
     typer.echo(str(page))
@@ -126,11 +131,18 @@ def compare(
             limit = math.nan
         if not math.isfinite(limit):
             raise InputError(f"{fail_over!r} is no percentage", where="--fail-over", fix="give one such as 5%")
-    comparison = compare_results(load_result(a), load_result(b), (a.name, b.name))
+    comparison = compare_results(load_result(a), load_result(b), _labels([a, b]))
     print_comparison(comparison, as_json)
-    if limit is not None and comparison.worst_regression() > limit:
-        typer.echo(f"worse by {comparison.worst_regression():.1f} %, more than {limit:g} %", err=True)
+    worst = None if limit is None else comparison.worst_regression(limit)
+    if worst is not None:
+        typer.echo(f"{worst.key} is worse by {worst.regression_percent():.1f} %, more than {limit:g} %", err=True)
         raise typer.Exit(4)
+
+
+def _labels(folders: list[Path]) -> list[str]:
+    """Name result folders: their own names, whole paths where two are called the same."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def _default_folder(scenario: "Scenario") -> Path:
@@ -151,42 +163,48 @@ def _link_latest(target: Path) -> None:
             link.symlink_to(target.name, target_is_directory=True)
 
 
-def _outcomes(scenario: "Scenario", result: "Result") -> list[ThresholdRow]:
-    return [(limit.text, result.summary[limit.key], limit.holds(result.summary)) for limit in scenario.limits()]
+def _outcomes(limits: "Iterable[Threshold]", result: "Result") -> "list[ThresholdOutcome]":
+    from moesim.report import ThresholdOutcome
+
+    return [ThresholdOutcome(limit.text, result.summary[limit.key], limit.holds(result.summary)) for limit in limits]
 
 
-def _outcomes_of(result: "Result") -> list[ThresholdRow]:
+def _limits_of(result: "Result") -> "list[Threshold]":
     from moesim.located_yaml import parse_yaml
     from moesim.scenario import parse_threshold
 
-    texts = parse_yaml(result.scenario_yaml, "scenario.resolved.yaml").data.get("thresholds", ())
-    limits = [parse_threshold(text) for text in texts]
-    return [(limit.text, result.summary[limit.key], limit.holds(result.summary)) for limit in limits]
+    document = parse_yaml(result.scenario_yaml, "scenario.resolved.yaml")
+    if not isinstance(document.data, dict):
+        raise document.error((), "expected a scenario", "run it again")
+    return [parse_threshold(text) for text in document.data.get("thresholds") or ()]
 
 
-def _write_run(scenario: "Scenario", result: "Result", target: Path, figures: bool) -> list[tuple[str, ThresholdRow]]:
+def _write_run(scenario: "Scenario", result: "Result", target: Path, figures: bool) -> "list[Missed]":
     from moesim.report import render_run, run_figures
 
-    outcomes = _outcomes(scenario, result)
+    outcomes = _outcomes(scenario.limits(), result)
     extra = {"report.html": render_run(result, thresholds=outcomes).encode()}
     result.save(target, extra | (run_figures(result) if figures else {}))
-    return [(scenario.name, row) for row in outcomes if not row[2]]
+    return [(scenario.name, outcome) for outcome in outcomes if not outcome.passed]
 
 
 def _write_variants(
     scenario: "Scenario", results: "dict[str, Result]", runs: "dict[str, Scenario]", target: Path, figures: bool
-) -> list[tuple[str, ThresholdRow]]:
+) -> "list[Missed]":
     """Write OUT/VARIANT/ for every variant and OUT/report.html, which compares them; whole or not at all."""
     from moesim.files import folder_in_one_piece
     from moesim.report import comparison_figures, render_comparison
+    from moesim.results import SCHEMA_VERSION
 
-    missed: list[tuple[str, ThresholdRow]] = []
-    with folder_in_one_piece(target, marker="report.html") as staging:
+    missed: list[Missed] = []
+    with folder_in_one_piece(target, marker="variants.json") as staging:
         for name, result in results.items():
             missed += _write_run(runs[name], result, staging / name, figures)
         pairs = list(results.items())
         charts = comparison_figures(pairs) if figures else {}
-        for path, data in {"report.html": render_comparison(pairs, scenario.name).encode(), **charts}.items():
+        names = json.dumps({"schema": SCHEMA_VERSION, "variants": list(results)}, indent=1) + "\n"
+        page = render_comparison(pairs, scenario.name)
+        for path, data in {"variants.json": names.encode(), "report.html": page.encode(), **charts}.items():
             (staging / path).parent.mkdir(parents=True, exist_ok=True)
             (staging / path).write_bytes(data)
     return missed

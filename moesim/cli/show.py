@@ -1,7 +1,10 @@
 """Results as text on a terminal."""
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,13 +18,17 @@ if TYPE_CHECKING:
     from moesim.report import Comparison
     from moesim.results import Result
 
+_PIPE_WIDTH = 240
+
 
 def console() -> Console:
     """Standard output, without colour where it is no terminal or NO_COLOR is set.
 
-    No markup: names and notes come from files, and a bracket in one is a bracket.
+    No markup: names and notes come from files, and a bracket in one is a bracket. Into a pipe or a file goes the whole
+    width of a table: nobody reads there what was cut off.
     """
-    return Console(highlight=False, soft_wrap=False, markup=False)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(highlight=False, soft_wrap=False, markup=False, width=width)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
@@ -59,7 +66,7 @@ def with_unit(key: str, value: Any) -> str:
 def print_run(result: "Result") -> None:
     """The first screen of a run: verdict, times, loads, where the numbers come from."""
     out, summary = console(), result.summary
-    out.print(Text(summary["name"], style="bold"), f": {summary['bottleneck']}", sep="")
+    out.print(Text(summary["name"], style="bold"), f": {summary['bottleneck']}", sep="", soft_wrap=True)
     total = summary["layer_time_s"]
     rows = [("layer", with_unit("layer_time_s", total), "100 %")]
     for key in COMPONENTS:
@@ -109,13 +116,17 @@ def print_variants(title: str, results: "dict[str, Result]") -> None:
         console().print("* counterfactual: not the router that these logits were trained with")
 
 
+def _percent(change: float | None) -> str:
+    return "-" if change is None else f"{change:+.2f} %"
+
+
 def print_comparison(comparison: "Comparison", as_json: bool) -> None:
     """The differing numbers of two runs."""
     if as_json:
-        print(json.dumps(comparison.as_dict(), indent=1, allow_nan=False))
+        print(json.dumps(asdict(comparison), indent=1, allow_nan=False))
         return
     rows = [
-        (row.key, with_unit(row.key, row.a), with_unit(row.key, row.b), text(row.change), row.verdict)
+        (row.key, with_unit(row.key, row.a), with_unit(row.key, row.b), _percent(row.delta_percent), row.verdict)
         for row in comparison.rows
         if row.a != row.b
     ]

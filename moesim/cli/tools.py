@@ -127,7 +127,7 @@ def record(
     steps: int | None = typer.Option(None, "--steps", help="Training steps, exactly."),
     seconds: float | None = typer.Option(None, "--seconds", help="Training time instead of steps."),
     seed: int = typer.Option(0, "--seed", help="Seed of the training."),
-    threads: int | None = typer.Option(None, "--threads", help="CPU threads."),
+    threads: int = typer.Option(2, "--threads", min=1, help="CPU threads."),
     device: str = typer.Option("cpu", "--device", help="cpu or cuda."),
 ) -> None:
     """Train the small language model and record its router logits (needs PyTorch: the extra "lab").

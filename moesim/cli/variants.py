@@ -13,12 +13,10 @@ if TYPE_CHECKING:
 def simulate_all(scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str], None]) -> "dict[str, Result]":
     """Simulate each scenario; the results come in the order of the scenarios."""
     if jobs == 1 or len(scenarios) == 1:
-        from moesim.simulation import simulate
-
         results = {}
         for name, scenario in scenarios.items():
             say(f"{name}: simulating")
-            results[name] = simulate(scenario)
+            results[name] = _simulate(scenario)
         return results
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=min(jobs, len(scenarios)), mp_context=context) as pool:
@@ -35,6 +33,13 @@ def simulate_all(scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str
 
 
 def _simulate(scenario: "Scenario") -> "Result":
+    from moesim.errors import InputError
     from moesim.simulation import simulate
 
-    return simulate(scenario)
+    try:
+        return simulate(scenario)
+    except InputError as error:
+        if ":" in error.where:  # a place in a file says enough
+            raise
+        where = f"{scenario.name}: {error.where}" if error.where else scenario.name
+        raise InputError(error.what, where, error.fix, error.others) from None

@@ -71,7 +71,7 @@ class Result:
         Raises:
             ResourceError: the place cannot be written, or holds something that is not a result.
         """
-        with folder_in_one_piece(Path(directory), marker="summary.json") as staging:
+        with folder_in_one_piece(Path(directory), marker="scenario.resolved.yaml") as staging:
             self._write_files(staging)
             for name, data in (extra or {}).items():
                 (staging / name).parent.mkdir(parents=True, exist_ok=True)

@@ -117,7 +117,7 @@ def write_parquet(columns: Columns, path: Path, metadata: dict[str, str]) -> Non
             for name, values in columns.items()
         }
     )
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd", write_page_checksum=True)
 
 
 def read_parquet(path: Path, schema_version: str) -> Columns:
@@ -130,15 +130,16 @@ def read_parquet(path: Path, schema_version: str) -> Columns:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.read_table(path, page_checksum_verification=True)
+        columns = {name: _column(table[name].combine_chunks()) for name in table.column_names}
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"not a readable parquet table: {error}", where=str(path)) from error
     found = (table.schema.metadata or {}).get(b"moesim_schema", b"").decode()
     if found != schema_version:
         raise InputError(
             f"schema version {found or 'missing'}", where=str(path), fix=f"this moesim reads version {schema_version}"
         )
-    return {name: _column(table[name].combine_chunks()) for name in table.column_names}
+    return columns
 
 
 def _column(values: Any) -> Any:

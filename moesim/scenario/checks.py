@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from moesim.errors import InputError
 from moesim.mistakes import Loc, did_you_mean, fields_at
-from moesim.scenario.thresholds import SUMMARY_KEYS, parse_threshold
+from moesim.scenario.objective import parse_objective
+from moesim.scenario.thresholds import parse_threshold
 
 if TYPE_CHECKING:
     from moesim.scenario.schema import Scenario
@@ -114,6 +115,8 @@ def _unused(scenario: "Scenario") -> Iterator[Breach]:
         )
     if scenario.routing.update_bias and scenario.routing.kind != "v3":
         yield ("routing", "update_bias"), f"a {scenario.routing.kind} router has no bias", "update_bias: false"
+    elif scenario.routing.update_bias and (scenario.workload.expert_ids or scenario.workload.counts):
+        yield ("routing", "update_bias"), "no router runs on given experts", "update_bias: false"
     if scenario.faults:
         yield ("faults",), "faults are not simulated yet", "leave the list empty"
 
@@ -122,12 +125,33 @@ def _sweep(scenario: "Scenario") -> Iterator[Breach]:
     sweep = scenario.sweep
     if sweep is None:
         return
-    if sweep.objective not in SUMMARY_KEYS:
-        what = f"no number {sweep.objective!r:.60} in a summary"
-        yield ("sweep", "objective"), what, did_you_mean(sweep.objective, SUMMARY_KEYS)
-    for axis in sweep.axes:
-        *above, last = axis.split(".")
-        known = sorted(fields_at(type(scenario), tuple(above)))
-        if last not in known or axis in ("sweep", "variants"):
-            fix = did_you_mean(last, known, "keys known there") if known else "write a dotted key"
-            yield ("sweep", "axes", axis), f"no key {axis!r:.80} in a scenario", fix
+    try:
+        parse_objective(sweep.objective)
+    except InputError as error:
+        yield ("sweep", "objective"), error.what, error.fix
+    named = [(("sweep", "axes", key), key) for key in sweep.axes]
+    named += [(("sweep", "zip", i, key), key) for i, group in enumerate(sweep.zip) for key in group]
+    for place, key in named:
+        try:
+            check_axis(key, type(scenario))
+        except InputError as error:
+            yield place, error.what, error.fix
+        if sum(key == other for _, other in named) > 1:
+            yield place, f"{key} is given twice", "one axis per key"
+    for i, group in enumerate(sweep.zip):
+        if len({len(values) for values in group.values()}) != 1:
+            lengths = ", ".join(f"{key}: {len(values)}" for key, values in group.items()) or "none"
+            yield ("sweep", "zip", i), f"keys that move together need as many values each ({lengths})", ""
+
+
+def check_axis(key: str, model: "type[Scenario]") -> None:
+    """Refuse a dotted key that no scenario has.
+
+    Raises:
+        InputError: no such key, or one that cannot differ between the points of a sweep.
+    """
+    *above, last = key.split(".")
+    known = sorted(fields_at(model, tuple(above)))
+    if last not in known or key.split(".")[0] in ("sweep", "variants"):
+        fix = did_you_mean(last, known, "keys known there") if known else "write a dotted key"
+        raise InputError(f"no key {key!r:.80} in a scenario", fix=fix)

@@ -6,6 +6,7 @@ variant, so that what was typed on the command line is never silently undone.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[st
     """
     document, base_dir = _read(source)
     everywhere: list[Override] = []
-    for override in (_from_here(parse_override(text)) for text in overrides):
+    for override in (from_here(parse_override(text)) for text in overrides):
         if override.loc[0] in _NOT_IN_VARIANTS:
             document = document.with_value(override.loc, override.value, override.origin)
         else:
@@ -56,7 +57,51 @@ def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[st
     if main is None or mistakes:
         first, *others = _distinct(mistakes)
         raise InputError(first.what, first.where, first.fix, tuple(others))
-    return _with_variants(main, variants)
+    named = _with_variants(main, variants)
+    named._template = ScenarioTemplate(document.without(*_NOT_IN_VARIANTS), tuple(everywhere), base_dir)
+    return named
+
+
+@dataclass(frozen=True)
+class ScenarioTemplate:
+    """What the points of a sweep have in common: a scenario as it was written, before any default is filled.
+
+    A default may depend on the very key that a sweep sets (the router's knobs on its kind), so that points are made
+    from here and not from a resolved scenario.
+    """
+
+    document: LocatedDocument
+    overrides: tuple[Override, ...]
+    base_dir: Path
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> "ScenarioTemplate":
+        """Return what a scenario was loaded from; one built by hand stands for itself, all defaults filled."""
+        if isinstance(scenario._template, cls):
+            return scenario._template
+        whole = LocatedDocument(scenario.resolved(), "scenario").without(*_NOT_IN_VARIANTS)
+        return cls(whole, (), scenario.base_dir)
+
+    def scenario(self, values: Mapping[str, Any]) -> Scenario:
+        """Return the scenario with these values (dotted key: value) set; without sweep and variants.
+
+        Raises:
+            InputError: everything that is wrong with it.
+        """
+        mistakes: list[InputError] = []
+        set_here = [Override(tuple(key.split(".")), value, f"{key}={value!r:.60}") for key, value in values.items()]
+        scenario = _one(self.document, [*self.overrides, *set_here], self.base_dir, mistakes)
+        if scenario is None or mistakes:
+            first, *others = _distinct(mistakes)
+            raise InputError(first.what, first.where, first.fix, tuple(others))
+        return scenario
+
+    def written(self) -> dict[str, Any]:
+        """Return the plain data with the overrides in place."""
+        document = self.document
+        for override in self.overrides:
+            document = document.with_value(override.loc, override.value, override.origin)
+        return dict(document.data)
 
 
 def _distinct(mistakes: Iterable[InputError]) -> list[InputError]:
@@ -91,7 +136,7 @@ def _name_of(path: Path) -> str:
     return stem.lstrip("-_.+")[:100] or "scenario"
 
 
-def _from_here(override: Override) -> Override:
+def from_here(override: Override) -> Override:
     """Make a relative path of an override absolute: it was typed in the current folder."""
     value = override.value
     if override.loc not in PATH_FIELDS or not isinstance(value, str) or not is_path(value):

@@ -70,6 +70,7 @@ class Scenario(Block):
 
     _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
     _variants: dict[str, "Scenario"] = PrivateAttr(default_factory=dict)
+    _template: Any = PrivateAttr(None)  # the ScenarioTemplate that load_scenario made it from
 
     @model_validator(mode="before")
     @classmethod

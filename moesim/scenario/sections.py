@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from moesim.errors import InputError
-from moesim.mistakes import Mistakes
+from moesim.mistakes import Loc, Mistakes
 from moesim.model import load_model
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.files import is_path, refuse_escape
@@ -205,6 +205,13 @@ class Losses(Block):
     bias_rate: Number = Field(0.001, ge=0, le=1e3, description="Step of the bias update.")
 
 
+class RandomPoints(Block):
+    """Points drawn from all combinations instead of every one."""
+
+    points: Count = Field(ge=1, le=100_000, description="How many combinations are drawn, each at most once.")
+    seed: Count = Field(0, ge=0, lt=2**63, description="Seed of the draw.")
+
+
 class Sweep(Block):
     """Axes of a sweep and what is compared along them."""
 
@@ -212,19 +219,49 @@ class Sweep(Block):
         default_factory=dict,
         description="Dotted key: its values, a list or a range such as 1..8; every combination is one point.",
     )
-    objective: str = Field("layer_time_s", description="The number of the summary to look at, smaller is better.")
+    zip: tuple[dict[str, tuple[Any, ...]], ...] = Field(
+        (),
+        description="Keys that move together: each entry is one axis, with as many values for each of its keys.",
+    )
+    random: RandomPoints | None = Field(None, description="Draw points from the combinations; null: all of them.")
+    objective: str = Field(
+        "layer_time_s",
+        description="The number of the summary to make small (max KEY: large), and limits that the best point must "
+        "keep: layer_time_s where gate_mass_lost < 0.01 and rank_load_max_over_mean < 1.3.",
+    )
+    impossible: Literal["refuse", "skip"] = Field(
+        "refuse", description="Combinations that no scenario can be made of: run nothing, or leave them out."
+    )
 
     @field_validator("axes", mode="before")
     @classmethod
     def _expand(cls, axes: Any) -> Any:
-        if not isinstance(axes, dict):
-            return axes
-        expanded, mistakes = {}, []
-        for key, values in axes.items():
-            try:
-                expanded[key] = parse_axis(values)
-            except InputError as error:
-                mistakes.append(((str(key),), error.what, error.fix))
+        expanded, mistakes = _expanded(axes)
         if mistakes:
             raise Mistakes(*mistakes)
         return expanded
+
+    @field_validator("zip", mode="before")
+    @classmethod
+    def _expand_together(cls, groups: Any) -> Any:
+        if not isinstance(groups, list | tuple):
+            return groups
+        done = [_expanded(group) for group in groups]
+        found = [((i, *at), what, fix) for i, (_, mistakes) in enumerate(done) for at, what, fix in mistakes]
+        if found:
+            raise Mistakes(*found)
+        return [expanded for expanded, _ in done]
+
+
+def _expanded(axes: Any) -> tuple[Any, list[tuple[Loc, str, str]]]:
+    """Return axes with their values written out, and what is wrong with them."""
+    if not isinstance(axes, dict):
+        return axes, []
+    expanded: dict[Any, Any] = {}
+    mistakes: list[tuple[Loc, str, str]] = []
+    for key, values in axes.items():
+        try:
+            expanded[key] = parse_axis(values)
+        except InputError as error:
+            mistakes.append(((str(key),), error.what, error.fix))
+    return expanded, mistakes

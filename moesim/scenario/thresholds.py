@@ -29,6 +29,8 @@ SUMMARY_KEYS: tuple[str, ...] = (
     "rank_load_max_over_mean",
     "node_load_max_over_mean",
     "link_load_max_over_mean",
+    *(f"{what}_load_mean_over_max" for what in ("expert", "rank", "node", "link")),
+    *(f"{what}_max_violation" for what in ("rank", "node", "link")),
     "uniform_router_expert_max_over_mean",
     "sequence_imbalance_p50",
     "sequence_imbalance_p99",

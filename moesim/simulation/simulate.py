@@ -170,6 +170,7 @@ class _Run:
         self._loads: dict[int, LayerLoad] = {}
         self._first_traces: list[LayerTrace] = []
         self._flows: list[dict[str, NDArray[Any]]] = []
+        self._n_flows = 0
         self._traffic: dict[str, NDArray[Any]] = {}
         self._tokens = self._distinct = 0
 
@@ -221,6 +222,10 @@ class _Run:
                 self._traffic.setdefault(f"{name}_layer{recorded}", matrix)
 
     def _keep_flows(self, trace: LayerTrace) -> None:
+        self._n_flows += trace.dispatch.flows.n_flows + trace.combine.flows.n_flows
+        if self._n_flows > _FLOW_LIMIT:
+            self._flows.clear()
+            return
         for index, name in enumerate(PHASES):
             phase = trace.dispatch if name == "dispatch" else trace.combine
             flows = phase.flows
@@ -282,9 +287,8 @@ class _Run:
 
     def _exported_flows(self) -> tuple[dict[str, NDArray[Any]], list[Note]]:
         """All flows of step 0 as the arguments of ``solve_flows``; latencies are already in ``start``."""
-        total = sum(len(piece["size"]) for piece in self._flows)
-        if total > _FLOW_LIMIT:
-            return {}, [Note("info", f"{total:,} flows are too many to export: flows.npz is empty")]
+        if self._n_flows > _FLOW_LIMIT:
+            return {}, [Note("info", f"{self._n_flows:,} flows are too many to export: flows.npz is empty")]
         joined = {name: np.concatenate([piece[name] for piece in self._flows]) for name in self._flows[0]}
         lengths = joined.pop("lengths")
         route_ptr = np.zeros(len(lengths) + 1, np.int64)

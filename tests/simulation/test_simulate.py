@@ -487,6 +487,30 @@ def test_more_tokens_than_recorded_come_by_block_bootstrap(recording):
     assert any("block bootstrap" in note.text for note in result.notes)
 
 
+def test_a_recording_of_other_experts_is_resampled_and_it_is_said(recording):
+    sizes = {"model": {"preset": "deepseek-v3", "n_experts": 64, "hidden": 1024, "expert_hidden": 256}}
+    result = moesim.simulate(recorded(recording, **sizes))
+    assert len(result.tables["experts"].query("layer == 0")) == 64
+    assert set(result.explanation["workload"]["resampled"]) == {"1", "2"}
+    fewer = {"model": {"preset": "deepseek-v3", "n_experts": 16, "hidden": 1024, "expert_hidden": 256}}
+    assert moesim.simulate(recorded(recording, **fewer)).summary["copies_per_token"] == TOP_K
+
+
+def test_a_plain_file_of_logits_is_routed_as_it_is(tmp_path):
+    logits = np.random.default_rng(0).normal(size=(2, 64, EXPERTS)).astype(np.float32)
+    np.savez(tmp_path / "mine.npz", logits=logits)
+    np.save(tmp_path / "mine.npy", logits[0])
+    workload = {"recording": {"name": str(tmp_path / "mine.npz")}, "tokens_per_rank": 8}
+    result = moesim.simulate(scenario("routing.bias=zero", *NO_GROUPS, workload=workload))
+    for layer in (0, 1):
+        ids = np.argsort(-logits[layer], axis=1)[:, :TOP_K]
+        loads = result.tables["experts"].query(f"layer == {layer}").tokens
+        assert (loads.to_numpy() == np.bincount(ids.ravel(), minlength=EXPERTS)).all()
+    workload["recording"] = {"name": str(tmp_path / "mine.npy")}
+    alone = moesim.simulate(scenario("routing.bias=zero", *NO_GROUPS, workload=workload))
+    assert alone.summary["layers"] == 1 and "training" not in alone.tables and not alone.summary["counterfactual"]
+
+
 # ---- parts that do not fit ----
 
 
@@ -502,6 +526,31 @@ def test_more_tokens_than_recorded_come_by_block_bootstrap(recording):
 def test_parts_that_do_not_fit_the_cluster_are_refused_by_name(overrides, said):
     with pytest.raises(InputError, match=said):
         run(*overrides)
+
+
+def test_nodes_of_different_sizes_are_refused(tmp_path):
+    whole = (Path(__file__).parents[2] / "topologies/two-nodes-explicit.yaml").read_text()
+    (tmp_path / "uneven.yaml").write_text("".join(line for line in whole.splitlines(True) if "a.gpu1" not in line))
+    with pytest.raises(InputError, match="different numbers of GPUs"):
+        moesim.simulate(scenario(*NO_GROUPS, cluster={"topology": str(tmp_path / "uneven.yaml")}))
+
+
+def test_groups_too_small_for_top_k_are_refused_once_their_number_is_known():
+    with pytest.raises(InputError, match=r"routing\.top_groups"):
+        run("cluster.topology=h800-8x8-rail", "routing.groups=node", "routing.top_groups=1", "routing.top_k=12")
+
+
+def test_more_flows_than_a_file_should_hold_are_left_out_and_it_is_said(monkeypatch):
+    monkeypatch.setattr(sys.modules["moesim.simulation.simulate"], "_FLOW_LIMIT", 20)
+    result = moesim.simulate(scenario("workload.layers_simulated=2"))
+    assert result.flows == {} and any("32 flows are too many to export" in note.text for note in result.notes)
+
+
+def test_a_model_without_shared_experts_has_none_to_hide():
+    sizes = {"preset": "deepseek-v3", "n_experts": EXPERTS, "hidden": 1024, "expert_hidden": 256, "n_shared": 0}
+    result = moesim.simulate(scenario(model=sizes))
+    shared = result.tables["spans"].query("phase == 'shared_expert'")
+    assert (shared.start_s == shared.end_s).all()
 
 
 def test_all_to_all_rates_are_labelled_as_nobody_s_measurement_of_this_cluster():

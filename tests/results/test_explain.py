@@ -1,0 +1,51 @@
+"""``explain``: every number of the summary taken apart in words."""
+
+import re
+
+import pytest
+
+from moesim.errors import InputError
+from moesim.results.definitions import COMPONENTS, SUMMARY
+from moesim.results.explain import explain_lines
+from tests.simulation.small import run
+
+SITUATIONS = {
+    "small": (),
+    "direct on two nodes": (
+        "cluster.topology=h800-8x8-rail",
+        "parallel.ep=16",
+        "alltoall.algorithm=nccl-direct",
+        "workload.tokens_per_rank=8",
+    ),
+    "one rank": ("parallel.ep=1", "routing.groups=1", "routing.top_groups=1"),
+}
+
+
+@pytest.mark.parametrize("overrides", SITUATIONS.values(), ids=SITUATIONS.keys())
+@pytest.mark.parametrize("key", SUMMARY)
+def test_every_number_is_explained_with_its_definition_and_what_it_is_made_of(key, overrides):
+    lines = list(explain_lines(run(*overrides), key))
+    assert lines[0].startswith(f"{key} = ") and lines[1].strip() == SUMMARY[key].text
+    assert len(lines) >= 3
+    assert not re.search(r"\b(nan|inf|None)\b", "\n".join(lines))
+
+
+def test_a_time_of_the_all_to_all_names_bytes_rates_setup_and_source():
+    text = "\n".join(explain_lines(run(), "dispatch_time_s"))
+    # 1024 channels in FP8 with scales, index and weight of 4 experts, in blocks of 16
+    assert "1104 B per copy on the wire" in text and "1056 B as the library" in text
+    assert "layout: 50" in text and "notify: 32" in text and "cpu_sync: 100" in text
+    assert "24 of 132 SMs" in text and "fit of DeepEP's published H800 tables" in text
+    assert "busiest nvlink link in dispatch" in text
+
+
+def test_the_layer_time_is_taken_apart_into_its_components():
+    text = "\n".join(explain_lines(run(), "layer_time_s"))
+    assert all(name in text for name in COMPONENTS) and "critical rank of each layer" in text
+
+
+def test_a_misspelt_number_is_refused_with_the_closest():
+    with pytest.raises(InputError, match="did you mean dispatch_time_s"):
+        list(explain_lines(run(), "dispatch_tim_s"))
+    with pytest.raises(InputError, match="choose among"):
+        list(explain_lines(run(), "zzz"))

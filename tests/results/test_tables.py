@@ -1,0 +1,49 @@
+"""Tables as columns: pieces joined, nulls kept, data frames only when somebody looks."""
+
+import numpy as np
+import pytest
+
+from moesim.errors import ResourceError
+from moesim.files import write_files
+from moesim.results import TableBuilder, Tables, nulls
+
+
+def test_pieces_are_joined_and_single_values_repeated():
+    builder = TableBuilder()
+    builder.add("loads", layer=0, expert=np.arange(2), name=["a", "b"])
+    builder.add("loads", layer=1, expert=np.arange(1), name=["c"])
+    frame = Tables(builder.build())["loads"]
+    assert frame.to_dict("list") == {"layer": [0, 0, 1], "expert": [0, 1, 0], "name": ["a", "b", "c"]}
+
+
+def test_a_column_that_is_null_in_one_piece_is_nullable_as_a_whole():
+    builder = TableBuilder()
+    builder.add("losses", z=np.array([1.5]))
+    builder.add("losses", z=nulls(2))
+    column = Tables(builder.build())["losses"].z
+    assert column.isna().tolist() == [False, True, True] and column[0] == 1.5 and column.dtype == "Float64"
+
+
+def test_whole_numbers_stay_whole_beside_nulls():
+    builder = TableBuilder()
+    builder.add("spans", waited_on=np.ma.masked_less(np.array([3, -1], np.int32), 0))
+    assert Tables(builder.build())["spans"].waited_on.dtype == "Int32"
+
+
+def test_a_table_without_rows_has_its_columns_and_an_unknown_one_is_a_key_error():
+    builder = TableBuilder()
+    builder.add("transfers", layer=0, copies=np.empty(0, int))
+    tables = Tables(builder.build())
+    assert (
+        list(tables["transfers"].columns) == ["layer", "copies"] and len(tables) == 1 and list(tables) == ["transfers"]
+    )
+    with pytest.raises(KeyError):
+        tables["absent"]
+
+
+def test_single_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_files(tmp_path, {"a/page.html": b"one"})
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(ResourceError, match="No space left"):
+        write_files(tmp_path, {"a/page.html": b"two"})
+    assert [path.read_bytes() for path in (tmp_path / "a").iterdir()] == [b"one"]

@@ -1,0 +1,178 @@
+"""The documentation says what the program does: links, verbs, keys, commands and constants are checked against it."""
+
+import re
+import shlex
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from moesim.cli.app import app
+from moesim.cluster import topology_names
+from moesim.located_yaml import parse_yaml
+from moesim.results.result import TABLES
+from moesim.scenario import json_schema, load_scenario
+from moesim.scenario.files import shipped_names
+from moesim.traffic.calibration import ALGORITHMS, calibration
+from moesim.traffic.messages import wire_bytes
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(page, language):
+    return [body for tongue, body in FENCE.findall(page.read_text(encoding="utf-8")) if tongue == language]
+
+
+def anchors(page):
+    """The anchors that a page's headings get on the web: lower case, punctuation dropped, dashes for blanks."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def command_lines():
+    """Every line of a console block that calls moesim, without its prompt, output and comment."""
+    for page in PAGES:
+        for block in blocks(page, "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.startswith("$ moesim "):
+                    yield pytest.param(shlex.split(line[2:], comments=True), id=f"{page.name}: {line[2:70]}")
+
+
+def verbs(command=None, above=()):
+    command = command or get_command(app)
+    for name, below in command.commands.items():
+        if hasattr(below, "commands"):
+            yield from verbs(below, (*above, name))
+        else:
+            yield " ".join((*above, name))
+
+
+def schema_keys():
+    """(section, dotted key, choices) of every key below the top level of a scenario."""
+    schema = json_schema()
+
+    def blocks_in(node):
+        """Blocks that a value may be: references, also inside a choice or a list."""
+        if "$ref" in node:
+            yield schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+        for choice in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+            yield from blocks_in(choice)
+
+    def choices(node):
+        found = [value for value in (*node.get("enum", ()), node.get("const")) if isinstance(value, str)]
+        for choice in node.get("anyOf", ()):
+            found += choices(choice)
+        return found
+
+    def walk(block, path):
+        for name, node in block.get("properties", {}).items():
+            yield (*path, name), choices(node)
+            for inner in blocks_in(node):
+                yield from walk(inner, (*path, name))
+
+    for path, values in walk(schema, ()):
+        yield path[0], ".".join(path), values
+
+
+KEYS = sorted({(section, key) for section, key, _ in schema_keys()})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings_that_are_there(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in LINK.findall(text):
+        if re.match(r"https?://", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("verb", list(verbs()))
+def test_the_readme_shows_every_verb(verb):
+    commands = "\n".join(blocks(ROOT / "README.md", "console"))
+    assert re.search(rf"^\$ moesim {verb}\b", commands, re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", list(command_lines()))
+def test_commands_of_the_documentation_parse(words):
+    command, arguments = get_command(app), words[1:]
+    for mark in (">", "|"):
+        arguments = arguments[: arguments.index(mark)] if mark in arguments else arguments
+    while hasattr(command, "commands"):
+        command = command.commands[arguments.pop(0)]
+    command.make_context("moesim", list(arguments))
+
+
+@pytest.mark.parametrize("words", list(command_lines()))
+def test_scenarios_and_topologies_of_the_documentation_ship(words):
+    if words[1] in ("run", "place", "balance"):
+        overrides = [value for flag, value in pairwise(words) if flag == "-o"]
+        assert words[2] in shipped_names("scenarios")
+        load_scenario(words[2], overrides=[text for text in overrides if not text.endswith(".npz")])
+    if words[1] == "bw" or words[1:3] == ["topo", "show"]:
+        assert words[3 if words[1] == "topo" else 2] in topology_names()
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS, ids=[key for _, key in KEYS])
+def test_the_scenario_page_explains_every_key(section, key):
+    page = read("docs/scenario.md")
+    own = re.search(rf"^## {section}$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    # A key of a nested block stands in its section by its own name.
+    nested = own is not None and f"`{key.rsplit('.', 1)[-1]}`" in own[1]
+    assert f"| `{key}` |" in page or nested
+
+
+def test_the_scenario_page_names_every_choice_and_no_key_that_does_not_exist():
+    page = read("docs/scenario.md")
+    missing = {(key, value) for _, key, values in schema_keys() for value in values if f"`{value}`" not in page}
+    assert not missing
+    known = {key for _, key in KEYS}
+    told = set(re.findall(r"^\| `([a-z_]+\.[a-z_.]+)` \|", page, re.MULTILINE))
+    assert told
+    assert told <= known
+
+
+def test_examples_of_the_scenario_page_load():
+    examples = blocks(ROOT / "docs/scenario.md", "yaml")
+    assert len(examples) >= 4
+    for text in examples:
+        load_scenario({"cluster": {"topology": "h800-8x8-rail"}} | parse_yaml(text, "docs/scenario.md").data)
+
+
+def test_the_method_page_has_the_rates_and_bytes_that_the_program_uses():
+    page = read("docs/method.md")
+    for algorithm in ALGORITHMS:
+        h800, h100 = calibration(algorithm, "h800"), calibration(algorithm, "h100")
+        rates = [f"{rate / 1e9:g}" for made in (h800, h100) for rate in (made.nvlink_rate, made.nic_rate)]
+        assert f"| `{algorithm}` | {' | '.join(rates)} |" in page
+    for algorithm, phase in (("deepep-normal", "dispatch"), ("deepep-low-latency", "dispatch")):
+        in_bytes = [f"{wire_bytes(algorithm, phase, 7168, dtype, 8):,}" for dtype in ("bf16", "fp8")]
+        assert f"| {' / '.join(in_bytes)} |" in page
+
+
+def test_the_architecture_page_names_every_table_and_package():
+    page = read("docs/architecture.md")
+    packages = [path.parent.name for path in (ROOT / "moesim").glob("*/__init__.py")]
+    assert {name for name in (*TABLES, "training", *packages) if f"`{name}`" not in page} == set()
+
+
+@pytest.mark.jit
+def test_the_python_example_of_the_readme_runs():
+    examples = blocks(ROOT / "README.md", "python")
+    assert examples
+    for text in examples:
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr

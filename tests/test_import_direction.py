@@ -1,0 +1,127 @@
+"""Imports run one way along the flow of data: who may import whom, read from the source."""
+
+import ast
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "moesim"
+
+SHARED = {"errors", "units"}
+STAGES = {"routing", "balance", "placement", "traffic", "compute", "cluster", "network", "model", "workload"}
+FILES = {"files", "located_yaml", "mistakes", "recording_format"}
+
+# What each part of the package may import of the others, beside ``errors`` and ``units``.
+MAY_IMPORT = {
+    "routing": set(),
+    "balance": {"routing"},  # the router's knobs and its affinities, from which the losses follow
+    "placement": set(),
+    "traffic": {"cluster"},  # the Fabric
+    "network": {"cluster"},
+    "compute": set(),
+    "cluster": {"located_yaml", "mistakes"},
+    "model": {"located_yaml"},
+    "workload": {"recording_format"},
+    "timeline": {"network", "compute", "cluster", "traffic"},  # of traffic the flows of a phase, a dataclass
+    "scenario": {"located_yaml", "mistakes", "model"},
+    "simulation": STAGES | FILES | {"timeline", "results", "scenario"},
+    "results": {"files"},
+    "report": {"results", "files"},
+    "record": {"routing", "balance", "recording_format", "files"},
+    "files": set(),
+    "located_yaml": {"mistakes"},
+    "mistakes": {"located_yaml"},  # the type alone
+    "recording_format": set(),
+    "errors": set(),
+    "units": set(),
+}
+ON_TOP = {"cli", "sweep", "validate"}
+ABOVE_THE_STAGES = ("simulation", "results", "report", "cli", "sweep", "validate", "record", "profile")
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@functools.cache
+def imports(path: Path, at_once: bool = False) -> set[tuple[str, ...]]:
+    """Modules that a file imports, as tuples of names; with ``at_once`` only those that loading the file loads."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    later = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    ]
+    skipped = {id(node) for block in later for node in ast.walk(block)} if at_once else set()
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            base = tuple(node.module.split("."))
+            found |= {(*base, alias.name) for alias in node.names} if base == ("moesim",) else {base}
+        elif isinstance(node, ast.ImportFrom):
+            raise AssertionError(f"{path}: a relative import")
+    return found
+
+
+def of_moesim(path: Path) -> set[str]:
+    return {names[1] for names in imports(path) if names[0] == "moesim" and len(names) > 1} - {"__version__"}
+
+
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_only_what_stands_before_it(path):
+    part = part_of(path)
+    used = of_moesim(path) - SHARED - {part}
+    if part not in ON_TOP | {"profile"}:
+        assert part in MAY_IMPORT, f"{part} is new: say here what it may import"
+        assert used <= MAY_IMPORT[part], f"{part} imports {sorted(used - MAY_IMPORT[part])}"
+    assert not used & (ON_TOP - {part}) or part == "cli", f"{part} imports what sits on top"
+    if part not in ON_TOP | {"report"}:
+        assert "report" not in used
+
+
+def test_the_stages_know_nothing_of_scenarios_and_results():
+    for path in SOURCES:
+        if part_of(path) in STAGES:
+            assert not of_moesim(path) & {"scenario", *ABOVE_THE_STAGES}, path
+
+
+def test_the_scenario_imports_no_array_library():
+    for path in SOURCES:
+        if part_of(path) in ("scenario", "located_yaml", "mistakes", "units", "errors", "model"):
+            libraries = {names[0] for names in imports(path)}
+            assert not libraries & {"numpy", "pandas", "numba", "scipy", "networkx", "pyarrow", "matplotlib"}, path
+
+
+def test_heavy_libraries_are_imported_where_they_are_needed_and_not_at_the_top():
+    home = {"torch": "record", "jinja2": "report", "bokeh": "report", "matplotlib": "report"}
+    for path in SOURCES:
+        at_once = {names[0] for names in imports(path, at_once=True)}
+        for library in {"pandas", "pyarrow", "networkx", "matplotlib", "bokeh", "jinja2", "torch"} & at_once:
+            assert home.get(library) == part_of(path), path
+
+
+LIGHT = {
+    "moesim": ("numpy", "pydantic"),
+    "moesim.cli": ("numpy", "pandas", "pydantic", "matplotlib", "numba", "networkx", "bokeh", "scipy", "simpy"),
+    "moesim.scenario": ("numpy", "pandas", "matplotlib", "numba", "networkx", "bokeh", "scipy", "simpy"),
+    "moesim.simulation": ("pandas", "matplotlib", "networkx", "bokeh", "scipy", "pyarrow", "jinja2"),
+    "moesim.results": ("pandas", "matplotlib", "networkx", "bokeh", "scipy", "pyarrow", "numba"),
+}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_a_package_loads_no_more_than_it_must(module):
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not set(loaded.split()) & set(LIGHT[module])
