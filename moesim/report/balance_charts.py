@@ -1,0 +1,177 @@
+"""Balance: imbalance and losses over the layers of a run and over the steps of the training it was recorded from."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from moesim.report.charts import LineChart, Mark, Series
+from moesim.report.columns import Columns, columns_of, mean_by, rows_in
+from moesim.report.palette import series_colour
+from moesim.report.quantities import filled
+from moesim.results import Result
+from moesim.results.definitions import SUMMARY
+
+LOSSES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "z_loss")
+_IMBALANCE = {
+    "expert_load_max_over_mean": "experts, max/mean",
+    "rank_load_max_over_mean": "ranks, max/mean",
+    "node_load_max_over_mean": "nodes, max/mean",
+    "sequence_imbalance_p50": "within a sequence, median",
+    "sequence_imbalance_p99": "within a sequence, 99th percentile",
+}
+
+
+def layer_charts(result: Result) -> list[LineChart]:
+    """Imbalance and losses over the layers; nothing where a single layer was simulated."""
+    steps = columns_of(result, "steps")
+    if len(np.unique(np.asarray(steps["layer"]))) < 2:
+        return []
+    floor = result.summary["uniform_router_expert_max_over_mean"]
+    marks = (Mark("experts under a uniform router", float(floor)),) if floor is not None else ()
+    charts = [
+        LineChart(
+            key="layer_imbalance",
+            title="Imbalance over the layers",
+            caption="Most loaded over mean, at each layer simulated.",
+            x_label="layer",
+            y_label="max/mean",
+            series=_series(steps, "layer", _IMBALANCE),
+            marks=marks,
+            source="steps.parquet",
+        ),
+        LineChart(
+            key="layer_losses",
+            title="Balance losses over the layers",
+            caption="Losses with the scenario's factors; logarithmic.",
+            x_label="layer",
+            y_label="loss",
+            series=_series(steps, "layer", _loss_columns(steps)),
+            log_y=True,
+            source="steps.parquet",
+        ),
+    ]
+    return [chart for chart in charts if chart.series]
+
+
+def training_charts(result: Result) -> list[LineChart]:
+    """Balance over the recorded training steps, mean over the layers; nothing without a training history."""
+    training = columns_of(result, "training")
+    if not rows_in(training) or len(np.unique(np.asarray(training["training_step"]))) < 2:
+        return []
+    wanted = {key: _IMBALANCE[key] for key in _IMBALANCE if key in training}
+    charts = [
+        LineChart(
+            key="training_imbalance",
+            title="Imbalance over training",
+            caption="How balance came about while the recorded model was trained, with its own router; mean over the "
+            "layers. MaxVio is max/mean of the experts less 1.",
+            x_label="training step",
+            y_label="max/mean",
+            series=_series(training, "training_step", wanted),
+            source="training.parquet",
+        ),
+        LineChart(
+            key="training_losses",
+            title="Balance losses over training",
+            caption="Losses as the model saw them, mean over the layers; logarithmic.",
+            x_label="training step",
+            y_label="loss",
+            series=_series(training, "training_step", _loss_columns(training)),
+            log_y=True,
+            source="training.parquet",
+        ),
+    ]
+    if "bias_spread" in training and np.nanmax(filled(training["bias_spread"])) > 0:
+        charts.append(
+            LineChart(
+                key="training_bias",
+                title="Spread of the bias over training",
+                caption="Largest less smallest bias of an expert, mean over the layers: how hard V3 has to push.",
+                x_label="training step",
+                y_label="bias spread",
+                series=_series(training, "training_step", {"bias_spread": "bias spread"}),
+                source="training.parquet",
+            )
+        )
+    return [chart for chart in charts if chart.series]
+
+
+def overlaid_training(runs: Mapping[str, Result]) -> list[LineChart]:
+    """Training curves of several recordings over each other, each recording once.
+
+    Args:
+        runs: by the name under which each curve is to appear.
+    """
+    charts = []
+    for key, column, title, y_label, log in (
+        ("training_max_over_mean", "expert_load_max_over_mean", "Expert imbalance over training", "max/mean", False),
+        (
+            "training_sequence",
+            "sequence_imbalance_p99",
+            "Imbalance within a sequence over training",
+            "max/mean, p99",
+            False,
+        ),
+        *(
+            (f"training_{loss}", loss, f"{SUMMARY[loss].text.capitalize()} over training", "loss", True)
+            for loss in LOSSES
+        ),
+        ("training_bias", "bias_spread", "Spread of the bias over training", "bias spread", False),
+    ):
+        series: list[Series] = []
+        for position, (name, result) in enumerate(runs.items()):
+            training = columns_of(result, "training")
+            found = _column(training, column)
+            if not found or len(np.unique(np.asarray(training["training_step"]))) < 2:
+                continue
+            x, y = mean_by(training, "training_step", found)
+            if np.isfinite(y).any() and np.nanmax(np.abs(y)) > 0:
+                series.append(Series(name, x.astype(np.float64), y, series_colour(position)))
+        if series:
+            charts.append(
+                LineChart(
+                    key=key,
+                    title=title,
+                    caption="Each recording's own training, mean over the layers" + ("; logarithmic." if log else "."),
+                    x_label="training step",
+                    y_label=y_label,
+                    series=tuple(series),
+                    log_y=log,
+                    source="training.parquet",
+                )
+            )
+    return charts
+
+
+def training_fingerprint(result: Result) -> bytes:
+    """Equal for runs of the same recording; empty where there is no training history."""
+    training = columns_of(result, "training")
+    wanted = ("layer", "training_step", "expert_load_max_over_mean")
+    return b"".join(filled(training[name]).tobytes() for name in wanted) if rows_in(training) else b""
+
+
+def _series(columns: Columns, x: str, wanted: Mapping[str, str]) -> tuple[Series, ...]:
+    series = []
+    for position, (column, label) in enumerate(wanted.items()):
+        if column not in columns:
+            continue
+        keys, values = mean_by(columns, x, column)
+        if np.isfinite(values).any():
+            series.append(Series(label, keys.astype(np.float64), values, series_colour(position)))
+    return tuple(series)
+
+
+def _loss_columns(columns: Columns) -> dict[str, str]:
+    """The losses that are not zero throughout, by column, in words."""
+    found = {}
+    for loss in LOSSES:
+        column = _column(columns, loss)
+        if column and np.nan_to_num(filled(columns[column])).any():
+            found[column] = loss.removesuffix("_loss").replace("z", "router z")
+    return found
+
+
+def _column(columns: Columns, name: str) -> str:
+    """Name under which a table holds a column; recordings name their losses without the suffix."""
+    short = name.removesuffix("_loss")
+    return name if name in columns else short if short in columns else ""

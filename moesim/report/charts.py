@@ -1,0 +1,280 @@
+"""Charts as plain values: what is drawn, in which words and units, and the table behind it.
+
+A chart is made once from a result and then painted twice, by Bokeh or HTML on the page and by matplotlib in a file, so
+that the two can never tell different stories. Axis labels carry the unit; values are already in it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from moesim.report.quantities import Floats, rounded
+
+# Rows of a chart's data table on the page; the rest is in the run's parquet files.
+TABLE_ROWS = 300
+# A chart that is wider than this many cells has its table by row totals only.
+_MATRIX_COLUMNS = 64
+
+_NUMERIC = re.compile(r"[-\d–]")
+
+Cell = str | float | int | None
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """A table of the page: header, rows of numbers or text, and where the rest is if rows were left out."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Cell, ...]]
+    left_out: str = ""
+
+    def words(self) -> list[bool]:
+        """Whether each column holds words rather than numbers, with or without a unit."""
+        return [any(isinstance(row[i], str) and not _NUMERIC.match(str(row[i])) for row in self.rows)
+                for i in range(len(self.columns))]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve or cloud of points, ``x`` and ``y`` of equal length, NaN where a curve is broken."""
+
+    label: str
+    x: Floats
+    y: Floats
+    colour: str
+    style: Literal["line", "dashed", "points", "steps"] = "line"
+    point_labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A level to compare with, drawn across the chart."""
+
+    label: str
+    value: float
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Curves over a common axis."""
+
+    key: str
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    marks: tuple[Mark, ...] = ()
+    log_x: bool = False
+    log_y: bool = False
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """One bar per thing, in the order given; ``details`` are further columns of hover text and table."""
+
+    key: str
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    labels: tuple[str, ...]
+    values: Floats
+    marks: tuple[Mark, ...] = ()
+    details: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
+    colour: str = "#0072B2"
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class DotChart:
+    """Several numbers per row, as dots on a common axis."""
+
+    key: str
+    title: str
+    caption: str
+    x_label: str
+    rows: tuple[str, ...]
+    groups: Mapping[str, Floats]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """One or more matrices of the same shape to switch between; zeros and NaN stay blank on a log scale."""
+
+    key: str
+    title: str
+    caption: str
+    row_label: str
+    column_label: str
+    value_label: str
+    matrices: Mapping[str, Floats]
+    grid_every: int = 0
+    log: bool = True
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Gantt:
+    """Spans of time on rows; one entry per span in each of the columns.
+
+    Attributes:
+        rows: label of each row.
+        row: row of each span.
+        start: of each span, in the unit of ``x_label``; ``end`` too.
+        phase: name of the span, a key of ``colours``.
+        slim: whether a span is drawn thin (work on a second lane).
+        note: text shown with the span.
+        grid_every: rows between separating lines; 0 for none.
+    """
+
+    key: str
+    title: str
+    caption: str
+    x_label: str
+    row_label: str
+    rows: tuple[str, ...]
+    row: np.ndarray
+    start: Floats
+    end: Floats
+    phase: tuple[str, ...]
+    slim: np.ndarray
+    note: tuple[str, ...]
+    colours: Mapping[str, str]
+    grid_every: int = 0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of every stacked bar."""
+
+    label: str
+    kind: str
+    colour: str
+    values: Floats
+    definition: str = ""
+
+
+@dataclass(frozen=True)
+class StackedBars:
+    """Parts that add up, one bar per row, with a bound drawn on each where there is one."""
+
+    key: str
+    title: str
+    caption: str
+    x_label: str
+    rows: tuple[str, ...]
+    parts: tuple[Part, ...]
+    bounds: Floats
+    flagged: tuple[bool, ...] = ()
+    source: str = ""
+
+    def totals(self) -> Floats:
+        """Length of each bar."""
+        total: Floats = np.stack([part.values for part in self.parts]).sum(axis=0)
+        return total
+
+
+@dataclass(frozen=True)
+class SmallMultiples:
+    """The same small bar chart for several things, on one scale; ``mark`` is drawn in each."""
+
+    key: str
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    panels: Mapping[str, Floats]
+    mark: Mark
+    flagged: tuple[bool, ...] = ()
+    source: str = ""
+
+    def top(self) -> float:
+        """The common end of the vertical axis."""
+        largest = max((float(values.max()) for values in self.panels.values() if len(values)), default=1.0)
+        return max(largest, self.mark.value) * 1.05
+
+
+Chart = LineChart | BarChart | DotChart | HeatMap | Gantt | StackedBars | SmallMultiples
+
+
+def table_of(chart: Chart) -> DataTable:
+    """Return the numbers behind a chart, at most ``TABLE_ROWS`` rows of them."""
+    match chart:
+        case LineChart():
+            columns, rows = _curves(chart)
+        case BarChart():
+            columns = (chart.x_label, chart.y_label, *chart.details)
+            rows = _rows(chart.labels, rounded(chart.values), *chart.details.values())
+        case DotChart():
+            columns = ("", *chart.groups)
+            rows = _rows(chart.rows, *(rounded(values) for values in chart.groups.values()))
+        case HeatMap():
+            columns, rows = _matrix(chart)
+        case Gantt():
+            columns = (chart.row_label, "phase", f"start, {chart.x_label}", f"end, {chart.x_label}", "note")
+            named = [chart.rows[row] for row in chart.row]
+            rows = _rows(named, chart.phase, rounded(chart.start), rounded(chart.end), chart.note)
+        case StackedBars():
+            columns = ("", *(part.label for part in chart.parts), "total", "lower bound")
+            parts = (rounded(part.values) for part in chart.parts)
+            rows = _rows(chart.rows, *parts, rounded(chart.totals()), rounded(chart.bounds))
+        case SmallMultiples():
+            columns = ("", "highest", "90th percentile", "median", "lowest")
+            shares = [
+                np.percentile(values, (100, 90, 50, 0)) if len(values) else [0.0] * 4
+                for values in chart.panels.values()
+            ]
+            rows = _rows(chart.panels, *(rounded([share[i] for share in shares]) for i in range(4)))
+    if len(rows) <= TABLE_ROWS:
+        return DataTable(columns, rows)
+    rest = f"The first {TABLE_ROWS:,} of {len(rows):,} rows."
+    return DataTable(columns, rows[:TABLE_ROWS], f"{rest} All are in {chart.source}." if chart.source else rest)
+
+
+def _rows(*columns: Any) -> list[tuple[Cell, ...]]:
+    return [tuple(_cell(value) for value in row) for row in zip(*columns, strict=True)]
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, str) or value is None:
+        return value
+    number = float(value)
+    if not np.isfinite(number):
+        return None
+    return int(number) if number == int(number) and abs(number) < 1e15 else number
+
+
+def _curves(chart: LineChart) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
+    """One column per curve where all share their x, else one row per point with the curve's name."""
+    first = chart.series[0].x if chart.series else np.empty(0)
+    if any(one.point_labels for one in chart.series) or any(not np.array_equal(one.x, first) for one in chart.series):
+        rows: list[tuple[Cell, ...]] = []
+        for one in chart.series:
+            names = [f"{one.label} {label}".strip() for label in one.point_labels] or [one.label] * len(one.x)
+            rows += _rows(names, rounded(one.x), rounded(one.y))
+        return ("series", chart.x_label, chart.y_label), rows
+    return (
+        (chart.x_label, *(one.label for one in chart.series)),
+        _rows(rounded(first), *(rounded(one.y) for one in chart.series)),
+    )
+
+
+def _matrix(chart: HeatMap) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
+    """The matrix itself where it is small, else its row and column totals."""
+    size = next(iter(chart.matrices.values())).shape[1]
+    rows: list[tuple[Cell, ...]] = []
+    if size <= _MATRIX_COLUMNS:
+        for name, matrix in chart.matrices.items():
+            rows += [(name, index, *line) for index, line in enumerate(_rows(*rounded(matrix).T))]
+        return ("", f"{chart.row_label} \\ {chart.column_label}", *(str(column) for column in range(size))), rows
+    for name, matrix in chart.matrices.items():
+        totals = (rounded(np.nansum(matrix, axis=axis)) for axis in (1, 0))
+        rows += [(name, *line) for line in _rows(range(size), *totals)]
+    return ("", "index", f"total by {chart.row_label}", f"total by {chart.column_label}"), rows

@@ -1,0 +1,187 @@
+"""The report that sets several runs side by side: which is best, why, and at what price."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import quote
+
+from moesim.errors import InputError
+from moesim.report.charts import Cell, DataTable
+from moesim.report.compare import direction
+from moesim.report.comparison_charts import Runs, comparison_charts, training_overlays
+from moesim.report.page import render, view_of
+from moesim.report.quantities import named_quantity, quantity
+from moesim.report.run_page import Verdict, chips
+from moesim.report.scenario_diff import changed_keys
+from moesim.report.static import figure_files
+from moesim.results import Result
+from moesim.results.definitions import SUMMARY
+
+_COLUMNS = {
+    "layer_time_s": "layer time",
+    "lower_bound_s": "lower bound",
+    "dispatch_time_s": "dispatch",
+    "combine_time_s": "combine",
+    "expert_compute_time_s": "expert compute",
+    "wait_time_s": "wait",
+    "expert_load_max_over_mean": "experts max/mean",
+    "rank_load_max_over_mean": "ranks max/mean",
+    "node_load_max_over_mean": "nodes max/mean",
+    "max_violation": "MaxVio",
+    "sequence_imbalance_p50": "sequence p50",
+    "sequence_imbalance_p99": "sequence p99",
+    "copies_per_token": "copies/token",
+    "rank_copies_per_token": "ranks/token",
+    "node_copies_per_token": "nodes/token",
+    "nvlink_wire_bytes": "NVLink bytes",
+    "nic_wire_bytes": "NIC bytes",
+    "gate_mass_lost": "gate mass lost",
+    "expert_loss": "expert loss",
+    "device_loss": "device loss",
+    "communication_loss": "communication loss",
+    "sequence_loss": "sequence loss",
+    "z_loss": "z loss",
+}
+_SECTIONS = [
+    ("first", "Result"),
+    ("variants", "Variants"),
+    ("balance", "Balance"),
+    ("trade-off", "Bytes and gate mass"),
+    ("training", "Training"),
+    ("changes", "What differs"),
+    ("glossary", "Glossary"),
+]
+
+
+class Row(NamedTuple):
+    """One run in the table: cells in the order of the columns, whether each is the best of the trained ones."""
+
+    name: str
+    link: str
+    reasons: list[str]
+    delta: str
+    verdict: str
+    cells: list[tuple[str, bool]]
+
+
+def render_comparison(runs: Runs, title: str, baseline: str | None = None) -> str:
+    """Write the page that compares runs.
+
+    Args:
+        runs: ``(name, result)``; the page links to ``<name>/report.html``.
+        title: of the page.
+        baseline: name of the run that the others are measured against; default the first.
+
+    Returns:
+        The page: no other file or network needed, the same bytes for the same results.
+
+    Raises:
+        InputError: no runs, two of the same name, or no run of the baseline's name.
+    """
+    names = [name for name, _ in runs]
+    base_name = baseline if baseline is not None else (names[0] if names else "")
+    if base_name not in names or len(set(names)) != len(names):
+        raise InputError(f"{base_name!r} is not one of the runs, or two runs have one name: {', '.join(names)}")
+    base = dict(runs)[base_name]
+    charts = {key: view_of(chart) for key, chart in comparison_charts(runs).items()}
+    return render(
+        "comparison.html.j2",
+        title=title,
+        sections=_SECTIONS,
+        chips=_common_chips(runs),
+        verdict=comparison_verdict(runs),
+        columns=[(key, short, SUMMARY[key].text) for key, short in _COLUMNS.items()],
+        rows=_rows(runs, base),
+        baseline=base_name,
+        what_if=sum(bool(run.summary["counterfactual"]) for _, run in runs),
+        charts=charts,
+        training=[view_of(chart) for chart in training_overlays(runs)],
+        changes=_changes(runs, base_name, base),
+        notes=_common_notes(runs),
+    )
+
+
+def comparison_figures(runs: Runs) -> dict[str, bytes]:
+    """Draw every chart of the comparing page as files: ``figures/<chart>.svg`` and ``.png``."""
+    charts = [chart for chart in comparison_charts(runs).values() if chart is not None]
+    return figure_files([*charts, *training_overlays(runs)])
+
+
+def comparison_verdict(runs: Runs) -> Verdict:
+    """Say which of the trained routers is fastest and by how much; what-if runs only where nothing else is there."""
+    trained = [(name, run) for name, run in runs if not run.summary["counterfactual"]]
+    field = trained if len(trained) > 1 else list(runs)
+    noun = "routers on their own training" if len(trained) == len(field) else "runs, what-if ones included"
+    ordered = sorted(field, key=lambda one: (float(one[1].summary["layer_time_s"]), one[0]))
+    (best_name, best), (worst_name, worst) = ordered[0], ordered[-1]
+    fast, slow = float(best.summary["layer_time_s"]), float(worst.summary["layer_time_s"])
+    if len(ordered) == 1 or slow == 0:
+        return Verdict(f"{best_name}: {quantity(fast, 's')} per layer.", f"Bottleneck: {_bottleneck(best)}.")
+    if slow <= fast * (1 + 1e-9):
+        return Verdict(f"No difference: {quantity(fast, 's')} per layer for each of {len(ordered)}.", "")
+    text = (
+        f"{quantity(fast, 's')} per layer, {quantity(1 - fast / slow, '%')} less than {worst_name} "
+        f"({quantity(slow, 's')}). "
+        f"Its most loaded rank computes {_ratio(best)} times the mean, that of {worst_name} {_ratio(worst)} times. "
+        f"Bottleneck: {_bottleneck(best)}; for {worst_name}: {_bottleneck(worst)}."
+    )
+    return Verdict(f"{best_name} is the fastest of {len(ordered)} {noun}:", text)
+
+
+def _bottleneck(run: Result) -> str:
+    return str(run.summary["bottleneck"]).replace(": ", ", ", 1)
+
+
+def _ratio(run: Result) -> str:
+    return quantity(run.summary["rank_load_max_over_mean"], "")
+
+
+def _rows(runs: Runs, base: Result) -> list[Row]:
+    trained = [run.summary for _, run in runs if not run.summary["counterfactual"]]
+    best: dict[str, float] = {}
+    for key in _COLUMNS:
+        known = [float(summary[key]) for summary in trained if summary[key] is not None]
+        if len(known) > 1 and min(known) < max(known) and direction(key):
+            best[key] = min(known) if direction(key) < 0 else max(known)
+    rows = []
+    base_time = float(base.summary["layer_time_s"])
+    for name, run in runs:
+        summary = run.summary
+        reasons = [note.text for note in run.notes if note.kind == "counterfactual"]
+        if summary["counterfactual"] and not reasons:
+            reasons = ["not the router that the logits were trained with"]
+        change = 100 * (float(summary["layer_time_s"]) / base_time - 1) if base_time else 0.0
+        cells = [
+            (
+                named_quantity(key, summary[key]),
+                key in best and not summary["counterfactual"] and summary[key] == best[key],
+            )
+            for key in _COLUMNS
+        ]
+        delta = "" if run is base else f"{change:+.1f} %".replace("-", "−")
+        verdict = "" if abs(change) < 0.05 else "better" if change < 0 else "worse"
+        rows.append(Row(name, f"./{quote(name, safe='')}/report.html", reasons, delta, verdict, cells))
+    return rows
+
+
+def _common_chips(runs: Runs) -> list[str]:
+    """What all runs share, in the words of a single run's page."""
+    each = [chips(run) for _, run in runs]
+    return [chip for chip in each[0] if all(chip in other for other in each)] + [f"{len(runs)} runs"]
+
+
+def _common_notes(runs: Runs) -> list[tuple[str, str, str]]:
+    """Notes other than counterfactual ones, each once: ``(kind, text, whose)``."""
+    owners: dict[tuple[str, str], list[str]] = {}
+    for name, run in runs:
+        for note in run.notes:
+            if note.kind != "counterfactual":
+                owners.setdefault((note.kind, note.text), []).append(name)
+    return [(kind, text, "" if len(names) == len(runs) else ", ".join(names)) for (kind, text), names in owners.items()]
+
+
+def _changes(runs: Sequence[tuple[str, Result]], base_name: str, base: Result) -> DataTable:
+    rows: list[tuple[Cell, ...]] = []
+    for name, run in runs:
+        if name != base_name:
+            rows += [(name, *change) for change in changed_keys(base.scenario_yaml, run.scenario_yaml)]
+    return DataTable(("variant", "key", f"in {base_name}", "here"), rows)

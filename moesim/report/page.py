@@ -1,0 +1,150 @@
+"""From charts and words to one HTML file that needs nothing else: no network, no other file.
+
+BokehJS is embedded once; every chart is JSON that the page's script draws when it comes into view. The content
+security policy lets only these two scripts run, named by their hashes: whatever text a scenario brings, it cannot run.
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from moesim.report.charts import Chart, DataTable, SmallMultiples, StackedBars, table_of
+from moesim.report.embedding import chart_json
+from moesim.report.interactive import height_of, legend_of
+from moesim.report.quantities import ABSENT, Floats, named_quantity, quantity
+from moesim.results.definitions import SUMMARY
+
+_TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+GLOSSARY = {
+    "token": "one position of the batch, a vector of the model's hidden size",
+    "expert": "one of the feed-forward networks of an MoE layer; each token visits its top-k",
+    "selection": "a token and one of its experts; a token has top-k of them",
+    "rank": "one GPU of the expert-parallel group",
+    "critical rank": "the rank that ends the layer last; the parts of the layer time are its own",
+    "dispatch": "the all-to-all that carries tokens to the ranks of their experts",
+    "combine": "the all-to-all that carries the experts' outputs back",
+    "copy": "a token that crosses once for several selections: once per rank or once per node, as the algorithm does",
+    "max/mean": "the most loaded over the average; 1 is perfect balance",
+    "MaxVio": "max/mean - 1 of the experts",
+    "noise floor": "the max/mean that chance alone gives at this number of distinct tokens",
+    "wire bytes": "bytes that cross a link, headers and scales included",
+    "peak": "what a link can carry per direction; an algorithm reaches a calibrated part of it",
+    "lower bound": SUMMARY["lower_bound_s"].text,
+    "counterfactual": "a router on logits that were trained with another one: what-if, not what a model does",
+    "measured, fitted, interpolated, estimated, extrapolated": "where the time of a kernel comes from: a measurement, "
+    "a curve through measurements, between two of them, a roofline, or beyond the range measured",
+}
+
+
+@dataclass(frozen=True)
+class ChartView:
+    """A chart as the template places it.
+
+    Attributes:
+        chart: the chart.
+        kind: ``canvas`` (drawn by Bokeh), ``stacked`` or ``multiples`` (plain HTML).
+        views: name and JSON of each view of a canvas.
+        height: of the canvas in CSS pixels.
+        legend: label, colour and style of what a canvas tells apart.
+        table: the numbers behind it.
+    """
+
+    chart: Chart
+    kind: str
+    table: DataTable
+    views: list[tuple[str, Markup]] = field(default_factory=list)
+    height: int = 0
+    legend: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def view_of(chart: Chart | None) -> ChartView | None:
+    """Prepare a chart for the page; None where there is none to show."""
+    if chart is None:
+        return None
+    if isinstance(chart, StackedBars):
+        return ChartView(chart, "stacked", table_of(chart))
+    if isinstance(chart, SmallMultiples):
+        return ChartView(chart, "multiples", table_of(chart))
+    views = [(name, Markup(text)) for name, text in chart_json(chart)]  # noqa: S704 - escaped by script_json
+    return ChartView(chart, "canvas", table_of(chart), views, height_of(chart), legend_of(chart))
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill one of the package's templates; text is escaped unless it is ours.
+
+    Raises:
+        jinja2.UndefinedError: the template asks for a value that is not there.
+    """
+    style, own_script = _own("report.css"), _own("report.js")
+    bokeh = _bokeh_script()
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            style=style,
+            scripts=[bokeh, own_script],
+            policy="default-src 'none'; "
+            f"script-src {_hash(bokeh)} {_hash(own_script)}; style-src 'unsafe-inline'; img-src data: blob:; "
+            "base-uri 'none'; form-action 'none'",
+            glossary=GLOSSARY,
+            definitions=SUMMARY,
+            **values,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["quantity"] = quantity
+    environment.filters["named"] = lambda value, key: named_quantity(key, value)
+    environment.filters["cell"] = _cell
+    environment.filters["sparkline"] = _sparkline
+    return environment
+
+
+@cache
+def _own(name: str) -> Markup:
+    return Markup((_TEMPLATES / name).read_text(encoding="utf-8"))  # noqa: S704 - a file of this package
+
+
+@cache
+def _bokeh_script() -> Markup:
+    from bokeh.resources import Resources
+
+    return Markup(Resources(mode="inline", components=["bokeh"], minified=True).js_raw[0])  # noqa: S704 - Bokeh's own
+
+
+@cache
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _cell(value: Any) -> str:
+    """A cell of a data table: numbers in full, so that the copied CSV is exact to what is shown."""
+    if value is None:
+        return ABSENT
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _sparkline(values: Floats, top: float) -> Markup:
+    """Points of an SVG polygon, 100 x 40, for a small bar chart of descending values."""
+    width = 100 / max(len(values), 1)
+    points = ["0,40"]
+    for i, value in enumerate(values):
+        y = f"{40 - 40 * float(value) / top:.2f}"
+        points += [f"{i * width:.2f},{y}", f"{(i + 1) * width:.2f},{y}"]
+    return Markup(" ".join([*points, "100,40"]))  # noqa: S704 - numbers only

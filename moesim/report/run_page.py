@@ -1,0 +1,211 @@
+"""The report of one run: the answer on the first screen, then the evidence, then what stands behind it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from moesim.report import run_tables
+from moesim.report.balance_charts import layer_charts, training_charts
+from moesim.report.charts import Chart
+from moesim.report.columns import columns_of, rows_in
+from moesim.report.page import ChartView, render, view_of
+from moesim.report.quantities import ABSENT, named_quantity, quantity
+from moesim.report.static import figure_files
+from moesim.report.thresholds import ThresholdOutcome
+from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
+from moesim.report.traffic_charts import (
+    bandwidth_chart,
+    expert_chart,
+    hot_experts,
+    rank_chart,
+    top_links,
+    traffic_chart,
+)
+from moesim.results import Result
+from moesim.results.definitions import SOURCES, SUMMARY
+
+_NOTE_ORDER = ("counterfactual", "degraded", "estimated", "info")
+_SECTIONS = [
+    ("first", "Result"),
+    ("traffic", "Traffic"),
+    ("load", "Experts and ranks"),
+    ("timeline", "Time"),
+    ("balance", "Balance"),
+    ("bandwidth", "Bandwidth"),
+    ("behind", "Behind the numbers"),
+    ("glossary", "Glossary"),
+]
+
+
+class Tile(NamedTuple):
+    """One headline number with what to compare it with and what it means."""
+
+    label: str
+    value: str
+    note: str
+    definition: str
+
+
+class Verdict(NamedTuple):
+    """The answer in words."""
+
+    headline: str
+    text: str
+
+
+class Source(NamedTuple):
+    """Share of compute time whose seconds come from one kind of source."""
+
+    name: str
+    share: float
+    definition: str
+
+
+def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> str:
+    """Write the report of one run as one HTML page.
+
+    Args:
+        result: of a run, in memory or loaded.
+        thresholds: the scenario's, judged; shown on the first screen.
+
+    Returns:
+        The page: no other file or network needed, the same bytes for the same result.
+    """
+    charts = _charts(result)
+    views = {key: view_of(chart) for key, chart in charts.items()}
+    summary = result.summary
+    notes = sorted(result.notes, key=lambda note: _NOTE_ORDER.index(note.kind) if note.kind in _NOTE_ORDER else 9)
+    return render(
+        "run.html.j2",
+        title=str(summary["name"]),
+        name=str(summary["name"]),
+        sections=_SECTIONS,
+        chips=chips(result),
+        verdict=verdict(result),
+        tiles=_tiles(result),
+        outcomes=list(thresholds),
+        counterfactuals=[note.text for note in notes if note.kind == "counterfactual"],
+        notes=[note for note in notes if note.kind != "counterfactual"],
+        sources=_sources(summary),
+        facts=_facts(summary),
+        charts=views,
+        balance=_balance_views(result),
+        links=top_links(result),
+        hot=hot_experts(result),
+        imbalance=run_tables.imbalance(summary),
+        losses=run_tables.losses(summary),
+        bandwidths=run_tables.bandwidths(result),
+        held=run_tables.held(result),
+        constants=run_tables.constants(result.explanation),
+        kernels=run_tables.kernels(result.explanation),
+        busiest=run_tables.busiest(result.explanation),
+        topology=run_tables.topology(result.explanation),
+        provenance=run_tables.provenance(result),
+        scenario_yaml=result.scenario_yaml,
+    )
+
+
+def run_figures(result: Result) -> dict[str, bytes]:
+    """Draw every chart of a run's report as files: ``figures/<chart>.svg`` and ``.png``, the same bytes each time."""
+    charts = [chart for chart in _charts(result).values() if chart is not None]
+    return figure_files([*charts, *layer_charts(result), *training_charts(result)])
+
+
+def _charts(result: Result) -> dict[str, Chart | None]:
+    return {
+        "time": time_chart([(str(result.summary["name"]), result)]),
+        "traffic": traffic_chart(result),
+        "link_utilisation": link_series_chart(result),
+        "expert_load": expert_chart(result),
+        "rank_load": rank_chart(result),
+        "timeline": timeline_chart(result),
+        "wait": wait_chart(result),
+        "rank_wait": rank_wait_chart(result),
+        "bandwidth": bandwidth_chart(result),
+    }
+
+
+def _balance_views(result: Result) -> list[ChartView | None]:
+    return [view_of(chart) for chart in (*layer_charts(result), *training_charts(result))]
+
+
+def chips(result: Result) -> list[str]:
+    """What was run, in a few words each: cluster, router, all-to-all, batch."""
+    topology, router = result.explanation["topology"], result.explanation["router"]
+    phases = result.explanation["alltoall"]
+    limit = ""
+    if router["top_groups"] < router["n_groups"]:
+        groups = {"node": "nodes", "rank": "ranks"}.get(router["groups_are"], "groups")
+        limit = f", {router['top_groups']} of {router['n_groups']} {groups}"
+    ranks, nodes = int(topology["ranks"]), int(topology["nodes"])
+    return [
+        f"{topology['name']}: {ranks} × {str(topology['gpu']).upper()} in {nodes} node{'s' if nodes != 1 else ''}",
+        f"{str(router['kind']).upper()} router, top {router['top_k']}{limit}",
+        f"{phases['dispatch']['algorithm']}, {phases['dispatch']['dtype']} out, {phases['combine']['dtype']} back",
+        f"{int(result.summary['tokens']):,} tokens",
+    ]
+
+
+def verdict(result: Result) -> Verdict:
+    """Name the bottleneck and say how far the layer is from what no schedule can beat."""
+    summary = result.summary
+    time, bound = summary["layer_time_s"], summary["lower_bound_s"]
+    text = f"The layer takes {quantity(time, 's')}"
+    if bound and time:
+        left = 1 - bound / time
+        text += f", {time / bound:.2f} times its lower bound of {quantity(bound, 's')}: "
+        text += f"at most {quantity(left, '%')} is left to win with this routing on these wires."
+    else:
+        text += "."
+    return Verdict(f"Bottleneck: {str(summary['bottleneck']).replace(': ', ', ', 1)}.", text)
+
+
+def _tiles(result: Result) -> list[Tile]:
+    s = result.summary
+
+    def named(key: str) -> str:
+        return named_quantity(key, s[key])
+
+    def share(key: str) -> str:
+        return quantity((s[key] or 0.0) / s["layer_time_s"], "%") if s["layer_time_s"] else ABSENT
+
+    steps = columns_of(result, "steps")
+    n_steps = len(np.unique(np.asarray(steps["step"]))) if rows_in(steps) else 1
+    rate = s["tokens"] / n_steps / s["layer_time_s"] / s["ranks"] if s["layer_time_s"] else None
+    both = (s["dispatch_time_s"] or 0.0) + (s["combine_time_s"] or 0.0)
+    ratio = f" · {s['layer_time_s'] / s['lower_bound_s']:.2f} ×" if s["lower_bound_s"] else ""
+    return [
+        Tile("Layer time", named("layer_time_s"), f"lower bound {named('lower_bound_s')}{ratio}",
+             f"{SUMMARY['layer_time_s'].text}. Lower bound: {SUMMARY['lower_bound_s'].text}."),
+        Tile("Dispatch + combine", quantity(both, "s"),
+             f"{named('dispatch_time_s')} out · {named('combine_time_s')} back",
+             f"{SUMMARY['dispatch_time_s'].text}; {SUMMARY['combine_time_s'].text}."),
+        Tile("Expert compute", named("expert_compute_time_s"), f"{share('expert_compute_time_s')} of the layer",
+             SUMMARY["expert_compute_time_s"].text),
+        Tile("Wait", named("wait_time_s"), f"{share('wait_time_s')} of the layer · arrival {named('arrival_time_s')}",
+             SUMMARY["wait_time_s"].text),
+        Tile("Experts, max/mean", named("expert_load_max_over_mean"),
+             f"uniform router: {named('uniform_router_expert_max_over_mean')}",
+             f"{SUMMARY['expert_load_max_over_mean'].text}. Uniform router: "
+             f"{SUMMARY['uniform_router_expert_max_over_mean'].text}."),
+        Tile("Ranks, max/mean", named("rank_load_max_over_mean"), f"nodes: {named('node_load_max_over_mean')}",
+             f"{SUMMARY['rank_load_max_over_mean'].text}; {SUMMARY['node_load_max_over_mean'].text}."),
+        Tile("Bottleneck link", named("bottleneck_utilisation"), f"used · max/mean {named('link_load_max_over_mean')}",
+             f"{SUMMARY['bottleneck_utilisation'].text}; {SUMMARY['link_load_max_over_mean'].text}."),
+        Tile("Tokens per second and GPU", quantity(None if rate is None else float(f"{rate:.4g}"), ""),
+             "through this layer alone", "tokens of a batch over the layer time and the number of ranks: an upper end, "
+             "since a model has many layers and attention besides"),
+    ]  # fmt: skip
+
+
+def _sources(summary: dict[str, Any]) -> list[Source]:
+    keys = [(name, f"source_{name}_share") for name in SOURCES]
+    return [Source(name, float(summary[key] or 0.0), SUMMARY[key].text) for name, key in keys]
+
+
+def _facts(summary: dict[str, Any]) -> str:
+    return (
+        f"Seed {summary['seed']} · {summary['distinct_tokens']:,} distinct of {summary['tokens']:,} tokens · "
+        f"{summary['layers']} layer{'s' if summary['layers'] != 1 else ''} simulated"
+    )

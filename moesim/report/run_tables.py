@@ -1,0 +1,168 @@
+"""The tables of a run's report: numbers by definition, and what stands behind them."""
+
+from typing import Any
+
+from moesim.report.balance_charts import LOSSES
+from moesim.report.charts import Cell, DataTable
+from moesim.report.palette import LINK_WORDS
+from moesim.report.quantities import ABSENT, quantity, unit_of
+from moesim.report.traffic_charts import wire_bandwidths
+from moesim.results import Result
+from moesim.results.definitions import SUMMARY
+
+# Facts of the wall clock would make equal runs give different pages.
+_WALL_CLOCK = ("utc", "wall_s")
+# Rows of the table of what held the critical ranks back.
+_HOLDERS = 12
+
+
+def imbalance(summary: dict[str, Any]) -> DataTable:
+    """Max/mean, mean/max and MaxVio over experts, ranks, nodes and links, and within sequences."""
+    rows: list[tuple[Cell, ...]] = []
+    for noun, violation in (("expert", "max_violation"), ("rank", "rank_max_violation"),
+                            ("node", "node_max_violation"), ("link", "link_max_violation")):  # fmt: skip
+        floor = summary["uniform_router_expert_max_over_mean"] if noun == "expert" else None
+        rows.append(
+            (
+                f"{noun}s",
+                quantity(summary[f"{noun}_load_max_over_mean"], ""),
+                quantity(summary[f"{noun}_load_mean_over_max"], ""),
+                quantity(summary[violation], ""),
+                quantity(floor, ""),
+            )
+        )
+    for label, key in (("within a sequence, median", "sequence_imbalance_p50"),
+                       ("within a sequence, 99th percentile", "sequence_imbalance_p99")):  # fmt: skip
+        rows.append((label, quantity(summary[key], ""), ABSENT, ABSENT, ABSENT))
+    return DataTable(("over", "max/mean", "mean/max", "MaxVio", "uniform router"), _numeric(rows))
+
+
+def losses(summary: dict[str, Any]) -> DataTable:
+    """Balance losses and the gate mass lost."""
+    rows: list[tuple[Cell, ...]] = [(SUMMARY[key].text, _significant(summary[key])) for key in LOSSES]
+    rows.append(("gate mass lost to the group limit (share)", _significant(summary["gate_mass_lost"])))
+    return DataTable(("loss", "value"), rows)
+
+
+def bandwidths(result: Result) -> DataTable:
+    """Every bandwidth of both phases under its name, with what it means."""
+    summary, phases = result.summary, ("dispatch", "combine")
+    rows: list[tuple[Cell, ...]] = []
+    for name in ("algbw", "busbw", "deepep_rdma", "deepep_nvl"):
+        keys = [f"{phase}_{name}_bytes_per_s" for phase in phases]
+        definition = SUMMARY[keys[0]].text
+        rows.append((name, *(quantity(summary[key], "B/s") for key in keys), definition))
+    wires = wire_bandwidths(result)
+    for link_class in dict.fromkeys(name for _, name, _ in wires):
+        by_phase = {phase: value for phase, name, value in wires if name == link_class}
+        word = LINK_WORDS.get(link_class, link_class)
+        definition = f"bytes on the busiest {word} link over the time from the phase's first transfer to its last"
+        rows.append((f"wire, {word}", *(quantity(by_phase.get(phase), "B/s") for phase in phases), definition))
+    return DataTable(("name", *phases, "definition"), rows)
+
+
+def held(result: Result) -> DataTable:
+    """What held the critical ranks back, largest first."""
+    held = result.explanation["held_by_s"]
+    total = sum(held.values()) or 1.0
+    layers = max(int(result.summary["layers"]), 1)
+    rows: list[tuple[Cell, ...]] = [
+        (_holder(name), quantity(seconds / layers, "s"), quantity(seconds / total, "%"))
+        for name, seconds in sorted(held.items(), key=lambda item: (-item[1], item[0]))[:_HOLDERS]
+    ]
+    return DataTable(("held by", "per layer", "share"), rows)
+
+
+def _holder(name: str) -> str:
+    """Put a key of ``held_by_s`` in words: ``link nic``, ``rank 3``, ``arrival 3``, ``compute``, ``setup``."""
+    kind, _, what = name.partition(" ")
+    words = {
+        "link": f"wires: {LINK_WORDS.get(what, what)}",
+        "rank": f"waiting for rank {what}",
+        "arrival": f"late arrival of rank {what}" if what else "its late arrival",
+        "compute": "its own compute",
+        "setup": "set-up: layout, notify, CPU synchronisation",
+    }
+    return words.get(kind, name)
+
+
+def constants(explanation: dict[str, Any]) -> DataTable:
+    """Constants of the all-to-all, by phase."""
+    phases = explanation["alltoall"]
+    names = sorted(phases["dispatch"])
+    rows: list[tuple[Cell, ...]] = [
+        (_words(name), *(_shown(name, phases[phase][name]) for phase in ("dispatch", "combine"))) for name in names
+    ]
+    return DataTable(("constant", "dispatch", "combine"), rows)
+
+
+def kernels(explanation: dict[str, Any]) -> DataTable:
+    """Seconds of each kernel by where they come from."""
+    rows: list[tuple[Cell, ...]] = [
+        (row["kernel"], row["source"], quantity(row["seconds"], "s"), quantity(row["error"], "%"), row["note"])
+        for row in explanation["kernels"]
+    ]
+    return DataTable(("kernel", "source", "seconds", "error", "where from"), rows)
+
+
+def topology(explanation: dict[str, Any]) -> DataTable:
+    """Peaks and latencies of the link classes."""
+    topology = explanation["topology"]
+    rows: list[tuple[Cell, ...]] = [
+        (
+            LINK_WORDS.get(name, name),
+            ", ".join(quantity(peak, "B/s") for peak in peaks),
+            quantity(topology["latency_s"][name], "s"),
+        )
+        for name, peaks in sorted(topology["peak_bytes_per_s"].items())
+    ]
+    return DataTable(("link class", "peak per direction", "latency"), rows)
+
+
+def busiest(explanation: dict[str, Any]) -> DataTable:
+    """The link of each class with most bytes, by phase."""
+    rows: list[tuple[Cell, ...]] = [
+        (
+            phase,
+            LINK_WORDS.get(link["link_class"], link["link_class"]),
+            link["link"],
+            quantity(link["wire_bytes"], "B"),
+            quantity(link["seconds_at_full_rate"], "s"),
+        )
+        for phase in ("dispatch", "combine")
+        for link in explanation["busiest_links"][phase]
+    ]
+    return DataTable(("phase", "class", "link", "bytes per layer", "at its own rate"), rows)
+
+
+def provenance(result: Result) -> DataTable:
+    """Versions and digests; the wall clock stays in provenance.json."""
+    rows: list[tuple[Cell, ...]] = [
+        (_words(key), str(value)) for key, value in sorted(result.provenance.items()) if key not in _WALL_CLOCK
+    ]
+    return DataTable(("what", "value"), rows)
+
+
+def _words(key: str) -> str:
+    name = key
+    for suffix in ("_bytes_per_s", "_s"):
+        name = name.removesuffix(suffix)
+    words = name.replace("_", " ")
+    for short, long in (("nvlink", "NVLink"), ("nic", "NIC"), ("cpu", "CPU"), ("sms", "SMs"), ("setup", "set-up")):
+        words = " ".join(long if word == short else word for word in words.split(" "))
+    return words
+
+
+def _shown(name: str, value: Any) -> Cell:
+    if name.endswith("_efficiency"):
+        return quantity(value, "%")
+    return quantity(value, "B" if name.endswith("_bytes_per_copy") else unit_of(name))
+
+
+def _significant(value: Any) -> Cell:
+    return None if value is None else float(f"{float(value):.5g}")
+
+
+def _numeric(rows: list[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
+    """Cells of formatted numbers as numbers, so that they line up on the right."""
+    return [(row[0], *(None if cell == ABSENT else float(str(cell)) for cell in row[1:])) for row in rows]

@@ -1,0 +1,211 @@
+"""Where the time goes: the parts of a layer, the ranks' timeline, who waits for whom, links over time."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from moesim.report.charts import BarChart, Gantt, HeatMap, LineChart, Mark, Part, Series, StackedBars
+from moesim.report.columns import (
+    RANK_PAIR_LIMIT,
+    Columns,
+    columns_of,
+    first_layer,
+    layers_in,
+    node_of_rank,
+    pick,
+    ranks_per_node,
+    rows_in,
+    sum_over_layers,
+)
+from moesim.report.palette import LINK_WORDS, PHASES, link_colour
+from moesim.report.quantities import Floats, axis_scale, filled
+from moesim.results import Result
+from moesim.results.definitions import COMPONENTS, SUMMARY
+
+# More rows than this make a timeline nobody can read: the slowest ranks are shown.
+_TIMELINE_RANKS = 64
+
+_TIME_ORDER = (
+    "gate_time_s",
+    "permute_time_s",
+    "expert_compute_time_s",
+    "unpermute_time_s",
+    "dispatch_time_s",
+    "combine_time_s",
+    "arrival_time_s",
+    "wait_time_s",
+)
+_KINDS = {"dispatch_time_s": "transfer", "combine_time_s": "transfer", "arrival_time_s": "wait", "wait_time_s": "wait"}
+
+
+def time_chart(runs: Sequence[tuple[str, Result]]) -> StackedBars:
+    """Parts of the layer time, one bar per run: compute first, then transfer, then wait."""
+    times = np.array([[float(run.summary[key] or 0.0) for key in COMPONENTS] for _, run in runs])
+    scale, unit = axis_scale(times.sum(axis=1), "s")
+    parts = []
+    for key in _TIME_ORDER:
+        name = key.removesuffix("_time_s")
+        kind = _KINDS.get(key, "compute")
+        values = times[:, COMPONENTS.index(key)] / scale
+        parts.append(Part(name.replace("_", " "), kind, PHASES[name], values, SUMMARY[key].text))
+    bounds = [run.summary["lower_bound_s"] for _, run in runs]
+    return StackedBars(
+        key="time",
+        title="Where the layer time goes",
+        caption="Parts of the time of the critical rank, the last to end; they add up to the layer time. "
+        "Blue is compute, orange moves bytes, grey waits; the black line is the lower bound.",
+        x_label=f"time per layer ({unit})",
+        rows=tuple(name for name, _ in runs),
+        parts=tuple(parts),
+        bounds=np.array([np.nan if bound is None else bound / scale for bound in bounds]),
+        flagged=tuple(bool(run.summary["counterfactual"]) for _, run in runs),
+        source="summary.json",
+    )
+
+
+def timeline_chart(result: Result) -> Gantt | None:
+    """What each rank does in the first layer, ranks as rows."""
+    spans = first_layer(columns_of(result, "spans"))
+    if not rows_in(spans):
+        return None
+    ranks, chosen, caption = _timeline_ranks(spans)
+    spans = pick(spans, np.isin(np.asarray(spans["rank"]), chosen))
+    begin = float(np.asarray(spans["start_s"]).min())
+    start, end = np.asarray(spans["start_s"]) - begin, np.asarray(spans["end_s"]) - begin
+    scale, unit = axis_scale(end, "s")
+    row = np.searchsorted(chosen, np.asarray(spans["rank"]))
+    wait, blamed = filled(spans["wait_s"]), filled(spans["waited_on"])
+    phase, slim = [str(name) for name in spans["phase"]], np.asarray(spans["lane"]) == "shared"
+    notes = [
+        f"waits {wait[i] / scale:.4g} {unit} for rank {int(blamed[i])}" if wait[i] > 0 and blamed[i] >= 0 else ""
+        for i in range(len(row))
+    ]
+    waits = np.flatnonzero(wait > 0)
+    shown = np.flatnonzero(end - wait > start)
+    grid = ranks_per_node(result)
+    return Gantt(
+        key="timeline",
+        title="Timeline of the ranks, first layer",
+        caption=caption + " The thin lower bar is the shared expert, which runs beside dispatch. "
+        "Wait is drawn at the beginning of its phase.",
+        x_label=f"time since the first rank entered ({unit})",
+        row_label="rank",
+        rows=tuple(str(rank) for rank in chosen),
+        row=np.concatenate([row[shown], row[waits]]),
+        start=np.concatenate([(start + wait)[shown], start[waits]]) / scale,
+        end=np.concatenate([end[shown], (start + wait)[waits]]) / scale,
+        phase=tuple(phase[i] for i in shown) + ("wait",) * len(waits),
+        slim=np.concatenate([slim[shown], slim[waits]]),
+        note=tuple(notes[i] for i in shown) + tuple(notes[i] for i in waits),
+        colours=PHASES,
+        grid_every=grid if len(chosen) == len(ranks) else 0,
+        source="spans.parquet",
+    )
+
+
+def _timeline_ranks(spans: Columns) -> tuple[np.ndarray, np.ndarray, str]:
+    """All ranks, or those that end last where there are too many; both in ascending order."""
+    rank, end = np.asarray(spans["rank"]), np.asarray(spans["end_s"])
+    ranks = np.unique(rank)
+    if len(ranks) <= _TIMELINE_RANKS:
+        return ranks, ranks, "Lines part the nodes."
+    last = np.zeros(int(ranks.max()) + 1)
+    np.maximum.at(last, rank, end)
+    slowest = np.argsort(-last, kind="stable")[:_TIMELINE_RANKS]
+    return ranks, np.sort(slowest), f"The {_TIMELINE_RANKS} of {len(ranks)} ranks that end last."
+
+
+def wait_chart(result: Result) -> HeatMap | None:
+    """Who waits for whom: seconds per layer of each rank (row), by the rank it waits for (column)."""
+    spans = columns_of(result, "spans")
+    if not rows_in(spans):
+        return None
+    wait, blamed = filled(spans["wait_s"]), filled(spans["waited_on"])
+    waits = (wait > 0) & (blamed >= 0)
+    if not waits.any():
+        return None
+    node = node_of_rank(result)
+    rank, target = np.asarray(spans["rank"])[waits], blamed[waits].astype(np.int64)
+    per_node = len(node) > RANK_PAIR_LIMIT
+    if per_node:
+        rank, target = node[rank], node[target]
+    size = int(node.max()) + 1 if per_node else len(node)
+    matrix = np.zeros((size, size))
+    np.add.at(matrix, (rank, target), wait[waits] / layers_in(spans))
+    scale, unit = axis_scale(matrix, "s")
+    noun = "node" if per_node else "rank"
+    return HeatMap(
+        key="wait",
+        title="Who waits for whom",
+        caption=f"Time per layer that the ranks{' of a node' if per_node else ''} (rows) wait in dispatch and combine "
+        f"because the {noun} of the column has not come yet. A filled column is a straggler that many pay for.",
+        row_label=f"waiting {noun}",
+        column_label=f"{noun} waited for",
+        value_label=f"wait ({unit})",
+        matrices={"": matrix / scale},
+        grid_every=0 if per_node else ranks_per_node(result),
+        source="spans.parquet",
+    )
+
+
+def rank_wait_chart(result: Result) -> BarChart | None:
+    """Wait of each rank per layer."""
+    table = columns_of(result, "ranks")
+    ranks, wait = sum_over_layers(table, "rank", "wait_s")
+    if not (wait > 0).any():
+        return None
+    scale, unit = axis_scale(wait, "s")
+    details = {}
+    for name, key in (("compute", "compute_s"), ("transfer", "transfer_s")):
+        details[f"{name} ({unit})"] = tuple(
+            float(f"{value:.5g}") for value in sum_over_layers(table, "rank", key)[1] / scale
+        )
+    return BarChart(
+        key="rank_wait",
+        title="Wait of each rank",
+        caption="Time per layer in dispatch and combine with none of the rank's own flows in progress.",
+        x_label="rank",
+        y_label=f"wait ({unit})",
+        labels=tuple(str(rank) for rank in ranks),
+        values=wait / scale,
+        marks=(Mark("mean", float(wait.mean() / scale)),),
+        details=details,
+        colour=PHASES["wait"],
+        source="ranks.parquet",
+    )
+
+
+def link_series_chart(result: Result) -> LineChart | None:
+    """Utilisation of each link class over the first layer: mean and busiest link."""
+    table = first_layer(columns_of(result, "link_series"))
+    if not rows_in(table):
+        return None
+    spans = first_layer(columns_of(result, "spans"))
+    begin = float(np.asarray(spans["start_s"]).min()) if rows_in(spans) else 0.0
+    time = np.asarray(table["time_s"]) - begin
+    scale, unit = axis_scale(time, "s")
+    classes = np.asarray(table["link_class"])
+    series = []
+    for position, name in enumerate(dict.fromkeys(classes.tolist())):
+        rows = pick(table, classes == name)
+        x = time[classes == name] / scale
+        colour, word = link_colour(name, position), LINK_WORDS.get(name, name)
+        for label, column, style in (("busiest", "utilisation_max", "line"), ("mean", "utilisation_mean", "dashed")):
+            xs, ys = _broken(x, np.asarray(rows["phase"]), 100 * filled(rows[column]))
+            series.append(Series(f"{word} {label}", xs, ys, colour, style))  # type: ignore[arg-type]
+    return LineChart(
+        key="link_utilisation",
+        title="Link utilisation over time, first layer",
+        caption="Share of what each link can carry at the algorithm's own rate, every flow's bytes spread evenly over "
+        "its time. First dispatch, then combine; a busiest link far above the mean is imbalance.",
+        x_label=f"time since the first rank entered ({unit})",
+        y_label="utilisation (%)",
+        series=tuple(series),
+        source="link_series.parquet",
+    )
+
+
+def _broken(x: Floats, phase: np.ndarray, y: Floats) -> tuple[Floats, Floats]:
+    """Break a curve between the phases."""
+    breaks = np.flatnonzero(phase[1:] != phase[:-1]) + 1
+    return np.insert(x, breaks, x[breaks - 1]), np.insert(y, breaks, np.nan)

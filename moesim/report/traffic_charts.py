@@ -1,0 +1,260 @@
+"""Where the tokens go: bytes between ranks, load of experts and ranks, bandwidth against message size."""
+
+import numpy as np
+
+from moesim.report.charts import BarChart, Cell, DataTable, HeatMap, LineChart, Mark, Series
+from moesim.report.columns import (
+    RANK_PAIR_LIMIT,
+    Columns,
+    Mask,
+    columns_of,
+    layers_in,
+    node_of_rank,
+    pick,
+    ranks_per_node,
+    rows_in,
+    sum_over_layers,
+)
+from moesim.report.palette import LINK_WORDS, link_colour
+from moesim.report.quantities import Floats, axis_scale, filled, quantity
+from moesim.results import Result
+
+# Points of the bandwidth chart: beyond this a cloud only gets darker.
+_POINTS = 2000
+_HOT_EXPERTS = 12
+_TOP_LINKS = 10
+
+
+def traffic_chart(result: Result) -> HeatMap | None:
+    """Bytes from each rank to each other, per layer, dispatch and combine."""
+    table = columns_of(result, "transfers")
+    if not rows_in(table):
+        return None
+    per_node = int(result.summary["ranks"]) > RANK_PAIR_LIMIT
+    node = node_of_rank(result)
+    size = int(node.max()) + 1 if per_node else len(node)
+    phases, layers = np.asarray(table["phase"]), layers_in(table)
+    matrices = {}
+    for phase in ("dispatch", "combine"):
+        rows = pick(table, phases == phase)
+        matrix = np.zeros((size, size))
+        np.add.at(
+            matrix, (np.asarray(rows["source_rank"]), np.asarray(rows["target_rank"])), filled(rows["wire_bytes"])
+        )
+        matrices[phase] = matrix / layers
+    scale, unit = axis_scale(np.concatenate(list(matrices.values())), "B")
+    noun = "node" if per_node else "rank"
+    return HeatMap(
+        key="traffic",
+        title=f"Traffic between {noun}s",
+        caption=f"Bytes per layer from each {noun} (row) to each other (column), on a log scale; white lines part the "
+        "nodes. What stays on its own rank crosses no wire and is not shown.",
+        row_label=f"source {noun}",
+        column_label=f"target {noun}",
+        value_label=f"bytes per layer ({unit})",
+        matrices={name: matrix / scale for name, matrix in matrices.items()},
+        grid_every=0 if per_node else ranks_per_node(result),
+        source="transfers.parquet",
+    )
+
+
+def expert_tokens(result: Result) -> tuple[str, Columns]:
+    """Rows of the ``experts`` table of the layer with the worst max/mean, and that layer's name."""
+    table, steps = columns_of(result, "experts"), columns_of(result, "steps")
+    worst = int(np.argmax(np.nan_to_num(filled(steps["expert_load_max_over_mean"]), nan=0.0)))
+    step, layer = int(steps["step"][worst]), int(steps["layer"][worst])
+    rows = pick(table, (np.asarray(table["step"]) == step) & (np.asarray(table["layer"]) == layer))
+    recorded = int(steps["recorded_layer"][worst])
+    name = f"layer {layer}" + (f" (recorded layer {recorded})" if recorded != layer else "")
+    return (name if layers_in(table) > 1 else ""), rows
+
+
+def sorted_expert_load(result: Result) -> Floats:
+    """Tokens of each expert over the mean, descending, of the layer with the worst imbalance."""
+    _, rows = expert_tokens(result)
+    load = np.bincount(np.asarray(rows["expert"]), weights=filled(rows["tokens"]))
+    return np.sort(load)[::-1] / max(float(load.mean()), 1e-300)
+
+
+def expert_chart(result: Result) -> BarChart:
+    """Tokens of each expert, most loaded first."""
+    layer, rows = expert_tokens(result)
+    expert = np.asarray(rows["expert"])
+    load: Floats = np.bincount(expert, weights=filled(rows["tokens"])).astype(np.float64)
+    order = np.argsort(-load, kind="stable")
+    ranks = ["" for _ in load]
+    for slot in range(len(expert)):
+        ranks[expert[slot]] = f"{ranks[expert[slot]]} {int(rows['rank'][slot])}".strip()
+    mean = float(load.mean())
+    floor = result.summary["uniform_router_expert_max_over_mean"]
+    marks = [Mark("mean", mean)]
+    if floor is not None:
+        marks.append(Mark("most loaded expert under a uniform router", mean * float(floor)))
+    return BarChart(
+        key="expert_load",
+        title="Load of the experts" + (f", {layer}" if layer else ""),
+        caption="Selections per expert, most loaded first"
+        + ("; the layer with the worst imbalance." if layer else ".")
+        + " The upper line is what chance alone gives at this number of distinct tokens.",
+        x_label="expert",
+        y_label="selections",
+        labels=tuple(str(one) for one in order),
+        values=load[order],
+        marks=tuple(marks),
+        details={"× mean": tuple(float(f"{load[i] / mean:.4g}") if mean else None for i in order),
+                 "on rank": tuple(ranks[i] for i in order)},
+        source="experts.parquet",
+    )  # fmt: skip
+
+
+def hot_experts(result: Result) -> DataTable:
+    """The slots that carry most tokens, over all layers."""
+    table = columns_of(result, "experts")
+    tokens, layer = filled(table["tokens"]), np.asarray(table["layer"])
+    step = np.asarray(table["step"])
+    index = np.unique(np.stack([step, layer]), axis=1, return_inverse=True)[1].ravel()
+    mean = np.bincount(index, weights=tokens) / np.bincount(index)
+    hottest = np.argsort(-tokens, kind="stable")[:_HOT_EXPERTS]
+    mass = filled(table["gate_mass"])
+    several = len(np.unique(step)) > 1
+    rows: list[tuple[Cell, ...]] = [
+        (
+            *((int(step[i]),) if several else ()),
+            int(layer[i]),
+            int(table["expert"][i]),
+            int(table["slot"][i]),
+            int(table["rank"][i]),
+            int(tokens[i]),
+            float(f"{tokens[i] / mean[index[i]]:.4g}") if mean[index[i]] else None,
+            float(f"{mass[i]:.5g}") if np.isfinite(mass[i]) else None,
+        )
+        for i in hottest
+    ]
+    columns = ("layer", "expert", "slot", "rank", "selections", "× mean slot", "gate mass")
+    return DataTable(("step", *columns) if several else columns, rows)
+
+
+def rank_chart(result: Result) -> BarChart:
+    """Selections computed on each rank, per layer."""
+    table = columns_of(result, "ranks")
+    ranks, load = sum_over_layers(table, "rank", "computed_selections")
+    details: dict[str, tuple[Cell, ...]] = {"node": tuple(int(node) for node in node_of_rank(result)[ranks])}
+    for label, key in (
+        ("own tokens", "tokens"),
+        ("copies received", "received_copies"),
+        ("copies sent", "sent_copies"),
+    ):
+        details[label] = tuple(float(f"{value:.5g}") for value in sum_over_layers(table, "rank", key)[1])
+    return BarChart(
+        key="rank_load",
+        title="Load of the ranks",
+        caption="Selections that each rank computes, per layer. The slowest rank sets everybody's pace.",
+        x_label="rank",
+        y_label="selections",
+        labels=tuple(str(rank) for rank in ranks),
+        values=load,
+        marks=(Mark("mean", float(load.mean())),),
+        details=details,
+        source="ranks.parquet",
+    )
+
+
+def bandwidth_chart(result: Result) -> LineChart | None:
+    """Bandwidth that each transfer reached against its size, with the peaks of the wires."""
+    table = columns_of(result, "transfers")
+    if not rows_in(table):
+        return None
+    size, took = filled(table["wire_bytes"]), filled(table["finish_s"]) - filled(table["start_s"])
+    moved = (size > 0) & (took > 0)
+    source, target = np.asarray(table["source_rank"]), np.asarray(table["target_rank"])
+    per_node = int(result.summary["ranks"]) > RANK_PAIR_LIMIT
+    node = node_of_rank(result)
+    inside = source == target if per_node else node[source] == node[target]
+    peaks = result.explanation["topology"]["peak_bytes_per_s"]
+    series, shown = [], []
+    for link_class, name, chosen in (("nvlink", "inside a node", inside), ("nic", "between nodes", ~inside)):
+        picked = np.flatnonzero(chosen & moved)
+        if not len(picked):
+            continue
+        shown.append(link_class)
+        # Even steps through the sizes keep the range and the shape of the cloud.
+        by_size = picked[np.argsort(size[picked], kind="stable")]
+        kept = by_size[np.unique(np.linspace(0, len(by_size) - 1, min(len(by_size), _POINTS // 2)).astype(np.int64))]
+        series.append(
+            Series(name, size[kept] / 1e3, size[kept] / took[kept] / 1e9, link_colour(link_class, 0), "points")
+        )
+    if not series:
+        return None
+    marks = [Mark(f"{LINK_WORDS[name]} peak", max(peaks[name]) / 1e9) for name in shown if peaks.get(name)]
+    return LineChart(
+        key="bandwidth",
+        title="Bandwidth against message size",
+        caption="One point per pair of ranks and phase: its bytes over the time in which its flow was in progress. "
+        "Below a peak, a transfer shares its wires with others. Both axes are logarithmic.",
+        x_label="bytes of the transfer (kB)",
+        y_label="bandwidth reached (GB/s)",
+        series=tuple(series),
+        marks=tuple(marks),
+        log_x=True,
+        log_y=True,
+        source="transfers.parquet",
+    )
+
+
+def top_links(result: Result) -> DataTable:
+    """The links nearest to their limit, mean over the layers."""
+    table = columns_of(result, "links")
+    names = np.asarray([f"{phase}\0{link}" for phase, link in zip(table["phase"], table["link"], strict=True)])
+    keys, first, index = np.unique(names, return_index=True, return_inverse=True)
+    count = np.bincount(index)
+    mean = {
+        key: np.bincount(index, weights=filled(table[key])) / count for key in ("wire_bytes", "busy_s", "utilisation")
+    }
+    order = np.lexsort((keys, -mean["wire_bytes"], -mean["utilisation"]))[:_TOP_LINKS]
+    rows: list[tuple[Cell, ...]] = []
+    for i in order:
+        row = first[i]
+        rows.append(
+            (
+                str(table["phase"][row]),
+                str(table["link"][row]),
+                str(table["link_class"][row]),
+                f"{table['source'][row]} → {table['target'][row]}",
+                quantity(mean["utilisation"][i], "%"),
+                quantity(mean["wire_bytes"][i], "B"),
+                quantity(float(table["capacity_bytes_per_s"][row]), "B/s"),
+                quantity(mean["busy_s"][i], "s"),
+            )
+        )
+    return DataTable(("phase", "link", "class", "from → to", "utilisation", "bytes", "peak", "busy"), rows)
+
+
+def wire_bandwidths(result: Result) -> list[tuple[str, str, float]]:
+    """Bandwidth on the busiest wire of each class: ``(phase, class, bytes/s)``, mean over the layers.
+
+    Bytes on that link over the time between the phase's first and last transferred byte.
+    """
+    links, transfers = columns_of(result, "links"), columns_of(result, "transfers")
+    if not rows_in(transfers):
+        return []
+    found: dict[tuple[str, str], list[float]] = {}
+    pairs = np.unique(np.stack([np.asarray(links["step"]), np.asarray(links["layer"])]), axis=1).T
+    for step, layer in pairs:
+        for phase in ("dispatch", "combine"):
+            moved = pick(transfers, _rows_of(transfers, step, layer, phase))
+            wires = pick(links, _rows_of(links, step, layer, phase))
+            if not rows_in(moved):
+                continue
+            seconds = float(np.max(moved["finish_s"]) - np.min(moved["start_s"]))
+            classes, wire = np.asarray(wires["link_class"]), filled(wires["wire_bytes"])
+            for name in dict.fromkeys(classes.tolist()):
+                most = float(wire[classes == name].max())
+                if most > 0 and seconds > 0:
+                    found.setdefault((phase, name), []).append(most / seconds)
+    return [(phase, name, float(np.mean(values))) for (phase, name), values in found.items()]
+
+
+def _rows_of(columns: Columns, step: int, layer: int, phase: str) -> Mask:
+    mask: Mask = (np.asarray(columns["step"]) == step) & (np.asarray(columns["layer"]) == layer)
+    mask &= np.asarray(columns["phase"], str) == phase
+    return mask

@@ -1,0 +1,97 @@
+"""The pages in a browser: no error, no request, everything drawn, buttons work, a phone can read it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moesim.report import render_comparison, render_run
+from moesim.results import Note, Result
+from tests.report.conftest import fake_result
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next((path for path in map(Path, ("/usr/bin/chromium", "/usr/bin/chromium-browser")) if path.exists()), None)
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
+
+EVIL = "=cmd|' /C calc'!A0</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield browser
+        browser.close()
+
+
+def opened(browser: Any, html: str, folder: Path, width: int, dark: bool = False) -> tuple[Any, list[str]]:
+    """A page read from end to end, and everything that went wrong on it."""
+    file = folder / "report.html"
+    file.write_text(html, encoding="utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+    trouble: list[str] = []
+    page.on("console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("dialog", lambda dialog: trouble.append("a dialog opened"))
+    page.on("request", lambda request: None if request.url == file.as_uri() else trouble.append(request.url))
+    page.goto(file.as_uri())
+    for top in range(0, page.evaluate("document.documentElement.scrollHeight"), 800):
+        page.evaluate(f"window.scrollTo({{top: {top}, behavior: 'instant'}})")
+        page.wait_for_timeout(20)
+    page.wait_for_function(
+        "[...document.querySelectorAll('.canvas:not([hidden])')].every((box) => box.firstElementChild)", timeout=20_000
+    )
+    page.wait_for_timeout(300)
+    return page, trouble
+
+
+def hostile_run() -> Result:
+    result = fake_result(name=EVIL, notes=(Note("info", EVIL),))
+    links = result.tables.columns("links")
+    links["link"] = [EVIL] * len(links["link"])
+    return result
+
+
+def test_a_run_page_works_without_errors_or_requests(browser: Any, tmp_path: Path) -> None:
+    page, trouble = opened(browser, render_run(hostile_run()), tmp_path, 1400)
+    assert trouble == []
+    assert page.evaluate("document.querySelector('#behind').getBoundingClientRect().height") > 200
+    boxes = page.locator("#chart-traffic .canvas")
+    assert [boxes.nth(i).is_visible() for i in range(2)] == [True, False]
+    page.get_by_role("button", name="combine").click()
+    page.wait_for_timeout(400)
+    assert [boxes.nth(i).is_visible() for i in range(2)] == [False, True]
+    assert boxes.nth(1).evaluate("(box) => box.firstElementChild.getBoundingClientRect().width") > 300
+    # The first screen is the answer: the trust strip ends above the fold.
+    assert page.evaluate("document.querySelector('.trust').offsetTop") < 900
+    # A definition appears when its tile has the focus.
+    tile = page.locator(".tile").first
+    assert not tile.locator(".tip").is_visible()
+    tile.focus()
+    assert tile.locator(".tip").is_visible()
+    # Copied cells run no formula in a spreadsheet; numbers stay numbers.
+    links, experts = page.locator("#traffic section.data .copy"), page.locator("#chart-expert_load .copy")
+    links.click()
+    lines = links.get_attribute("data-csv").splitlines()
+    assert lines[0] == "phase,link,class,from → to,utilisation,bytes,peak,busy"
+    assert f"'{EVIL}" in lines[1] and not any(",=" in line for line in lines)
+    page.locator("#chart-expert_load summary").click()
+    experts.click()
+    lines = experts.get_attribute("data-csv").splitlines()
+    assert lines[0] == "expert,selections,× mean,on rank"
+    assert all(float(line.split(",")[1]) > 0 for line in lines[1:])
+    assert trouble == []
+    page.close()
+
+
+def test_a_comparison_in_the_dark_fits_a_phone(
+    browser: Any, tmp_path: Path, variants: list[tuple[str, Result]]
+) -> None:
+    html = render_comparison([*variants, (EVIL, hostile_run())], EVIL)
+    page, trouble = opened(browser, html, tmp_path, 375, dark=True)
+    assert trouble == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    page.close()

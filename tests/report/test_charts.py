@@ -1,0 +1,245 @@
+"""What the charts say: their numbers are those of the tables."""
+
+import numpy as np
+import pytest
+
+from moesim.report.balance_charts import layer_charts, training_charts, training_fingerprint
+from moesim.report.charts import TABLE_ROWS, LineChart, Series, table_of
+from moesim.report.comparison_charts import comparison_charts, training_overlays
+from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
+from moesim.report.traffic_charts import (
+    bandwidth_chart,
+    expert_chart,
+    hot_experts,
+    rank_chart,
+    top_links,
+    traffic_chart,
+    wire_bandwidths,
+)
+from moesim.results import Result, Tables
+from tests.report.conftest import PARTS, RANKS, fake_result
+
+
+def test_the_parts_of_the_time_bar_add_up_to_the_layer_time(result: Result) -> None:
+    chart = time_chart([("toy", result)])
+    assert chart.x_label == "time per layer (ms)"
+    assert chart.totals()[0] == pytest.approx(1e3 * sum(PARTS.values()))
+    assert [part.kind for part in chart.parts] == ["compute"] * 4 + ["transfer"] * 2 + ["wait"] * 2
+    assert chart.bounds[0] == pytest.approx(0.8)
+
+
+def test_the_heat_map_holds_every_byte_of_the_transfers(result: Result) -> None:
+    chart = traffic_chart(result)
+    assert chart is not None and chart.grid_every == 4
+    table = result.tables.columns("transfers")
+    moved = table["wire_bytes"][np.asarray(table["phase"]) == "dispatch"].sum() / 2  # two layers
+    unit = {"kB": 1e3, "MB": 1e6}[chart.value_label.split("(")[1].rstrip(")")]
+    assert chart.matrices["dispatch"].sum() * unit == pytest.approx(moved)
+    assert (np.diag(chart.matrices["dispatch"]) == 0).all()
+
+
+def test_above_256_ranks_the_heat_map_is_between_nodes() -> None:
+    chart = traffic_chart(_per_node(fake_result(ranks=512)))
+    assert chart is not None
+    assert chart.title == "Traffic between nodes" and chart.matrices["dispatch"].shape == (2, 2)
+
+
+def _per_node(result: Result) -> Result:
+    columns = {name: result.tables.columns(name) for name in result.tables}
+    transfers = dict(columns["transfers"])
+    for side in ("source_rank", "target_rank"):
+        transfers[side] = np.asarray(transfers[side]) // 4
+    return Result(
+        result.summary, Tables(columns | {"transfers": transfers}), result.notes, result.explanation, {}, {},
+        result.scenario_yaml,
+    )  # fmt: skip
+
+
+def test_expert_bars_are_sorted_and_marked_with_the_noise_floor(result: Result) -> None:
+    chart = expert_chart(result)
+    assert (np.diff(chart.values) <= 0).all()
+    mean = chart.values.mean()
+    assert {mark.label: mark.value / mean for mark in chart.marks} == {
+        "mean": pytest.approx(1.0),
+        "most loaded expert under a uniform router": pytest.approx(1.11),
+    }
+    # The layer with the worst max/mean is shown and named.
+    assert chart.title == "Load of the experts, layer 1 (recorded layer 2)"
+
+
+def test_replicas_of_an_expert_are_one_bar_on_several_ranks(result: Result) -> None:
+    columns = {name: result.tables.columns(name) for name in result.tables}
+    experts = dict(columns["experts"])
+    experts["expert"] = np.asarray(experts["expert"]) // 2
+    merged = Result(
+        result.summary, Tables(columns | {"experts": experts}), (), result.explanation, {}, {}, result.scenario_yaml
+    )
+    chart = expert_chart(merged)
+    assert len(chart.values) == 8
+    assert chart.values.sum() == expert_chart(result).values.sum()
+    assert len(hot_experts(merged).rows) == 12
+
+
+def test_hot_experts_of_several_steps_name_their_step(result: Result) -> None:
+    columns = {name: result.tables.columns(name) for name in result.tables}
+    experts = columns["experts"]
+    doubled = {name: np.ma.concatenate([np.ma.asarray(values)] * 2) for name, values in experts.items()}
+    doubled["step"] = np.repeat([0, 1], len(experts["step"]))
+    twice = Result(
+        result.summary, Tables(columns | {"experts": doubled}), (), result.explanation, {}, {}, result.scenario_yaml
+    )
+    table = hot_experts(twice)
+    assert table.columns[:2] == ("step", "layer")
+    assert {row[0] for row in table.rows} == {0, 1}
+    assert hot_experts(result).columns[0] == "layer"
+
+
+def test_rank_bars_are_means_over_the_layers(result: Result) -> None:
+    assert rank_chart(result).values.tolist() == [1000 + 100 * rank for rank in range(RANKS)]
+
+
+def test_the_wait_matrix_blames_the_rank_that_came_late(result: Result) -> None:
+    chart = wait_chart(result)
+    assert chart is not None
+    matrix = chart.matrices[""]
+    assert matrix[:, 1:].sum() == 0
+    assert matrix[3, 0] == pytest.approx(15.0)  # microseconds: 3 x 5 us in each of two layers
+    assert chart.value_label == "wait (µs)"
+
+
+def test_no_wait_means_no_wait_charts() -> None:
+    result = fake_result()
+    for table in ("spans", "ranks"):
+        result.tables.columns(table)["wait_s"][:] = 0.0
+    assert wait_chart(result) is None
+    assert rank_wait_chart(result) is None
+
+
+def test_the_timeline_shows_every_rank_and_its_wait(result: Result) -> None:
+    chart = timeline_chart(result)
+    assert chart is not None and chart.rows == tuple(str(rank) for rank in range(RANKS))
+    waits = [i for i, phase in enumerate(chart.phase) if phase == "wait"]
+    assert len(waits) == RANKS - 1
+    assert chart.note[waits[-1]].endswith("for rank 0")
+    length = sum(chart.end[i] - chart.start[i] for i in range(len(chart.row)) if chart.row[i] == 7)
+    assert length == pytest.approx(1.52)  # all phases of the fake layer, in ms
+
+
+def test_a_timeline_of_many_ranks_keeps_the_slowest() -> None:
+    result = fake_result(layers=1)
+    spans = result.tables.columns("spans")
+    rank = np.arange(100, dtype=np.int32)
+    start = np.zeros(100)
+    spans |= {
+        "step": start, "layer": start, "micro_batch": start, "rank": rank, "node": rank // 4,
+        "lane": np.full(100, "main"),
+        "phase": np.full(100, "gate"), "start_s": start, "end_s": 1e-3 + 1e-6 * ((rank * 37) % 100),
+        "wait_s": start, "waited_on": np.ma.masked_all(100),
+    }  # fmt: skip
+    chart = timeline_chart(result)
+    assert chart is not None and len(chart.rows) == 64
+    assert chart.end.min() == pytest.approx(1.036)
+    assert "64 of 100 ranks" in chart.caption
+
+
+def test_link_curves_break_between_dispatch_and_combine(result: Result) -> None:
+    chart = link_series_chart(result)
+    assert chart is not None
+    assert [one.label for one in chart.series] == ["NVLink busiest", "NVLink mean", "NIC busiest", "NIC mean"]
+    for one in chart.series:
+        assert len(one.x) == 21 and np.isnan(one.y).sum() == 1
+        assert np.nanmax(one.y) <= 100
+
+
+def test_bandwidth_points_lie_on_size_over_time(result: Result) -> None:
+    chart = bandwidth_chart(result)
+    assert chart is not None and chart.log_x and chart.log_y
+    assert {mark.label: mark.value for mark in chart.marks} == {"NVLink peak": 200.0, "NIC peak": 50.0}
+    for one in chart.series:  # every fake transfer takes a microsecond per copy of 7,472 bytes
+        assert one.y == pytest.approx(np.full(len(one.y), 7.472))
+
+
+def test_links_are_listed_by_how_near_they_are_to_their_limit(result: Result) -> None:
+    table = top_links(result)
+    assert len(table.rows) == 10
+    assert table.rows[0][:3] == ("combine", "n1.gpu3->rail3.leaf", "nic")
+    assert table.rows[0][4] == "95 %"
+
+
+def test_wire_bandwidth_is_bytes_on_the_busiest_link_over_the_phase(result: Result) -> None:
+    wires = {(phase, name): value for phase, name, value in wire_bandwidths(result)}
+    table = result.tables.columns("transfers")
+    expected = []
+    for layer in (0, 1):
+        rows = (np.asarray(table["layer"]) == layer) & (np.asarray(table["phase"]) == "dispatch")
+        expected.append(4.7e7 / (table["finish_s"][rows].max() - table["start_s"][rows].min()))
+    assert wires["dispatch", "nvlink"] == pytest.approx(np.mean(expected))
+
+
+def test_one_layer_has_no_curves_over_layers() -> None:
+    assert layer_charts(fake_result(layers=1)) == []
+    assert [chart.key for chart in layer_charts(fake_result(layers=3))] == ["layer_imbalance", "layer_losses"]
+
+
+def test_training_curves_take_losses_by_either_name_and_leave_out_zeros(result: Result) -> None:
+    charts = {chart.key: chart for chart in training_charts(result)}
+    assert list(charts) == ["training_imbalance", "training_losses", "training_bias"]
+    assert [one.label for one in charts["training_losses"].series] == ["expert", "device", "communication", "sequence"]
+    assert charts["training_imbalance"].series[0].y.tolist() == [3.0, 2.0, 1.0]
+    assert training_charts(fake_result(training=False)) == []
+    assert training_fingerprint(fake_result(training=False)) == b""
+
+
+def test_variants_of_one_recording_share_a_training_curve(variants: list[tuple[str, Result]]) -> None:
+    charts = {chart.key: chart for chart in training_overlays(variants)}
+    assert [one.label for one in charts["training_max_over_mean"].series] == ["tiny-v1", "tiny-v2", "tiny-v3"]
+    assert "training_z_loss" not in charts
+
+
+def test_the_group_limits_of_one_router_are_joined_and_named_by_m(variants: list[tuple[str, Result]]) -> None:
+    chart = comparison_charts(variants)["trade_off"]
+    assert isinstance(chart, LineChart)
+    joined = next(one for one in chart.series if one.style == "line")
+    assert joined.point_labels == ("M = 1", "M = 3", "M = 5")
+    assert joined.x == pytest.approx([30.0, 10.0, 6.0])
+    assert {one.label for one in chart.series if one.style == "points"} == {"v1", "v3"}
+
+
+def test_without_several_limits_there_is_no_trade_off(variants: list[tuple[str, Result]]) -> None:
+    assert comparison_charts([variants[0], variants[-1]])["trade_off"] is None
+
+
+def test_points_that_lie_on_each_other_share_a_label() -> None:
+    runs = [
+        (f"m{limit}", fake_result(f"m{limit}", gate_mass_lost=lost, layer_time_s=time, router={"top_groups": limit}))
+        for limit, lost, time in ((1, 0.4, 1e-3), (6, 0.001, 2e-3), (7, 0.0005, 2e-3), (8, 0.0, 2e-3))
+    ]
+    chart = comparison_charts(runs)["trade_off"]
+    assert isinstance(chart, LineChart)
+    assert chart.series[0].point_labels == ("M = 1", "M = 6 to 8", "", "")
+
+
+def test_a_long_table_says_what_was_left_out_and_where_it_is() -> None:
+    x = np.arange(1000.0)
+    chart = LineChart("k", "t", "c", "x", "y", (Series("a", x, x, "#000000"),), source="rows.parquet")
+    table = table_of(chart)
+    assert len(table.rows) == TABLE_ROWS
+    assert table.left_out == "The first 300 of 1,000 rows. All are in rows.parquet."
+
+
+def test_curves_over_different_x_are_listed_point_by_point() -> None:
+    series = (
+        Series("a", np.array([1.0]), np.array([2.0]), "#000000"),
+        Series("b", np.array([3.0, 4.0]), np.array([5.0, np.nan]), "#000000"),
+    )
+    assert table_of(LineChart("k", "t", "c", "x", "y", series)).rows == [("a", 1, 2), ("b", 3, 5), ("b", 4, None)]
+
+
+def test_a_large_matrix_is_tabled_by_its_totals() -> None:
+    result = fake_result()
+    chart = traffic_chart(result)
+    assert chart is not None
+    table = table_of(chart)
+    assert len(table.columns) == 2 + RANKS and len(table.rows) == 2 * RANKS
+    wide = type(chart)("k", "t", "c", "row", "column", "bytes", {"": np.ones((80, 80))})
+    assert table_of(wide).rows[0] == ("", 0, 80, 80)
