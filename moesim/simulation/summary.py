@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from moesim.balance import imbalance
+from moesim.cluster import Fabric
 from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
 from moesim.simulation.critical import CriticalRank, critical_rank, describe_bottleneck, lower_bound_s
 from moesim.simulation.load import LayerLoad
@@ -14,6 +15,7 @@ from moesim.timeline import LayerTrace
 from moesim.traffic.flows import Floats
 from moesim.traffic.messages import payload_bytes
 
+_LINK_FIGURES = ("link_load_max_over_mean", "link_load_mean_over_max", "link_max_violation", "bottleneck_utilisation")
 _GB_NAMES = ("algbw", "busbw", "deepep_rdma", "deepep_nvl")
 
 
@@ -25,7 +27,7 @@ class SummaryBuilder:
     layers: list[dict[str, float | None]] = field(default_factory=list)
     critical: list[CriticalRank] = field(default_factory=list)
     wire: dict[str, Floats] = field(default_factory=dict)
-    busy: dict[str, Floats] = field(default_factory=dict)
+    link_figures: list[dict[str, dict[str, float]]] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
     first_entry_s: float = np.inf
     last_end_s: float = 0.0
@@ -50,13 +52,9 @@ class SummaryBuilder:
             row[f"{link_class}_wire_bytes"] = float(total[ports].sum())
         self.layers.append(row)
         self.critical.append(critical)
-        for phase, its_trace in (("dispatch", trace.dispatch), ("combine", trace.combine)):
-            moving = len(its_trace.start_s) > 0
-            span = float(its_trace.finish_s.max() - its_trace.start_s.min()) if moving else 0.0
+        for phase in PHASES:
             self.wire[phase] = self.wire.get(phase, 0.0) + wire[phase]
-            efficiency = np.ones(fabric.n_links)
-            efficiency[its_trace.flows.route_links] = its_trace.flows.efficiency
-            self.busy[phase] = self.busy.get(phase, 0.0) + fabric.capacity * efficiency * span
+        self.link_figures.append(_link_figures(fabric, trace, wire))
         self.first_entry_s = min(self.first_entry_s, float(trace.entry_s.min()))
         self.last_end_s = max(self.last_end_s, float(trace.end_s_of_layer.max()))
         return row
@@ -77,7 +75,7 @@ class SummaryBuilder:
         sentence, kind, what = describe_bottleneck(held, total)
         values: dict[str, Any] = {
             **mean,
-            **self._link_figures(what if kind == "link" else None),
+            **self._bottleneck_figures(what if kind == "link" else None),
             "name": self.parts.scenario.name,
             "bottleneck": sentence,
             "step_time_s": float(np.mean(self.step_s)),
@@ -102,29 +100,37 @@ class SummaryBuilder:
                 held[name] = held.get(name, 0.0) + seconds
         return dict(sorted(held.items(), key=lambda item: (-item[1], item[0])))
 
-    def _link_figures(self, link_class: str | None) -> dict[str, float | None]:
-        """Load spread and utilisation of the bottleneck's link class, or of the busiest class where it is no link."""
-        fabric = self.parts.fabric
-        utilisation = {
-            phase: np.divide(
-                self.wire[phase], self.busy[phase], out=np.zeros(fabric.n_links), where=self.busy[phase] > 0
-            )
-            for phase in self.wire
+    def _bottleneck_figures(self, link_class: str | None) -> dict[str, float | None]:
+        """Layer means of the bottleneck class's link figures, or of the busiest class's where it is no link."""
+        use = {
+            name: float(np.mean([layer[name]["bottleneck_utilisation"] for layer in self.link_figures]))
+            for name in self.parts.fabric.link_classes
         }
-        busiest = np.maximum(utilisation["dispatch"], utilisation["combine"])
-        if link_class not in fabric.link_classes:
-            link_class = fabric.link_class[int(np.argmax(busiest))] if busiest.any() else None
-        if link_class is None:
-            names = ("link_load_max_over_mean", "link_load_mean_over_max", "link_max_violation")
-            return dict.fromkeys((*names, "bottleneck_utilisation"))
-        of_class = fabric.is_class(link_class)
-        spread = imbalance((self.wire["dispatch"] + self.wire["combine"])[of_class])
+        if link_class not in use:
+            link_class = max(use, key=lambda name: use[name], default=None)
+        if link_class is None or use[link_class] == 0:
+            return dict.fromkeys(_LINK_FIGURES)
         return {
-            "link_load_max_over_mean": spread.max_over_mean,
-            "link_load_mean_over_max": spread.mean_over_max,
-            "link_max_violation": spread.max_violation,
-            "bottleneck_utilisation": float(busiest[of_class].max()),
+            name: float(np.mean([layer[link_class][name] for layer in self.link_figures])) for name in _LINK_FIGURES
         }
+
+
+def _link_figures(fabric: Fabric, trace: LayerTrace, wire: dict[str, Floats]) -> dict[str, dict[str, float]]:
+    """By link class: how busy its busiest link is while its phase moves bytes, and how evenly its links are loaded."""
+    busiest = np.zeros(fabric.n_links)
+    for name, phase in (("dispatch", trace.dispatch), ("combine", trace.combine)):
+        moving = float(phase.finish_s.max() - phase.start_s.min()) if len(phase.start_s) else 0.0
+        if moving > 0:
+            efficiency = np.ones(fabric.n_links)
+            efficiency[phase.flows.route_links] = phase.flows.efficiency
+            busiest = np.maximum(busiest, wire[name] / (fabric.capacity * efficiency * moving))
+    figures = {}
+    for link_class in fabric.link_classes:
+        of_class = fabric.is_class(link_class)
+        spread = imbalance((wire["dispatch"] + wire["combine"])[of_class])
+        values = (spread.max_over_mean, spread.mean_over_max, spread.max_violation, float(busiest[of_class].max()))
+        figures[link_class] = dict(zip(_LINK_FIGURES, values, strict=True))
+    return figures
 
 
 def _bandwidths(parts: Parts, load: LayerLoad, trace: LayerTrace, phase: str) -> dict[str, float | None]:
