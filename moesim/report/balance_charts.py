@@ -20,6 +20,11 @@ _IMBALANCE = {
     "sequence_imbalance_p99": "within a sequence, 99th percentile",
 }
 
+_IMBALANCE_IN_TRAINING = _IMBALANCE | {
+    "held_out_expert_load_max_over_mean": "experts on unseen text, max/mean",
+    "held_out_sequence_imbalance_p99": "within a sequence of unseen text, 99th percentile",
+}
+
 
 def layer_charts(result: Result) -> list[LineChart]:
     """Imbalance and losses over the layers; nothing where a single layer was simulated."""
@@ -58,13 +63,13 @@ def training_charts(result: Result) -> list[LineChart]:
     training = columns_of(result, "training")
     if not rows_in(training) or len(np.unique(np.asarray(training["training_step"]))) < 2:
         return []
-    wanted = {key: _IMBALANCE[key] for key in _IMBALANCE if key in training}
+    wanted = {key: words for key, words in _IMBALANCE_IN_TRAINING.items() if key in training}
     charts = [
         LineChart(
             key="training_imbalance",
             title="Imbalance over training",
             caption="How balance came about while the recorded model was trained, with its own router; mean over the "
-            "layers. MaxVio is max/mean of the experts less 1.",
+            "layers. MaxVio is max/mean of the experts less 1. Unseen text is of a domain held out of the training.",
             x_label="training step",
             y_label="max/mean",
             series=_series(training, "training_step", wanted),
@@ -112,6 +117,13 @@ def overlaid_training(runs: Mapping[str, Result]) -> list[LineChart]:
             "max/mean, p99",
             False,
         ),
+        (
+            "training_held_out_sequence",
+            "held_out_sequence_imbalance_p99",
+            "Imbalance within a sequence of unseen text over training",
+            "max/mean, p99",
+            False,
+        ),
         *(
             (f"training_{loss}", loss, f"{SUMMARY[loss].text.capitalize()} over training", "loss", True)
             for loss in LOSSES
@@ -121,10 +133,9 @@ def overlaid_training(runs: Mapping[str, Result]) -> list[LineChart]:
         series: list[Series] = []
         for position, (name, result) in enumerate(runs.items()):
             training = columns_of(result, "training")
-            found = _column(training, column)
-            if not found or len(np.unique(np.asarray(training["training_step"]))) < 2:
+            if column not in training or len(np.unique(np.asarray(training["training_step"]))) < 2:
                 continue
-            x, y = mean_by(training, "training_step", found)
+            x, y = mean_by(training, "training_step", column)
             if np.isfinite(y).any() and np.nanmax(np.abs(y)) > 0:
                 series.append(Series(name, x.astype(np.float64), y, series_colour(position)))
         if series:
@@ -165,13 +176,6 @@ def _loss_columns(columns: Columns) -> dict[str, str]:
     """The losses that are not zero throughout, by column, in words."""
     found = {}
     for loss in LOSSES:
-        column = _column(columns, loss)
-        if column and np.nan_to_num(filled(columns[column])).any():
-            found[column] = loss.removesuffix("_loss").replace("z", "router z")
+        if loss in columns and np.nan_to_num(filled(columns[loss])).any():
+            found[loss] = loss.removesuffix("_loss").replace("z", "router z")
     return found
-
-
-def _column(columns: Columns, name: str) -> str:
-    """Name under which a table holds a column; recordings name their losses without the suffix."""
-    short = name.removesuffix("_loss")
-    return name if name in columns else short if short in columns else ""

@@ -196,8 +196,8 @@ def link_series_chart(result: Result) -> LineChart | None:
     return LineChart(
         key="link_utilisation",
         title="Link utilisation over time, first layer",
-        caption="Share of what each link can carry at the algorithm's own rate, every flow's bytes spread evenly over "
-        "its time. First dispatch, then combine; a busiest link far above the mean is imbalance.",
+        caption="Share of what each link can carry at the algorithm's own rate. First dispatch, then combine; "
+        "a busiest link far above the mean is imbalance.",
         x_label=f"time since the first rank entered ({unit})",
         y_label="utilisation (%)",
         series=tuple(series),

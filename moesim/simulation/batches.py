@@ -1,15 +1,15 @@
 """The scenario's workload section as batches of tokens, and the training history that comes with a recording."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.balance import imbalance, sequence_imbalance
+from moesim.balance import imbalance
 from moesim.errors import InputError
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
-from moesim.results import TableBuilder
+from moesim.results import TableBuilder, nulls
 from moesim.routing import RouterSpec, route
 from moesim.scenario.arrivals import RecordingSource
 from moesim.simulation.parts import Parts
@@ -113,35 +113,22 @@ def _check_width(parts: Parts, batch: Batch) -> None:
             )
 
 
-def trained_router(recording: Recording) -> RouterSpec:
-    """The router that a recording's logits were trained with."""
-    known = recording.router
-    return RouterSpec(
-        kind=known["kind"],
-        n_experts=recording.n_experts,
-        top_k=known["top_k"],
-        n_groups=known["n_groups"],
-        top_groups=known["top_groups"],
-        score=known["score"],
-        group_score=known["group_score"],
-        normalize=known["normalize"],
-        scale=known["scale"],
-    )
-
-
 def add_training_rows(tables: TableBuilder, recording: Recording, layers: tuple[int, ...]) -> None:
-    """Add one row per recorded training step and layer: balance and losses as the model saw them."""
-    spec = trained_router(recording)
+    """Add one row per recorded training step and layer: balance and losses as the model saw them.
+
+    Loads and losses are over the domains that the model was trained on; what concerns the held-out ones is named so,
+    and null where the recording has none.
+    """
+    first_token = np.unique(recording.sequence, return_index=True)[1]
+    unseen = [recording.domain_names.index(name) for name in recording.held_out]
+    of_unseen = np.isin(recording.domain[first_token], unseen)
     for index, step in enumerate(recording.steps):
-        when: Literal["last"] | int = "last" if index == len(recording.steps) - 1 else int(step)
         for layer in layers:
             position = recording.layers.index(layer)
-            counts: NDArray[np.int64] = recording.counts[index, position]
-            logits, bias = recording.logits(layer, when), recording.bias(layer, when)
-            logits = logits[: len(recording.logits(layer, int(recording.steps[0])))]
-            ids = route(logits, spec, bias if spec.kind == "v3" else None).expert_ids
-            within = sequence_imbalance(ids, recording.sequence[: len(ids)], spec.n_experts)
-            load = imbalance(counts)
+            load = imbalance(recording.counts[index, position])
+            bias = recording.biases[index, position]
+            within = recording.sequence_imbalance[index, position]
+            losses = zip(recording.loss_names, recording.losses[index, position].tolist(), strict=True)
             tables.add(
                 "training",
                 step=[0],
@@ -150,8 +137,21 @@ def add_training_rows(tables: TableBuilder, recording: Recording, layers: tuple[
                 training_step=int(step),
                 expert_load_max_over_mean=load.max_over_mean,
                 max_violation=load.max_violation,
-                **dict(zip(recording.loss_names, recording.losses[index, position].tolist(), strict=True)),
+                **{f"{name.removesuffix('_loss')}_loss": value for name, value in losses},
                 bias_spread=float(bias.max() - bias.min()),
-                sequence_imbalance_p50=float(np.percentile(within, 50)),
-                sequence_imbalance_p99=float(np.percentile(within, 99)),
+                **_percentiles("sequence_imbalance", within[~of_unseen]),
+                **_percentiles("held_out_sequence_imbalance", within[of_unseen]),
+                held_out_expert_load_max_over_mean=_held_out_load(recording, index, position, unseen),
             )
+
+
+def _percentiles(name: str, values: NDArray[np.float64]) -> dict[str, Any]:
+    if not len(values):
+        return {f"{name}_p50": nulls(1), f"{name}_p99": nulls(1)}
+    return {f"{name}_p50": float(np.percentile(values, 50)), f"{name}_p99": float(np.percentile(values, 99))}
+
+
+def _held_out_load(recording: Recording, index: int, position: int, unseen: list[int]) -> Any:
+    if not unseen:
+        return nulls(1)
+    return imbalance(recording.domain_counts[index, position, unseen].sum(axis=0)).max_over_mean
