@@ -109,9 +109,9 @@ def fake_tables(layers: int = 2, training: bool = True, seed: int = 0) -> Tables
         if training:
             for step in (0, 100, 200):
                 tables.add(
-                    "training", step=[0], layer=layer, micro_batch=0, training_step=step, expert=0.01,
+                    "training", step=[0], layer=layer, micro_batch=0, training_step=step, expert_loss=0.01,
                     expert_load_max_over_mean=3.0 + 0.1 * seed - step / 100, max_violation=2.0 - step / 100,
-                    device=0.05, communication=0.02, sequence=1e-4, z=0.0, bias_spread=step / 1000,
+                    device_loss=0.05, communication_loss=0.02, sequence_loss=1e-4, z_loss=0.0, bias_spread=step / 1000,
                     sequence_imbalance_p50=4.0, sequence_imbalance_p99=6.0 + seed,
                 )  # fmt: skip
     return Tables(tables.build())

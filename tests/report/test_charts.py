@@ -181,7 +181,7 @@ def test_one_layer_has_no_curves_over_layers() -> None:
     assert [chart.key for chart in layer_charts(fake_result(layers=3))] == ["layer_imbalance", "layer_losses"]
 
 
-def test_training_curves_take_losses_by_either_name_and_leave_out_zeros(result: Result) -> None:
+def test_training_curves_leave_out_losses_that_are_zero_throughout(result: Result) -> None:
     charts = {chart.key: chart for chart in training_charts(result)}
     assert list(charts) == ["training_imbalance", "training_losses", "training_bias"]
     assert [one.label for one in charts["training_losses"].series] == ["expert", "device", "communication", "sequence"]
