@@ -56,9 +56,7 @@ def max_violation(load: ArrayLike) -> float:
     return imbalance(load).max_violation
 
 
-def expert_load(
-    expert_ids: ArrayLike, n_experts: int, weight: ArrayLike | None = None
-) -> NDArray[np.float64]:
+def expert_load(expert_ids: ArrayLike, n_experts: int, weight: ArrayLike | None = None) -> NDArray[np.float64]:
     """Return how often each expert was selected, float64 [E].
 
     Args:

@@ -255,9 +255,7 @@ def _batch(
 def _held_copies(weight: ArrayLike | None, n_tokens: int) -> NDArray[np.float64]:
     copies = token_weight(weight, n_tokens)
     if not copies.any():
-        raise InputError(
-            "a loss of a batch without tokens", "weight", "give at least one token a weight above 0"
-        )
+        raise InputError("a loss of a batch without tokens", "weight", "give at least one token a weight above 0")
     return copies
 
 

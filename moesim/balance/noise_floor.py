@@ -16,9 +16,7 @@ DRAWN_OUT = 1 << 13
 DRAWS = 256
 
 
-def uniform_router_max_over_mean(
-    n_tokens: int, n_experts: int, top_k: int, rng: np.random.Generator
-) -> float:
+def uniform_router_max_over_mean(n_tokens: int, n_experts: int, top_k: int, rng: np.random.Generator) -> float:
     """Return the expected max/mean expert load of a uniform router.
 
     Small batches (tokens x experts up to 8192) are averaged over 256 random batches. Larger ones follow from

@@ -74,6 +74,7 @@ def print_run(result: "Result") -> None:
         name = key.removesuffix("_time_s").replace("_", " ")
         rows.append((f"  {name}", with_unit(key, summary[key]), f"{share:.1%}"))
     rows.append(("lower bound", with_unit("lower_bound_s", summary["lower_bound_s"]), ""))
+    rows.append(("wait, mean over ranks", with_unit("rank_wait_mean_s", summary["rank_wait_mean_s"]), ""))
     out.print(table("", ("time per layer, critical rank", "", "share"), rows))
     names = (
         "expert_load_max_over_mean",
@@ -100,7 +101,7 @@ def print_variants(title: str, results: "dict[str, Result]") -> None:
         "dispatch_time_s": "dispatch",
         "expert_compute_time_s": "experts",
         "combine_time_s": "combine",
-        "wait_time_s": "wait",
+        "rank_wait_mean_s": "wait, mean rank",
         "expert_load_max_over_mean": "expert max/mean",
         "rank_load_max_over_mean": "rank",
         "node_load_max_over_mean": "node",

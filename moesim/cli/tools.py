@@ -68,7 +68,8 @@ def bw(
     title = f"{fabric.name}, {fabric.n_ranks} ranks, {algorithm}, uniform all-to-all, simulated\n"
     title += "size in bytes per rank, time in us, bandwidths in GB/s: nccl-tests' and on the busiest wire"
     columns = ("size", "time", "algbw", "busbw", "NIC wire", "NVLink wire")
-    console().print(table(title, columns, shown))
+    typer.echo(title)
+    console().print(table("", columns, shown))
     if json_to is not None:
         data = {"topology": fabric.name, "algorithm": algorithm, "rows": [vars(row) for row in rows]}
         write_files(json_to.parent, {json_to.name: json.dumps(data, indent=1).encode()})
@@ -125,10 +126,15 @@ def record(
     out: Path = typer.Option(..., "--out", help="Recording to write (.npz)."),
     balancing: str = typer.Option("v3", "--balancing", help="none, v1, v2 or v3."),
     steps: int | None = typer.Option(None, "--steps", help="Training steps, exactly."),
-    seconds: float | None = typer.Option(None, "--seconds", help="Training time instead of steps."),
-    seed: int = typer.Option(0, "--seed", help="Seed of the training."),
+    seconds: float | None = typer.Option(None, "--seconds", help="Training time instead of steps; default 420."),
+    seed: int = typer.Option(0, "--seed", help="Seed of weights and batches."),
     threads: int = typer.Option(2, "--threads", min=1, help="CPU threads."),
     device: str = typer.Option("cpu", "--device", help="cpu or cuda."),
+    size: str = typer.Option("tiny", "--size", help="tiny or small."),
+    batch_sequences: int = typer.Option(8, "--batch-sequences", min=1, help="Sequences of 256 bytes per step."),
+    learning_rate: float = typer.Option(2e-3, "--learning-rate", help="Peak learning rate."),
+    bias_rate: float | None = typer.Option(None, "--bias-rate", help="Step of the bias, v3 only."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
     """Train the small language model and record its router logits (needs PyTorch: the extra "lab").
 
@@ -141,6 +147,20 @@ def record(
     if find_spec("torch") is None:
         raise ResourceError("moesim record needs PyTorch: pip install 'moesim[lab]'")
     from moesim.record import record as train_and_record
+    from moesim.record import to_stderr
 
-    train_and_record(out, balancing=balancing, steps=steps, seconds=seconds, seed=seed, threads=threads, device=device)
+    train_and_record(
+        out,
+        balancing=balancing,
+        steps=steps,
+        seconds=seconds,
+        seed=seed,
+        threads=threads,
+        device=device,
+        size=size,
+        batch_sequences=batch_sequences,
+        learning_rate=learning_rate,
+        bias_rate=bias_rate,
+        progress=None if quiet else to_stderr,
+    )
     typer.echo(str(out))

@@ -162,9 +162,7 @@ def _place_switches(
         step = right / len(kept)
         for i, device in enumerate(kept):
             fill = "#dbeafe" if level == 1 else "#ede4f3"
-            shapes[device] = _Shape(
-                step * (i + 0.5), y, min(2.2, step * 0.9), 0.6, device.split(".")[0], fill
-            )
+            shapes[device] = _Shape(step * (i + 0.5), y, min(2.2, step * 0.9), 0.6, device.split(".")[0], fill)
         if len(kept) < len(devices):
             notes.append((step * (len(kept) - 1), y, f"{len(devices) - len(kept)} more"))
 

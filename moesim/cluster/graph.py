@@ -80,9 +80,7 @@ def _attach_nics(graph: Graph, nic: Nic, leaf_of: dict[str, str]) -> None:
         _add_pair(graph, gpu, leaf, nic.bandwidth * nic.per_gpu, nic.latency, NIC)
 
 
-def _join_leaves(
-    graph: Graph, leaf_spine: LeafSpine, leaf_of: dict[str, str], nic: Nic, *, spray: bool
-) -> None:
+def _join_leaves(graph: Graph, leaf_spine: LeafSpine, leaf_of: dict[str, str], nic: Nic, *, spray: bool) -> None:
     """Join every leaf to every spine; with spray the spines are one switch with the links' sum.
 
     With capacity D of a leaf towards its GPUs, oversubscription o and s spines, a leaf-spine link has
@@ -117,7 +115,5 @@ def _explicit(spec: ExplicitTopology) -> Graph:
         if link.both_ways:
             ways.append((link.target, link.source, link.latency_back))
         for source, target, latency in ways:
-            graph.add_edge(
-                source, target, capacity=link.bandwidth, latency=latency, link_class=link.link_class
-            )
+            graph.add_edge(source, target, capacity=link.bandwidth, latency=latency, link_class=link.link_class)
     return graph

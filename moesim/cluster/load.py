@@ -13,9 +13,7 @@ from moesim.located_yaml import load_yaml, validate
 from moesim.mistakes import did_you_mean
 
 
-def load_topology(
-    name_or_path: str | Path, nic_bandwidth: float | None = None, max_ranks: int | None = None
-) -> Fabric:
+def load_topology(name_or_path: str | Path, nic_bandwidth: float | None = None, max_ranks: int | None = None) -> Fabric:
     """Return the fabric of a topology.
 
     Args:
@@ -47,9 +45,7 @@ def read_topology(path: str | Path) -> AnyTopology:
         raise document.error((), "the key kind is required", f"kinds: {', '.join(KINDS)}")
     kind = document.data["kind"]
     if not isinstance(kind, str) or kind not in KINDS:
-        raise document.error(
-            ("kind",), f"there is no kind {kind!r:.60}", did_you_mean(kind, list(KINDS), "kinds")
-        )
+        raise document.error(("kind",), f"there is no kind {kind!r:.60}", did_you_mean(kind, list(KINDS), "kinds"))
     model: Any = KINDS[kind]
     spec: AnyTopology = validate(model, document)
     return spec
@@ -62,9 +58,7 @@ def with_nic_bandwidth(spec: AnyTopology, bandwidth: float) -> AnyTopology:
         InputError: the bandwidth is not positive, or the topology has no NIC.
     """
     if not 0 < bandwidth < float("inf"):
-        raise InputError(
-            f"a NIC bandwidth of {bandwidth} is not positive and finite", where="cluster.nic_bandwidth"
-        )
+        raise InputError(f"a NIC bandwidth of {bandwidth} is not positive and finite", where="cluster.nic_bandwidth")
     if isinstance(spec, ExplicitTopology):
         if any(link.link_class == NIC for link in spec.links):
             links = tuple(

@@ -73,11 +73,7 @@ def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static:
     nvswitch = [_neighbour(graph, gpu, "nvlink") for gpu in gpus]
     leaf_name = [_neighbour(graph, gpu, "nic") for gpu in gpus]
     leaves = [name for name in dict.fromkeys(leaf_name) if name is not None]
-    spines = (
-        [name for name in graph.successors(leaves[0]) if graph.nodes[name]["kind"] == "switch"]
-        if leaves
-        else []
-    )
+    spines = [name for name in graph.successors(leaves[0]) if graph.nodes[name]["kind"] == "switch"] if leaves else []
     leaf_index: dict[str | None, int] = {name: i for i, name in enumerate(leaves)}
     filled: Counter[str | None] = Counter()
     place = np.zeros(len(gpus), np.int64)
@@ -132,9 +128,7 @@ class ShortestPaths:
             row = base[moving] + at[moving] * ranks + target[moving]
             first = self.choice_ptr[row]
             count = self.choice_ptr[row + 1] - first
-            link = self.choice_links[
-                first + ecmp_choice(source[moving], target[moving], count, seed, at[moving])
-            ]
+            link = self.choice_links[first + ecmp_choice(source[moving], target[moving], count, seed, at[moving])]
             column = np.full(len(source), -1, np.int64)
             column[moving] = link
             at[moving] = self.link_target[link]

@@ -42,9 +42,7 @@ class Section(BaseModel):
 class Nvlink(Section):
     """The NVLink ports of one GPU towards the NVSwitches of its node."""
 
-    bandwidth: PositiveBandwidth = Field(
-        description="Peak of one GPU and direction, all its NVLinks together."
-    )
+    bandwidth: PositiveBandwidth = Field(description="Peak of one GPU and direction, all its NVLinks together.")
     latency: Latency = Field(default=3.33e-6, description="One way from GPU to GPU, whole route.")
 
 
@@ -52,9 +50,7 @@ class Nic(Section):
     """The network cards of one GPU."""
 
     bandwidth: PositiveBandwidth = Field(description="Peak of one card and direction.")
-    latency: Latency = Field(
-        default=2.8e-6, description="One way from GPU to GPU under one leaf, whole route."
-    )
+    latency: Latency = Field(default=2.8e-6, description="One way from GPU to GPU under one leaf, whole route.")
     per_gpu: Count = Field(
         default=1,
         ge=1,

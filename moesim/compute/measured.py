@@ -155,9 +155,7 @@ def load_measured(path: str | Path, gpu: str | None = None) -> MeasuredTable:
                 found_gpu = _same_gpu(row, found_gpu, where)
                 key, seconds = _measurement(row, header, where)
                 if key in first_line:
-                    raise InputError(
-                        "duplicate row", where, f"the same shape stands in line {first_line[key]}"
-                    )
+                    raise InputError("duplicate row", where, f"the same shape stands in line {first_line[key]}")
                 first_line[key] = reader.line_num
                 _at_least_the_floor(found_gpu, key, seconds, where)
                 times[key] = seconds
@@ -171,9 +169,7 @@ def load_measured(path: str | Path, gpu: str | None = None) -> MeasuredTable:
         first, *others = mistakes
         raise InputError(first.what, first.where, first.fix, tuple(others))
     if header is None or not times or found_gpu is None:
-        raise InputError(
-            "the kernel table has no rows", str(file), f"columns: {', '.join(KEY_COLUMNS)}, seconds"
-        )
+        raise InputError("the kernel table has no rows", str(file), f"columns: {', '.join(KEY_COLUMNS)}, seconds")
     digest = hashlib.sha256(content.encode()).hexdigest()
     return MeasuredTable(found_gpu, _surfaces(times), str(file), digest, len(times))
 
@@ -186,9 +182,7 @@ def _content(file: Path) -> str:
             raise InputError("the kernel table is larger than 64 MiB", str(file), "split it by model")
         content = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(
-            "not a UTF-8 text file", str(file), "save the kernel table as CSV in UTF-8"
-        ) from None
+        raise InputError("not a UTF-8 text file", str(file), "save the kernel table as CSV in UTF-8") from None
     except OSError as error:
         raise ResourceError(f"{file}: cannot be read: {error.strerror}") from error
     if "\0" in content:
@@ -208,9 +202,7 @@ def _header(columns: list[str], where: str) -> list[str]:
             raise InputError(f"unknown column {column!r}", where, nearest(column, known))
     missing = [column for column in KEY_COLUMNS if column not in columns]
     if missing:
-        raise InputError(
-            f"column {missing[0]!r} is missing", where, f"needed: {', '.join(KEY_COLUMNS)}, seconds"
-        )
+        raise InputError(f"column {missing[0]!r} is missing", where, f"needed: {', '.join(KEY_COLUMNS)}, seconds")
     if sum(column in UNITS for column in columns) != 1:
         raise InputError("exactly one time column is needed", where, f"one of: {', '.join(UNITS)}")
     return columns

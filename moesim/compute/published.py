@@ -114,9 +114,7 @@ class LoadCurve:
     n: int
     k: int
 
-    def price(
-        self, gpu: Gpu, loads: NDArray[np.int64]
-    ) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+    def price(self, gpu: Gpu, loads: NDArray[np.int64]) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]:
         """Price ``loads[ranks, slots]``.
 
         Returns each expert's seconds[ranks, slots], the launch[ranks], whether a rank is a published row
@@ -205,9 +203,6 @@ def roofline_error(gpu: Gpu) -> float:
     rows = deepgemm_rows()
     given = np.array([row.seconds for row in rows])
     model = np.array(
-        [
-            LAUNCH_S + row.groups * float(gemm_expert_seconds(gpu, row.rows, row.n, row.k, "fp8"))
-            for row in rows
-        ]
+        [LAUNCH_S + row.groups * float(gemm_expert_seconds(gpu, row.rows, row.n, row.k, "fp8")) for row in rows]
     )
     return float(np.median(np.abs(model / given - 1)))

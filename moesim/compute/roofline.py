@@ -28,9 +28,7 @@ Floats = NDArray[np.float64]
 
 TILE = 128
 LAUNCH_S = 2.5e-6  # fitted, DeepGEMM rows at a9967bc
-GEMM_PEAK_SHARE = (
-    0.72  # e, fitted on the same rows (the 1,346 TFLOP/s of the contiguous rows are 0.68 of peak)
-)
+GEMM_PEAK_SHARE = 0.72  # e, fitted on the same rows (the 1,346 TFLOP/s of the contiguous rows are 0.68 of peak)
 GEMM_BANDWIDTH_SHARE = 0.96  # em, fitted on the same rows
 GEMM_K_OVERHEAD = 300  # K0, fitted: K = 2048 reaches 1,214 TFLOP/s where K = 7168 reaches 1,346
 STREAM_BANDWIDTH_SHARE = 3000 / 3350  # FlashMLA, memory-bound, of the H800's 3,350 GB/s (c2067be)
@@ -54,9 +52,7 @@ class Work:
         bound: Floats = np.maximum(self.flops / gpu.flops(self.dtype), self.moved / gpu.hbm_bandwidth)
         return bound
 
-    def estimate(
-        self, gpu: Gpu, peak_share: float, bandwidth_share: float = STREAM_BANDWIDTH_SHARE
-    ) -> Floats:
+    def estimate(self, gpu: Gpu, peak_share: float, bandwidth_share: float = STREAM_BANDWIDTH_SHARE) -> Floats:
         """Return launches + max(flops, bytes) at the given shares of the peaks, in seconds."""
         busy: Floats = np.maximum(
             self.flops / (gpu.flops(self.dtype) * peak_share),

@@ -23,9 +23,7 @@ def counts(name: str, given: ArrayLike, least: int = 0, whole: bool = True) -> F
         bad |= values != np.floor(values)
     if bad.any():
         what = "a whole number" if whole else "a number"
-        raise InputError(
-            f"{name} is {float(values[bad].flat[0]):g}", name, f"expected {what} of at least {least}"
-        )
+        raise InputError(f"{name} is {float(values[bad].flat[0]):g}", name, f"expected {what} of at least {least}")
     return values
 
 
@@ -55,14 +53,7 @@ def loads(name: str, given: ArrayLike, rank_ptr: ArrayLike | None = None) -> NDA
         return np.atleast_2d(values)
     ptr = np.asarray(rank_ptr)
     widths = np.diff(ptr)
-    if (
-        values.ndim != 1
-        or ptr.ndim != 1
-        or len(ptr) < 2
-        or ptr[0] != 0
-        or ptr[-1] != len(values)
-        or (widths < 0).any()
-    ):
+    if values.ndim != 1 or ptr.ndim != 1 or len(ptr) < 2 or ptr[0] != 0 or ptr[-1] != len(values) or (widths < 0).any():
         raise InputError(
             "rank_ptr does not split the slots",
             "rank_ptr",

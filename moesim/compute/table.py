@@ -63,18 +63,14 @@ class KernelTable:
         text = str(name)
         if text == "auto":
             if gpu is None:
-                raise InputError(
-                    "table auto needs to know the GPU", "compute.table", f"one of: {', '.join(gpus())}"
-                )
+                raise InputError("table auto needs to know the GPU", "compute.table", f"one of: {', '.join(gpus())}")
             return cls(load_gpu(gpu))
         if text.lower() in gpus():
             return cls(load_gpu(text))
         if isinstance(name, Path) or text.endswith(".csv") or "/" in text:
             measured = load_measured(name, gpu)
             return cls(measured.gpu, measured)
-        raise InputError(
-            f"unknown kernel table {text!r}", "compute.table", nearest(text.lower(), ["auto", *gpus()])
-        )
+        raise InputError(f"unknown kernel table {text!r}", "compute.table", nearest(text.lower(), ["auto", *gpus()]))
 
     @property
     def name(self) -> str:
@@ -138,9 +134,7 @@ class KernelTable:
         A rank without tokens still launches its kernels. Up is [rows, hidden] x [2 inter, hidden], down is
         [rows, inter] x [hidden, inter] (DeepSeek-V3 technical report, 2.1.2).
         """
-        return self._mlp(
-            "grouped", dtype, shapes.loads("tokens_per_slot", tokens_per_slot, rank_ptr), hidden, inter
-        )
+        return self._mlp("grouped", dtype, shapes.loads("tokens_per_slot", tokens_per_slot, rank_ptr), hidden, inter)
 
     def dense_mlp(self, dtype: str, tokens: ArrayLike, hidden: int, inter: int) -> KernelTimes:
         """Return the time of a dense MLP (a shared expert) over ``tokens`` or ``tokens[ranks]``."""
@@ -156,9 +150,7 @@ class KernelTable:
             raise InputError(f"unknown layout {layout!r}", "layout", "one of: grouped, dense")
         bill = Bill()
         loads = shapes.loads("rows", rows)
-        self._add_gemm(
-            bill, layout, shapes.dtype_name(dtype), loads, shapes.size("n", n), shapes.size("k", k)
-        )
+        self._add_gemm(bill, layout, shapes.dtype_name(dtype), loads, shapes.size("n", n), shapes.size("k", k))
         return bill.close()
 
     def expert_floor_s(
@@ -188,9 +180,7 @@ class KernelTable:
         for kernel in ("mla_decode", "mla_prefill"):
             rate = published.attention_rate(kernel, gpu.name)
             rows.append({"what": f"{kernel}, rate of {rate.gpu}", "source": rate.citation})
-        rows.append(
-            {"what": "kernels that move data", "source": "FlashMLA at c2067be: 3000 of 3350 GB/s on the H800"}
-        )
+        rows.append({"what": "kernels that move data", "source": "FlashMLA at c2067be: 3000 of 3350 GB/s on the H800"})
         return rows
 
     def describe(self) -> list[dict[str, str]]:
@@ -230,9 +220,7 @@ class KernelTable:
         loads = shapes.loads("tokens_per_expert", tokens_per_expert)
         return self._mlp("grouped", dtype, loads, hidden, inter)
 
-    def _mlp(
-        self, layout: Layout, dtype: str, loads: NDArray[np.int64], hidden: int, inter: int
-    ) -> KernelTimes:
+    def _mlp(self, layout: Layout, dtype: str, loads: NDArray[np.int64], hidden: int, inter: int) -> KernelTimes:
         dtype, hidden, inter = (
             shapes.dtype_name(dtype),
             shapes.size("hidden", hidden),
@@ -271,9 +259,7 @@ class KernelTable:
         bill.add("extrapolated", outside, None, f"{beyond} ranks outside the table" if beyond else "")
         bill.add("estimated", idle)
 
-    def _add_gemm(
-        self, bill: Bill, layout: Layout, dtype: str, loads: NDArray[np.int64], n: int, k: int
-    ) -> None:
+    def _add_gemm(self, bill: Bill, layout: Layout, dtype: str, loads: NDArray[np.int64], n: int, k: int) -> None:
         """Add one GEMM over ``loads[ranks, slots]``: from published rows of [n, k], else the roofline."""
         work = roofline.gemm_work(loads, n, k, dtype)
         floor = Work(work.flops.sum(axis=1), work.moved.sum(axis=1), dtype).floor(self.gpu)

@@ -35,13 +35,9 @@ def eplb(load: ArrayLike, n_slots: int, n_ranks: int, n_nodes: int, n_groups: in
     """
     rows = np.asarray(load, dtype=np.float64)
     if rows.ndim not in (1, 2) or rows.size == 0:
-        raise InputError(
-            f"load has shape {rows.shape}", where="eplb", fix="give [experts] or [layers, experts]"
-        )
+        raise InputError(f"load has shape {rows.shape}", where="eplb", fix="give [experts] or [layers, experts]")
     if not (np.isfinite(rows).all() and (rows >= 0).all()):
-        raise InputError(
-            "load holds a negative, infinite or missing value", where="eplb", fix="give counts or shares"
-        )
+        raise InputError("load holds a negative, infinite or missing value", where="eplb", fix="give counts or shares")
     n_experts = rows.shape[-1]
     counts = {"n_slots": n_slots, "n_ranks": n_ranks, "n_nodes": n_nodes, "n_groups": n_groups}
     for name, count in counts.items():
@@ -101,9 +97,7 @@ def _check_fit(n_experts: int, n_slots: int, n_ranks: int, n_nodes: int, n_group
             f"{n_groups} groups of {n_experts} experts", where="eplb", fix="a group has at least one expert"
         )
     if n_ranks % n_nodes:
-        raise InputError(
-            f"{n_ranks} ranks on {n_nodes} nodes", where="eplb", fix="every node has as many ranks"
-        )
+        raise InputError(f"{n_ranks} ranks on {n_nodes} nodes", where="eplb", fix="every node has as many ranks")
     more = -(-max(n_slots, n_experts) // n_ranks) * n_ranks
     if n_slots % n_ranks:
         raise InputError(

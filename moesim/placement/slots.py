@@ -60,9 +60,7 @@ class Placement:
                 fix=f"ranks are 0 to {n_ranks - 1}",
             )
         if slot_expert.min() < 0:
-            raise InputError(
-                f"slot_expert holds {slot_expert.min()}", where="placement", fix="expert ids start at 0"
-            )
+            raise InputError(f"slot_expert holds {slot_expert.min()}", where="placement", fix="expert ids start at 0")
         n_experts = int(slot_expert.max()) + 1
         if n_experts > slot_expert.shape[-1]:
             raise InputError(
@@ -174,9 +172,7 @@ class Placement:
                 fix="give [tokens, top_k] and [tokens]",
             )
         if ranks_per_node < 1:
-            raise InputError(
-                f"ranks_per_node is {ranks_per_node}", where="choose", fix="it must be at least 1"
-            )
+            raise InputError(f"ranks_per_node is {ranks_per_node}", where="choose", fix="it must be at least 1")
         self._check_range(ids, source)
         # Replicas of expert e are slots[first[e]:first[e + 1]], lowest slot first.
         slots = np.argsort(slot_expert, kind="stable").astype(np.int32)
@@ -188,9 +184,7 @@ class Placement:
             return chosen
         by_position: dict[str, Callable[..., Any]] = {"round_robin": take_turns, "hash": hashed_replicas}
         if policy not in by_position:
-            raise InputError(
-                f"unknown policy {policy!r}", where="choose", fix="use same_node, round_robin or hash"
-            )
+            raise InputError(f"unknown policy {policy!r}", where="choose", fix="use same_node, round_robin or hash")
         chosen = by_position[policy](ids, slots, first, seed, first_token)
         return chosen
 

@@ -23,6 +23,7 @@ _COLUMNS = {
     "combine_time_s": "combine",
     "expert_compute_time_s": "expert compute",
     "wait_time_s": "wait",
+    "rank_wait_mean_s": "wait, mean rank",
     "expert_load_max_over_mean": "experts max/mean",
     "rank_load_max_over_mean": "ranks max/mean",
     "node_load_max_over_mean": "nodes max/mean",

@@ -183,8 +183,9 @@ def _tiles(result: Result) -> list[Tile]:
              f"{SUMMARY['dispatch_time_s'].text}; {SUMMARY['combine_time_s'].text}."),
         Tile("Expert compute", named("expert_compute_time_s"), f"{share('expert_compute_time_s')} of the layer",
              SUMMARY["expert_compute_time_s"].text),
-        Tile("Wait", named("wait_time_s"), f"{share('wait_time_s')} of the layer · arrival {named('arrival_time_s')}",
-             SUMMARY["wait_time_s"].text),
+        Tile("Wait, mean over ranks", named("rank_wait_mean_s"),
+             f"critical rank {named('wait_time_s')} · arrival {named('arrival_time_s')}",
+             f"{SUMMARY['rank_wait_mean_s'].text}. Critical rank: {SUMMARY['wait_time_s'].text}."),
         Tile("Experts, max/mean", named("expert_load_max_over_mean"),
              f"uniform router: {named('uniform_router_expert_max_over_mean')}",
              f"{SUMMARY['expert_load_max_over_mean'].text}. Uniform router: "

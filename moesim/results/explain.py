@@ -9,6 +9,16 @@ from moesim.results.definitions import COMPONENTS, SUMMARY
 from moesim.results.result import Result
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
+_OF_THE_LAYER = (
+    "layer_time_s",
+    "step_time_s",
+    "bottleneck",
+    "bottleneck_utilisation",
+    "wait_time_s",
+    "rank_wait_mean_s",
+    "arrival_time_s",
+)
+
 
 def explain_lines(result: Result, key: str) -> Iterator[str]:
     """Explain the summary value ``key``.
@@ -39,7 +49,7 @@ def _part_for(key: str) -> Callable[[Result, str], Iterator[str]]:
     phase = key.split("_")[0]
     if phase in ("dispatch", "combine"):
         return _phase
-    if key in ("layer_time_s", "step_time_s", "bottleneck", "bottleneck_utilisation", "wait_time_s", "arrival_time_s"):
+    if key in _OF_THE_LAYER:
         return _layer
     if key in ("gate_time_s", "permute_time_s", "expert_compute_time_s", "unpermute_time_s") or key.startswith(
         "source"

@@ -28,9 +28,7 @@ class Assignment:
     gates: NDArray[Any]
 
 
-def route(
-    logits: ArrayLike, spec: RouterSpec, bias: ArrayLike | None = None, token_offset: int = 0
-) -> Assignment:
+def route(logits: ArrayLike, spec: RouterSpec, bias: ArrayLike | None = None, token_offset: int = 0) -> Assignment:
     """Send each token to its top-k experts.
 
     With affinities s = softmax or sigmoid of the logits and the bias b, a token keeps the M groups with the
@@ -93,12 +91,8 @@ def _checked_bias(bias: ArrayLike | None, spec: RouterSpec) -> NDArray[np.float6
         return np.empty(0)
     array = np.asarray(bias, dtype=np.float64)
     if array.shape != (spec.n_experts,):
-        raise InputError(
-            f"a bias of shape {array.shape}", "bias", f"give one value per expert, {spec.n_experts}"
-        )
+        raise InputError(f"a bias of shape {array.shape}", "bias", f"give one value per expert, {spec.n_experts}")
     bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:
-        raise InputError(
-            f"the bias of expert {bad[0]} is {array[bad[0]]}", "bias", "biases must be finite numbers"
-        )
+        raise InputError(f"the bias of expert {bad[0]} is {array[bad[0]]}", "bias", "biases must be finite numbers")
     return array if array.any() else np.empty(0)

@@ -26,9 +26,7 @@ def sigmoid(x: float) -> float:
 
 
 @njit(cache=True, nogil=True)
-def keep_best(
-    keys: NDArray[np.float64], ids: NDArray[np.int64], filled: int, key: float, candidate: int
-) -> int:
+def keep_best(keys: NDArray[np.float64], ids: NDArray[np.int64], filled: int, key: float, candidate: int) -> int:
     """Insert a candidate into the best so far (highest key, then lowest id, first); return their number."""
     size = keys.shape[0]
     if filled == size:
@@ -164,9 +162,7 @@ def select_and_gate(
 
 
 @njit(cache=True, nogil=True)
-def affinity_sum(
-    row: NDArray[Any], keys: NDArray[np.float64], count: int, use_sigmoid: bool, shift: float
-) -> float:
+def affinity_sum(row: NDArray[Any], keys: NDArray[np.float64], count: int, use_sigmoid: bool, shift: float) -> float:
     """Sum the affinities of the first ``count`` logits in ``keys``, up to the token's softmax denominator."""
     total = 0.0
     for k in range(count):
@@ -175,9 +171,7 @@ def affinity_sum(
 
 
 @njit(cache=True, nogil=True)
-def mass_lost(
-    logits: NDArray[Any], expert_ids: NDArray[np.int32], use_sigmoid: bool, lost: NDArray[np.float64]
-) -> int:
+def mass_lost(logits: NDArray[Any], expert_ids: NDArray[np.int32], use_sigmoid: bool, lost: NDArray[np.float64]) -> int:
     """Fill ``lost[T]``, see ``gate_mass_lost``; return the first token with a NaN or inf logit, or -1.
 
     Both sums run from the highest logit down over at most as many terms, so the quotient cannot exceed 1 by

@@ -129,7 +129,7 @@ def _sweep(scenario: "Scenario") -> Iterator[Breach]:
         parse_objective(sweep.objective)
     except InputError as error:
         yield ("sweep", "objective"), error.what, error.fix
-    named = [(("sweep", "axes", key), key) for key in sweep.axes]
+    named: list[tuple[Loc, str]] = [(("sweep", "axes", key), key) for key in sweep.axes]
     named += [(("sweep", "zip", i, key), key) for i, group in enumerate(sweep.zip) for key in group]
     for place, key in named:
         try:

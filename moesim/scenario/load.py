@@ -89,7 +89,8 @@ class ScenarioTemplate:
             InputError: everything that is wrong with it.
         """
         mistakes: list[InputError] = []
-        set_here = [Override(tuple(key.split(".")), value, f"{key}={value!r:.60}") for key, value in values.items()]
+        # Without a place: whoever set the values says where they come from.
+        set_here = [Override(tuple(key.split(".")), value, "") for key, value in values.items()]
         scenario = _one(self.document, [*self.overrides, *set_here], self.base_dir, mistakes)
         if scenario is None or mistakes:
             first, *others = _distinct(mistakes)

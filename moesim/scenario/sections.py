@@ -41,7 +41,7 @@ def _known_model(name: str) -> str:
 class Cluster(Block):
     """The machine."""
 
-    topology: Name = Field(description="A topology by bare name (`moesim topo show` lists them) or a path.")
+    topology: Name = Field(description="A topology by bare name (`moesim topo list` lists them) or a path.")
     nic_bandwidth: Bandwidth | None = Field(
         None, description="Peak rate of every NIC per direction, instead of the topology's (bytes/s)."
     )

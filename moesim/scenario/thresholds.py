@@ -24,6 +24,7 @@ SUMMARY_KEYS: tuple[str, ...] = (
     "dispatch_kernel_time_s",
     "combine_kernel_time_s",
     "lower_bound_s",
+    "rank_wait_mean_s",
     "bottleneck_utilisation",
     "expert_load_max_over_mean",
     "rank_load_max_over_mean",

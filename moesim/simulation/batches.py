@@ -1,6 +1,6 @@
 """The scenario's workload section as batches of tokens, and the training history that comes with a recording."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,10 @@ class Workload:
     ) -> Batch:
         parts, recording = self.parts, self.recording
         if recording is None:
-            return logits_batch(parts.scenario.source(source.name), layers=source.layers, **common)
+            batch = logits_batch(parts.scenario.source(source.name), layers=source.layers, **common)
+            if parts.router.kind == "v3" and parts.scenario.routing.bias == "recorded":
+                batch = replace(batch, notes=(*batch.notes, "no bias came with these logits: none is used"))
+            return batch
         counts = (parts.fabric.n_ranks, parts.fabric.n_nodes, parts.router.n_groups)
         return recorded_batch(
             recording,

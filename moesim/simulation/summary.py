@@ -41,6 +41,7 @@ class SummaryBuilder:
             "layer_time_s": layer_time,
             **critical.components,
             **load.figures,
+            "rank_wait_mean_s": float((trace.dispatch.wait_s + trace.combine.wait_s).mean()),
             "lower_bound_s": lower_bound_s(trace, fabric, load.kernels.experts_floor_s),
         }
         for phase in PHASES:

@@ -36,9 +36,7 @@ class Batch:
         return {
             "expert": lambda x: expert_loss(x, self.ids, spec, alpha=0.3, **options),
             "device": lambda x: device_loss(x, self.ids, spec, self.device, alpha=0.3, **options),
-            "communication": lambda x: communication_loss(
-                x, self.ids, spec, self.device, alpha=0.3, **options
-            ),
+            "communication": lambda x: communication_loss(x, self.ids, spec, self.device, alpha=0.3, **options),
             "sequence": lambda x: sequence_loss(x, self.ids, spec, self.sequence, alpha=0.3, **options),
             "z": lambda x: z_loss(x, alpha=0.3, **options),
         }

@@ -40,9 +40,7 @@ def test_updating_after_every_batch_balances_a_skewed_router():
     assert max(violation[-5:]) < 0.12
 
 
-@pytest.mark.parametrize(
-    ("bias", "load"), [([0, 0], [1, 2, 3]), (0.0, 1.0), ([0, 0], [1, -1]), ([0, 0], [1, np.nan])]
-)
+@pytest.mark.parametrize(("bias", "load"), [([0, 0], [1, 2, 3]), (0.0, 1.0), ([0, 0], [1, -1]), ([0, 0], [1, np.nan])])
 def test_loads_that_are_no_counts_per_bias_are_refused(bias, load):
     with pytest.raises(InputError) as error:
         update_bias(bias, load, rate=0.001)

@@ -32,15 +32,12 @@ def two_tier(kind: str, routing: str, spines: int = 4, nodes: int = 4, **more: o
     return build_fabric(model.model_validate(data), kind)
 
 
-def explicit(
-    devices: list[tuple[str, int | None]], links: list[tuple[str, str, str]], **more: object
-) -> Fabric:
+def explicit(devices: list[tuple[str, int | None]], links: list[tuple[str, str, str]], **more: object) -> Fabric:
     data = {
         "kind": "explicit",
         "gpu": "h100",
         "nodes": [
-            {"name": name, "type": "gpu" if "gpu" in name else "switch"}
-            | ({} if node is None else {"node": node})
+            {"name": name, "type": "gpu" if "gpu" in name else "switch"} | ({} if node is None else {"node": node})
             for name, node in devices
         ],
         "links": [{"source": a, "target": b, "bandwidth": "50GB/s", "class": c, **more} for a, b, c in links],
@@ -71,9 +68,7 @@ def splitmix_choice(source: int, target: int, n: int, seed: int, stage: int) -> 
     return key % n
 
 
-@given(
-    st.integers(0, 2**31), st.integers(0, 2**31), st.integers(1, 1024), st.integers(), st.integers(0, 9999)
-)
+@given(st.integers(0, 2**31), st.integers(0, 2**31), st.integers(1, 1024), st.integers(), st.integers(0, 9999))
 def test_the_hash_is_splitmix64_whatever_the_machine(source, target, n, seed, stage):
     choice = ecmp_choice(*(np.array([value]) for value in (source, target, n)), seed, stage)
     assert choice.tolist() == [splitmix_choice(source, target, n, seed, stage)]
@@ -149,8 +144,7 @@ def test_nodes_share_a_leaf_and_the_last_leaf_may_have_fewer():
     lengths = np.diff(fabric.routes([0, 0, 8], [4, 8, 0])[0])
     assert lengths.tolist() == [2, 4, 4]
     uplinks = {
-        leaf: sum(c for c, s in zip(fabric.capacity, fabric.link_source, strict=True) if s == leaf)
-        - 50 * GB * gpus
+        leaf: sum(c for c, s in zip(fabric.capacity, fabric.link_source, strict=True) if s == leaf) - 50 * GB * gpus
         for leaf, gpus in (("leaf0", 8), ("leaf1", 4))
     }
     assert uplinks == {"leaf0": 400 * GB, "leaf1": 200 * GB}
@@ -210,9 +204,7 @@ def test_inside_a_node_its_own_devices_are_preferred_to_a_shorter_way_outside():
 
 
 def test_without_a_way_inside_the_node_the_network_is_taken():
-    fabric = explicit(
-        [("gpu0", 0), ("gpu1", 0), ("out", None)], [("gpu0", "out", "nic"), ("gpu1", "out", "nic")]
-    )
+    fabric = explicit([("gpu0", 0), ("gpu1", 0), ("out", None)], [("gpu0", "out", "nic"), ("gpu1", "out", "nic")])
     _, links = fabric.routes([0], [1])
     assert [fabric.link_names[link] for link in links] == ["gpu0->out", "out->gpu1"]
 

@@ -63,9 +63,7 @@ def test_a_route_is_a_chain_of_links_from_the_source_gpu_to_the_target_gpu(name)
         assert at == fabric.rank_names[target[flow]]
         inside = fabric.rank_node[source[flow]] == fabric.rank_node[target[flow]]
         classes = {fabric.link_class[link] for link in route}
-        assert (
-            classes == (set() if source[flow] == target[flow] else {"nvlink"}) if inside else "nic" in classes
-        )
+        assert classes == (set() if source[flow] == target[flow] else {"nvlink"}) if inside else "nic" in classes
 
 
 def test_the_flagship_routes_are_those_of_a_rail_optimised_cluster():
@@ -189,12 +187,7 @@ def test_a_topology_is_found_by_name_with_or_without_suffix_and_by_path(tmp_path
     mine = tmp_path / "mine.yaml"
     mine.write_text(shipped.read_text())
     monkeypatch.chdir(tmp_path)
-    assert (
-        load_topology("mine.yaml").name
-        == load_topology(mine).name
-        == load_topology("./mine.yaml").name
-        == "mine"
-    )
+    assert load_topology("mine.yaml").name == load_topology(mine).name == load_topology("./mine.yaml").name == "mine"
 
 
 def test_a_misspelt_topology_is_answered_with_the_nearest_name_and_the_list():

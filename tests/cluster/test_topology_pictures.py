@@ -70,9 +70,7 @@ def test_the_description_names_what_matters():
 
 
 def test_a_small_cluster_is_drawn_device_by_device(tmp_path):
-    path = draw(
-        read_topology(find_topology("two-nodes-explicit")), tmp_path / "t.svg", title="two <nodes> & a cable"
-    )
+    path = draw(read_topology(find_topology("two-nodes-explicit")), tmp_path / "t.svg", title="two <nodes> & a cable")
     root = ElementTree.parse(path).getroot()  # noqa: S314 - our own file
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"two <nodes> & a cable", "node 0", "node 1", "tor-a", "tor-b", "nvswitch"} <= set(texts)

@@ -116,9 +116,7 @@ def test_a_topology_without_gpus_is_refused(tmp_path):
 
 def test_more_gpus_than_may_be_listed_are_refused(tmp_path):
     gpus = "".join(f"  - {{name: g{i}, type: gpu, node: 0}}\n" for i in range(1025))
-    links = "".join(
-        f"  - {{source: g{i}, target: sw, bandwidth: 1GB/s, class: nvlink}}\n" for i in range(1025)
-    )
+    links = "".join(f"  - {{source: g{i}, target: sw, bandwidth: 1GB/s, class: nvlink}}\n" for i in range(1025))
     text = EXPLICIT.replace("links:\n", gpus + "links:\n") + links
     assert "1027 GPUs are more than the 1024" in complaint(tmp_path, text).line()
 
@@ -133,9 +131,7 @@ def test_ranks_that_cannot_reach_each_other_are_one_line(tmp_path):
 
 
 def test_a_way_there_without_a_way_back_is_no_connection(tmp_path):
-    text = EXPLICIT.replace(
-        "nodes:\n", "nodes:\n  - {name: c, type: gpu, node: 1}\n  - {name: tor, type: switch}\n"
-    )
+    text = EXPLICIT.replace("nodes:\n", "nodes:\n  - {name: c, type: gpu, node: 1}\n  - {name: tor, type: switch}\n")
     text += "".join(
         f"  - {{source: {a}, target: {b}, bandwidth: 50GB/s, class: nic, both_ways: {both}}}\n"
         for a, b, both in (
@@ -155,9 +151,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path):
     text = RAIL.replace("nodes: 2", "nodes: 0").replace("200GB/s", "200").replace("spines", "spine")
     lines = str(complaint(tmp_path, text)).splitlines()
     assert [int(re.search(r"t\.yaml:(\d+):", line)[1]) for line in lines] == [3, 5, 7, 7]
-    two = EXPLICIT.replace("source: b", "source: bb").replace(
-        "{name: b, type: gpu, node: 0}", "{name: b, type: gpu}"
-    )
+    two = EXPLICIT.replace("source: b", "source: bb").replace("{name: b, type: gpu, node: 0}", "{name: b, type: gpu}")
     assert len(str(complaint(tmp_path, two)).splitlines()) == 3  # no node, no device bb, no port of b
 
 

@@ -111,9 +111,7 @@ def test_loads_outside_the_published_rows_are_called_extrapolated():
 
 
 def test_past_the_last_row_its_efficiency_is_held():
-    at, past = (
-        KernelTable.load("h800").time("gemm_fp8", rows=[m], n=4096, k=7168).seconds for m in (8192, 65536)
-    )
+    at, past = (KernelTable.load("h800").time("gemm_fp8", rows=[m], n=4096, k=7168).seconds for m in (8192, 65536))
     assert past / at == pytest.approx(8, rel=0.02)
 
 
@@ -122,9 +120,7 @@ def test_only_the_h800_in_fp8_with_published_shapes_is_more_than_an_estimate():
         for dtype in ("bf16", "fp8"):
             for size in (V3, LITE):
                 source = expert_time(gpu, dtype, [512] * 4, size).source
-                assert source == (
-                    "interpolated" if (gpu, dtype, size) == ("h800", "fp8", V3) else "estimated"
-                )
+                assert source == ("interpolated" if (gpu, dtype, size) == ("h800", "fp8", V3) else "estimated")
 
 
 def test_an_estimate_on_the_h800_in_fp8_carries_the_roofline_error_and_others_none():
@@ -134,9 +130,7 @@ def test_an_estimate_on_the_h800_in_fp8_carries_the_roofline_error_and_others_no
 
 
 def test_more_bandwidth_helps_small_batches_and_not_large_ones():
-    small, large = (
-        [expert_time(g, "bf16", t, V3).seconds for g in ("h100", "h200")] for t in ([4] * 8, [8192] * 8)
-    )
+    small, large = ([expert_time(g, "bf16", t, V3).seconds for g in ("h100", "h200")] for t in ([4] * 8, [8192] * 8))
     assert small[0] / small[1] > 1.2
     assert large[0] / large[1] < 1.03
 

@@ -41,9 +41,7 @@ def test_a_row_that_was_measured_is_returned_as_it_stands(grid):
 
 
 def test_slots_without_tokens_do_not_count_as_experts(grid):
-    time = grid.time(
-        "grouped_gemm_bf16", tokens_per_expert=[512, 0, 512, 0, 512, 512], hidden=2048, inter=1408
-    )
+    time = grid.time("grouped_gemm_bf16", tokens_per_expert=[512, 0, 512, 0, 512, 512], hidden=2048, inter=1408)
     assert time.source == "measured"
 
 
@@ -59,10 +57,7 @@ def test_between_rows_the_time_is_log_log_linear_in_both_axes(grid):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from([64, 128, 512, 2048]), min_size=4, max_size=4))
 def test_uneven_loads_of_a_constant_plus_a_sum_over_experts_are_priced_exactly(tmp_path_factory, tokens):
-    rows = [
-        f"grouped_gemm,bf16,{m},4,2048,1408,{(20 + 4 * (20 + m * 0.1)) * 1e-6},h200"
-        for m in (64, 128, 512, 2048)
-    ]
+    rows = [f"grouped_gemm,bf16,{m},4,2048,1408,{(20 + 4 * (20 + m * 0.1)) * 1e-6},h200" for m in (64, 128, 512, 2048)]
     table = table_of(tmp_path_factory.mktemp("tables"), *rows)
     time = table.time("grouped_gemm_bf16", tokens_per_expert=tokens, hidden=2048, inter=1408)
     assert time.seconds == pytest.approx((20 + sum(20 + m * 0.1 for m in tokens)) * 1e-6)
@@ -107,8 +102,7 @@ def test_more_tokens_never_take_less_time_in_a_rising_table(tmp_path_factory, to
     grown = list(tokens)
     grown[slot % len(grown)] += more
     one, two = (
-        table.time("grouped_gemm_fp8", tokens_per_expert=t, hidden=2048, inter=1408).seconds
-        for t in (tokens, grown)
+        table.time("grouped_gemm_fp8", tokens_per_expert=t, hidden=2048, inter=1408).seconds for t in (tokens, grown)
     )
     assert two >= one * (1 - 1e-12)
 

@@ -90,9 +90,7 @@ def test_uneven_loads_cost_the_sum_of_their_own_tiles(loads, shape):
     expected = published_gemm_seconds(loads, best.values())
     work = gemm_work(np.array(loads), n, k, "fp8")
     floor = max(work.flops.sum() / H800.fp8_flops, work.moved.sum() / H800.hbm_bandwidth)
-    assert TABLE.time("gemm_fp8", rows=loads, n=n, k=k).seconds == pytest.approx(
-        max(expected, floor), rel=1e-9
-    )
+    assert TABLE.time("gemm_fp8", rows=loads, n=n, k=k).seconds == pytest.approx(max(expected, floor), rel=1e-9)
 
 
 def test_the_time_of_an_expert_is_one_smooth_rising_curve_over_all_layouts():

@@ -132,9 +132,7 @@ def test_the_choice_does_not_depend_on_how_a_batch_is_cut_into_chunks(policy):
     rng = np.random.default_rng(5)
     ids, ranks = rng.integers(-1, 3, (40, 2)), rng.integers(0, 6, 40)
     whole = p.choose(ids, ranks, 2, policy, seed=9)
-    chunks = [
-        p.choose(ids[t : t + 7], ranks[t : t + 7], 2, policy, 9, first_token=t) for t in range(0, 40, 7)
-    ]
+    chunks = [p.choose(ids[t : t + 7], ranks[t : t + 7], 2, policy, 9, first_token=t) for t in range(0, 40, 7)]
     assert np.concatenate(chunks).tolist() == whole.tolist()
     assert p.choose(ids[:0], ranks[:0], 2, policy).shape == (0, 2)
 

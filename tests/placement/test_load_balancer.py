@@ -128,9 +128,7 @@ def test_258_experts_in_uneven_groups_are_packed_by_node():
     assert all(len(set(node[group])) == 1 for group in np.array_split(np.arange(258), 8))
 
 
-@pytest.mark.parametrize(
-    ("n_experts", "n_slots", "n_groups"), [(7, 8, 4), (9, 12, 8), (11, 12, 4), (13, 16, 8)]
-)
+@pytest.mark.parametrize(("n_experts", "n_slots", "n_groups"), [(7, 8, 4), (9, 12, 8), (11, 12, 4), (13, 16, 8)])
 def test_uneven_groups_fit_as_long_as_the_largest_do(n_experts, n_slots, n_groups):
     p = eplb(np.arange(n_experts), n_slots, n_ranks=4, n_nodes=4, n_groups=n_groups)
     assert np.ptp(p.slots_per_rank) == 0

@@ -33,9 +33,7 @@ def test_258_experts_in_64_groups_are_two_of_five_and_sixty_two_of_four():
     group = groups_of(RouterSpec("v2", 258, 8, n_groups=64, top_groups=4))
     assert group.dtype == np.int32
     assert np.bincount(group).tolist() == [5, 5] + [4] * 62
-    expected = np.concatenate(
-        [np.full(len(part), g) for g, part in enumerate(np.array_split(range(258), 64))]
-    )
+    expected = np.concatenate([np.full(len(part), g) for g, part in enumerate(np.array_split(range(258), 64))])
     assert (group == expected).all()
 
 
@@ -44,9 +42,7 @@ def test_groups_given_per_expert_are_kept():
     assert groups_of(spec).tolist() == [2, 1, 0, 0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("group_score", "count"), [("max", 1), ("sum", 256), ("top2", 2), ("topk_over_m", 3)]
-)
+@pytest.mark.parametrize(("group_score", "count"), [("max", 1), ("sum", 256), ("top2", 2), ("topk_over_m", 3)])
 def test_a_group_is_ranked_by_as_many_scores_as_its_name_says(group_score, count):
     spec = RouterSpec("v3", 256, 8, n_groups=16, top_groups=2, group_score=group_score)
     assert spec.scores_per_group == (4 if group_score == "topk_over_m" else count)

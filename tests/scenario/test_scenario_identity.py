@@ -92,7 +92,11 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "thresholds": (["layer_time_s < 2ms"], {}),
     "variants": ({"v": {"routing": {"kind": "v1", "top_k": 4}}}, {}),
     "sweep.axes": ({"seed": [1, 2]}, {}),
+    "sweep.zip": ([{"model.n_experts": [64, 128], "model.expert_hidden": [2048, 1024]}], {}),
+    "sweep.random.points": (1, {"sweep.random": {"points": 2}}),
+    "sweep.random.seed": (1, {"sweep.random": {"points": 2}}),
     "sweep.objective": ("step_time_s", {}),
+    "sweep.impossible": ("skip", {}),
 }
 WITH_ONE_VALUE_ONLY = {"workload.sampling", "schedule.overlap", "faults"}
 
