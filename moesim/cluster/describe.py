@@ -93,7 +93,7 @@ def bisection(fabric: Fabric) -> float:
     if fabric.n_nodes == 1:  # the idle NICs do not count
         source, target = (pair.ravel() for pair in np.indices((fabric.n_ranks, fabric.n_ranks)))
         links, domain = np.unique(fabric.routes(source, target)[1]), np.arange(fabric.n_ranks, dtype=np.int32)
-    graph: "nx.DiGraph[str]" = nx.DiGraph()
+    graph: nx.DiGraph[str] = nx.DiGraph()
     for link in links:  # capacities in whole bytes/s: the algorithm then ends exactly
         capacity = round(float(fabric.capacity[link]))
         graph.add_edge(fabric.link_source[link], fabric.link_target[link], capacity=capacity)
