@@ -93,16 +93,12 @@ def _of_width(spec: RouterSpec, n_experts: int) -> RouterSpec:
         return spec
     n_groups = min(spec.n_groups, n_experts)
     room = -(-spec.top_k // (n_experts // n_groups))
-    return RouterSpec(
-        kind=spec.kind,
+    return replace(
+        spec,
         n_experts=n_experts,
-        top_k=spec.top_k,
         n_groups=n_groups,
         top_groups=min(max(spec.top_groups, room), n_groups),
-        score=spec.score,
-        group_score=spec.group_score,
-        normalize=spec.normalize,
-        scale=spec.scale,
+        group_of_expert=None,
     )
 
 
