@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change goes in: lint, types, tests. Arguments go to pytest.
+# Everything that must hold before a change goes in: lint, types, tests. Arguments go to pytest (-m slow: those that take minutes).
 set -euo pipefail
 cd "$(dirname "$0")"
 . .ci/venv.sh
@@ -14,4 +14,4 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/python -m pytest -q -n "${MOESIM_TEST_JOBS:-2}" "$@"
+.venv/bin/python -m pytest -q -n "${MOESIM_TEST_JOBS:-2}" -m "not slow" "$@"

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from moesim.errors import InputError, InvariantError, ResourceError
     from moesim.results import Result, load_result
     from moesim.scenario import Scenario, load_scenario
-    from moesim.simulation import simulate
+    from moesim.simulation.simulate import simulate  # the package has function and module of this name
+    from moesim.sweeps import sweep
 
 _HOME = {
     "InputError": "moesim.errors",
@@ -23,6 +24,7 @@ _HOME = {
     "load_result": "moesim.results",
     "load_scenario": "moesim.scenario",
     "simulate": "moesim.simulation",
+    "sweep": "moesim.sweeps",
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "load_result",
     "load_scenario",
     "simulate",
+    "sweep",
 ]
 
 

@@ -118,7 +118,9 @@ def test_commands_of_the_documentation_parse(words):
 
 @pytest.mark.parametrize("words", list(command_lines()))
 def test_scenarios_and_topologies_of_the_documentation_ship(words):
-    if words[1] in ("run", "place", "balance") and not is_path(words[2]):
+    if "--topology" in words:
+        assert words[words.index("--topology") + 1] in topology_names()
+    elif words[1] in ("run", "place", "balance") and not is_path(words[2]):
         overrides = [value for flag, value in pairwise(words) if flag == "-o"]
         assert words[2] in shipped_names("scenarios")
         load_scenario(words[2], overrides=[text for text in overrides if not text.endswith(".npz")])

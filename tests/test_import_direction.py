@@ -39,8 +39,8 @@ MAY_IMPORT = {
     "errors": set(),
     "units": set(),
 }
-ON_TOP = {"cli", "sweep", "validate"}
-ABOVE_THE_STAGES = ("simulation", "results", "report", "cli", "sweep", "validate", "record", "profile")
+ON_TOP = {"cli", "sweeps", "validate"}
+ABOVE_THE_STAGES = ("simulation", "results", "report", "cli", "sweeps", "validate", "record", "profile")
 
 
 def part_of(path: Path) -> str:

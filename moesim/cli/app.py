@@ -1,6 +1,7 @@
 """Entry point: one place that turns errors into one line and an exit code.
 
-Exit codes: 0 ok, 2 bad input, 3 environment, 4 a threshold missed, 70 broken invariant, 130 interrupted.
+Exit codes: 0 ok, 2 bad input, 3 environment, 4 a threshold missed or a point of a sweep failed, 70 broken invariant,
+130 interrupted.
 """
 
 import os
@@ -10,7 +11,7 @@ import traceback
 import typer
 
 from moesim import __version__
-from moesim.cli import inspect, run, tools
+from moesim.cli import inspect, run, sweep, tools
 from moesim.errors import MoesimError
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ def _options(
 
 run.register(app)
 inspect.register(app)
+sweep.register(app)
 tools.register(app)
 
 

@@ -26,7 +26,16 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships (quickstart)."),
+    scenario: str | None = typer.Argument(None, help="A scenario file, or the name of one that ships (quickstart)."),
+    topology: str | None = typer.Option(None, "--topology", help="Instead of a scenario: the cluster, name or file."),
+    model: str | None = typer.Option(
+        None, "--model", help="With --topology: name or Hugging Face config.json; default deepseek-v3."
+    ),
+    load: Path | None = typer.Option(
+        None, "--load", help="With --topology: counts per expert, .csv or .parquet (layer,expert,count) or .npz."
+    ),
+    tokens_per_rank: int | None = typer.Option(None, "--tokens-per-rank", help="With --topology: default 4096."),
+    ep: int | None = typer.Option(None, "--ep", help="With --topology: ranks; default all GPUs."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value, as in -o routing.top_k=6."),
     seed: int | None = typer.Option(None, "--seed", help="Seed, instead of the scenario's."),
     out: Path | None = typer.Option(None, "--out", help="Result folder; default results/NAME-TIME-DIGEST."),
@@ -38,12 +47,16 @@ def run(
     """Simulate a scenario and write its result folder with the report.
 
     Example: moesim run quickstart -o routing.top_groups=2 --out results/quick
+
+    Without a scenario: moesim run --topology h800-8x8-rail --model config.json --load counts.csv
     """
     from moesim.cli.variants import simulate_all
+    from moesim.cli.without_file import Facts, scenario_or_facts
     from moesim.scenario import load_scenario
 
     overrides = [*override, *([f"seed={seed}"] if seed is not None else [])]
-    loaded = load_scenario(scenario, overrides=overrides)
+    source = scenario_or_facts(scenario, Facts(topology, model, load, tokens_per_rank, ep))
+    loaded = load_scenario(source, overrides=overrides)
     runs = loaded.variant_scenarios() or {}
     target = out or _default_folder(loaded)
     say = (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))

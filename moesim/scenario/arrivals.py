@@ -73,7 +73,7 @@ class Workload(Block):
     expert_ids: Name | None = Field(None, description="A .npy or .npz file of chosen experts: no router is run.")
     counts: Name | None = Field(
         None,
-        description="A .csv or .npz file of tokens per expert: experts are drawn to match, no router is run.",
+        description="A .csv, .parquet or .npz file of tokens per expert: experts are drawn to match, no router is run.",
     )
     tokens_per_rank: (
         Annotated[

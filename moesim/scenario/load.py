@@ -125,16 +125,14 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[LocatedDocument, Path
     if not isinstance(document.data, dict):
         raise document.error((), "expected a block of keys, such as cluster and routing")
     if document.data.get("name") is None:
-        document = document.with_value(("name",), _name_of(path), str(path))
+        document = document.with_value(("name",), name_from(path.stem), str(path))
     return document, path.parent
 
 
-def _name_of(path: Path) -> str:
-    """Return a name made from the file's, every character that a name cannot hold replaced."""
-    stem = "".join(
-        letter if letter.isascii() and (letter.isalnum() or letter in "_.+-") else "-" for letter in path.stem
-    )
-    return stem.lstrip("-_.+")[:100] or "scenario"
+def name_from(text: str) -> str:
+    """Return a scenario's name made from a file's: every character that a name cannot hold replaced."""
+    name = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_.+-") else "-" for letter in text)
+    return name.lstrip("-_.+")[:100] or "scenario"
 
 
 def from_here(override: Override) -> Override:

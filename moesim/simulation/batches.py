@@ -51,7 +51,8 @@ class Workload:
             batch = expert_ids_batch(parts.scenario.source(workload.expert_ids), **common)
             _check_width(parts, batch)
             return batch
-        return counts_batch(parts.scenario.source(str(workload.counts)), top_k=parts.router.top_k, **common)
+        batch = counts_batch(parts.scenario.source(str(workload.counts)), top_k=parts.router.top_k, **common)
+        return replace(batch, estimated=(*batch.estimated, *_limit_not_applied(parts)))
 
     def _recorded(
         self, source: RecordingSource, domains: str | tuple[str, ...] | None, common: dict[str, Any]
@@ -99,6 +100,21 @@ def _of_width(spec: RouterSpec, n_experts: int) -> RouterSpec:
         n_groups=n_groups,
         top_groups=min(max(spec.top_groups, room), n_groups),
         group_of_expert=None,
+    )
+
+
+def _limit_not_applied(parts: Parts) -> tuple[str, ...]:
+    """Say which limit on a token's groups, the scenario's own or else the model's, counts know nothing of."""
+    router, published = parts.router, parts.scenario.model_spec().router
+    if router.limited:
+        reached, groups = router.top_groups, router.n_groups
+    elif router.kind == published.kind and published.top_groups < published.n_groups:
+        reached, groups = published.top_groups, published.n_groups
+    else:
+        return ()
+    return (
+        f"counts carry no groups: that a token reaches at most {reached} of {groups} is not applied, "
+        f"so it may reach more ranks and nodes here than in the model",
     )
 
 

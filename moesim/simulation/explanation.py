@@ -39,7 +39,7 @@ def explanation(parts: Parts, summary: SummaryBuilder, ledger: KernelLedger, bat
         "critical_ranks": [critical.rank for critical in summary.critical],
         "held_by_s": summary.held_by(),
         "busiest_links": {phase: _busiest(parts, summary, phase) for phase in PHASES},
-        "workload": {"notes": list(batch.notes), "resampled": batch.resampled},
+        "workload": {"notes": [*batch.notes, *batch.estimated], "resampled": batch.resampled},
     }
 
 

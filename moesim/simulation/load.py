@@ -1,6 +1,6 @@
 """One MoE layer before the clock starts: who receives what, how even it is, what it costs, which flows carry it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,14 +29,13 @@ _PLACEMENT_STAGE, _FLOOR_STAGE = 2, 3
 
 
 @dataclass(frozen=True)
-class LayerLoad:
-    """What one layer of logits asks of the cluster.
+class RoutedLayer:
+    """Where one layer's tokens go: follows from tokens, router and placement alone, whatever the wires and kernels.
 
     Attributes:
         expert_tokens: selections of each expert, [experts].
         placement: of this layer; ``slot_tokens`` and ``slot_gate_mass`` are by its slots.
         tokens: tokens that start on each rank, [ranks].
-        hierarchical: copies travel per distinct node and rank rather than per selection.
         figures: balance figures and losses by the names of the ``steps`` table; None where they do not apply.
     """
 
@@ -46,29 +45,29 @@ class LayerLoad:
     slot_gate_mass: NDArray[np.float64] | None
     tokens: NDArray[np.int64]
     copies: Copies
+    figures: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class LayerLoad(RoutedLayer):
+    """What one layer of logits asks of the cluster: its routing, the flows that carry it and the kernels' seconds.
+
+    Attributes:
+        hierarchical: copies travel per distinct node and rank rather than per selection.
+    """
+
     flows: dict[str, PhaseFlows]
     bytes_per_copy: dict[str, int]
     hierarchical: bool
     kernels: LayerKernels
-    figures: dict[str, float | None]
 
 
 def unrestricted(spec: RouterSpec) -> RouterSpec:
     """The same router without its group limit."""
-    return RouterSpec(
-        kind=spec.kind,
-        n_experts=spec.n_experts,
-        top_k=spec.top_k,
-        score=spec.score,
-        group_score=spec.group_score,
-        normalize=spec.normalize,
-        scale=spec.scale,
-    )
+    return replace(spec, n_groups=1, top_groups=1, group_of_expert=None)
 
 
-def layer_load(
-    parts: Parts, batch: Batch, layer: int, bias: NDArray[np.float32] | None, ledger: KernelLedger
-) -> LayerLoad:
+def route_layer(parts: Parts, batch: Batch, layer: int, bias: NDArray[np.float32] | None) -> RoutedLayer:
     """Route one layer's logits and follow the tokens to their ranks.
 
     Args:
@@ -76,7 +75,6 @@ def layer_load(
         batch: tokens; only its distinct rows are routed, their answers gathered.
         layer: which of the batch's layers.
         bias: of the V3 router, [experts]; None for none.
-        ledger: takes the kernels' seconds by source.
     """
     fabric, spec = parts.fabric, parts.router
     gates: NDArray[Any] | None = None
@@ -106,10 +104,32 @@ def layer_load(
         gate_mass = mass.astype(np.float64)
     copies = count_all_copies(slots, batch.token_rank, slot_rank, fabric.n_ranks, fabric.ranks_per_node)
     tokens = np.bincount(batch.token_rank, minlength=fabric.n_ranks)
+    figures = _load_figures(parts, batch, expert_tokens, slot_tokens, slot_rank, copies)
+    figures |= _router_figures(parts, batch, layer, distinct_ids, bias)
+    return RoutedLayer(
+        expert_tokens=expert_tokens,
+        placement=placement,
+        slot_tokens=slot_tokens,
+        slot_gate_mass=gate_mass,
+        tokens=tokens,
+        copies=copies,
+        figures=figures,
+    )
+
+
+def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger) -> LayerLoad:
+    """Lay a routed layer on the wires and the kernels.
+
+    Args:
+        parts: of the scenario.
+        routed: where the tokens go.
+        ledger: takes the kernels' seconds by source.
+    """
+    slot_rank = np.asarray(routed.placement.slot_rank)
     flows = {
         phase: phase_flows(
-            fabric,
-            copies,
+            parts.fabric,
+            routed.copies,
             parts.constants[phase],
             phase,
             parts.wire_bytes[phase],
@@ -118,20 +138,12 @@ def layer_load(
         )
         for phase in PHASES
     }
-    figures = _load_figures(parts, batch, expert_tokens, slot_tokens, slot_rank, copies)
-    figures |= _router_figures(parts, batch, layer, distinct_ids, bias)
     return LayerLoad(
-        expert_tokens=expert_tokens,
-        placement=placement,
-        slot_tokens=slot_tokens,
-        slot_gate_mass=gate_mass,
-        tokens=tokens,
-        copies=copies,
+        **vars(routed),
         flows=flows,
         bytes_per_copy=parts.wire_bytes,
         hierarchical=parts.scenario.alltoall.algorithm == "deepep-normal",
-        kernels=layer_kernels(parts, tokens, slot_tokens, slot_rank, copies, ledger),
-        figures=figures,
+        kernels=layer_kernels(parts, routed.tokens, routed.slot_tokens, slot_rank, routed.copies, ledger),
     )
 
 

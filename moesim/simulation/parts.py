@@ -51,11 +51,11 @@ class Parts:
         return np.random.default_rng(np.random.SeedSequence(self.scenario.seed, spawn_key=(stage,)))
 
 
-def build_parts(scenario: Scenario) -> Parts:
-    """Resolve a scenario into its parts.
+def build_fabric(scenario: Scenario) -> Fabric:
+    """Build the ranks that the scenario runs on.
 
     Raises:
-        InputError: a section that does not fit the cluster or another section.
+        InputError: fewer GPUs than ranks, or nodes of different size.
     """
     fabric = load_topology(scenario.source(scenario.cluster.topology), nic_bandwidth=scenario.cluster.nic_bandwidth)
     if scenario.parallel.ep is not None:
@@ -72,6 +72,20 @@ def build_parts(scenario: Scenario) -> Parts:
             where="cluster.topology",
             fix="use a topology with equally large nodes (the last may be smaller)",
         )
+    return fabric
+
+
+def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
+    """Resolve a scenario into its parts.
+
+    Args:
+        scenario: the scenario.
+        fabric: its ``build_fabric``, where that is at hand already.
+
+    Raises:
+        InputError: a section that does not fit the cluster or another section.
+    """
+    fabric = fabric or build_fabric(scenario)
     experts = scenario.model.n_experts
     home = np.asarray(first_placement(scenario, fabric).home_rank())
     router, groups_are, group = _router(scenario, fabric, home)

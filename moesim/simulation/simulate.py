@@ -6,7 +6,7 @@ share a recorded layer share its routing and traffic; only the clock treats them
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ from moesim.simulation.audit import audit_components, audit_layer
 from moesim.simulation.batches import Workload, add_training_rows, open_workload
 from moesim.simulation.explanation import explanation
 from moesim.simulation.kernels import KernelLedger
-from moesim.simulation.load import LayerLoad, layer_load
+from moesim.simulation.load import LayerLoad, RoutedLayer, layer_load, route_layer
 from moesim.simulation.offsets import start_offsets
 from moesim.simulation.parts import PHASES, Parts, build_parts, counterfactuals, read_bias
 from moesim.simulation.rows import RANK_PAIR_LIMIT, add_layer_rows, add_series_rows, bucket_width_s
@@ -31,7 +31,7 @@ from moesim.simulation.summary import SummaryBuilder
 from moesim.timeline import LayerTrace, LayerWork, LinkSeries, run_layers
 from moesim.workload import Batch
 
-_OFFSET_STAGE = 4
+OFFSET_STAGE = 4
 # Layers with curves of link utilisation over time; more would swell the result and say the same.
 _SERIES_LAYERS = 4
 # Flows kept for ``flows.npz``; past this the file would outgrow everything else.
@@ -56,21 +56,48 @@ def initial_state(parts: Parts, batch: Batch) -> State:
     return State({layer: read_bias(parts) for layer in batch.layers})
 
 
-def step(
+def route_step(parts: Parts, state: State, batch: Batch) -> tuple[dict[int, RoutedLayer], State]:
+    """Route one batch through the layers that are simulated.
+
+    Returns:
+        Each layer's routing, and the state for the next step: the biases moved by this step's loads where the
+        scenario asks for it (arXiv:2408.15664, Alg. 1), else as they were.
+    """
+    layers = batch.layers[: parts.scenario.workload.layers_simulated]
+    routed = {layer: route_layer(parts, batch, layer, state.bias[layer]) for layer in layers}
+    if not parts.scenario.routing.update_bias:
+        return routed, state
+    rate, none = parts.scenario.losses.bias_rate, np.zeros(parts.router.n_experts)
+    moved: dict[int, NDArray[np.float32] | None] = {}
+    for layer in layers:
+        bias = state.bias[layer]
+        before = none if bias is None else bias
+        moved[layer] = update_bias(before, routed[layer].expert_tokens, rate).astype(np.float32)
+    return routed, State(state.bias | moved)
+
+
+def clock_step(
     parts: Parts,
-    state: State,
-    batch: Batch,
+    routed: Mapping[int, RoutedLayer],
     ledger: KernelLedger,
     start_offset_s: NDArray[np.float64],
     collect: Callable[[LayerLoad, LayerTrace], None],
-) -> tuple[LinkSeries, State]:
-    """Simulate one batch through all layers; ``collect`` receives each layer as its last rank leaves it.
+    bucket_s: float | None = None,
+) -> LinkSeries:
+    """Run one routed batch through all layers on the clock.
+
+    Args:
+        parts: of the scenario.
+        routed: routing of each recorded layer; they are cycled where more are simulated.
+        ledger: takes the kernels' seconds by source.
+        start_offset_s: when each rank enters the first layer, [ranks].
+        collect: receives each layer as its last rank leaves it.
+        bucket_s: width of the time buckets of the links' use; None for one that shows a dispatch well.
 
     Returns:
-        What the links carried over time, and the state for the next step: the biases moved by this step's loads
-        where the scenario asks for it (arXiv:2408.15664, Alg. 1), else as they were.
+        What the links carried over time.
     """
-    layers = batch.layers
+    layers = tuple(routed)
     n_layers = parts.scenario.workload.layers_simulated or len(layers)
     other_time = parts.scenario.schedule.other_time
     loads: dict[int, LayerLoad] = {}
@@ -78,7 +105,7 @@ def step(
     def load_of(index: int) -> LayerLoad:
         layer = layers[index % len(layers)]
         if layer not in loads:
-            loads[layer] = layer_load(parts, batch, layer, state.bias[layer], ledger)
+            loads[layer] = layer_load(parts, routed[layer], ledger)
         return loads[layer]
 
     def work_of(index: int) -> LayerWork:
@@ -95,26 +122,17 @@ def step(
             permute_first=parts.scenario.alltoall.algorithm == "nccl-direct",
         )
 
-    series = run_layers(
+    if bucket_s is None:
+        bucket_s = bucket_width_s(parts.fabric, load_of(0), float(start_offset_s.max()), n_layers, other_time)
+    return run_layers(
         parts.fabric,
         n_layers,
         work_of,
         lambda trace: collect(load_of(trace.layer), trace),
         start_offset_s,
         other_time,
-        bucket_width_s(parts.fabric, load_of(0), float(start_offset_s.max()), n_layers, other_time),
+        bucket_s,
     )
-    if not parts.scenario.routing.update_bias:
-        return series, state
-    rate = parts.scenario.losses.bias_rate
-    moved: dict[int, NDArray[np.float32] | None] = {
-        layer: update_bias(
-            np.zeros(parts.router.n_experts) if bias is None else bias, loads[layer].expert_tokens, rate
-        ).astype(np.float32)
-        for layer, bias in state.bias.items()
-        if layer in loads
-    }
-    return series, State(state.bias | moved)
 
 
 def simulate(scenario: Scenario, progress: Progress | None = None) -> Result:
@@ -163,7 +181,7 @@ class _Run:
         self._parts, self._workload = parts, workload
         self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
         self._ledger = KernelLedger()
-        arrivals, rng = parts.scenario.schedule.start_offset, parts.rng(_OFFSET_STAGE)
+        arrivals, rng = parts.scenario.schedule.start_offset, parts.rng(OFFSET_STAGE)
         self._offsets = start_offsets(arrivals, parts.fabric.n_ranks, rng)
         self._state: State | None = None
         self._batch: Batch | None = None
@@ -191,7 +209,8 @@ class _Run:
                 self._add_layer(index, batch, *collected.pop(ready))
                 ready += 1
 
-        series, self._state = step(parts, self._state, batch, self._ledger, self._offsets, collect)
+        routed, self._state = route_step(parts, self._state, batch)
+        series = clock_step(parts, routed, self._ledger, self._offsets, collect)
         self._summary.end_step()
         for trace in self._first_traces:
             where = {"step": index, "layer": trace.layer, "micro_batch": 0}
@@ -254,6 +273,7 @@ class _Run:
         summary = self._summary.build(self._ledger.shares(), self._tokens, self._distinct, bool(different))
         notes = [Note("counterfactual", text) for text in different]
         notes += [Note("info", text) for text in batch.notes]
+        notes += [Note("estimated", text) for text in batch.estimated]
         notes += self._degraded()
         exported, note = self._exported_flows()
         notes += note

@@ -38,6 +38,8 @@ class Batch:
     """D."""
     notes: tuple[str, ...] = ()
     """How these tokens came about, in sentences for the report."""
+    estimated: tuple[str, ...] = ()
+    """What about these tokens is a model's answer and no fact of the input, likewise."""
     resampled: Mapping[str, Any] | None = None
     """The resampling model's name and its target and achieved figures; None where none was needed."""
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.workload.batch import Batch
-from moesim.workload.counts_file import read_counts
+from moesim.workload.counts_file import SUFFIXES, read_counts
 from moesim.workload.draw import Draw, draw_blocks, tokens_of_ranks
 from moesim.workload.npz_input import number_layers, read_array
 
@@ -83,8 +83,9 @@ def counts_batch(
 ) -> Batch:
     """Return a batch whose expected loads are proportional to the given counts.
 
-    ``source``: ``counts`` [E] or [layers, E] in memory, in a ``.npy`` or ``.npz`` file, or a ``.csv`` file
-    with the columns layer, expert, count; or a mapping layer -> counts [E]. ``layers`` chooses among them.
+    ``source``: ``counts`` [E] or [layers, E] in memory, in a ``.npy`` or ``.npz`` file, or a ``.csv`` or
+    ``.parquet`` file with the columns layer, expert, count; or a mapping layer -> counts [E]. ``layers`` chooses
+    among them. The batch says in ``estimated`` that how experts go together is a model's answer.
 
     Raises InputError for counts that are negative, not finite, all zero, of another number of experts than
     ``n_experts``, or so skewed that an expert would be selected more than once per token.
@@ -98,18 +99,27 @@ def counts_batch(
     distinct = min(int(per_rank.sum()), max(bound, 1))
     drawn = draw_blocks(distinct, sequence_length, per_rank, assign, rng)
     ids = {layer: _systematic_sample(p, top_k, distinct, rng)[drawn.rows] for layer, p in chance.items()}
-    notes = [
-        f"{len(drawn.token_index):,} tokens drawn from expert counts, {len(drawn.rows):,} distinct: "
-        f"each selects {top_k} different experts independently, in proportion to the counts; "
-        f"distinct ranks and nodes per token are estimated"
-    ]
+    notes = [f"{len(drawn.token_index):,} tokens drawn from expert counts, {len(drawn.rows):,} distinct"]
     if drawn.bootstrapped:
         notes[0] += " (more tokens repeat whole blocks)"
-    return _batch(ids, len(next(iter(chance.values()))), drawn, "counts", tuple(notes))
+    width = len(next(iter(chance.values())))
+    unused = width - np.count_nonzero(sum(chance.values()))
+    if unused:
+        notes.append(f"{unused} of {width} experts have no count in any layer: are these counts of this model?")
+    model = (
+        f"counts do not say which experts a token selects together: it selects {top_k} different ones independently, "
+        f"in proportion to the counts; distinct ranks and nodes per token follow from that"
+    )
+    return _batch(ids, width, drawn, "counts", tuple(notes), (model,))
 
 
 def _batch(
-    ids: Mapping[int, NDArray[np.int32]], n_experts: int, drawn: Draw, domain: str, notes: tuple[str, ...]
+    ids: Mapping[int, NDArray[np.int32]],
+    n_experts: int,
+    drawn: Draw,
+    domain: str,
+    notes: tuple[str, ...],
+    estimated: tuple[str, ...] = (),
 ) -> Batch:
     return Batch(
         logits=None,
@@ -122,6 +132,7 @@ def _batch(
         domain_names=(domain,),
         distinct_tokens=len(drawn.rows),
         notes=notes,
+        estimated=estimated,
     )
 
 
@@ -162,7 +173,7 @@ def _counts(
 ) -> tuple[str, dict[int, NDArray[np.float64]]]:
     if isinstance(source, Mapping):
         where, table = "counts", {int(layer): np.asarray(row, np.float64) for layer, row in source.items()}
-    elif isinstance(source, str | Path) and Path(source).suffix == ".csv":
+    elif isinstance(source, str | Path) and Path(source).suffix.lower() in SUFFIXES:
         where, table = str(source), read_counts(source, n_experts)
     else:
         where, raw = _array(source, "counts")

@@ -75,7 +75,16 @@ def test_tokens_drawn_from_counts_load_the_experts_in_proportion():
     assert got[5] == 0
     # Four standard deviations of 40,000 tokens, each of which has the expert or not.
     assert (np.abs(got - expected) <= 4 * np.sqrt(np.maximum(expected, 0))).all()
-    assert "estimated" in b.notes[0]
+    assert "20,000 distinct" not in b.notes[0] and "40,000 tokens drawn from expert counts" in b.notes[0]
+    assert b.notes[1] == "1 of 8 experts have no count in any layer: are these counts of this model?"
+
+
+def test_how_the_experts_of_a_token_go_together_is_told_to_be_estimated():
+    b = counts({1: np.array([1, 2, 0, 1]), 2: np.array([0, 1, 1, 1])}, tokens_per_rank=3)
+    (said,) = b.estimated
+    assert "it selects 2 different ones independently" in said
+    assert len(b.notes) == 1, "every expert has a count in some layer"
+    assert ids_batch(IDS).estimated == ()
 
 
 def test_counts_of_an_expert_in_every_token_put_it_into_every_token():

@@ -1,0 +1,97 @@
+"""Sweeps: one scenario at many values, on one machine or many, each point once.
+
+``moesim.sweep`` is the function of this package; the package is called ``sweeps`` because a module of the same name as
+the function would take its place once imported.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from moesim.scenario import Scenario, load_scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from moesim.sweeps.workers import Workers
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    scenario: Scenario | str | Path | Mapping[str, Any],
+    axes: Mapping[str, Any] | None = None,
+    executor: Executor | None = None,
+    *,
+    jobs: int = 1,
+    together: Sequence[Mapping[str, Any]] = (),
+    random: int | None = None,
+    random_seed: int = 0,
+    impossible: Literal["refuse", "skip"] | None = None,
+    out: str | Path | None = None,
+) -> "pd.DataFrame":
+    """Simulate a scenario at every combination of some values.
+
+    ``moesim.sweep("quickstart", {"routing.top_k": [2, 4, 8], "routing.top_groups": "1..4"}, impossible="skip")``
+
+    Args:
+        scenario: from ``moesim.load_scenario``, or what that takes.
+        axes: dotted key -> values, a list or text such as ``1..8``; added to the axes of the scenario's ``sweep``
+            block, whose axes of the same name they replace.
+        executor: runs the points, with ``jobs`` of them at once; a ``concurrent.futures.Executor`` such as Dask's
+            ``Client.get_executor()``. None: this process for one job, so many new processes for more (a script then
+            needs ``if __name__ == "__main__":``).
+        jobs: points at once.
+        together: axes of several keys each, which move together: ``[{"model.n_experts": [8, 16], ...: [...]}]``.
+        random: draw so many of the combinations instead of taking all.
+        random_seed: seed of that draw.
+        impossible: ``refuse`` to run anything if a point is impossible, or ``skip`` such points (rows without numbers);
+            None for what the block says.
+        out: folder with journal and table, in which an interrupted sweep goes on; None for nothing on disk.
+
+    Returns:
+        One row per point: ``point``, the axes, ``status`` (ok, failed, impossible), ``error``, ``bottleneck`` and every
+        number of the summary, in SI units.
+
+    Raises:
+        InputError: a wrong scenario or axis, impossible points, a folder that holds another sweep.
+        ResourceError: the folder is in use or cannot be written.
+    """
+    from moesim.scenario.sections import RandomPoints
+    from moesim.sweeps.run import run_sweep
+    from moesim.sweeps.space import space_of
+    from moesim.sweeps.workers import Workers, local_workers
+
+    loaded = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)
+    draw = None if random is None else RandomPoints(points=random, seed=random_seed)
+    space = space_of(loaded.sweep, axes, together, draw)
+
+    def workers(points: int) -> AbstractContextManager[Workers]:
+        if executor is None and min(jobs, points) > 1:
+            return local_workers(min(jobs, points))
+        return _given(executor, jobs)
+
+    swept = run_sweep(
+        loaded,
+        space,
+        workers,
+        impossible=impossible or (loaded.sweep.impossible if loaded.sweep else "refuse"),
+        folder=None if out is None else Path(out),
+    )
+    frame: pd.DataFrame = swept.table.to_pandas()
+    return frame
+
+
+@contextmanager
+def _given(executor: Executor | None, jobs: int) -> "Iterator[Workers]":
+    from moesim.sweeps.workers import Workers
+
+    if executor is not None:
+        yield Workers(executor, lambda: jobs)
+        return
+    with ThreadPoolExecutor(1) as here:
+        yield Workers(here, lambda: 1)

@@ -1,0 +1,136 @@
+"""What a sweep says about its objective: the best point, the Pareto front, and how much each axis matters.
+
+The best point is the one of least cost among those that keep the objective's limits. The front holds every such point
+that no other beats in objective, gate mass lost and rank imbalance at once. The effect of an axis is told twice: at the
+best point (the other axes held there), and marginally (the median over all points with each value).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.scenario import Objective
+from moesim.sweeps.space import Space
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TRADED = ("gate_mass_lost", "rank_load_max_over_mean")
+"""What the front trades the objective against; smaller is better."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How much one axis matters.
+
+    Attributes:
+        axis: its keys.
+        best: its value at the best point.
+        least, most: its values of least and most cost, the other axes held at the best point; limits do not count here.
+        at_best: the cost of the one over that of the other, less 1; None where the axis has one value there.
+        marginal: the same for the medians over all points with each value.
+    """
+
+    axis: str
+    best: tuple[Any, ...]
+    least: tuple[Any, ...]
+    most: tuple[Any, ...]
+    at_best: float | None
+    marginal: float | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a sweep says about its objective; points by their numbers.
+
+    Attributes:
+        best: None where no point keeps the limits.
+        meeting: how many points keep the limits.
+        front: in the order of the objective, best first.
+        effects: one per axis, largest first.
+    """
+
+    objective: Objective
+    best: int | None
+    meeting: int
+    front: tuple[int, ...]
+    effects: tuple[Effect, ...]
+
+
+def answer(space: Space, objective: Objective, table: "pa.Table") -> Answer:
+    """Answer an objective from the table of a sweep; points that failed or are impossible have no say."""
+    names = {objective.key, *TRADED, *(limit.key for limit in objective.limits)}
+    read = {name: table[name].to_pylist() for name in names}
+    points = table["point"].to_pylist()
+    rows = [{name: column[i] for name, column in read.items()} for i in range(len(points))]
+    ok = [status == "ok" for status in table["status"].to_pylist()]
+    costs = [objective.cost(row) if good else None for row, good in zip(rows, ok, strict=True)]
+    cost = {point: value for point, value in zip(points, costs, strict=True) if value is not None}
+    meeting = [point for point, row in zip(points, rows, strict=True) if point in cost and objective.meets(row)]
+    best = min(meeting, key=lambda point: (cost[point], point), default=None)
+    traded = [name for name in TRADED if name != objective.key]
+    by_point = dict(zip(points, rows, strict=True))
+    front = pareto([(cost[p], *(_number(by_point[p][name]) for name in traded)) for p in meeting])
+    effects = [] if best is None else [_effect(space, a, best, cost) for a in range(len(space.axes))]
+    effects.sort(key=lambda effect: -max(effect.at_best or 0.0, effect.marginal or 0.0))
+    return Answer(
+        objective=objective,
+        best=best,
+        meeting=len(meeting),
+        front=tuple(sorted((meeting[i] for i in front), key=lambda point: (cost[point], point))),
+        effects=tuple(effects),
+    )
+
+
+def _number(value: float | None) -> float:
+    """A number that does not apply trades against nothing."""
+    return 0.0 if value is None else float(value)
+
+
+def pareto(costs: Sequence[Sequence[float]]) -> list[int]:
+    """Return which rows no other row beats: is nowhere more. Of equal rows the first stands for all."""
+    if not costs:
+        return []
+    rows = np.array(costs, float)
+    order = np.lexsort(rows.T[::-1])
+    front: list[int] = []
+    kept: NDArray[np.float64] = np.empty((0, rows.shape[1]))
+    for index in order:  # whatever beats a row comes before it
+        row = rows[index]
+        if not (kept <= row).all(axis=1).any():
+            front.append(int(index))
+            kept = np.vstack([kept, row])
+    return sorted(front)
+
+
+def _effect(space: Space, index: int, best: int, cost: dict[int, float]) -> Effect:
+    axis = space.axes[index]
+    best_places = space.places(best)
+    along: dict[int, float] = {}
+    by_value: dict[int, list[float]] = {}
+    for point, value in cost.items():
+        places = space.places(point)
+        by_value.setdefault(places[index], []).append(value)
+        if all(place == held for i, (place, held) in enumerate(zip(places, best_places, strict=True)) if i != index):
+            along[places[index]] = value
+    least = min(along, key=lambda place: (along[place], place))
+    most = max(along, key=lambda place: (along[place], -place))
+    return Effect(
+        axis=axis.name,
+        best=axis.values[best_places[index]],
+        least=axis.values[least],
+        most=axis.values[most],
+        at_best=_spread(list(along.values())),
+        marginal=_spread([float(np.median(values)) for values in by_value.values()]),
+    )
+
+
+def _spread(costs: list[float]) -> float | None:
+    """Largest over smallest in size, less 1; None where there is nothing to compare."""
+    sizes = [abs(cost) for cost in costs]
+    if len(sizes) < 2:
+        return None
+    return max(sizes) / min(sizes) - 1 if min(sizes) > 0 else (0.0 if max(sizes) == 0 else None)

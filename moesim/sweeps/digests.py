@@ -1,0 +1,151 @@
+"""Digests of what a stage reads, so that what was computed once is found again and nothing else is.
+
+A digest is the SHA-256 of the very values that the stage reads (the router with its groups, the shape of the cluster,
+blocks of the scenario, the content of files), each with its type, names and shape. What a stage does not read is not in
+it: the rate of a NIC is in no digest of the routing, so that points which differ only there share their tokens.
+
+====================  ==========================================================================================
+stage                 reads
+====================  ==========================================================================================
+batch of tokens       seed, workload, number of experts, ranks and nodes, the files of the workload; and the router
+                      where the tokens follow from it (resampled experts, synthetic logits, drawn counts)
+routing of a batch    the batch; router, groups and bias, placement, losses, and which ranks share a node
+fabric                the topology's file, the NIC bandwidth, the number of ranks
+====================  ==========================================================================================
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from moesim.cluster.find import find_topology
+from moesim.recording_format import recording_path
+from moesim.scenario import Scenario, is_path
+
+if TYPE_CHECKING:
+    from moesim.recording_format import Recording
+    from moesim.simulation.parts import Parts
+
+
+def digest(*values: Any) -> str:
+    """Return the SHA-256 of plain values, arrays, dataclasses and blocks of a scenario.
+
+    Values of different type, name or shape give different digests: 1, True, "1" and [1] are four values.
+
+    Raises:
+        TypeError: a value that is none of these.
+    """
+    sha = hashlib.sha256()
+    _feed(sha, values)
+    return sha.hexdigest()
+
+
+def _feed(sha: "hashlib._Hash", value: Any) -> None:
+    match value:
+        case None | bool() | int() | str():
+            _put(sha, type(value).__name__, repr(value).encode())
+        case float():
+            _put(sha, "float", value.hex().encode())
+        case np.ndarray():
+            _put(sha, f"array {value.dtype.str} {value.shape}", np.ascontiguousarray(value).tobytes())
+        case np.generic():
+            _put(sha, f"scalar {value.dtype.str}", value.tobytes())
+        case list() | tuple():
+            _put(sha, f"sequence {len(value)}", b"")
+            for item in value:
+                _feed(sha, item)
+        case Mapping():
+            _put(sha, f"mapping {len(value)}", b"")
+            for key in sorted(value, key=repr):
+                _feed(sha, key)
+                _feed(sha, value[key])
+        case BaseModel():
+            _put(sha, type(value).__name__, b"")
+            _feed(sha, {name: getattr(value, name) for name in type(value).model_fields})
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            _put(sha, type(value).__name__, b"")
+            _feed(sha, {field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+        case _:
+            raise TypeError(f"no digest of a {type(value).__name__}")
+
+
+def _put(sha: "hashlib._Hash", kind: str, data: bytes) -> None:
+    sha.update(f"{kind} {len(data)}\0".encode())
+    sha.update(data)
+
+
+def input_files(scenario: Scenario) -> dict[str, Path]:
+    """Return the files that a scenario reads, by the field that names each; the built-in tables are not among them."""
+    workload, found = scenario.workload, {}
+    topology = scenario.source(scenario.cluster.topology)
+    found["cluster.topology"] = find_topology(topology)
+    if workload.recording is not None:
+        found["workload.recording.name"] = recording_path(scenario.source(workload.recording.name))
+    named = {
+        "model.preset": scenario.model.preset,
+        "routing.bias": scenario.routing.bias,
+        "workload.expert_ids": workload.expert_ids,
+        "workload.counts": workload.counts,
+        "compute.table": scenario.compute.table,
+    }
+    for field, value in named.items():
+        if value is not None and is_path(value):
+            found[field] = Path(scenario.source(value))
+    return found
+
+
+def file_digests(scenario: Scenario) -> dict[str, str]:
+    """Return the SHA-256 of each of the scenario's files, by field."""
+    return {field: file_digest(path) for field, path in input_files(scenario).items()}
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file; one that has kept its size and time is not read again."""
+    status = os.stat(path)
+    return _content_digest(str(path), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _content_digest(path: str, mtime_ns: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fabric_digest(scenario: Scenario) -> str:
+    """Digest of what the cluster is built from."""
+    topology = find_topology(scenario.source(scenario.cluster.topology))
+    return digest("fabric", str(topology), file_digest(topology), scenario.cluster.nic_bandwidth, scenario.parallel.ep)
+
+
+def batch_digest(parts: "Parts", recording: "Recording | None") -> str:
+    """Digest of what the batches of tokens are made from."""
+    scenario, fabric = parts.scenario, parts.fabric
+    files = {name: sha for name, sha in file_digests(scenario).items() if name.startswith("workload.")}
+    plain = recording is not None and recording.n_experts == parts.router.n_experts
+    shape = (fabric.n_ranks, None if plain else fabric.n_nodes)
+    router = None if plain else parts.router
+    return digest("batch", scenario.seed, scenario.workload, files, shape, parts.router.n_experts, router)
+
+
+def routing_digest(parts: "Parts", recording: "Recording | None") -> str:
+    """Digest of what the routing of all batches follows from: experts, placement, copies, losses."""
+    scenario, fabric = parts.scenario, parts.fabric
+    routing = scenario.routing
+    bias = file_digests(scenario).get("routing.bias")
+    return digest(
+        "routing",
+        batch_digest(parts, recording),
+        parts.router,
+        parts.loss_device,
+        (routing.bias, bias, routing.update_bias),
+        scenario.placement,
+        scenario.losses,
+        (fabric.n_ranks, fabric.n_nodes, fabric.ranks_per_node, fabric.rank_node),
+    )

@@ -1,0 +1,180 @@
+"""What a worker does for a sweep: route a batch of tokens, then put points that share it on the clock.
+
+Two pure functions, so that it does not matter which worker runs which, or how often. ``route_point`` gives the small
+values that everything downstream follows from (copies per pair of ranks, loads, figures); ``time_point`` needs no token
+any more. Points that differ only in wires, kernels or timing therefore share one routing, whoever computed it.
+
+A worker keeps what it has read or built lately (recordings, batches, fabrics), found by the digest of what it was made
+from.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from moesim.cluster import Fabric
+from moesim.errors import InputError, MoesimError
+from moesim.recording_format import Recording, is_recording, read_recording, recording_path
+from moesim.scenario import Scenario, ScenarioTemplate
+from moesim.simulation.audit import audit_components, audit_layer
+from moesim.simulation.batches import Workload
+from moesim.simulation.kernels import KernelLedger
+from moesim.simulation.load import LayerLoad, RoutedLayer
+from moesim.simulation.offsets import start_offsets
+from moesim.simulation.parts import Parts, build_fabric, build_parts, counterfactuals
+from moesim.simulation.simulate import OFFSET_STAGE, State, clock_step, initial_state, route_step
+from moesim.simulation.summary import SummaryBuilder
+from moesim.sweeps.digests import batch_digest, fabric_digest, file_digest
+from moesim.sweeps.journal import Outcome
+from moesim.timeline import LayerTrace
+from moesim.workload import Batch
+
+T = TypeVar("T")
+
+_LONGEST_ERROR = 500
+# One bucket over everything: a sweep draws no curves of link use.
+_NO_CURVES_S = 1e9
+
+
+class Recent(Generic[T]):
+    """The few last values that were asked for, by key."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._values = size, OrderedDict[Hashable, T]()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the value of a key, made where it is not kept any more."""
+        if key not in self._values:
+            self._values[key] = make()
+        self._values.move_to_end(key)
+        while len(self._values) > self._size:
+            self._values.popitem(last=False)
+        return self._values[key]
+
+
+_recordings: Recent[Recording] = Recent(4)
+_batches: Recent[Batch] = Recent(4)
+_fabrics: Recent[Fabric] = Recent(64)
+
+
+@dataclass(frozen=True)
+class RoutedStep:
+    """One simulated batch after routing: of each recorded layer, where its tokens go."""
+
+    layers: dict[int, RoutedLayer]
+    batch_layers: tuple[int, ...]
+    tokens: int
+    distinct_tokens: int
+    given: bool
+    """The experts came with the workload: no router ran."""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Every batch of a point after routing, and whether its router is another than the logits were trained with."""
+
+    steps: tuple[RoutedStep, ...]
+    counterfactual: bool
+
+
+def parts_of(scenario: Scenario) -> Parts:
+    """Build the parts of a scenario on a fabric that may be kept from before.
+
+    Raises:
+        InputError: sections that do not fit each other.
+    """
+    return build_parts(scenario, _fabrics.get(fabric_digest(scenario), lambda: build_fabric(scenario)))
+
+
+def recording_of(scenario: Scenario) -> Recording | None:
+    """Return the recording that a scenario's tokens come from, None where they do not come from one of moesim's own.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    source = scenario.workload.recording
+    if source is None:
+        return None
+    path = recording_path(scenario.source(source.name))
+    if not is_recording(path):
+        return None
+    return _recordings.get((str(path), file_digest(path)), lambda: read_recording(path))
+
+
+def route(parts: Parts, recording: Recording | None) -> Routed:
+    """Route every batch of a scenario."""
+    workload, tokens = Workload(parts, recording), batch_digest(parts, recording)
+    steps: list[RoutedStep] = []
+    state: State | None = None
+    for index in range(parts.scenario.workload.steps):
+        batch = _batches.get((tokens, index), lambda index=index: workload.batch(index))  # type: ignore[misc]
+        state = state or initial_state(parts, batch)
+        layers, state = route_step(parts, state, batch)
+        given = batch.logits is None
+        steps.append(RoutedStep(layers, batch.layers, batch.tokens, batch.distinct_tokens, given))
+    different = counterfactuals(parts, recording.router) if recording is not None else ()
+    return Routed(tuple(steps), bool(different))
+
+
+def summarise(parts: Parts, routed: Routed) -> dict[str, Any]:
+    """Put routed batches on the clock.
+
+    Returns:
+        The summary that ``moesim.simulate`` gives for this scenario, and nothing else of its result.
+
+    Raises:
+        InvariantError: a law of the simulator was broken.
+    """
+    summary, ledger = SummaryBuilder(parts), KernelLedger()
+    scenario, fabric = parts.scenario, parts.fabric
+    offsets = start_offsets(scenario.schedule.start_offset, fabric.n_ranks, parts.rng(OFFSET_STAGE))
+    for step in routed.steps:
+        left: dict[int, tuple[LayerLoad, LayerTrace]] = {}
+
+        def collect(load: LayerLoad, trace: LayerTrace, left: dict[int, tuple[LayerLoad, LayerTrace]] = left) -> None:
+            left[trace.layer] = (load, trace)
+
+        clock_step(parts, step.layers, ledger, offsets, collect, _NO_CURVES_S)
+        for layer in sorted(left):
+            _add_layer(parts, summary, step, *left.pop(layer))
+        summary.end_step()
+    tokens, distinct = (max(getattr(step, name) for step in routed.steps) for name in ("tokens", "distinct_tokens"))
+    return summary.build(ledger.shares(), tokens, distinct, routed.counterfactual)
+
+
+def _add_layer(parts: Parts, summary: SummaryBuilder, step: RoutedStep, load: LayerLoad, trace: LayerTrace) -> None:
+    top_k, links = parts.router.top_k, parts.fabric.n_links
+    dropped = int(step.tokens * top_k - load.copies.selections.sum()) if step.given else 0
+    audit_layer(parts.fabric, load, trace, step.tokens, top_k, dropped)
+    wire = {name: flows.link_wire_bytes(links) for name, flows in load.flows.items()}
+    row = summary.add_layer(load, trace, wire)
+    audit_components(summary.critical[-1].components, float(row["layer_time_s"] or 0.0), trace.layer)
+
+
+def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed | str:
+    """Route a point's batches; the text of what went wrong where that cannot be done."""
+    try:
+        scenario = template.scenario(values)
+        return route(parts_of(scenario), recording_of(scenario))
+    except Exception as error:  # a sweep goes on: the point's row says what happened
+        return told(error)
+
+
+def time_point(template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed) -> Outcome:
+    """Put a routed point on the clock; a failed outcome where that cannot be done."""
+    try:
+        return Outcome("ok", None, summarise(parts_of(template.scenario(values)), routed))
+    except Exception as error:  # as above
+        return Outcome("failed", told(error))
+
+
+def told(error: Exception) -> str:
+    """Return an error in one line."""
+    if isinstance(error, InputError):
+        text = "; ".join(single.line() for single in (error, *error.others))
+    elif isinstance(error, MoesimError):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:_LONGEST_ERROR]

@@ -1,0 +1,133 @@
+"""Who computes: processes of this machine, a Dask cluster, or any ``concurrent.futures.Executor``.
+
+The drive loop knows nothing but ``Workers``: an executor, how many tasks it can run at once, and what to do when one of
+its workers dies.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from moesim import __version__
+from moesim.errors import ResourceError
+
+_JOIN_S = 30
+_ASK_AGAIN_S = 5.0
+
+
+@dataclass
+class Workers:
+    """An executor and its ways.
+
+    Attributes:
+        executor: runs the tasks.
+        slots: how many tasks it can run at once, now.
+        deaths: exceptions that mean that a worker died, not that the task is wrong.
+        tries: how often a task whose worker died is run in all.
+        renew: makes a new executor after a death; None where the old one goes on.
+    """
+
+    executor: Executor
+    slots: Callable[[], int]
+    deaths: tuple[type[BaseException], ...] = ()
+    tries: int = 1
+    renew: Callable[[], Executor] | None = None
+
+
+@contextmanager
+def local_workers(jobs: int) -> Iterator[Workers]:
+    """Give so many processes of this machine; none is left behind, however the block is left."""
+    pool = _Pool(jobs)
+    try:
+        yield Workers(pool.start(), lambda: jobs, (BrokenExecutor,), tries=3, renew=pool.start)
+    finally:
+        pool.stop()
+
+
+@dataclass
+class _Pool:
+    jobs: int
+    pool: ProcessPoolExecutor | None = None
+
+    def start(self) -> Executor:
+        self.stop()
+        context = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(self.jobs, context, initializer=_begin_worker)
+        return self.pool
+
+    def stop(self) -> None:
+        """End the processes at once: what they are computing is lost, what they have computed is not."""
+        if self.pool is not None:
+            # Public from Python 3.14 on, as kill_workers(); shutdown alone would wait for the points in progress.
+            processes = list((self.pool._processes or {}).values())
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.kill()
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the driver, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@contextmanager
+def dask_workers(address: str | None, scheduler_file: Path | None) -> Iterator[Workers]:
+    """Give the workers of a running Dask cluster.
+
+    Raises:
+        ResourceError: distributed is not installed, no scheduler answers, it has no workers, or they have another
+            moesim.
+    """
+    try:
+        distributed: Any = import_module("distributed")
+    except ImportError as error:
+        raise ResourceError("Dask is not installed: pip install 'moesim[dask]'") from error
+    where = address or str(scheduler_file)
+    if scheduler_file is not None and not scheduler_file.is_file():
+        raise ResourceError(f"no such scheduler file: {scheduler_file}")
+    try:
+        client = distributed.Client(
+            address, scheduler_file=None if scheduler_file is None else str(scheduler_file), timeout=_JOIN_S
+        )
+    except (OSError, ValueError) as error:
+        raise ResourceError(f"no Dask scheduler at {where}: {error}") from error
+    try:
+        try:
+            client.wait_for_workers(1, timeout=_JOIN_S)
+            versions = set(client.run(_version).values())
+        except (OSError, ImportError) as error:
+            raise ResourceError(f"the Dask workers at {where} cannot be used: {error}") from error
+        if versions != {__version__}:
+            raise ResourceError(f"the Dask workers have moesim {', '.join(sorted(versions))}, not {__version__}")
+        counted = [0.0, 0.0]
+
+        def threads() -> int:
+            if time.monotonic() >= counted[1]:
+                counted[:] = sum(client.nthreads().values()), time.monotonic() + _ASK_AGAIN_S
+            return max(int(counted[0]), 1)
+
+        # Dask itself runs a task again whose worker died, three times by default, and then gives it up.
+        yield Workers(client.get_executor(pure=False), threads, (distributed.scheduler.KilledWorker,))
+    finally:
+        client.close()
+
+
+def _version() -> str:
+    return __version__

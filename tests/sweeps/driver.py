@@ -1,0 +1,20 @@
+"""A sweep in a process of its own, for tests that kill it: ``python driver.py OUT JOBS|SCHEDULER_FILE``."""
+
+import sys
+from pathlib import Path
+
+from small_sweep import AXES, SMALL, noted_time_point
+
+from moesim.scenario import load_scenario
+from moesim.sweeps import drive
+from moesim.sweeps.run import run_sweep
+from moesim.sweeps.space import space_of
+from moesim.sweeps.workers import dask_workers, local_workers
+
+if __name__ == "__main__":
+    drive.time_point = noted_time_point
+    out, where = Path(sys.argv[1]), sys.argv[2]
+    workers = (
+        (lambda _: local_workers(int(where))) if where.isdecimal() else (lambda _: dask_workers(None, Path(where)))
+    )
+    run_sweep(load_scenario(SMALL), space_of(None, {**AXES, "seed": "0..4"}), workers, folder=out)

@@ -1,0 +1,235 @@
+"""What was computed is found again by the digest of what it was made from: honest, field by field."""
+
+import importlib.util
+import json
+import types
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+
+from moesim.scenario import Scenario, load_scenario
+from moesim.simulation.batches import open_workload
+from moesim.simulation.parts import build_parts
+from moesim.sweeps.digests import batch_digest, digest, fabric_digest, file_digests, routing_digest
+from moesim.sweeps.evaluate import route
+
+BASE = {
+    "name": "base",
+    "cluster": {"topology": "h800-8x8-rail"},
+    "parallel": {"ep": 16},
+    "model": {"preset": "deepseek-v3", "n_experts": 32, "hidden": 1024, "expert_hidden": 256},
+    "routing": {"kind": "v3", "top_k": 4, "groups": 8, "top_groups": 4},
+    "workload": {"synthetic": {"kind": "lognormal", "sigma": 0.8, "sequence_length": 16}, "tokens_per_rank": 16},
+}
+EPLB = {"placement.policy": "eplb"}
+BIAS = {"routing.update_bias": True, "workload.steps": 2}
+
+BATCH = "batch routing"  # what the tokens follow from, the routing follows from
+# Every field that a scenario can hold: another value, what that value needs beside it, and the digests that change.
+FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
+    "name": ("other", {}, ""),
+    "seed": (1, {}, BATCH),
+    "cluster.topology": ("h100-8x8-leaf-spine", {}, "fabric"),
+    "cluster.nic_bandwidth": ("200Gb/s", {}, "fabric"),
+    "cluster.ecmp_seed": (1, {}, ""),
+    "parallel.ep": (8, {}, f"fabric {BATCH}"),
+    "model.preset": ("deepseek-r1", {}, ""),
+    "model.n_experts": (64, {}, BATCH),
+    "model.hidden": (512, {}, ""),
+    "model.expert_hidden": (128, {}, ""),
+    "model.n_shared": (2, {}, ""),
+    "model.layers": (60, {}, ""),
+    "routing.kind": ("v2", {}, BATCH),
+    "routing.top_k": (2, {}, BATCH),
+    "routing.groups": (4, {}, BATCH),
+    "routing.top_groups": (3, {}, BATCH),
+    "routing.score": ("softmax", {}, BATCH),
+    "routing.group_score": ("sum", {}, BATCH),
+    "routing.normalize": (False, {}, BATCH),
+    "routing.scale": (1.0, {}, BATCH),
+    "routing.bias": ("BIAS", {}, "routing"),
+    "routing.update_bias": (True, {}, "routing"),
+    "workload.recording.name": ("RECORDING", {"workload.synthetic": None}, BATCH),
+    "workload.recording.layers": ([2], {"workload.synthetic": None, "workload.recording.name": "RECORDING"}, BATCH),
+    "workload.recording.step": (10, {"workload.synthetic": None, "workload.recording.name": "RECORDING"}, BATCH),
+    "workload.synthetic.kind": ("uniform", {"workload.synthetic": {"sequence_length": 16}}, BATCH),
+    "workload.synthetic.correlation": (0.5, {}, BATCH),
+    "workload.synthetic.sequence_length": (8, {}, BATCH),
+    "workload.synthetic.exponent": (2.0, {"workload.synthetic": {"kind": "zipf"}}, BATCH),
+    "workload.synthetic.sigma": (0.4, {}, BATCH),
+    "workload.synthetic.ratio": (3.0, {"workload.synthetic": {"kind": "one_hot_rank"}}, BATCH),
+    "workload.synthetic.hot_rank": (3, {"workload.synthetic": {"kind": "one_hot_rank"}}, BATCH),
+    "workload.expert_ids": ("IDS", {"workload.synthetic": None}, BATCH),
+    "workload.counts": ("COUNTS", {"workload.synthetic": None}, BATCH),
+    "workload.tokens_per_rank": (8, {}, BATCH),
+    "workload.assign": ("striped", {}, BATCH),
+    "workload.domains": (["code"], {"workload.synthetic": None, "workload.recording.name": "RECORDING"}, BATCH),
+    "workload.layers_simulated": (2, {}, BATCH),
+    "workload.steps": (2, {}, BATCH),
+    "placement.policy": ("round_robin", {}, "routing"),
+    "placement.redundant_experts": (16, EPLB, "routing"),
+    "placement.replica_choice": ("hash", EPLB, "routing"),
+    "alltoall.algorithm": ("nccl-direct", {}, ""),
+    "alltoall.dispatch_dtype": ("bf16", {}, ""),
+    "alltoall.combine_dtype": ("fp8", {}, ""),
+    "alltoall.cached_handle": (True, {}, ""),
+    "alltoall.sms": (24, {}, ""),
+    "compute.table": ("h100", {}, ""),
+    "schedule.phase": ("decode", {}, ""),
+    "schedule.start_offset": ("5us", {}, ""),
+    "schedule.start_offset.distribution": ("exponential", {}, ""),
+    "schedule.start_offset.scale": ("7us", {}, ""),
+    "schedule.start_offset.sigma": (0.5, {}, ""),
+    "schedule.start_offset.mean": ("7us", {}, ""),
+    "schedule.other_time": ("100us", {}, ""),
+    "losses.form": ("document", {}, "routing"),
+    "losses.expert": (0.01, {}, "routing"),
+    "losses.device": (0.01, {}, "routing"),
+    "losses.communication": (0.01, {}, "routing"),
+    "losses.sequence": (0.01, {}, "routing"),
+    "losses.z": (0.01, {}, "routing"),
+    "losses.bias_rate": (0.01, BIAS, "routing"),
+    "thresholds": (["layer_time_s < 2ms"], {}, ""),
+}
+# Fields of a distribution of arrivals: one block each, nothing of them reaches tokens or fabric.
+UNIFORM = {"distribution": "uniform", "scale": "5us"}
+OFFSETS = {
+    "schedule.start_offset.distribution": {"schedule.start_offset": UNIFORM},
+    "schedule.start_offset.scale": {"schedule.start_offset": UNIFORM},
+    "schedule.start_offset.sigma": {
+        "schedule.start_offset": {"distribution": "lognormal", "sigma": 0.1, "scale": "5us"}
+    },
+    "schedule.start_offset.mean": {"schedule.start_offset": {"distribution": "normal", "mean": "5us", "scale": "5us"}},
+}
+SOURCES = ("workload.synthetic.kind", "workload.recording.name", "workload.expert_ids", "workload.counts")
+NOT_OF_A_POINT = {"workload.sampling", "schedule.overlap", "faults", "variants"}
+
+
+def leaves(annotation: Any, path: str = "") -> set[str]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return leaves(get_args(annotation)[0], path)
+    if origin in (Union, types.UnionType):
+        return set().union(*(leaves(each, path) for each in get_args(annotation) if each is not type(None)))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.items()
+        return set().union(*(leaves(info.annotation, f"{path}.{name}" if path else name) for name, info in fields))
+    return {path}
+
+
+def test_every_field_of_a_scenario_is_looked_at():
+    known = {field for field in leaves(Scenario) if not field.startswith("sweep")}
+    assert known == set(FIELDS) | NOT_OF_A_POINT
+
+
+def _of_simulation():
+    """The helpers of the tests of whole runs: they make a recording by rule."""
+    path = Path(__file__).parents[1] / "simulation" / "small.py"
+    spec = importlib.util.spec_from_file_location("small_runs", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    np.save(folder / "bias.npy", np.linspace(-1, 1, 32).astype(np.float32))
+    ids = np.array([np.random.default_rng(token).permutation(32)[:4] for token in range(256)], np.int32)
+    np.save(folder / "ids.npy", ids)
+    counts = "\n".join(f"0,{expert},{10 + expert}" for expert in range(32))
+    (folder / "counts.csv").write_text(f"layer,expert,count\n{counts}\n")
+    _of_simulation().small_recording(folder / "recording.npz")
+    return {"BIAS": "bias.npy", "IDS": "ids.npy", "COUNTS": "counts.csv", "RECORDING": "recording.npz"} | {"": folder}
+
+
+def made(files, settings):
+    data = {**BASE, **{section: dict(BASE[section]) for section in ("cluster", "model", "routing", "workload")}}
+    data["schedule"], data["placement"], data["losses"] = {}, {}, {}
+    overrides = []
+    for key, value in settings.items():
+        if isinstance(value, str) and value in files:
+            value = str(files[""] / files[value])
+        if isinstance(value, dict) or value is None:
+            section, name = key.split(".")
+            data[section] = {**data[section], name: value}
+        else:
+            overrides.append(f"{key}={json.dumps(value)}")
+    return load_scenario(data, overrides)
+
+
+def stages(scenario):
+    parts = build_parts(scenario)
+    recording = open_workload(parts).recording
+    found = {
+        "fabric": fabric_digest(scenario),
+        "batch": batch_digest(parts, recording),
+        "routing": routing_digest(parts, recording),
+    }
+    return found, parts, recording
+
+
+def routed(parts, recording):
+    """Everything that routing hands on, as one digest."""
+    result = route(parts, recording)
+    placements = [
+        (layer.placement.slot_expert, layer.placement.slot_rank)
+        for step in result.steps
+        for layer in step.layers.values()
+    ]
+    rest = [
+        {name: value for name, value in vars(layer).items() if name != "placement"}
+        for step in result.steps
+        for layer in step.layers.values()
+    ]
+    sizes = [(step.batch_layers, step.tokens, step.distinct_tokens, step.given) for step in result.steps]
+    return digest(placements, rest, sizes, result.counterfactual)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_change_of_a_field_changes_the_digests_of_what_reads_it_and_no_other(files, field):
+    value, beside, expected = FIELDS[field]
+    after = made(files, {**beside, **OFFSETS.get(field, {}), field: value})
+    # Where a source of tokens comes instead of another, the other is what stood there before.
+    before = made(files, {} if field in SOURCES else {**beside, **OFFSETS.get(field, {})})
+    assert before.digest() != after.digest()
+    (one, *parts), (other, *parts_after) = stages(before), stages(after)
+    changed = {stage for stage in one if one[stage] != other[stage]}
+    assert changed == set(expected.split())
+    if "routing" not in changed:  # the digest says that nothing of the routing can have changed
+        assert routed(*parts) == routed(*parts_after)
+
+
+def test_the_router_is_no_part_of_recorded_tokens_so_that_a_sweep_of_m_and_k_reads_them_once(files):
+    recorded = {"workload.synthetic": None, "workload.recording.name": "RECORDING"}
+    base, *others = (
+        stages(made(files, {**recorded, **change}))[0]
+        for change in ({}, {"routing.top_k": 2}, {"routing.top_groups": 2}, {"placement.policy": "round_robin"})
+    )
+    assert all(other["batch"] == base["batch"] and other["routing"] != base["routing"] for other in others)
+
+
+def test_the_content_of_a_file_counts_and_not_its_name(files, tmp_path):
+    settings = {"workload.synthetic": None, "workload.expert_ids": "IDS"}
+    before = stages(made(files, settings))[0]
+    copy = tmp_path / "ids.npy"
+    ids = np.load(files[""] / files["IDS"])
+    np.save(copy, ids)
+    same = file_digests(made({**files, "IDS": "ids.npy", "": tmp_path}, settings))
+    assert same["workload.expert_ids"] == file_digests(made(files, settings))["workload.expert_ids"]
+    np.save(copy, ids[::-1])
+    assert stages(made({**files, "": tmp_path}, settings))[0]["routing"] != before["routing"]
+
+
+def test_values_of_other_type_or_shape_have_other_digests():
+    values = [
+        1, True, 1.0, "1", None, [1], [[1]], {"a": 1}, {"a": 1.0}, {"b": 1}, [], {}, "", np.int64(1),
+        np.array([1]), np.array([1], np.int32), np.array([[1]]), np.array([1.0]), [1, 2], [[1], 2], ["ab"], ["a", "b"],
+    ]  # fmt: skip
+    assert len({digest(value) for value in values}) == len(values)
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    with pytest.raises(TypeError):
+        digest(object())

@@ -1,0 +1,47 @@
+"""``kill -9`` at any instant and the same command again: the same bytes, nothing finished computed twice."""
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from killed import POINTS, begun, children, kill_and_go_on, start
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_sweep_that_was_killed_gives_the_same_bytes(tmp_path, monkeypatch, uninterrupted, seed):
+    rng = random.Random(seed)
+    kill_and_go_on(tmp_path, monkeypatch, 1, 1, uninterrupted, rng.randrange(POINTS), rng.uniform(0, 0.02))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(50))
+def test_a_pool_that_was_killed_gives_the_same_bytes(tmp_path, monkeypatch, uninterrupted, seed):
+    rng = random.Random(seed)
+    kill_and_go_on(tmp_path, monkeypatch, 2, 2, uninterrupted, rng.randrange(POINTS), rng.uniform(0, 0.02))
+
+
+def test_workers_do_not_outlive_a_killed_driver_or_an_interrupted_one(tmp_path, monkeypatch):
+    for sent, left in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, None)):
+        out, log = tmp_path / f"out{sent}", tmp_path / f"log{sent}"
+        process = start(out, log, 2, monkeypatch)
+        while begun(log) < 3 and process.poll() is None:
+            time.sleep(0.01)
+        pids = children(process.pid)
+        assert len(pids) >= 2
+        process.send_signal(sent)
+        began = time.monotonic()
+        code = process.wait(10)
+        assert time.monotonic() - began < 2
+        assert code == left if left is not None else code != 0
+        while any(Path(f"/proc/{pid}").exists() and not zombie(pid) for pid in pids):
+            assert time.monotonic() - began < 5, "a worker has outlived its driver"
+            time.sleep(0.05)
+
+
+def zombie(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
