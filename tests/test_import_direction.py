@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "located_yaml": {"mistakes"},
     "mistakes": {"located_yaml"},  # the type alone
     "recording_format": set(),
+    "spawn": set(),
     "errors": set(),
     "units": set(),
 }

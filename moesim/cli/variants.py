@@ -1,9 +1,10 @@
 """Simulate the variants of a scenario, in as many processes as asked for; the results do not depend on how many."""
 
-import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
+
+from moesim.spawn import WorkerContext
 
 if TYPE_CHECKING:
     from moesim.results import Result
@@ -18,8 +19,7 @@ def simulate_all(scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str
             say(f"{name}: simulating")
             results[name] = _simulate(scenario)
         return results
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=min(jobs, len(scenarios)), mp_context=context) as pool:
+    with ProcessPoolExecutor(max_workers=min(jobs, len(scenarios)), mp_context=WorkerContext()) as pool:
         futures = {name: pool.submit(_simulate, scenario) for name, scenario in scenarios.items()}
         results = {}
         try:

@@ -6,7 +6,6 @@ its workers dies.
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 
 from moesim import __version__
 from moesim.errors import ResourceError
+from moesim.spawn import WorkerContext
 
 _JOIN_S = 30
 _ASK_AGAIN_S = 5.0
@@ -60,8 +60,7 @@ class _Pool:
 
     def start(self) -> Executor:
         self.stop()
-        context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(self.jobs, context, initializer=_begin_worker)
+        self.pool = ProcessPoolExecutor(self.jobs, WorkerContext(), initializer=_begin_worker)
         return self.pool
 
     def stop(self) -> None:
@@ -75,8 +74,7 @@ class _Pool:
 
 
 def _begin_worker() -> None:
-    """Leave Ctrl-C to the driver, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Do not outlive the driver."""
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
