@@ -5,16 +5,40 @@ it and would die with a traceback; so the signal is blocked in the child before 
 """
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
 
 
 class _Worker(SpawnProcess):
     def start(self) -> None:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            super().start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _interrupts_afterwards():
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _interrupts_afterwards() -> Iterator[None]:
+    """Let nothing interrupt the block: a child whose parent stops in the middle of its start dies with a traceback.
+
+    Blocking the signal in this thread is not enough: another thread can take it, and Python then interrupts the main
+    thread wherever that is. Only the main thread can be interrupted, and only it can change handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 class WorkerContext(SpawnContext):
