@@ -56,9 +56,12 @@ def sweep(
 
     Example: moesim sweep quickstart -p routing.top_k=2,4,8 -p routing.top_groups=1..4 --impossible skip
     """
+    from moesim.cli.sweep_report import sweep_page
     from moesim.errors import InputError
+    from moesim.files import write_files
     from moesim.scenario import load_scenario, parse_objective
     from moesim.scenario.sections import RandomPoints
+    from moesim.sweeps.answers import answer
     from moesim.sweeps.run import run_sweep
     from moesim.sweeps.space import parse_axis_option, parse_together_option, space_of
 
@@ -94,7 +97,12 @@ def sweep(
     except KeyboardInterrupt:
         typer.echo(f"finished points are kept; to go on: {_again(folder)}", err=True)
         raise
-    _show(loaded, space, wanted, swept, folder, as_json)
+    found = answer(space, wanted, swept.table)
+    # A scenario with variants runs those: the point is the scenario without them.
+    overrides = [*override, *(["variants={}"] if loaded.variants else [])]
+    page = sweep_page(loaded, scenario, overrides, space, found, swept.table)
+    write_files(folder, {"report.html": page.encode()})
+    _show(loaded, space, found, swept, folder, as_json)
     if swept.counts.get("failed"):
         raise typer.Exit(4)
 
@@ -154,14 +162,11 @@ def _progress(quiet: bool) -> "Iterator[Watch]":
 def _show(
     scenario: "Scenario",
     space: "Space",
-    objective: Any,
+    found: "Answer",
     swept: "Swept",
     folder: Path,
     as_json: bool,
 ) -> None:
-    from moesim.sweeps.answers import answer
-
-    found = answer(space, objective, swept.table)
     if as_json:
         typer.echo(json.dumps(_as_json(scenario, space, found, swept, folder), indent=1, allow_nan=False))
         return
@@ -173,6 +178,7 @@ def _show(
     _print_answer(space, found, swept.table)
     _print_lost(swept.table, "failed")
     out.print(f"points: {folder / 'points.parquet'}")
+    out.print(f"report: {folder / 'report.html'}")
 
 
 def _print_answer(space: "Space", found: "Answer", points: "pa.Table") -> None:

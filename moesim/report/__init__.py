@@ -1,17 +1,23 @@
-"""Results as pages people read: one per run, one comparing several, and the charts of both as files."""
+"""Results as pages people read: one per run, one comparing several, one per sweep; and the charts as files."""
 
 from moesim.report.compare import Comparison, ComparisonRow, compare
 from moesim.report.comparison_page import comparison_figures, render_comparison
 from moesim.report.run_page import render_run, run_figures
+from moesim.report.sweep_data import AxisEffect, SweepAxis, SweepData
+from moesim.report.sweep_page import render_sweep
 from moesim.report.thresholds import ThresholdOutcome
 
 __all__ = [
+    "AxisEffect",
     "Comparison",
     "ComparisonRow",
+    "SweepAxis",
+    "SweepData",
     "ThresholdOutcome",
     "compare",
     "comparison_figures",
     "render_comparison",
     "render_run",
+    "render_sweep",
     "run_figures",
 ]

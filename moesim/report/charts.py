@@ -59,7 +59,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Curves over a common axis."""
+    """Curves over a common axis; ``x_ticks`` are the numbers written on it, where they are not just chosen."""
 
     key: str
     title: str
@@ -70,6 +70,7 @@ class LineChart:
     marks: tuple[Mark, ...] = ()
     log_x: bool = False
     log_y: bool = False
+    x_ticks: tuple[float, ...] = ()
     source: str = ""
 
 

@@ -173,6 +173,8 @@ def _lines(chart: LineChart) -> Any:
             )  # fmt: skip
     for axis in plot.axis:
         _plain_ticks(axis)
+    if chart.x_ticks:
+        plot.xaxis.ticker = list(chart.x_ticks)
     if any(one.point_labels for one in chart.series):
         plot.x_range.range_padding = 0.25  # room for the names of the outermost points
     _fit(plot, chart)

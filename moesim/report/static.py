@@ -140,6 +140,8 @@ def _lines(figure: Any, chart: LineChart) -> None:
             axes.annotate(_text(label), place, xytext=(4, 3), textcoords="offset points", fontsize=7)
     for axis in (axes.xaxis, axes.yaxis):
         _plain(axis)
+    if chart.x_ticks:
+        axes.set_xticks(chart.x_ticks)
     _add_marks(axes, chart.marks)
     _legend(axes)
 

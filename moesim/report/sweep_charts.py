@@ -1,0 +1,187 @@
+"""Charts of a sweep: the objective along each axis, against what it is traded for, and scaling with the ranks."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series
+from moesim.report.palette import MARK, series_colour
+from moesim.report.quantities import Floats
+from moesim.report.sweep_data import Bools, Ints, SweepAxis, SweepData, in_words
+
+TRADED = {
+    "gate_mass_lost": ("gate mass lost", "what the group limit costs"),
+    "rank_load_max_over_mean": ("ranks max/mean", "how uneven the ranks' work is"),
+}
+"""What the objective is set against, in words."""
+
+_RANKS_KEY = "parallel.ep"
+_MOST_TICKS = 12
+# Points of a cloud; the best of more.
+_MOST_DOTS = 2000
+_MOST_CURVES = 8
+_BEST_COLOUR = "#0072b2"
+_FRONT_COLOUR = "#d55e00"
+
+
+def axis_charts(data: SweepData) -> list[Chart]:
+    """One chart per axis, the strongest first: the objective, other axes at the best point, and the median of all."""
+    values, unit = data.scaled(data.key)
+    label = _label(in_words(data.key), unit)
+    anchored = "others at the best point" if data.best is not None else "others at the nearest point"
+    charts: list[Chart] = []
+    strength = {effect.axis: place for place, effect in enumerate(data.effects)}
+    for index, axis in sorted(enumerate(data.axes), key=lambda pair: (strength.get(pair[1].name, 0), pair[0])):
+        if len(axis.values) < 2:
+            continue
+        line = data.line(index)
+        at_anchor = np.array([values[line[i]] if i in line else np.nan for i in range(len(axis.values))])
+        medians = np.array([_median(values[data.places[:, index] == i]) for i in range(len(axis.values))])
+        if not np.isfinite(medians).any():
+            continue
+        held = ", ".join(
+            other.told(int(data.places[data.anchor, a])) for a, other in enumerate(data.axes) if a != index
+        )
+        caption = f"Others held at {held}." if held else ""
+        caption += " Limits do not count here." if data.limits else ""
+        groups = {anchored if held else "points": at_anchor} | ({"median of all points": medians} if held else {})
+        charts.append(_along(f"axis_{index}", axis, caption, label, groups))
+    return charts
+
+
+def _along(key: str, axis: SweepAxis, caption: str, label: str, groups: dict[str, Floats]) -> Chart:
+    """Curves over a number line, dots beside words."""
+    if axis.numbers is None:
+        return DotChart(key, axis.short, caption, label, axis.labels, groups, "points.parquet")
+    x, unit, name = axis.numbers
+    order = np.argsort(x)
+    series = [
+        Series(group, x[order], y[order], series_colour(i), "dashed" if i else "line")
+        for i, (group, y) in enumerate(groups.items())
+        if np.isfinite(y).any()
+    ]
+    if len(axis.keys) > 1:
+        caption = f"{axis.short} move together. {caption}".strip()
+    return LineChart(
+        key=key,
+        title=axis.short,
+        caption=caption,
+        x_label=_label(name, unit),
+        y_label=label,
+        series=tuple(series),
+        log_x=_geometric(x),
+        x_ticks=tuple(x[order].tolist()) if _geometric(x) and len(x) <= _MOST_TICKS else (),
+        source="points.parquet",
+    )
+
+
+def pareto_charts(data: SweepData) -> list[LineChart]:
+    """The objective against each thing it is traded for; points on the front of all of them stand out."""
+    y, unit = data.scaled(data.key)
+    charts = []
+    for traded, (word, meaning) in TRADED.items():
+        x, traded_unit = data.scaled(traded)
+        known = np.isfinite(x) & np.isfinite(y)
+        if traded == data.key or not known.any() or np.ptp(x[known]) == 0:
+            continue
+        front = np.zeros(len(known), bool)
+        front[list(data.front)] = True
+        best = np.zeros(len(known), bool)
+        if data.best is not None:
+            best[data.best] = True
+        clouds = (
+            ("outside the limits", ~data.within, MARK),
+            ("within the limits" if data.limits else "points", data.within & ~front & ~best, _BEST_COLOUR),
+            ("on the front", front & ~best, _FRONT_COLOUR),
+        )
+        series = [
+            Series(name, x[chosen], y[chosen], colour, "points")
+            for name, mask, colour in clouds
+            if len(chosen := _first(data, known & mask))
+        ]
+        series += [Series("best", x[best], y[best], "#009e73", "points", ("★",))] if (best & known).any() else []
+        charts.append(
+            LineChart(
+                key=f"pareto_{traded}",
+                title=f"{_capital(in_words(data.key))} against {word}",
+                caption=f"Each point is one of the sweep; to the right is more of {meaning}. On the front: no other "
+                "point within the limits is better in objective, gate mass lost and rank imbalance at once.",
+                x_label=_label(word, traded_unit),
+                y_label=_label(in_words(data.key), unit),
+                series=tuple(series),
+                source="points.parquet",
+            )
+        )
+    return charts
+
+
+def _first(data: SweepData, mask: Bools) -> Ints:
+    """The points of a mask, the best ones of too many."""
+    chosen: Ints = data.order[mask[data.order]][:_MOST_DOTS]
+    return chosen
+
+
+def scaling_charts(data: SweepData) -> list[LineChart]:
+    """Layer time and efficiency against the number of ranks, where that is an axis.
+
+    Efficiency is tokens per second and rank, over that of the fewest ranks on the same curve.
+    """
+    index = next((a for a, axis in enumerate(data.axes) if _RANKS_KEY in axis.keys), None)
+    if index is None or len(data.axes[index].values) < 2:
+        return []
+    time, unit = data.scaled("layer_time_s")
+    rate = data.column("tokens") / data.column("layer_time_s") / data.column("ranks")
+    times, shares = [], []
+    for position, (name, points) in enumerate(_families(data, index)):
+        ranks = data.column("ranks")[points]
+        order = [point for point in points[np.argsort(ranks, kind="stable")] if np.isfinite(rate[point])]
+        if len(order) < 2:
+            continue
+        x, colour = data.column("ranks")[order], series_colour(position)
+        times.append(Series(name, x, time[order], colour))
+        shares.append(Series(name, x, 100 * rate[order] / rate[order[0]], colour))
+    if not times:
+        return []
+    held = "Axes that have no curve of their own are held at the best point." if len(data.axes) > 2 else ""
+    return [
+        LineChart("scaling_time", "Layer time against ranks", held, "ranks (EP)", _label("layer time", unit),
+                  tuple(times), source="points.parquet"),
+        LineChart("scaling_efficiency", "Efficiency against ranks",
+                  f"Tokens per second and GPU over that at the fewest ranks. {held}".strip(), "ranks (EP)",
+                  "efficiency (%)", tuple(shares), (Mark("as at the fewest ranks", 100.0),), source="points.parquet"),
+    ]  # fmt: skip
+
+
+def _families(data: SweepData, index: int) -> Iterator[tuple[str, Ints]]:
+    """Curves along one axis: one per value of the smallest other axis, the rest at the best point."""
+    sizes = {a: len(axis.values) for a, axis in enumerate(data.axes) if a != index and len(axis.values) > 1}
+    curves = min(sizes, key=lambda a: (sizes[a], a), default=None)
+    if curves is None or sizes[curves] > _MOST_CURVES:
+        yield "others at the best point" if sizes else "", np.array(sorted(data.line(index).values()))
+        return
+    held = data.places[data.anchor]
+    others = [a for a in range(len(data.axes)) if a not in (index, curves)]
+    same = (data.places[:, others] == held[others]).all(axis=1)
+    for place in range(sizes[curves]):
+        yield data.axes[curves].told(place), np.flatnonzero(same & (data.places[:, curves] == place))
+
+
+def _label(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _median(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else float("nan")
+
+
+def _geometric(x: Floats) -> bool:
+    """Whether numbers are spaced more evenly on a logarithmic line: 100, 200, 400 rather than 1, 2, 3."""
+    if len(x) < 3 or x.min() <= 0:
+        return False
+    steps, ratios = np.diff(np.sort(x)), np.diff(np.sort(np.log(x)))
+    return bool(steps.std() / steps.mean() > 1.2 * ratios.std() / ratios.mean())

@@ -1,0 +1,224 @@
+"""What the page of a sweep is made from: axes, points and the answer to its objective, as plain values."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import InputError
+from moesim.report.quantities import Floats, axis_scale, filled, unit_of
+from moesim.units import parse_bandwidth, parse_bytes, parse_duration
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+WORDS = {
+    "layer_time_s": "layer time",
+    "lower_bound_s": "lower bound",
+    "dispatch_time_s": "dispatch",
+    "combine_time_s": "combine",
+    "expert_compute_time_s": "expert compute",
+    "wait_time_s": "wait",
+    "expert_load_max_over_mean": "experts max/mean",
+    "rank_load_max_over_mean": "ranks max/mean",
+    "gate_mass_lost": "gate mass lost",
+    "node_copies_per_token": "nodes/token",
+    "nvlink_wire_bytes": "NVLink bytes",
+    "nic_wire_bytes": "NIC bytes",
+}
+"""The numbers that a point is told by, in words."""
+
+# Last parts of a key that say nothing without the part before them.
+_VAGUE = {"name", "kind", "step", "algorithm", "preset"}
+_LEADING = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
+
+
+def short_key(key: str) -> str:
+    """Name a scenario's key by its last part, by the last two where one alone is vague: ``top_k``, ``routing.kind``."""
+    parts = key.split(".")
+    return ".".join(parts[-2:] if parts[-1] in _VAGUE else parts[-1:])
+
+
+def in_words(key: str) -> str:
+    """Name a number of the summary in words where it has some."""
+    return WORDS.get(key, key)
+
+
+@dataclass(frozen=True)
+class SweepAxis:
+    """One axis of a sweep.
+
+    Attributes:
+        keys: the scenario's keys that move along it together, mostly one.
+        values: ``values[i][k]`` is the i-th value of key k as one writes it: ``8``, ``400Gb/s``.
+    """
+
+    keys: tuple[str, ...]
+    values: tuple[tuple[str, ...], ...]
+
+    @property
+    def name(self) -> str:
+        """The keys in full, joined: how an effect names its axis."""
+        return " + ".join(self.keys)
+
+    @property
+    def short(self) -> str:
+        """The keys in short."""
+        return " + ".join(map(short_key, self.keys))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every value as one text."""
+        return tuple(" / ".join(value) for value in self.values)
+
+    def told(self, place: int) -> str:
+        """One value with its keys: ``top_k = 8``."""
+        return ", ".join(
+            f"{short_key(key)} = {value}" for key, value in zip(self.keys, self.values[place], strict=True)
+        )
+
+    @cached_property
+    def numbers(self) -> tuple[Floats, str, str] | None:
+        """The values on a number line: numbers, their unit, and the key they are of; None where they are words.
+
+        Of keys that move together the first with numbers, all of them different, stands for all.
+        """
+        for k, key in enumerate(self.keys):
+            found = _numbers([value[k] for value in self.values])
+            if found is not None and len(set(found[0].tolist())) == len(self.values):
+                return found[0], found[1], short_key(key)
+        return None
+
+
+def _numbers(texts: Sequence[str]) -> tuple[Floats, str] | None:
+    """Read numbers, or quantities in the unit of the first: ``400Gb/s, 1.6Tb/s`` are 400 and 1,600 Gb/s."""
+    readers: tuple[Callable[[str], float], ...] = (float, parse_bandwidth, parse_duration, parse_bytes)
+    for reader in readers:
+        try:
+            numbers = np.array([reader(text) for text in texts])
+        except (ValueError, InputError):
+            continue
+        if not np.isfinite(numbers).all():
+            return None
+        leading = _LEADING.match(texts[0])
+        if reader is float or leading is None or not numbers[0]:
+            return numbers, ""
+        factor = float(leading[0]) / numbers[0]
+        return np.round(numbers * factor, 9), texts[0][leading.end() :].strip()
+    return None
+
+
+class AxisEffect(NamedTuple):
+    """How much one axis matters: values as text, changes as fractions.
+
+    ``at_best`` is the cost of the value ``most`` over that of ``least``, less 1, other axes at the best point;
+    ``marginal`` the same for the medians over all points with each value; None where there is nothing to compare.
+    """
+
+    axis: str
+    best: str
+    least: str
+    most: str
+    at_best: float | None
+    marginal: float | None
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """A finished sweep and what it answers.
+
+    Attributes:
+        title: of the page.
+        axes: the axes.
+        places: position of each point along each axis, [points, axes].
+        columns: one entry per point in each: ``status`` (ok, failed, impossible), ``error``, ``bottleneck``,
+            ``counterfactual`` and the numbers of the summary, SI units, None or NaN where they do not apply.
+        objective: as the user wrote it.
+        key: the number it is about.
+        larger_is_better: whether the best point has the most of it.
+        limits: limit as written -> whether each point keeps it.
+        best: number of the best point within the limits; None where there is none.
+        front: points within the limits that no other beats in objective, gate mass lost and rank imbalance at once.
+        effects: one per axis, the largest first.
+        command: says what to type to run a point by itself.
+    """
+
+    title: str
+    axes: tuple[SweepAxis, ...]
+    places: Ints
+    columns: Mapping[str, Any]
+    objective: str
+    key: str
+    larger_is_better: bool
+    limits: Mapping[str, Bools]
+    best: int | None
+    front: tuple[int, ...]
+    effects: tuple[AxisEffect, ...]
+    command: Callable[[int], str]
+
+    @cached_property
+    def status(self) -> tuple[str, ...]:
+        """Status of each point."""
+        return tuple(str(status) for status in self.columns["status"])
+
+    @cached_property
+    def cost(self) -> Floats:
+        """What the objective makes small, NaN where a point has no such number."""
+        values = self.column(self.key)
+        return -values if self.larger_is_better else values
+
+    @cached_property
+    def within(self) -> Bools:
+        """Points with a number for the objective that keep every limit."""
+        kept = np.isfinite(self.cost)
+        for holds in self.limits.values():
+            kept = kept & holds
+        return kept
+
+    @cached_property
+    def order(self) -> Ints:
+        """Points, best first: within the limits, then outside them, then without a number."""
+        known = np.isfinite(self.cost)
+        rank = np.where(self.within, 0, np.where(known, 1, 2))
+        return np.lexsort((np.arange(len(rank)), np.where(known, self.cost, 0.0), rank))
+
+    @property
+    def anchor(self) -> int:
+        """The point at which other axes are held: the best one, else the one that comes nearest."""
+        return int(self.order[0]) if self.best is None else self.best
+
+    @cached_property
+    def _read(self) -> dict[str, Floats]:
+        return {}
+
+    def column(self, key: str) -> Floats:
+        """Numbers of a summary value for the points that ran, NaN for the others and where it does not apply."""
+        if key not in self._read:
+            values = filled(self.columns[key]) if key in self.columns else np.full(len(self.places), np.nan)
+            self._read[key] = np.where(np.array(self.status) == "ok", values, np.nan)
+        return self._read[key]
+
+    def scaled(self, key: str) -> tuple[Floats, str]:
+        """Numbers of a summary value in the unit that reads well, and that unit."""
+        values, unit = self.column(key), unit_of(key)
+        if unit == "%":
+            return values * 100, "%"
+        if not unit:
+            return values, ""
+        scale, name = axis_scale(values, unit)
+        return values / scale, name
+
+    def told(self, point: int) -> str:
+        """Values of a point with their keys."""
+        return ", ".join(axis.told(int(place)) for axis, place in zip(self.axes, self.places[point], strict=True))
+
+    def line(self, index: int, anchor: int | None = None) -> dict[int, int]:
+        """Points along one axis with the others held at a point (``anchor``): place -> point."""
+        held = self.places[self.anchor if anchor is None else anchor]
+        others = [a for a in range(len(self.axes)) if a != index]
+        same = (self.places[:, others] == held[others]).all(axis=1)
+        return {int(self.places[point, index]): int(point) for point in np.flatnonzero(same)}

@@ -1,0 +1,167 @@
+"""Heat maps of a sweep's objective over its axes: cells one can press, in small multiples over a third axis.
+
+Rows and columns are two axes, panels the values of a third; further axes are held, each at a value that the reader
+picks. A cell's colour is the objective's, on one scale for all panels.
+"""
+
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from moesim.report.palette import cividis
+from moesim.report.quantities import named_quantity
+from moesim.report.sweep_data import SweepData, in_words
+
+# Cells of all panels together, so that the page stays light.
+MOST_CELLS = 3000
+# Labels longer than this stand at the side of a map rather than above its columns.
+_LONG_LABEL = 7
+# On a scale over more than this factor most cells would have one colour.
+_LOG_FROM = 6.0
+# Cividis from here on is light enough for dark text.
+_DARK_INK_FROM = 128
+
+
+class MapCell(NamedTuple):
+    """One point in a map; ``kind`` is ok, over (breaks a limit), failed, impossible or none (not drawn)."""
+
+    point: int
+    kind: str
+    text: str
+    style: str
+    told: str
+
+
+class MapPanel(NamedTuple):
+    """One map: its values of the held axes, what it is of, and rows of a label with cells."""
+
+    held: str
+    title: str
+    shown: bool
+    rows: list[tuple[str, list[MapCell]]]
+
+
+class HeldAxis(NamedTuple):
+    """An axis whose value the reader picks."""
+
+    name: str
+    labels: tuple[str, ...]
+    chosen: int
+
+
+class HeatMaps(NamedTuple):
+    """All maps with what is written around them."""
+
+    row_name: str
+    column_name: str
+    columns: tuple[str, ...]
+    panels: list[MapPanel]
+    held: list[HeldAxis]
+    low: str
+    high: str
+    unit: str
+    gradient: str
+    kinds: set[str]
+    note: str
+
+
+def heat_maps(data: SweepData) -> HeatMaps | None:
+    """Arrange the points in maps; None where even one map has too many cells or no point has a number."""
+    values, unit = data.scaled(data.key)
+    known = values[np.isfinite(values)]
+    chosen = _layout(data)
+    if chosen is None or not known.size:
+        return None
+    rows, columns, panels, held, note = chosen
+    anchor = data.places[data.anchor]
+    axes = data.axes
+    low, high = float(known.min()), float(known.max())
+    log = low > 0 and high / low > _LOG_FROM
+    at = {tuple(int(place) for place in places): point for point, places in enumerate(data.places)}
+    colours = cividis()
+
+    def cell(places: tuple[int, ...]) -> MapCell:
+        point = at.get(places)
+        if point is None:
+            return MapCell(-1, "none", "", "", "")
+        value = values[point]
+        if not np.isfinite(value):
+            kind = data.status[point] if data.status[point] != "ok" else "failed"
+            return MapCell(point, kind, "", "", f"{data.told(point)}: {kind}")
+        share = (
+            0.0 if high <= low else (np.log(value / low) / np.log(high / low) if log else (value - low) / (high - low))
+        )
+        shade = round(255 * float(share))
+        ink = "#10151b" if shade >= _DARK_INK_FROM else "#ffffff"
+        kind = "ok" if data.within[point] else "over"
+        words = f"{data.told(point)}: {named_quantity(data.key, data.column(data.key)[point])}"
+        words += "" if kind == "ok" else ", outside the limits"
+        return MapCell(point, kind, cell_text(float(value)), f"background:{colours[shade]};color:{ink}", words)
+
+    every = [range(len(axis.values)) for axis in axes]
+    picked = [every[a] if a in held else [int(anchor[a])] for a in range(len(axes))]
+    made = []
+    for places in product(
+        *(every[a] if a == panels else picked[a] for a in range(len(axes)) if a not in (rows, columns))
+    ):
+        fixed = dict(zip((a for a in range(len(axes)) if a not in (rows, columns)), places, strict=True))
+        body = []
+        for r in every[rows] if rows is not None else [0]:
+            line = []
+            for c in every[columns] if columns is not None else [0]:
+                line.append(cell(tuple(fixed.get(a, r if a == rows else c) for a in range(len(axes)))))
+            body.append((axes[rows].labels[r] if rows is not None else "", line))
+        made.append(
+            MapPanel(
+                held=",".join(str(fixed[a]) for a in held),
+                title=axes[panels].told(fixed[panels]) if panels is not None else "",
+                shown=all(fixed[a] == anchor[a] for a in held),
+                rows=body,
+            )
+        )
+    return HeatMaps(
+        row_name=axes[rows].short if rows is not None else "",
+        column_name=axes[columns].short if columns is not None else "",
+        columns=axes[columns].labels if columns is not None else (in_words(data.key),),
+        panels=made,
+        held=[HeldAxis(axes[a].short, axes[a].labels, int(anchor[a])) for a in held],
+        low=cell_text(low),
+        high=cell_text(high),
+        unit=unit,
+        gradient=", ".join(colours[i] for i in range(0, 256, 15)),
+        kinds={cell.kind for panel in made for _, line in panel.rows for cell in line},
+        note=note + (" Colours are on a log scale." if log else ""),
+    )
+
+
+def cell_text(value: float) -> str:
+    """Write a number in the little room of a cell: three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 or value == 0 else f"{value:#.3g}".rstrip(".")
+
+
+def _layout(data: SweepData) -> tuple[int | None, int | None, int | None, list[int], str] | None:
+    """Choose the axes of rows, columns and panels and those whose value the reader picks; the strongest get a place."""
+    size = [len(axis.values) for axis in data.axes]
+    strength = {effect.axis: place for place, effect in enumerate(data.effects)}
+    free = [a for a in range(len(size)) if size[a] > 1] or [0]
+    free.sort(key=lambda a: (strength.get(data.axes[a].name, len(size)), a))
+    main, held = sorted(free[:3]), sorted(free[3:])
+    note = ""
+    panels = min(main, key=lambda a: size[a]) if len(main) == 3 else None
+    plane = [a for a in main if a != panels]
+    cells = int(np.prod([size[a] for a in plane]))
+    if cells > MOST_CELLS:
+        return None
+    if int(np.prod([size[a] for a in main + held])) > MOST_CELLS:
+        told = ", ".join(data.axes[a].told(int(data.places[data.anchor, a])) for a in held)
+        note, held = f" Held at {told}." if told else "", []
+        if panels is not None and cells * size[panels] > MOST_CELLS:
+            note += f" Shown for {data.axes[panels].told(int(data.places[data.anchor, panels]))} alone."
+            panels = None
+    long = {a: max(map(len, data.axes[a].labels)) > _LONG_LABEL for a in plane}
+    plane.sort(key=lambda a: (not long[a], size[a], a))
+    if len(plane) == 2:
+        return plane[0], plane[1], panels, held, note
+    only = plane[0]
+    return (only, None, panels, held, note) if long[only] else (None, only, panels, held, note)
