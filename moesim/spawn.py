@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any
 
 
 class _Worker(SpawnProcess):
@@ -42,6 +43,24 @@ def _interrupts_afterwards() -> Iterator[None]:
 
 
 class WorkerContext(SpawnContext):
-    """The ``spawn`` start method, with SIGINT blocked in every child."""
+    """The ``spawn`` start method, with SIGINT blocked in every child.
 
-    Process = _Worker
+    Attributes:
+        workers: every child of this context, also one whose start was the last thing before an interrupt.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers: list[_Worker] = []
+
+    def Process(self, *arguments: Any, **named: Any) -> _Worker:  # type: ignore[override]
+        """Make a child, not yet started."""
+        worker = _Worker(*arguments, **named)
+        self.workers.append(worker)
+        return worker
+
+    def kill(self) -> None:
+        """End every child at once."""
+        for worker in self.workers:
+            if worker.pid is not None:
+                worker.kill()

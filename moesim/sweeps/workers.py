@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,21 +56,21 @@ def local_workers(jobs: int) -> Iterator[Workers]:
 @dataclass
 class _Pool:
     jobs: int
+    context: WorkerContext = field(default_factory=WorkerContext)
     pool: ProcessPoolExecutor | None = None
 
     def start(self) -> Executor:
         self.stop()
-        self.pool = ProcessPoolExecutor(self.jobs, WorkerContext(), initializer=_begin_worker)
+        self.context = WorkerContext()
+        self.pool = ProcessPoolExecutor(self.jobs, self.context, initializer=_begin_worker)
         return self.pool
 
     def stop(self) -> None:
         """End the processes at once: what they are computing is lost, what they have computed is not."""
+        # The processes first: a shut pool unlinks its semaphores, and a child that is still starting would miss them.
+        self.context.kill()
         if self.pool is not None:
-            # Public from Python 3.14 on, as kill_workers(); shutdown alone would wait for the points in progress.
-            processes = list((self.pool._processes or {}).values())
             self.pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.kill()
 
 
 def _begin_worker() -> None:
