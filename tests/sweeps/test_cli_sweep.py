@@ -165,7 +165,14 @@ def interrupted(here):
     arguments = ["sweep", "small.yaml", "-p", "seed=0..4999", "--jobs", "2"]
     command = [sys.executable, "-c", "from moesim.cli import main; main()", *arguments]
     controller, terminal = pty.openpty()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        start_new_session=True,
+        # A shell ignores SIGINT in what it runs in the background, and that would be inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     os.close(terminal)
     seen, began = b"", time.monotonic()
     while not re.search(rb"points.*?/s", seen, re.DOTALL) and time.monotonic() - began < 60:
