@@ -1,0 +1,315 @@
+"""Measured rows of the reference tables, by family and GPU, in the units and loads that the models take.
+
+Column semantics. InferSim names the *nominal* tokens per expert, te; the loads were drawn as int(te U(0.7, 1.3)),
+so that the true number of rows follows from the printed utilisation, M = mfu peak t / (2 N K). aiconfigurator's
+``num_tokens`` counts the tokens of all ranks and its times are those of the fullest rank. A key that stands in a
+table twice (the H100 MLA tables repeat all of theirs) counts once, with the mean of its times.
+
+Left out, each by a rule: see `EXCLUSIONS`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.compute.gpus import load_gpu
+from moesim.compute.roofline import Floats
+from moesim.errors import InputError
+
+Ints = NDArray[np.int64]
+
+AICONFIGURATOR = "ai-dynamo/aiconfigurator @ 095f58a"
+INFERSIM = "alibaba/InferSim @ f2293da"
+POWER_LAW = "power_law_"
+
+EXCLUSIONS = {
+    "deepep_context": "uniform rows under 128 tokens per expert: the collector fills only ceil(pairs / 128) experts",
+    "fused_moe": "uneven loads (power_law_*), and balanced DeepSeek-V3 fp8 rows without expert parallelism: most of "
+    "them are faster than their weights can be read",
+    "trtllm_wideep": "not fitted: no loads per expert, no balanced rows, one step in ten gets faster with more tokens",
+    "deepep_eplb": "not fitted: the tables do not say how experts were replicated",
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one family on one GPU.
+
+    ``shape[rows]`` names the part that is held out together, ``variant[rows]`` the set of coefficients that prices a
+    row, ``seconds[rows]`` the measured time. ``ints`` holds what the model needs, [rows] each; ``loads[rows, slots]``
+    the tokens of each expert of the rank. ``exponent[rows]``: 0 for even loads, otherwise that of the power law.
+    """
+
+    family: str
+    gpu: str
+    source: str
+    shape: list[str]
+    variant: list[str]
+    seconds: Floats
+    ints: dict[str, Ints]
+    loads: Ints
+    exponent: Floats
+    doubled: int = 0
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.seconds)
+
+    def where(self, keep: NDArray[np.bool_]) -> Rows:
+        """Return the rows where ``keep[rows]``."""
+        at = np.flatnonzero(keep)
+        return Rows(
+            self.family,
+            self.gpu,
+            self.source,
+            [self.shape[i] for i in at],
+            [self.variant[i] for i in at],
+            self.seconds[at],
+            {name: values[at] for name, values in self.ints.items()},
+            self.loads[at],
+            self.exponent[at],
+            self.doubled,
+        )
+
+
+@dataclass
+class _Draft:
+    """Rows while they are read: the mean of the times of each key."""
+
+    keys: dict[tuple[object, ...], list[float]] = field(default_factory=dict)
+    entries: dict[tuple[object, ...], tuple[str, str, dict[str, int], list[int], float]] = field(default_factory=dict)
+
+    def add(
+        self,
+        shape: str,
+        seconds: float,
+        ints: dict[str, int],
+        variant: str = "",
+        loads: list[int] | None = None,
+        exponent: float = 0.0,
+    ) -> None:
+        key = (shape, variant, exponent, tuple(ints.values()), tuple(loads or ()))
+        self.keys.setdefault(key, []).append(seconds)
+        self.entries[key] = (shape, variant, ints, loads or [], exponent)
+
+    def close(self, family: str, gpu: str, source: str) -> Rows:
+        entries = list(self.entries.values())
+        width = max((len(entry[3]) for entry in entries), default=0)
+        loads = np.zeros((len(entries), width), dtype=np.int64)
+        for at, entry in enumerate(entries):
+            loads[at, : len(entry[3])] = entry[3]
+        names = entries[0][2] if entries else {}
+        return Rows(
+            family,
+            gpu,
+            source,
+            [entry[0] for entry in entries],
+            [entry[1] for entry in entries],
+            np.array([float(np.mean(times)) for times in self.keys.values()]),
+            {name: np.array([entry[2][name] for entry in entries], dtype=np.int64) for name in names},
+            loads,
+            np.array([entry[4] for entry in entries]),
+            sum(len(times) > 1 for times in self.keys.values()),
+        )
+
+
+def _table(reference: Path, name: str) -> Iterator[dict[str, str]]:
+    file = reference / "kernels" / name
+    if not file.is_file():
+        raise InputError("no such reference table", str(file), "give the folder that holds kernels/*.csv")
+    with file.open(encoding="utf-8", newline="") as lines:
+        yield from csv.DictReader(lines)
+
+
+def _of_gpu(row: dict[str, str], gpu: str) -> bool:
+    return gpu.upper() in row["device"].split()
+
+
+def nominal_loads(per_expert: int, experts: int, total: int) -> list[int]:
+    """Return loads as InferSim drew them, int(te U(0.7, 1.3)), evenly spread over U and shifted to sum to ``total``.
+
+    Exact for one expert; for many the tiles are those of the average draw.
+    """
+    at = 0.7 + 0.6 * (np.arange(experts) + 0.5) / experts
+    loads = (per_expert * at).astype(np.int64)
+    missing = total - int(loads.sum())
+    share, rest = divmod(missing, experts)
+    loads = loads + share
+    loads[: int(rest)] += 1
+    while (below := loads < 0).any():  # a draw so low that a shift would leave an expert with less than nothing
+        short = int(-loads[below].sum())
+        loads[below] = 0
+        order = np.flatnonzero(loads > 0)[:short]
+        loads[order] -= 1
+        short -= len(order)
+        if short > 0:
+            loads[int(loads.argmax())] -= short
+    return [int(load) for load in loads]
+
+
+def _infersim_grouped(reference: Path, gpu: str, kind: str) -> _Draft:
+    draft = _Draft()
+    peak = load_gpu(gpu).fp8_flops
+    for row in _table(reference, f"infersim_{gpu}_grouped_gemm_{kind}.csv"):
+        experts, hidden, inter = (int(row[c]) for c in ("num_local_experts", "hidden_size", "intermediate_size"))
+        nominal = int(row["tokens_per_expert"])
+        for name, n, k in (("up", 2 * inter, hidden), ("down", hidden, inter)):
+            seconds = float(row[f"{name}_proj_us"]) * 1e-6
+            total = round(float(row[f"{name}_mfu"]) * peak * seconds / (2 * n * k))
+            tiles = -(-np.array(nominal_loads(nominal, experts, nominal * experts)) // 128)
+            # Some prefill rows print the utilisation of the padded rows: whole tiles of 128.
+            padded = kind == "prefill" and abs(total - 128 * tiles.sum()) < abs(total - nominal * experts)
+            loads = nominal_loads(nominal, experts, nominal * experts if padded else max(total, 1))
+            draft.add(
+                f"experts={experts} hidden={hidden} inter={inter}",
+                seconds,
+                {"n": n, "k": k, "experts": experts, "nominal": nominal, "number": len(draft.entries)},
+                loads=loads,
+            )
+    return draft
+
+
+def grouped_masked(reference: Path, gpu: str) -> Rows:
+    """Return DeepGEMM's masked layout (decode), one row per GEMM, FP8."""
+    return _infersim_grouped(reference, gpu, "decode").close("grouped_masked", gpu, f"{INFERSIM}, grouped_gemm decode")
+
+
+def grouped_contiguous(reference: Path, gpu: str) -> Rows:
+    """Return DeepGEMM's contiguous layout (prefill), one row per GEMM, FP8."""
+    source = f"{INFERSIM}, grouped_gemm prefill"
+    return _infersim_grouped(reference, gpu, "prefill").close("grouped_contiguous", gpu, source)
+
+
+def dense_gemm(reference: Path, gpu: str) -> Rows:
+    """Return DeepGEMM's dense GEMM, FP8."""
+    draft = _Draft()
+    for row in _table(reference, f"infersim_{gpu}_gemm.csv"):
+        m, n, k = (int(row[c]) for c in "mnk")
+        draft.add(f"n={n} k={k}", float(row["latency_us"]) * 1e-6, {"n": n, "k": k}, loads=[m])
+    return draft.close("dense_gemm", gpu, f"{INFERSIM}, gemm")
+
+
+def _deepep(reference: Path, gpu: str, phase: str) -> _Draft:
+    draft = _Draft()
+    for row in _table(reference, "aic_wideep_moe_grouped_gemm_dsv3_h100_h200.csv"):
+        if not _of_gpu(row, gpu) or row["op_name"] != f"moe_{phase}":
+            continue
+        tokens, ranks, top_k, n_experts = (int(row[c]) for c in ("num_tokens", "moe_ep_size", "topk", "num_experts"))
+        local = n_experts // ranks
+        per_expert, pairs = tokens * top_k / n_experts, tokens * top_k // ranks
+        drawn = row["distribution"].startswith(POWER_LAW)
+        if phase == "context" and not drawn and per_expert < 128:
+            continue
+        loads = [0] * local if drawn else [int(per_expert)] * local
+        if not drawn and per_expert < 1:
+            loads = [1] * pairs + [0] * (local - pairs)
+        draft.add(
+            f"ranks={ranks}",
+            float(row["latency"]) * 1e-3,
+            {"tokens": tokens, "ranks": ranks, "hidden": int(row["hidden_size"]), "inter": int(row["inter_size"])},
+            loads=loads,
+            exponent=float(row["distribution"].removeprefix(POWER_LAW)) if drawn else 0.0,
+        )
+    return draft
+
+
+def deepep_generation(reference: Path, gpu: str) -> Rows:
+    """Return the whole expert MLP after a low-latency dispatch (masked layout, DeepSeek-V3, FP8)."""
+    source = f"{AICONFIGURATOR}, wideep_generation_moe_perf"
+    return _deepep(reference, gpu, "generation").close("deepep_generation", gpu, source)
+
+
+def deepep_context(reference: Path, gpu: str) -> Rows:
+    """Return the whole expert MLP after a normal dispatch (contiguous layout, DeepSeek-V3, FP8)."""
+    source = f"{AICONFIGURATOR}, wideep_context_moe_perf"
+    return _deepep(reference, gpu, "context").close("deepep_context", gpu, source)
+
+
+def _mla(reference: Path, gpu: str, phase: str) -> _Draft:
+    draft = _Draft()
+    name = {"generation": "decode", "context": "prefill"}[phase]
+    for row in _table(reference, f"aic_mla_{name}_kernel_h100_h200.csv"):
+        if not _of_gpu(row, gpu):
+            continue
+        batch, length, step = (int(row[c]) for c in ("batch_size", "isl", "step"))
+        shape = f"batch={batch}" if phase == "generation" else f"length={length}"
+        cache = {"bfloat16": "bf16", "fp8": "fp8"}[row["kv_cache_dtype"]]
+        ints = {"batch": batch, "kv_len": length + step, "q_len": length, "heads": int(row["num_heads"])}
+        draft.add(shape, float(row["latency"]) * 1e-3, ints, cache)
+    return draft
+
+
+def mla_decode(reference: Path, gpu: str) -> Rows:
+    """Return absorbed MLA decode, cache in BF16 or FP8 (the variant)."""
+    return _mla(reference, gpu, "generation").close("mla_decode", gpu, f"{AICONFIGURATOR}, generation_mla_perf")
+
+
+def mla_prefill(reference: Path, gpu: str) -> Rows:
+    """Return MLA prefill in absorbed form (576 / 512 per head), cache in BF16 or FP8 (the variant)."""
+    return _mla(reference, gpu, "context").close("mla_prefill", gpu, f"{AICONFIGURATOR}, context_mla_perf")
+
+
+def mha_prefill(reference: Path, gpu: str) -> Rows:
+    """Return MLA prefill in multi-head form (192 / 128 per head), one causal sequence, BF16."""
+    draft = _Draft()
+    for row in _table(reference, f"infersim_{gpu}_mla_prefill_128h.csv"):
+        length = int(row["seq_len"])
+        ints = {"batch": 1, "kv_len": length, "q_len": length, "heads": 128}
+        draft.add(f"length={length}", float(row["latency_us"]) * 1e-6, ints, "bf16")
+    return draft.close("mha_prefill", gpu, f"{INFERSIM}, mha prefill 128 heads 192 / 128")
+
+
+def flashmla_decode(reference: Path, gpu: str) -> Rows:
+    """Return FlashMLA's absorbed decode, BF16."""
+    draft = _Draft()
+    for row in _table(reference, f"infersim_{gpu}_mla_decode_128h_512_64.csv"):
+        batch = int(row["batch_size"])
+        ints = {"batch": batch, "kv_len": int(row["kv_len"]), "q_len": 1, "heads": 128}
+        draft.add(f"batch={batch}", float(row["latency_us"]) * 1e-6, ints, row["kv_dtype"])
+    return draft.close("flashmla_decode", gpu, f"{INFERSIM}, mla decode 128 heads 512 / 64")
+
+
+def fused_moe(reference: Path, gpu: str) -> Rows:
+    """Return SGLang's fused Triton MoE over balanced loads; one variant per model, number format and ranks."""
+    draft = _Draft()
+    for row in _table(reference, "aic_sglang_fused_moe_h100_h200.csv"):
+        if not _of_gpu(row, gpu) or row["distribution"] != "balanced":
+            continue
+        dtype = {"fp8_block": "fp8", "bfloat16": "bf16"}[row["moe_dtype"]]
+        tokens, ranks, top_k, n_experts, hidden, inter = (
+            int(row[c]) for c in ("num_tokens", "moe_ep_size", "topk", "num_experts", "hidden_size", "inter_size")
+        )
+        if (hidden, dtype, ranks) == (7168, "fp8", 1):
+            continue
+        draft.add(
+            f"tokens={tokens}",
+            float(row["latency"]) * 1e-3,
+            {"tokens": tokens, "ranks": ranks, "top_k": top_k, "experts": n_experts, "hidden": hidden, "inter": inter},
+            f"{dtype} {hidden}x{inter} ranks={ranks}",
+        )
+    return draft.close("fused_moe", gpu, f"{AICONFIGURATOR}, moe_perf (sglang 0.5.14)")
+
+
+READERS: dict[str, tuple[Callable[[Path, str], Rows], tuple[str, ...]]] = {
+    "grouped_masked": (grouped_masked, ("h800", "h20")),
+    "grouped_contiguous": (grouped_contiguous, ("h800", "h20")),
+    "dense_gemm": (dense_gemm, ("h800",)),
+    "deepep_generation": (deepep_generation, ("h100", "h200")),
+    "deepep_context": (deepep_context, ("h100", "h200")),
+    "mla_decode": (mla_decode, ("h100", "h200")),
+    "flashmla_decode": (flashmla_decode, ("h800", "h20")),
+    "mla_prefill": (mla_prefill, ("h100", "h200")),
+    "mha_prefill": (mha_prefill, ("h800",)),
+    "fused_moe": (fused_moe, ("h100", "h200")),
+}
+
+
+def read(reference: Path, family: str, gpu: str) -> Rows:
+    """Return the rows of ``family`` on ``gpu`` from the tables in ``reference``. Raises InputError without them."""
+    return READERS[family][0](reference, gpu)
