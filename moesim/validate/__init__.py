@@ -1,0 +1,1 @@
+"""Published measurements against simulated ones, and the constants that follow from them."""

@@ -1,0 +1,155 @@
+"""The large published extracts, read from a reference folder where there is one; none of their values are shipped.
+
+All are timing tables of aiconfigurator (Apache-2.0). What their columns mean was established from the values and the
+collectors: an NCCL ``message_size`` counts elements, so bytes per rank are elements x size, and a message to one peer
+is 1/R of that. TensorRT-LLM's ``num_tokens`` is per rank; combine always moves BF16. DeepEP normal rows are the best
+of a chunk search with DeepEP's own routing (256 experts, four groups of nodes at most), the notify kernel apart;
+low-latency rows are rank 0's.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from moesim.errors import InputError
+from moesim.validate.rows import TIME, Row, key
+
+FILES = (
+    "aic_deepep_normal_multinode.csv",
+    "aic_deepep_ll_multinode.csv",
+    "aic_nccl_intranode_h100_h200.csv",
+    "aic_trtllm_nvlink_alltoall_gb200.csv",
+)
+_ELEMENT_BYTES = {"half": 2, "int8": 1}
+_SOURCE = "ai-dynamo/aiconfigurator@095f58a "
+
+
+def has_extracts(folder: Path) -> bool:
+    """Whether the folder holds the extracts."""
+    return all((folder / "kernels" / name).is_file() for name in FILES)
+
+
+def extract_rows(folder: Path) -> list[Row]:
+    """Read the extracts of a reference folder.
+
+    Raises:
+        InputError: a file is missing or not such a table.
+    """
+    rows: list[Row] = []
+    for name, read in zip(FILES, (_normal, _low_latency, _nccl, _trtllm), strict=True):
+        path = folder / "kernels" / name
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows += read(csv.DictReader(file))
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", where=str(path), fix="name the folder") from None
+        except (KeyError, ValueError) as error:
+            raise InputError(f"is not the table expected: {error!r}", where=str(path)) from None
+    return rows
+
+
+def _normal(lines: "csv.DictReader[str]") -> Iterator[Row]:
+    table = {1: "aic-normal-1-node", 2: "aic-normal", 4: "aic-normal", 8: "aic-normal-8-nodes"}
+    for line in lines:
+        nodes = int(line["node_num"])
+        for op, dtype in (("dispatch", "fp8"), ("combine", "bf16")):
+            sms = int(line[f"{op}_sms"])
+            yield Row(
+                table=f"{table[nodes]}-{op}" if nodes < 8 else table[nodes],
+                key=key(
+                    op=op if nodes == 8 else None,
+                    nodes=nodes if nodes > 1 else None,
+                    sms=sms if nodes > 1 else None,
+                    tokens=line["num_token"],
+                ),
+                library="deepep-v1",
+                release="sglang 0.5.6.post2",
+                gpu="h100",
+                source=_SOURCE + line["src"],
+                quantity=TIME,
+                published=float(line[f"{op}_transmit_us"]),
+                op=op,
+                ranks=8 * nodes,
+                nodes=nodes,
+                tokens=int(line["num_token"]),
+                dtype=dtype,
+                sms=sms,
+                flagged=line["suspect"] == "1",
+            )
+
+
+def _low_latency(lines: "csv.DictReader[str]") -> Iterator[Row]:
+    for line in lines:
+        nodes = int(line["node_num"])
+        for op, dtype in (("dispatch", "fp8"), ("combine", "bf16")):
+            yield Row(
+                table="aic-ll" if nodes < 8 else "aic-ll-8-nodes",
+                key=key(
+                    op=op,
+                    nodes=nodes if nodes < 8 else None,
+                    experts=line["num_experts"] if nodes > 1 else None,
+                    tokens=line["num_token"],
+                ),
+                library="deepep-ll",
+                release="sglang 0.5.6.post2",
+                gpu="h100",
+                source=_SOURCE + line["src"],
+                quantity=TIME,
+                published=float(line[f"{op}_avg_t_us"]),
+                op=op,
+                ranks=8 * nodes,
+                nodes=nodes,
+                tokens=int(line["num_token"]),
+                dtype=dtype,
+                experts=int(line["num_experts"]),
+                bandwidth_GBps=float(line[f"{op}_bandwidth_gbps"]),
+            )
+
+
+def _nccl(lines: "csv.DictReader[str]") -> Iterator[Row]:
+    seen: Counter[tuple[str, ...]] = Counter()
+    for line in lines:
+        if line["op_name"] != "alltoall":
+            continue
+        gpu, ranks, dtype = line["src"][:4], line["num_gpus"], line["nccl_dtype"]
+        size = int(line["message_size"]) * _ELEMENT_BYTES[dtype]
+        axes = (gpu, ranks, dtype, str(size))
+        seen[axes] += 1
+        yield Row(
+            table=f"nccl-{gpu}",
+            key=key(ranks=ranks, bytes=size, dtype=dtype, run=seen[axes]),
+            library="nccl",
+            release=line["src"].split("/")[3],
+            gpu=gpu,
+            source=_SOURCE + line["src"],
+            quantity=TIME,
+            published=float(line["latency"]) * 1e3,
+            op="alltoall",
+            ranks=int(ranks),
+            tokens=size,
+            dtype=dtype,
+        )
+
+
+def _trtllm(lines: "csv.DictReader[str]") -> Iterator[Row]:
+    dtypes = {"bfloat16": "bf16", "fp8": "fp8", "nvfp4": "nvfp4"}
+    for line in lines:
+        sided = "one-sided" if line["kernel_source"] == "NVLinkOneSided" else "two-sided"
+        op, dtype, ranks = line["op_name"].removeprefix("alltoall_"), dtypes[line["moe_dtype"]], line["moe_ep_size"]
+        if op == "combine_low_precision":
+            continue
+        yield Row(
+            table=f"aic-{sided}-{op}",
+            key=key(ranks=ranks, dtype=dtype if sided == "two-sided" else None, tokens=line["num_tokens"]),
+            library=f"trtllm-{sided}",
+            release=line["src"].split("/")[3],
+            gpu="gb200",
+            source=_SOURCE + line["src"],
+            quantity=TIME,
+            published=float(line["latency"]) * 1e3,
+            op=op,
+            ranks=int(ranks),
+            tokens=int(line["num_tokens"]),
+            dtype=dtype if op == "dispatch" else "bf16",
+        )

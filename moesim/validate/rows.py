@@ -1,0 +1,68 @@
+"""A published figure: what was measured, on what, and the value as it was printed.
+
+Readers (``published``, ``extracts``) make these rows, the ledger says of each whether it may be fitted, the benches
+simulate them. A row is named by its table and its key, the axis values that tell it from its neighbours.
+"""
+
+from dataclasses import dataclass
+
+TIME = "time_us"
+RDMA = "deepep_rdma_GBps"
+NVL = "deepep_nvl_GBps"
+VIOLATION = "max_violation"
+KV_CACHE = "kv_cache_bytes_per_token"
+TPOT = "tpot_ms"
+
+BANDWIDTHS = (RDMA, NVL)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One published value.
+
+    Attributes:
+        table, key: name of the row; unique together.
+        library, release, gpu, source: what ran, which version, where, and who says so.
+        quantity: ``time_us``; ``deepep_rdma_GBps`` and ``deepep_nvl_GBps`` (logical: copies per distinct node or rank,
+            own ones included, over time); or a figure that is no transfer.
+        published: the value, in the unit of ``quantity``.
+        op: ``dispatch``, ``combine``, ``prepare`` or ``alltoall``.
+        ranks, nodes: GPUs and NVLink domains.
+        tokens: tokens per rank; of an all-to-all of equal messages the bytes that each rank sends.
+        dtype: of a token's activations on the wire.
+        sms: SMs of the kernel, None where the library decides.
+        measure: ``kernel``, or ``torch`` for a call that includes the framework's own time.
+        bandwidth_GBps: printed beside a time, for byte accounting; None where it was not.
+    """
+
+    table: str
+    key: str
+    library: str
+    release: str
+    gpu: str
+    source: str
+    quantity: str
+    published: float
+    op: str = ""
+    ranks: int = 1
+    nodes: int = 1
+    tokens: int = 0
+    dtype: str = "bf16"
+    sms: int | None = None
+    measure: str = "kernel"
+    hidden: int = 7168
+    experts: int = 256
+    top_k: int = 8
+    bandwidth_GBps: float | None = None
+    flagged: bool = False
+    """Marked suspect by the extract itself."""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Table and key."""
+        return self.table, self.key
+
+
+def key(**axes: object) -> str:
+    """Spell axis values as a row's key: ``op=dispatch ranks=16``; axes that are None are left out."""
+    return " ".join(f"{name}={value}" for name, value in axes.items() if value is not None)
