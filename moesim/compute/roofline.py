@@ -1,18 +1,11 @@
 """What a kernel needs at least, and what it takes when nobody has measured it.
 
 The *floor* is max(FLOPs / peak, bytes / bandwidth): no time that moesim gives lies below it. The *roofline*
-adds what kernels reach of the peaks. A GEMM over the local experts takes
+adds what kernels reach of the peaks. Kernels that only move data run at FlashMLA's published memory-bound rate, as
+a share of the peak of the GPU that it was published for; the gate's GEMM at the share that DeepGEMM reaches. Expert
+GEMMs and attention have fitted models (`moesim.compute.fitted`).
 
-    t = launch + sum over hit experts of sqrt(c_e^2 + b_e^2)
-    c_e = 2 ceil(m_e / 128) 128 ceil(n / 128) 128 (k + K0) / (e P)      tensor cores, 128 x 128 tiles
-    b_e = (n k b + m_e (k b + 2 n)) / (em B)                            weights, inputs, BF16 outputs
-
-with e, em, K0 and launch fitted on the 28 published rows of DeepGEMM (H800, FP8, README at a9967bc); the
-fit misses a row by 4 % in the median. The same fractions are assumed for BF16 and on other GPUs, where they
-are a guess. Kernels that only move data run at FlashMLA's published memory-bound rate, attention at its
-published compute-bound rate, both as a fraction of the peak of the GPU that they were published for.
-
-Not modelled: partial waves of tiles over the SMs, FP8 scale tensors of a GEMM, L2 hits, clock throttling.
+Not modelled: FP8 scale tensors of a GEMM, L2 hits, clock throttling.
 """
 
 from __future__ import annotations
@@ -26,11 +19,8 @@ from moesim.compute.gpus import BYTES_PER_ELEMENT, Gpu
 
 Floats = NDArray[np.float64]
 
-TILE = 128
-LAUNCH_S = 2.5e-6  # fitted, DeepGEMM rows at a9967bc
-GEMM_PEAK_SHARE = 0.72  # e, fitted on the same rows (the 1,346 TFLOP/s of the contiguous rows are 0.68 of peak)
-GEMM_BANDWIDTH_SHARE = 0.96  # em, fitted on the same rows
-GEMM_K_OVERHEAD = 300  # K0, fitted: K = 2048 reaches 1,214 TFLOP/s where K = 7168 reaches 1,346
+LAUNCH_S = 2.5e-6  # fitted on DeepGEMM's published rows (README at a9967bc)
+GEMM_PEAK_SHARE = 0.72  # fitted on the same rows (the 1,346 TFLOP/s of the contiguous rows are 0.68 of peak)
 STREAM_BANDWIDTH_SHARE = 3000 / 3350  # FlashMLA, memory-bound, of the H800's 3,350 GB/s (c2067be)
 
 BF16 = 2
@@ -52,11 +42,11 @@ class Work:
         bound: Floats = np.maximum(self.flops / gpu.flops(self.dtype), self.moved / gpu.hbm_bandwidth)
         return bound
 
-    def estimate(self, gpu: Gpu, peak_share: float, bandwidth_share: float = STREAM_BANDWIDTH_SHARE) -> Floats:
-        """Return launches + max(flops, bytes) at the given shares of the peaks, in seconds."""
+    def estimate(self, gpu: Gpu, peak_share: float) -> Floats:
+        """Return launches + max(flops at ``peak_share``, bytes at the rate of kernels that move data), in seconds."""
         busy: Floats = np.maximum(
             self.flops / (gpu.flops(self.dtype) * peak_share),
-            self.moved / (gpu.hbm_bandwidth * bandwidth_share),
+            self.moved / (gpu.hbm_bandwidth * STREAM_BANDWIDTH_SHARE),
         )
         return self.launches * LAUNCH_S + busy
 
@@ -70,21 +60,6 @@ def gemm_work(rows: ArrayLike, n: int, k: int, dtype: str) -> Work:
     b = BYTES_PER_ELEMENT[dtype]
     hit = m > 0
     return Work(flops=2.0 * m * n * k, moved=hit * (float(n) * k * b) + m * (k * b + BF16 * n), dtype=dtype)
-
-
-def gemm_expert_seconds(gpu: Gpu, rows: ArrayLike, n: int, k: int, dtype: str) -> Floats:
-    """Return each expert's part of a (grouped) GEMM without the launch: sqrt(c^2 + b^2), see above."""
-    m = np.asarray(rows, dtype=np.float64)
-    tiles = np.ceil(m / TILE) * TILE
-    padded_n = -(-n // TILE) * TILE
-    compute = 2.0 * tiles * padded_n * (k + GEMM_K_OVERHEAD) / (gpu.flops(dtype) * GEMM_PEAK_SHARE)
-    return np.hypot(compute, gemm_memory_seconds(gpu, m, n, k, dtype))
-
-
-def gemm_memory_seconds(gpu: Gpu, rows: ArrayLike, n: int, k: int, dtype: str) -> Floats:
-    """Return b_e: the time in which an expert's weights, inputs and outputs cross the memory bus."""
-    seconds: Floats = gemm_work(rows, n, k, dtype).moved / (gpu.hbm_bandwidth * GEMM_BANDWIDTH_SHARE)
-    return seconds
 
 
 def swiglu_work(rows: ArrayLike, inter: int, dtype: str) -> Work:
@@ -122,16 +97,22 @@ def quantize_work(tokens: ArrayLike, hidden: ArrayLike) -> Work:
 
 
 def mla_decode_work(
-    batch: ArrayLike, kv_len: ArrayLike, heads: int, q_tokens: int, kv_lora_rank: int, rope_head_dim: int
+    batch: ArrayLike,
+    kv_len: ArrayLike,
+    heads: int,
+    q_tokens: ArrayLike,
+    kv_lora_rank: int,
+    rope_head_dim: int,
+    cache_dtype: str = "bf16",
 ) -> Work:
     """Return the work of absorbed MLA decode: every head reads the one latent cache (DeepSeek-V2, 2.1).
 
-    FLOPs 2 B q h kv (2 c + r); bytes: cache (c + r), queries (c + r) and outputs c, all BF16.
+    FLOPs 2 B q h kv (2 c + r); bytes: cache (c + r) in ``cache_dtype``, queries (c + r) and outputs c in BF16.
     """
     b, kv = np.asarray(batch, dtype=np.float64), np.asarray(kv_len, dtype=np.float64)
     latent, rope = kv_lora_rank, rope_head_dim
-    queries = b * q_tokens * heads
-    moved = BF16 * (b * kv * (latent + rope) + queries * (2 * latent + rope))
+    queries = b * np.asarray(q_tokens, dtype=np.float64) * heads
+    moved = BYTES_PER_ELEMENT[cache_dtype] * b * kv * (latent + rope) + BF16 * queries * (2 * latent + rope)
     return Work(flops=2.0 * queries * kv * (2 * latent + rope), moved=moved)
 
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from moesim.compute import SOURCES, KernelTable, gpus, load_gpu
 from moesim.errors import InputError
-from tests.reference.expert_time import roofline_gemm_seconds
 
 V3 = {"hidden": 7168, "inter": 2048}
 LITE = {"hidden": 2048, "inter": 1408}
@@ -17,8 +16,8 @@ dtypes = st.sampled_from(["bf16", "fp8"])
 sizes = st.sampled_from([V3, LITE, {"hidden": 100, "inter": 7}])
 
 
-def expert_time(gpu, dtype, tokens, size):
-    return KernelTable.load(gpu).time(f"grouped_gemm_{dtype}", tokens_per_expert=tokens, **size)
+def expert_time(gpu, dtype, tokens, size, **more):
+    return KernelTable.load(gpu).time(f"grouped_gemm_{dtype}", tokens_per_expert=tokens, **size, **more)
 
 
 @settings(max_examples=80, deadline=None)
@@ -38,11 +37,20 @@ def test_nothing_is_faster_than_the_peaks_allow(gpu, dtype, tokens, size):
 
 @settings(max_examples=80, deadline=None)
 @given(gpu_names, dtypes, loads, st.integers(0, 9), st.integers(1, 3000), sizes)
-def test_more_tokens_never_take_less_time(gpu, dtype, tokens, slot, more, size):
-    before = expert_time(gpu, dtype, tokens, size).seconds
+def test_more_tokens_take_no_less_time_in_the_contiguous_layout(gpu, dtype, tokens, slot, more, size):
+    # Its tiles are 128 rows whatever the loads; what is left is the choice of their width, worth 1 %. In the masked
+    # layout the library picks the tile by the mean load, and a rank may get faster when that grows.
+    before = expert_time(gpu, dtype, tokens, size, layout="contiguous").seconds
     grown = list(tokens)
     grown[slot % len(grown)] += more
-    assert expert_time(gpu, dtype, grown, size).seconds >= before * (1 - 1e-12)
+    assert expert_time(gpu, dtype, grown, size, layout="contiguous").seconds >= before * 0.99
+
+
+@settings(max_examples=40, deadline=None)
+@given(gpu_names, dtypes, st.integers(1, 4000), st.integers(1, 32), sizes)
+def test_four_times_the_tokens_of_even_loads_take_no_less_time_masked(gpu, dtype, rows, experts, size):
+    one, four = (expert_time(gpu, dtype, [f * rows] * experts, size, layout="masked").seconds for f in (1, 4))
+    assert four >= one * 0.99
 
 
 @settings(max_examples=40, deadline=None)
@@ -63,76 +71,78 @@ def test_the_order_of_the_slots_does_not_matter(tokens, random):
     assert one == pytest.approx(two, rel=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 5000), min_size=1, max_size=6), st.sampled_from(["h100", "h20"]), dtypes)
-def test_the_roofline_of_a_gemm_is_its_formula(rows, gpu, dtype):
-    peaks = load_gpu(gpu)
-    expected = roofline_gemm_seconds(
-        rows, 2816, 2048, peaks.flops(dtype), peaks.hbm_bandwidth, {"bf16": 2, "fp8": 1}[dtype]
-    )
-    time = KernelTable.load(gpu).time(f"gemm_{dtype}", rows=rows, n=2816, k=2048)
-    assert time.seconds == pytest.approx(expected, rel=1e-12)
-    assert time.source == "estimated" and time.error is None
-
-
 def test_one_token_past_a_tile_costs_a_tile():
-    even, uneven = (expert_time("h800", "fp8", t, V3).seconds for t in ([1024, 1024], [1025, 1023]))
-    assert uneven > even * 1.03
-    full, one_less = (expert_time("h800", "fp8", t, V3).seconds for t in ([1024, 1024], [1023, 1023]))
-    assert full == pytest.approx(one_less, rel=0.002)  # the tiles are the same, SwiGLU is not
+    for gpu in ("h800", "h200"):
+        full, past, less = (expert_time(gpu, "fp8", [m] * 16, V3).seconds for m in (1024, 1025, 1023))
+        assert past > full * 1.08  # 9 tiles of rows in place of 8
+        assert full == pytest.approx(less, rel=0.002)  # the tiles are the same, SwiGLU is not
 
 
 def test_skew_inside_a_rank_costs_little_but_a_fuller_rank_costs_in_proportion():
-    even = expert_time("h800", "fp8", [4096] * 4, V3).seconds
-    skewed = expert_time("h800", "fp8", [8192, 4096, 2048, 2048], V3).seconds
-    twice = expert_time("h800", "fp8", [8192] * 4, V3).seconds
-    assert skewed == pytest.approx(even, rel=0.05)
-    assert twice == pytest.approx(2 * even, rel=0.02)
+    for gpu in ("h800", "h100"):
+        even = expert_time(gpu, "fp8", [4096] * 4, V3).seconds
+        skewed = expert_time(gpu, "fp8", [8192, 4096, 2048, 2048], V3).seconds
+        twice = expert_time(gpu, "fp8", [8192] * 4, V3).seconds
+        assert even * 0.99 < skewed < even * 1.10
+        assert twice == pytest.approx(2 * even, rel=0.03)
 
 
 def test_at_few_tokens_the_experts_hit_cost_their_weights():
-    one, eight = (expert_time("h800", "fp8", t, V3).seconds for t in ([8] + [0] * 7, [1] * 8))
+    one, eight = (expert_time("h800", "fp8", t, V3).seconds for t in ([8] + [0] * 7, [8] * 8))
     weights = 3 * 7168 * 2048
-    assert 1 < (eight - one) / (7 * weights / 3.35e12) < 1.2
+    assert 1 < (eight - one) / (7 * weights / 3.35e12) < 1.35
 
 
 def test_a_rank_without_tokens_still_launches_three_kernels():
     for gpu in gpus():
-        assert expert_time(gpu, "fp8", [0] * 4, V3).seconds == pytest.approx(7.5e-6)
-        assert expert_time(gpu, "fp8", [], V3).seconds == pytest.approx(7.5e-6)
+        for tokens in ([0] * 4, []):
+            time = expert_time(gpu, "fp8", tokens, V3)
+            assert time.seconds == pytest.approx(7.5e-6) and time.source == "estimated"
 
 
-def test_loads_outside_the_published_rows_are_called_extrapolated():
-    small = expert_time("h800", "fp8", [3] * 32, V3)
-    large = expert_time("h800", "fp8", [10_000] * 4, V3)
-    assert small.source == large.source == "extrapolated"
-    assert small.error is None and "outside 64 to 8192 rows" in small.note
-    assert expert_time("h800", "fp8", [100, 5000, 700, 0], V3).source == "interpolated"
+def test_a_time_inside_the_fitted_range_carries_its_held_out_error():
+    for gpu, bar in (("h800", 0.06), ("h100", 0.06), ("h200", 0.06)):
+        for rows in (16, 512):
+            time = expert_time(gpu, "fp8", [rows] * 8, V3)
+            assert time.source == "fitted" and 0.005 < time.error <= bar
+            assert "fitted on" in time.note and " @ " in time.note
 
 
-def test_past_the_last_row_its_efficiency_is_held():
-    at, past = (KernelTable.load("h800").time("gemm_fp8", rows=[m], n=4096, k=7168).seconds for m in (8192, 65536))
-    assert past / at == pytest.approx(8, rel=0.02)
+def test_outside_the_fitted_range_a_time_is_extrapolated_and_says_why():
+    for gpu, tokens, dtype, size, says in (
+        ("h800", [100_000] * 4, "fp8", V3, "rows outside"),
+        ("h800", [16] * 300, "fp8", V3, "experts outside"),
+        ("h800", [512] * 4, "fp8", LITE, "n outside"),
+        ("h100", [512] * 4, "fp8", LITE, "hidden outside"),
+        ("h20", [512] * 4, "fp8", V3, "k outside"),
+        ("h100", [512] * 4, "bf16", V3, "form of FP8 rows"),
+        ("b200", [512] * 4, "fp8", V3, "form of the h200's rows at the b200's peaks"),
+    ):
+        time = expert_time(gpu, dtype, tokens, size)
+        assert time.source == "extrapolated" and time.error is None
+        assert says in time.note
 
 
-def test_only_the_h800_in_fp8_with_published_shapes_is_more_than_an_estimate():
-    for gpu in gpus():
-        for dtype in ("bf16", "fp8"):
-            for size in (V3, LITE):
-                source = expert_time(gpu, dtype, [512] * 4, size).source
-                assert source == ("interpolated" if (gpu, dtype, size) == ("h800", "fp8", V3) else "estimated")
+def test_a_gpu_without_rows_takes_its_relatives_form_with_its_own_peaks():
+    # Large GEMMs are compute-bound: the B200's tensor cores are 2.27 times the H200's.
+    old, new = (expert_time(gpu, "fp8", [16384] * 8, V3).seconds for gpu in ("h200", "b200"))
+    assert old / new == pytest.approx(4500 / 1979, rel=0.1)
 
 
-def test_an_estimate_on_the_h800_in_fp8_carries_the_roofline_error_and_others_none():
-    assert 0 < expert_time("h800", "fp8", [512] * 4, LITE).error < 0.05
-    assert expert_time("h800", "bf16", [512] * 4, LITE).error is None
-    assert expert_time("h200", "fp8", [512] * 4, LITE).error is None
+def test_the_layout_follows_the_rows_per_expert_unless_the_caller_says():
+    few, many = [16] * 8, [512] * 8
+    for gpu in ("h800", "h200"):
+        assert expert_time(gpu, "fp8", few, V3) == expert_time(gpu, "fp8", few, V3, layout="masked")
+        assert expert_time(gpu, "fp8", many, V3) == expert_time(gpu, "fp8", many, V3, layout="contiguous")
+        masked, contiguous = (expert_time(gpu, "fp8", many, V3, layout=x).seconds for x in ("masked", "contiguous"))
+        assert masked != contiguous
+        assert masked == pytest.approx(contiguous, rel=0.2)
 
 
 def test_more_bandwidth_helps_small_batches_and_not_large_ones():
-    small, large = ([expert_time(g, "bf16", t, V3).seconds for g in ("h100", "h200")] for t in ([4] * 8, [8192] * 8))
+    small, large = ([expert_time(g, "fp8", t, V3).seconds for g in ("h100", "h200")] for t in ([4] * 8, [8192] * 8))
     assert small[0] / small[1] > 1.2
-    assert large[0] / large[1] < 1.03
+    assert 1 < large[0] / large[1] < 1.08
 
 
 @settings(max_examples=25, deadline=None)
@@ -155,17 +165,18 @@ def test_a_matrix_of_loads_gives_a_time_for_each_rank():
     times = table.grouped_gemm("fp8", loads, 7168, 2048)
     assert times.seconds.shape == (3,)
     assert times.seconds == pytest.approx([expert_time("h800", "fp8", rank, V3).seconds for rank in loads])
-    assert set(times.shares) == {"measured", "interpolated", "extrapolated", "estimated"}
+    assert set(times.shares) == {"fitted", "estimated"}
     same = table.times("grouped_gemm_fp8", tokens_per_expert=loads, **V3)
     assert (same.seconds == times.seconds).all()
 
 
-def test_a_shared_expert_takes_the_published_dense_row():
+def test_a_shared_expert_is_two_dense_gemms_and_swiglu():
     table = KernelTable.load("h800")
     time = table.time("dense_mlp_fp8", tokens=4096, **V3)
-    gemms = 2 * 4096 * 4096 * 7168 / 1410e12 + 2 * 4096 * 7168 * 2048 / 1168e12
+    gemms = [table.time("gemm_fp8", rows=[4096], n=n, k=k, layout="dense") for n, k in ((4096, 7168), (7168, 2048))]
     swiglu = 2.5e-6 + 4096 * 2048 * (5 + 1 / 32) / 3000e9
-    assert time.seconds == pytest.approx(gemms + swiglu)
+    assert time.seconds == pytest.approx(sum(gemm.seconds for gemm in gemms) + swiglu)
+    assert time.source == "fitted" and time.error == gemms[0].error
     many = table.times("dense_mlp_fp8", tokens=[4096, 100, 0], **V3)
     assert many.seconds[0] == pytest.approx(time.seconds)
     assert many.seconds[2] == pytest.approx(7.5e-6)
@@ -201,27 +212,51 @@ def test_the_gate_reads_the_tokens_and_its_weights():
 
 def test_mla_decode_is_compute_bound_at_128_heads_and_memory_bound_at_16():
     table = KernelTable.load("h800")
-    many = table.time("mla_decode", batch=128, kv_len=4096).seconds
-    few = table.time("mla_decode", batch=128, kv_len=4096, heads=16).seconds
-    assert many == pytest.approx(2.5e-6 + 2 * 128 * 128 * 4096 * 1088 / 660e12, rel=1e-6)
-    cache = 128 * 4096 * 576 * 2
-    assert few == pytest.approx(2.5e-6 + cache / 3000e9, rel=0.02)
+    many = table.time("mla_decode", batch=128, kv_len=4096)
+    few = table.time("mla_decode", batch=128, kv_len=4096, heads=16)
+    flops = 2 * 128 * 128 * 4096 * 1088
+    assert 0.4 < flops / 989e12 / many.seconds < 0.8
+    assert (many.source, few.source) == ("fitted", "extrapolated")
+    assert 1.0 < few.seconds / (128 * 4096 * 576 * 2 / 3.35e12) < 1.5
+
+
+def test_an_fp8_cache_is_cast_before_it_is_read():
+    # The kernel that was timed casts the cache to BF16 first: slower than a BF16 cache, by bytes / 0.34 TB/s.
+    for gpu in ("h100", "h200"):
+        plain, cast = (
+            KernelTable.load(gpu).time("mla_decode", batch=64, kv_len=16384, kv_dtype=d).seconds
+            for d in ("bf16", "fp8")
+        )
+        assert cast - plain == pytest.approx(64 * 16384 * 576 / 0.35e12, rel=0.1)
 
 
 def test_mla_prefill_halves_the_square_and_a_prefix_does_not():
     table = KernelTable.load("h800")
-    whole = table.time("mla_prefill", tokens=4096, kv_len=4096).seconds
-    pairs = 4096 * 4097 / 2
-    assert whole == pytest.approx(2.5e-6 + 2 * pairs * 128 * 320 / 640e12, rel=1e-6)
+    whole = table.time("mla_prefill", tokens=8192, kv_len=8192)
+    twice = table.time("mla_prefill", tokens=16384, kv_len=16384)
+    assert twice.seconds / whole.seconds == pytest.approx(4, rel=0.03)
+    assert whole.source == "fitted"
     split = table.time("mla_prefill", tokens=4096, kv_len=1024, sequences=4).seconds
-    suffix = table.time("mla_prefill", tokens=1024, kv_len=4096).seconds
-    assert split < suffix < whole
+    suffix = table.time("mla_prefill", tokens=1024, kv_len=4096)
+    assert split < suffix.seconds < whole.seconds
+    assert suffix.source == "extrapolated" and "other sizes" in suffix.note
+
+
+def test_absorbed_prefill_costs_more_than_multi_head_form_and_takes_no_prefix():
+    table = KernelTable.load("h200")
+    absorbed = table.time("mla_prefill", tokens=4096, kv_len=4096, form="absorbed")
+    heads = table.time("mla_prefill", tokens=4096, kv_len=4096)
+    assert absorbed.source == "fitted" and heads.source == "extrapolated"
+    # 1,088 multiplications for each pair of tokens and head in place of 320.
+    assert absorbed.seconds / heads.seconds == pytest.approx(1088 / 320, rel=0.1)
+    with pytest.raises(InputError, match="without a prefix"):
+        table.time("mla_prefill", tokens=64, kv_len=128, form="absorbed")
 
 
 def test_a_gpu_with_published_prefill_takes_its_own_rate():
     time = KernelTable.load("b200").time("mla_prefill", tokens=8192, kv_len=8192)
     assert time.seconds == pytest.approx(2.5e-6 + 8192 * 8193 * 128 * 320 / 1460e12, rel=1e-6)
-    assert "b200" in time.note
+    assert "b200" in time.note and time.source == "estimated"
     assert "h800" in KernelTable.load("h20").time("mla_prefill", tokens=64, kv_len=64).note
 
 
@@ -239,7 +274,10 @@ def test_a_gpu_with_published_prefill_takes_its_own_rate():
         ("permute", {"rows": "many", "row_bytes": 2}, "expected numbers"),
         ("gemm_fp8", {"rows": [4], "n": 0, "k": 2}, "n is 0"),
         ("gemm_fp8", {"rows": [4], "n": [1, 2], "k": 2}, "expected one size"),
-        ("gemm_fp8", {"rows": [4], "n": 4, "k": 2, "layout": "sparse"}, "one of: grouped, dense"),
+        ("gemm_fp8", {"rows": [4], "n": 4, "k": 2, "layout": "sparse"}, "one of: grouped, masked"),
+        ("grouped_gemm_fp8", {"tokens_per_expert": [4], **V3, "layout": "mask"}, "did you mean masked"),
+        ("mla_prefill", {"tokens": 64, "kv_len": 64, "form": "latent"}, "one of: multi-head, absorbed"),
+        ("mla_decode", {"batch": 1, "kv_len": 64, "kv_dtype": "int8"}, "unknown dtype"),
         ("gemm_fp8", {"rows": [[[4]]], "n": 4, "k": 2}, "expected [slots] or [ranks, slots]"),
         ("grouped_gemm_bf16", {"tokens_per_expert": [float("inf")], **V3}, "is inf"),
         ("grouped_gemm_bf16", {"tokens_per_expert": np.zeros((0, 4)), **V3}, "no rank"),
@@ -282,10 +320,15 @@ def test_the_listing_names_every_kernel_and_every_source():
     table = KernelTable.load("h800")
     rows = {row["kernel"]: row for row in table.describe()}
     assert set(rows) == set(table.kernels)
-    assert rows["grouped_gemm_fp8"]["source"] == "interpolated"
-    assert "64 to 8192 rows" in rows["dense_mlp_fp8"]["range"]
-    assert rows["grouped_gemm_fp8"]["error"].endswith("% (median, leave one out)")
-    assert rows["grouped_gemm_bf16"]["source"] == "estimated"
+    assert rows["grouped_gemm_fp8"]["source"] == rows["mla_decode"]["source"] == "fitted"
+    assert "rows 16 to 32768" in rows["dense_mlp_fp8"]["range"]
+    assert rows["grouped_gemm_fp8"]["error"].endswith("% (median, held-out rows)")
+    assert rows["grouped_gemm_bf16"] | {"range": ""} == {
+        "kernel": "grouped_gemm_bf16", "source": "extrapolated", "range": "", "error": "unknown"
+    }  # fmt: skip
+    assert rows["router"]["source"] == "estimated"
     cited = " ".join(row["source"] for row in table.sources())
-    assert "DeepGEMM" in cited and "FlashMLA" in cited
-    assert len(KernelTable.load("h20").sources()) == len(table.sources()) - 1
+    assert "InferSim" in cited and "FlashMLA" in cited
+    relatives = KernelTable.load("b200")
+    assert all(row["source"] != "fitted" for row in relatives.describe())
+    assert sum(", of the h" in row["what"] for row in relatives.sources()) == 6

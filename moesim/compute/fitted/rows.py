@@ -212,7 +212,14 @@ def _deepep(reference: Path, gpu: str, phase: str) -> _Draft:
         draft.add(
             f"ranks={ranks}",
             float(row["latency"]) * 1e-3,
-            {"tokens": tokens, "ranks": ranks, "hidden": int(row["hidden_size"]), "inter": int(row["inter_size"])},
+            {
+                "tokens": tokens,
+                "ranks": ranks,
+                "top_k": top_k,
+                "experts": n_experts,
+                "hidden": int(row["hidden_size"]),
+                "inter": int(row["inter_size"]),
+            },
             loads=loads,
             exponent=float(row["distribution"].removeprefix(POWER_LAW)) if drawn else 0.0,
         )

@@ -1,0 +1,81 @@
+"""What a table's numbers rest on: the bodies of evidence in use, and the best source of each kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from moesim.compute import published
+from moesim.compute.fitted import models
+from moesim.compute.fitted.coefficients import Fitted, fitted
+from moesim.compute.fitted.families import FAMILIES
+from moesim.compute.gpus import Gpu
+from moesim.compute.measured import MeasuredTable
+
+MEMORY = "FlashMLA at c2067be: 3000 of 3350 GB/s on the H800"
+
+
+def _families(gpu: Gpu) -> dict[str, list[Fitted]]:
+    """Return the models that price each kernel of ``gpu``."""
+    grouped = [models.find(name, gpu) for name in ("grouped_masked", "grouped_contiguous")]
+    whole = [models.find(name, gpu) for name in ("deepep_generation", "deepep_context")]
+    dealt = ("flashmla_decode", gpu.name, "bf16") in fitted()
+    prefill = models.find("mha_prefill", gpu, "bf16")
+    rate = ("mla_prefill", gpu.name) in published.attention_rates() and prefill.gpu != gpu.name
+    return {
+        "grouped_gemm": whole if models.has_whole_mlp(gpu) else grouped,
+        "gemm": [*grouped, models.find("dense_gemm", gpu)],
+        "dense_mlp": [models.find("dense_gemm", gpu)],
+        "mla_decode": [models.find("flashmla_decode" if dealt else "mla_decode", gpu, "bf16")],
+        "mla_prefill": [] if rate else [prefill],
+    }
+
+
+def sources(gpu: Gpu, measured: MeasuredTable | None) -> list[dict[str, str]]:
+    """Return one row per body of evidence in use: what it prices and who published it."""
+    rows = [{"what": f"peaks of {gpu.title}", "source": gpu.source}]
+    if measured is not None:
+        source = f"{measured.path}, {measured.rows} rows, sha256 {measured.digest[:12]}"
+        rows.append({"what": "expert MLP, measured", "source": source})
+    used = {(model.family, model.gpu): model for found in _families(gpu).values() for model in found}
+    for model in used.values():
+        where = "" if model.gpu == gpu.name else f", of the {model.gpu}"
+        source = f"fitted on {model.fit.rows} rows of {model.source}"
+        rows.append({"what": f"{FAMILIES[model.family].title}{where}", "source": source})
+    rate = published.attention_rates().get(("mla_prefill", gpu.name))
+    if rate is not None and not _families(gpu)["mla_prefill"]:
+        rows.append({"what": "mla_prefill, rate", "source": rate.citation})
+    rows.append({"what": "kernels that move data", "source": MEMORY})
+    return rows
+
+
+def describe(gpu: Gpu, measured: MeasuredTable | None, kernels: Iterable[str]) -> list[dict[str, str]]:
+    """Return one row per kernel: the best source it can have, over which range, and its error."""
+    families = _families(gpu)
+    rows = []
+    for kernel in kernels:
+        stem, _, dtype = kernel.rpartition("_")
+        row = {"kernel": kernel, "source": "estimated", "range": "any", "error": "unknown"}
+        own = [shape for shape in measured.surfaces if (shape.kernel, shape.dtype) == (stem, dtype)] if measured else []
+        found = families.get(kernel) or families.get(stem) or []
+        if own and measured:
+            errors = [error for shape in own if (error := measured.surfaces[shape].error) is not None]
+            row |= {
+                "source": "measured",
+                "range": ", ".join(f"{shape.hidden} x {shape.inter}" for shape in own),
+                "error": f"{100 * max(errors):.1f} % (median, leave one out)" if errors else "unknown",
+            }
+        elif found:
+            inside = dtype != "bf16" and all(model.gpu == gpu.name for model in found)
+            row |= {"source": "fitted" if inside else "extrapolated", "range": "; ".join(map(_range, found))}
+            if inside:
+                row["error"] = f"{100 * max(model.held_out.median for model in found):.1f} % (median, held-out rows)"
+        rows.append(row)
+    return rows
+
+
+def _range(model: Fitted) -> str:
+    spans = (
+        f"{axis} {low:g} to {high:g}" if low < high else f"{axis} {low:g}"
+        for axis, (low, high) in model.covered.items()
+    )
+    return f"{model.family} of {model.gpu}: {', '.join(spans)}"

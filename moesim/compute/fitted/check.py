@@ -1,0 +1,159 @@
+"""How far the fitted models are from the rows: those they were fitted on and those that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.compute.fitted import coefficients
+from moesim.compute.fitted.coefficients import Fitted
+from moesim.compute.fitted.draws import DRAWS_PER_ROW
+from moesim.compute.fitted.families import FAMILIES, Family, with_draws
+from moesim.compute.fitted.fit import drawn, even, held_out
+from moesim.compute.fitted.rows import READERS, Rows, read
+from moesim.compute.gpus import Gpu, load_gpu
+from moesim.compute.roofline import Floats
+
+DRAWS = 100
+SKEW_BIAS, SKEW_INSIDE = 0.05, 0.70
+
+Models = Mapping[tuple[str, str, str], Fitted]
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """One line of the check.
+
+    ``role`` is fit or held_out, and ``median``, ``p90`` the relative error over ``rows`` rows of even loads; or
+    skew_fit, skew_held_out, and then ``median`` is the mean bias over rows of uneven loads and ``p90`` the share of
+    them that lies between the 10th and 90th percentile of the draws. ``bar_median``, ``bar_p90`` are the bars and
+    ``meets`` whether both are kept; None where a role has no bar.
+    """
+
+    family: str
+    gpu: str
+    rows: int
+    shapes: int
+    role: str
+    median: float
+    p90: float
+    bar_median: float | None
+    bar_p90: float | None
+    meets: bool | None
+    note: str = ""
+
+
+def check(reference: Path | None = None) -> list[CheckRow]:
+    """Return the check of the shipped coefficients, on the tables in ``reference`` or as it was stored with them."""
+    if reference is None:
+        return [CheckRow(**row) for row in coefficients.stored_check()]
+    return check_models(Path(reference), coefficients.checked(), list(FAMILIES))
+
+
+def check_models(reference: Path, models: Models, families: Sequence[str]) -> list[CheckRow]:
+    """Return the check of ``models`` for each of ``families`` on each GPU that has rows."""
+    lines = []
+    for family in families:
+        for gpu in READERS[family][1]:
+            rows = read(reference, family, gpu)
+            for variants in _together(family, rows):
+                own = rows.where(np.array([name in variants for name in rows.variant]))
+                lines += _check(FAMILIES[family], load_gpu(gpu), models, own)
+    return lines
+
+
+def _together(family: str, rows: Rows) -> list[set[str]]:
+    """Return the variants that are judged in one line: the fused MoE has too many for one each."""
+    variants = set(rows.variant)
+    return [variants] if family == "fused_moe" else [{variant} for variant in sorted(variants)]
+
+
+def _check(family: Family, gpu: Gpu, models: Models, rows: Rows) -> list[CheckRow]:
+    out = held_out(rows)
+    lines = []
+    variants = sorted(set(rows.variant))
+    for role, part in (("fit", even(rows.where(~out))), ("held_out", even(rows.where(out)))):
+        misses = np.abs(_price(family, gpu, models, part) / part.seconds - 1.0)
+        median, p90 = (_digits(np.quantile(misses, q)) for q in (0.5, 0.9))
+        judged = role == "held_out"
+        note = variants[0] and f"cache in {variants[0]}" if len(variants) == 1 else _by_variant(family, part, misses)
+        lines.append(
+            CheckRow(
+                family.name,
+                gpu.name,
+                len(part),
+                len(set(part.shape)),
+                role,
+                median,
+                p90,
+                family.bar[0] if judged else None,
+                family.bar[1] if judged else None,
+                bool(median <= family.bar[0] and p90 <= family.bar[1]) if judged else None,
+                note,
+            )
+        )
+    for role, part in (("skew_fit", rows.where(~out)), ("skew_held_out", rows.where(out))):
+        uneven = drawn(family, part)
+        if len(uneven):
+            lines.append(_check_skew(family, gpu, models, uneven, role))
+    return lines
+
+
+def _by_variant(family: Family, rows: Rows, misses: Floats) -> str:
+    names = np.array(rows.variant)
+    beyond = [
+        name
+        for name in sorted(set(rows.variant))
+        if (np.quantile(misses[names == name], [0.5, 0.9]) > np.array(family.bar)).any()
+    ]
+    note = f"{len(set(rows.variant))} sets of coefficients"
+    return f"{note}; alone beyond the bar: {', '.join(beyond)}" if beyond else note
+
+
+def _check_skew(family: Family, gpu: Gpu, models: Models, rows: Rows, role: str) -> CheckRow:
+    model = models[family.name, gpu.name, rows.variant[0]]
+    spread = with_draws(rows, DRAWS)
+    priced = family.seconds(gpu, model.variant, model.coefficients, family.prepare(gpu, spread))
+    priced = priced.reshape(len(rows), DRAWS)
+    judged = role == "skew_held_out"
+    bias = _digits(float((priced.mean(axis=1) / rows.seconds - 1.0).mean()))
+    inside = _digits(_inside(priced, rows.seconds).mean())
+    of_five = _inside(priced.reshape(len(rows), -1, DRAWS_PER_ROW).mean(axis=2), rows.seconds).mean()
+    return CheckRow(
+        family.name,
+        gpu.name,
+        len(rows),
+        len(set(rows.shape)),
+        role,
+        bias,
+        inside,
+        SKEW_BIAS if judged else None,
+        SKEW_INSIDE if judged else None,
+        bool(abs(bias) <= SKEW_BIAS and inside >= SKEW_INSIDE) if judged else None,
+        f"mean bias, share inside p10..p90 of a draw; of the mean of five draws: {100 * of_five:.0f} %",
+    )
+
+
+def _inside(priced: Floats, seconds: Floats) -> NDArray[np.bool_]:
+    low, high = np.quantile(priced, [0.1, 0.9], axis=1)
+    within: NDArray[np.bool_] = (low <= seconds) & (seconds <= high)
+    return within
+
+
+def _price(family: Family, gpu: Gpu, models: Models, rows: Rows) -> Floats:
+    priced = np.zeros(len(rows))
+    names = np.array(rows.variant)
+    for variant in sorted(set(rows.variant)):
+        own = np.flatnonzero(names == variant)
+        model = models[family.name, gpu.name, variant]
+        work = family.prepare(gpu, rows.where(names == variant))
+        priced[own] = family.seconds(gpu, variant, model.coefficients, work)
+    return priced
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,86 @@
+"""Fitted coefficients as they ship, made by `moesim.compute.fitted.fit.files` and never by hand.
+
+``data/kernels/fitted.yaml`` holds what prices kernels; ``fitted_check.yaml`` the models that are checked only (the
+fused MoE, one set for each model and number of ranks) and the errors of all of them at the time of the fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from moesim.compute.gpus import DATA
+
+FILE = DATA / "kernels" / "fitted.yaml"
+CHECK_FILE = DATA / "kernels" / "fitted_check.yaml"
+CHECKED_ONLY = ("fused_moe",)
+
+
+@dataclass(frozen=True)
+class Error:
+    """Relative error of a model over ``rows`` rows of ``shapes`` shapes: median and 90th percentile."""
+
+    rows: int
+    shapes: int
+    median: float
+    p90: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Coefficients of one family on one GPU.
+
+    ``variant`` tells sets apart that differ in the number format or the model; ``covered`` is the range of the fitted
+    rows by axis; ``source`` the repository, commit and table that the rows come from.
+    """
+
+    family: str
+    gpu: str
+    variant: str
+    source: str
+    coefficients: Mapping[str, float]
+    covered: Mapping[str, tuple[float, float]]
+    fit: Error
+    held_out: Error
+
+
+Key = tuple[str, str, str]
+
+
+@cache
+def fitted() -> dict[Key, Fitted]:
+    """Return every set of coefficients that prices kernels by (family, gpu, variant)."""
+    return _by_key(_load(FILE)["models"])
+
+
+@cache
+def checked() -> dict[Key, Fitted]:
+    """Return every set of coefficients, those that are checked only with them."""
+    return {**fitted(), **_by_key(_load(CHECK_FILE)["models"])}
+
+
+def stored_check() -> list[dict[str, Any]]:
+    """Return the rows of the check that was run when the coefficients were fitted."""
+    rows: list[dict[str, Any]] = _load(CHECK_FILE)["check"]
+    return rows
+
+
+def _load(file: Path) -> dict[str, Any]:
+    data: dict[str, Any] = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    return data
+
+
+def _by_key(entries: list[dict[str, Any]]) -> dict[Key, Fitted]:
+    models = [_from_plain(entry) for entry in entries]
+    return {(model.family, model.gpu, model.variant): model for model in models}
+
+
+def _from_plain(entry: Mapping[str, Any]) -> Fitted:
+    covered = {axis: (float(low), float(high)) for axis, (low, high) in entry["covered"].items()}
+    errors = {name: Error(**entry[name]) for name in ("fit", "held_out")}
+    return Fitted(**{**entry, "covered": covered, **errors})
