@@ -1,9 +1,13 @@
-"""``moesim explain``, ``trace``, ``topo``, ``kernels``, ``schema``: looking at what is there."""
+"""``moesim explain``, ``trace``, ``topo``, ``schema``: looking at what is there."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from moesim.results import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -15,10 +19,6 @@ def register(app: typer.Typer) -> None:
     topo.command("show")(topo_show)
     topo.command("list")(topo_list)
     app.add_typer(topo, name="topo")
-    kernels = typer.Typer(help="Kernel tables: where compute times come from.", no_args_is_help=True)
-    kernels.command("list")(kernels_list)
-    kernels.command("show")(kernels_show)
-    app.add_typer(kernels, name="kernels")
 
 
 def explain(
@@ -32,8 +32,38 @@ def explain(
     from moesim.results import load_result
     from moesim.results.explain import explain_lines
 
-    for line in explain_lines(load_result(run), key):
+    result = load_result(run)
+    for line in explain_lines(result, key):
         typer.echo(line)
+    near = _nearest_published(result, key)
+    if near is not None:
+        typer.echo(f"  {near}")
+
+
+def _nearest_published(result: "Result", key: str) -> str | None:
+    """The published measurement that is nearest to a run's dispatch or combine, in a line; None for other numbers."""
+    from moesim.located_yaml import parse_yaml
+    from moesim.validate.nearest import Setting, nearest
+
+    phase = key.split("_")[0]
+    if phase not in ("dispatch", "combine"):
+        return None
+    topology, alltoall = result.explanation["topology"], result.explanation["alltoall"][phase]
+    scenario = parse_yaml(result.scenario_yaml).data
+    near = nearest(
+        Setting(
+            algorithm=alltoall["algorithm"],
+            gpu=topology["gpu"],
+            op=phase,
+            ranks=topology["ranks"],
+            nodes=topology["nodes"],
+            tokens=round(result.summary["tokens"] / topology["ranks"], 1),
+            dtype=alltoall["dtype"],
+            hidden=scenario["model"]["hidden"],
+            top_k=result.explanation["router"]["top_k"],
+        )
+    )
+    return None if near is None else near.line()
 
 
 def trace(
@@ -102,39 +132,3 @@ def topo_list() -> None:
 
     for name in topology_names():
         typer.echo(name)
-
-
-def kernels_list() -> None:
-    """List the GPUs whose kernel times are known, and on what evidence.
-
-    Example: moesim kernels list
-    """
-    from moesim.cli.show import console, table
-    from moesim.compute import KernelTable, gpus
-
-    rows = []
-    for name in gpus():
-        for evidence in KernelTable.load(name).sources():
-            rows.append((name, evidence["what"], evidence["source"]))
-    grid = table("", ("gpu", "what", "source"), rows)
-    for column in grid.columns:
-        column.justify, column.no_wrap = "left", False
-    console().print(grid)
-
-
-def kernels_show(
-    name: str = typer.Argument(..., help="A GPU, or the path of a CSV table."),
-    gpu: str | None = typer.Option(None, "--gpu", help="The GPU that a CSV table was measured on."),
-) -> None:
-    """Show the kernels of a table: best source, range, error.
-
-    Example: moesim kernels show h800
-    """
-    from moesim.cli.show import console, table
-    from moesim.compute import KernelTable
-
-    rows = KernelTable.load(name, gpu=gpu).describe()
-    grid = table(name, tuple(rows[0]), [tuple(row.values()) for row in rows])
-    for column in grid.columns:
-        column.justify, column.no_wrap = "left", False
-    console().print(grid)

@@ -1,130 +1,135 @@
-"""A user's own kernel table: measured times of the expert MLP, one row per balanced run.
+"""A user's own kernel table: measured times, looked up exactly, between rows, and past them.
 
-A CSV file with a header; lines that start with ``#`` are comments. Columns:
-
-    kernel             grouped_gemm (routed experts: up, SwiGLU, down) or dense_mlp (experts = 1)
-    dtype              bf16 | fp8
-    tokens_per_expert  rows of each expert, all equal
-    experts            experts that got a token, on one GPU
-    hidden, inter      sizes of the expert
-    seconds            time of the three kernels (or time_us, time_ms: the unit is in the name)
-    gpu                optional: the GPU's name, the same in every row
-
-An exact balanced hit is returned as it stands (`measured`). Otherwise T(m, E) is interpolated log-log in both
-axes; uneven loads m_1 .. m_E cost the mean over their experts of T(m_e, E), which is exact for balanced loads
-and for a kernel whose time is a constant plus a sum over experts. Past the ends the last log-log slope is
-held, between 0 and 1, and the number of experts scales the time (`extrapolated`).
+The format of the file is in `moesim.compute.table_format`, what happens between rows in `moesim.compute.interpolate`
+and to uneven loads in `moesim.compute.surfaces`. Rows of a hot cache are kept apart: a layer's weights come from
+memory, so only cold rows price one. No time of a table lies below the GPU's peaks.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moesim.compute.gpus import BYTES_PER_ELEMENT, Gpu, load_gpu, nearest
-from moesim.compute.roofline import Floats, gemm_work
+from moesim.compute import shapes
+from moesim.compute.gpus import Gpu, load_gpu
+from moesim.compute.interpolate import Curve, Floor, Grid
+from moesim.compute.roofline import LAUNCH_S
+from moesim.compute.surfaces import Shape, Skew, Surface, mlp_floor
+from moesim.compute.table_format import (
+    AXES,
+    BALANCED,
+    COLD,
+    HOT,
+    MLA_LATENT,
+    MLA_QK,
+    MLA_ROPE,
+    MLA_V,
+    MLP,
+    Row,
+    kernel_work,
+)
+from moesim.compute.table_reading import read_rows
+from moesim.compute.times import Bill, KernelTimes
 from moesim.errors import InputError, ResourceError
 
-KERNELS = ("grouped_gemm", "dense_mlp")
-UNITS = {"seconds": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
-KEY_COLUMNS = ("kernel", "dtype", "tokens_per_expert", "experts", "hidden", "inter")
-OPTIONAL_COLUMNS = ("gpu",)
+__all__ = [
+    "GridKey",
+    "MeasuredTable",
+    "Shape",
+    "Surface",
+    "load_measured",
+    "mlp_floor",
+    "read_table_file",
+    "surfaces_of",
+]
+
 LARGEST_FILE = 64 << 20
-MOST_MISTAKES = 20
+# Sizes that a table's rows are of; another size is not in the table. Missing in a call: the kernel's own default.
+_DEFAULTS = {"heads": 128, "q_tokens": 1, "kv_lora_rank": MLA_LATENT, "rope_head_dim": MLA_ROPE,
+             "qk_head_dim": MLA_QK, "v_head_dim": MLA_V, "layout": "grouped", "kv_dtype": "bf16",
+             "form": "multi-head"}  # fmt: skip
+_REQUIRED = {"q_tokens": 1, "kv_lora_rank": MLA_LATENT, "rope_head_dim": MLA_ROPE, "qk_head_dim": MLA_QK,
+             "v_head_dim": MLA_V}  # fmt: skip
 
-
-class Shape(NamedTuple):
-    """What one surface of a table is for."""
-
-    kernel: str
-    dtype: str
-    hidden: int
-    inter: int
-
-
-@dataclass(frozen=True)
-class Surface:
-    """T(tokens per expert, experts) of one shape: one curve over tokens per number of experts.
-
-    ``experts`` ascending; ``tokens[i]`` and ``seconds[i]`` are the points of curve i; ``error`` the median
-    leave-one-out error over inner points, None when there is none.
-    """
-
-    experts: NDArray[np.int64]
-    tokens: tuple[NDArray[np.int64], ...]
-    seconds: tuple[Floats, ...]
-    error: float | None
-
-    def exact(self, loads: NDArray[np.int64]) -> float | None:
-        """Return the measured time when ``loads`` (hit experts only) is a row of the table, else None."""
-        found = np.flatnonzero(self.experts == len(loads))
-        if len(found) == 0 or loads.min() != loads.max():
-            return None
-        curve = int(found[0])
-        hit = np.flatnonzero(self.tokens[curve] == loads[0])
-        return float(self.seconds[curve][hit[0]]) if len(hit) else None
-
-    def seconds_at(self, loads: NDArray[np.int64]) -> tuple[float, bool]:
-        """Return the time of ``loads`` (rows of each hit expert) and whether it lies inside the table."""
-        n = len(loads)
-        right = int(np.searchsorted(self.experts, n))
-        if right < len(self.experts) and self.experts[right] == n:
-            low = high = right
-        else:
-            low, high = max(right - 1, 0), min(right, len(self.experts) - 1)
-        at = np.log(loads)
-        log_low, in_low = _curve_at(self.tokens[low], self.seconds[low], at)
-        if low == high:
-            scale = math.log(n / self.experts[low])
-            return float(np.exp(log_low + scale).mean()), in_low and bool(self.experts[low] == n)
-        log_high, in_high = _curve_at(self.tokens[high], self.seconds[high], at)
-        weight = math.log(n / self.experts[low]) / math.log(self.experts[high] / self.experts[low])
-        return float(np.exp((1 - weight) * log_low + weight * log_high).mean()), in_low and in_high
-
-
-def _curve_at(tokens: NDArray[np.int64], seconds: Floats, at: Floats) -> tuple[Floats, bool]:
-    """Return log seconds at log tokens ``at`` and whether all of it lies between the curve's ends."""
-    x, y = np.log(tokens), np.log(seconds)
-    value = np.interp(at, x, y)
-    if len(x) > 1:
-        first = min(max((y[1] - y[0]) / (x[1] - x[0]), 0.0), 1.0)
-        last = min(max((y[-1] - y[-2]) / (x[-1] - x[-2]), 0.0), 1.0)
-    else:
-        first, last = 0.0, 1.0
-    value = value + first * np.minimum(at - x[0], 0.0) + last * np.maximum(at - x[-1], 0.0)
-    return value, bool((at >= x[0]).all() and (at <= x[-1]).all())
+# Kernel, dtype ("" where it does not matter) and fixed sizes of a kernel other than the expert MLP.
+GridKey = tuple[str, str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class MeasuredTable:
-    """A user's table: its surfaces, the GPU they were measured on, and where they came from."""
+    """A user's table: what its rows make, the GPU they were measured on, and where they came from.
+
+    ``surfaces`` price the expert MLP, ``grids`` other kernels; ``hot`` has the expert MLP with a warm cache.
+    ``layouts`` says which shapes are of masked or contiguous kernels, where the file does.
+    """
 
     gpu: Gpu
     surfaces: dict[Shape, Surface]
     path: str
     digest: str
     rows: int
+    grids: dict[GridKey, Grid] = field(default_factory=dict)
+    hot: dict[Shape, Surface] = field(default_factory=dict)
+    layouts: dict[Shape, str] = field(default_factory=dict)
+
+    def times(self, kernel: str, shape: Mapping[str, Any]) -> KernelTimes | None:
+        """Return the times of a kernel other than the expert MLP, None where the table has no rows of it.
+
+        Args:
+            kernel: as in `KernelTable.times`.
+            shape: its arguments; numbers, or arrays [ranks] for counts.
+        """
+        found = _coordinates(kernel, shape)
+        if found is None or (grid := self.grids.get(found[0])) is None:
+            return None
+        outer, inner = (np.atleast_1d(values) for values in np.broadcast_arrays(*found[1:]))
+        exact, inside, outside, idle = np.zeros((4, len(inner)))
+        for rank, (o, i) in enumerate(zip(outer, inner, strict=True)):
+            if o * i == 0:
+                idle[rank] = LAUNCH_S
+            elif (row := grid.exact(o, i)) is not None:
+                exact[rank] = row
+            else:
+                seconds, within = grid.at(o, np.array([i]))
+                (inside if within[0] else outside)[rank] = seconds[0]
+        beyond = int(np.count_nonzero(outside))
+        bill = Bill()
+        bill.add("measured", exact, None, f"table {self.path}")
+        bill.add("interpolated", inside, grid.error)
+        bill.add("extrapolated", outside, None, f"{beyond} ranks outside the table" if beyond else "")
+        bill.add("estimated", idle)
+        return bill.close()
 
 
-def mlp_floor(gpu: Gpu, loads: NDArray[np.int64], hidden: int, inter: int, dtype: str) -> Floats:
-    """Return the floor of up + down GEMM for ``loads[..., slots]`` in seconds[...].
-
-    The two GEMMs run one after the other, so their floors add up; the activation between them is left out.
-    """
-    total: Floats = np.zeros(loads.shape[:-1])
-    for n, k in ((2 * inter, hidden), (hidden, inter)):
-        work = gemm_work(loads, n, k, dtype)
-        flops, moved = work.flops.sum(axis=-1), work.moved.sum(axis=-1)
-        total = total + np.maximum(flops / gpu.flops(dtype), moved / gpu.hbm_bandwidth)
-    return total
+def _coordinates(kernel: str, shape: Mapping[str, Any]) -> tuple[GridKey, Any, Any] | None:
+    """Return which grid a call asks for, and where in it; None for a call that no table has rows of."""
+    asked = {**_DEFAULTS, **shape}
+    if any(asked[name] != value for name, value in _REQUIRED.items()):
+        return None
+    stem, _, dtype = kernel.rpartition("_")
+    if stem == "gemm":
+        rows = shapes.loads("rows", asked["rows"])
+        if asked["layout"] != "dense" or rows.shape[1] != 1:
+            return None
+        return ("gemm", dtype, (asked["n"], asked["k"])), 1.0, rows[:, 0]
+    if kernel not in AXES or kernel in MLP:
+        return None
+    axes = AXES[kernel]
+    fixed = tuple(asked[name] for name in axes.fixed)
+    if kernel == "mla_prefill":
+        sequences, tokens, kv_len = (np.asarray(asked.get(n, 1)) for n in ("sequences", "tokens", "kv_len"))
+        if np.any(sequences * kv_len != tokens):  # the rows are of prompts without a prefix in the cache
+            return None
+        named = kernel if asked["form"] == "multi-head" else f"{kernel}_{asked['form']}"
+        return (named, asked["kv_dtype"], fixed), sequences, kv_len
+    dtype = {"router": "bf16", "permute": "", "quantize_fp8": "fp8"}.get(kernel, asked["kv_dtype"])
+    outer = asked[axes.outer] if axes.outer else 1.0
+    return (kernel, dtype, fixed), np.asarray(outer, dtype=np.float64), np.asarray(asked[axes.inner], dtype=np.float64)
 
 
 def load_measured(path: str | Path, gpu: str | None = None) -> MeasuredTable:
@@ -135,46 +140,26 @@ def load_measured(path: str | Path, gpu: str | None = None) -> MeasuredTable:
     number, duplicate key, a time below what the GPU's peaks allow), ResourceError when it cannot be read.
     """
     file = Path(path)
-    content = _content(file)
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
-    header: list[str] | None = None
-    mistakes: list[InputError] = []
-    first_line: dict[tuple[Shape, int, int], int] = {}
-    times: dict[tuple[Shape, int, int], float] = {}
-    found_gpu = load_gpu(gpu) if gpu is not None else None
-    try:
-        for cells in reader:
-            where = f"{file}:{reader.line_num}"
-            if not cells or cells[0].lstrip().startswith("#"):
-                continue
-            if header is None:
-                header = _header([cell.strip() for cell in cells], where)
-                continue
-            try:
-                row = _row(header, cells, where)
-                found_gpu = _same_gpu(row, found_gpu, where)
-                key, seconds = _measurement(row, header, where)
-                if key in first_line:
-                    raise InputError("duplicate row", where, f"the same shape stands in line {first_line[key]}")
-                first_line[key] = reader.line_num
-                _at_least_the_floor(found_gpu, key, seconds, where)
-                times[key] = seconds
-            except InputError as mistake:
-                mistakes.append(mistake)
-                if len(mistakes) == MOST_MISTAKES:
-                    break
-    except csv.Error as error:
-        raise InputError(f"not a CSV file: {error}", f"{file}:{reader.line_num}") from None
-    if mistakes:
-        first, *others = mistakes
-        raise InputError(first.what, first.where, first.fix, tuple(others))
-    if header is None or not times or found_gpu is None:
-        raise InputError("the kernel table has no rows", str(file), f"columns: {', '.join(KEY_COLUMNS)}, seconds")
-    digest = hashlib.sha256(content.encode()).hexdigest()
-    return MeasuredTable(found_gpu, _surfaces(times), str(file), digest, len(times))
+    content = read_table_file(file)
+    reading = read_rows(content, str(file), load_gpu(gpu) if gpu is not None else None)
+    rows = [row for row, _ in reading.rows]
+    if not rows or reading.gpu is None:
+        raise InputError("the kernel table has no rows", str(file), "columns: kernel, dtype, sizes, seconds")
+    cold = [row for row in rows if row.cache == COLD]
+    return MeasuredTable(
+        gpu=reading.gpu,
+        surfaces=surfaces_of(cold, reading.gpu, str(file)),
+        path=str(file),
+        digest=hashlib.sha256(content.encode()).hexdigest(),
+        rows=len(rows),
+        grids=grids_of(cold, reading.gpu),
+        hot=surfaces_of([row for row in rows if row.cache == HOT], reading.gpu, str(file)),
+        layouts={_shape(row): row.layout for row in rows if row.kernel in MLP and row.layout},
+    )
 
 
-def _content(file: Path) -> str:
+def read_table_file(file: Path) -> str:
+    """Return the text of a table. Raises InputError for what is no text file, ResourceError when it is unreadable."""
     try:
         if not file.is_file():
             raise InputError("no such kernel table", str(file), "a CSV file or one of the GPUs' names")
@@ -190,104 +175,63 @@ def _content(file: Path) -> str:
     return content
 
 
-def _header(columns: list[str], where: str) -> list[str]:
-    """Check the header and return it."""
-    known = (*KEY_COLUMNS, *UNITS, *OPTIONAL_COLUMNS)
-    for column in columns:
-        if columns.count(column) > 1:
-            raise InputError(f"column {column!r} stands there twice", where)
-        if column not in known and column.startswith(("time_", "seconds")):
-            raise InputError(f"unknown unit in column {column!r}", where, f"one of: {', '.join(UNITS)}")
-        if column not in known:
-            raise InputError(f"unknown column {column!r}", where, nearest(column, known))
-    missing = [column for column in KEY_COLUMNS if column not in columns]
-    if missing:
-        raise InputError(f"column {missing[0]!r} is missing", where, f"needed: {', '.join(KEY_COLUMNS)}, seconds")
-    if sum(column in UNITS for column in columns) != 1:
-        raise InputError("exactly one time column is needed", where, f"one of: {', '.join(UNITS)}")
-    return columns
+def _shape(row: Row) -> Shape:
+    return Shape(row.kernel, row.dtype, *row.fixed)
 
 
-def _row(header: list[str], cells: list[str], where: str) -> dict[str, str]:
-    if len(cells) != len(header):
-        raise InputError(f"{len(cells)} fields where the header has {len(header)}", where)
-    return dict(zip(header, (cell.strip() for cell in cells), strict=True))
+def surfaces_of(rows: list[Row], gpu: Gpu, file: str) -> dict[Shape, Surface]:
+    """Return the surface of each shape of the expert MLP.
+
+    Raises:
+        InputError: a shape has skewed rows and no balanced ones to compare them with.
+    """
+    by_shape: dict[Shape, list[Row]] = {}
+    for row in rows:
+        if row.kernel in MLP:
+            by_shape.setdefault(_shape(row), []).append(row)
+    surfaces = {}
+    for shape, own in by_shape.items():
+        balanced = {(row.outer, row.inner): row.seconds for row in own if row.load_shape == BALANCED}
+        if not balanced:
+            raise InputError(f"{' '.join(map(str, shape))} has skewed rows alone", file, "add its balanced rows")
+        grid = Grid.of(balanced, _mlp_floor(gpu, shape))
+        surfaces[shape] = Surface(grid, _skew(grid, [row for row in own if row.load_shape != BALANCED]))
+    return surfaces
 
 
-def _same_gpu(row: dict[str, str], gpu: Gpu | None, where: str) -> Gpu:
-    if "gpu" in row:
-        try:
-            named = load_gpu(row["gpu"])
-        except InputError as error:
-            raise InputError(error.what, where, error.fix) from None
-        if gpu is not None and named != gpu:
-            raise InputError(f"measured on {named.name}, but {gpu.name} is asked for", where)
-        return named
-    if gpu is None:
-        raise InputError("the table does not say on which GPU it was measured", where, "add a gpu column")
-    return gpu
+def _mlp_floor(gpu: Gpu, shape: Shape) -> Floor:
+    return lambda experts, tokens: experts * mlp_floor(gpu, tokens[:, None], shape.hidden, shape.inter, shape.dtype)
 
 
-def _positive_int(row: dict[str, str], column: str, where: str) -> int:
-    try:
-        value = int(row[column])
-    except ValueError:
-        value = 0
-    if not 0 < value <= 1 << 40:
-        raise InputError(f"{column} is {row[column]!r}", where, "expected a whole number above 0")
-    return value
+def _skew(grid: Grid, rows: list[Row]) -> Skew | None:
+    """Return factors over balanced loads by (load, experts): each is one curve over tokens at its median max/mean."""
+    loads: dict[tuple[str, float], list[Row]] = {}
+    for row in rows:
+        loads.setdefault((row.load_shape, row.outer), []).append(row)
+    curves = []
+    for (_, experts), own in loads.items():
+        own.sort(key=lambda row: row.inner)
+        x = np.array([row.inner for row in own])
+        balanced, _ = grid.at(experts, x)
+        factors = np.array([row.seconds for row in own]) / balanced
+        curves.append((float(np.median([row.max_over_mean for row in own])), Curve(x, factors)))
+    if not curves:
+        return None
+    curves.sort(key=lambda pair: pair[0])
+    return Skew(np.array([ratio for ratio, _ in curves]), tuple(curve for _, curve in curves))
 
 
-def _measurement(row: dict[str, str], header: list[str], where: str) -> tuple[tuple[Shape, int, int], float]:
-    for column, known in (("kernel", KERNELS), ("dtype", tuple(BYTES_PER_ELEMENT))):
-        if row[column] not in known:
-            raise InputError(f"unknown {column} {row[column]!r}", where, nearest(row[column], known))
-    tokens, experts, hidden, inter = (_positive_int(row, column, where) for column in KEY_COLUMNS[2:])
-    if row["kernel"] == "dense_mlp" and experts != 1:
-        raise InputError(f"dense_mlp with {experts} experts", where, "experts is 1 for dense_mlp")
-    unit = next(column for column in header if column in UNITS)
-    try:
-        seconds = float(row[unit]) * UNITS[unit]
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise InputError(f"{unit} is {row[unit]!r}", where, "expected a finite time above 0")
-    return (Shape(row["kernel"], row["dtype"], hidden, inter), tokens, experts), seconds
+def grids_of(rows: list[Row], gpu: Gpu) -> dict[GridKey, Grid]:
+    """Return the grid of each kernel and fixed sizes other than those of the expert MLP."""
+    points: dict[GridKey, dict[tuple[float, float], float]] = {}
+    for row in rows:
+        if row.kernel not in MLP:
+            dtype = "" if row.kernel == "permute" else row.dtype
+            points.setdefault((row.kernel, dtype, row.fixed), {})[row.outer, row.inner] = row.seconds
+    return {key: Grid.of(own, _floor(gpu, key)) for key, own in points.items()}
 
 
-def _at_least_the_floor(gpu: Gpu, key: tuple[Shape, int, int], seconds: float, where: str) -> None:
-    """Refuse a time that the GPU cannot reach: a wrong unit, or weights that were still in the cache."""
-    shape, tokens, experts = key
-    # One expert times their number: no array as long as a mistyped number of experts.
-    one = mlp_floor(gpu, np.array([tokens], dtype=np.int64), shape.hidden, shape.inter, shape.dtype)
-    floor = experts * float(one)
-    if seconds < floor:
-        raise InputError(
-            f"{seconds:.3g} s is faster than {gpu.name} can be ({floor:.3g} s at its peaks)",
-            where,
-            "check the unit, and that weights come from memory, not from a warm cache",
-        )
-
-
-def _surfaces(times: dict[tuple[Shape, int, int], float]) -> dict[Shape, Surface]:
-    by_shape: dict[Shape, dict[int, list[tuple[int, float]]]] = {}
-    for (shape, tokens, experts), seconds in times.items():
-        by_shape.setdefault(shape, {}).setdefault(experts, []).append((tokens, seconds))
-    return {shape: _surface(curves) for shape, curves in by_shape.items()}
-
-
-def _surface(curves: dict[int, list[tuple[int, float]]]) -> Surface:
-    experts = sorted(curves)
-    tokens, seconds, errors = [], [], []
-    for number in experts:
-        points = sorted(curves[number])
-        x = np.array([t for t, _ in points], dtype=np.int64)
-        y = np.array([s for _, s in points])
-        kept = np.arange(len(x))
-        for i in range(1, len(x) - 1):
-            guess, _ = _curve_at(x[kept != i], y[kept != i], np.log(x[[i]]))
-            errors.append(abs(math.expm1(float(guess[0]) - math.log(y[i]))))
-        tokens.append(x)
-        seconds.append(y)
-    error = float(np.median(errors)) if errors else None
-    return Surface(np.array(experts, dtype=np.int64), tuple(tokens), tuple(seconds), error)
+def _floor(gpu: Gpu, key: GridKey) -> Floor:
+    kernel, dtype, fixed = key
+    # The work of a kernel does not depend on the dtype where its key leaves it out.
+    return lambda outer, inner: kernel_work(kernel, dtype or "bf16", fixed, outer, inner).floor(gpu)

@@ -88,6 +88,7 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
         counterfactuals=[note.text for note in notes if note.kind == "counterfactual"],
         notes=[note for note in notes if note.kind != "counterfactual"],
         sources=_sources(summary),
+        kernel_sources=run_tables.kernel_sources(result.explanation),
         facts=_facts(summary),
         charts=views,
         balance=_balance_views(result),

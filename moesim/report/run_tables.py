@@ -105,6 +105,30 @@ def kernels(explanation: dict[str, Any]) -> DataTable:
     return DataTable(("kernel", "source", "seconds", "error", "where from"), rows)
 
 
+def kernel_sources(explanation: dict[str, Any]) -> list[str]:
+    """Where each kernel's time comes from and how far it may be off, in words; the longest kernel first.
+
+    A source of less than 1 % of a kernel's time is left to the table of kernels, unless it is extrapolation.
+    """
+    by_kernel: dict[str, list[dict[str, Any]]] = {}
+    for row in explanation["kernels"]:
+        by_kernel.setdefault(row["kernel"], []).append(row)
+    seconds = {kernel: sum(row["seconds"] for row in rows) for kernel, rows in by_kernel.items()}
+    alike: dict[str, list[str]] = {}
+    for kernel in sorted(by_kernel, key=lambda name: (-seconds[name], name)):
+        rows = sorted(by_kernel[kernel], key=lambda row: -row["seconds"])
+        shown = [row for row in rows if row["source"] == "extrapolated" or row["seconds"] >= 0.01 * seconds[kernel]]
+        alike.setdefault(", ".join(map(_source, shown)), []).append(kernel)
+    return [f"{', '.join(kernels)} {words}" for words, kernels in alike.items()]
+
+
+def _source(row: dict[str, Any]) -> str:
+    # A measured time is as good as its measurement; of others the report knows an error or says that nobody does.
+    if row["error"] is None:
+        return str(row["source"]) if row["source"] == "measured" else f"{row['source']} (error unknown)"
+    return f"{row['source']} ± {quantity(row['error'], '%')}"
+
+
 def topology(explanation: dict[str, Any]) -> DataTable:
     """Peaks and latencies of the link classes."""
     topology = explanation["topology"]
@@ -154,6 +178,10 @@ def _words(key: str) -> str:
 
 
 def _shown(name: str, value: Any) -> Cell:
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(key)} {_shown(key, inner)}" for key, inner in value.items()) or ABSENT
+    if isinstance(value, list):
+        return "; ".join(str(_shown(name, inner)) for inner in value) or ABSENT
     if name.endswith("_efficiency"):
         return quantity(value, "%")
     return quantity(value, "B" if name.endswith("_bytes_per_copy") else unit_of(name))

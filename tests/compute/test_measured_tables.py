@@ -45,13 +45,27 @@ def test_slots_without_tokens_do_not_count_as_experts(grid):
     assert time.source == "measured"
 
 
-def test_between_rows_the_time_is_log_log_linear_in_both_axes(grid):
-    t = {(m, e): balanced(grid, m, e).seconds for m in (128, 512) for e in (4, 16)}
-    middle = balanced(grid, 256, 4)
+def test_between_few_rows_the_time_is_log_log_linear_in_both_axes(tmp_path):
+    # One inner point on each of two curves: too few to choose another curve by.
+    rows = [
+        f"grouped_gemm,bf16,{tokens},{experts},2048,1408,{(20 + experts * (20 + tokens * 0.1)) * 1e-6},h200"
+        for experts in (4, 16)
+        for tokens in (128, 512, 2048)
+    ]
+    few = table_of(tmp_path, *rows)
+    t = {(m, e): balanced(few, m, e).seconds for m in (128, 512) for e in (4, 16)}
+    middle = balanced(few, 256, 4)
     assert middle.seconds == pytest.approx(np.sqrt(t[128, 4] * t[512, 4]))
-    assert middle.source == "interpolated" and 0 < middle.error < 0.2
-    assert balanced(grid, 128, 8).seconds == pytest.approx(np.sqrt(t[128, 4] * t[128, 16]))
-    assert balanced(grid, 256, 8).seconds == pytest.approx(np.prod(list(t.values())) ** 0.25)
+    assert middle.source == "interpolated" and 0 < middle.error < 0.3
+    assert balanced(few, 128, 8).seconds == pytest.approx(np.sqrt(t[128, 4] * t[128, 16]))
+    assert balanced(few, 256, 8).seconds == pytest.approx(np.prod(list(t.values())) ** 0.25)
+
+
+def test_a_constant_plus_a_slope_is_found_out_and_hit_between_rows(grid):
+    # Six inner points lie on straight lines, so lines it is: no error left, on both axes.
+    time = balanced(grid, 300, 6)
+    assert time.seconds == pytest.approx((20 + 6 * (20 + 300 * 0.1)) * 1e-6)
+    assert time.source == "interpolated" and time.error == pytest.approx(0, abs=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
@@ -63,10 +77,21 @@ def test_uneven_loads_of_a_constant_plus_a_sum_over_experts_are_priced_exactly(t
     assert time.seconds == pytest.approx((20 + sum(20 + m * 0.1 for m in tokens)) * 1e-6)
 
 
+def floor(tokens):
+    """Four experts of the grid on an H200, by hand: both GEMMs, FLOPs at 989 TFLOP/s or bytes at 4.8 TB/s."""
+    total = 0.0
+    for n, k in ((2816, 2048), (2048, 1408)):
+        total += max(4 * 2 * tokens * n * k / 989e12, 4 * 2 * (n * k + tokens * (n + k)) / 4.8e12)
+    return total
+
+
 def test_past_the_ends_the_time_is_extrapolated_and_counted(grid):
     t512, t2048 = (balanced(grid, m, 4).seconds for m in (512, 2048))
     past = balanced(grid, 8192, 4)
-    assert past.seconds == pytest.approx(t2048 * (t2048 / t512))
+    # The grid's best row is the one of 16 experts and 2,048 tokens each; 4 experts grow no cheaper than that.
+    best = 4 * floor(2048) / balanced(grid, 2048, 16).seconds
+    grown = t2048 + (floor(8192) - floor(2048)) / best
+    assert past.seconds == pytest.approx(max(t2048 * t2048 / t512, grown))
     assert past.source == "extrapolated" and past.error is None and "1 ranks outside" in past.note
     assert balanced(grid, 8, 4).source == "extrapolated"
     assert balanced(grid, 8, 4).seconds < balanced(grid, 64, 4).seconds
@@ -107,10 +132,13 @@ def test_more_tokens_never_take_less_time_in_a_rising_table(tmp_path_factory, to
     assert two >= one * (1 - 1e-12)
 
 
-def test_a_shape_that_is_not_in_the_table_is_estimated_and_said(grid):
-    time = grid.time("grouped_gemm_bf16", tokens_per_expert=[128] * 4, hidden=7168, inter=2048)
-    assert time.source == "estimated" and "not in table" in time.note
-    assert balanced(grid, 128, 4, dtype="fp8").source == "estimated"
+def test_a_shape_that_is_not_in_the_table_costs_what_it_costs_without_one_and_that_is_said(grid):
+    shape = {"tokens_per_expert": [128] * 4, "hidden": 7168, "inter": 2048}
+    time = grid.time("grouped_gemm_bf16", **shape)
+    without = KernelTable.load("h200").time("grouped_gemm_bf16", **shape)
+    assert (time.seconds, time.source) == (without.seconds, without.source)
+    assert "not in table" in time.note and "not in table" not in without.note
+    assert "measured" not in balanced(grid, 128, 4, dtype="fp8").shares
 
 
 def test_an_idle_rank_beside_busy_ones_launches_its_kernels(grid):
@@ -161,6 +189,7 @@ def test_a_table_without_a_gpu_column_takes_the_gpu_of_the_topology(tmp_path):
         (GOOD.replace("grouped_gemm", "dense_mlp"), "experts is 1 for dense_mlp"),
         (GOOD.replace("h200", "h20O"), "did you mean h20"),
         (GOOD.replace("h200", "h100"), "measured on h100, but h200"),
+        (GOOD.replace("128,4", "128,4.5"), "experts is '4.5'; expected a whole number"),
         (GOOD + ",7", "9 fields where the header has 8"),
         (GOOD.replace("128,4", "128,5").replace("100e-6", "1e-9"), "faster than h200 can be"),
         (GOOD.replace("h200", '"h200'), "not a CSV file"),
@@ -176,7 +205,7 @@ def test_a_malformed_row_is_refused_with_its_line(tmp_path, row, says):
 @pytest.mark.parametrize(
     ("header", "says"),
     [
-        (HEADER.replace("experts,", ""), "column 'experts' is missing"),
+        (HEADER.replace("kernel,", ""), "column 'kernel' is missing"),
         (HEADER.replace("hidden", "hiden"), "did you mean hidden"),
         (HEADER.replace("seconds", "time_ns"), "unknown unit in column 'time_ns'"),
         (HEADER.replace("seconds,", ""), "exactly one time column"),
@@ -188,6 +217,16 @@ def test_a_malformed_header_is_refused_with_its_line(tmp_path, header, says):
     with pytest.raises(InputError) as refused:
         table_of(tmp_path, GOOD, header=header)
     assert says in str(refused.value) and "kernels.csv:1" in str(refused.value)
+
+
+def test_a_column_that_a_kernel_needs_is_asked_for_once(tmp_path):
+    row = GOOD.replace("128,4", "128")
+    with pytest.raises(InputError) as refused:
+        table_of(tmp_path, row, row, header=HEADER.replace("experts,", ""))
+    assert "kernels.csv:1: column 'experts' is missing; grouped_gemm needs tokens_per_expert, experts" in str(
+        refused.value
+    )
+    assert not refused.value.others
 
 
 def test_all_mistakes_of_a_table_are_shown_at_once_but_not_without_end(tmp_path):
@@ -240,3 +279,140 @@ def test_a_table_that_cannot_be_read_is_the_environments_fault(tmp_path, monkeyp
     monkeypatch.setattr(type(path), "read_text", refuse)
     with pytest.raises(ResourceError, match="Permission denied"):
         load_measured(path, "h200")
+
+
+SKEWED = "kernel,dtype,tokens_per_expert,experts,hidden,inter,load_shape,max_over_mean,cache,layout,seconds,gpu"
+
+
+def test_fractions_of_a_token_are_loads_that_differ_by_one(tmp_path):
+    table = table_of(tmp_path, GOOD, GOOD.replace("128,4", "1.5,4"), GOOD.replace("128,4", "1,4"))
+    halves = table.time("grouped_gemm_bf16", tokens_per_expert=[1, 2, 2, 1], hidden=2048, inter=1408)
+    assert (halves.seconds, halves.source) == (100e-6, "measured")
+    uneven = table.time("grouped_gemm_bf16", tokens_per_expert=[1, 3, 1, 1], hidden=2048, inter=1408)
+    assert uneven.source == "interpolated"
+
+
+def skewed_table(folder):
+    rows = [f"grouped_gemm,bf16,{m},4,2048,1408,,,,,{100e-6 * m / 128},h200" for m in (128, 256, 512)]
+    rows += [
+        f"grouped_gemm,bf16,{m},4,2048,1408,zipf1.2,2.0,,,{100e-6 * m / 128 * factor},h200"
+        for m, factor in ((128, 1.1), (512, 1.3))
+    ]
+    return table_of(folder, *rows, header=SKEWED)
+
+
+def test_skew_costs_what_skewed_rows_say(tmp_path):
+    table = skewed_table(tmp_path)
+
+    def time(loads):
+        return table.time("grouped_gemm_bf16", tokens_per_expert=loads, hidden=2048, inter=1408)
+
+    assert time([512] * 4).seconds == pytest.approx(400e-6)
+    # A mean of 128 and of 512 with the largest at twice the mean: the rows themselves.
+    assert time([256, 128, 64, 64]).seconds == pytest.approx(110e-6)
+    assert time([1024, 512, 256, 256]).seconds == pytest.approx(520e-6)
+    # Between them the factor is linear in the logs, 1.2 at 256 tokens; at sqrt(2) of skew half of it is left.
+    assert time([512, 256, 128, 128]).seconds == pytest.approx(200e-6 * 1.2)
+    half = time([362, 221, 221, 220])
+    assert half.seconds == pytest.approx(200e-6 * 1.1, rel=1e-3) and half.source == "interpolated"
+    # Past the largest skew measured its factor is held, and said to be outside.
+    assert time([1021, 1, 1, 1]).seconds == pytest.approx(200e-6 * 1.2)
+    assert time([1021, 1, 1, 1]).source == "extrapolated"
+
+
+def test_a_hot_row_prices_nothing_and_may_beat_the_memory_but_not_the_tensor_cores(tmp_path):
+    cold, hot = (
+        "grouped_gemm,bf16,128,4,2048,1408,,,,,100e-6,h200",
+        "grouped_gemm,bf16,128,4,2048,1408,,,hot,,12e-6,h200",
+    )
+    table = table_of(tmp_path, hot, cold, header=SKEWED)
+    assert balanced(table, 128, 4).seconds == 100e-6
+    (surface,) = table.measured.hot.values()
+    assert surface.grid.exact(4, 128) == 12e-6
+    with pytest.raises(InputError, match="faster than h200 can be"):
+        table_of(tmp_path, cold.replace("100e-6", "12e-6"), header=SKEWED)  # 69 MB of weights: 14.4 us at 4.8 TB/s
+    with pytest.raises(InputError, match="faster than h200 can be"):
+        table_of(tmp_path, hot.replace("12e-6", "8e-6"), header=SKEWED)  # 8.86 GFLOP: 8.96 us at 989 TFLOP/s
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("grouped_gemm,bf16,128,4,2048,1408,zipf,,,,1e-3,h200", "max_over_mean is ''"),
+        ("grouped_gemm,bf16,128,4,2048,1408,zipf,1,,,1e-3,h200", "an uneven load has more than 1"),
+        ("dense_mlp,bf16,128,1,2048,1408,zipf,2,,,1e-3,h200", "only grouped_gemm has loads"),
+        ("grouped_gemm,bf16,128,4,2048,1408,,,warm,,1e-3,h200", "unknown cache 'warm'"),
+        ("grouped_gemm,bf16,128,4,2048,1408,,,,maskd,1e-3,h200", "did you mean masked"),
+        ("grouped_gemm,bf16,128,4,2048,1408,,,,masked,1e-3,h200", "two layouts of one shape"),
+    ],
+)
+def test_a_malformed_load_cache_or_layout_is_refused_with_its_line(tmp_path, row, says):
+    first = "grouped_gemm,bf16,64,4,2048,1408,,,,contiguous,1e-3,h200"
+    with pytest.raises(InputError) as refused:
+        table_of(tmp_path, first, row, header=SKEWED)
+    assert says in str(refused.value) and "kernels.csv:3" in str(refused.value)
+
+
+def test_skewed_rows_without_balanced_ones_are_refused(tmp_path):
+    with pytest.raises(InputError, match="skewed rows alone; add its balanced rows"):
+        table_of(tmp_path, "grouped_gemm,bf16,128,4,2048,1408,zipf,2,,,1e-3,h200", header=SKEWED)
+
+
+OTHERS = "kernel,dtype,tokens,rows,row_bytes,batch,kv_len,heads,hidden,n_experts,top_k,n,k,time_us,gpu"
+OTHER_ROWS = [
+    *(f"mla_decode,bf16,,,,{b},{kv},128,,,,,,{10 + b * kv / 400},h100" for b in (1, 4) for kv in (1024, 4096)),
+    *(f"mla_prefill,bf16,,,,1,{s},128,,,,,,{20 + s * s / 4000},h100" for s in (512, 1024)),
+    *(f"mla_prefill_absorbed,bf16,,,,1,{s},128,,,,,,{30 + s * s / 1500},h100" for s in (512, 1024)),
+    *(f"router,bf16,{t},,,,,,7168,256,8,,,{8 + t / 40},h100" for t in (64, 256)),
+    *(f"permute,{d},,{r},7168,,,,,,,,,{3 + r / 90},h100" for d, r in (("bf16", 512), ("fp8", 1024))),
+    *(f"gemm,fp8,{m},,,,,,,,,4096,7168,{11 + m / 20},h100" for m in (64, 256)),
+    *(f"quantize_fp8,fp8,{t},,,,,,7168,,,,,{3 + t / 40},h100" for t in (64, 256)),
+]
+
+
+@pytest.fixture
+def others(tmp_path):
+    return table_of(tmp_path, *OTHER_ROWS, header=OTHERS).measured
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape", "us"),
+    [
+        ("mla_decode", {"batch": 4, "kv_len": 4096}, 10 + 16384 / 400),
+        ("mla_prefill", {"tokens": 1024, "kv_len": 1024}, 20 + 1024**2 / 4000),
+        ("mla_prefill", {"tokens": 512, "kv_len": 512, "form": "absorbed"}, 30 + 512**2 / 1500),
+        ("router", {"tokens": 64, "hidden": 7168, "n_experts": 256, "top_k": 8}, 8 + 64 / 40),
+        ("permute", {"rows": 512, "row_bytes": 7168}, 3 + 512 / 90),
+        ("gemm_fp8", {"rows": [256], "n": 4096, "k": 7168, "layout": "dense"}, 11 + 256 / 20),
+        ("quantize_fp8", {"tokens": 256, "hidden": 7168}, 3 + 256 / 40),
+    ],
+)
+def test_kernels_beside_the_expert_mlp_have_rows_too(others, kernel, shape, us):
+    times = others.times(kernel, shape)
+    assert times.seconds == pytest.approx([us * 1e-6]) and times.source == "measured"
+
+
+def test_ranks_are_priced_one_by_one_and_what_lies_outside_is_counted(others):
+    times = others.times("mla_decode", {"batch": np.array([0, 1, 2, 4]), "kv_len": np.array([1024, 1024, 2048, 65536])})
+    launch, exact, between, past = times.seconds
+    assert exact == pytest.approx((10 + 1024 / 400) * 1e-6) and 0 < launch < exact < between < past
+    # Beyond the cache the last slope is held, or the floor's growth: at least the cache over 3.35 TB/s.
+    assert past > 4 * 65536 * 576 * 2 / 3.35e12
+    assert set(times.shares) == {"measured", "interpolated", "extrapolated", "estimated"}
+    assert "1 ranks outside the table" in times.note
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape"),
+    [
+        ("mla_decode", {"batch": 4, "kv_len": 4096, "q_tokens": 2}),
+        ("mla_decode", {"batch": 4, "kv_len": 4096, "heads": 64}),
+        ("mla_prefill", {"tokens": 512, "kv_len": 1024}),
+        ("gemm_fp8", {"rows": [64, 64], "n": 4096, "k": 7168, "layout": "dense"}),
+        ("gemm_fp8", {"rows": [64], "n": 4096, "k": 7168}),
+        ("unpermute", {"rows": 64, "row_bytes": 14336}),
+        ("grouped_gemm_fp8", {"tokens_per_expert": [64], "hidden": 7168, "inter": 2048}),
+    ],
+)
+def test_a_call_that_the_rows_are_not_of_gets_no_answer(others, kernel, shape):
+    assert others.times(kernel, shape) is None

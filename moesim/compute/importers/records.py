@@ -1,0 +1,132 @@
+"""Files of other tools as records: CSV or parquet, one mapping of column to text per row, with its line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moesim.compute.gpus import Gpu, gpus
+from moesim.compute.measured import LARGEST_FILE, read_table_file
+from moesim.errors import InputError, ResourceError
+
+# Number formats as the tools write them, by what moesim prices them as: 16 and 8 bits per weight.
+DTYPES = {
+    "bf16": "bf16", "bfloat16": "bf16", "float16": "bf16", "fp16": "bf16", "half": "bf16",
+    "fp8": "fp8", "fp8_block": "fp8", "fp8_e4m3": "fp8", "float8_e4m3fn": "fp8",
+}  # fmt: skip
+
+
+class Refused(Exception):
+    """A row that a table cannot hold; its text is the reason, the same for all rows of a kind."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a file: ``line`` counts lines of a CSV file, rows of a parquet file."""
+
+    fields: Mapping[str, str]
+    line: int
+
+    def text(self, column: str) -> str:
+        """Return a field without blanks around it, empty where the file has no such column."""
+        return self.fields.get(column, "").strip()
+
+    def number(self, column: str) -> float:
+        """Return a positive number. Raises Refused."""
+        try:
+            value = float(self.text(column))
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise Refused(f"{column} is no number above 0")
+        return value
+
+    def whole(self, column: str) -> int:
+        """Return a positive whole number. Raises Refused."""
+        value = self.number(column)
+        if value != int(value):
+            raise Refused(f"{column} is no whole number")
+        return int(value)
+
+    def dtype(self, column: str) -> str:
+        """Return the number format that moesim prices. Raises Refused for another."""
+        given = self.text(column).lower()
+        if given not in DTYPES:
+            raise Refused(f"{column} {given or 'is empty'}: tables hold bf16 and fp8")
+        return DTYPES[given]
+
+
+def read_records(path: Path) -> tuple[list[str], Iterator[Record]]:
+    """Return the columns of a file and its rows.
+
+    Raises:
+        InputError: no such file, or it is neither CSV nor parquet.
+        ResourceError: it cannot be read.
+    """
+    if path.suffix == ".parquet":
+        return _parquet(path)
+    reader = csv.reader(io.StringIO(read_table_file(path), newline=""), strict=True)
+    try:
+        columns = [cell.strip() for cell in next(reader, [])]
+    except csv.Error as error:
+        raise InputError(f"not a CSV file: {error}", f"{path}:1") from None
+    return columns, _csv_rows(path, columns, reader)
+
+
+def _csv_rows(path: Path, columns: list[str], reader: Iterator[list[str]]) -> Iterator[Record]:
+    line = 1
+    try:
+        for line, cells in enumerate(reader, start=2):
+            if cells:
+                if len(cells) != len(columns):
+                    raise InputError(f"{len(cells)} fields where the header has {len(columns)}", f"{path}:{line}")
+                yield Record(dict(zip(columns, cells, strict=True)), line)
+    except csv.Error as error:
+        raise InputError(f"not a CSV file: {error}", f"{path}:{line + 1}") from None
+
+
+def _parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise InputError("no such file", str(path), "a CSV or parquet file")
+    if path.stat().st_size > LARGEST_FILE:
+        raise InputError("the file is larger than 64 MiB", str(path), "split it by model")
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
+        raise InputError(f"not a parquet file: {str(error).splitlines()[0]}", str(path)) from None
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+    def rows() -> Iterator[Record]:
+        line = 0
+        for batch in table.to_batches():
+            for fields in batch.to_pylist():
+                line += 1
+                yield Record({name: "" if value is None else str(value) for name, value in fields.items()}, line)
+
+    return list(table.column_names), rows()
+
+
+def device_is(device: str, gpu: Gpu) -> bool:
+    """Return whether a device that calls itself ``device`` (NVIDIA H100 80GB HBM3) is ``gpu``."""
+    return gpu.name in re.split(r"[^a-z0-9]+", device.lower())
+
+
+def gpu_of_path(path: Path) -> str | None:
+    """Return the GPU that the file or a folder near it is named after, None where none is.
+
+    The tools' own trees have it up to three folders above the file: ``compute/h100/vendor/model/mlp.csv``.
+    """
+    for part in reversed(path.resolve().parts[-4:]):
+        for word in re.split(r"[^a-z0-9]+", part.lower()):
+            if word in gpus():
+                return word
+    return None
