@@ -24,7 +24,7 @@ class _Worker(SpawnProcess):
 
 @contextmanager
 def _interrupts_afterwards() -> Iterator[None]:
-    """Let nothing interrupt the block: a child whose parent stops in the middle of its start dies with a traceback.
+    """Hold SIGINT and SIGTERM back until the block ends: a child whose parent stops while starting it dies noisily.
 
     Blocking the signal in this thread is not enough: another thread can take it, and Python then interrupts the main
     thread wherever that is. Only the main thread can be interrupted, and only it can change handlers.
@@ -33,13 +33,17 @@ def _interrupts_afterwards() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if came:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(came[0])
 
 
 class WorkerContext(SpawnContext):

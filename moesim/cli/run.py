@@ -1,8 +1,7 @@
-"""``moesim run``, ``report`` and ``compare``: scenarios in, result folders and pages out."""
+"""``moesim run`` and ``report``: scenarios in, result folders and pages out."""
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +21,6 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command("run")(run)
     app.command("report")(report)
-    app.command("compare")(compare)
 
 
 def run(
@@ -105,7 +103,7 @@ def report(
     from moesim.results import load_result
 
     folders = [*([baseline] if baseline and baseline not in runs else []), *runs]
-    labels = _labels(folders)
+    labels = folder_labels(folders)
     loaded = [(label, load_result(folder)) for label, folder in zip(labels, folders, strict=True)]
     if len(loaded) == 1:
         result = loaded[0][1]
@@ -121,38 +119,7 @@ def report(
     typer.echo(str(page))
 
 
-def compare(
-    a: Path = typer.Argument(..., help="Result folder to compare against."),
-    b: Path = typer.Argument(..., help="Result folder to judge."),
-    fail_over: str | None = typer.Option(None, "--fail-over", help="Exit 4 when anything is worse by more: 5%."),
-    as_json: bool = typer.Option(False, "--json", help="Print the rows as JSON."),
-) -> None:
-    """Print how B differs from A, number by number.
-
-    Example: moesim compare results/before results/after --fail-over 5%
-    """
-    from moesim.cli.show import print_comparison
-    from moesim.errors import InputError
-    from moesim.report import compare as compare_results
-    from moesim.results import load_result
-
-    limit: float | None = None
-    if fail_over is not None:
-        try:
-            limit = float(fail_over.removesuffix("%"))
-        except ValueError:
-            limit = math.nan
-        if not math.isfinite(limit):
-            raise InputError(f"{fail_over!r} is no percentage", where="--fail-over", fix="give one such as 5%")
-    comparison = compare_results(load_result(a), load_result(b), _labels([a, b]))
-    print_comparison(comparison, as_json)
-    worst = None if limit is None else comparison.worst_regression(limit)
-    if worst is not None:
-        typer.echo(f"{worst.key} is worse by {worst.regression_percent():.1f} %, more than {limit:g} %", err=True)
-        raise typer.Exit(4)
-
-
-def _labels(folders: list[Path]) -> list[str]:
+def folder_labels(folders: list[Path]) -> list[str]:
     """Name result folders: their own names, whole paths where two are called the same."""
     names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]

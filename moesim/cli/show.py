@@ -1,10 +1,8 @@
 """Results as text on a terminal."""
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,7 +13,6 @@ from moesim.results.definitions import COMPONENTS
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from moesim.report import Comparison
     from moesim.results import Result
 
 _PIPE_WIDTH = 240
@@ -115,21 +112,3 @@ def print_variants(title: str, results: "dict[str, Result]") -> None:
     console().print(table(title, ("variant", *columns.values()), rows))
     if any(result.summary["counterfactual"] for result in results.values()):
         console().print("* counterfactual: not the router that these logits were trained with")
-
-
-def _percent(change: float | None) -> str:
-    return "-" if change is None else f"{change:+.2f} %"
-
-
-def print_comparison(comparison: "Comparison", as_json: bool) -> None:
-    """The differing numbers of two runs."""
-    if as_json:
-        print(json.dumps(asdict(comparison), indent=1, allow_nan=False))
-        return
-    rows = [
-        (row.key, with_unit(row.key, row.a), with_unit(row.key, row.b), _percent(row.delta_percent), row.verdict)
-        for row in comparison.rows
-        if row.a != row.b
-    ]
-    first, second = comparison.labels
-    console().print(table("", ("number", first, second, "change", ""), rows))

@@ -3,7 +3,9 @@
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,16 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from moesim.scenario import Scenario
-    from moesim.sweeps.answers import Answer
-    from moesim.sweeps.run import Swept, Watch
+    from moesim.sweeps.run import Watch
     from moesim.sweeps.space import Space
     from moesim.sweeps.workers import Workers
 
-_MOST_ROWS = 20
-_MOST_FAILED = 10
+_TERMINATED = 128 + signal.SIGTERM
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +39,7 @@ def sweep(
     objective: str | None = typer.Option(
         None, "--objective", help="'layer_time_s where gate_mass_lost < 0.01 and rank_load_max_over_mean < 1.3'."
     ),
+    per: list[str] = typer.Option([], "--per", help="KEY of an axis: tell the best point for each of its values too."),
     impossible: str | None = typer.Option(
         None, "--impossible", help="Points that cannot be: refuse to run any (default), or skip them."
     ),
@@ -49,19 +48,19 @@ def sweep(
     scheduler_file: Path | None = typer.Option(None, "--scheduler-file", help="The same, by its scheduler file."),
     out: Path | None = typer.Option(None, "--out", help="Folder; default results/NAME-sweep-DIGEST, always the same."),
     retry_failed: bool = typer.Option(False, "--retry-failed", help="Run points again that failed before."),
+    figures: bool = typer.Option(False, "--figures", help="Write every chart as SVG and PNG too."),
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
-    """Simulate a scenario at every combination of some values; interrupted, the same command goes on.
+    """Simulate a scenario at every combination of some values; stopped by Ctrl-C or SIGTERM, the same command goes on.
 
     Example: moesim sweep quickstart -p routing.top_k=2,4,8 -p routing.top_groups=1..4 --impossible skip
     """
-    from moesim.cli.sweep_report import sweep_page
+    from moesim.cli.sweep_show import print_lost, print_sweep
     from moesim.errors import InputError
-    from moesim.files import write_files
     from moesim.scenario import load_scenario, parse_objective
     from moesim.scenario.sections import RandomPoints
-    from moesim.sweeps.answers import answer
+    from moesim.sweeps.answers import axes_named
     from moesim.sweeps.run import run_sweep
     from moesim.sweeps.space import parse_axis_option, parse_together_option, space_of
 
@@ -75,6 +74,7 @@ def sweep(
         wanted = parse_objective(objective or (block.objective if block else "layer_time_s"))
     except InputError as error:
         raise InputError(error.what, "--objective", error.fix) from None
+    groups = axes_named(space, per or (block.per if block else ()))
     policy = impossible or (block.impossible if block else "refuse")
     if policy not in ("refuse", "skip"):
         raise InputError(f"{policy!r:.40} is neither refuse nor skip", "--impossible")
@@ -84,7 +84,7 @@ def sweep(
         typer.echo("variants are left out: the points are made from the base scenario", err=True)
     folder = out or _default_folder(loaded, space)
     try:
-        with _progress(quiet) as watch:
+        with _terminable(), _progress(quiet) as watch:
             swept = run_sweep(
                 loaded,
                 space,
@@ -94,17 +94,49 @@ def sweep(
                 retry_failed=retry_failed,
                 watch=watch,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         typer.echo(f"finished points are kept; to go on: {_again(folder)}", err=True)
+        if isinstance(stopped, _Terminated):
+            typer.echo("moesim: terminated", err=True)
+            raise typer.Exit(_TERMINATED) from None
         raise
-    found = answer(space, wanted, swept.table)
+    from moesim.sweeps.report import answered, as_plain, command_for, write_report  # the page's libraries with it
+
     # A scenario with variants runs those: the point is the scenario without them.
     overrides = [*override, *(["variants={}"] if loaded.variants else [])]
-    page = sweep_page(loaded, scenario, overrides, space, found, swept.table)
-    write_files(folder, {"report.html": page.encode()})
-    _show(loaded, space, found, swept, folder, as_json)
+    command = command_for(loaded, scenario, overrides, space)
+    found, data = answered(loaded, space, wanted, swept.table, groups, command)
+    write_report(folder, found, data, space, swept.table, figures)
+    if as_json:
+        plain = as_plain(found, data, space, swept.table) | {"out": str(folder)}
+        typer.echo(json.dumps(plain, indent=1, allow_nan=False))
+    else:
+        print_sweep(space, found, data, swept.table, folder)
+    print_lost(swept.table, "failed")
     if swept.counts.get("failed"):
         raise typer.Exit(4)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: everything stops as at Ctrl-C."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn the first SIGTERM into an interrupt; a second one ends the process at once, as ever."""
+    if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _default_folder(scenario: "Scenario", space: "Space") -> Path:
@@ -157,120 +189,3 @@ def _progress(quiet: bool) -> "Iterator[Watch]":
             bar.update(task, description=what, completed=done, total=total, rate=rate)
 
         yield watch
-
-
-def _show(
-    scenario: "Scenario",
-    space: "Space",
-    found: "Answer",
-    swept: "Swept",
-    folder: Path,
-    as_json: bool,
-) -> None:
-    if as_json:
-        typer.echo(json.dumps(_as_json(scenario, space, found, swept, folder), indent=1, allow_nan=False))
-        return
-    from moesim.cli.show import console
-
-    out, counts = console(), swept.counts
-    said = ", ".join(f"{counts[status]:,} {status}" for status in ("ok", "failed", "impossible") if status in counts)
-    out.print(f"{scenario.name}: {len(space):,} points: {said}")
-    _print_answer(space, found, swept.table)
-    _print_lost(swept.table, "failed")
-    out.print(f"points: {folder / 'points.parquet'}")
-    out.print(f"report: {folder / 'report.html'}")
-
-
-def _print_answer(space: "Space", found: "Answer", points: "pa.Table") -> None:
-    from moesim.cli.show import console, table, with_unit
-    from moesim.sweeps.answers import TRADED
-    from moesim.sweeps.space import axis_label
-
-    out, objective = console(), found.objective
-    if found.best is None:
-        out.print(f"no point keeps the limits of: {objective.text}")
-        return
-    names = list(dict.fromkeys((objective.key, *TRADED, *(limit.key for limit in objective.limits))))
-    rows = _rows(points, [*names, "bottleneck"])
-
-    def line(point: int) -> list[Any]:
-        values = space.values(point)
-        return [
-            f"{'*' if point == found.best else ' '} {point}",
-            *(axis_label(values[key]) for key in space.keys),
-            *(with_unit(name, rows[point][name]) for name in names),
-        ]
-
-    out.print(f"best (*) for {objective.text}, and the points that no other beats in all of these", soft_wrap=True)
-    front = [point for point in found.front if point != found.best]
-    shown = [found.best, *front[: _MOST_ROWS - 1]]
-    out.print(table("", ("point", *space.keys, *names), map(line, shown)))
-    out.print(f"bottleneck at the best point: {rows[found.best]['bottleneck']}", soft_wrap=True)
-    if len(front) >= _MOST_ROWS:
-        out.print(f"and {len(front) - _MOST_ROWS + 1} more on the front")
-    effects = [
-        (
-            effect.axis,
-            *(" + ".join(map(axis_label, value)) for value in (effect.best, effect.least, effect.most)),
-            _percent(effect.at_best),
-            _percent(effect.marginal),
-        )
-        for effect in found.effects
-    ]
-    out.print(
-        f"effect of each axis on {objective.key}, the others at the best point; and on its medians", soft_wrap=True
-    )
-    out.print(table("", ("axis", "best point", "least", "most", "least to most", "medians"), effects))
-
-
-def _print_lost(points: "pa.Table", status: str) -> None:
-    lost = [
-        (number, error)
-        for number, its, error in zip(*(points[name].to_pylist() for name in ("point", "status", "error")), strict=True)
-        if its == status
-    ]
-    for number, error in lost[:_MOST_FAILED]:
-        typer.echo(f"point {number} {status}: {error}", err=True)
-    if len(lost) > _MOST_FAILED:
-        typer.echo(f"and {len(lost) - _MOST_FAILED} more: see the table's column error", err=True)
-
-
-def _percent(change: float | None) -> str:
-    return "-" if change is None else f"{change:+.1%}"
-
-
-def _rows(points: "pa.Table", names: list[str]) -> dict[int, dict[str, Any]]:
-    columns = {name: points[name].to_pylist() for name in names}
-    return {point: {name: columns[name][i] for name in names} for i, point in enumerate(points["point"].to_pylist())}
-
-
-def _as_json(scenario: "Scenario", space: "Space", found: "Answer", swept: "Swept", folder: Path) -> dict[str, Any]:
-    from moesim.sweeps.answers import TRADED
-
-    names = list(dict.fromkeys((found.objective.key, *TRADED, *(limit.key for limit in found.objective.limits))))
-    rows = _rows(swept.table, names)
-
-    def told(point: int) -> dict[str, Any]:
-        return {"point": point, "values": space.values(point), "summary": rows[point]}
-
-    return {
-        "name": scenario.name,
-        "out": str(folder),
-        "points": len(space),
-        "counts": swept.counts,
-        "objective": found.objective.text,
-        "points_within_limits": found.meeting,
-        "best": None if found.best is None else told(found.best),
-        "front": [told(point) for point in found.front],
-        "effects": [
-            {
-                "axis": effect.axis,
-                "best": list(effect.best),
-                "least": list(effect.least),
-                "most": list(effect.most),
-                "at_best_point": effect.at_best,
-                "of_medians": effect.marginal,
-            }
-            for effect in found.effects
-        ],
-    }

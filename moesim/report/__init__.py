@@ -4,7 +4,7 @@ from moesim.report.compare import Comparison, ComparisonRow, compare
 from moesim.report.comparison_page import comparison_figures, render_comparison
 from moesim.report.run_page import render_run, run_figures
 from moesim.report.sweep_data import AxisEffect, SweepAxis, SweepData
-from moesim.report.sweep_page import render_sweep
+from moesim.report.sweep_page import render_sweep, sweep_figures
 from moesim.report.thresholds import ThresholdOutcome
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "render_run",
     "render_sweep",
     "run_figures",
+    "sweep_figures",
 ]

@@ -93,7 +93,7 @@ class BarChart:
 
 @dataclass(frozen=True)
 class DotChart:
-    """Several numbers per row, as dots on a common axis."""
+    """Several numbers per row, as dots on a common axis; ``spans`` are error bars, least and most, of some groups."""
 
     key: str
     title: str
@@ -102,6 +102,7 @@ class DotChart:
     rows: tuple[str, ...]
     groups: Mapping[str, Floats]
     source: str = ""
+    spans: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -214,14 +215,22 @@ def table_of(chart: Chart) -> DataTable:
             columns = (chart.x_label, chart.y_label, *chart.details)
             rows = _rows(chart.labels, rounded(chart.values), *chart.details.values())
         case DotChart():
-            columns = ("", *chart.groups)
-            rows = _rows(chart.rows, *(rounded(values) for values in chart.groups.values()))
+            named = dict(chart.groups)
+            for group, (low, high) in chart.spans.items():
+                named |= {f"{group}, least": low, f"{group}, most": high}
+            columns = ("", *named)
+            rows = _rows(chart.rows, *(rounded(values) for values in named.values()))
         case HeatMap():
             columns, rows = _matrix(chart)
         case Gantt():
             columns = (chart.row_label, "phase", f"start, {chart.x_label}", f"end, {chart.x_label}", "note")
-            named = [chart.rows[row] for row in chart.row]
-            rows = _rows(named, chart.phase, rounded(chart.start), rounded(chart.end), chart.note)
+            rows = _rows(
+                [chart.rows[row] for row in chart.row],
+                chart.phase,
+                rounded(chart.start),
+                rounded(chart.end),
+                chart.note,
+            )
         case StackedBars():
             columns = ("", *(part.label for part in chart.parts), "total", "lower bound")
             parts = (rounded(part.values) for part in chart.parts)

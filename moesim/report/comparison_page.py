@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 from moesim.errors import InputError
 from moesim.report.charts import Cell, DataTable
-from moesim.report.compare import direction
+from moesim.report.compare import Bands, compare, direction
 from moesim.report.comparison_charts import Runs, comparison_charts, training_overlays
+from moesim.report.comparison_noise import noise_chart, noise_sentence, numbers_table
 from moesim.report.page import render, view_of
 from moesim.report.quantities import named_quantity, quantity
 from moesim.report.run_page import Verdict, chips
@@ -44,6 +45,7 @@ _COLUMNS = {
 }
 _SECTIONS = [
     ("first", "Result"),
+    ("noise", "Noise"),
     ("variants", "Variants"),
     ("balance", "Balance"),
     ("trade-off", "Bytes and gate mass"),
@@ -64,13 +66,16 @@ class Row(NamedTuple):
     cells: list[tuple[str, bool]]
 
 
-def render_comparison(runs: Runs, title: str, baseline: str | None = None) -> str:
+def render_comparison(
+    runs: Runs, title: str, baseline: str | None = None, bands: tuple[Bands, Bands] | None = None
+) -> str:
     """Write the page that compares runs.
 
     Args:
         runs: ``(name, result)``; the page links to ``<name>/report.html``.
         title: of the page.
         baseline: name of the run that the others are measured against; default the first.
+        bands: of two runs over seeds, in their order; the page then tells differences from noise.
 
     Returns:
         The page: no other file or network needed, the same bytes for the same results.
@@ -84,12 +89,15 @@ def render_comparison(runs: Runs, title: str, baseline: str | None = None) -> st
         raise InputError(f"{base_name!r} is not one of the runs, or two runs have one name: {', '.join(names)}")
     base = dict(runs)[base_name]
     charts = {key: view_of(chart) for key, chart in comparison_charts(runs).items()}
+    noisy = None if bands is None else compare(runs[0][1], runs[1][1], names, bands)
     return render(
         "comparison.html.j2",
         title=title,
-        sections=_SECTIONS,
+        sections=[one for one in _SECTIONS if noisy or one[0] != "noise"],
         chips=_common_chips(runs),
-        verdict=comparison_verdict(runs),
+        verdict=Verdict(noise_sentence(noisy), "") if noisy else comparison_verdict(runs),
+        noise=view_of(noise_chart(noisy, _COLUMNS)) if noisy else None,
+        numbers=numbers_table(noisy) if noisy else None,
         columns=[(key, short, SUMMARY[key].text) for key, short in _COLUMNS.items()],
         rows=_rows(runs, base),
         baseline=base_name,

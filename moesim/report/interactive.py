@@ -235,13 +235,17 @@ def _dots(chart: DotChart) -> Any:
         rounded(np.array(list(chart.groups.values()))).reshape(-1, n_rows) if chart.groups else np.zeros((1, n_rows))
     )
     low, high = np.nanmin(every, axis=0), np.nanmax(every, axis=0)
-    plot.segment(low.tolist(), y, high.tolist(), y, line_color=GRID, line_width=3)
+    if not chart.spans:
+        plot.segment(low.tolist(), y, high.tolist(), y, line_color=GRID, line_width=3)
     for i, (group, values) in enumerate(chart.groups.items()):
         # A little apart, so that equal values do not hide each other.
         apart = [place - 0.2 * (i - (len(chart.groups) - 1) / 2) for place in y]
         source = ColumnDataSource(
             {"x": rounded(values).tolist(), "y": apart, "row": names, "group": [_text(group)] * n_rows}
         )
+        if group in chart.spans:
+            least, most = (rounded(ends).tolist() for ends in chart.spans[group])
+            plot.segment(least, apart, most, apart, line_color=series_colour(i), line_width=4, line_alpha=0.45)
         plot.scatter("x", "y", source=source, marker=_MARKERS[i], size=8, fill_color=series_colour(i), line_color=None)
     _row_ticks(plot.yaxis[0], {y[i]: chart.rows[i] for i in range(n_rows)})
     plot.y_range = _range(-0.7, n_rows - 0.3)

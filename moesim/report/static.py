@@ -1,7 +1,8 @@
 """Charts as files: SVG and PNG by matplotlib's object API, the same bytes for the same chart."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,20 +41,27 @@ _FEW_DECADES = 30
 
 def figure_files(charts: Iterable[Chart]) -> dict[str, bytes]:
     """Draw charts as ``figures/<key>.svg`` and ``.png``."""
+    files: dict[str, bytes] = {}
+    for chart in charts:
+        files |= drawn_files(chart.key, partial(_draw, chart=chart))
+    return files
+
+
+def drawn_files(key: str, draw: Callable[[Any], None]) -> dict[str, bytes]:
+    """Let ``draw`` fill a figure, and return it as ``figures/<key>.svg`` and ``.png``."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     files = {}
     with rc_context(_STYLE):
-        for chart in charts:
-            figure = Figure(figsize=(8, 4.2))
-            _draw(figure, chart)
-            for suffix in ("svg", "png"):
-                buffer = io.BytesIO()
-                metadata = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
-                figure.savefig(buffer, format=suffix, dpi=_DPI, metadata=metadata)
-                figure.set_layout_engine("none")  # laid out by the first drawing: once is enough
-                files[f"figures/{chart.key}.{suffix}"] = buffer.getvalue()
+        figure = Figure(figsize=(8, 4.2))
+        draw(figure)
+        for suffix in ("svg", "png"):
+            buffer = io.BytesIO()
+            metadata = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
+            figure.savefig(buffer, format=suffix, dpi=_DPI, metadata=metadata)
+            figure.set_layout_engine("none")  # laid out by the first drawing: once is enough
+            files[f"figures/{key}.{suffix}"] = buffer.getvalue()
     return files
 
 
@@ -75,16 +83,16 @@ def _draw(figure: Any, chart: Chart) -> None:
             _multiples(figure, chart)
 
 
-def _text(label: str) -> str:
+def plain_text(label: str) -> str:
     """Make text that is legal in SVG: no control characters."""
     return "".join(letter if letter.isprintable() else " " for letter in label)
 
 
 def _axes(figure: Any, chart: Chart, y_label: str = "") -> Any:
     axes = figure.add_subplot()
-    axes.set_title(_text(chart.title))
-    axes.set_xlabel(_text(getattr(chart, "x_label", "")))
-    axes.set_ylabel(_text(y_label))
+    axes.set_title(plain_text(chart.title))
+    axes.set_xlabel(plain_text(getattr(chart, "x_label", "")))
+    axes.set_ylabel(plain_text(y_label))
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     return axes
@@ -106,7 +114,7 @@ def _plain(axis: Any) -> None:
 def _legend(axes: Any, columns: int = 4) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles, [_text(label) for label in labels], ncols=columns, fontsize=8, loc="best")
+        axes.legend(handles, [plain_text(label) for label in labels], ncols=columns, fontsize=8, loc="best")
 
 
 def _add_marks(axes: Any, marks: tuple[Mark, ...]) -> None:
@@ -114,7 +122,7 @@ def _add_marks(axes: Any, marks: tuple[Mark, ...]) -> None:
         axes.axhline(mark.value, color=MARK, linestyle=(0, (4, 3)), linewidth=1)
         vertical = "top" if i == 0 and len(marks) > 1 else "bottom"
         place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": vertical, "fontsize": 8}
-        axes.annotate(_text(mark.label), (0.995, mark.value), **place)
+        axes.annotate(plain_text(mark.label), (0.995, mark.value), **place)
 
 
 def _lines(figure: Any, chart: LineChart) -> None:
@@ -137,7 +145,7 @@ def _lines(figure: Any, chart: LineChart) -> None:
             style |= {"drawstyle": "steps-post"}
         axes.plot(x, y, **style)
         for place, label in zip(zip(x, y, strict=True), one.point_labels, strict=False):
-            axes.annotate(_text(label), place, xytext=(4, 3), textcoords="offset points", fontsize=7)
+            axes.annotate(plain_text(label), place, xytext=(4, 3), textcoords="offset points", fontsize=7)
     for axis in (axes.xaxis, axes.yaxis):
         _plain(axis)
     if chart.x_ticks:
@@ -151,7 +159,7 @@ def _bars(figure: Any, chart: BarChart) -> None:
     places = np.arange(len(chart.values))
     axes.bar(places, chart.values, 0.8 if len(places) <= 80 else 1.0, color=chart.colour)
     every = max(1, -(-len(places) // 24))
-    labels = [_text(label)[:8] for label in chart.labels[::every]]
+    labels = [plain_text(label)[:8] for label in chart.labels[::every]]
     axes.set_xticks(places[::every], labels, rotation=60 if len(labels) > 12 else 0)
     axes.grid(visible=False, axis="x")
     _plain(axes.yaxis)
@@ -159,7 +167,7 @@ def _bars(figure: Any, chart: BarChart) -> None:
 
 
 def _row_ticks(axes: Any, labels: dict[int, str], n_rows: int) -> None:
-    axes.set_yticks(list(labels), [_text(label)[:32] for label in labels.values()])
+    axes.set_yticks(list(labels), [plain_text(label)[:32] for label in labels.values()])
     axes.set_ylim(n_rows - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
 
@@ -169,7 +177,10 @@ def _dots(figure: Any, chart: DotChart) -> None:
     axes = _axes(figure, chart)
     for i, (group, values) in enumerate(chart.groups.items()):
         style = {"color": series_colour(i), "marker": _MARKERS[i], "linestyle": "none", "markersize": 6}
-        axes.plot(values, np.arange(len(chart.rows)) + 0.2 * (i - (len(chart.groups) - 1) / 2), label=group, **style)
+        places = np.arange(len(chart.rows)) + 0.2 * (i - (len(chart.groups) - 1) / 2)
+        axes.plot(values, places, label=plain_text(group), **style)
+        if group in chart.spans:
+            axes.hlines(places, *chart.spans[group], color=series_colour(i), linewidth=3, alpha=0.45)
     _row_ticks(axes, dict(enumerate(chart.rows)), len(chart.rows))
     _plain(axes.xaxis)
     _legend(axes)
@@ -181,9 +192,9 @@ def _heat_maps(figure: Any, chart: HeatMap) -> None:
     figure.set_size_inches(4.6 * len(chart.matrices), 4.6)
     for i, (name, matrix) in enumerate(chart.matrices.items()):
         axes = figure.add_subplot(1, len(chart.matrices), i + 1)
-        axes.set_title(_text(f"{chart.title}: {name}" if name else chart.title))
-        axes.set_xlabel(_text(chart.column_label))
-        axes.set_ylabel(_text(chart.row_label))
+        axes.set_title(plain_text(f"{chart.title}: {name}" if name else chart.title))
+        axes.set_xlabel(plain_text(chart.column_label))
+        axes.set_ylabel(plain_text(chart.row_label))
         shown = np.where(matrix > 0, matrix, np.nan) if chart.log else matrix
         known = shown[np.isfinite(shown)]
         norm = LogNorm(known.min(), max(known.max(), known.min() * 1.001)) if chart.log and known.size else None
@@ -192,7 +203,7 @@ def _heat_maps(figure: Any, chart: HeatMap) -> None:
             axes.axvline(place - 0.5, color="white", linewidth=0.5)
             axes.axhline(place - 0.5, color="white", linewidth=0.5)
         bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.9, aspect=40)
-        bar.set_label(_text(chart.value_label))
+        bar.set_label(plain_text(chart.value_label))
         _plain(bar.ax.xaxis)
 
 
@@ -238,14 +249,14 @@ def _multiples(figure: Any, chart: SmallMultiples) -> None:
     columns = min(4, max(1, len(chart.panels)))
     rows = -(-len(chart.panels) // columns)
     figure.set_size_inches(8, 0.8 + 1.4 * max(rows, 1))
-    figure.suptitle(_text(chart.title), x=0.01, ha="left", fontsize=11)
+    figure.suptitle(plain_text(chart.title), x=0.01, ha="left", fontsize=11)
     for i, (name, values) in enumerate(chart.panels.items()):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.set_title(_text(name)[:32], fontsize=8)
+        axes.set_title(plain_text(name)[:32], fontsize=8)
         axes.bar(np.arange(len(values)), values, 1.0, color=series_colour(0))
         axes.axhline(chart.mark.value, color=MARK, linestyle=(0, (4, 3)), linewidth=1)
         axes.set_ylim(0, chart.top())
         axes.set_xticks([])
         axes.tick_params(labelsize=7)
-    figure.supxlabel(_text(chart.x_label), fontsize=8)
-    figure.supylabel(_text(chart.y_label), fontsize=8)
+    figure.supxlabel(plain_text(chart.x_label), fontsize=8)
+    figure.supylabel(plain_text(chart.y_label), fontsize=8)

@@ -7,6 +7,7 @@ import numpy as np
 from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series
 from moesim.report.palette import MARK, series_colour
 from moesim.report.quantities import Floats
+from moesim.report.sweep_answer import telling_axes
 from moesim.report.sweep_data import Bools, Ints, SweepAxis, SweepData, in_words
 
 TRADED = {
@@ -20,6 +21,8 @@ _MOST_TICKS = 12
 # Points of a cloud; the best of more.
 _MOST_DOTS = 2000
 _MOST_CURVES = 8
+# Points closer than this part of the axes have their labels on each other.
+_LABELS_APART = 0.05
 _BEST_COLOUR = "#0072b2"
 _FRONT_COLOUR = "#d55e00"
 
@@ -113,6 +116,68 @@ def pareto_charts(data: SweepData) -> list[LineChart]:
             )
         )
     return charts
+
+
+def group_charts(data: SweepData) -> list[LineChart]:
+    """The objective against the gate mass lost, a curve for each group that has a best point of its own.
+
+    A curve joins the points of its group that no other of the group beats in both, whether within the limits or not.
+    """
+    kept = [data.per[k] for k in telling_axes(data)] if data.groups else []
+    x, x_unit = data.scaled("gate_mass_lost")
+    y, unit = data.scaled(data.key)
+    known = np.isfinite(x) & np.isfinite(y)
+    if not kept or data.key == "gate_mass_lost" or not known.any() or np.ptp(x[known]) == 0:
+        return []
+    held = [a for a in data.per if a not in kept]
+    free = [a for a in range(len(data.axes)) if a not in data.per and len(data.axes[a].values) > 1]
+    here = known & (data.places[:, held] == data.places[data.anchor, held]).all(axis=1)
+    families = np.unique(data.places[here][:, kept], axis=0)
+    if not 0 < len(families) <= _MOST_CURVES:
+        return []
+    series = []
+    for position, family in enumerate(families):
+        points = np.flatnonzero(here & (data.places[:, kept] == family).all(axis=1))
+        points = points[np.lexsort((data.cost[points], x[points]))]
+        points = points[np.diff(np.minimum.accumulate(data.cost[points]), prepend=np.inf) < 0]
+        labels = _apart(
+            x[points] / np.ptp(x[known]),
+            y[points] / max(float(np.ptp(y[known])), 1e-30),
+            [" / ".join(data.axes[a].labels[data.places[point, a]] for a in free) for point in points],
+            [point in data.starred for point in points],
+        )
+        name = ", ".join(data.axes[a].named(int(place)) for a, place in zip(kept, family, strict=True))
+        series.append(Series(name, x[points], y[points], series_colour(position), "line", labels))
+    limit = data.bounds.get("gate_mass_lost")
+    if limit is not None:
+        ends = np.concatenate([one.y for one in series])
+        across = np.array([ends.min(), ends.max()])
+        at = np.full(2, limit * (100 if x_unit == "%" else 1))
+        series.append(Series("limit", at, across, MARK, "dashed"))
+    names = " / ".join(data.axes[a].short for a in free)
+    fixed = ", ".join(data.axes[a].named(int(data.places[data.anchor, a])) for a in held)
+    caption = f"A curve for each {', '.join(data.axes[a].short for a in kept)}{f' at {fixed}' if fixed else ''}: "
+    return [
+        LineChart(
+            key="groups",
+            title=f"{_capital(in_words(data.key))} against gate mass lost",
+            caption=f"{caption}its points that no other of the curve beats in both, named by {names}; ★ is the best "
+            f"{'within the limits' if data.limits else 'one'}.",
+            x_label=_label("gate mass lost", x_unit),
+            y_label=_label(in_words(data.key), unit),
+            series=tuple(series),
+            source="points.parquet",
+        )
+    ]
+
+
+def _apart(x: Floats, y: Floats, labels: list[str], starred: list[bool]) -> tuple[str, ...]:
+    """Star the best, and name no point that lies on one named already; ``x`` and ``y`` in parts of their ranges."""
+    named: dict[int, str] = {}
+    for i in sorted(range(len(labels)), key=lambda i: not starred[i]):
+        if all(np.hypot(x[i] - x[j], y[i] - y[j]) > _LABELS_APART for j in named):
+            named[i] = f"{labels[i]} ★" if starred[i] else labels[i]
+    return tuple(named.get(i, "") for i in range(len(labels)))
 
 
 def _first(data: SweepData, mask: Bools) -> Ints:

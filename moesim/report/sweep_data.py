@@ -1,8 +1,9 @@
 """What the page of a sweep is made from: axes, points and the answer to its objective, as plain values."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from moesim.units import parse_bandwidth, parse_bytes, parse_duration
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Places = tuple[int, ...]
+"""Positions along some axes."""
 
 WORDS = {
     "layer_time_s": "layer time",
@@ -81,6 +84,13 @@ class SweepAxis:
             f"{short_key(key)} = {value}" for key, value in zip(self.keys, self.values[place], strict=True)
         )
 
+    def named(self, place: int) -> str:
+        """One value by one key, where that tells it from all others: ``recording.name = tiny-v1``."""
+        for k, key in enumerate(self.keys):
+            if len({value[k] for value in self.values}) == len(self.values):
+                return f"{short_key(key)} = {self.values[place][k]}"
+        return self.told(place)
+
     @cached_property
     def numbers(self) -> tuple[Floats, str, str] | None:
         """The values on a number line: numbers, their unit, and the key they are of; None where they are words.
@@ -92,6 +102,11 @@ class SweepAxis:
             if found is not None and len(set(found[0].tolist())) == len(self.values):
                 return found[0], found[1], short_key(key)
         return None
+
+    @property
+    def rises(self) -> bool:
+        """Whether the values are numbers in rising order."""
+        return self.numbers is not None and bool((np.diff(self.numbers[0]) > 0).all())
 
 
 def _numbers(texts: Sequence[str]) -> tuple[Floats, str] | None:
@@ -145,6 +160,11 @@ class SweepData:
         front: points within the limits that no other beats in objective, gate mass lost and rank imbalance at once.
         effects: one per axis, the largest first.
         command: says what to type to run a point by itself.
+        question: what the sweep is to answer, in words; may be empty.
+        base: the point that is the scenario itself; None where no point is.
+        per: axes for each combination of whose values there is a best point.
+        groups: places along these axes, and the best point there; None where no point keeps the limits.
+        bounds: number that a limit is about -> where the limit is, SI units.
     """
 
     title: str
@@ -159,6 +179,21 @@ class SweepData:
     front: tuple[int, ...]
     effects: tuple[AxisEffect, ...]
     command: Callable[[int], str]
+    question: str = ""
+    base: int | None = None
+    per: Places = ()
+    groups: tuple[tuple[Places, int | None], ...] = ()
+    bounds: Mapping[str, float] = field(default_factory=dict)
+
+    def counted(self) -> str:
+        """How many points have each status: ``21 ok, 1 failed, 2 impossible``."""
+        counts = Counter(self.status)
+        return ", ".join(f"{counts[one]:,} {one}" for one in ("ok", "failed", "impossible") if counts[one])
+
+    @cached_property
+    def starred(self) -> frozenset[int]:
+        """The best point, and that of each group where there are groups."""
+        return frozenset(point for point in (self.best, *(best for _, best in self.groups)) if point is not None)
 
     @cached_property
     def status(self) -> tuple[str, ...]:

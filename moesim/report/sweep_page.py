@@ -1,6 +1,5 @@
 """The report of a sweep: the best point in words, the maps to look it up in, and the command that runs any point."""
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -10,10 +9,12 @@ from markupsafe import Markup
 from moesim.report.charts import Cell, DataTable
 from moesim.report.embedding import script_json
 from moesim.report.page import render, view_of
-from moesim.report.quantities import ABSENT, is_share, named_quantity, quantity, rounded
-from moesim.report.run_page import Verdict
-from moesim.report.sweep_charts import axis_charts, pareto_charts, scaling_charts
+from moesim.report.quantities import ABSENT, named_quantity, quantity, rounded
+from moesim.report.static import figure_files
+from moesim.report.sweep_answer import broken, groups_table, sweep_verdict
+from moesim.report.sweep_charts import axis_charts, group_charts, pareto_charts, scaling_charts
 from moesim.report.sweep_data import WORDS, SweepData, in_words, short_key
+from moesim.report.sweep_map_files import map_files
 from moesim.report.sweep_maps import HeatMaps, heat_maps
 from moesim.results.definitions import SUMMARY
 
@@ -23,6 +24,7 @@ _REASONS = 20
 
 _SECTIONS = [
     ("first", "Result"),
+    ("groups", "Best of each"),
     ("axes", "Axes"),
     ("trade-off", "Trade-offs"),
     ("points", "Points"),
@@ -62,11 +64,14 @@ def render_sweep(data: SweepData) -> str:
     chosen = data.anchor
     shown = {*listed, chosen, *(_points_of(maps) if maps else ())}
     details = {point: _details(data, point) for point in sorted(shown)}
+    absent = {"axes"} if all(len(axis.values) == 1 for axis in data.axes) else set()
+    absent |= set() if data.groups else {"groups"}
     what_if = sum(_is_what_if(data, point) for point in range(len(data.status)))
     return render(
         "sweep.html.j2",
         title=data.title,
-        sections=[one for one in _SECTIONS if one[0] != "axes" or any(len(axis.values) > 1 for axis in data.axes)],
+        question=data.question,
+        sections=[one for one in _SECTIONS if one[0] not in absent],
         chips=_chips(data),
         verdict=sweep_verdict(data),
         what_if=what_if,
@@ -78,10 +83,15 @@ def render_sweep(data: SweepData) -> str:
         detail_fields=_detail_fields(data),
         detail=details[chosen],
         chosen=chosen,
+        starred=data.starred,
         best=data.best,
         details=Markup(script_json({str(point): row for point, row in details.items()})),  # noqa: S704 - escaped
         axis_charts=[view_of(chart) for chart in axis_charts(data)],
         effects=_effects(data),
+        groups=groups_table(data),
+        limited=bool(data.limits),
+        group_names=" and ".join(data.axes[a].short for a in data.per),
+        group_charts=[view_of(chart) for chart in group_charts(data)],
         pareto=[view_of(chart) for chart in pareto_charts(data)],
         scaling=[view_of(chart) for chart in scaling_charts(data)],
         columns=_columns(data),
@@ -91,89 +101,20 @@ def render_sweep(data: SweepData) -> str:
     )
 
 
-def sweep_verdict(data: SweepData) -> Verdict:
-    """Say which point is best, what the limits cost, and which axis matters most."""
-    if not np.isfinite(data.cost).any():
-        return Verdict("No point has a result.", f"{_counted(data)}. The reasons are below.")
-    parts = []
-    if data.best is None:
-        nearest = _value(data, data.anchor)
-        headline = f"No point keeps the limits of: {data.objective}."
-        missed = _broken(data, data.anchor)
-        parts.append(
-            f"Without them the best is point {data.anchor} ({data.told(data.anchor)}): {nearest}; it {missed}."
-        )
-    else:
-        headline = f"Best: {data.told(data.best)}."
-        parts.append(f"{_capital(in_words(data.key))} {_value(data, data.best)}, point {data.best}.")
-        parts += _price_of_limits(data)
-    strongest = next((effect for effect in data.effects if effect.at_best), None)
-    if strongest is not None and strongest.at_best is not None:
-        short = next((axis.short for axis in data.axes if axis.name == strongest.axis), strongest.axis)
-        held = ", the others as at the best point" if len(data.effects) > 1 else ""
-        parts.append(
-            f"The strongest axis is {short}: {strongest.most} instead of {strongest.least} is "
-            f"{_against(strongest.at_best, data.larger_is_better)}{held}."
-        )
-    return Verdict(headline, " ".join(parts))
-
-
-def _against(excess: float, larger_is_better: bool) -> str:
-    """Say how the value of most cost compares with that of least."""
-    if larger_is_better:
-        return f"{quantity(1 - 1 / (1 + excess), '%')} less"
-    return f"{1 + excess:.3g} times as much" if excess >= 1 else f"{quantity(excess, '%')} more"
-
-
-def _price_of_limits(data: SweepData) -> list[str]:
-    known = np.isfinite(data.cost)
-    if not data.limits:
-        return []
-    out = int((known & ~data.within).sum())
-    limits = " and ".join(data.limits)
-    if not out:
-        return [f"Every point keeps {limits}."]
-    first = min(np.flatnonzero(known), key=lambda point: (data.cost[point], point))
-    text = f"{limits} excludes {out:,} of {int(known.sum()):,} points"
-    if data.best is None or data.cost[first] >= data.cost[data.best]:
-        return [f"{text}, none of them better."]
-    return [
-        f"{text}; the best of them, point {first} ({data.told(int(first))}), would be {_value(data, int(first))} but "
-        f"{_broken(data, int(first))}."
-    ]
-
-
-def _value(data: SweepData, point: int) -> str:
-    return named_quantity(data.key, data.column(data.key)[point])
-
-
-def _broken(data: SweepData, point: int) -> str:
-    """Say which limits a point does not keep, and its numbers there."""
-    broken = [limit for limit, holds in data.limits.items() if not holds[point]]
-    return "breaks " + " and ".join(f"{limit} ({_found(data, limit.split()[0], point)})" for limit in broken)
-
-
-def _found(data: SweepData, key: str, point: int) -> str:
-    """A number as one writes it in a limit: a share as a fraction."""
-    value = float(data.column(key)[point])
-    if not np.isfinite(value):
-        return "does not apply"
-    return f"{value:.3g}" if is_share(key) else named_quantity(key, value)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _counted(data: SweepData) -> str:
-    counts = Counter(data.status)
-    words = {"ok": "ok", "failed": "failed", "impossible": "impossible"}
-    return ", ".join(f"{counts[status]:,} {word}" for status, word in words.items() if counts[status])
+def sweep_figures(data: SweepData) -> dict[str, bytes]:
+    """Draw the map and every chart of the page as files: ``figures/<chart>.svg`` and ``.png``."""
+    charts = [*axis_charts(data), *group_charts(data), *pareto_charts(data), *scaling_charts(data)]
+    return map_files(data) | figure_files(charts)
 
 
 def _chips(data: SweepData) -> list[str]:
     axes = [f"{axis.short}: {len(axis.values)} values" for axis in data.axes]
-    return [f"{len(data.status):,} points: {_counted(data)}", f"objective: {data.objective}", *axes]
+    return [
+        *([data.title] if data.question else []),
+        f"{len(data.status):,} points: {data.counted()}",
+        f"objective: {data.objective}",
+        *axes,
+    ]
 
 
 def _points_of(maps: HeatMaps) -> Iterable[int]:
@@ -182,7 +123,7 @@ def _points_of(maps: HeatMaps) -> Iterable[int]:
 
 def _kind(data: SweepData, point: int) -> str:
     """Best, front, ok, over (breaks a limit), failed or impossible."""
-    if point == data.best:
+    if point in data.starred:
         return "best"
     if data.status[point] != "ok":
         return data.status[point]
@@ -193,9 +134,10 @@ def _kind(data: SweepData, point: int) -> str:
 
 def _status(data: SweepData, point: int) -> str:
     kind = _kind(data, point)
-    words = {"best": "★ best", "front": "on the front", "ok": "within the limits" if data.limits else "ok"}
+    best = "★ best" if point == data.best else "★ best of its kind"
+    words = {"best": best, "front": "on the front", "ok": "within the limits" if data.limits else "ok"}
     if kind == "over":
-        text = _broken(data, point) if np.isfinite(data.cost[point]) else f"no {data.key}"
+        text = broken(data, point) if np.isfinite(data.cost[point]) else f"no {data.key}"
     else:
         text = words.get(kind, kind)
     return f"{text}; what-if" if _is_what_if(data, point) else text

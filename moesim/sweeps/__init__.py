@@ -33,6 +33,9 @@ def sweep(
     random_seed: int = 0,
     impossible: Literal["refuse", "skip"] | None = None,
     out: str | Path | None = None,
+    objective: str | None = None,
+    per: Sequence[str] | None = None,
+    figures: bool = False,
 ) -> "pd.DataFrame":
     """Simulate a scenario at every combination of some values.
 
@@ -51,7 +54,13 @@ def sweep(
         random_seed: seed of that draw.
         impossible: ``refuse`` to run anything if a point is impossible, or ``skip`` such points (rows without numbers);
             None for what the block says.
-        out: folder with journal and table, in which an interrupted sweep goes on; None for nothing on disk.
+        out: folder with journal, table, report and answer, in which an interrupted sweep goes on; None for nothing on
+            disk.
+        objective: what the report calls best, such as ``layer_time_s where gate_mass_lost < 0.01``; None for what the
+            block says.
+        per: keys of axes: the report tells the best point for each combination of their values too; None for what the
+            block says.
+        figures: write every chart of the report as SVG and PNG too.
 
     Returns:
         One row per point: ``point``, the axes, ``status`` (ok, failed, impossible), ``error``, ``bottleneck`` and every
@@ -61,14 +70,19 @@ def sweep(
         InputError: a wrong scenario or axis, impossible points, a folder that holds another sweep.
         ResourceError: the folder is in use or cannot be written.
     """
-    from moesim.scenario.sections import RandomPoints
+    from moesim.scenario import parse_objective
+    from moesim.scenario.sections import RandomPoints, Sweep
+    from moesim.sweeps.answers import axes_named
     from moesim.sweeps.run import run_sweep
     from moesim.sweeps.space import space_of
     from moesim.sweeps.workers import Workers, local_workers
 
     loaded = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)
     draw = None if random is None else RandomPoints(points=random, seed=random_seed)
-    space = space_of(loaded.sweep, axes, together, draw)
+    block = loaded.sweep or Sweep()
+    space = space_of(block, axes, together, draw)
+    wanted = parse_objective(block.objective if objective is None else objective)
+    groups = axes_named(space, block.per if per is None else per)
 
     def workers(points: int) -> AbstractContextManager[Workers]:
         if executor is None and min(jobs, points) > 1:
@@ -79,9 +93,20 @@ def sweep(
         loaded,
         space,
         workers,
-        impossible=impossible or (loaded.sweep.impossible if loaded.sweep else "refuse"),
+        impossible=impossible or block.impossible,
         folder=None if out is None else Path(out),
     )
+    if out is not None:
+        from moesim.sweeps.report import answered, command_for, snippet_for, write_report
+
+        if isinstance(scenario, str | Path):
+            command = command_for(loaded, str(scenario), ["variants={}"] if loaded.variants else [], space)
+        else:
+            command = snippet_for(
+                loaded, space, "scenario.resolved()" if isinstance(scenario, Scenario) else "scenario"
+            )
+        found, data = answered(loaded, space, wanted, swept.table, groups, command)
+        write_report(Path(out), found, data, space, swept.table, figures)
     frame: pd.DataFrame = swept.table.to_pandas()
     return frame
 

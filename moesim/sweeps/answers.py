@@ -3,15 +3,19 @@
 The best point is the one of least cost among those that keep the objective's limits. The front holds every such point
 that no other beats in objective, gate mass lost and rank imbalance at once. The effect of an axis is told twice: at the
 best point (the other axes held there), and marginally (the median over all points with each value).
+
+A best point can be told for each combination of the values of some axes too: the best M for every K.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.errors import InputError
+from moesim.mistakes import did_you_mean
 from moesim.scenario import Objective
 from moesim.sweeps.space import Space
 
@@ -42,6 +46,13 @@ class Effect:
     marginal: float | None
 
 
+class Group(NamedTuple):
+    """Points with the same values of some axes: their places along these, and the best within the limits."""
+
+    places: tuple[int, ...]
+    best: int | None
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a sweep says about its objective; points by their numbers.
@@ -51,6 +62,8 @@ class Answer:
         meeting: how many points keep the limits.
         front: in the order of the objective, best first.
         effects: one per axis, largest first.
+        per: axes, by their positions, for each combination of whose values a best point is told.
+        groups: these combinations, in the order of the values; those of which no point is there are left out.
     """
 
     objective: Objective
@@ -58,10 +71,31 @@ class Answer:
     meeting: int
     front: tuple[int, ...]
     effects: tuple[Effect, ...]
+    per: tuple[int, ...] = ()
+    groups: tuple[Group, ...] = ()
 
 
-def answer(space: Space, objective: Objective, table: "pa.Table") -> Answer:
-    """Answer an objective from the table of a sweep; points that failed or are impossible have no say."""
+def axes_named(space: Space, keys: Sequence[str]) -> tuple[int, ...]:
+    """Return the positions of the axes with these keys, in the order of the axes.
+
+    Raises:
+        InputError: a key of no axis.
+    """
+    for key in keys:
+        if key not in space.keys:
+            raise InputError(f"{key!r:.80} is no axis of this sweep", "per", did_you_mean(key, space.keys))
+    return tuple(a for a, axis in enumerate(space.axes) if not set(keys).isdisjoint(axis.keys))
+
+
+def answer(space: Space, objective: Objective, table: "pa.Table", per: tuple[int, ...] = ()) -> Answer:
+    """Answer an objective from the table of a sweep; points that failed or are impossible have no say.
+
+    Args:
+        space: all points.
+        objective: what to be best at.
+        table: the points.
+        per: axes, by their positions, for each combination of whose values a best point is told too.
+    """
     names = {objective.key, *TRADED, *(limit.key for limit in objective.limits)}
     read = {name: table[name].to_pylist() for name in names}
     points = table["point"].to_pylist()
@@ -82,7 +116,24 @@ def answer(space: Space, objective: Objective, table: "pa.Table") -> Answer:
         meeting=len(meeting),
         front=tuple(sorted((meeting[i] for i in front), key=lambda point: (cost[point], point))),
         effects=tuple(effects),
+        per=per,
+        groups=_groups(space, per, points, meeting, cost) if per else (),
     )
+
+
+def _groups(
+    space: Space, per: tuple[int, ...], points: Sequence[int], meeting: Sequence[int], cost: dict[int, float]
+) -> tuple[Group, ...]:
+    """Find the best point of each combination of the values of some axes; of equal ones the first."""
+    best: dict[tuple[int, ...], int | None] = {}
+    keeps = set(meeting)
+    for point in sorted(points):
+        places = space.places(point)
+        group = tuple(places[a] for a in per)
+        before = best.setdefault(group, None)
+        if point in keeps and (before is None or cost[point] < cost[before]):
+            best[group] = point
+    return tuple(Group(group, best[group]) for group in sorted(best))
 
 
 def _number(value: float | None) -> float:

@@ -9,7 +9,8 @@ stage                 reads
 ====================  ==========================================================================================
 batch of tokens       seed, workload, number of experts, ranks and nodes, the files of the workload; and the router
                       where the tokens follow from it (resampled experts, synthetic logits, drawn counts)
-routing of a batch    the batch; router, groups and bias, placement, losses, and which ranks share a node
+routing of a batch    the batch; router, groups and bias, placement, losses, and which ranks share a node; where
+                      copies are counted at the ports of ranks, the all-to-all and the fabric too
 fabric                the topology's file, the NIC bandwidth, the number of ranks
 ====================  ==========================================================================================
 """
@@ -28,6 +29,7 @@ from pydantic import BaseModel
 from moesim.cluster.find import find_topology
 from moesim.recording_format import recording_path
 from moesim.scenario import Scenario, is_path
+from moesim.simulation.following import uses_ports
 
 if TYPE_CHECKING:
     from moesim.recording_format import Recording
@@ -93,6 +95,7 @@ def input_files(scenario: Scenario) -> dict[str, Path]:
         "routing.bias": scenario.routing.bias,
         "workload.expert_ids": workload.expert_ids,
         "workload.counts": workload.counts,
+        "alltoall.calibration": scenario.alltoall.calibration,
         "compute.table": scenario.compute.table,
     }
     for field, value in named.items():
@@ -138,6 +141,7 @@ def routing_digest(parts: "Parts", recording: "Recording | None") -> str:
     """Digest of what the routing of all batches follows from: experts, placement, copies, losses."""
     scenario, fabric = parts.scenario, parts.fabric
     routing = scenario.routing
+    ports = (scenario.alltoall.algorithm, fabric_digest(scenario)) if uses_ports(parts) else None
     bias = file_digests(scenario).get("routing.bias")
     return digest(
         "routing",
@@ -148,4 +152,5 @@ def routing_digest(parts: "Parts", recording: "Recording | None") -> str:
         scenario.placement,
         scenario.losses,
         (fabric.n_ranks, fabric.n_nodes, fabric.ranks_per_node, fabric.rank_node),
+        ports,
     )

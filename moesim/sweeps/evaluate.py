@@ -145,7 +145,7 @@ def summarise(parts: Parts, routed: Routed) -> dict[str, Any]:
 
 def _add_layer(parts: Parts, summary: SummaryBuilder, step: RoutedStep, load: LayerLoad, trace: LayerTrace) -> None:
     top_k, links = parts.router.top_k, parts.fabric.n_links
-    dropped = int(step.tokens * top_k - load.copies.selections.sum()) if step.given else 0
+    dropped = int(step.tokens * top_k - load.totals.selections_sent.sum()) if step.given else 0
     audit_layer(parts.fabric, load, trace, step.tokens, top_k, dropped)
     wire = {name: flows.link_wire_bytes(links) for name, flows in load.flows.items()}
     row = summary.add_layer(load, trace, wire)

@@ -7,6 +7,7 @@ out from the number, so that a sweep of many points holds none of them.
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,6 +84,16 @@ class Space:
         for axis, place in zip(self.axes, self.places(point), strict=True):
             pairs.update(zip(axis.keys, axis.values[place], strict=True))
         return pairs
+
+    def point_at(self, places: Sequence[int]) -> int | None:
+        """Return the point at a position along each axis; None where it was not drawn."""
+        cell = 0
+        for axis, place in zip(self.axes, places, strict=True):
+            cell = cell * len(axis.values) + place
+        if self.drawn is None:
+            return cell
+        found = bisect_left(self._cells, cell)
+        return found if found < len(self._cells) and self._cells[found] == cell else None
 
     @property
     def keys(self) -> tuple[str, ...]:

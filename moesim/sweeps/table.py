@@ -7,6 +7,7 @@ of the key are numbers, text otherwise.
 
 import io
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moesim.errors import InputError
@@ -66,6 +67,32 @@ def parquet_bytes(table: "pa.Table") -> bytes:
         write_page_checksum=True,
     )
     return file.getvalue()
+
+
+def read_table(folder: Path) -> tuple[tuple[str, ...], dict[str, list[Any]]]:
+    """Read the table of a finished sweep.
+
+    Returns:
+        The keys of its axes, and its columns.
+
+    Raises:
+        InputError: the sweep is not finished, or the file is not its table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / TABLE_FILE
+    if not path.is_file():
+        raise InputError("the sweep is not finished", where=str(folder), fix="run its command again, it goes on")
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"not readable: {error}", where=str(path), fix="run the sweep again") from None
+    version = (table.schema.metadata or {}).get(b"moesim_schema", b"").decode()
+    names = list(table.column_names)
+    if version != SCHEMA_VERSION or names[:1] != ["point"] or "status" not in names:
+        raise InputError("no table of a sweep", where=str(path), fix=f"this moesim reads version {SCHEMA_VERSION}")
+    return tuple(names[1 : names.index("status")]), table.to_pydict()
 
 
 def axis_column(values: Sequence[Any]) -> list[Any]:

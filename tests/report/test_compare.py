@@ -1,11 +1,17 @@
 """Two runs side by side: direction, size and the worst regression."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from moesim.report import compare
-from moesim.report.compare import direction
+from moesim.report import compare, render_comparison
+from moesim.report.charts import table_of
+from moesim.report.compare import Band, bands_over, direction
+from moesim.report.comparison_noise import noise_chart, noise_sentence
+from moesim.report.static import figure_files
 from moesim.results import Result
 from tests.report.conftest import renamed
+from tests.report.test_page import Page
 
 
 def test_equal_runs_have_no_regression(result: Result) -> None:
@@ -57,3 +63,90 @@ def test_what_applies_to_one_run_only_is_neutral(result: Result) -> None:
 )  # fmt: skip
 def test_the_good_direction_of_a_number(key: str, way: int) -> None:
     assert direction(key) == way
+
+
+def spread(result: Result, *factors: float) -> dict[str, Band]:
+    """Bands of a run over seeds that take so much longer each."""
+    time = result.summary["layer_time_s"]
+    return bands_over([result.summary | {"layer_time_s": time * factor} for factor in factors])
+
+
+def test_a_band_reaches_from_the_least_to_the_most_of_the_seeds(result: Result) -> None:
+    bands = spread(result, 1.0, 1.3, 0.9, 1.1)
+    time = result.summary["layer_time_s"]
+    assert bands["layer_time_s"] == Band(0.9 * time, pytest.approx(1.05 * time), 1.3 * time, 4)
+    assert bands["rank_load_max_over_mean"].is_one_value
+    assert "gate_mass_lost" not in bands_over([{"gate_mass_lost": 0.1}, {"gate_mass_lost": None}])
+    assert not {"seed", "counterfactual", "bottleneck"} & set(bands)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1), st.lists(st.floats(-5, 5), min_size=1))
+def test_bands_touch_where_some_value_lies_in_both(ours: list[float], theirs: list[float]) -> None:
+    a, b = (Band(min(values), 0.0, max(values), len(values)) for values in (ours, theirs))
+    inside = [
+        value for value in (a.low, a.high, b.low, b.high) if a.low <= value <= a.high and b.low <= value <= b.high
+    ]
+    apart = max(a.low, b.low) - min(a.high, b.high)
+    assert a.touches(b) == b.touches(a)
+    if inside:
+        assert a.touches(b)
+    elif apart > 1e-6:
+        assert not a.touches(b)
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.04, "within noise"), (1.2, "worse"), (0.97, "within noise"), (0.7, "better")]
+)
+def test_a_difference_within_the_noise_is_neither_better_nor_worse(result: Result, factor: float, verdict: str) -> None:
+    other = renamed(result, layer_time_s=factor * result.summary["layer_time_s"])
+    bands = spread(result, 1.0, 1.05, 0.95), spread(other, 1.0, 1.05, 0.95)
+    comparison = compare(result, other, ("before", "after"), bands)
+    row = next(row for row in comparison.rows if row.key == "layer_time_s")
+    assert row.verdict == verdict and row.delta_percent == pytest.approx(100 * (factor - 1))
+    worst = comparison.worst_regression(1.0)
+    assert (worst is row) == (verdict == "worse")
+    sentence = noise_sentence(comparison)
+    assert ("within the noise of 3 seeds" in sentence) == (verdict == "within noise")
+    assert ("outside the noise of 3 seeds" in sentence) == (verdict != "within noise")
+    assert f"{abs(100 * (factor - 1)):.3g} % {'more' if factor > 1 else 'less'}" in sentence
+
+
+def test_what_does_not_vary_with_the_seed_keeps_its_verdict(result: Result) -> None:
+    other = renamed(result, nic_wire_bytes=1.001 * result.summary["nic_wire_bytes"])
+    bands = spread(result, 1.0, 1.1), spread(other, 1.0, 1.1)
+    rows = {row.key: row for row in compare(result, other, bands=bands).rows}
+    assert rows["nic_wire_bytes"].verdict == "worse" and rows["layer_time_s"].verdict == "same"
+
+
+def test_the_chart_of_the_noise_holds_medians_and_error_bars_against_the_first_run(result: Result) -> None:
+    other = renamed(result, layer_time_s=1.2 * result.summary["layer_time_s"])
+    bands = spread(result, 1.0, 1.1, 0.9), spread(other, 1.0, 1.1, 0.9)
+    chart = noise_chart(
+        compare(result, other, ("before", "after"), bands), {"layer_time_s": "layer time", "z_loss": "z"}
+    )
+    assert chart is not None and chart.rows == ("layer time",)  # the z loss is the same everywhere
+    assert table_of(chart).columns == (
+        "",
+        "before",
+        "after",
+        "before, least",
+        "before, most",
+        "after, least",
+        "after, most",
+    )
+    assert table_of(chart).rows[0][1:] == pytest.approx((0, 20, -10, 10, 8, 32))
+    figure = figure_files([chart])["figures/noise.svg"].decode()
+    assert "layer time" in figure and "change against the median of before (%)" in figure
+    alike = compare(result, result, bands=(bands_over([result.summary]), bands_over([result.summary])))
+    assert noise_chart(alike, {"layer_time_s": "layer time"}) is None
+
+
+def test_the_page_of_two_runs_tells_differences_from_noise(result: Result) -> None:
+    other = renamed(result, layer_time_s=1.04 * result.summary["layer_time_s"])
+    bands = spread(result, 1.0, 1.05), spread(other, 1.0, 1.05)
+    html = render_comparison([("before", result), ("after", other)], "before and after", "before", bands)
+    page = Page(html)
+    assert "The layer time of after is 4 % more than that of before, within the noise of 2 seeds" in page.words()
+    assert "Differences against the noise of the seeds" in page.words() and "within noise" in page.words()
+    without = Page(render_comparison([("before", result), ("after", other)], "before and after")).words()
+    assert "within noise" not in without and "Differences and noise" not in without

@@ -1,11 +1,15 @@
 """The page of a sweep in a browser: choosing, filtering, sorting and copying, by mouse and by keyboard."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moesim.report import render_sweep
+from moesim.report import render_comparison, render_sweep
+from moesim.report.compare import bands_over
 from tests.report import test_browser as shared
+from tests.report.conftest import fake_result
 from tests.report.test_page import HOSTILE
+from tests.report.test_sweep_answer import per
 from tests.report.test_sweep_page import EXPERTS, GROUPS, NIC, TOP_K, hostile, swept
 
 pytestmark = shared.pytestmark
@@ -81,6 +85,31 @@ def test_the_maps_of_a_held_axis_change_with_its_value(browser: Any, tmp_path: P
 def test_a_hostile_sweep_in_the_dark_fits_a_phone(browser: Any, tmp_path: Path) -> None:
     page, trouble = opened(browser, render_sweep(hostile(HOSTILE)), tmp_path, 375, dark=True)
     page.locator(".point").nth(3).click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert trouble == []
+    page.close()
+
+
+def test_the_best_of_each_group_is_starred_drawn_and_fits_a_phone(browser: Any, tmp_path: Path) -> None:
+    data = replace(per(swept(), 2), question="Which M is worth its gate mass for each K, and would it stay so?")
+    page, trouble = opened(browser, render_sweep(data), tmp_path, 375)
+    assert page.locator("h1").inner_text() == data.question
+    assert page.locator(".point .star").count() == 3
+    assert page.locator("#chart-groups .canvas").first.evaluate("(box) => box.firstElementChild !== null")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    assert trouble == []
+    page.close()
+
+
+def test_two_runs_with_their_noise_fit_a_phone(browser: Any, tmp_path: Path) -> None:
+    runs = [("before", fake_result("before")), ("after", fake_result("after", layer_time_s=1.1e-3))]
+    first, second = (
+        bands_over([run.summary | {"layer_time_s": factor * run.summary["layer_time_s"]} for factor in (0.98, 1, 1.01)])
+        for _, run in runs
+    )
+    html = render_comparison(runs, "before and after", "before", (first, second))
+    page, trouble = opened(browser, html, tmp_path, 375, dark=True)
+    assert page.locator("#chart-noise .canvas").evaluate("(box) => box.firstElementChild !== null")
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     assert trouble == []
     page.close()

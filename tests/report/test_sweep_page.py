@@ -15,9 +15,10 @@ from moesim.report import AxisEffect, SweepAxis, SweepData, render_sweep
 from moesim.report.charts import DotChart, LineChart, table_of
 from moesim.report.quantities import named_quantity
 from moesim.report.static import figure_files
+from moesim.report.sweep_answer import sweep_verdict
 from moesim.report.sweep_charts import axis_charts, pareto_charts, scaling_charts
 from moesim.report.sweep_maps import MOST_CELLS, cell_text, heat_maps
-from moesim.report.sweep_page import TABLE_ROWS, sweep_verdict
+from moesim.report.sweep_page import TABLE_ROWS
 from tests.report.test_page import HOSTILE, Page
 
 GROUPS = SweepAxis(("routing.top_groups",), (("1",), ("2",), ("3",), ("4",)))
@@ -97,7 +98,10 @@ def page(html: str) -> Page:
 
 
 def test_the_verdict_names_the_best_point_the_price_of_the_limits_and_the_strongest_axis(page: Page) -> None:
-    assert "Best: n_experts = 64, top_groups = 3, top_k = 2. Layer time 33 µs, point 6." in page.words()
+    assert (
+        "Best point is n_experts = 64, top_groups = 3, top_k = 2: layer time 33 µs, 83.2 % less than the worst point "
+        "within the limits (n_experts = 256, top_groups = 4, top_k = 8: 196 µs)." in page.words()
+    )
     # Of 24 points 2 are impossible and 1 failed; 9 of the rest lose too much, (64, 1, 2) first.
     assert (
         f"{LIMIT} excludes 9 of 21 points; the best of them, point 0 (n_experts = 64, top_groups = 1, top_k = 2), "
@@ -110,7 +114,7 @@ def test_the_verdict_names_the_best_point_the_price_of_the_limits_and_the_strong
 def test_a_sweep_without_a_point_in_the_limits_names_the_nearest() -> None:
     data = swept(best=None, front=(), limits={LIMIT: np.zeros(24, bool)}, effects=())
     verdict = sweep_verdict(data)
-    assert verdict.headline == f"No point keeps the limits of: layer_time_s where {LIMIT}."
+    assert verdict.headline == f"No point keeps {LIMIT}."
     assert "point 0 (n_experts = 64, top_groups = 1, top_k = 2): 13 µs" in verdict.text
     assert "★ best" not in Page(render_sweep(data)).words()
 
@@ -119,7 +123,7 @@ def test_a_sweep_of_failures_says_why() -> None:
     data = swept()
     columns = {key: [None] * 24 for key in data.columns} | {"status": ["failed"] * 24, "error": ["no memory"] * 24}
     words = Page(render_sweep(swept(columns=columns, best=None, front=(), effects=()))).words()
-    assert "No point has a result. 24 failed." in words
+    assert "No point has a result: 24 failed. The reasons are below." in words
     assert "no memory 24" in words and "No map:" in words
 
 
@@ -346,10 +350,9 @@ def test_hostile_text_is_only_text() -> None:
 
 
 def test_a_finished_sweep_becomes_a_page_with_commands_that_run_its_points() -> None:
-    from moesim.cli.sweep_report import sweep_page
     from moesim.scenario import load_scenario, parse_objective
-    from moesim.sweeps.answers import answer
     from moesim.sweeps.journal import Outcome
+    from moesim.sweeps.report import answered, command_for
     from moesim.sweeps.space import Axis, Space
     from moesim.sweeps.table import arrow_table
 
@@ -360,9 +363,11 @@ def test_a_finished_sweep_becomes_a_page_with_commands_that_run_its_points() -> 
     summary = {"gate_mass_lost": 0.0, "rank_load_max_over_mean": 1.2, "bottleneck": "the NICs"}
     outcomes = [(i, Outcome("ok", None, {**summary, "layer_time_s": 1e-3 * (i + 1)})) for i in range(3)]
     table = arrow_table(space, [*outcomes, (3, Outcome("impossible", "K above the experts"))])
-    found = answer(space, parse_objective("layer_time_s where rank_load_max_over_mean < 1.3"), table)
-    page = Page(sweep_page(scenario, "toy.yaml", ["seed=3"], space, found, table))
-    assert "Best: top_k = 2, topology = ./my box.yaml. Layer time 1 ms, point 0." in page.words()
+    objective = parse_objective("layer_time_s where rank_load_max_over_mean < 1.3")
+    command = command_for(scenario, "toy.yaml", ["seed=3"], space)
+    _, data = answered(scenario, space, objective, table, (), command)
+    page = Page(render_sweep(data))
+    assert "Best point is top_k = 2, topology = ./my box.yaml: layer time 1 ms, 66.7 % less than" in page.words()
     points = json.loads(next(text for kind, text in page.scripts if kind.get("id") == "json-points"))
     assert points["0"][3] == (
         f"moesim run toy.yaml -o seed=3 -o routing.top_k=2 -o 'cluster.topology={scenario.base_dir}/my box.yaml' "

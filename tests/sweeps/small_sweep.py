@@ -33,6 +33,8 @@ def noted_time_point(template, values, routed):
     """Stand in for ``time_point``: note in the file of SWEEP_LOG that a point was begun."""
     with open(os.environ["SWEEP_LOG"], "a", encoding="utf-8") as log:
         log.write(f"{sorted(values.items())}\n")
+    if "SWEEP_HELD" in os.environ:
+        signal.pause()  # for good: whoever asked for it kills this sweep
     return time_point(template, values, routed)
 
 

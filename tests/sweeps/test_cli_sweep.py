@@ -11,6 +11,7 @@ import time
 
 import pandas as pd
 import pytest
+from killed import HANGS_S, interruptible
 from small_sweep import SMALL_YAML
 
 from moesim.cli import main
@@ -160,25 +161,24 @@ def test_dask_that_is_not_installed_or_not_there_is_exit_3(here, monkeypatch, ca
     assert "no such scheduler file" in capsys.readouterr().err
 
 
-def interrupted(here):
-    """Ctrl-C to a sweep on a terminal and its whole group of processes: what it showed, seconds until it ended."""
+def interrupted(here, sent):
+    """A signal to a sweep on a terminal and its whole group of processes.
+
+    Returns:
+        Its exit code, what it showed, and the seconds until it ended.
+    """
     arguments = ["sweep", "small.yaml", "-p", "seed=0..4999", "--jobs", "2"]
     command = [sys.executable, "-c", "from moesim.cli import main; main()", *arguments]
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        start_new_session=True,
-        # A shell ignores SIGINT in what it runs in the background, and that would be inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        command, stdout=subprocess.PIPE, stderr=terminal, start_new_session=True, preexec_fn=interruptible
     )
     os.close(terminal)
-    seen, began = b"", time.monotonic()
-    while not re.search(rb"points.*?/s", seen, re.DOTALL) and time.monotonic() - began < 60:
+    seen = b""
+    while not re.search(rb"points.*?/s", seen, re.DOTALL):  # a first point is done; an end would raise here
         seen += os.read(controller, 65536)
-    os.killpg(process.pid, signal.SIGINT)
-    sent = time.monotonic()
+    os.killpg(process.pid, sent)
+    began = time.monotonic()
     while True:
         try:
             seen += (more := os.read(controller, 65536))
@@ -186,23 +186,63 @@ def interrupted(here):
             break
         if not more:
             break
-    assert process.wait(10) == 130
-    took = time.monotonic() - sent
+    code = process.wait(HANGS_S)
+    took = time.monotonic() - began
     process.stdout.close()
     os.close(controller)
-    return seen.decode(), took
+    return code, seen.decode(), took
 
 
-def test_ctrl_c_stops_and_prints_the_command_that_goes_on(here):
-    text, _ = interrupted(here)
+@pytest.mark.parametrize(
+    ("sent", "code", "last"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_ctrl_c_and_sigterm_stop_and_print_the_command_that_goes_on(here, sent, code, last):
+    left, text, _ = interrupted(here, sent)
+    assert left == code, text
     folder = next((here / "results").iterdir())
     assert f"to go on: moesim sweep small.yaml -p seed=0..4999 --jobs 2 --out results/{folder.name}" in text
-    assert text.rstrip().endswith("interrupted")
+    assert text.rstrip().endswith(last)
     assert "Traceback" not in text
     assert "points" in text and "/5000" in text
+
+
+def test_sigterm_keeps_what_is_finished_and_the_same_command_goes_on(here, moesim, monkeypatch):
+    def terminating(template, values, routed):
+        if values["seed"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return time_point(template, values, routed)
+
+    before, time_point = signal.getsignal(signal.SIGTERM), drive.time_point
+    arguments = ("sweep", "small.yaml", "-p", "seed=0..9", "--out", "out")
+    monkeypatch.setattr(drive, "time_point", terminating)
+    code, out, err = moesim(*arguments)
+    assert (code, out) == (143, "")
+    assert err.splitlines() == [
+        f"finished points are kept; to go on: moesim {' '.join(arguments)}",
+        "moesim: terminated",
+    ]
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not (here / "out" / "points.parquet").exists()
+    monkeypatch.setattr(drive, "time_point", time_point)
+    assert moesim(*arguments)[0] == 0
+    assert list(pd.read_parquet(here / "out" / "points.parquet")["status"]) == ["ok"] * 10
+
+
+def test_a_start_of_workers_is_not_torn_by_sigterm():
+    from moesim.spawn import _interrupts_afterwards
+
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append("afterwards"))
+    try:
+        with _interrupts_afterwards():
+            signal.raise_signal(signal.SIGTERM)
+            assert came == []
+        assert came == ["afterwards"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.slow
 def test_ctrl_c_stops_within_two_seconds(here):
     """Marked slow not for its length: the bound holds for a machine that does nothing else."""
-    assert interrupted(here)[1] < 2
+    assert interrupted(here, signal.SIGINT)[2] < 2

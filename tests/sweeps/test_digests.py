@@ -35,6 +35,7 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "cluster.topology": ("h100-8x8-leaf-spine", {}, "fabric"),
     "cluster.nic_bandwidth": ("200Gb/s", {}, "fabric"),
     "cluster.ecmp_seed": (1, {}, ""),
+    "cluster.flows": ("ports", {}, "routing"),
     "parallel.ep": (8, {}, f"fabric {BATCH}"),
     "model.preset": ("deepseek-r1", {}, ""),
     "model.n_experts": (64, {}, BATCH),
@@ -77,6 +78,8 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "alltoall.combine_dtype": ("fp8", {}, ""),
     "alltoall.cached_handle": (True, {}, ""),
     "alltoall.sms": (24, {}, ""),
+    "alltoall.calibration": ("deepep-normal-h800", {}, ""),
+    "alltoall.receive_hook": (False, {"alltoall.algorithm": "deepep-low-latency"}, ""),
     "compute.table": ("h100", {}, ""),
     "schedule.phase": ("decode", {}, ""),
     "schedule.start_offset": ("5us", {}, ""),
@@ -210,6 +213,16 @@ def test_the_router_is_no_part_of_recorded_tokens_so_that_a_sweep_of_m_and_k_rea
         for change in ({}, {"routing.top_k": 2}, {"routing.top_groups": 2}, {"placement.policy": "round_robin"})
     )
     assert all(other["batch"] == base["batch"] and other["routing"] != base["routing"] for other in others)
+
+
+@pytest.mark.parametrize("change", [{"alltoall.algorithm": "nccl-direct"}, {"cluster.topology": "h100-8x8-leaf-spine"}])
+def test_copies_counted_at_ports_are_those_of_one_all_to_all_on_one_fabric(files, change):
+    by_pair, by_port = ({"cluster.flows": flows, "parallel.ep": 16} for flows in ("pairs", "ports"))
+    pairs, ports = (
+        [stages(made(files, {**settings, **more}))[0]["routing"] for more in ({}, change)]
+        for settings in (by_pair, by_port)
+    )
+    assert ports[0] != ports[1] and pairs[0] == pairs[1] and pairs[0] not in ports
 
 
 def test_the_content_of_a_file_counts_and_not_its_name(files, tmp_path):

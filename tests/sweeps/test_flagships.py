@@ -21,14 +21,17 @@ def test_the_promised_sweeps_are_there():
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_a_shipped_sweep_asks_its_question_in_its_first_line_and_has_no_impossible_point(name):
+def test_a_shipped_sweep_asks_its_question_and_has_no_impossible_point(name):
     scenario = load_scenario(name)
     space = space_of(scenario.sweep)
     assert len(space) == POINTS[name]
     some = range(0, len(space), 5)
     assert make_plan(ScenarioTemplate.of(scenario), space, some).impossible == {}
-    with open(f"scenarios/{name}.yaml", encoding="utf-8") as file:
-        assert "?" in file.readline()
+    assert scenario.sweep.question.endswith("?")
+
+
+def test_the_device_limit_is_answered_for_each_k_and_number_of_experts():
+    assert load_scenario("sweep-m-by-k").sweep.per == ("model.n_experts", "routing.top_k")
 
 
 def test_experts_of_any_number_have_the_same_total_and_active_parameters():

@@ -1,0 +1,107 @@
+"""A finished sweep as text on a terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from moesim.cli.show import console, table, with_unit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from moesim.report import SweepData
+    from moesim.sweeps.answers import Answer
+    from moesim.sweeps.space import Space
+
+_MOST_ROWS = 20
+_MOST_FAILED = 10
+
+
+def print_sweep(space: "Space", found: "Answer", data: "SweepData", points: "pa.Table", folder: Path) -> None:
+    """Print question and answer, the best points, and how much each axis matters."""
+    from moesim.report.sweep_answer import answer_sentence
+
+    out = console()
+    if data.question:
+        out.print(data.question, style="bold", soft_wrap=True)
+    out.print(answer_sentence(data), soft_wrap=True)
+    out.print(f"{data.title}: {len(space):,} points: {data.counted()}")
+    if found.best is not None:
+        _print_best(space, found, points)
+        _print_effects(found)
+    out.print(f"points: {folder / 'points.parquet'}")
+    out.print(f"report: {folder / 'report.html'}")
+
+
+def _print_best(space: "Space", found: "Answer", points: "pa.Table") -> None:
+    from moesim.sweeps.answers import TRADED
+    from moesim.sweeps.report import rows_of
+    from moesim.sweeps.space import axis_label
+
+    out, objective = console(), found.objective
+    names = list(dict.fromkeys((objective.key, *TRADED, *(limit.key for limit in objective.limits))))
+    rows = rows_of(points, [*names, "bottleneck"])
+
+    def line(point: int) -> list[Any]:
+        values = space.values(point)
+        return [
+            f"{'*' if point == found.best else ' '} {point}",
+            *(axis_label(values[key]) for key in space.keys),
+            *(with_unit(name, rows[point][name]) for name in names),
+        ]
+
+    columns = ("point", *space.keys, *names)
+    if found.groups:
+        per = " and ".join(space.axes[a].name for a in found.per)
+        best = [group.best for group in found.groups if group.best is not None]
+        out.print(f"best for each {per}", soft_wrap=True)
+        out.print(table("", columns, map(line, best[:_MOST_ROWS])))
+        _print_left(len(best) - _MOST_ROWS, "in the report")
+    out.print(f"best (*) for {objective.text}, and the points that no other beats in all of these", soft_wrap=True)
+    shown = list(dict.fromkeys(point for point in (found.best, *found.front) if point is not None))
+    out.print(table("", columns, map(line, shown[:_MOST_ROWS])))
+    _print_left(len(shown) - _MOST_ROWS, "on the front")
+    out.print(f"bottleneck at the best point: {rows[shown[0]]['bottleneck']}", soft_wrap=True)
+
+
+def _print_left(number: int, where: str) -> None:
+    if number > 0:
+        console().print(f"and {number} more {where}")
+
+
+def _print_effects(found: "Answer") -> None:
+    from moesim.sweeps.space import axis_label
+
+    out = console()
+    effects = [
+        (
+            effect.axis,
+            *(" + ".join(map(axis_label, value)) for value in (effect.best, effect.least, effect.most)),
+            _percent(effect.at_best),
+            _percent(effect.marginal),
+        )
+        for effect in found.effects
+    ]
+    out.print(
+        f"effect of each axis on {found.objective.key}, the others at the best point; and on its medians",
+        soft_wrap=True,
+    )
+    out.print(table("", ("axis", "best point", "least", "most", "least to most", "medians"), effects))
+
+
+def print_lost(points: "pa.Table", status: str) -> None:
+    """Name the points of a status with their errors, on stderr."""
+    lost = [
+        (number, error)
+        for number, its, error in zip(*(points[name].to_pylist() for name in ("point", "status", "error")), strict=True)
+        if its == status
+    ]
+    for number, error in lost[:_MOST_FAILED]:
+        typer.echo(f"point {number} {status}: {error}", err=True)
+    if len(lost) > _MOST_FAILED:
+        typer.echo(f"and {len(lost) - _MOST_FAILED} more: see the table's column error", err=True)
+
+
+def _percent(change: float | None) -> str:
+    return "-" if change is None else f"{change:+.1%}"
