@@ -2,6 +2,9 @@
 
 A rank's time inside a phase is transfer while one of its own flows is in progress (set-up included) or it does its own
 set-up, and wait otherwise: nothing of its own is moving because somebody else has not come yet.
+
+Two resources of a rank stand behind the wires in the network: its ``sm`` link, on which compute kernels run, and the
+communication kernel's own link, whose capacity is one second of that kernel per second.
 """
 
 from collections.abc import Generator
@@ -11,9 +14,15 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from moesim.cluster import Fabric
 from moesim.network import NetworkClock
 from moesim.timeline.intervals import gaps
 from moesim.traffic.flows import Floats, Ints, PhaseFlows
+
+
+def network_capacity(fabric: Fabric) -> Floats:
+    """Capacities of everything that contends: wires, then each rank's ``sm``, then each rank's communication kernel."""
+    return np.concatenate([fabric.capacity, np.ones(2 * fabric.n_ranks)])
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class PhaseTrace:
         enter_s, leave_s: when each rank came and went, [ranks].
         wait_s: part of that time in which none of the rank's flows was in progress, [ranks].
         waited_on: the rank that ended the longest wait, -1 where there was none, [ranks].
+        tail_s: part in which the kernel goes on after the rank's last flow, for its floor or its epilogue, [ranks].
         bottleneck_time_s, bottleneck_flow, bottleneck_link: each change of the link that holds a flow back.
     """
 
@@ -40,6 +50,7 @@ class PhaseTrace:
     leave_s: Floats
     wait_s: Floats
     waited_on: Ints
+    tail_s: Floats
     bottleneck_time_s: Floats
     bottleneck_flow: Ints
     bottleneck_link: Ints
@@ -65,16 +76,20 @@ class PhaseRun:
         order = np.argsort(flows.gate_ranks, kind="stable")
         self._gated_flows = np.repeat(np.arange(n_flows), np.diff(flows.gate_ptr))[order]
         self._gated_ptr = np.searchsorted(flows.gate_ranks[order], np.arange(n_ranks + 1))
-        self._weight = flows.weight
+        self._resource_ptr, self._resource_links, self._resource_weight = flows.resources(int(sm_link[-1]) + 1)
         self._first_waiter = clock.network.new_waiters(n_ranks)
         # A rank's counter of outstanding flows says nothing until all of its flows have started.
         self._unstarted = np.bincount(flows.member_ranks, minlength=n_ranks)
         self._all_started = [self._env.event() for _ in range(n_ranks)]
         self._opened: list[tuple[int, NDArray[np.int64]]] = []
         self._batches: list[tuple[NDArray[np.int64], int]] = []
-        self._left = 0
+        self._least_leave_s = np.zeros(n_ranks)
+        self._done = self._left = 0
+        self._all_done = self._env.event()
         self.enter_s = np.full(n_ranks, np.nan)
         self.leave_s = np.full(n_ranks, np.nan)
+        self.done_s = np.full(n_ranks, np.nan)
+        self._last_done = -1
         self.launch_s = np.full(n_flows, np.nan)
         self.start_s = np.full(n_flows, np.nan)
         self.opener = np.full(n_flows, -1, np.int32)
@@ -89,6 +104,8 @@ class PhaseRun:
         if flows.all_ranks_gate:
             if self._arrived == len(self.enter_s):
                 self._open(rank, np.arange(flows.n_flows))
+                if not flows.n_flows:  # a rank by itself has nothing to send, its kernel runs all the same
+                    self._hold_sms(rank)
         else:
             gated = self._gated_flows[self._gated_ptr[rank] : self._gated_ptr[rank + 1]]
             self._closed_gates[gated] -= 1
@@ -97,10 +114,24 @@ class PhaseRun:
         if self._unstarted[rank]:
             yield self._all_started[rank]
         yield self._clock.wait(self._first_waiter + rank)
+        if self._least_leave_s[rank] > env.now:
+            yield env.timeout(self._least_leave_s[rank] - env.now)
+        self.done_s[rank] = env.now
+        if flows.all_ranks_leave:
+            yield self._everybody_done(rank)
+        if flows.exit_s is not None and flows.exit_s[rank] > 0:
+            yield env.timeout(flows.exit_s[rank])
         self.leave_s[rank] = env.now
         self._left += 1
         if flows.sms:
             self._clock.set_capacity(int(self._sm_link[rank]), 1.0)
+
+    def _everybody_done(self, rank: int) -> simpy.Event:
+        self._done += 1
+        if self._done == len(self.done_s):
+            self._last_done = rank
+            self._all_done.succeed()
+        return self._all_done
 
     @property
     def finished(self) -> bool:
@@ -120,7 +151,7 @@ class PhaseRun:
             links.append(link)
             network.release(handle)
         network.release_waiters(self._first_waiter, len(self.enter_s))
-        wait, blamed = self._waits(finish)
+        wait, blamed, tail = self._waits(finish)
         return PhaseTrace(
             flows=flows,
             launch_s=self.launch_s,
@@ -131,18 +162,32 @@ class PhaseRun:
             leave_s=self.leave_s,
             wait_s=wait,
             waited_on=blamed,
+            tail_s=tail,
             bottleneck_time_s=np.concatenate(times),
             bottleneck_flow=np.concatenate(changed).astype(np.int32),
             bottleneck_link=np.concatenate(links),
         )
 
-    def _waits(self, finish: Floats) -> tuple[Floats, Ints]:
-        flows = self._flows
+    def _waits(self, finish: Floats) -> tuple[Floats, Ints, Floats]:
+        flows, ready = self._flows, self.enter_s + self._flows.entry_setup_s
+        n_ranks = len(self.enter_s)
         flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
-        order = np.lexsort((self.launch_s[flow], flows.member_ranks))
-        flow = flow[order]
-        ptr = np.searchsorted(flows.member_ranks[order], np.arange(len(self.enter_s) + 1))
-        return gaps(ptr, self.launch_s[flow], finish[flow], self.opener[flow], self.enter_s + flows.entry_setup_s)
+        owner, begin, end, opener = flows.member_ranks, self.launch_s[flow], finish[flow], self.opener[flow]
+        last = ready.copy()
+        np.maximum.at(last, owner, end)
+        tail = self.leave_s - last
+        if flows.all_ranks_leave:
+            # The barrier at the end: a rank's own part lasts until it is done, then it waits for the last one.
+            ranks, nobody = np.arange(n_ranks, dtype=np.int32), np.full(n_ranks, -1, np.int32)
+            opened = np.full(n_ranks, self.done_s.max())
+            owner = np.concatenate([owner, ranks, ranks])
+            begin, end = np.concatenate([begin, last, opened]), np.concatenate([end, self.done_s, opened])
+            opener = np.concatenate([opener, nobody, np.full(n_ranks, self._last_done, np.int32)])
+            tail = tail - (opened - self.done_s)
+        order = np.lexsort((begin, owner))
+        ptr = np.searchsorted(owner[order], np.arange(n_ranks + 1))
+        wait, blamed = gaps(ptr, begin[order], end[order], opener[order], ready)
+        return wait, blamed, np.maximum(tail, 0.0)
 
     def _open(self, rank: int, which: NDArray[np.int64]) -> None:
         """Let flows start; those opened at one instant start as one batch."""
@@ -164,18 +209,23 @@ class PhaseRun:
         if flows.all_ranks_gate:
             for rank in range(len(self.enter_s)):
                 self._hold_sms(rank)
-        ptr, entries = _rows(flows.route_ptr, which)
+        ptr, entries = _rows(self._resource_ptr, which)
         waiter_ptr, member_entries = _rows(flows.member_ptr, which)
         handle = self._clock.transfer(
             ptr,
-            flows.route_links[entries],
-            self._weight[entries],
+            self._resource_links[entries],
+            self._resource_weight[entries],
             flows.size[which],
             start=self.start_s[which],
+            rate_cap=None if flows.rate_cap is None else flows.rate_cap[which],
             waiter_ptr=waiter_ptr,
             waiter_ids=flows.member_ranks[member_entries] + self._first_waiter,
         )
         self._batches.append((which, handle))
+        if flows.least_s is not None:
+            least = now + flows.group_setup_s + flows.least_s[which]
+            waits = np.repeat(least, np.diff(waiter_ptr))
+            np.maximum.at(self._least_leave_s, flows.member_ranks[member_entries], waits)
         before = self._unstarted.copy()
         self._unstarted -= np.bincount(flows.member_ranks[member_entries], minlength=len(before))
         for complete in np.flatnonzero((self._unstarted == 0) & (before > 0)):

@@ -19,7 +19,7 @@ import simpy
 
 from moesim.cluster import Fabric
 from moesim.network import FlowNetwork, NetworkClock
-from moesim.timeline.phase import PhaseRun, PhaseTrace
+from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.traffic.flows import Floats, Ints, PhaseFlows
 
 _ONE = np.array([0, 1], np.int64)
@@ -95,7 +95,7 @@ def run_layers(
         What the links carried over time.
     """
     env = simpy.Environment()
-    network = FlowNetwork(np.concatenate([fabric.capacity, np.ones(fabric.n_ranks)]), log_bottlenecks=True)
+    network = FlowNetwork(network_capacity(fabric), log_bottlenecks=True)
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     cluster = _Ranks(NetworkClock(env, network), fabric, n_layers, work_of_layer, collect, other_time_s)
     for rank in range(fabric.n_ranks):

@@ -35,12 +35,41 @@ class Copies:
     rank_copies: NDArray[np.int64]
     node_copies: NDArray[np.int64]
 
+    def totals(self) -> "CopyTotals":
+        """Sums over destinations and over sources."""
+        return CopyTotals(
+            selections_sent=self.selections.sum(axis=1),
+            selections_received=self.selections.sum(axis=0),
+            selections_own=np.diagonal(self.selections).copy(),
+            ranks_sent=self.rank_copies.sum(axis=1),
+            ranks_received=self.rank_copies.sum(axis=0),
+            ranks_own=np.diagonal(self.rank_copies).copy(),
+            nodes_sent=self.node_copies.sum(axis=1),
+        )
+
     def __add__(self, other: "Copies") -> "Copies":
         return Copies(
             self.selections + other.selections,
             self.rank_copies + other.rank_copies,
             self.node_copies + other.node_copies,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class CopyTotals:
+    """Copies that each rank sends and receives, whatever the other end, int64[ranks] each; own ones included.
+
+    ``selections``: one per selected expert; ``ranks``: one per token and distinct rank; ``nodes``: one per token and
+    distinct node; ``own``: those that stay on their rank.
+    """
+
+    selections_sent: NDArray[np.int64]
+    selections_received: NDArray[np.int64]
+    selections_own: NDArray[np.int64]
+    ranks_sent: NDArray[np.int64]
+    ranks_received: NDArray[np.int64]
+    ranks_own: NDArray[np.int64]
+    nodes_sent: NDArray[np.int64]
 
 
 def count_all_copies(
@@ -54,9 +83,44 @@ def count_all_copies(
     token counts as two selections. Raises ``InputError`` for shapes that do not fit, and ids or ranks out
     of range.
     """
+    copies = no_copies(n_ranks, ranks_per_node)
+    add_copies(copies, slot_ids, token_rank, slot_rank, ranks_per_node)
+    return copies
+
+
+def no_copies(n_ranks: int, ranks_per_node: int) -> Copies:
+    """Return the copies of no tokens. Raises ``InputError`` unless both numbers are at least 1."""
     for name, count in (("n_ranks", n_ranks), ("ranks_per_node", ranks_per_node)):
         if count < 1:
             raise InputError(f"{name} is {count}", where="count_copies", fix="it must be at least 1")
+    return Copies(
+        np.zeros((n_ranks, n_ranks), np.int64),
+        np.zeros((n_ranks, n_ranks), np.int64),
+        np.zeros((n_ranks, -(-n_ranks // ranks_per_node)), np.int64),
+    )
+
+
+def add_copies(
+    copies: Copies, slot_ids: ArrayLike, token_rank: ArrayLike, slot_rank: ArrayLike, ranks_per_node: int
+) -> None:
+    """Add the copies of a chunk of tokens to ``copies``, in place; the other arguments are ``count_all_copies``'s.
+
+    Only the rows of the chunk's own ranks change, so chunks without a common source rank may run side by side.
+    """
+    slots, source, rank = checked_ids(slot_ids, token_rank, slot_rank, len(copies.selections))
+    bad = count_tokens(slots, source, rank, ranks_per_node, copies.selections, copies.rank_copies, copies.node_copies)
+    if bad >= 0:
+        raise InputError(
+            f"token {bad} has slot ids {slots[bad].tolist()}",
+            where="count_copies",
+            fix=f"ids are 0 to {len(rank) - 1}, or -1 for a dropped selection",
+        )
+
+
+def checked_ids(
+    slot_ids: ArrayLike, token_rank: ArrayLike, slot_rank: ArrayLike, n_ranks: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Return slots, source ranks and ranks of slots as int32. Raises ``InputError`` where they do not fit."""
     slots, source, rank = (
         _ids(slot_ids, "slot_ids"),
         _ids(token_rank, "token_rank"),
@@ -76,19 +140,7 @@ def count_all_copies(
                 where="count_copies",
                 fix=f"ranks are 0 to {n_ranks - 1}",
             )
-    copies = Copies(
-        np.zeros((n_ranks, n_ranks), np.int64),
-        np.zeros((n_ranks, n_ranks), np.int64),
-        np.zeros((n_ranks, -(-n_ranks // ranks_per_node)), np.int64),
-    )
-    bad = count_tokens(slots, source, rank, ranks_per_node, copies.selections, copies.rank_copies, copies.node_copies)
-    if bad >= 0:
-        raise InputError(
-            f"token {bad} has slot ids {slots[bad].tolist()}",
-            where="count_copies",
-            fix=f"ids are 0 to {len(rank) - 1}, or -1 for a dropped selection",
-        )
-    return copies
+    return slots, source, rank
 
 
 def count_copies(

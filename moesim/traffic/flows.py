@@ -3,8 +3,12 @@
 A flow is what shares bandwidth as one: a pair of GPUs for direct algorithms, a (source GPU, destination node) tree for
 hierarchical ones. ``share`` is the flow's bytes on a link per byte of the flow; it is 1 on a plain route and the
 fraction of the copies that use the link on a tree.
+
+Beside wires, a flow may need the communication kernel of a rank: so many seconds of it per byte. That is a resource of
+the rank like any link, of capacity 1, and what makes few SMs slow.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +39,12 @@ class PhaseFlows:
         entry_setup_s: each rank's own work on entry (layout).
         group_setup_s: after the last rank has entered (notify, CPU synchronisation).
         sms: SMs that the kernel holds on each rank, of ``total_sms``.
+        kernel: what each flow needs of the ranks' communication kernels; None for nothing.
+        rate_cap: most that a flow reaches, bytes/s, [flows]; None for no limit.
+        least_s: who waits for a flow stays at least so long from its start on, [flows]; None for 0.
+        exit_s: each rank's own work after its last flow, [ranks]; None for none.
+        all_ranks_leave: a barrier ends the phase: nobody leaves before everybody's flows are done.
+        pairs: makes the list of who sends copies to whom and in which flow; None where each flow is one such pair.
     """
 
     phase: str
@@ -55,6 +65,12 @@ class PhaseFlows:
     group_setup_s: float
     sms: int
     total_sms: int
+    kernel: "KernelWork | None" = None
+    rate_cap: Floats | None = None
+    least_s: Floats | None = None
+    exit_s: Floats | None = None
+    all_ranks_leave: bool = False
+    pairs: "Callable[[], Pairs] | None" = None
 
     @property
     def n_flows(self) -> int:
@@ -66,10 +82,59 @@ class PhaseFlows:
         """Consumption of link capacity per unit of flow rate: ``share / efficiency``."""
         return self.share / self.efficiency
 
+    def resources(self, first_kernel: int) -> tuple[Ptrs, Ints, Floats]:
+        """Everything that each flow loads, wires and kernels, as the network takes it.
+
+        Args:
+            first_kernel: link id of rank 0's kernel; those of the others follow.
+
+        Returns:
+            Row pointers, link ids and weights (CSR).
+        """
+        kernel = self.kernel
+        if kernel is None:
+            return self.route_ptr, self.route_links, self.weight
+        wires, kernels = np.diff(self.route_ptr), np.diff(kernel.ptr)
+        ptr = self.route_ptr + kernel.ptr
+        links = np.empty(ptr[-1], np.int32)
+        weight = np.empty(ptr[-1])
+        # A row is its wires, then its kernels.
+        at_wire = np.arange(len(self.route_links)) + np.repeat(kernel.ptr[:-1], wires)
+        at_kernel = np.arange(len(kernel.ranks)) + np.repeat(self.route_ptr[1:], kernels)
+        links[at_wire], weight[at_wire] = self.route_links, self.weight
+        links[at_kernel], weight[at_kernel] = kernel.ranks + first_kernel, kernel.s_per_byte
+        return ptr, links, weight
+
+    def kernel_seconds(self, n_ranks: int) -> Floats:
+        """Seconds of its kernel that each rank's flows need, [ranks]."""
+        if self.kernel is None:
+            return np.zeros(n_ranks)
+        seconds = np.repeat(self.size, np.diff(self.kernel.ptr)) * self.kernel.s_per_byte
+        return np.bincount(self.kernel.ranks, weights=seconds, minlength=n_ranks).astype(np.float64)
+
     def link_wire_bytes(self, n_links: int) -> Floats:
         """Bytes that cross each link in this phase, [links]."""
         per_entry = np.repeat(self.size, np.diff(self.route_ptr)) * self.share
         return np.bincount(self.route_links, weights=per_entry, minlength=n_links).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class KernelWork:
+    """Ranks whose communication kernel each flow needs (CSR over flows), and for how many seconds per byte of it."""
+
+    ptr: Ptrs
+    ranks: Ints
+    s_per_byte: Floats
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Copies between two ranks, source and target as in the phase, and the flow that carries them; one row per pair."""
+
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+    copies: NDArray[np.int64]
+    flow: NDArray[np.int64]
 
 
 def csr(owner: NDArray[np.int64], n_owners: int) -> Ptrs:
@@ -83,12 +148,3 @@ def pair_routes(fabric: Fabric, source: Ints, target: Ints, seed: int) -> tuple[
     """Routes of rank pairs and the latency of each, in seconds."""
     ptr, links = fabric.routes(source, target, seed=seed)
     return ptr, links, fabric.latency_of(ptr, links)
-
-
-def merge_shares(
-    flow: NDArray[np.int64], link: Ints, share: Floats, n_flows: int, n_links: int
-) -> tuple[Ptrs, Ints, Floats]:
-    """Sum the shares of equal (flow, link) entries and sort them into CSR by flow."""
-    keys, inverse = np.unique(flow * n_links + link, return_inverse=True)
-    total = np.bincount(inverse, weights=share, minlength=len(keys))
-    return csr(keys // n_links, n_flows), (keys % n_links).astype(np.int32), total.astype(np.float64)

@@ -1,49 +1,76 @@
 """Bytes of one token copy, as payload and as it crosses a wire.
 
-An FP8 token carries one fp32 scale per 128 channels. What the libraries add on the wire was read in their
-kernels: DeepEP normal mode sends source metadata, top-k indices and weights with each token and aligns to 16 bytes
-(``internode.cu``, ``get_num_bytes_per_token``); its low-latency dispatch prepends a 16-byte header
-(``internode_ll.cu``); NCCL moves the payload as it is.
+An FP8 token carries one fp32 scale per 128 channels, an MXFP8 token one byte per 32, an NVFP4 token (two channels a
+byte) one byte per 16. What the libraries add on the wire was read in their kernels:
+
+- DeepEP V1 normal mode sends source metadata, top-k indices and weights with each token and aligns to 16 bytes
+  (``internode.cu``, ``get_num_bytes_per_token``); its low-latency dispatch prepends a 16-byte header
+  (``internode_ll.cu``).
+- DeepEP V2 lays out channels, scales and metadata one behind the other, each aligned to 32 bytes; metadata is top-k
+  indices and weights, and in dispatch the source token and a link per selection (``layout.cuh``, ``TokenLayout``).
+- All-gather takes the ids and weights of the experts along, since every rank picks its own tokens from all.
+- NCCL, Hybrid-EP and the NVLink kernels of TensorRT-LLM are taken to move the payload as it is.
 """
 
 from moesim.errors import InputError
 
 _SCALE_BLOCK = 128
-_DTYPES = ("fp8", "bf16")
+_DTYPES = ("fp8", "bf16", "mxfp8", "nvfp4")
 
 
 def payload_bytes(hidden: int, dtype: str) -> int:
-    """Bytes of one token's activations: ``2 H`` in BF16, ``H + 4 H / 128`` in FP8 with its scales."""
-    if dtype == "bf16":
-        return 2 * hidden
-    if dtype == "fp8":
-        return hidden + 4 * -(-hidden // _SCALE_BLOCK)
-    raise InputError(f"unknown message dtype {dtype!r}", fix=f"use one of {', '.join(_DTYPES)}")
+    """Bytes of one token's activations with their scales.
+
+    ``2 H`` in BF16, ``H + 4 H / 128`` in FP8, ``H + H / 32`` in MXFP8, ``H / 2 + H / 16`` in NVFP4.
+    """
+    channels, scales = _channels_and_scales(hidden, dtype)
+    return channels + scales
 
 
 def wire_bytes(algorithm: str, phase: str, hidden: int, dtype: str, top_k: int) -> int:
     """Bytes that one token copy occupies on a wire.
 
     Args:
-        algorithm: ``nccl-direct``, ``deepep-normal`` or ``deepep-low-latency``.
+        algorithm: one of ``moesim.traffic.algorithms.ALGORITHMS``.
         phase: ``dispatch`` or ``combine``.
         hidden: channels of a token.
-        dtype: ``fp8`` or ``bf16``.
-        top_k: experts per token; normal mode sends their ids and weights along.
+        dtype: ``fp8``, ``bf16``, ``mxfp8`` or ``nvfp4``.
+        top_k: experts per token; some libraries send their ids and weights along.
 
     Returns:
         Bytes per copy; DeepSeek-V3's FP8 dispatch is 7,472 in normal and 7,408 in low-latency mode.
     """
-    payload = payload_bytes(hidden, dtype)
+    payload, dispatch = payload_bytes(hidden, dtype), phase == "dispatch"
     if algorithm == "deepep-normal":
-        return -(-(payload + 8 + 8 * top_k) // 16) * 16
-    if algorithm == "deepep-low-latency" and phase == "dispatch":
+        return _aligned(payload + 8 + 8 * top_k, 16)
+    if algorithm.startswith("deepep-v2"):
+        metadata = 8 * top_k + (4 * (1 + top_k) if dispatch else 0)
+        return sum(_aligned(part, 32) for part in (*_channels_and_scales(hidden, dtype), metadata))
+    if algorithm.startswith("deepep-low-latency") and dispatch:
         return payload + 16
+    if algorithm == "allgather-reduce-scatter" and dispatch:
+        return payload + 8 * top_k
     return payload
 
 
 def published_bytes(algorithm: str, phase: str, hidden: int, dtype: str) -> int:
     """Bytes per copy that the library's own benchmark counts in its published GB/s."""
-    if algorithm == "deepep-low-latency" and phase == "dispatch":
+    if algorithm.startswith("deepep-low-latency") and phase == "dispatch":
         return payload_bytes(hidden, dtype) + 16
     return payload_bytes(hidden, dtype)
+
+
+def _channels_and_scales(hidden: int, dtype: str) -> tuple[int, int]:
+    if dtype == "bf16":
+        return 2 * hidden, 0
+    if dtype == "fp8":
+        return hidden, 4 * -(-hidden // _SCALE_BLOCK)
+    if dtype == "mxfp8":
+        return hidden, -(-hidden // 32)
+    if dtype == "nvfp4":
+        return -(-hidden // 2), -(-hidden // 16)
+    raise InputError(f"unknown message dtype {dtype!r}", fix=f"use one of {', '.join(_DTYPES)}")
+
+
+def _aligned(size: int, to: int) -> int:
+    return -(-size // to) * to

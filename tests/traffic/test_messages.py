@@ -27,6 +27,18 @@ def test_a_token_is_two_bytes_a_channel_in_bf16_and_one_with_a_scale_per_128_in_
         (NCCL, "dispatch", "fp8", 7392),
         (NCCL, "dispatch", "bf16", 14_336),
         (NCCL, "combine", "bf16", 14_336),
+        ("nccl-pxn", "dispatch", "bf16", 14_336),
+        ("hybrid-ep", "dispatch", "fp8", 7392),
+        # 7,168 channels, 224 of scales, 8 x 8 + 4 x 9 = 100 of metadata as 128
+        ("deepep-v2-hybrid", "dispatch", "fp8", 7520),
+        ("deepep-v2-direct", "dispatch", "bf16", 14_464),
+        ("deepep-v2-direct", "combine", "bf16", 14_400),  # 8 x 8 of metadata on the way back
+        ("deepep-low-latency-nic", "dispatch", "fp8", 7408),
+        ("nvl-one-sided", "dispatch", "mxfp8", 7392),  # TensorRT-LLM blog 18
+        ("nvl-one-sided", "dispatch", "nvfp4", 4032),
+        ("nvl-two-sided", "combine", "bf16", 14_336),
+        ("allgather-reduce-scatter", "dispatch", "fp8", 7456),  # ids and weights of 8 experts
+        ("allgather-reduce-scatter", "combine", "bf16", 14_336),
     ],
 )
 def test_a_copy_occupies_the_bytes_that_the_kernels_send(algorithm, phase, dtype, on_the_wire):
@@ -58,7 +70,7 @@ def test_published_figures_count_the_payload_and_in_low_latency_dispatch_the_hea
 
 
 def test_another_dtype_is_refused_by_name():
-    with pytest.raises(InputError, match=r"'int4'.*fp8, bf16"):
+    with pytest.raises(InputError, match=r"'int4'.*fp8, bf16, mxfp8, nvfp4"):
         payload_bytes(7168, "int4")
     with pytest.raises(InputError, match="'int4'"):
         wire_bytes(NCCL, "dispatch", 7168, "int4", 8)

@@ -4,6 +4,8 @@ DeepEP's tests draw random scores; where there are more than four nodes a token 
 and to the eight best experts there (``tests/test_internode.py``). Figures are those of its README.
 """
 
+from dataclasses import replace
+
 import numba
 import numpy as np
 import pytest
@@ -12,8 +14,8 @@ from moesim.cluster import load_topology
 from moesim.simulation.bandwidth import alltoall_table, run_phase
 from moesim.traffic import Copies, count_all_copies
 from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.calibration import calibration
 from moesim.traffic.messages import published_bytes, wire_bytes
+from tests.reference.alltoall_constants import plain
 
 EXPERTS, TOP_K, HIDDEN, TOP_NODES, GPUS = 256, 8, 7168, 4, 8
 # Thousands of flows of different size take the plain Python of the kernels minutes.
@@ -50,12 +52,15 @@ def uniform_copies(ranks, tokens_per_rank, top_nodes, seed=0):
     return Copies(turned(first.selections, GPUS), turned(first.rank_copies, GPUS), turned(first.node_copies, 1))
 
 
-def run(ranks, copies, algorithm, phase, dtype):
+def run(ranks, copies, algorithm, phase, dtype, gpu="h800"):
     """Kernel seconds of each rank on the published cluster, and bytes that the publisher counts per copy."""
     fabric = load_topology("h800-8x8-rail").first_ranks(ranks)
+    if gpu != "h800":  # the same rails with the NVLink of another Hopper GPU
+        faster = np.where(fabric.is_class("nvlink"), 450 / 200, 1.0)
+        fabric = replace(fabric, capacity=fabric.capacity * faster)
     wire = wire_bytes(algorithm, phase, HIDDEN, dtype, TOP_K)
     published = published_bytes(algorithm, phase, HIDDEN, dtype)
-    constants = calibration(algorithm, "h800", wire / published)
+    constants = plain(algorithm, gpu, wire / published)
     flows = phase_flows(fabric, copies, constants, phase, wire, cached_handle=True)
     return run_phase(fabric, flows).kernel_s, published
 
@@ -102,6 +107,31 @@ def test_logical_rdma_bandwidth_peaks_at_four_nodes(normal):
     rdma = {ranks: normal(ranks)[1] for ranks in (16, 32, 64)}
     assert rdma[64] == pytest.approx(51, rel=0.06)
     assert rdma[16] < rdma[64] < rdma[32]
+
+
+@pytest.mark.parametrize("ranks", below([16, 32, 64], 64))
+def test_on_the_wire_there_is_no_dip_but_another_bottleneck(normal, ranks):
+    """docs/ep16-dip.md: copies for the own node touch no NIC; what does runs at 43 GB/s, or waits for NVLink."""
+    copies, nodes = uniform_copies(ranks, 4096, TOP_NODES), ranks // GPUS
+    seconds, logical_rdma, _ = normal(ranks)
+    on_the_wire = logical_rdma * (nodes - 1) / nodes
+    assert on_the_wire == pytest.approx({16: 21.5, 32: 43.5, 64: 44.6}[ranks], rel=0.06)
+    # time that the rank's own copies need on either wire, nearly all of it on the slower one
+    per_rank = 4096 * 7392 / ranks / 4096
+    nic_s = copies.node_copies.sum() * (nodes - 1) / nodes * per_rank / 43e9
+    nvlink_s = copies.rank_copies.sum() * 7 / 8 * per_rank / 128e9
+    assert (nvlink_s > nic_s) == (ranks == 16)
+    assert seconds == pytest.approx(max(nic_s, nvlink_s), rel=0.02)
+
+
+@pytest.mark.skipif(PLAIN_PYTHON, reason="too slow without the JIT")
+def test_with_twice_the_nvlink_logical_bandwidth_falls_with_the_nodes():
+    logical = []
+    for ranks in (16, 32, 64):
+        copies = uniform_copies(ranks, 4096, TOP_NODES)
+        seconds, size = run(ranks, copies, "deepep-normal", "dispatch", "fp8", gpu="h100")
+        logical.append(copies.node_copies.sum() / ranks * size / seconds.max() / 1e9)
+    assert logical[0] > logical[1] > logical[2]
 
 
 # EP64 lies 9 % above with the slowest rank's time; the published figures are means over ranks.

@@ -1,0 +1,271 @@
+"""All-to-alls of very many ranks: one flow per port of a rank instead of one per pair of ranks or (rank, node).
+
+With R ranks the flows grow with R and not with its square, and so does memory. What is kept is exact: how many copies
+enter and leave every port, what the algorithm reaches on it, the work of every rank's communication kernel. What is
+given up is what flows do to each other across ports: a port here works through its bytes at full rate, while a real one
+may idle because the other ends of its flows are busy. So a phase takes as long as its busiest port, which no schedule
+beats and an all-to-all comes close to; and everybody waits for it, since nearly every rank sends to that port.
+
+Not modelled: who waits for whom inside a phase, and unequal use of the spines.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moesim.cluster import Fabric
+from moesim.cluster.paths import TwoTierPaths
+from moesim.errors import InputError
+from moesim.traffic.algorithms import Algorithm, algorithm_named
+from moesim.traffic.copies import Copies, CopyTotals, checked_ids
+from moesim.traffic.exchange import Exchange
+from moesim.traffic.flows import Floats, Ints, KernelWork, Pairs, PhaseFlows
+from moesim.traffic.port_count import (
+    BACK,
+    FORWARDED,
+    N_ROWS,
+    NIC_IN,
+    NIC_OUT,
+    NODES_SENT,
+    NVLINK_IN,
+    NVLINK_OUT,
+    PER_NODE,
+    PER_RANK,
+    PER_SELECTION,
+    PER_SELECTION_BY_NIC,
+    RANKS_OWN,
+    RANKS_RECEIVED,
+    RANKS_SENT,
+    SELECTIONS_OWN,
+    SELECTIONS_RECEIVED,
+    SELECTIONS_SENT,
+    count_ports,
+)
+from moesim.traffic.terms import Calibration
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class PortCopies:
+    """Copies at the ports of a cluster; ``a + b`` sums two chunks.
+
+    ``counts`` int64 [rows, ranks], rows as in ``port_count``; ``uplinks`` int64 [4, leaves]: copies that climb from a
+    leaf to the spines and that come down to it, in dispatch and in combine.
+    """
+
+    counts: Counts
+    uplinks: Counts
+
+    def __add__(self, other: "PortCopies") -> "PortCopies":
+        return PortCopies(self.counts + other.counts, self.uplinks + other.uplinks)
+
+    def totals(self) -> CopyTotals:
+        """Sums over destinations and over sources."""
+        c = self.counts
+        return CopyTotals(
+            selections_sent=c[SELECTIONS_SENT],
+            selections_received=c[SELECTIONS_RECEIVED],
+            selections_own=c[SELECTIONS_OWN],
+            ranks_sent=c[RANKS_SENT],
+            ranks_received=c[RANKS_RECEIVED],
+            ranks_own=c[RANKS_OWN],
+            nodes_sent=c[NODES_SENT],
+        )
+
+
+def count_port_copies(
+    slot_ids: ArrayLike, token_rank: ArrayLike, slot_rank: ArrayLike, fabric: Fabric, algorithm: Algorithm
+) -> PortCopies:
+    """Count the copies of a chunk of tokens at the ports that they cross.
+
+    Args:
+        slot_ids: int [tokens, top_k], the slot of each selection, -1 where it was dropped.
+        token_rank: int [tokens].
+        slot_rank: int [slots].
+        fabric: a regular cluster.
+        algorithm: what travels.
+
+    Raises:
+        InputError: an algorithm or a cluster that has no such ports, shapes that do not fit, ids out of range.
+    """
+    paths = _two_tier(fabric)
+    slots, source, rank = checked_ids(slot_ids, token_rank, slot_rank, fabric.n_ranks)
+    counts, uplinks = np.zeros((N_ROWS, fabric.n_ranks), np.int64), np.zeros((4, len(paths.up)), np.int64)
+    leaf = np.ascontiguousarray(paths.leaf[: fabric.n_ranks])
+    planes = 0 if paths.plane is None else int(paths.plane.max()) + 1
+    sizes = fabric.n_ranks, fabric.ranks_per_node
+    bad = count_ports(slots, source, rank, *sizes, _travels(algorithm), planes, leaf, counts, uplinks)
+    if bad >= 0:
+        raise InputError(
+            f"token {bad} has slot ids {slots[bad].tolist()}",
+            where="count_copies",
+            fix=f"ids are 0 to {len(rank) - 1}, or -1 for a dropped selection",
+        )
+    return PortCopies(counts, uplinks)
+
+
+def port_flows(
+    fabric: Fabric,
+    ports: PortCopies,
+    constants: Calibration,
+    phase: str,
+    bytes_per_copy: int,
+    cached_handle: bool = False,
+    tokens: Counts | None = None,
+    n_experts: int = 0,
+) -> PhaseFlows:
+    """Build the flows of one phase: one per port and rank, and one per rank for its communication kernel.
+
+    Args:
+        fabric: the cluster.
+        ports: copies at its ports.
+        constants, phase, bytes_per_copy, cached_handle, tokens, n_experts: as ``phase_flows`` takes them.
+
+    Raises:
+        InputError: a cluster without regular ports, or NCCL's protocols, which depend on single messages.
+    """
+    if constants.protocols:
+        what = f"the protocols of {constants.algorithm} depend on every message, which ports do not know"
+        raise InputError(what, where="cluster.flows", fix="use pairs, or another algorithm or calibration")
+    algorithm, n = algorithm_named(constants.algorithm), fabric.n_ranks
+    paths, totals = _two_tier(fabric), ports.totals()
+    tree = algorithm.copies == "node"
+    exchange = Exchange(
+        fabric=fabric,
+        # Sums over destinations, as one column: the terms of ``Exchange`` ask for sums alone.
+        copies=Copies(*(sent[:, None] for sent in (totals.selections_sent, totals.ranks_sent, totals.nodes_sent))),
+        constants=constants.spanning(fabric.n_nodes),
+        phase=phase,
+        bytes_per_copy=bytes_per_copy,
+        fresh=not cached_handle,
+        ecmp_seed=0,
+        given_tokens=tokens,
+        n_experts=n_experts,
+    )
+    links, copies, rank = _wires(ports, paths, n, exchange.is_dispatch)
+    size = copies * bytes_per_copy
+    same_node = np.array([name == "nvlink" for name in fabric.link_class])[links]
+    # Flows for the ranks' kernels follow; they cross no wire, and their size is that of the copies worked on.
+    ranks = np.arange(n, dtype=np.int32)
+    works = _kernels(exchange, ports, totals, tree, algorithm.copies == "rank")
+    home = np.concatenate([rank, *(ranks for _ in works)])
+    same_node = np.append(same_node, np.full(n * len(works), fabric.n_nodes == 1))
+    size, one_each = np.concatenate([size, *(own for own, _ in works)]), np.arange(len(home) + 1, dtype=np.int64)
+    return PhaseFlows(
+        **exchange.terms(),
+        source=home,
+        target=home,
+        size=size,
+        route_ptr=np.minimum(one_each, len(links)),
+        route_links=links,
+        share=np.ones(len(links)),
+        efficiency=exchange.link_efficiency()[links],
+        delay_s=exchange.delay_s(_latency(fabric, paths, same_node, ports, tree), same_node, home),
+        gate_ptr=one_each,
+        gate_ranks=home,
+        member_ptr=one_each,
+        member_ranks=home,
+        all_ranks_gate=algorithm.name.startswith("deepep-v2") or (tree and exchange.fresh and exchange.is_dispatch),
+        all_ranks_leave=True,
+        least_s=exchange.least_s(len(size)),
+        pairs=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(4))),
+        kernel=_joined([work for _, work in works], len(links)) if works else None,
+    )
+
+
+def _kernels(
+    exchange: Exchange, ports: PortCopies, totals: CopyTotals, tree: bool, per_rank: bool
+) -> list[tuple[Floats, KernelWork]]:
+    """One or two flows per rank for its communication kernel: bytes of each, and the work that goes with them."""
+    ranks, constants = np.arange(len(totals.nodes_sent), dtype=np.int32), exchange.constants
+    # A rank without tokens of its own handles those of others: one copy's bytes stand for what it does.
+    there = totals.selections_sent + totals.selections_received > 0
+
+    def bytes_of(copies: Counts) -> Floats:
+        return np.where(there, np.maximum(copies, 1), 0) * np.float64(exchange.bytes_per_copy)
+
+    if tree:
+        own = bytes_of(totals.nodes_sent)
+        work = exchange.kernel(own, ranks, totals.nodes_sent, ports.counts[FORWARDED], ranks)
+        return [] if work is None else [(own, work)]
+    off = (totals.selections_sent - totals.selections_own, totals.selections_received - totals.selections_own)
+    if per_rank:
+        off = (totals.ranks_sent - totals.ranks_own, totals.ranks_received - totals.ranks_own)
+    sends, receives = off if exchange.is_dispatch else off[::-1]
+    own, unpacked = bytes_of(off[0]), bytes_of(receives)
+    sending = replace(exchange, constants=replace(constants, receive_sm_rate=0.0))
+    none: dict[str, Any] = dict.fromkeys(
+        ("token_s", "token_sm_s", "token_rank_sm_s", "local_rate", "node_copy_sm_s", "rank_copy_sm_s"), 0.0
+    )
+    unpacking = replace(exchange, constants=replace(constants, **none))
+    works = [
+        (own, sending.kernel(own, ranks, None, sends, ranks)),
+        (unpacked, unpacking.kernel(unpacked, ranks, None, receives, ranks, ranks)),
+    ]
+    return [(size, work) for size, work in works if work is not None]
+
+
+def _joined(works: Sequence[KernelWork], before: int) -> KernelWork:
+    """The works of several runs of flows as one, after flows without any."""
+    ptr = [np.zeros(before + 1, np.int64)]
+    for work in works:
+        ptr.append(ptr[-1][-1] + work.ptr[1:])
+    return KernelWork(
+        np.concatenate(ptr),
+        np.concatenate([work.ranks for work in works]),
+        np.concatenate([work.s_per_byte for work in works]),
+    )
+
+
+def _wires(ports: PortCopies, paths: TwoTierPaths, n_ranks: int, is_dispatch: bool) -> tuple[Ints, Floats, Ints]:
+    """The ports in use: link, copies that cross it, and the rank that it belongs to (the leaf's first for uplinks)."""
+    counts, ranks = ports.counts[0 if is_dispatch else BACK :], np.arange(n_ranks, dtype=np.int32)
+    rows = (NIC_OUT, NIC_IN, NVLINK_OUT, NVLINK_IN)
+    links, copies, owner = [], [], []
+    for link, row in zip((paths.nic_out, paths.nic_in, paths.nvlink_out, paths.nvlink_in), rows, strict=True):
+        if (link[:n_ranks] >= 0).all():
+            links.append(link[:n_ranks])
+            copies.append(counts[row].astype(np.float64))
+            owner.append(ranks)
+    climb, fall = ports.uplinks[:2] if is_dispatch else ports.uplinks[2:]
+    for link, crossing in ((paths.up, climb), (paths.down, fall)):
+        for leaf in np.flatnonzero(crossing):
+            links.append(link[leaf])
+            copies.append(np.full(len(link[leaf]), crossing[leaf] / len(link[leaf])))
+            owner.append(np.full(len(link[leaf]), np.argmax(paths.leaf[:n_ranks] == leaf), np.int32))
+    return np.concatenate(links).astype(np.int32), np.concatenate(copies), np.concatenate(owner)
+
+
+def _latency(
+    fabric: Fabric, paths: TwoTierPaths, same_node: NDArray[np.bool_], ports: PortCopies, tree: bool
+) -> Floats:
+    """Latency of the longest route of a flow's kind, inside a node or across, [flows]."""
+    inside = float(fabric.latency[paths.nvlink_out[0]])
+    across = float(fabric.latency[paths.nic_out[0]]) if paths.nic_out[0] >= 0 else 0.0
+    across += inside if tree else 0.0
+    if ports.uplinks.any():
+        across += float(fabric.latency[paths.up[0, 0]])
+    return np.where(same_node, inside, across)
+
+
+def _two_tier(fabric: Fabric) -> TwoTierPaths:
+    if not isinstance(fabric.paths, TwoTierPaths):
+        what = f"{fabric.name} has no regular ports"
+        raise InputError(what, where="cluster.flows", fix="use pairs, or a topology of kind hgx, rail or leaf-spine")
+    return fabric.paths
+
+
+def _travels(algorithm: Algorithm) -> int:
+    if algorithm.name == "deepep-low-latency-nic":
+        return PER_SELECTION_BY_NIC
+    if algorithm.copies == "all" or algorithm.name == "nccl-pxn":
+        raise InputError(
+            f"{algorithm.name} has no count of copies at ports",
+            where="cluster.flows",
+            fix="use pairs, or another algorithm",
+        )
+    return {"selection": PER_SELECTION, "rank": PER_RANK, "node": PER_NODE}[algorithm.copies]
