@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moesim.errors import InputError
-from moesim.validate.rows import TIME, Row, key
+from moesim.validate.rows import TIME, Row, key, rounding
 
 FILES = (
     "aic_deepep_normal_multinode.csv",
@@ -104,6 +104,7 @@ def _low_latency(lines: "csv.DictReader[str]") -> Iterator[Row]:
                 dtype=dtype,
                 experts=int(line["num_experts"]),
                 bandwidth_GBps=float(line[f"{op}_bandwidth_gbps"]),
+                rounding=rounding(line[f"{op}_avg_t_us"], line[f"{op}_bandwidth_gbps"]),
             )
 
 

@@ -32,7 +32,10 @@ class Row:
         dtype: of a token's activations on the wire.
         sms: SMs of the kernel, None where the library decides.
         measure: ``kernel``, or ``torch`` for a call that includes the framework's own time.
+        hidden, experts, top_k: of the layer.
         bandwidth_GBps: printed beside a time, for byte accounting; None where it was not.
+        rounding: half a unit of the last digits of the two, relative.
+        flagged: marked suspect by the extract itself.
     """
 
     table: str
@@ -54,15 +57,34 @@ class Row:
     experts: int = 256
     top_k: int = 8
     bandwidth_GBps: float | None = None
+    rounding: float = 0.0
     flagged: bool = False
-    """Marked suspect by the extract itself."""
 
     @property
     def name(self) -> tuple[str, str]:
         """Table and key."""
         return self.table, self.key
 
+    @property
+    def per_node(self) -> int:
+        """GPUs of an NVLink domain."""
+        return self.ranks // self.nodes
+
 
 def key(**axes: object) -> str:
     """Spell axis values as a row's key: ``op=dispatch ranks=16``; axes that are None are left out."""
     return " ".join(f"{name}={value}" for name, value in axes.items() if value is not None)
+
+
+def rounding(*printed: str) -> float:
+    """Relative uncertainty of a product of printed numbers: half a unit of the last digit of each."""
+    total = 0.0
+    for text in printed:
+        decimals = len(text.partition(".")[2])
+        total += 0.5 * 10.0**-decimals / float(text)
+    return total
+
+
+def phase_of(row: Row) -> str:
+    """Which of the two phases' constants a row takes: combine its own, everything else dispatch's."""
+    return "combine" if row.op == "combine" else "dispatch"

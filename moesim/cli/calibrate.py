@@ -1,0 +1,105 @@
+"""``moesim calibrate``: fit the constants of an all-to-all to measurements."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from moesim.validate.refit import Refit
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this module."""
+    app.command("calibrate")(calibrate)
+
+
+def calibrate(
+    files: list[Path] = typer.Argument(None, help="nccl-tests JSON (-J), DeepEP test logs, or CSV files."),
+    algorithm: str = typer.Option("", "--algorithm", "-a", help="All-to-all that was measured."),
+    gpu: str = typer.Option("", "--gpu", "-g", help="GPU of the cluster, lower case: h100."),
+    out: Path | None = typer.Option(None, "--out", help="File to write; a folder with --published."),
+    start: str = typer.Option("auto", "--start", help="Set of constants to begin with: a name or a file."),
+    ranks: int = typer.Option(0, "--ranks", min=0, help="Ranks that were measured, where the file does not say."),
+    gpus_per_node: int = typer.Option(8, "--gpus-per-node", min=1, help="GPUs of one NVLink domain."),
+    published: bool = typer.Option(False, "--published", help="Fit the shipped sets to the published rows."),
+    tables: list[str] = typer.Option([], "--table", "-t", help="With --published: only the sets of these tables."),
+    reference: Path | None = typer.Option(None, "--reference", help="Folder with the large published extracts."),
+) -> None:
+    """Fit all-to-all constants to measurements of your cluster, through the simulation, and write them as a file.
+
+    Use it with -o alltoall.calibration=my.yaml. CSV columns: op (dispatch, combine, alltoall), ranks, tokens, time_us;
+    optional nodes, dtype, sms, hidden, experts, top_k; tokens are bytes per rank for nccl-*.
+
+    Example: moesim calibrate alltoall.json -a nccl-direct -g h100 --out my.yaml
+    """
+    from moesim.errors import InputError
+
+    if published:
+        if files or algorithm:
+            raise InputError("--published takes no files of yours", fix="leave out the files and --algorithm")
+        _published(tables, reference, out)
+        return
+    if not files:
+        raise InputError("no measurements", fix="give a file, or --published")
+    if not algorithm or not gpu:
+        raise InputError("which algorithm, on which GPU?", fix="give --algorithm and --gpu")
+    _measured(files, algorithm, gpu, out, start, ranks, gpus_per_node)
+
+
+def _measured(
+    files: list[Path], algorithm: str, gpu: str, out: Path | None, start: str, ranks: int, gpus_per_node: int
+) -> None:
+    from moesim.errors import InputError
+    from moesim.files import write_files
+    from moesim.mistakes import did_you_mean
+    from moesim.traffic.calibration import find_set
+    from moesim.validate.measured import LIBRARIES, Cluster, measured_rows
+    from moesim.validate.refit import refit_measured
+    from moesim.validate.set_file import spell_set
+
+    if algorithm not in LIBRARIES:
+        fix = did_you_mean(algorithm, list(LIBRARIES), "algorithms")
+        raise InputError(f"measurements of {algorithm!r} are not read", where="--algorithm", fix=fix)
+    begin = find_set(algorithm, gpu, start)
+    cluster = Cluster(algorithm, gpu, ranks, gpus_per_node)
+    rows = [row for path in files for row in measured_rows(path, cluster)]
+    found = refit_measured(rows, begin, gpu, files)
+    _show(found)
+    if out is not None:
+        text = spell_set(found.constants, with_ports=begin.gpu != gpu)
+        write_files(out.parent, {out.name: text.encode("utf-8")})
+        typer.echo(f"{out}: use it with -o alltoall.calibration={out}")
+
+
+def _published(tables: list[str], reference: Path | None, out: Path | None) -> None:
+    from moesim.files import write_files
+    from moesim.validate.benches import bench_of, is_transfer
+    from moesim.validate.extracts import extract_rows
+    from moesim.validate.ledger import read_ledger
+    from moesim.validate.published import published_rows
+    from moesim.validate.refit import refit_published
+    from moesim.validate.set_file import spell_set
+
+    rows = published_rows() + (extract_rows(reference) if reference is not None else [])
+    of_tables = [row for row in rows if not tables or any(row.table.startswith(table) for table in tables)]
+    sets = {bench_of(row).calibration for row in of_tables if is_transfer(row)}
+    for found in refit_published(rows, read_ledger(), lambda name: name in sets):
+        _show(found)
+        if out is not None:
+            text = spell_set(found.constants)
+            write_files(out, {f"{found.constants.name}.yaml": text.encode("utf-8")})
+
+
+def _show(found: "Refit") -> None:
+    from moesim.cli.show import console, table
+
+    lines = [
+        (row.key, row.quantity, row.published, f"{100 * error:+.1f} %")
+        for row, error in zip(found.rows, found.fitted.errors, strict=True)
+    ]
+    typer.echo(
+        f"\n{found.constants.name}: {len(lines)} rows, error left in time: median {100 * found.fitted.median:.1f} %, "
+        f"90th percentile {100 * found.fitted.p90:.1f} %"
+    )
+    console().print(table("", ("row", "quantity", "measured", "error"), lines))

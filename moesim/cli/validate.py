@@ -1,0 +1,196 @@
+"""``moesim validate``: published measurements against simulated ones."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from moesim.validate.evaluate import Outcome
+    from moesim.validate.rows import Row
+    from moesim.validate.statistics import Spread
+    from moesim.validate.unseen import Unseen
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this module."""
+    app.command("validate")(validate)
+
+
+def validate(
+    tables: list[str] = typer.Option([], "--table", "-t", help="Only these tables (a name, or its beginning)."),
+    reference: Path | None = typer.Option(
+        None, "--reference", help="Folder with the large published extracts, which do not ship."
+    ),
+    rows: bool = typer.Option(False, "--rows", help="Print every row, not the spread of each table alone."),
+    as_json: bool = typer.Option(False, "--json", help="Print the rows as JSON."),
+    page: Path | None = typer.Option(None, "--page", help="Write a page with plots: an .html file."),
+    jobs: int = typer.Option(os.cpu_count() or 1, "--jobs", "-j", min=1, help="Worker processes."),
+) -> None:
+    """Simulate every published measurement and say how far off it is, fitted rows and held-out ones apart.
+
+    Example: moesim validate --table deepep-v1
+    """
+    from moesim.files import write_files
+    from moesim.validate.evaluate import evaluate
+    from moesim.validate.ledger import read_ledger
+    from moesim.validate.page import page_of
+    from moesim.validate.published import uccl_rows
+    from moesim.validate.unseen import unseen
+
+    chosen, left_out = _rows(tables, reference)
+    outcomes = evaluate(chosen, read_ledger(), jobs, progress=lambda done, of: _progress(done, of, not as_json))
+    elsewhere = unseen(chosen) if page is not None or not as_json else []
+    if as_json:
+        typer.echo(json.dumps([_as_dict(outcome) for outcome in outcomes], indent=1))
+    else:
+        _show(outcomes, rows or bool(tables))
+        _show_unseen(elsewhere)
+        _show_bytes(chosen + ([] if tables else uccl_rows()))
+        if left_out and not tables:
+            typer.echo(f"\n{left_out:,} rows of the large extracts were not read; name their folder: --reference DIR")
+    if page is not None:
+        write_files(page.parent, {page.name: page_of(outcomes, elsewhere, left_out).encode("utf-8")})
+        typer.echo(str(page), err=as_json)
+
+
+def _rows(tables: list[str], reference: Path | None) -> "tuple[list[Row], int]":
+    """The rows asked for, and how many the ledger has beyond those that can be read."""
+    from moesim.errors import InputError
+    from moesim.validate.extracts import extract_rows
+    from moesim.validate.ledger import read_ledger
+    from moesim.validate.published import published_rows
+
+    everything = published_rows() + (extract_rows(reference) if reference is not None else [])
+    names = dict.fromkeys(row.table for row in everything)
+    for table in tables:
+        if not any(name.startswith(table) for name in names):
+            raise InputError(f"there is no table {table!r}", where="--table", fix=f"tables: {', '.join(names)}")
+    chosen = [row for row in everything if not tables or any(row.table.startswith(table) for table in tables)]
+    return chosen, len(read_ledger()) - len(everything)
+
+
+def _progress(done: int, of: int, wanted: bool) -> None:
+    if wanted and os.isatty(2):
+        typer.echo(f"\r{done:,} of {of:,} rows", err=True, nl=done == of)
+
+
+def _as_dict(outcome: "Outcome") -> dict[str, object]:
+    from moesim.validate.causes import reason
+
+    row, entry = outcome.row, outcome.entry
+    return {
+        "table": row.table,
+        "row": row.key,
+        "source": row.source,
+        "quantity": row.quantity,
+        "published": row.published,
+        "simulated": outcome.simulated,
+        "error": outcome.error,
+        "role": entry.role,
+        "suspect": entry.suspect,
+        "reason": reason(outcome),
+    }
+
+
+def _show(outcomes: "list[Outcome]", with_rows: bool) -> None:
+    from moesim.cli.show import console, table
+    from moesim.validate import statistics
+    from moesim.validate.causes import cause_of, reason
+
+    out = console()
+    if with_rows:
+        for name, found in statistics.by_table(outcomes).items():
+            lines = [
+                (
+                    outcome.row.key,
+                    outcome.row.quantity,
+                    outcome.row.published,
+                    outcome.simulated,
+                    "-" if outcome.error is None else f"{100 * outcome.error:+.1f} %",
+                    outcome.entry.role,
+                    reason(outcome),
+                )
+                for outcome in found
+            ]
+            heads = ("row", "quantity", "published", "simulated", "error", "role", "reason")
+            typer.echo(f"\n{name}: {found[0].row.source}")
+            out.print(table("", heads, lines))
+    columns = ("table", "fitted", "", "held out: large", "", "small", "", "worst", "suspect", "")
+    spreads = [(name, *_spreads(found)) for name, found in statistics.by_table(outcomes).items()]
+    typer.echo("\nAbsolute error in %: number of rows, then median / 90th percentile")
+    out.print(table("", columns, spreads))
+    for name, choose, bar in (
+        ("held out", statistics.counts, statistics.POOLED_BAR),
+        ("fitted", statistics.fitted, statistics.FIT_BAR),
+    ):
+        spread, mean = statistics.Spread.of(filter(choose, outcomes)), statistics.mean_over_tables(outcomes, choose)
+        if spread is not None and mean is not None:
+            typer.echo(
+                f"{name}: {spread.rows:,} rows, median {100 * spread.median:.1f} %, 90th percentile "
+                f"{100 * spread.p90:.1f} %; mean over tables {100 * mean[0]:.1f} / {100 * mean[1]:.1f} %; "
+                f"bar {' / '.join(f'{100 * limit:.0f}' for limit in bar if limit < 1)} % "
+                f"{'met' if spread.within(bar) else 'missed'}"
+            )
+    sums = [outcome.error for outcome in outcomes if outcome.row.library == "arithmetic"]
+    if sums:
+        worst = max(abs(error or 0.0) for error in sums)
+        typer.echo(f"sums: {len(sums)} published figures that are arithmetic, at most {100 * worst:.1f} % off")
+    skipped = sum(outcome.simulated is None for outcome in outcomes)
+    if skipped:
+        typer.echo(f"not simulated: {skipped} rows: {cause_of('balance')}")
+    for name, which, spread in statistics.misses(outcomes):
+        typer.echo(
+            f"misses its bar: {name}, {which}, {100 * spread.median:.1f} / {100 * spread.p90:.1f} %: {cause_of(name)}"
+        )
+
+
+def _spreads(found: "list[Outcome]") -> tuple[object, ...]:
+    """Cells of a table's line: rows and spread of its fitted, large, small and suspect rows, and the worst held out."""
+    from moesim.validate import statistics
+
+    held_out = [outcome for outcome in found if statistics.counts(outcome)]
+    large, small = ([one for one in held_out if one.small == kind] for kind in (False, True))
+    worst = statistics.Spread.of(held_out)
+    return (
+        *_cell(statistics.Spread.of(filter(statistics.fitted, found))),
+        *_cell(statistics.Spread.of(large)),
+        *_cell(statistics.Spread.of(small)),
+        "-" if worst is None else f"{100 * worst.worst:.1f}",
+        *_cell(statistics.Spread.of(filter(statistics.suspect, found))),
+    )
+
+
+def _cell(spread: "Spread | None") -> tuple[object, str]:
+    if spread is None:
+        return 0, "-"
+    return spread.rows, f"{100 * spread.median:.1f} / {100 * spread.p90:.1f}"
+
+
+def _show_unseen(elsewhere: "list[Unseen]") -> None:
+    from statistics import median
+
+    for one in elsewhere:
+        typer.echo(
+            f"the error to expect on an unseen cluster: {one.table} with the constants {one.calibration}: median "
+            f"{100 * median(map(abs, one.errors)):.1f} %, from {100 * min(one.errors):+.1f} to "
+            f"{100 * max(one.errors):+.1f} %"
+        )
+
+
+def _show_bytes(chosen: "list[Row]") -> None:
+    from moesim.validate.byte_accounting import account
+
+    accounted = list(account(chosen))
+    if not accounted:
+        return
+    off = [one for one in accounted if not one.within]
+    worst = max(abs(one.error) for one in accounted)
+    typer.echo(
+        f"bytes: {len(accounted) - len(off)} of {len(accounted)} rows that print time and bandwidth agree within 1 % "
+        f"or their rounding; at most {100 * worst:.2f} % apart"
+    )
+    for one in off:
+        typer.echo(f"  {one.row.table} {one.row.key}: {100 * one.error:+.2f} %")

@@ -1,0 +1,194 @@
+"""What each library's own benchmark does, so that a published row can be simulated: one function per library.
+
+A bench says which algorithm runs with which constants, how many copies travel, how large one is, and what the
+publisher divides by the time. Where one rank's log is published, the mean over the ranks is its expectation, since
+all ranks route alike.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from moesim.errors import InputError
+from moesim.traffic import Copies
+from moesim.traffic.messages import payload_bytes, published_bytes, wire_bytes
+from moesim.validate import routing
+from moesim.validate.rows import Row
+
+_TOP_NODES = 4  # DeepEP's test: min(nodes, 4) groups
+# aiconfigurator's FP8 rows move the activations alone; NVFP4 ones their scales too (7,168 and 4,032 B at H = 7,168).
+_BARE_FP8 = {"aic-two-sided-dispatch"}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One benchmark run.
+
+    Attributes:
+        algorithm: of ``moesim.traffic.algorithms``.
+        calibration: name of the set of constants that belongs to the row's source.
+        draw: gives the copies that travel; drawn when they are needed, shared between rows of one setting.
+        bytes_per_copy: on the wire.
+        counted_bytes: that the publisher counts per copy.
+        uses_sms: the published number of SMs replaces the set's.
+    """
+
+    algorithm: str
+    calibration: str
+    draw: Callable[[], Copies]
+    bytes_per_copy: int
+    counted_bytes: int
+    uses_sms: bool = False
+
+    @property
+    def copies(self) -> Copies:
+        """What travels."""
+        return self.draw()
+
+
+def bench_of(row: Row) -> Bench:
+    """Return what has to run for a row.
+
+    Raises:
+        InputError: the row is no transfer.
+    """
+    if row.library not in _LIBRARIES:
+        raise InputError(f"{row.table} is no transfer", where=row.key)
+    return _LIBRARIES[row.library](row)
+
+
+def is_transfer(row: Row) -> bool:
+    """Whether the row is of a transfer, so that a bench can run it."""
+    return row.library in _LIBRARIES
+
+
+def _normal(row: Row) -> Bench:
+    """DeepEP V1, normal mode: ``test_internode.py`` and ``test_intranode.py``."""
+    top_nodes = _TOP_NODES if row.nodes > 1 else None
+    sets = {"h800": "deepep-normal-h800", "h100": "deepep-normal-h100"}
+    return Bench(
+        algorithm="deepep-normal",
+        calibration=sets.get(row.gpu, f"deepep-normal-blackwell{_cast(row)}"),
+        draw=partial(routing.random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, top_nodes),
+        bytes_per_copy=wire_bytes("deepep-normal", row.op, row.hidden, row.dtype, row.top_k),
+        counted_bytes=published_bytes("deepep-normal", row.op, row.hidden, row.dtype),
+        uses_sms=True,
+    )
+
+
+def _second(row: Row) -> Bench:
+    """DeepEP V2: one copy per node and from there per rank across nodes, per rank inside one; no limit of nodes."""
+    across = row.nodes > 1
+    algorithm = "deepep-v2-hybrid" if across else "deepep-v2-direct"
+    return Bench(
+        algorithm=algorithm,
+        calibration="deepep-v2-hybrid-h100" if across else "deepep-v2-direct-b200",
+        draw=partial(routing.random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, None),
+        bytes_per_copy=wire_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
+        counted_bytes=published_bytes(algorithm, row.op, row.hidden, row.dtype),
+        uses_sms=True,
+    )
+
+
+def _pcie(row: Row) -> Bench:
+    """DeepEP without NVLink: one copy per distinct rank over RDMA, the sender's own included in what is counted."""
+    return Bench(
+        algorithm="deepep-v2-direct",
+        calibration="deepep-v2-direct-h20-pcie",
+        draw=partial(routing.random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, None),
+        bytes_per_copy=wire_bytes("deepep-v2-direct", row.op, row.hidden, row.dtype, row.top_k),
+        counted_bytes=published_bytes("deepep-v2-direct", row.op, row.hidden, row.dtype),
+    )
+
+
+def _low_latency(row: Row) -> Bench:
+    """DeepEP, low latency: ``test_low_latency.py``, which masks ten selections of every rank."""
+    algorithm, sets = "deepep-low-latency", {"h800": "deepep-low-latency-h800", "h20": "deepep-low-latency-h20"}
+    name = sets.get(row.gpu, "deepep-low-latency-h100")
+    if row.table == "deepep-ll-h100-cx7":
+        name = "deepep-low-latency-h100-cx7"
+    if row.release == "2025-02-25":
+        algorithm, name = "deepep-low-latency-nic", "deepep-low-latency-nic-h800"
+    return Bench(
+        algorithm=algorithm,
+        calibration=name,
+        draw=partial(routing.random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, masked=True),
+        bytes_per_copy=wire_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
+        counted_bytes=published_bytes(algorithm, row.op, row.hidden, row.dtype),
+    )
+
+
+def _hybrid(row: Row) -> Bench:
+    """Hybrid-EP: ``test_hybrid_ep.py``, eight experts per rank, one seed for all ranks."""
+    across = row.nodes > 1
+    name = "hybrid-ep-h100" if across else "hybrid-ep-gb200"
+    return Bench(
+        algorithm="hybrid-ep",
+        calibration=name + ("" if row.measure == "kernel" else "-torch") + _cast(row),
+        draw=partial(routing.one_seed_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k),
+        bytes_per_copy=wire_bytes("hybrid-ep", row.op, row.hidden, row.dtype, row.top_k),
+        counted_bytes=published_bytes("hybrid-ep", row.op, row.hidden, row.dtype),
+        uses_sms=True,
+    )
+
+
+def _nccl(row: Row) -> Bench:
+    """nccl-tests: equal messages, one R-th of the bytes to each rank; bytes travel as they are."""
+    return Bench(
+        algorithm="nccl-direct",
+        calibration=f"nccl-direct-{row.gpu}",
+        draw=partial(routing.equal_messages, row.ranks, row.tokens // row.ranks),
+        bytes_per_copy=1,
+        counted_bytes=1,
+    )
+
+
+def _one_sided(row: Row) -> Bench:
+    """TensorRT-LLM NVLinkOneSided with its balanced router."""
+    bytes_ = row_bytes(row)
+    return Bench(
+        algorithm="nvl-one-sided",
+        calibration="nvl-one-sided-gb200" + ("-aic" if row.table.startswith("aic") else ""),
+        draw=partial(routing.balanced_copies, row.ranks, row.tokens, row.top_k),
+        bytes_per_copy=bytes_,
+        counted_bytes=bytes_,
+    )
+
+
+def _two_sided(row: Row) -> Bench:
+    """TensorRT-LLM NVLinkTwoSided; ``prepare`` is the exchange of counts before a dispatch."""
+    bytes_ = row_bytes(row)
+    return Bench(
+        algorithm="nvl-two-sided",
+        calibration=f"nvl-two-sided-gb200{_cast(row)}",
+        draw=partial(routing.balanced_copies, row.ranks, row.tokens, row.top_k),
+        bytes_per_copy=bytes_,
+        counted_bytes=bytes_,
+    )
+
+
+def _cast(row: Row) -> str:
+    """Where a kernel's work per token depends on its type, dispatch of a quantised type has a set of its own."""
+    quantised = row.op == "dispatch" and row.dtype in ("fp8", "nvfp4")
+    return f"-{row.dtype}" if quantised else ""
+
+
+def row_bytes(row: Row) -> int:
+    """Bytes of one copy of TensorRT-LLM's kernels, which move quantised activations as they come."""
+    if row.table in _BARE_FP8 and row.dtype == "fp8":
+        return row.hidden
+    if row.dtype == "nvfp4":
+        return row.hidden // 2 + row.hidden // 16
+    return payload_bytes(row.hidden, row.dtype)
+
+
+_LIBRARIES: dict[str, Callable[[Row], Bench]] = {
+    "deepep-v1": _normal,
+    "deepep-v2": _second,
+    "deepep-pcie": _pcie,
+    "deepep-ll": _low_latency,
+    "hybrid-ep": _hybrid,
+    "nccl": _nccl,
+    "trtllm-one-sided": _one_sided,
+    "trtllm-two-sided": _two_sided,
+}

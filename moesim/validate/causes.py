@@ -1,0 +1,38 @@
+"""Why rows are off where they are: what is known of each table, in words; where nothing is known it says so."""
+
+from moesim.validate.evaluate import Outcome
+
+UNEXPLAINED = "unexplained"
+
+# Table -> cause. A cause is something seen in the source or in its neighbours, not a guess.
+_CAUSES = {
+    "deepep-v1-h800-first": (
+        "first release: its 32 and 64 ranks lie 10 to 24 % below the same rows of the final one, two months later"
+    ),
+    "deepep-v1-h100-cx7": "the prefill table does not fit its own neighbours (8 ranks slower than others' 32)",
+    "aic-normal-8-nodes": "this cluster was congested on eight nodes: the time does not fall with more SMs",
+    "aic-ll-8-nodes": (
+        "one rank's log: it shows the mean port (met within 3 % by the same constants), the simulation waits for the "
+        "busiest one"
+    ),
+    "nccl-h100": "below 1 MiB rows of equal bytes differ by 15 % among themselves (90th percentile), 56 % at most",
+    "nccl-h200": "below 1 MiB rows of equal bytes differ by 19 % among themselves (90th percentile), 328 % at most",
+    "aic-two-sided-dispatch": (
+        "64 ranks with few tokens: the balanced router reaches only some of them, the set-up here grows with all"
+    ),
+    "balance": "what balance a language model reaches after training is not simulated",
+}
+
+
+def cause_of(table: str) -> str:
+    """What is known of why a table misses a bar."""
+    return _CAUSES.get(table, UNEXPLAINED)
+
+
+def reason(outcome: Outcome, far: float = 0.10) -> str:
+    """Why one row is off: its rule if it is suspect, its table's cause if it is far off, nothing if it is close."""
+    if outcome.entry.suspect:
+        return f"suspect: {outcome.entry.rule}"
+    if outcome.simulated is None:
+        return cause_of(outcome.row.table)
+    return cause_of(outcome.row.table) if abs(outcome.error or 0.0) > far else ""

@@ -1,0 +1,183 @@
+"""Fitting constants to measured rows through the simulation itself.
+
+What is minimised is the logarithm of simulated over measured, softly (a residual past five per cent counts linearly),
+so that a few bad rows do not bend the rest. No constant is negative and no rate passes its port's peak. None is added
+or removed: which terms a kernel has is for the set's author to say, by giving them a start.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import InputError
+from moesim.traffic.calibration import CalibrationSet
+from moesim.traffic.terms import Calibration, Protocol
+from moesim.validate.rows import BANDWIDTHS, Row, phase_of
+
+Place = tuple[str, ...]
+Simulate = Callable[[Row, Calibration], float]
+
+_SOFT = 0.05
+_STEP = 1e-3
+# Terms that may be negative.
+_SLOPES = ("nvlink_rank_slope",)
+
+
+@dataclass(frozen=True)
+class Free:
+    """A constant to be fitted: where it stands in a set, several places if they share a value.
+
+    A place is ``(phase, term)`` or ``("across", phase, term)``; a protocol's is ``(phase, protocol, term)``.
+    """
+
+    places: tuple[Place, ...]
+
+    @property
+    def slope(self) -> bool:
+        """Whether it may be negative."""
+        return self.places[0][-1] in _SLOPES
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fit: the set with its new constants, and the relative error in time that is left on each row."""
+
+    constants: CalibrationSet
+    errors: NDArray[np.float64]
+
+    @property
+    def median(self) -> float:
+        """Median of the absolute relative errors."""
+        return float(np.median(np.abs(self.errors)))
+
+    @property
+    def p90(self) -> float:
+        """Ninth decile of the absolute relative errors."""
+        return float(np.quantile(np.abs(self.errors), 0.9))
+
+
+def value_at(constants: CalibrationSet, place: Place) -> float:
+    """Read a constant of a set."""
+    terms, rest = _block(constants, place)
+    if len(rest) == 1:
+        return float(terms[rest[0]])
+    return float(getattr(_protocol(terms, rest[0]), rest[1]))
+
+
+def with_value(constants: CalibrationSet, place: Place, value: float) -> CalibrationSet:
+    """Return the set with another value of one constant."""
+    terms, rest = _block(constants, place)
+    if len(rest) == 1:
+        changed = {**terms, rest[0]: value}
+    else:
+        protocols = tuple(
+            replace(one, **{rest[1]: value}) if one.name == rest[0] else one for one in terms["protocols"]
+        )
+        changed = {**terms, "protocols": protocols}
+    if place[0] == "across":
+        return replace(constants, across=constants.across | {place[1]: changed})
+    return replace(constants, phases=constants.phases | {place[0]: changed})
+
+
+def fit(
+    start: CalibrationSet,
+    free: Sequence[Free],
+    rows: Sequence[Row],
+    simulate: Simulate,
+    constants_for: Callable[[CalibrationSet, Row], Calibration],
+    most_rounds: int = 12,
+) -> Fitted:
+    """Fit constants to rows.
+
+    Args:
+        start: the set to begin with; what is not free stays.
+        free: constants to move.
+        rows: measured rows; all of one set.
+        simulate: gives the simulated value of a row with constants.
+        constants_for: the constants of a set for a row (its phase, its SMs).
+        most_rounds: steps of the least-squares solver at most.
+
+    Raises:
+        InputError: fewer rows than free constants.
+    """
+    from scipy.optimize import least_squares
+
+    if len(rows) < len(free):
+        raise InputError(f"{len(rows)} rows do not determine {len(free)} constants", fix="measure more, or fit fewer")
+    first = np.array([value_at(start, one.places[0]) for one in free])
+    slope = np.array([one.slope for one in free])
+    affected = [_affected(start, one, rows) for one in free]
+
+    def values(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        # Logarithms keep a constant positive and make a step as large as the constant.
+        return np.where(slope, first + x, first * np.exp(np.where(slope, 0.0, x)))
+
+    def at(x: NDArray[np.float64]) -> CalibrationSet:
+        made = start
+        for one, value in zip(free, values(x), strict=True):
+            for place in one.places:
+                made = with_value(made, place, float(value))
+        return made
+
+    def residuals(x: NDArray[np.float64], which: Sequence[int] | None = None) -> NDArray[np.float64]:
+        made = at(x)
+        chosen = [rows[index] for index in (range(len(rows)) if which is None else which)]
+        return np.array([_log_error(row, simulate(row, constants_for(made, row))) for row in chosen])
+
+    def slopes(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        base, matrix = residuals(x), np.zeros((len(rows), len(free)))
+        for column, which in enumerate(affected):
+            moved = x.copy()
+            moved[column] += _STEP
+            matrix[which, column] = (residuals(moved, which) - base[which]) / _STEP
+        return matrix
+
+    upper = np.array(
+        [np.log(_most(start, one) / value_at(start, one.places[0])) if not one.slope else np.inf for one in free]
+    )
+    found = least_squares(
+        residuals, np.minimum(0.0, upper - 1e-9), slopes, (-np.inf, upper), loss="soft_l1", f_scale=_SOFT,
+        x_scale="jac", max_nfev=most_rounds, xtol=1e-5, ftol=1e-5,
+    )  # fmt: skip
+    return Fitted(at(found.x), np.expm1(residuals(found.x)))
+
+
+def _most(start: CalibrationSet, free: Free) -> float:
+    """A port's rate cannot pass its peak; nothing else is bounded from above."""
+    term = free.places[0][-1]
+    if term in ("nvlink_rate", "two_ranks_nvlink_rate"):
+        return start.nvlink_peak
+    return start.nic_peak if term == "nic_rate" else np.inf
+
+
+def _log_error(row: Row, simulated: float) -> float:
+    """Log of simulated over measured time; a bandwidth is the inverse of one."""
+    ratio = float(np.log(simulated / row.published))
+    return -ratio if row.quantity in BANDWIDTHS else ratio
+
+
+def _affected(start: CalibrationSet, free: Free, rows: Sequence[Row]) -> list[int]:
+    """Rows whose constants contain one of the places."""
+    inside = {place[0] for place in free.places}
+    across = {place[1] for place in free.places if place[0] == "across"}
+
+    def contain(row: Row) -> bool:
+        return phase_of(row) in (across if row.nodes > 1 and start.across else inside)
+
+    return [index for index, row in enumerate(rows) if contain(row)]
+
+
+def _block(constants: CalibrationSet, place: Place) -> tuple[Mapping[str, Any], Place]:
+    if place[0] == "across":
+        return constants.across[place[1]], place[2:]
+    return constants.phases[place[0]], place[1:]
+
+
+def _protocol(terms: Mapping[str, Any], name: str) -> Protocol:
+    for one in terms["protocols"]:
+        if isinstance(one, Protocol) and one.name == name:
+            return one
+    raise InputError(f"the set has no protocol {name!r}")

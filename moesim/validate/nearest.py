@@ -1,0 +1,100 @@
+"""The published measurement that is nearest to a run, so that a simulated time stands beside a measured one."""
+
+import math
+from dataclasses import dataclass
+
+from moesim.located_yaml import parse_yaml
+from moesim.results import Result
+from moesim.validate.benches import is_transfer
+from moesim.validate.ledger import read_ledger
+from moesim.validate.measured import LIBRARIES
+from moesim.validate.published import published_rows
+from moesim.validate.rows import TIME, Row
+
+# How many doublings of ranks or tokens another GPU, or another type of token, counts as.
+_OTHER_GPU, _OTHER_DTYPE = 3.0, 1.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run does in one phase, in the terms of a benchmark; ``tokens`` per rank."""
+
+    algorithm: str
+    gpu: str
+    op: str
+    ranks: int
+    nodes: int
+    tokens: float
+    dtype: str
+    hidden: int
+    top_k: int
+
+
+@dataclass(frozen=True)
+class Near:
+    """A published row and how far from it a run is: in words, and in doublings of size."""
+
+    row: Row
+    distance: float
+    differences: tuple[str, ...]
+
+    def line(self) -> str:
+        """One line for people."""
+        row = self.row
+        unit = "us" if row.quantity == TIME else "GB/s logical"
+        said = f"{row.published:g} {unit}, {row.table} {row.key} ({row.source})"
+        return said + ("; this run has " + ", ".join(self.differences) if self.differences else "; the same setting")
+
+
+def nearest_of(result: Result, phase: str) -> Near | None:
+    """Find the nearest row of a run's ``dispatch`` or ``combine``."""
+    topology, alltoall = result.explanation["topology"], result.explanation["alltoall"][phase]
+    scenario = parse_yaml(result.scenario_yaml, "scenario.resolved.yaml").data
+    return nearest(
+        Setting(
+            algorithm=alltoall["algorithm"],
+            gpu=topology["gpu"],
+            op=phase,
+            ranks=topology["ranks"],
+            nodes=topology["nodes"],
+            tokens=round(float(result.summary["tokens"] or 0) / topology["ranks"], 1),
+            dtype=alltoall["dtype"],
+            hidden=scenario["model"]["hidden"],
+            top_k=result.explanation["router"]["top_k"],
+        )
+    )
+
+
+def nearest(setting: Setting) -> Near | None:
+    """Find the nearest row of the same library and phase; None if there is none.
+
+    Distances add up: doublings between ranks, nodes, tokens and hidden size, and a few for another GPU or type.
+    """
+    library = LIBRARIES.get(setting.algorithm)
+    ledger = read_ledger()
+    rows = [row for row in published_rows() if is_transfer(row) and row.library == library and row.op == setting.op]
+    # Of two releases with the same setting the later one.
+    rows = sorted((row for row in rows if not ledger[row.name].suspect), key=lambda row: row.release, reverse=True)
+    found = [_compared(setting, row) for row in rows]
+    return min(found, key=lambda near: near.distance, default=None)
+
+
+def _compared(setting: Setting, row: Row) -> Near:
+    distance, differences = 0.0, []
+    for name, here, there in (
+        ("ranks", setting.ranks, row.ranks),
+        ("nodes", setting.nodes, row.nodes),
+        ("tokens per rank", setting.tokens, row.tokens),
+        ("hidden", setting.hidden, row.hidden),
+        ("top-k", setting.top_k, row.top_k),
+    ):
+        if here != there:
+            distance += abs(math.log2(max(here, 1) / max(there, 1)))
+            differences.append(f"{here:g} {name} instead of {there:g}")
+    if setting.gpu != row.gpu:
+        distance += _OTHER_GPU
+        differences.append(f"{setting.gpu} instead of {row.gpu}")
+    if setting.dtype != row.dtype:
+        distance += _OTHER_DTYPE
+        differences.append(f"{setting.dtype} instead of {row.dtype}")
+    return Near(row, distance, tuple(differences))

@@ -1,0 +1,106 @@
+"""A set of constants as a file: what ``moesim.traffic.calibration`` reads, with units, five significant digits."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from moesim.traffic.calibration import CalibrationSet
+from moesim.traffic.terms import Protocol
+
+_DIGITS = 5
+
+
+def spell_set(found: CalibrationSet, with_ports: bool = False) -> str:
+    """Spell a set as YAML.
+
+    Args:
+        found: the set; constants that are 0 are left out, as absent terms.
+        with_ports: name the ports too, for a GPU that moesim does not know.
+    """
+    lines = [
+        f"algorithm: {found.algorithm}",
+        f"gpu: {found.gpu}",
+        f"library: {_text(found.library)}",
+        f"source: {_text(found.source)}",
+    ]
+    if found.rates_count != "wire":
+        lines.append(f"rates_count: {found.rates_count}")
+    if with_ports:
+        nvlink, nic = _quantity("nvlink_rate", found.nvlink_peak), _quantity("nic_rate", found.nic_peak)
+        lines.append(f"ports: {{nvlink: {nvlink}, nic: {nic}, sms: {found.sms}}}")
+    lines += _listed("rows", found.rows)
+    lines.append("error: {" + ", ".join(f"{name}: {value:.4f}" for name, value in found.error.items()) + "}")
+    lines += _listed("notes", found.notes)
+    for phase, terms in found.phases.items():
+        lines += [f"{phase}:", *_terms(terms, "  ")]
+    if found.across:
+        lines.append("across:")
+        for phase, terms in found.across.items():
+            lines += [f"  {phase}:", *_terms(terms, "    ")]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(name: str, items: Iterable[str]) -> list[str]:
+    items = list(items)
+    return [f"{name}: []"] if not items else [f"{name}:", *(f"  - {_text(item)}" for item in items)]
+
+
+def _text(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _terms(terms: Mapping[str, Any], indent: str) -> list[str]:
+    lines = []
+    for name, value in terms.items():
+        if name == "protocols":
+            if value:
+                lines.append(f"{indent}protocols:")
+            for one in value:
+                parts = (f"{key.removesuffix('_s')}: {text}" for key, text in _protocol(one))
+                lines.append(f"{indent}  - {{{', '.join(parts)}}}")
+        elif value or name in ("nvlink_rate", "nic_rate"):
+            lines.append(f"{indent}{name.removesuffix('_s')}: {_quantity(name, value)}")
+    return lines
+
+
+def _protocol(one: Protocol) -> list[tuple[str, str]]:
+    values = [(field.name, getattr(one, field.name)) for field in fields(one)]
+    return [(name, value if name == "name" else _quantity(name, value)) for name, value in values if value]
+
+
+def _quantity(name: str, value: float) -> str:
+    if "rate" in name:
+        return f"{_short(value / 1e9)}GB/s"
+    if name.endswith("_s"):
+        return f"{_short(value * 1e9)}ns" if 0 < value < 1e-6 else f"{_short(value * 1e6)}us"
+    return str(value) if isinstance(value, int) else _short(value)
+
+
+def _short(value: float) -> str:
+    """Five significant digits, without an exponent."""
+    text = f"{float(f'{value:.{_DIGITS - 1}e}'):.12f}"
+    return text.rstrip("0").rstrip(".")
+
+
+def rounded(found: CalibrationSet) -> CalibrationSet:
+    """The set with its constants rounded as the file has them, so that what was judged is what ships."""
+    from dataclasses import replace
+
+    def block(terms: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: _rounded(value) for name, value in terms.items()}
+
+    return replace(
+        found,
+        phases={phase: block(terms) for phase, terms in found.phases.items()},
+        across={phase: block(terms) for phase, terms in found.across.items()},
+    )
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS - 1}e}")
+    if isinstance(value, tuple):
+        return tuple(
+            Protocol(**{field.name: _rounded(getattr(one, field.name)) for field in fields(one)}) for one in value
+        )
+    return value

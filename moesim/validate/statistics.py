@@ -1,0 +1,88 @@
+"""Medians and deciles of the errors, by table and pooled, and the bars that they are held to."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moesim.validate.benches import is_transfer
+from moesim.validate.evaluate import Outcome
+from moesim.validate.ledger import FIT
+
+LARGE, SMALL = "large messages", "small messages"
+# Median and ninth decile of the absolute relative error that the simulation is held to.
+POOLED_BAR = (0.04, 0.10)
+TABLE_BARS = {LARGE: (0.04, 0.10), SMALL: (0.05, 0.13)}
+FIT_BAR = (0.03, math.inf)
+FIT_TABLE_BAR = 0.045
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far a group of rows is off: absolute relative errors."""
+
+    rows: int
+    median: float
+    p90: float
+    worst: float
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Outcome]) -> "Spread | None":
+        """Spread of the rows that were simulated; None if there is none."""
+        errors = np.abs([outcome.error for outcome in outcomes if outcome.error is not None])
+        if not errors.size:
+            return None
+        return cls(len(errors), float(np.median(errors)), float(np.quantile(errors, 0.9)), float(errors.max()))
+
+    def within(self, bar: tuple[float, float]) -> bool:
+        """Whether median and ninth decile are inside a bar."""
+        return self.median <= bar[0] and self.p90 <= bar[1]
+
+
+def by_table(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """Outcomes by table, in their order."""
+    tables: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        tables.setdefault(outcome.row.table, []).append(outcome)
+    return tables
+
+
+def fitted(outcome: Outcome) -> bool:
+    """Whether constants were fitted to the row, or to its twin."""
+    return outcome.entry.role == FIT
+
+
+def counts(outcome: Outcome) -> bool:
+    """Whether the row is a transfer, held out and not suspect, so that it says how good the simulation is."""
+    return is_transfer(outcome.row) and outcome.entry.role != FIT and not outcome.entry.suspect
+
+
+def suspect(outcome: Outcome) -> bool:
+    """Whether the row is doubted by a rule of the ledger."""
+    return outcome.entry.suspect
+
+
+def mean_over_tables(outcomes: Sequence[Outcome], chosen: Callable[[Outcome], bool]) -> tuple[float, float] | None:
+    """Unweighted mean over the tables of their median and ninth decile."""
+    spreads = [Spread.of(filter(chosen, rows)) for rows in by_table(outcomes).values()]
+    found = [(spread.median, spread.p90) for spread in spreads if spread is not None]
+    if not found:
+        return None
+    median, p90 = np.mean(found, axis=0)
+    return float(median), float(p90)
+
+
+def misses(outcomes: Sequence[Outcome]) -> list[tuple[str, str, Spread]]:
+    """Tables that miss a bar: name, which bar, and how far they are off."""
+    found = []
+    for name, rows in by_table(outcomes).items():
+        for regime, bar in TABLE_BARS.items():
+            held_out = [outcome for outcome in rows if counts(outcome) and outcome.small == (regime == SMALL)]
+            spread = Spread.of(held_out)
+            if spread is not None and not spread.within(bar):
+                found.append((name, regime, spread))
+        spread = Spread.of(filter(fitted, rows))
+        if spread is not None and spread.median > FIT_TABLE_BAR:
+            found.append((name, "fitted rows", spread))
+    return found

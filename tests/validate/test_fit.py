@@ -1,0 +1,214 @@
+"""Fits: constants that made the measurements are found again, and files of sets survive a round trip."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moesim.errors import InputError
+from moesim.traffic.calibration import find_set, read_set, set_names
+from moesim.validate.fit import Free, fit, value_at, with_value
+from moesim.validate.ledger import FIT, read_ledger
+from moesim.validate.measured import Cluster, measured_rows
+from moesim.validate.plan import BASE, FREE
+from moesim.validate.published import published_rows
+from moesim.validate.refit import refit_measured, refit_published
+from moesim.validate.rows import TIME, Row, key
+from moesim.validate.set_file import rounded, spell_set
+from moesim.validate.simulate import constants_from, simulate_row
+
+
+def low_latency_rows(truth):
+    """Times that the simulation gives with known constants, as if measured."""
+    rows = []
+    for ranks in (8, 16):
+        for op, dtype in (("dispatch", "fp8"), ("combine", "bf16")):
+            for tokens in (8, 128):
+                row = Row(
+                    table="mine", key=key(op=op, ranks=ranks, tokens=tokens), library="deepep-ll", release="",
+                    gpu="h100", source="", quantity=TIME, published=1.0, op=op, ranks=ranks, nodes=ranks // 8,
+                    tokens=tokens, dtype=dtype,
+                )  # fmt: skip
+                rows.append(replace(row, published=simulate_row(row, constants_from(truth, row))))
+    return rows
+
+
+@pytest.mark.jit
+def test_known_constants_are_found_again_from_wrong_ones():
+    free = FREE["deepep-low-latency-h20"]
+    start = find_set("deepep-low-latency", "h100", "deepep-low-latency-h100-cx7")
+    truth = start
+    for one, factor in zip(free, (1.3, 0.8, 1.4, 0.7), strict=True):
+        for place in one.places:
+            truth = with_value(truth, place, factor * value_at(start, place))
+    found = fit(start, free, low_latency_rows(truth), simulate_row, constants_from)
+    for one in free:
+        assert value_at(found.constants, one.places[0]) == pytest.approx(value_at(truth, one.places[0]), rel=2e-3)
+    assert found.p90 < 1e-3
+
+
+@pytest.mark.jit
+def test_a_rate_never_passes_the_ports_peak():
+    start = find_set("nvl-one-sided", "gb200", "nvl-one-sided-gb200")
+    row = Row(
+        table="mine", key="", library="trtllm-one-sided", release="", gpu="gb200", source="", quantity=TIME,
+        published=1.0, op="dispatch", ranks=8, tokens=4096,
+    )  # fmt: skip
+    impossible = replace(row, published=0.5 * simulate_row(row))
+    found = fit(start, [Free((("dispatch", "nvlink_rate"),))], [impossible], simulate_row, constants_from)
+    assert 0.99 * start.nvlink_peak < value_at(found.constants, ("dispatch", "nvlink_rate")) <= start.nvlink_peak
+
+
+def test_fewer_rows_than_constants_determine_nothing():
+    start = find_set("deepep-low-latency", "h100")
+    with pytest.raises(InputError, match="do not determine"):
+        fit(start, FREE["deepep-low-latency-h20"], [], simulate_row, constants_from)
+
+
+@pytest.mark.parametrize("name", sorted(FREE))
+def test_a_sets_file_reads_back_as_the_set(name, tmp_path):
+    found = read_set(set_path(name))
+    copy = tmp_path / f"{name}.yaml"
+    copy.write_text(spell_set(rounded(found)))
+    assert read_set(copy).phases == read_set(set_path(name)).phases
+    assert spell_set(rounded(read_set(copy))) == copy.read_text()
+
+
+def set_path(name):
+    from moesim.traffic.calibration import DATA
+
+    return DATA / f"{name}.yaml"
+
+
+@pytest.mark.parametrize("name", sorted(FREE))
+def test_a_shipped_set_names_the_rows_that_it_was_fitted_on_and_none_of_them_is_held_out(name):
+    found = read_set(set_path(name))
+    ledger = {f"{table}: {row}": entry for (table, row), entry in read_ledger().items()}
+    assert found.rows
+    assert all(ledger[row].role == FIT for row in found.rows)
+    assert set(found.error) == {"median", "p90"}
+    assert found.error["median"] <= 0.045
+    free = {place for one in FREE[name] for place in one.places}
+    assert all(value_at(found, place) > 0 or "slope" in place[-1] for place in free)
+
+
+def test_sets_build_on_sets_that_are_fitted_before_them():
+    order = list(FREE)
+    assert set(FREE) <= set(set_names())
+    for name, base in BASE.items():
+        assert order.index(base) < order.index(name)
+
+
+@pytest.mark.jit
+def test_fitting_the_shipped_sets_again_changes_next_to_nothing():
+    """The constants that ship are the fit's own fixed point."""
+    (again,) = refit_published(published_rows(), read_ledger(), lambda name: name == "deepep-v2-direct-b200")
+    shipped = find_set("deepep-v2-direct", "b200", "deepep-v2-direct-b200")
+    for one in FREE["deepep-v2-direct-b200"]:
+        place = one.places[0]
+        assert value_at(again.constants, place) == pytest.approx(value_at(shipped, place), rel=2e-3)
+    assert again.constants.rows == shipped.rows
+
+
+def nccl_json(tmp_path, times, ranks=8, hosts=1):
+    devices = [{"rank": rank, "hostname": f"host{rank * hosts // ranks}"} for rank in range(ranks)]
+    results = [{"size": size, "out_of_place": {"time": us, "alg_bw": 1.0, "bus_bw": 1.0}} for size, us in times]
+    path = tmp_path / "alltoall.json"
+    path.write_text(json.dumps({"version": 2, "config": {"devices": devices}, "results": results}))
+    return path
+
+
+@pytest.mark.jit
+def test_a_clusters_own_rate_follows_from_its_nccl_tests(tmp_path):
+    """Two nodes: half of what a rank sends crosses its NIC; 40 GB/s and 30 us are found again."""
+    sizes = [1 << shift for shift in range(20, 31, 2)]
+    times = [(size, 30 + size / 2 / 40e9 * 1e6) for size in sizes]
+    rows = measured_rows(nccl_json(tmp_path, times, 16, 2), Cluster("nccl-direct", "h800"))
+    assert {(row.ranks, row.nodes, row.op) for row in rows} == {(16, 2, "alltoall")}
+    found = refit_measured(rows, find_set("nccl-direct", "h800"), "h800", [tmp_path / "alltoall.json"])
+    assert value_at(found.constants, ("dispatch", "nic_rate")) == pytest.approx(40e9, rel=0.01)
+    # routes under one leaf begin 0.9 us before those across, which the set-up is told for
+    assert value_at(found.constants, ("dispatch", "setup_inter_node_s")) == pytest.approx(30e-6, rel=0.04)
+    assert np.abs(found.fitted.errors).max() < 0.01
+    assert "alltoall.json" in found.constants.source
+
+
+def test_a_low_latency_log_is_averaged_over_its_ranks(tmp_path):
+    path = tmp_path / "low.log"
+    path.write_text(
+        "".join(
+            f"[rank {rank}] Dispatch bandwidth: 97.50 GB/s, avg_t={70 + rank}.00 us | "
+            f"Combine bandwidth: 127.00 GB/s, avg_t={110 + rank}.00 us\n"
+            for rank in range(8)
+        )
+    )
+    dispatch, combine = measured_rows(path, Cluster("deepep-low-latency", "h100"))
+    assert (dispatch.op, dispatch.published, dispatch.ranks, dispatch.tokens) == ("dispatch", 73.5, 8, 128)
+    assert (combine.op, combine.published, combine.dtype) == ("combine", 113.5, "bf16")
+
+
+def test_the_tuning_lines_of_normal_mode_are_read(tmp_path):
+    path = tmp_path / "normal.log"
+    path.write_text(
+        "[config] num_tokens=2048, hidden=7168, num_topk_groups=2, num_topk=8\n"
+        "[tuning] SMs 24, NVL chunk 4, RDMA chunk 4: 30.00 GB/s (RDMA), 98.00 GB/s (NVL)\n"
+        "[tuning] Best dispatch (FP8): SMs 24, NVL chunk 8, RDMA chunk 16: 43.50 GB/s (RDMA), 142.00 GB/s (NVL)\n"
+        "[tuning] Best combine: SMs 24, NVL chunk 1, RDMA chunk 32: 44.10 GB/s (RDMA), 144.00 GB/s (NVL)\n"
+    )
+    with pytest.raises(InputError, match="--ranks"):
+        measured_rows(path, Cluster("deepep-normal", "h100"))
+    dispatch, combine = measured_rows(path, Cluster("deepep-normal", "h100", ranks=16))
+    assert (dispatch.published, dispatch.tokens, dispatch.sms, dispatch.nodes, dispatch.dtype) == (
+        43.5, 2048, 24, 2, "fp8",
+    )  # fmt: skip
+    assert (combine.published, combine.quantity, combine.dtype) == (44.1, "deepep_rdma_GBps", "bf16")
+
+
+def test_a_table_of_ones_own_is_read(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("op,ranks,tokens,time_us,nodes,sms\ndispatch,16,4096,1400,2,24\ncombine,16,4096,2700,2,\n")
+    dispatch, combine = measured_rows(path, Cluster("deepep-normal", "h100"))
+    assert (dispatch.sms, dispatch.dtype, combine.sms, combine.dtype) == (24, "fp8", None, "bf16")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.json", "{", "nccl-tests"),
+        ("a.json", '{"results": 3}', "nccl-tests"),
+        ("a.json", '{"results": []}', "no measurement"),
+        ("a.log", "nothing here", "no measurement"),
+        ("a.csv", "op,ranks,tokens\ndispatch,8,128\n", "a.csv:2"),
+        ("a.csv", "op,ranks,tokens,time_us\nsideways,8,128,3\n", "a.csv:2"),
+        ("a.csv", "op,ranks,tokens,time_us\ndispatch,8,128,nan\n", "positive"),
+        ("a.csv", "op,ranks,tokens,time_us\ndispatch,8,128,-3\n", "positive"),
+        ("a.csv", "op,ranks,tokens,time_us,nodes\ndispatch,8,128,3,3\n", "3 nodes"),
+    ],
+)
+def test_what_is_no_measurement_is_refused_with_its_place(name, text, said, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=said.replace("(", r"\(")) as refused:
+        measured_rows(tmp_path / name, Cluster("deepep-normal", "h100"))
+    assert name in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        measured_rows(tmp_path / "none.csv", Cluster("deepep-normal", "h100"))
+
+
+@pytest.mark.jit
+def test_a_set_up_time_is_found_where_the_shipped_set_has_none(tmp_path):
+    shipped = find_set("deepep-normal", "h800")
+    assert value_at(shipped, ("dispatch", "setup_intra_node_s")) == 0
+    truth = with_value(shipped, ("dispatch", "setup_intra_node_s"), 40e-6)
+    path, rows = tmp_path / "mine.csv", []
+    path.write_text("op,ranks,tokens,time_us\ndispatch,8,64,1\ndispatch,8,1024,1\n")
+    for row in measured_rows(path, Cluster("deepep-normal", "h800")):
+        rows.append(replace(row, published=simulate_row(row, constants_from(truth, row))))
+    found = refit_measured(rows, shipped, "h800", [path])
+    assert value_at(found.constants, ("dispatch", "setup_intra_node_s")) == pytest.approx(40e-6, rel=0.01)
+    assert value_at(found.constants, ("dispatch", "nvlink_rate")) == pytest.approx(
+        shipped.phases["dispatch"]["nvlink_rate"], rel=0.01
+    )
