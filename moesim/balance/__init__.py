@@ -11,15 +11,18 @@ from moesim.balance.losses import (
     z_loss,
 )
 from moesim.balance.noise_floor import uniform_router_max_over_mean
+from moesim.balance.sums import LossFactors, losses_of_sums
 
 __all__ = [
     "Imbalance",
     "Loss",
+    "LossFactors",
     "communication_loss",
     "device_loss",
     "expert_load",
     "expert_loss",
     "imbalance",
+    "losses_of_sums",
     "max_violation",
     "sequence_imbalance",
     "sequence_loss",

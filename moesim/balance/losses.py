@@ -48,7 +48,7 @@ def expert_loss(
 
     Source: DeepSeekMoE eq. 12-14, DeepSeek-V2 eq. 23-25.
     """
-    numerator = _numerator(form, spec.n_experts)
+    numerator = form_factor(form, spec.n_experts)
     ids, copies = _batch(logits, expert_ids, spec, weight)
     f = expert_load(ids, spec.n_experts, copies) * (numerator / (spec.top_k * copies.sum()))
     return linear_loss(logits, spec, f[None], _one_row(copies), alpha * _shares(copies), with_grad)
@@ -87,7 +87,7 @@ def device_loss(
     Source: DeepSeekMoE eq. 15-17, DeepSeek-V2 eq. 26-28.
     """
     _paper_only(form, "device_loss")
-    device = _devices(device_of_expert, spec)
+    device = device_numbers(device_of_expert, spec)
     ids, copies = _batch(logits, expert_ids, spec, weight)
     f = expert_load(ids, spec.n_experts, copies) * (spec.n_experts / (spec.top_k * copies.sum()))
     f_device = np.bincount(device, weights=f) / np.bincount(device)
@@ -128,12 +128,11 @@ def communication_loss(
 
     Source: DeepSeek-V2 eq. 29-31.
     """
-    device = _devices(device_of_expert, spec)
+    device = device_numbers(device_of_expert, spec)
     n_devices = int(device.max()) + 1
-    numerator = _numerator(form, n_devices)
+    numerator = form_factor(form, n_devices)
     ids, copies = _batch(logits, expert_ids, spec, weight)
-    reach = spec.top_groups if spec.n_groups > 1 else min(spec.top_k, n_devices)
-    f = _tokens_received(ids, device, copies) * (numerator / (reach * copies.sum()))
+    f = _tokens_received(ids, device, copies) * (numerator / (reach(spec, n_devices) * copies.sum()))
     c = f[device]
     return linear_loss(logits, spec, c[None], _one_row(copies), alpha * _shares(copies), with_grad)
 
@@ -267,7 +266,7 @@ def _shares(copies: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(copies / copies.sum(), dtype=np.float64)
 
 
-def _devices(device_of_expert: ArrayLike, spec: RouterSpec) -> NDArray[np.int64]:
+def device_numbers(device_of_expert: ArrayLike, spec: RouterSpec) -> NDArray[np.int64]:
     """Return the device of each expert, int64 [E], renumbered so that every device holds an expert."""
     devices = np.asarray(device_of_expert)
     if devices.shape != (spec.n_experts,) or not np.issubdtype(devices.dtype, np.integer):
@@ -279,7 +278,12 @@ def _devices(device_of_expert: ArrayLike, spec: RouterSpec) -> NDArray[np.int64]
     return np.unique(devices, return_inverse=True)[1]
 
 
-def _numerator(form: str, paper: int) -> int:
+def reach(spec: RouterSpec, n_devices: int) -> int:
+    """Return M, the devices that a token may reach: its groups, or without groups as many as it has experts."""
+    return spec.top_groups if spec.n_groups > 1 else min(spec.top_k, n_devices)
+
+
+def form_factor(form: str, paper: int) -> int:
     """Return N_r or D as the paper has it in front of its counts, 1 in the document's form."""
     if form == "paper":
         return paper

@@ -1,7 +1,7 @@
 """Entry point: one place that turns errors into one line and an exit code.
 
 Exit codes: 0 ok, 2 bad input, 3 environment, 4 a threshold missed or a point of a sweep failed, 70 broken invariant,
-130 interrupted.
+130 interrupted, 143 terminated (a sweep that got SIGTERM; its finished points are kept).
 """
 
 import os
@@ -11,7 +11,7 @@ import traceback
 import typer
 
 from moesim import __version__
-from moesim.cli import inspect, run, sweep, tools
+from moesim.cli import calibrate, compare, inspect, kernels, profile, replay, run, sweep, tools, validate
 from moesim.errors import MoesimError
 
 app = typer.Typer(
@@ -38,9 +38,15 @@ def _options(
 
 
 run.register(app)
+compare.register(app)
 inspect.register(app)
+kernels.register(app)
+profile.register(app)
+replay.register(app)
 sweep.register(app)
 tools.register(app)
+validate.register(app)
+calibrate.register(app)
 
 
 def main() -> None:

@@ -2,12 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
-
-if TYPE_CHECKING:
-    from moesim.results import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -31,39 +27,15 @@ def explain(
     """
     from moesim.results import load_result
     from moesim.results.explain import explain_lines
+    from moesim.validate.nearest import nearest_of
 
     result = load_result(run)
     for line in explain_lines(result, key):
         typer.echo(line)
-    near = _nearest_published(result, key)
-    if near is not None:
-        typer.echo(f"  {near}")
-
-
-def _nearest_published(result: "Result", key: str) -> str | None:
-    """The published measurement that is nearest to a run's dispatch or combine, in a line; None for other numbers."""
-    from moesim.located_yaml import parse_yaml
-    from moesim.validate.nearest import Setting, nearest
-
     phase = key.split("_")[0]
-    if phase not in ("dispatch", "combine"):
-        return None
-    topology, alltoall = result.explanation["topology"], result.explanation["alltoall"][phase]
-    scenario = parse_yaml(result.scenario_yaml).data
-    near = nearest(
-        Setting(
-            algorithm=alltoall["algorithm"],
-            gpu=topology["gpu"],
-            op=phase,
-            ranks=topology["ranks"],
-            nodes=topology["nodes"],
-            tokens=round(result.summary["tokens"] / topology["ranks"], 1),
-            dtype=alltoall["dtype"],
-            hidden=scenario["model"]["hidden"],
-            top_k=result.explanation["router"]["top_k"],
-        )
-    )
-    return None if near is None else near.line()
+    near = nearest_of(result, phase) if phase in ("dispatch", "combine") else None
+    if near is not None:
+        typer.echo(f"  nearest published: {near.line()}")
 
 
 def trace(

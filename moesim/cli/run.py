@@ -162,10 +162,20 @@ def _limits_of(result: "Result") -> "list[Threshold]":
 def _write_run(scenario: "Scenario", result: "Result", target: Path, figures: bool) -> "list[Missed]":
     from moesim.report import render_run, run_figures
 
+    _add_nearest_published(result)
     outcomes = _outcomes(scenario.limits(), result)
     extra = {"report.html": render_run(result, thresholds=outcomes).encode()}
     result.save(target, extra | (run_figures(result) if figures else {}))
     return [(scenario.name, outcome) for outcome in outcomes if not outcome.passed]
+
+
+def _add_nearest_published(result: "Result") -> None:
+    """Put the nearest published measurement beside the constants of each phase, for the report and ``explain``."""
+    from moesim.validate.nearest import nearest_of
+
+    for phase, told in result.explanation["alltoall"].items():
+        near = nearest_of(result, phase)
+        told["nearest_published"] = None if near is None else near.line()
 
 
 def _write_variants(

@@ -19,7 +19,7 @@ def bw(
     begin: str = typer.Option("1MiB", "-b", help="Smallest message, bytes per rank."),
     end: str = typer.Option("1GiB", "-e", help="Largest message, bytes per rank."),
     factor: int = typer.Option(2, "-f", min=2, help="Factor from one size to the next."),
-    algorithm: str = typer.Option("nccl-direct", "-a", "--algorithm", help="nccl-direct or deepep-low-latency."),
+    algorithm: str = typer.Option("nccl-direct", "-a", "--algorithm", help="nccl-* or deepep-low-latency."),
     ranks: int | None = typer.Option(None, "-g", "--ranks", help="Only the first so many GPUs."),
     json_to: Path | None = typer.Option(None, "-J", "--json", help="Write the rows as JSON to this file."),
 ) -> None:
@@ -32,13 +32,14 @@ def bw(
     from moesim.errors import InputError
     from moesim.files import write_files
     from moesim.simulation.bandwidth import alltoall_table
+    from moesim.traffic.algorithms import algorithm_named
     from moesim.units import parse_bytes
 
-    if algorithm == "deepep-normal":
+    if algorithm_named(algorithm).copies != "selection":
         raise InputError(
-            "deepep-normal routes tokens, it has no plain all-to-all",
+            f"{algorithm} routes tokens, it has no plain all-to-all",
             where="--algorithm",
-            fix="use nccl-direct or deepep-low-latency",
+            fix="use nccl-direct, nccl-pxn or deepep-low-latency",
         )
     fabric = load_topology(topology)
     fabric = fabric if ranks is None else fabric.first_ranks(ranks)

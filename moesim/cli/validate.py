@@ -41,8 +41,9 @@ def validate(
     from moesim.validate.unseen import unseen
 
     chosen, left_out = _rows(tables, reference)
-    outcomes = evaluate(chosen, read_ledger(), jobs, progress=lambda done, of: _progress(done, of, not as_json))
-    elsewhere = unseen(chosen) if page is not None or not as_json else []
+    ledger = read_ledger()
+    outcomes = evaluate(chosen, ledger, jobs, progress=lambda done, of: _progress(done, of, not as_json))
+    elsewhere = unseen(chosen, ledger) if page is not None or not as_json else []
     if as_json:
         typer.echo(json.dumps([_as_dict(outcome) for outcome in outcomes], indent=1))
     else:
@@ -170,13 +171,17 @@ def _cell(spread: "Spread | None") -> tuple[object, str]:
 
 
 def _show_unseen(elsewhere: "list[Unseen]") -> None:
-    from statistics import median
+    from moesim.validate.causes import cause_after_four
+    from moesim.validate.statistics import POOLED_BAR, Spread
 
     for one in elsewhere:
+        before, after = Spread.of_errors(one.before), Spread.of_errors(one.after)
         typer.echo(
-            f"the error to expect on an unseen cluster: {one.table} with the constants {one.calibration}: median "
-            f"{100 * median(map(abs, one.errors)):.1f} %, from {100 * min(one.errors):+.1f} to "
-            f"{100 * max(one.errors):+.1f} %"
+            f"the error to expect on an unseen cluster: {one.what} with the constants {one.calibration}: "
+            f"{before.rows} held-out rows, median {100 * before.median:.1f} %, from {100 * min(one.before):+.1f} to "
+            f"{100 * max(one.before):+.1f} %; after calibrate on {len(one.measured)} of its rows "
+            f"{100 * after.median:.1f} %, 90th percentile {100 * after.p90:.1f} %, bar "
+            f"{'met' if after.within(POOLED_BAR) else f'missed: {cause_after_four(one.what)}'}"
         )
 
 

@@ -1,8 +1,9 @@
-"""Simulate the variants of a scenario, in as many processes as asked for; the results do not depend on how many."""
+"""Simulate several scenarios, in as many processes as asked for; the results do not depend on how many."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from moesim.spawn import WorkerContext
 
@@ -10,17 +11,30 @@ if TYPE_CHECKING:
     from moesim.results import Result
     from moesim.scenario import Scenario
 
+T = TypeVar("T")
+
 
 def simulate_all(scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str], None]) -> "dict[str, Result]":
     """Simulate each scenario; the results come in the order of the scenarios."""
+    return _each(_simulate, scenarios, jobs, say)
+
+
+def summarise_all(scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Simulate each scenario for its summary alone."""
+    return _each(_summarise, scenarios, jobs, say)
+
+
+def _each(
+    work: "Callable[[Scenario], T]", scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str], None]
+) -> dict[str, T]:
     if jobs == 1 or len(scenarios) == 1:
         results = {}
         for name, scenario in scenarios.items():
             say(f"{name}: simulating")
-            results[name] = _simulate(scenario)
+            results[name] = work(scenario)
         return results
     with ProcessPoolExecutor(max_workers=min(jobs, len(scenarios)), mp_context=WorkerContext()) as pool:
-        futures = {name: pool.submit(_simulate, scenario) for name, scenario in scenarios.items()}
+        futures = {name: pool.submit(work, scenario) for name, scenario in scenarios.items()}
         results = {}
         try:
             for name, future in futures.items():
@@ -33,11 +47,27 @@ def simulate_all(scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str
 
 
 def _simulate(scenario: "Scenario") -> "Result":
-    from moesim.errors import InputError
     from moesim.simulation import simulate
 
-    try:
+    with _named(scenario):
         return simulate(scenario)
+
+
+def _summarise(scenario: "Scenario") -> dict[str, Any]:
+    from moesim.sweeps.evaluate import parts_of, recording_of, route, summarise
+
+    with _named(scenario):
+        parts = parts_of(scenario)
+        return summarise(parts, route(parts, recording_of(scenario)))
+
+
+@contextmanager
+def _named(scenario: "Scenario") -> Iterator[None]:
+    """Say whose mistake it is, where the mistake does not."""
+    from moesim.errors import InputError
+
+    try:
+        yield
     except InputError as error:
         if ":" in error.where:  # a place in a file says enough
             raise

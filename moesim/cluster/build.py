@@ -7,7 +7,7 @@ import numpy as np
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.graph import Graph, build_graph
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths, check_connected, shortest_paths, two_tier_paths
-from moesim.cluster.spec import AnyTopology, ExplicitTopology, HgxTopology
+from moesim.cluster.spec import AnyTopology, ExplicitTopology, HgxTopology, MultiPlaneTopology
 
 
 def build_fabric(spec: AnyTopology, name: str, where: str = "") -> Fabric:
@@ -32,7 +32,8 @@ def build_fabric(spec: AnyTopology, name: str, where: str = "") -> Fabric:
         check_connected(paths, gpus, where)
     else:
         static = not isinstance(spec, HgxTopology) and spec.routing == "static"
-        paths = two_tier_paths(graph, link_id, static=static)
+        planes = spec.gpus_per_node if isinstance(spec, MultiPlaneTopology) else 0
+        paths = two_tier_paths(graph, link_id, static=static, planes=planes)
     entering = _entering_links(graph)
     return Fabric(
         name=name,

@@ -18,6 +18,7 @@ from moesim.cluster.spec import (
     HgxTopology,
     LeafSpine,
     LeafSpineTopology,
+    MultiPlaneTopology,
     Nic,
     Nvlink,
     RailTopology,
@@ -38,9 +39,18 @@ def build_graph(spec: AnyTopology) -> Graph:
             _attach_nics(graph, spec.nic, {gpu: "leaf" for gpu in gpu_names(1, spec.gpus_per_node)})
         return graph
     graph = _domains(spec.nodes, spec.gpus_per_node, spec.nvlink)
+    spray = spec.routing == "spray"
+    if isinstance(spec, MultiPlaneTopology):
+        leaf_of = _plane_leaves(spec)
+        _attach_nics(graph, spec.nic, leaf_of)
+        for plane in range(spec.gpus_per_node):
+            prefix = f"plane{plane}."
+            in_plane = {gpu: leaf for gpu, leaf in leaf_of.items() if leaf.startswith(prefix)}
+            _join_leaves(graph, spec.leaf_spine, in_plane, spec.nic, spray=spray, prefix=prefix)
+        return graph
     leaf_of = _rail_leaves(spec) if isinstance(spec, RailTopology) else _node_leaves(spec)
     _attach_nics(graph, spec.nic, leaf_of)
-    _join_leaves(graph, spec.leaf_spine, leaf_of, spec.nic, spray=spec.routing == "spray")
+    _join_leaves(graph, spec.leaf_spine, leaf_of, spec.nic, spray=spray)
     return graph
 
 
@@ -68,6 +78,12 @@ def _rail_leaves(spec: RailTopology) -> dict[str, str]:
     return {gpu: f"rail{rank % spec.gpus_per_node}.leaf" for rank, gpu in enumerate(names)}
 
 
+def _plane_leaves(spec: MultiPlaneTopology) -> dict[str, str]:
+    names = gpu_names(spec.nodes, spec.gpus_per_node)
+    per_leaf = spec.gpus_per_node * spec.nodes_per_leaf
+    return {gpu: f"plane{rank % spec.gpus_per_node}.leaf{rank // per_leaf}" for rank, gpu in enumerate(names)}
+
+
 def _node_leaves(spec: LeafSpineTopology) -> dict[str, str]:
     names = gpu_names(spec.nodes, spec.gpus_per_node)
     return {gpu: f"leaf{rank // spec.gpus_per_node // spec.nodes_per_leaf}" for rank, gpu in enumerate(names)}
@@ -80,14 +96,16 @@ def _attach_nics(graph: Graph, nic: Nic, leaf_of: dict[str, str]) -> None:
         _add_pair(graph, gpu, leaf, nic.bandwidth * nic.per_gpu, nic.latency, NIC)
 
 
-def _join_leaves(graph: Graph, leaf_spine: LeafSpine, leaf_of: dict[str, str], nic: Nic, *, spray: bool) -> None:
+def _join_leaves(
+    graph: Graph, leaf_spine: LeafSpine, leaf_of: dict[str, str], nic: Nic, *, spray: bool, prefix: str = ""
+) -> None:
     """Join every leaf to every spine; with spray the spines are one switch with the links' sum.
 
     With capacity D of a leaf towards its GPUs, oversubscription o and s spines, a leaf-spine link has
     D / (o s).
     """
     gpus_on = Counter(leaf_of.values())
-    spines = ["spines"] if spray else [f"spine{i}" for i in range(leaf_spine.spines)]
+    spines = [f"{prefix}spines"] if spray else [f"{prefix}spine{i}" for i in range(leaf_spine.spines)]
     links_in_one = leaf_spine.spines if spray else 1
     for spine in spines:
         graph.add_node(spine, kind="switch", node=-1)

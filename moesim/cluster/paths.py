@@ -1,7 +1,8 @@
 """Which links a flow from one rank to another crosses.
 
 ``TwoTierPaths`` serves the regular clusters from tables of one entry per rank: inside a node over NVLink,
-under one leaf over the two NICs, else over one spine. ``ShortestPaths`` serves any graph: fewest hops,
+under one leaf over the two NICs, else over one spine; where planes are not joined, first over NVLink to the GPU of the
+target's plane. ``ShortestPaths`` serves any graph: fewest hops,
 GPUs do not forward, inside a node its own devices are preferred, equal-cost links picked by hash at each
 switch. Both return a matrix of link ids, one row per flow, padded with -1; equal ranks give an empty row.
 """
@@ -40,14 +41,34 @@ class TwoTierPaths:
     """[leaves, spines] link ids, spine to leaf."""
     static: bool
     """Spine by the target's place on its leaf instead of by hash."""
+    plane: Ids | None = None
+    """[ranks] plane of the rank's NIC, in the order of the node's GPUs; None where one network joins all."""
 
     def hops(self, source: Ids, target: Ids, seed: int) -> Ids:
-        """Return the links of each flow, int64[flows, 4], -1 where a route is shorter."""
+        """Return the links of each flow, int64[flows, 4 or 6], -1 where a route is shorter."""
+        if self.plane is not None:
+            return self._hops_by_plane(self.plane, source, target, seed)
         hops = np.full((len(source), 4), -1, np.int64)
         near = (self.node[source] == self.node[target]) & (source != target)
         hops[near, 0] = self.nvlink_out[source[near]]
         hops[near, 1] = self.nvlink_in[target[near]]
         far = self.node[source] != self.node[target]
+        self._cross(hops, far, source, target, seed)
+        return hops
+
+    def _hops_by_plane(self, plane: Ids, source: Ids, target: Ids, seed: int) -> Ids:
+        hops = np.full((len(source), 6), -1, np.int64)
+        far = self.node[source] != self.node[target]
+        # The GPU of the source's node whose NIC is in the target's plane; inside a node, the target itself.
+        by = np.where(far, source - plane[source] + plane[target], target)
+        over_nvlink = by != source
+        hops[over_nvlink, 0] = self.nvlink_out[source[over_nvlink]]
+        hops[over_nvlink, 1] = self.nvlink_in[by[over_nvlink]]
+        self._cross(hops[:, 2:], far, by, target, seed)
+        return hops
+
+    def _cross(self, hops: Ids, far: npt.NDArray[np.bool_], source: Ids, target: Ids, seed: int) -> None:
+        """Write the ways over NICs: ``hops`` [flows, 4], of the flows that are ``far``."""
         hops[far, 0] = self.nic_out[source[far]]
         hops[far, 3] = self.nic_in[target[far]]
         over = np.flatnonzero(far & (self.leaf[source] != self.leaf[target]))
@@ -57,23 +78,23 @@ class TwoTierPaths:
             spine = self.place[t] % n_spines if self.static else ecmp_choice(s, t, n_spines, seed)
             hops[over, 1] = self.up[self.leaf[s], spine]
             hops[over, 2] = self.down[self.leaf[t], spine]
-        return hops
 
 
-def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static: bool) -> TwoTierPaths:
+def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static: bool, planes: int = 0) -> TwoTierPaths:
     """Read the route tables off a regular cluster's graph.
 
     Args:
-        graph: of the kinds hgx, rail and leaf-spine.
+        graph: of the kinds hgx, rail, leaf-spine and multi-plane.
         link_id: id of each (source, target).
         static: spine by the target's place on its leaf instead of by hash.
+        planes: networks that no link joins, one for each GPU of a node; 0 for one network.
     """
     gpus = [name for name, kind in graph.nodes(data="kind") if kind == "gpu"]
     node = np.array([graph.nodes[gpu]["node"] for gpu in gpus], np.int64)
     nvswitch = [_neighbour(graph, gpu, "nvlink") for gpu in gpus]
     leaf_name = [_neighbour(graph, gpu, "nic") for gpu in gpus]
     leaves = [name for name in dict.fromkeys(leaf_name) if name is not None]
-    spines = [name for name in graph.successors(leaves[0]) if graph.nodes[name]["kind"] == "switch"] if leaves else []
+    spines = [[name for name in graph.successors(leaf) if graph.nodes[name]["kind"] == "switch"] for leaf in leaves]
     leaf_index: dict[str | None, int] = {name: i for i, name in enumerate(leaves)}
     filled: Counter[str | None] = Counter()
     place = np.zeros(len(gpus), np.int64)
@@ -84,7 +105,7 @@ def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static:
     def ids(pairs: list[tuple[str | None, str | None]]) -> Ids:
         return np.array([-1 if None in pair else link_id[pair] for pair in pairs], np.int64)  # type: ignore[index]
 
-    shape = (len(leaves), len(spines))
+    shape = (len(leaves), len(spines[0]) if leaves else 0)
     return TwoTierPaths(
         node=node,
         leaf=np.array([leaf_index.get(name, -1) for name in leaf_name], np.int64),
@@ -93,9 +114,10 @@ def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static:
         nvlink_in=ids(list(zip(nvswitch, gpus, strict=True))),
         nic_out=ids(list(zip(gpus, leaf_name, strict=True))),
         nic_in=ids(list(zip(leaf_name, gpus, strict=True))),
-        up=ids([(a, b) for a in leaves for b in spines]).reshape(shape),
-        down=ids([(b, a) for a in leaves for b in spines]).reshape(shape),
+        up=ids([(a, b) for a, above in zip(leaves, spines, strict=True) for b in above]).reshape(shape),
+        down=ids([(b, a) for a, above in zip(leaves, spines, strict=True) for b in above]).reshape(shape),
         static=static,
+        plane=np.arange(len(gpus)) % planes if planes else None,
     )
 
 

@@ -1,7 +1,8 @@
 """What a topology file may say: one pydantic model for each kind of cluster.
 
-Three regular kinds are told in a few numbers (``hgx``: one node; ``rail``: NIC i of every node on leaf i;
-``leaf-spine``: all NICs of a node on the node's leaf); ``explicit`` lists every device and link.
+Four regular kinds are told in a few numbers (``hgx``: one node; ``rail``: NIC i of every node on leaf i;
+``leaf-spine``: all NICs of a node on the node's leaf; ``multi-plane``: NIC i of every node in a fat tree of its own);
+``explicit`` lists every device and link.
 Bandwidths are peak payload rates of one direction and need a unit (``50GB/s``, ``400Gb/s``), so do
 latencies (``2.8us``). An unknown key is an error.
 
@@ -142,7 +143,19 @@ class LeafSpineTopology(TwoTierTopology):
     nodes_per_leaf: Count = Field(default=1, ge=1, le=8192, description="Nodes that share a leaf.")
 
 
+class MultiPlaneTopology(TwoTierTopology):
+    """Multi-plane fat tree: NIC i of every node is in plane i, leaves and spines of its own; no link joins planes.
+
+    Traffic for another plane first goes over NVLink to the GPU of that plane in the source's node.
+    """
+
+    kind: Literal["multi-plane"]
+    nodes_per_leaf: Count = Field(default=32, ge=1, le=8192, description="Nodes that share a leaf in each plane.")
+
+
 def _n_leaves(spec: TwoTierTopology) -> int:
+    if isinstance(spec, MultiPlaneTopology):
+        return -(-spec.nodes // spec.nodes_per_leaf) * spec.gpus_per_node
     if isinstance(spec, LeafSpineTopology):
         return -(-spec.nodes // spec.nodes_per_leaf)
     return spec.gpus_per_node
@@ -196,10 +209,11 @@ class ExplicitTopology(Topology):
         return self
 
 
-AnyTopology = HgxTopology | RailTopology | LeafSpineTopology | ExplicitTopology
+AnyTopology = HgxTopology | RailTopology | LeafSpineTopology | MultiPlaneTopology | ExplicitTopology
 KINDS: dict[str, type[AnyTopology]] = {
     "hgx": HgxTopology,
     "rail": RailTopology,
     "leaf-spine": LeafSpineTopology,
+    "multi-plane": MultiPlaneTopology,
     "explicit": ExplicitTopology,
 }

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError, InvariantError
 from moesim.network import checks
+from moesim.network.compiling import announce_compiling
 from moesim.network.max_min import touch
 from moesim.network.membership import admit, cancel_flow, change_route, move_lists, start_flow
 from moesim.network.progress import (
@@ -40,7 +41,6 @@ from moesim.network.state import (
     N_LOG,
     N_PENDING,
     NOW,
-    PLACE,
     WAITING,
     Floats,
     FlowState,
@@ -48,7 +48,7 @@ from moesim.network.state import (
     Slots,
     empty_state,
     longer,
-    records,
+    places,
     with_buckets,
     with_flows,
     with_links,
@@ -177,7 +177,7 @@ class FlowNetwork:
         self._owner = longer(self._owner, self._flows.end)
         self._owner[first : first + n] = handle
         admit(self._s, first, entry, wait, cap, ptr, links, weights, sizes, starts, caps, wait_ptr, wait_ids)
-        self._make_room_on_links()
+        self._make_room_on_links(links, cap, n_caps)
         return handle
 
     def new_waiters(self, n: int) -> int:
@@ -229,7 +229,7 @@ class FlowNetwork:
         self._s = with_flows(self._s, 0, self._entries.end, 0)
         live = self._s.flow.phase[slot] == LIVE
         change_route(self._s, slot, entry, links, weights, batch.rate_cap_link[flow])
-        self._make_room_on_links()
+        self._make_room_on_links(links)
         if live:
             self._s.tally[N_LIVE] -= 1
             self._s.flow.phase[slot] = WAITING
@@ -252,6 +252,7 @@ class FlowNetwork:
         """
         if not until >= self.now:
             raise InputError(f"cannot run to {until}", "until", f"the clock already shows {self.now}")
+        announce_compiling(advance)
         while True:
             why = advance(self._s, until)
             if why == SOMEBODY_DONE:
@@ -280,7 +281,9 @@ class FlowNetwork:
         """Return the present rate of each flow of a batch, bytes/s; 0 when it is not in progress."""
         self._solve_now()
         batch = self._batch(handle)
-        return np.array(self._s.flow.rate[batch.first : batch.first + batch.count])
+        span = slice(batch.first, batch.first + batch.count)
+        live = self._s.flow.phase[span] == LIVE
+        return np.where(live, self._s.level[self._s.flow.bottleneck[span]], 0.0)
 
     def bottlenecks(self, handle: int) -> Ints:
         """Return the present bottleneck link of each flow; -1: its rate cap, -2: not in progress."""
@@ -376,13 +379,16 @@ class FlowNetwork:
         self._s.tally[N_DONE] = 0
         return np.array(done[self._s.waiter.outstanding[done] == 0])
 
-    def _make_room_on_links(self) -> None:
+    def _make_room_on_links(self, links: Ints, first_cap: int = 0, n_caps: int = 0) -> None:
+        """Lay the lists anew if one of ``links`` or of the caps is too short, with room to double for every link."""
         s = self._s
-        short = s.link.reserved > s.link.list_room
-        if not short.any():
+        reserved, room = s.link.reserved, s.link.list_room
+        touched = links if len(links) < len(room) else slice(None)
+        caps = slice(first_cap, first_cap + n_caps)
+        if (reserved[touched] <= room[touched]).all() and (reserved[caps] <= room[caps]).all():
             return
-        room = np.where(short, s.link.reserved + s.link.reserved // 2 + 1, s.link.list_room)
-        self._s = s._replace(place=records(PLACE, int(room.sum())), link=s.link.copy())
+        room = np.maximum(room, 2 * reserved + 4)
+        self._s = s._replace(place=places(int(room.sum())), link=s.link.copy())
         self._s.link.list_room = room
         self._s.link.list_ptr = np.cumsum(room) - room
         move_lists(self._s, s)

@@ -12,6 +12,9 @@ flow from elsewhere that is faster than the estimate can only raise the solution
 solved exactly from its list of flows, so that no rounding accumulates, and put back if its turn is later.
 It then takes over every flow that is faster than its new level, which makes other links dirty.
 
+What a flow got is told by its bottleneck's virtual clock, the integral of the level: while the bottleneck stays, a
+change of the level touches none of the link's flows.
+
 When most links have to be looked at more than once, releasing all flows first is cheaper: without
 bottlenecks the same loop is plain water filling, one look per link.
 
@@ -22,249 +25,350 @@ Not modelled: start-up of flows, losses, any unfairness other than the weights.
 
 from __future__ import annotations
 
-from numba import njit
-
+from moesim.network.compiling import inlined, kernel
+from moesim.network.lists import INF, least, make_foreign, make_own, put
 from moesim.network.state import (
     LOGGING,
     N_COMMITS,
     N_FULL,
     N_MOVED,
+    N_STIRRED,
     N_TOUCHED,
     NO_LINK,
     NOW,
     PATIENCE,
-    Floats,
     FlowState,
 )
 
 SAME = 1e-14
 """Relative difference below which two levels count as equal: a few roundings of a sum of hundreds."""
 
+NOISE = 1e-15
+"""Share of a link's capacity below which a difference is rounding of its sum: relevant where its own flows are few."""
+
 NEARLY_FULL = 1.0 - 1e-9
 """Share of its capacity from which on a link without own flows is summed exactly; rounding is far smaller."""
 
-INF = float("inf")
+NAN = float("nan")
+TINY = 1e-300
 
 
-@njit(cache=True)
-def set_leaf(tree: Floats, leaf: int, value: float) -> None:
-    """Put ``value`` at a leaf of a tournament tree; tree[1] is the smallest of all leaves."""
-    i = leaf + len(tree) // 2
-    tree[i] = value
-    i //= 2
-    while i >= 1:
-        least = min(tree[2 * i], tree[2 * i + 1])
-        if tree[i] == least:
-            return
-        tree[i] = least
-        i //= 2
-
-
-@njit(cache=True)
-def least_leaf(tree: Floats) -> int:
-    """Return the leaf with the smallest value, the first of equals."""
-    i, half = 1, len(tree) // 2
-    while i < half:
-        i = 2 * i if tree[2 * i] <= tree[2 * i + 1] else 2 * i + 1
-    return i - half
-
-
-@njit(cache=True)
+@inlined
 def touch(s: FlowState, link: int) -> None:
-    """Note that the flows, rates or capacity of a link changed: estimate when its turn comes."""
+    """Note that the flows, rates or capacity of a link changed: its turn must be estimated again."""
+    if not s.stirred[link]:
+        s.stirred[link] = 1
+        s.stirred_link[s.tally[N_STIRRED]] = link
+        s.tally[N_STIRRED] += 1
+
+
+@inlined
+def note_change(s: FlowState, link: int) -> None:
+    """Note that a link's rate changes at this instant."""
     if not s.link.touched[link]:
         s.link.touched[link] = 1
         s.touched_link[s.tally[N_TOUCHED]] = link
         s.tally[N_TOUCHED] += 1
-    turn = 0.0
-    if s.link.n_own[link] == 0:
-        s.link.level[link] = INF
-        set_leaf(s.finish_tree, link, INF)
-        if s.link.foreign[link] <= s.link.capacity[link] * NEARLY_FULL:
-            turn = INF
-    elif s.link.own_weight[link] > 0.0:
-        estimate = (s.link.capacity[link] - s.link.foreign[link]) / s.link.own_weight[link]
-        turn = max(0.0, min(s.link.level[link], estimate))
-    set_leaf(s.dirty_tree, link, turn)
 
 
-@njit(cache=True)
-def settle(s: FlowState, flow: int) -> None:
-    """Count what a flow carried since its rate was last set."""
-    now = s.clock[NOW]
-    if now > s.flow.since[flow]:
-        s.flow.remaining[flow] = max(0.0, s.flow.remaining[flow] - s.flow.rate[flow] * (now - s.flow.since[flow]))
-        s.flow.since[flow] = now
+@inlined
+def estimate_turns(s: FlowState) -> None:
+    """Estimate when it is the turn of every link that was touched."""
+    links, level, foreign, turns = s.link, s.level, s.foreign, s.turn
+    for i in range(s.tally[N_STIRRED]):
+        link = s.stirred_link[i]
+        s.stirred[link] = 0
+        note_change(s, link)
+        turn = 0.0
+        if links.n_own[link] == 0:
+            if level[link] < INF:
+                level[link] = links.first_due[link] = INF
+                links.virtual[link] = 0.0
+                put(s.completion, link, INF)
+            if foreign[link] <= links.capacity[link] * NEARLY_FULL:
+                turn = INF
+        elif links.own_weight[link] > 0.0:
+            estimate = (links.capacity[link] - foreign[link]) / links.own_weight[link]
+            turn = max(0.0, min(level[link], estimate))
+        if turns[link] != turn:
+            put(turns, link, turn)
+    s.tally[N_STIRRED] = 0
 
 
-@njit(cache=True)
-def completion(s: FlowState, flow: int) -> float:
-    """Return when a flow with a bottleneck finishes if its rate stays, seconds; inf when it stands still."""
-    if s.flow.rate[flow] == 0.0:
-        return INF
-    return float(s.flow.since[flow] + s.flow.remaining[flow] / s.flow.rate[flow])
+@inlined
+def virtual_now(s: FlowState, link: int) -> float:
+    """Return the reading of a link's virtual clock: what each of its own flows has got since it was last idle."""
+    level = s.level[link]
+    if level == INF:
+        return 0.0
+    return float(s.link.virtual[link] + level * (s.clock[NOW] - s.link.set_at[link]))
 
 
-@njit(cache=True)
-def water_level(s: FlowState, link: int) -> tuple[float, bool]:
-    """Return the exact level of a link (inf when it bottlenecks nobody) and whether it takes over flows."""
-    own = foreign = fastest = total = 0.0
-    n_own = 0
-    homeless = False
-    begin = s.link.list_ptr[link]
-    end = begin + s.link.list_len[link]
-    for place in range(begin, end):
-        flow, weight = s.place.flow[place], s.place.weight[place]
-        total += weight
-        bottleneck = s.flow.bottleneck[flow]
-        if bottleneck == link:
-            own += weight
-            n_own += 1
-        elif bottleneck == NO_LINK:
-            own += weight
-            n_own += 1
-            homeless = True
+@inlined
+def remaining(s: FlowState, flow: int) -> float:
+    """Return the bytes that a flow has left."""
+    bottleneck = s.flow.bottleneck[flow]
+    if bottleneck == NO_LINK:
+        return float(s.due[flow])
+    return float(max(0.0, s.due[flow] - virtual_now(s, bottleneck)))
+
+
+@inlined
+def set_next_completion(s: FlowState, link: int) -> None:
+    """Find when the first of a link's own flows ends if its level stays."""
+    first = s.link.first_due[link]
+    if first != first:
+        first = INF
+        flows, due = s.place.flow, s.due
+        begin = s.link.list_ptr[link]
+        for place in range(begin, begin + s.link.n_own[link]):
+            first = min(first, due[flows[place]])
+        s.link.first_due[link] = first
+    level = s.level[link]
+    at = INF
+    if level > 0.0:
+        at = s.link.set_at[link] + max(0.0, first - s.link.virtual[link]) / level
+    put(s.completion, link, at)
+
+
+@inlined
+def load_of(s: FlowState, begin: int, end: int) -> tuple[float, float]:
+    """Return sum(weight * rate) of the flows at places of a list, and the fastest rate.
+
+    Four sums side by side, because one would wait for each addition before the next.
+    """
+    levels, weights, bottlenecks = s.level, s.place.weight, s.place.bottleneck
+    load0 = load1 = load2 = load3 = fastest0 = fastest1 = 0.0
+    for place in range(begin, end - 3, 4):
+        rate0, rate1 = levels[bottlenecks[place]], levels[bottlenecks[place + 1]]
+        rate2, rate3 = levels[bottlenecks[place + 2]], levels[bottlenecks[place + 3]]
+        load0 += weights[place] * rate0
+        load1 += weights[place + 1] * rate1
+        load2 += weights[place + 2] * rate2
+        load3 += weights[place + 3] * rate3
+        fastest0 = max(fastest0, max(rate0, rate1))
+        fastest1 = max(fastest1, max(rate2, rate3))
+    for place in range(end - (end - begin) % 4, end):
+        rate = levels[bottlenecks[place]]
+        load0 += weights[place] * rate
+        fastest0 = max(fastest0, rate)
+    return (load0 + load1) + (load2 + load3), max(fastest0, fastest1)
+
+
+@inlined
+def split_at(s: FlowState, begin: int, end: int, level: float) -> tuple[float, float]:
+    """Of the flows at places of a list, return sum(weight * rate) up to ``level`` and sum(weight) above."""
+    levels, weights, bottlenecks = s.level, s.place.weight, s.place.bottleneck
+    slow0 = slow1 = fast0 = fast1 = 0.0
+    for place in range(begin, end - 1, 2):
+        rate0, rate1 = levels[bottlenecks[place]], levels[bottlenecks[place + 1]]
+        weight0, weight1 = weights[place], weights[place + 1]
+        slow0 += weight0 * rate0 if rate0 <= level else 0.0
+        slow1 += weight1 * rate1 if rate1 <= level else 0.0
+        fast0 += weight0 if rate0 > level else 0.0
+        fast1 += weight1 if rate1 > level else 0.0
+    if (end - begin) % 2:
+        rate0 = levels[bottlenecks[end - 1]]
+        if rate0 <= level:
+            slow0 += weights[end - 1] * rate0
         else:
-            foreign += weight * s.flow.rate[flow]
-            fastest = max(fastest, s.flow.rate[flow])
-    s.link.foreign[link], s.link.own_weight[link] = foreign, own
+            fast0 += weights[end - 1]
+    return slow0 + slow1, fast0 + fast1
+
+
+@inlined
+def water_level(s: FlowState, link: int, turn: float) -> tuple[float, bool, bool]:
+    """Return the exact level of a link (inf when it bottlenecks nobody) and whether it takes over flows.
+
+    The third value says that the level is a lower bound only: it is past the link's ``turn`` already.
+    """
+    begin = s.link.list_ptr[link]
+    others, end = begin + s.link.n_own[link], begin + s.link.list_len[link]
+    own = 0.0
+    homeless = False
+    for place in range(begin, others):
+        own += s.place.weight[place]
+        if s.place.bottleneck[place] == NO_LINK:
+            homeless = True
+    foreign, fastest = load_of(s, others, end)
+    s.foreign[link], s.link.own_weight[link] = foreign, own
     capacity = s.link.capacity[link]
-    if n_own > 0:
+    if others > begin:
         level = (capacity - foreign) / own
     elif foreign <= capacity * (1.0 + SAME):
-        return INF, False
+        return INF, False, False
     else:
-        level = capacity / total
-    if fastest <= level * (1.0 + SAME):
-        return level, homeless
+        level = capacity / split_at(s, others, end, -1.0)[1]
+    limit = fastest / (1.0 + SAME)
+    if limit <= level:
+        return level, homeless, False
     # Newton's method on a concave function of the level: from below, a few steps, then exact
-    n_before = -1
+    faster = own
     while True:
-        n_faster = 0
-        foreign, faster = 0.0, own
-        for place in range(begin, end):
-            flow = s.place.flow[place]
-            if s.flow.bottleneck[flow] != link and s.flow.bottleneck[flow] != NO_LINK:
-                if s.flow.rate[flow] > level:
-                    faster += s.place.weight[place]
-                    n_faster += 1
-                else:
-                    foreign += s.place.weight[place] * s.flow.rate[flow]
-        if n_faster == n_before or faster == 0.0:
-            break
-        n_before = n_faster
+        before = faster
+        foreign, faster = split_at(s, others, end, level)
+        faster += own
+        if faster == before or faster == 0.0:
+            return level, homeless or limit > level, False
         level = max(level, (capacity - foreign) / faster)
-    return level, homeless or fastest > level * (1.0 + SAME)
+        if turn * (1.0 + SAME) < level and turn < s.level[link]:
+            return level, True, True
 
 
-@njit(cache=True)
+@inlined
+def forget_due(s: FlowState, flow: int, link: int) -> None:
+    """Note that a flow ceases to be one of the link's own: is it the first to end?"""
+    if s.due[flow] <= s.link.first_due[link]:
+        s.link.first_due[link] = NAN
+
+
+@kernel
 def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
-    """Let a flow run at the level of ``link`` from now on."""
-    settle(s, flow)
-    before, rate = s.flow.bottleneck[flow], s.flow.rate[flow]
+    """Let a flow run at the level of ``link``, set at this instant, from now on."""
+    before = s.flow.bottleneck[flow]
+    left, rate = remaining(s, flow), 0.0
+    if before != NO_LINK:
+        rate = s.level[before]
+        forget_due(s, flow, before)
     s.flow.bottleneck[flow] = link
-    s.flow.rate[flow] = level
+    s.due[flow] = s.link.virtual[link] + left
+    if s.due[flow] < s.link.first_due[link]:
+        s.link.first_due[link] = s.due[flow]
     if s.tally[LOGGING] and not s.flow.moved[flow]:
         s.flow.moved[flow] = 1
         s.moved_flow[s.tally[N_MOVED]] = flow
         s.tally[N_MOVED] += 1
-    for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
-        other, weight = s.entry.link[entry], s.entry.weight[entry]
+    links, bottlenecks = s.link, s.place.bottleneck
+    entry_link, entry_weight, entry_place = s.entry.link, s.entry.weight, s.entry.place
+    first = s.flow.entry_ptr[flow]
+    for entry in range(first, first + s.flow.entry_len[flow]):
+        other, weight, place = entry_link[entry], entry_weight[entry], entry_place[entry]
+        bottlenecks[place] = link
         if other == link:
+            if before != NO_LINK:
+                make_own(s, link, place)
             continue
         if other == before or before == NO_LINK:
-            s.link.n_own[other] -= 1
-            s.link.own_weight[other] -= weight
-            s.link.foreign[other] += weight * level
+            make_foreign(s, other, place)
+            links.own_weight[other] -= weight
+            s.foreign[other] += weight * level
         else:
-            s.link.foreign[other] += weight * (level - rate)
+            s.foreign[other] += weight * (level - rate)
         touch(s, other)
 
 
-@njit(cache=True)
-def commit(s: FlowState, link: int, level: float) -> None:
-    """Set a link's level, take over the flows that are faster, and find its next completion."""
-    touch(s, link)
-    s.link.level[link] = level
-    own = foreign = 0.0
-    n_own = 0
-    least = INF
-    limit = level * (1.0 + SAME)
-    for place in range(s.link.list_ptr[link], s.link.list_ptr[link] + s.link.list_len[link]):
-        flow, weight = s.place.flow[place], s.place.weight[place]
-        bottleneck, rate = s.flow.bottleneck[flow], s.flow.rate[flow]
-        if bottleneck != link and bottleneck != NO_LINK and rate <= limit:
-            foreign += weight * rate
+@inlined
+def spread(s: FlowState, link: int, rise: float) -> None:
+    """Tell the other links of a link's own flows by how much these have become faster."""
+    bottlenecks, route, length = s.place.bottleneck, s.place.route, s.place.length
+    entry_link, entry_weight, foreign, stirred = s.entry.link, s.entry.weight, s.foreign, s.stirred
+    stirred_link, n = s.stirred_link, s.tally[N_STIRRED]
+    stirred[link] = 1  # not itself
+    begin = s.link.list_ptr[link]
+    for place in range(begin, begin + s.link.n_own[link]):
+        if bottlenecks[place] == NO_LINK:
             continue
-        take_over(s, flow, link, level)
-        own += weight
-        n_own += 1
-        least = min(least, s.flow.remaining[flow])
-    s.link.own_weight[link], s.link.foreign[link], s.link.n_own[link] = own, foreign, n_own
-    set_leaf(s.finish_tree, link, s.clock[NOW] + least / level if level > 0.0 else INF)
-    set_leaf(s.dirty_tree, link, INF)
+        for entry in range(route[place], route[place] + length[place]):
+            other = entry_link[entry]
+            foreign[other] += entry_weight[entry] * rise
+            if not stirred[other]:
+                stirred[other] = 1
+                stirred_link[n] = other
+                n += 1
+    stirred[link] = 0
+    s.tally[N_STIRRED] = n
 
 
-@njit(cache=True)
-def leave(s: FlowState, link: int, level: float) -> None:
+@kernel
+def commit(s: FlowState, link: int, level: float, takes: bool) -> None:
+    """Set a link's level, take over the flows that are faster, and find its next completion."""
+    note_change(s, link)
+    before = s.level[link]
+    s.link.virtual[link] = virtual_now(s, link)
+    s.link.set_at[link] = s.clock[NOW]
+    s.level[link] = level
+    foreign, own = s.foreign[link], s.link.own_weight[link]
+    begin = s.link.list_ptr[link]
+    if before < INF:  # else its own flows have no bottleneck yet
+        spread(s, link, level - before)
+    if takes:
+        flows, bottlenecks, weights, levels = s.place.flow, s.place.bottleneck, s.place.weight, s.level
+        n_own = s.link.n_own[link]
+        for place in range(begin, begin + n_own):
+            if bottlenecks[place] == NO_LINK:
+                take_over(s, flows[place], link, level)
+        foreign = 0.0
+        limit = level * (1.0 + SAME)
+        for place in range(begin + n_own, begin + s.link.list_len[link]):
+            weight, rate = weights[place], levels[bottlenecks[place]]
+            if rate <= limit:
+                foreign += weight * rate
+            else:
+                own += weight
+                take_over(s, flows[place], link, level)
+    s.foreign[link], s.link.own_weight[link] = foreign, own
+    set_next_completion(s, link)
+    put(s.turn, link, INF)
+
+
+@kernel
+def leave(s: FlowState, link: int) -> None:
     """Take a link whose level stays from the dirty list; a flow of its own may have gone."""
-    set_leaf(s.dirty_tree, link, INF)
-    if s.link.n_own[link] == 0 or level == INF:
-        return
-    first = INF
-    for place in range(s.link.list_ptr[link], s.link.list_ptr[link] + s.link.list_len[link]):
-        flow = s.place.flow[place]
-        if s.flow.bottleneck[flow] == link:
-            first = min(first, completion(s, flow))
-    set_leaf(s.finish_tree, link, first)
+    put(s.turn, link, INF)
+    if s.link.n_own[link] > 0:
+        set_next_completion(s, link)
 
 
-@njit(cache=True)
+@kernel
 def release_all(s: FlowState) -> None:
     """Take the bottleneck from every flow in progress: the next solve is a full water filling."""
     s.tally[N_FULL] += 1
-    for link in range(len(s.link)):
+    for link in range(len(s.level)):
+        for place in range(s.link.list_ptr[link], s.link.list_ptr[link] + s.link.n_own[link]):
+            flow = s.place.flow[place]
+            s.due[flow] = remaining(s, flow)
+            s.flow.bottleneck[flow] = NO_LINK
+    for link in range(len(s.level)):
         if s.link.list_len[link] == 0:
             continue
         own = 0.0
         for place in range(s.link.list_ptr[link], s.link.list_ptr[link] + s.link.list_len[link]):
-            flow = s.place.flow[place]
             own += s.place.weight[place]
-            if s.flow.bottleneck[flow] != NO_LINK:
-                settle(s, flow)
-                s.flow.bottleneck[flow] = NO_LINK
-                s.flow.rate[flow] = 0.0
-        s.link.own_weight[link], s.link.foreign[link], s.link.n_own[link] = own, 0.0, s.link.list_len[link]
-        s.link.level[link] = INF
-        set_leaf(s.finish_tree, link, INF)
+            s.place.bottleneck[place] = NO_LINK
+        s.link.own_weight[link], s.foreign[link], s.link.n_own[link] = own, 0.0, s.link.list_len[link]
+        s.level[link] = s.link.first_due[link] = INF
+        s.link.virtual[link] = 0.0
+        put(s.completion, link, INF)
         touch(s, link)
 
 
-@njit(cache=True)
+@kernel
 def solve(s: FlowState) -> bool:
     """Make all rates max-min fair at this instant; False if that does not come to an end (a bug of ours)."""
-    if s.dirty_tree[1] == INF:
-        return True
     looks, full = 0, False
-    while s.dirty_tree[1] < INF:
+    while True:
+        estimate_turns(s)
+        turn, link = least(s.turn)
+        if link < 0:
+            break
         if looks >= s.tally[PATIENCE] and not full:
             full = True
             looks = 0
             release_all(s)
-        turn = s.dirty_tree[1]
-        link = least_leaf(s.dirty_tree)
-        level, takes = water_level(s, link)
-        before = s.link.level[link]
-        if not takes and (level == before or abs(level - before) <= SAME * level):
-            leave(s, link, level)
+            continue
+        before = s.level[link]
+        level, takes, early = water_level(s, link, turn)
+        noise = max(SAME * level, NOISE * s.link.capacity[link] / max(s.link.own_weight[link], TINY))
+        if not takes and (level == before or abs(level - before) <= noise):
+            leave(s, link)
             continue
         exact_turn = min(level, before)
-        if exact_turn > turn * (1.0 + SAME):
-            set_leaf(s.dirty_tree, link, exact_turn)
+        if early or exact_turn > turn * (1.0 + SAME):
+            put(s.turn, link, exact_turn)
             continue
-        commit(s, link, level)
+        commit(s, link, level, takes)
         looks += 1
-        if full and looks > 64 * len(s.link) + 64:
+        if full and looks > 64 * len(s.level) + 64:
             return False
     s.tally[N_COMMITS] += looks
     return True

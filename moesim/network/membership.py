@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from numba import njit
 
-from moesim.network.max_min import INF, settle, touch
+from moesim.network.compiling import kernel
+from moesim.network.lists import INF, make_foreign, make_own, swap_places
+from moesim.network.max_min import forget_due, remaining, touch
 from moesim.network.state import (
     CANCELLED,
     FINISHED,
@@ -29,7 +31,7 @@ from moesim.network.state import (
 )
 
 
-@njit(cache=True)
+@kernel
 def lay_route(s: FlowState, flow: int, links: Ints, weights: Floats, cap_link: int) -> None:
     """Write a flow's entries at its entry_ptr: each link once, weights added up, none of weight 0."""
     begin = s.flow.entry_ptr[flow]
@@ -57,7 +59,7 @@ def lay_route(s: FlowState, flow: int, links: Ints, weights: Floats, cap_link: i
     s.flow.entry_len[flow] = n
 
 
-@njit(cache=True)
+@kernel
 def admit(
     s: FlowState,
     first: int,
@@ -80,8 +82,7 @@ def admit(
         s.flow.phase[flow] = WAITING
         s.flow.start[flow] = start[i]
         s.flow.finish[flow] = float("nan")
-        s.flow.remaining[flow] = size[i]
-        s.flow.rate[flow] = 0.0
+        s.due[flow] = size[i]
         s.flow.bottleneck[flow] = NO_LINK
         s.flow.logged[flow] = NO_LINK
         s.flow.entry_ptr[flow] = entry
@@ -107,7 +108,7 @@ def admit(
         push_start(s, flow)
 
 
-@njit(cache=True)
+@kernel
 def earlier(s: FlowState, one: int, other: int) -> bool:
     """Say whether flow ``one`` starts before ``other``; equal times in order of slots."""
     if s.flow.start[one] != s.flow.start[other]:
@@ -115,7 +116,7 @@ def earlier(s: FlowState, one: int, other: int) -> bool:
     return one < other
 
 
-@njit(cache=True)
+@kernel
 def push_start(s: FlowState, flow: int) -> None:
     """Put a flow into the heap of starts."""
     heap = s.pending_flow
@@ -130,7 +131,7 @@ def push_start(s: FlowState, flow: int) -> None:
     heap[i] = flow
 
 
-@njit(cache=True)
+@kernel
 def pop_start(s: FlowState) -> int:
     """Take the first flow from the heap of starts."""
     heap = s.pending_flow
@@ -153,63 +154,68 @@ def pop_start(s: FlowState) -> int:
     return int(first)
 
 
-@njit(cache=True)
+@kernel
 def move_lists(s: FlowState, old: FlowState) -> None:
     """Copy the links' lists of ``old`` to the places that ``s.list_ptr`` gives."""
-    for link in range(len(s.link)):
+    for link in range(len(s.level)):
         for i in range(s.link.list_len[link]):
             place, before = s.link.list_ptr[link] + i, old.link.list_ptr[link] + i
             s.place.flow[place] = old.place.flow[before]
             s.place.weight[place] = old.place.weight[before]
             s.place.entry[place] = old.place.entry[before]
+            s.place.bottleneck[place] = old.place.bottleneck[before]
+            s.place.route[place] = old.place.route[before]
+            s.place.length[place] = old.place.length[before]
             s.entry.place[s.place.entry[place]] = place
 
 
-@njit(cache=True)
+@kernel
 def attach(s: FlowState, flow: int) -> None:
     """Put a flow on the lists of its links, without a bottleneck yet."""
     s.flow.bottleneck[flow] = NO_LINK
-    s.flow.rate[flow] = 0.0
-    s.flow.since[flow] = s.clock[NOW]
     for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
-        link = s.entry.link[entry]
+        link, weight = s.entry.link[entry], s.entry.weight[entry]
         place = s.link.list_ptr[link] + s.link.list_len[link]
         s.link.list_len[link] += 1
         s.place.flow[place] = flow
-        s.place.weight[place] = s.entry.weight[entry]
+        s.place.weight[place] = weight
         s.place.entry[place] = entry
+        s.place.bottleneck[place] = NO_LINK
+        s.place.route[place] = s.flow.entry_ptr[flow]
+        s.place.length[place] = s.flow.entry_len[flow]
         s.entry.place[entry] = place
-        s.link.n_own[link] += 1
-        s.link.own_weight[link] += s.entry.weight[entry]
+        make_own(s, link, place)
+        s.link.own_weight[link] += weight
         touch(s, link)
 
 
-@njit(cache=True)
+@kernel
 def detach(s: FlowState, flow: int) -> None:
-    """Take a flow in progress from the lists of its links."""
+    """Take a flow in progress from the lists of its links; its bytes left stand in ``due``."""
     before = s.flow.bottleneck[flow]
+    left, rate = remaining(s, flow), 0.0
+    if before != NO_LINK:
+        rate = s.level[before]
+        forget_due(s, flow, before)
+    s.flow.bottleneck[flow] = NO_LINK
+    s.due[flow] = left
     for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
-        link, weight, place = s.entry.link[entry], s.entry.weight[entry], s.entry.place[entry]
-        s.link.list_len[link] -= 1
-        last = s.link.list_ptr[link] + s.link.list_len[link]
-        if place != last:
-            s.place.flow[place] = s.place.flow[last]
-            s.place.weight[place] = s.place.weight[last]
-            s.place.entry[place] = s.place.entry[last]
-            s.entry.place[s.place.entry[place]] = place
-        s.link.reserved[link] -= 1
+        link, weight = s.entry.link[entry], s.entry.weight[entry]
         if before != link and before != NO_LINK:
-            s.link.foreign[link] -= weight * s.flow.rate[flow]
+            s.foreign[link] -= weight * rate
         else:
-            s.link.n_own[link] -= 1
+            make_foreign(s, link, s.entry.place[entry])
             s.link.own_weight[link] -= weight
+        s.link.list_len[link] -= 1
+        swap_places(s, s.entry.place[entry], s.link.list_ptr[link] + s.link.list_len[link])
+        s.link.reserved[link] -= 1
         if s.link.list_len[link] == 0:
-            s.link.foreign[link] = 0.0
+            s.foreign[link] = 0.0
             s.link.own_weight[link] = 0.0
         touch(s, link)
 
 
-@njit(cache=True)
+@kernel
 def end_wait(s: FlowState, flow: int) -> None:
     """Count a flow off at those who wait for it."""
     for i in range(s.flow.wait_ptr[flow], s.flow.wait_ptr[flow] + s.flow.wait_len[flow]):
@@ -221,7 +227,7 @@ def end_wait(s: FlowState, flow: int) -> None:
             s.tally[N_DONE] += 1
 
 
-@njit(cache=True)
+@kernel
 def finish_flow(s: FlowState, flow: int) -> None:
     """End a flow now."""
     if s.flow.phase[flow] == LIVE:
@@ -229,15 +235,14 @@ def finish_flow(s: FlowState, flow: int) -> None:
         s.tally[N_LIVE] -= 1
     s.flow.phase[flow] = FINISHED
     s.flow.finish[flow] = s.clock[NOW]
-    s.flow.remaining[flow] = 0.0
-    s.flow.rate[flow] = 0.0
+    s.due[flow] = 0.0
     end_wait(s, flow)
 
 
-@njit(cache=True)
+@kernel
 def start_flow(s: FlowState, flow: int) -> None:
     """Let a flow take part from now on; without bytes or links to load it is done at once."""
-    if s.flow.remaining[flow] == 0.0 or s.flow.entry_len[flow] == 0:
+    if s.due[flow] == 0.0 or s.flow.entry_len[flow] == 0:
         for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
             s.link.reserved[s.entry.link[entry]] -= 1
         finish_flow(s, flow)
@@ -251,7 +256,6 @@ def start_flow(s: FlowState, flow: int) -> None:
 def cancel_flow(s: FlowState, flow: int) -> None:
     """Take a flow that waits or is in progress out of the network; it counts as gone for its waiters."""
     if s.flow.phase[flow] == LIVE:
-        settle(s, flow)
         detach(s, flow)
         s.tally[N_LIVE] -= 1
     else:
@@ -259,7 +263,6 @@ def cancel_flow(s: FlowState, flow: int) -> None:
         for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
             s.link.reserved[s.entry.link[entry]] -= 1
     s.flow.phase[flow] = CANCELLED
-    s.flow.rate[flow] = 0.0
     end_wait(s, flow)
 
 
@@ -274,11 +277,10 @@ def forget_start(s: FlowState, flow: int) -> None:
             push_start(s, other)
 
 
-@njit(cache=True)
+@kernel
 def change_route(s: FlowState, flow: int, first_entry: int, links: Ints, weights: Floats, cap_link: int) -> None:
     """Move what is left of a flow to another route, whose entries are written from ``first_entry`` on."""
     if s.flow.phase[flow] == LIVE:
-        settle(s, flow)
         detach(s, flow)
     else:
         for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):

@@ -3,18 +3,15 @@
 ``advance`` runs from one event to the next (a start, a completion) without coming back to Python until a
 waiter is done, the given time is reached or a buffer is full. Completions that rounding alone holds apart
 are one event. What a link carries is integrated whenever its rate changes.
-
-numba's cache looks at the file of a kernel alone: after an edit of ``max_min`` or ``membership`` delete the
-``.nbi`` files in ``__pycache__``.
 """
 
 # mypy: allow-untyped-decorators
 
 from __future__ import annotations
 
-from numba import njit
-
-from moesim.network.max_min import INF, least_leaf, set_leaf, solve
+from moesim.network.compiling import inlined, kernel
+from moesim.network.lists import INF, least, put
+from moesim.network.max_min import solve
 from moesim.network.membership import finish_flow, pop_start, start_flow
 from moesim.network.state import (
     BUCKET,
@@ -41,7 +38,7 @@ SOMEBODY_DONE, REACHED, NEVER, LOG_FULL, BUCKETS_FULL, UNSOLVED = 0, 1, 2, 3, 4,
 """Why ``advance`` came back."""
 
 
-@njit(cache=True)
+@inlined
 def account(s: FlowState, link: int) -> None:
     """Integrate what a link carried until now."""
     now, since, rate = s.clock[NOW], s.link.since[link], s.link.rate[link]
@@ -63,14 +60,14 @@ def account(s: FlowState, link: int) -> None:
         bucket += 1
 
 
-@njit(cache=True)
+@kernel
 def account_all(s: FlowState) -> None:
     """Integrate what every link carried until now."""
-    for link in range(len(s.link)):
+    for link in range(len(s.level)):
         account(s, link)
 
 
-@njit(cache=True)
+@kernel
 def settle_rates(s: FlowState) -> bool:
     """Solve for the rates of this instant and note what changed: link rates, bottlenecks."""
     if not solve(s):
@@ -78,11 +75,12 @@ def settle_rates(s: FlowState) -> bool:
     for i in range(s.tally[N_TOUCHED]):
         link = s.touched_link[i]
         s.link.touched[link] = 0
-        account(s, link)
+        rate = s.foreign[link] if s.link.list_len[link] > 0 else 0.0
         if s.link.n_own[link] > 0:
-            s.link.rate[link] = s.link.foreign[link] + s.link.own_weight[link] * s.link.level[link]
-        else:
-            s.link.rate[link] = s.link.foreign[link] if s.link.list_len[link] > 0 else 0.0
+            rate += s.link.own_weight[link] * s.level[link]
+        if rate != s.link.rate[link]:
+            account(s, link)
+            s.link.rate[link] = rate
     s.tally[N_TOUCHED] = 0
     for i in range(s.tally[N_MOVED]):
         flow = s.moved_flow[i]
@@ -96,25 +94,26 @@ def settle_rates(s: FlowState) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel
 def finish_due(s: FlowState) -> None:
     """End all flows whose completion is now."""
-    due = s.clock[NOW] + TOGETHER * abs(s.clock[NOW])
-    while s.finish_tree[1] <= due:
-        link = least_leaf(s.finish_tree)
-        place = s.link.list_ptr[link] + s.link.list_len[link] - 1
-        while place >= s.link.list_ptr[link]:  # backwards: the last of the list fills the gap
+    now = s.clock[NOW] + TOGETHER * abs(s.clock[NOW])
+    while True:
+        first, link = least(s.completion)
+        if first > now:
+            return
+        set_at, virtual, level = s.link.set_at[link], s.link.virtual[link], s.level[link]
+        begin = s.link.list_ptr[link]
+        place = begin + s.link.n_own[link] - 1
+        while place >= begin:  # backwards: the last of the link's own fills the gap
             flow = s.place.flow[place]
-            if (
-                s.flow.bottleneck[flow] == link
-                and s.flow.since[flow] + s.flow.remaining[flow] / s.flow.rate[flow] <= due
-            ):
+            if set_at + max(0.0, s.due[flow] - virtual) / level <= now:
                 finish_flow(s, flow)
             place -= 1
-        set_leaf(s.finish_tree, link, INF)  # the link is dirty: solving it finds its next completion
+        put(s.completion, link, INF)  # the link is dirty: solving it finds its next completion
 
 
-@njit(cache=True)
+@kernel
 def advance(s: FlowState, until: float) -> int:
     """Run to the first instant at which a waiter is done, at most to ``until``; return why it stopped."""
     while True:
@@ -127,7 +126,7 @@ def advance(s: FlowState, until: float) -> int:
             return LOG_FULL
         if not settle_rates(s):
             return UNSOLVED
-        event = s.finish_tree[1]
+        event, _ = least(s.completion)
         if s.tally[N_PENDING] > 0:
             event = min(event, s.flow.start[s.pending_flow[0]])
         if event == INF and until == INF:
@@ -138,6 +137,6 @@ def advance(s: FlowState, until: float) -> int:
         if event > until:
             s.clock[NOW] = until
             return REACHED
-        s.clock[NOW] = event
+        s.clock[NOW] = max(now, event)
         s.tally[N_EVENTS] += 1
         finish_due(s)

@@ -7,8 +7,10 @@ from numpy.typing import ArrayLike
 
 from moesim.errors import InputError
 from moesim.network import checks
+from moesim.network.equal import classes_of_equal
 from moesim.network.flow_network import FlowNetwork
 from moesim.network.state import Floats, Ints
+from moesim.network.stepped import solve_within
 
 
 def solve_flows(
@@ -21,8 +23,9 @@ def solve_flows(
     weight: ArrayLike | None = None,
     rate_cap: ArrayLike | None = None,
     capacity_events: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    tolerance: float = 0.0,
 ) -> Floats:
-    """Return the finish time of each flow, seconds, under exact max-min fair sharing.
+    """Return the finish time of each flow, seconds, under max-min fair sharing, exact unless a tolerance is given.
 
     The sorted rates x_f are lexicographically largest subject to ``x_f <= rate_cap[f]`` and, on every link,
     ``sum over flows of weight * x_f <= capacity`` (Bertsekas and Gallager, Data Networks, 6.5.2, with
@@ -31,7 +34,9 @@ def solve_flows(
     ``capacity[links]`` bytes/s and ``latency[links]`` seconds; flow f uses
     ``route_links[route_ptr[f]:route_ptr[f + 1]]``, ``weight`` aligned with it (default 1); ``size[flows]``
     bytes. A flow takes part from ``start[f]`` plus the sum of its links' latencies on; an empty route, or
-    size 0, finishes then. ``capacity_events`` = (time[], link[], new_capacity[]) in any order.
+    size 0, finishes then. ``capacity_events`` = (time[], link[], new_capacity[]) in any order. With a ``tolerance`` a
+    million flows take seconds, in steps of at most that share of the busiest link's time; ``solve_within`` also tells
+    the limits of each finish time.
 
     Raises InputError for shapes that do not fit, ids out of range, NaN or negative values, and for flows that
     can never finish because a link of theirs ends with capacity 0.
@@ -42,20 +47,37 @@ def solve_flows(
     delay = checks.numbers(latency, "latency", np.size(capacity), "link")
     begin = checks.numbers(start, "start", n, least=-np.inf)
     takes_part = begin + np.bincount(np.repeat(np.arange(n), np.diff(ptr)), delay[links], minlength=n)
+    if tolerance:
+        if capacity_events is not None:
+            raise InputError("takes no capacity_events", "tolerance", "use tolerance 0")
+        return solve_within(capacity, ptr, links, size, takes_part, tolerance, weight, rate_cap).finish
     times, changed, values = _events(capacity_events, np.size(capacity))
-    network = FlowNetwork(capacity, now=min([0.0, *takes_part.tolist(), *times.tolist()]))
-    handle = network.start(ptr, links, weight, size, takes_part, rate_cap)
+    weights = checks.numbers(weight, "weight", len(links), "route entry", default=1.0)
+    sizes = checks.numbers(size, "size", n)
+    caps = checks.numbers(rate_cap, "rate_cap", n, infinite=True, default=np.inf)
+    found = classes_of_equal(ptr, links, weights, sizes, takes_part, caps)
+    first, which = (np.arange(n), np.arange(n)) if found is None else found
+    if found is not None:
+        # One flow stands for its class: it loads its links as often as the class has flows.
+        length = np.diff(ptr)[first]
+        short = np.concatenate([[0], np.cumsum(length)])
+        entries = np.arange(short[-1]) + np.repeat(ptr[first] - short[:-1], length)
+        ptr, links = short, links[entries]
+        weights = weights[entries] * np.repeat(np.bincount(which), length)
+    network = FlowNetwork(capacity, now=min(takes_part.min(initial=0.0), times.min(initial=0.0)))
+    handle = network.start(ptr, links, weights, sizes[first], takes_part[first], caps[first])
     for time, link, value in zip(times, changed, values, strict=True):
         network.run(until=time)
         network.set_capacity(link, value)
     network.run(until=np.inf)
-    finish = network.finish(handle)
+    finish = network.finish(handle)[which]
     stalled = np.flatnonzero(np.isnan(finish))
     if len(stalled):
-        flow, link = int(stalled[0]), int(network.bottlenecks(handle)[stalled[0]])
+        flow = int(stalled[0])
+        link = int(network.bottlenecks(handle)[which[flow]])
         where = f"capacity 0 of link {link}" if link >= 0 else "its rate cap of 0"
         raise InputError(f"flow {flow} can never finish: {where} holds it", "capacity", "give it a way to end")
-    return finish
+    return np.asarray(finish, np.float64)
 
 
 def _events(

@@ -1,12 +1,13 @@
-"""What a flow network remembers: record arrays, one for each kind of thing.
+"""What a flow network remembers: a table of columns for each kind of thing.
 
 Flows, their route entries and waiters live in numbered slots that are handed out in intervals (one per
 batch) and reused after the batch is released, so that memory follows the flows in progress and not the
 length of the simulation. A finite rate cap becomes a private link of that capacity, so that nothing below
 knows about caps: link ids below the network's own number of links are the caller's, those above are caps.
 
-The arrays are one ``NamedTuple`` because the jitted kernels (``max_min``, ``progress``) take it as one
-argument; scalars that change in place sit in ``clock`` and ``tally``.
+Columns are arrays of their own, so that a loop over links or places reads only what it needs. The tables are one
+``NamedTuple`` because the jitted kernels (``max_min``, ``progress``) take it as one argument; scalars that change in
+place sit in ``clock`` and ``tally``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Pointers = NDArray[np.int64]
 
+BLOCK = 16
+"""Links whose least value is kept beside the values, so that the least of all is found without looking at all."""
+
 NO_LINK = -1
 """Bottleneck of a flow whose rate is still to be found."""
 
@@ -34,6 +38,7 @@ NOW, WANTED, BUCKET_ORIGIN, BUCKET, BUCKET_END = range(5)
     N_LIVE,  # flows in progress
     N_PENDING,  # flows that start later
     N_DONE,  # waiters to be reported
+    N_STIRRED,  # links whose turn must be estimated again
     N_TOUCHED,  # links that changed since the last solve
     N_MOVED,  # flows whose bottleneck was set in this solve
     N_LOG,  # log lines
@@ -42,16 +47,14 @@ NOW, WANTED, BUCKET_ORIGIN, BUCKET, BUCKET_END = range(5)
     N_EVENTS,  # instants at which something started or finished
     N_COMMITS,  # levels set
     N_FULL,  # times that all flows were released
-) = range(11)
+) = range(12)
 """Places in ``tally``."""
+
 
 FLOW = np.dtype(
     [
         ("start", "f8"),
         ("finish", "f8"),  # nan until it is known
-        ("remaining", "f8"),  # bytes left at `since`
-        ("since", "f8"),
-        ("rate", "f8"),  # bytes/s from `since` on
         ("entry_ptr", "i8"),
         ("wait_ptr", "i8"),
         ("bottleneck", "i4"),  # link at whose level the flow runs
@@ -63,34 +66,49 @@ FLOW = np.dtype(
     ],
     align=True,
 )
-ENTRY = np.dtype([("place", "i8"), ("weight", "f8"), ("link", "i4")], align=True)
-"""A link of a flow's route with a positive weight; each link of a route once."""
-
-PLACE = np.dtype([("entry", "i8"), ("weight", "f8"), ("flow", "i4")], align=True)
-"""A flow in progress on a link; the link's list is place[list_ptr : list_ptr + list_len]."""
 
 LINK = np.dtype(
     [
         ("capacity", "f8"),
-        ("level", "f8"),  # rate of the flows that the link bottlenecks; inf when there is none
-        ("foreign", "f8"),  # about sum(weight * rate) over flows with another bottleneck
         ("own_weight", "f8"),  # about sum(weight) over its own flows and those without a bottleneck yet
+        ("list_ptr", "i8"),
+        ("list_len", "i4"),
+        ("n_own", "i4"),  # flows that it bottlenecks, and those without a bottleneck yet
+        ("touched", "u1"),  # is in touched_link
+        ("virtual", "f8"),  # virtual clock: integral of the level until `set_at`, bytes
+        ("set_at", "f8"),  # when the level was last set
+        ("first_due", "f8"),  # least `due` of its own flows; nan when it must be looked up
         ("rate", "f8"),  # sum(weight * rate) from `since` on
         ("since", "f8"),
         ("served", "f8"),  # integral of rate until `since`
         ("busy", "f8"),  # seconds with rate > 0 until `since`
-        ("list_ptr", "i8"),
-        ("list_len", "i4"),
         ("list_room", "i4"),
         ("reserved", "i4"),  # flows waiting or in progress on the link
-        ("n_own", "i4"),
         ("column", "i4"),  # column in bucket_served, -1 when not recorded
-        ("touched", "u1"),  # is in touched_link
     ],
     align=True,
 )
 WAITER = np.dtype([("outstanding", "i4"), ("done", "i4")])
 LOG = np.dtype([("time", "f8"), ("flow", "i4"), ("link", "i4")])
+
+
+class Entries(NamedTuple):
+    """The links of the flows' routes that have a positive weight; each link of a route once."""
+
+    place: Pointers
+    weight: Floats
+    link: Ints
+
+
+class Places(NamedTuple):
+    """Flows in progress on links; a link's list is [list_ptr : list_ptr + list_len], its own flows first."""
+
+    entry: Pointers
+    weight: Floats
+    flow: Ints
+    bottleneck: Ints  # of the flow, as are the next: a link's list is walked without looking at flows
+    route: Pointers  # entry_ptr
+    length: Ints  # entry_len
 
 
 class FlowState(NamedTuple):
@@ -99,18 +117,23 @@ class FlowState(NamedTuple):
     clock: Floats
     tally: Pointers
     flow: Any  # recarray of FLOW
-    entry: Any  # of ENTRY
-    place: Any  # of PLACE
-    link: Any  # of LINK
-    waiter: Any  # of WAITER
-    log: Any  # of LOG
+    due: Floats  # [flow] reading of its bottleneck's virtual clock at which it ends; without a bottleneck: bytes left
+    entry: Entries
+    place: Places
+    link: Any  # recarray of LINK
+    level: Floats  # [link] rate of the flows that the link bottlenecks; inf when there is none
+    foreign: Floats  # [link] about sum(weight * rate) over flows with another bottleneck
+    stirred: NDArray[np.uint8]  # [link] is in stirred_link
+    waiter: Any  # recarray of WAITER
+    log: Any  # recarray of LOG
     wait_list: Ints  # waiters of the flows
     done_waiter: Ints
     pending_flow: Ints  # binary heap by (start, slot)
     moved_flow: Ints
-    touched_link: Ints
-    finish_tree: Floats  # tournament tree over links: first completion among the link's own flows
-    dirty_tree: Floats  # tournament tree over links: level at which a link must be looked at again
+    stirred_link: Ints  # its turn must be estimated again
+    touched_link: Ints  # its flows or rates changed since the last solve
+    completion: Floats  # [link] first completion among the link's own flows; then the least of each block
+    turn: Floats  # [link] level at which a link must be looked at again; then the least of each block
     bucket_served: NDArray[np.float64]  # [bucket, column] bytes times weight
 
 
@@ -119,27 +142,43 @@ def records(dtype: np.dtype[Any], n: int) -> Any:
     return np.zeros(n, dtype).view(np.recarray)
 
 
+def no_entries() -> Entries:
+    """Return a table without rows."""
+    return Entries(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int32))
+
+
+def places(n: int) -> Places:
+    """Return ``n`` zeroed rows."""
+    ints, pointers = np.zeros((3, n), np.int32), np.zeros((2, n), np.int64)
+    return Places(pointers[0], np.zeros(n), ints[0], ints[1], pointers[1], ints[2])
+
+
 def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -> FlowState:
     """Return the state of a network without flows on ``capacity[links]`` at time ``now``."""
-    tally = np.zeros(11, np.int64)
+    tally = np.zeros(12, np.int64)
     tally[LOGGING], tally[PATIENCE] = logging, patience
     ints = np.zeros(0, np.int32)
     state = FlowState(
         clock=np.array([now, 0.0, 0.0, 0.0, np.inf]),
         tally=tally,
         flow=records(FLOW, 0),
-        entry=records(ENTRY, 0),
-        place=records(PLACE, 0),
+        due=np.zeros(0),
+        entry=no_entries(),
+        place=places(0),
         link=records(LINK, 0),
+        level=np.zeros(0),
+        foreign=np.zeros(0),
+        stirred=np.zeros(0, np.uint8),
         waiter=records(WAITER, 0),
         log=records(LOG, 0),
         wait_list=ints,
         done_waiter=ints,
         pending_flow=ints,
         moved_flow=ints,
+        stirred_link=ints,
         touched_link=ints,
-        finish_tree=np.full(2, np.inf),
-        dirty_tree=np.full(2, np.inf),
+        completion=np.zeros(0),
+        turn=np.zeros(0),
         bucket_served=np.zeros((0, 0)),
     )
     state = with_links(state, max(1, len(capacity)))
@@ -149,31 +188,34 @@ def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -
 
 def with_links(state: FlowState, n: int) -> FlowState:
     """Return the state with room for at least ``n`` links, new ones idle since now."""
-    old = len(state.link)
+    old = len(state.level)
     if n <= old:
         return state
-    link = longer(state.link, n)
-    link.level[old:] = np.inf
+    link, level = longer(state.link, n), longer(state.level, n)
+    level[old:] = link.first_due[old:] = np.inf
     link.column[old:] = -1
     link.since[old:] = state.clock[NOW]
     return state._replace(
         link=link,
+        level=level,
+        foreign=longer(state.foreign, n),
+        stirred=longer(state.stirred, n),
+        stirred_link=longer(state.stirred_link, len(link)),
         touched_link=longer(state.touched_link, len(link)),
-        finish_tree=_tree(state.finish_tree, len(link)),
-        dirty_tree=_tree(state.dirty_tree, len(link)),
+        completion=_blocked(state.completion, old, len(link)),
+        turn=_blocked(state.turn, old, len(link)),
     )
 
 
 def with_flows(state: FlowState, n_flows: int, n_entries: int, n_waits: int) -> FlowState:
     """Return the state with at least that many slots for flows, route entries and entries of waiters."""
-    if n_flows <= len(state.flow) and n_entries <= len(state.entry) and n_waits <= len(state.wait_list):
-        return state
     flow = longer(state.flow, n_flows)
     return state._replace(
         flow=flow,
+        due=longer(state.due, len(flow)),
         pending_flow=longer(state.pending_flow, len(flow)),
         moved_flow=longer(state.moved_flow, len(flow)),
-        entry=longer(state.entry, n_entries),
+        entry=Entries(*(longer(column, n_entries) for column in state.entry)),
         wait_list=longer(state.wait_list, n_waits),
     )
 
@@ -200,15 +242,13 @@ def with_buckets(state: FlowState) -> FlowState:
     return state._replace(bucket_served=buckets)
 
 
-def _tree(old: Floats, n: int) -> Floats:
-    leaves = 1
-    while leaves < n:
-        leaves *= 2
-    tree = np.full(2 * leaves, np.inf)
-    tree[leaves : leaves + len(old) // 2] = old[len(old) // 2 :]
-    for i in range(leaves - 1, 0, -1):
-        tree[i] = min(tree[2 * i], tree[2 * i + 1])
-    return tree
+def _blocked(old: Floats, n_old: int, n: int) -> Floats:
+    """Values of ``n`` links, infinite for new ones, rounded up to whole blocks, then the least value of each block."""
+    n_blocks = -(-n // BLOCK)
+    values = np.full((BLOCK + 1) * n_blocks, np.inf)
+    values[:n_old] = old[:n_old]
+    values[BLOCK * n_blocks :] = values[: BLOCK * n_blocks].reshape(n_blocks, BLOCK).min(1)
+    return values
 
 
 def longer(array: Any, n: int) -> Any:

@@ -177,14 +177,18 @@ class Placement:
         # Replicas of expert e are slots[first[e]:first[e + 1]], lowest slot first.
         slots = np.argsort(slot_expert, kind="stable").astype(np.int32)
         first = np.concatenate([[0], np.cumsum(self.replicas())]).astype(np.int64)
+        by_position: dict[str, Callable[..., Any]] = {"round_robin": take_turns, "hash": hashed_replicas}
+        if policy != "same_node" and policy not in by_position:
+            raise InputError(f"unknown policy {policy!r}", where="choose", fix="use same_node, round_robin or hash")
+        if self.n_slots == self.n_experts:
+            # No expert has a choice, and a table of ranks x experts would cost more than the tokens.
+            only: NDArray[np.int32] = np.append(slots, np.int32(-1))[ids]
+            return only
         seed %= 2**31  # a seed of any size fits the kernels' integers
         if policy == "same_node":
             nearest = nearest_replicas(slots, first, self.slot_rank, self.n_ranks, ranks_per_node, seed)
             chosen: NDArray[np.int32] = take_nearest(ids, source, nearest)
             return chosen
-        by_position: dict[str, Callable[..., Any]] = {"round_robin": take_turns, "hash": hashed_replicas}
-        if policy not in by_position:
-            raise InputError(f"unknown policy {policy!r}", where="choose", fix="use same_node, round_robin or hash")
         chosen = by_position[policy](ids, slots, first, seed, first_token)
         return chosen
 

@@ -83,8 +83,33 @@ def _phase(result: Result, key: str) -> Iterator[str]:
         if made[name]:
             yield f"  {name.removesuffix('_s')}: {format_duration(made[name])}"
     yield f"  the kernel holds {made['sms']} of {made['total_sms']} SMs"
+    yield from _other_terms(made)
     yield f"  constants: {made['source']}"
+    if made["fitted_rows"]:
+        left = ", ".join(f"{name} {value:.1%}" for name, value in made["error_left"].items())
+        yield f"  set {made['calibration']}, fitted on {made['fitted_rows']} published figures; error left: {left}"
     yield from _busiest(result, phase)
+
+
+# Terms that have a line of their own, or that such a line contains.
+_TOLD = {
+    *("nvlink_peak", "nic_peak", "nvlink_rate", "nic_rate", "nvlink_sm_half", "nvlink_rank_slope"),
+    *("layout_s", "cpu_sync_s", "notify_two_nodes_s", "notify_four_nodes_s"),
+}
+
+
+def _other_terms(made: dict[str, Any]) -> Iterator[str]:
+    """What else the constants charge: fill, floor, kernel work, epilogue, NCCL's protocols."""
+    for name, value in made["terms"].items():
+        if name in _TOLD or name.startswith("setup"):
+            continue
+        if name.endswith("_s"):
+            shown = format_duration(value)
+        else:
+            shown = format_bandwidth(value) if name.endswith("_rate") else f"{value:g}"
+        yield f"  {name.removesuffix('_s')}: {shown}"
+    if made["protocols"]:
+        yield f"  each message by the fastest of: {', '.join(one['name'] for one in made['protocols'])}"
 
 
 def _busiest(result: Result, phase: str) -> Iterator[str]:

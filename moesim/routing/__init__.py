@@ -1,7 +1,20 @@
 """From router logits to each token's experts and gates: V1, V2 and V3 are one function and three presets."""
 
-from moesim.routing.assign import Assignment, route
+from moesim.routing.assign import Assignment, route, route_and_count
+from moesim.routing.blocks import fits
+from moesim.routing.measure import RouterSums, route_and_measure
 from moesim.routing.scores import affinity, gate_mass_lost
 from moesim.routing.spec import RouterSpec, groups_of
 
-__all__ = ["Assignment", "RouterSpec", "affinity", "gate_mass_lost", "groups_of", "route"]
+__all__ = [
+    "Assignment",
+    "RouterSpec",
+    "RouterSums",
+    "affinity",
+    "fits",
+    "gate_mass_lost",
+    "groups_of",
+    "route",
+    "route_and_count",
+    "route_and_measure",
+]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.errors import InputError
-from moesim.routing.scores import LOGITS_PER_BLOCK, checked_logits, kernel_block, not_finite
+from moesim.routing.blocks import Batch, fits, kernel_groups, route_in_blocks
+from moesim.routing.scores import LOGITS_PER_BLOCK, checked_bias, checked_logits, kernel_block, not_finite
 from moesim.routing.select import select_and_gate
-from moesim.routing.spec import RouterSpec, groups_of
+from moesim.routing.spec import RouterSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,14 @@ class Assignment:
     gates: NDArray[Any]
 
 
-def route(logits: ArrayLike, spec: RouterSpec, bias: ArrayLike | None = None, token_offset: int = 0) -> Assignment:
+def route(
+    logits: ArrayLike,
+    spec: RouterSpec,
+    bias: ArrayLike | None = None,
+    token_offset: int = 0,
+    *,
+    bfloat16: bool = False,
+) -> Assignment:
     """Send each token to its top-k experts.
 
     With affinities s = softmax or sigmoid of the logits and the bias b, a token keeps the M groups with the
@@ -40,30 +47,40 @@ def route(logits: ArrayLike, spec: RouterSpec, bias: ArrayLike | None = None, to
     exactly what V1 selects, also where its sigmoid has saturated.
 
     Args:
-        logits: [T, E], float16, float32 or float64; computed in float64.
+        logits: [T, E], float16, bfloat16, float32 or float64; the answer is that of float64.
         spec: the router.
         bias: [E], added to the scores for selection only.
         token_offset: number of the first token, for error messages of a batch that comes in pieces.
+        bfloat16: the logits are uint16 that hold the bits of bfloat16 (``tensor.view(torch.uint16).numpy()``).
 
     Raises:
         InputError: wrong shapes or types, or a NaN or infinite logit (the error names the token) or bias.
 
     Source: DeepSeekMoE eq. 9-11, DeepSeek-V2 eq. 20-22, DeepSeek-V3 eq. 12-16, arXiv:2408.15664 eq. 3.
     """
-    x = checked_logits(logits, spec)
-    selection_bias = _checked_bias(bias, spec)
-    group = groups_of(spec)
-    if spec.limited:
-        group_experts = np.argsort(group, kind="stable").astype(np.int64)
-        group_ptr = np.zeros(spec.n_groups + 1, dtype=np.int64)
-        np.cumsum(np.bincount(group, minlength=spec.n_groups), out=group_ptr[1:])
-        top_groups = spec.top_groups
-    else:
-        group_experts = np.arange(spec.n_experts, dtype=np.int64)
-        group_ptr = np.array([0, spec.n_experts], dtype=np.int64)
-        top_groups = 1
+    return route_and_count(logits, spec, bias, token_offset, bfloat16=bfloat16)[0]
+
+
+def route_and_count(
+    logits: ArrayLike,
+    spec: RouterSpec,
+    bias: ArrayLike | None = None,
+    token_offset: int = 0,
+    *,
+    bfloat16: bool = False,
+) -> tuple[Assignment, NDArray[np.int64]]:
+    """Route as ``route`` does, and count how often each expert was selected, int64 [E], in the same pass."""
+    x = checked_logits(logits, spec, bfloat16)
+    selection_bias = checked_bias(bias, spec)
     expert_ids = np.empty((len(x), spec.top_k), dtype=np.int32)
     gates = np.empty((len(x), spec.top_k), dtype=np.float64 if x.dtype == np.float64 else np.float32)
+    if fits(spec, x.dtype, selection_bias.size > 0):
+        nothing, load = (np.empty(0), np.empty(0, np.int64)), np.zeros(spec.n_experts, np.int64)
+        batch = Batch(x, spec, selection_bias, expert_ids, gates, *nothing, token_offset=token_offset)
+        for sums, _ in route_in_blocks(batch):
+            load += sums.load.astype(np.int64)
+        return Assignment(expert_ids, gates), load
+    groups = kernel_groups(spec)
     rows = max(1, LOGITS_PER_BLOCK // spec.n_experts)
     for start in range(0, len(x), rows):
         block = kernel_block(x[start : start + rows])
@@ -71,9 +88,9 @@ def route(logits: ArrayLike, spec: RouterSpec, bias: ArrayLike | None = None, to
             block,
             selection_bias,
             spec.score == "sigmoid",
-            group_ptr,
-            group_experts,
-            top_groups,
+            groups.ptr,
+            groups.experts,
+            spec.top_groups if spec.limited else 1,
             spec.scores_per_group,
             spec.normalize,
             spec.scale,
@@ -82,17 +99,4 @@ def route(logits: ArrayLike, spec: RouterSpec, bias: ArrayLike | None = None, to
         )
         if bad >= 0:
             raise not_finite(block, bad, token_offset + start + bad)
-    return Assignment(expert_ids, gates)
-
-
-def _checked_bias(bias: ArrayLike | None, spec: RouterSpec) -> NDArray[np.float64]:
-    """Return the bias [E] in float64, or an empty array where it changes nothing."""
-    if bias is None:
-        return np.empty(0)
-    array = np.asarray(bias, dtype=np.float64)
-    if array.shape != (spec.n_experts,):
-        raise InputError(f"a bias of shape {array.shape}", "bias", f"give one value per expert, {spec.n_experts}")
-    bad = np.flatnonzero(~np.isfinite(array))
-    if bad.size:
-        raise InputError(f"the bias of expert {bad[0]} is {array[bad[0]]}", "bias", "biases must be finite numbers")
-    return array if array.any() else np.empty(0)
+    return Assignment(expert_ids, gates), np.bincount(expert_ids.ravel(), minlength=spec.n_experts)

@@ -14,20 +14,27 @@ from moesim.routing.spec import RouterSpec
 LOGITS_PER_BLOCK = 1 << 21
 
 
-def checked_logits(logits: ArrayLike, spec: RouterSpec) -> NDArray[Any]:
+def checked_logits(logits: ArrayLike, spec: RouterSpec, bfloat16: bool = False) -> NDArray[Any]:
     """Return the logits as an array [T, E] of a float type, without copying; whole numbers become float64.
+
+    bfloat16, which NumPy does not know, comes back as the uint16 of its bits: with ``bfloat16`` the logits are those
+    already, and an array of a type of that name (``ml_dtypes``) is seen as them.
 
     Raises:
         InputError: another shape, or values that are not real numbers.
     """
     array = np.asarray(logits)
+    if array.dtype.name == "bfloat16":
+        array, bfloat16 = array.view(np.uint16), True
     if array.ndim != 2 or array.shape[1] != spec.n_experts:
         raise InputError(
             f"logits have shape {array.shape}",
             "logits",
             f"give [tokens, {spec.n_experts}], one column per expert",
         )
-    if array.dtype in (np.float16, np.float32, np.float64):
+    if bfloat16 and array.dtype != np.uint16:
+        raise InputError(f"bfloat16 logits of type {array.dtype}", "logits", "give their bits as uint16")
+    if bfloat16 or array.dtype in (np.float16, np.float32, np.float64):
         return array
     if not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"logits of type {array.dtype}", "logits", "give float16, float32 or float64")
@@ -54,6 +61,19 @@ def checked_ids(expert_ids: ArrayLike, n_tokens: int, spec: RouterSpec) -> NDArr
             f"use 0 to {spec.n_experts - 1}, or -1 for a dropped copy",
         )
     return array.astype(np.int32, copy=False)
+
+
+def checked_bias(bias: ArrayLike | None, spec: RouterSpec) -> NDArray[np.float64]:
+    """Return the bias [E] in float64, or an empty array where it changes nothing."""
+    if bias is None:
+        return np.empty(0)
+    array = np.asarray(bias, dtype=np.float64)
+    if array.shape != (spec.n_experts,):
+        raise InputError(f"a bias of shape {array.shape}", "bias", f"give one value per expert, {spec.n_experts}")
+    bad = np.flatnonzero(~np.isfinite(array))
+    if bad.size:
+        raise InputError(f"the bias of expert {bad[0]} is {array[bad[0]]}", "bias", "biases must be finite numbers")
+    return array if array.any() else np.empty(0)
 
 
 def not_finite(logits: NDArray[Any], row: int, token: int) -> InputError:
@@ -120,6 +140,8 @@ def gate_mass_lost(logits: ArrayLike, spec: RouterSpec, expert_ids: ArrayLike) -
 
 
 def kernel_block(block: NDArray[Any]) -> NDArray[Any]:
-    """Return a block of logits as the kernels take it: contiguous, float16 widened to float32 (exactly)."""
+    """Return a block of logits as the kernels take it: contiguous, 16 bits widened to float32 (exactly)."""
+    if block.dtype == np.uint16:
+        return (np.ascontiguousarray(block, dtype=np.uint32) << 16).view(np.float32)
     dtype = np.float32 if block.dtype == np.float16 else block.dtype
     return np.ascontiguousarray(block, dtype=dtype)

@@ -65,9 +65,12 @@ def group_value(
 @njit(cache=True, nogil=True)
 def gates_of(
     row: NDArray[Any], ids: NDArray[np.int64], use_sigmoid: bool, top: float, total: float, normalize: bool,
-    scale: float, gates: NDArray[Any],
+    scale: float, values: NDArray[np.float64], gates: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Write the gates of one token; ``top`` and ``total`` are its softmax's shift and denominator."""
+    """Write the gates of one token; ``top`` and ``total`` are its softmax's shift and denominator.
+
+    ``values`` [K] is scratch space.
+    """
     if not normalize:
         for k in range(ids.shape[0]):
             x = float(row[ids[k]])
@@ -78,17 +81,17 @@ def gates_of(
     for expert in ids:
         highest = max(highest, float(row[expert]))
     if use_sigmoid:
-        for expert in ids:
-            selected += sigmoid(float(row[expert]))
+        for k in range(ids.shape[0]):
+            values[k] = sigmoid(float(row[ids[k]]))
+            selected += values[k]
     # Far below zero a sigmoid is exp(x) and underflows; shifted by the highest logit the ratios stay exact.
-    shifted = not use_sigmoid or selected < 1e-290
-    if shifted:
+    if not use_sigmoid or selected < 1e-290:
         selected = 0.0
-        for expert in ids:
-            selected += math.exp(float(row[expert]) - highest)
+        for k in range(ids.shape[0]):
+            values[k] = math.exp(float(row[ids[k]]) - highest)
+            selected += values[k]
     for k in range(ids.shape[0]):
-        x = float(row[ids[k]])
-        gates[k] = scale * (math.exp(x - highest) if shifted else sigmoid(x)) / selected
+        gates[k] = scale * values[k] / selected
 
 
 @njit(cache=True, nogil=True)
@@ -117,6 +120,7 @@ def select_and_gate(
     kept_groups = np.arange(top_groups)
     expert_keys = np.empty(top_k)
     chosen = np.empty(top_k, np.int64)
+    values_of_gates = np.empty(top_k)
     for t in range(n_tokens):
         row = logits[t]
         top = -math.inf
@@ -157,7 +161,7 @@ def select_and_gate(
                 filled = keep_best(expert_keys, chosen, filled, keys[expert], expert)
         for k in range(top_k):
             expert_ids[t, k] = chosen[k]
-        gates_of(row, chosen, use_sigmoid, top, total, normalize, scale, gates[t])
+        gates_of(row, chosen, use_sigmoid, top, total, normalize, scale, values_of_gates, gates[t])
     return -1
 
 

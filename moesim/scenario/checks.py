@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 Breach = tuple[Loc, str, str]
 
+# All-to-alls whose layout can be known from before, and those that have a receive hook.
+_WITH_HANDLE = ("deepep-normal", "deepep-v2-hybrid", "deepep-v2-direct", "hybrid-ep")
+_WITH_HOOK = ("deepep-low-latency", "deepep-low-latency-nic")
+
 
 def breaches(scenario: "Scenario") -> Iterator[Breach]:
     """Yield (place, what is wrong, what would be right) for every breach."""
@@ -107,11 +111,17 @@ def _unused(scenario: "Scenario") -> Iterator[Breach]:
             f"policy {scenario.placement.policy} places no replicas",
             "policy: eplb, or redundant_experts: 0",
         )
-    if scenario.alltoall.cached_handle and scenario.alltoall.algorithm != "deepep-normal":
+    if scenario.alltoall.cached_handle and scenario.alltoall.algorithm not in _WITH_HANDLE:
         yield (
             ("alltoall", "cached_handle"),
             f"{scenario.alltoall.algorithm} has no handle",
             "cached_handle: false",
+        )
+    if not scenario.alltoall.receive_hook and scenario.alltoall.algorithm not in _WITH_HOOK:
+        yield (
+            ("alltoall", "receive_hook"),
+            f"{scenario.alltoall.algorithm} has no receive hook",
+            "receive_hook: true, the default",
         )
     if scenario.routing.update_bias and scenario.routing.kind != "v3":
         yield ("routing", "update_bias"), f"a {scenario.routing.kind} router has no bias", "update_bias: false"

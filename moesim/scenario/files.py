@@ -14,8 +14,8 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 SUFFIXES = (".yaml", ".yml", ".json", ".npz", ".npy", ".csv", ".parquet", ".txt")
 
 
-def shipped_names(folder: Literal["scenarios", "topologies", "recordings"]) -> list[str]:
-    """Return the bare names of moesim's own scenarios, topologies or recordings, sorted."""
+def shipped_names(folder: Literal["scenarios", "topologies", "recordings", "calibration"]) -> list[str]:
+    """Return the bare names of moesim's own files of a kind, sorted."""
     suffix = ".npz" if folder == "recordings" else ".yaml"
     return sorted({path.stem for root in _roots(folder) for path in root.glob(f"*{suffix}")})
 

@@ -25,6 +25,7 @@ PATH_FIELDS: tuple[tuple[str, ...], ...] = (
     ("workload", "expert_ids"),
     ("workload", "counts"),
     ("compute", "table"),
+    ("alltoall", "calibration"),
 )
 _NOT_IN_VARIANTS = ("variants", "sweep")
 
@@ -187,6 +188,8 @@ def _refuse_unknown_name(loc: Loc, value: str) -> None:
         known, noun = shipped_names("recordings"), "recording"
     elif loc == ("routing", "bias"):
         known, noun = ["recorded", "zero"], "bias"
+    elif loc == ("alltoall", "calibration"):
+        known, noun = ["auto", *shipped_names("calibration")], "calibration"
     else:
         return
     if known and value not in known:

@@ -7,10 +7,10 @@ validation; their placeholder never survives it.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from moesim.errors import InputError
-from moesim.mistakes import Loc, Mistakes
+from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.files import is_path, refuse_escape
@@ -47,6 +47,11 @@ class Cluster(Block):
     )
     ecmp_seed: Count = Field(
         0, ge=0, lt=2**63, description="Seed of the hash that spreads flows over equal-cost paths."
+    )
+    flows: Literal["auto", "pairs", "ports"] = Field(
+        "auto",
+        description="pairs: every flow by itself, exact. ports: one flow per port of a rank, for very many ranks; "
+        "a phase then takes as long as its busiest port. auto: ports above 4,096 ranks.",
     )
 
 
@@ -165,14 +170,35 @@ class PlacementBlock(Block):
 class AllToAll(Block):
     """How tokens travel to their experts and back."""
 
-    algorithm: Literal["nccl-direct", "deepep-normal", "deepep-low-latency"] = Field(
+    algorithm: Literal[
+        "nccl-direct",
+        "nccl-pxn",
+        "deepep-normal",
+        "deepep-v2-hybrid",
+        "deepep-v2-direct",
+        "hybrid-ep",
+        "deepep-low-latency",
+        "deepep-low-latency-nic",
+        "nvl-one-sided",
+        "nvl-two-sided",
+        "allgather-reduce-scatter",
+    ] = Field(
         "deepep-normal", description="The library whose flows, sizes and set-up times are simulated."
     )
     dispatch_dtype: Dtype = Field("fp8", description="Type of dispatched tokens; the expert GEMM follows it.")
     combine_dtype: Dtype = Field("bf16", description="Type of the results on the way back.")
     cached_handle: bool = Field(
         False,
-        description="Layout known from before: no layout, no notify, no CPU synchronisation (deepep-normal).",
+        description="Layout known from before: no layout, no notify, no CPU synchronisation (deepep-normal, "
+        "deepep-v2-*, hybrid-ep).",
+    )
+    calibration: Name = Field(
+        "auto",
+        description="Constants of the algorithm: auto (the default set for the GPU), the name of a set, or a file.",
+    )
+    receive_hook: bool = Field(
+        True,
+        description="Low latency: no SMs are held while bytes are on the wire; false: the kernel stays on them.",
     )
     sms: Count | None = Field(
         None,
@@ -215,6 +241,9 @@ class RandomPoints(Block):
 class Sweep(Block):
     """Axes of a sweep and what is compared along them."""
 
+    question: str | None = Field(
+        None, max_length=300, description="What the sweep is to answer, in words: the first line of its report."
+    )
     axes: dict[str, tuple[Any, ...]] = Field(
         default_factory=dict,
         description="Dotted key: its values, a list or a range such as 1..8; every combination is one point.",
@@ -229,9 +258,35 @@ class Sweep(Block):
         description="The number of the summary to make small (max KEY: large), and limits that the best point must "
         "keep: layer_time_s where gate_mass_lost < 0.01 and rank_load_max_over_mean < 1.3.",
     )
+    per: tuple[str, ...] = Field(
+        (), description="Keys of axes: the best point is told for each combination of their values too."
+    )
     impossible: Literal["refuse", "skip"] = Field(
         "refuse", description="Combinations that no scenario can be made of: run nothing, or leave them out."
     )
+
+    @field_validator("question")
+    @classmethod
+    def _one_line(cls, question: str | None) -> str | None:
+        """Keep what a terminal could take for a command out of it; broken lines are one line."""
+        if question is None:
+            return None
+        question = " ".join(question.split())
+        if not question or not question.isprintable():
+            raise Mistakes(((), "not a line of printable text", "write the question in words"))
+        return question
+
+    @model_validator(mode="after")
+    def _per_axis(self) -> "Sweep":
+        keys = [*self.axes, *(key for group in self.zip for key in group)]
+        found = [
+            (("per", i), f"{key!r:.80} is no axis of this sweep", did_you_mean(key, keys))
+            for i, key in enumerate(self.per)
+            if key not in keys
+        ]
+        if found:
+            raise Mistakes(*found)
+        return self
 
     @field_validator("axes", mode="before")
     @classmethod

@@ -21,11 +21,11 @@ def audit_layer(fabric: Fabric, load: LayerLoad, trace: LayerTrace, tokens: int,
         InvariantError: naming the law and the figures that break it.
     """
     layer = trace.layer
-    selections = int(load.copies.selections.sum())
+    selections = int(load.totals.selections_sent.sum())
     _equal(f"layer {layer}: selections computed by the slots", int(load.slot_tokens.sum()), selections)
     _equal(f"layer {layer}: selections and dropped ones", selections + dropped, tokens * top_k)
-    received = load.copies.rank_copies.sum()
-    if not load.copies.node_copies.sum() <= received <= selections:
+    received = load.totals.ranks_sent.sum()
+    if not load.totals.nodes_sent.sum() <= received <= selections:
         raise InvariantError(f"layer {layer}: copies per node, rank and selection are not in ascending order")
     for name, phase in (("dispatch", trace.dispatch), ("combine", trace.combine)):
         _audit_phase(f"layer {layer} {name}", fabric, phase)
@@ -61,12 +61,29 @@ def _audit_phase(where: str, fabric: Fabric, phase: PhaseTrace) -> None:
     np.maximum.at(end, link, phase.finish_s[flow])
     used = np.isfinite(begin)
     demand = np.bincount(link, weights=flows.size[flow] * weight, minlength=fabric.n_links)
+    _audit_kernels(where, phase, fabric.n_ranks)
     # A flow of a few bytes lasts less than a rounding of the clock: allow for it.
     clock = np.spacing(np.abs(end[used])) * 8
     over = demand[used] > fabric.capacity[used] * (end[used] - begin[used] + clock) * (1 + _SLACK)
     if over.any():
         name = fabric.link_names[np.flatnonzero(used)[np.argmax(over)]]
         raise InvariantError(f"{where}: link {name} carried more than its capacity")
+
+
+def _audit_kernels(where: str, phase: PhaseTrace, n_ranks: int) -> None:
+    """No communication kernel works for longer than from its first byte to its last."""
+    flows, kernel = phase.flows, phase.flows.kernel
+    if kernel is None:
+        return
+    owner = np.repeat(np.arange(flows.n_flows), np.diff(kernel.ptr))
+    begin, end = np.full(n_ranks, np.inf), np.full(n_ranks, -np.inf)
+    np.minimum.at(begin, kernel.ranks, phase.start_s[owner])
+    np.maximum.at(end, kernel.ranks, phase.finish_s[owner])
+    used = np.isfinite(begin)
+    needed, had = flows.kernel_seconds(n_ranks)[used], (end - begin)[used]
+    over = needed > (had + np.spacing(np.abs(end[used])) * 8) * (1 + _SLACK)
+    if over.any():
+        raise InvariantError(f"{where}: the kernel of rank {np.flatnonzero(used)[np.argmax(over)]} did too much")
 
 
 def audit_components(components: dict[str, float], layer_time_s: float, layer: int) -> None:

@@ -4,16 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import simpy
-from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
 from moesim.network import FlowNetwork, NetworkClock
 from moesim.simulation.parts import PHASES
-from moesim.timeline.phase import PhaseRun, PhaseTrace
+from moesim.simulation.symmetry import ranks_are_alike, solve_alike
+from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.calibration import calibration
 from moesim.traffic.copies import Copies
+from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import PhaseFlows
+from moesim.traffic.terms import Calibration
 
 
 @dataclass(frozen=True)
@@ -35,46 +37,59 @@ class AllToAllRow:
 def alltoall_table(fabric: Fabric, algorithm: str, sizes: list[int], ecmp_seed: int = 0) -> list[AllToAllRow]:
     """Simulate a uniform all-to-all of each size, all ranks starting together.
 
+    Where nothing tells the ranks apart (equal ports, no spine crossed), equal flows are one class, exactly; see
+    ``moesim.simulation.symmetry``. Elsewhere every pair of ranks is a flow.
+
     Args:
         fabric: the cluster.
-        algorithm: ``nccl-direct`` or ``deepep-low-latency``; a hierarchical algorithm has no plain all-to-all.
+        algorithm: ``nccl-direct``, ``nccl-pxn`` or ``deepep-low-latency``; a hierarchical one has no plain all-to-all.
         sizes: bytes per rank; each of the R messages of a rank is ``size // R``.
         ecmp_seed: seed of the path hash.
     """
     constants = calibration(algorithm, fabric.gpu)
     ranks = fabric.n_ranks
+    alike = algorithm != "nccl-pxn" and ranks_are_alike(fabric)
     rows = []
     for size in sizes:
-        each = np.full((ranks, ranks), size // ranks, np.int64)
-        nodes = np.zeros((ranks, fabric.n_nodes), np.int64)
-        flows = phase_flows(fabric, Copies(each, each, nodes), constants, PHASES[0], 1, ecmp_seed=ecmp_seed)
-        seconds = float(run_phase(fabric, flows).leave_s.max())
+        each = np.broadcast_to(np.int64(size // ranks), (ranks, ranks))
+        copies = Copies(each, each, np.broadcast_to(np.int64(0), (ranks, fabric.n_nodes)))
+        if alike:
+            seconds, nic, nvlink = _of_alike_ranks(fabric, copies, constants, ecmp_seed)
+        else:
+            flows = phase_flows(fabric, copies, constants, PHASES[0], 1, ecmp_seed=ecmp_seed)
+            seconds = float(run_phase(fabric, flows).leave_s.max())
+            wire = flows.link_wire_bytes(fabric.n_links)
+            nic, nvlink = (float(wire[fabric.is_class(name)].max(initial=0.0)) for name in ("nic", "nvlink"))
         sent = size // ranks * ranks
-        wire = flows.link_wire_bytes(fabric.n_links)
         rows.append(
             AllToAllRow(
                 size=sent,
                 time_s=seconds,
                 algbw=sent / seconds,
                 busbw=sent / seconds * (ranks - 1) / ranks,
-                nic=_busiest(fabric, wire, "nic", seconds),
-                nvlink=_busiest(fabric, wire, "nvlink", seconds),
+                nic=nic / seconds if nic else None,
+                nvlink=nvlink / seconds if nvlink else None,
             )
         )
     return rows
 
 
+def _of_alike_ranks(
+    fabric: Fabric, copies: Copies, constants: Calibration, ecmp_seed: int
+) -> tuple[float, float, float]:
+    """Seconds, bytes of a NIC and bytes of an NVLink port."""
+    spanning = constants.spanning(fabric.n_nodes)
+    exchange = Exchange(fabric, copies, spanning, PHASES[0], 1, True, ecmp_seed, None, 0)
+    run = solve_alike(exchange, copies.selections, np.zeros(fabric.n_ranks, np.int64))
+    return float(run.leave_s.max()), float(run.port_bytes[2:].max()), float(run.port_bytes[:2].max())
+
+
 def run_phase(fabric: Fabric, flows: PhaseFlows) -> PhaseTrace:
     """Run one phase by itself: every rank enters at time 0."""
     env = simpy.Environment()
-    network = FlowNetwork(np.concatenate([fabric.capacity, np.ones(fabric.n_ranks)]), log_bottlenecks=True)
+    network = FlowNetwork(network_capacity(fabric), log_bottlenecks=True)
     phase = PhaseRun(NetworkClock(env, network), flows, np.arange(fabric.n_ranks, dtype=np.int32) + fabric.n_links)
     for rank in range(fabric.n_ranks):
         env.process(phase.enter(rank))
     env.run()
     return phase.trace()
-
-
-def _busiest(fabric: Fabric, wire: NDArray[np.float64], link_class: str, seconds: float) -> float | None:
-    of_class = wire[fabric.is_class(link_class)]
-    return float(of_class.max()) / seconds if of_class.size and of_class.max() > 0 else None

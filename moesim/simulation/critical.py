@@ -69,9 +69,14 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
     for name, phase in _phases(trace).items():
         add("rank", str(phase.waited_on[rank]), waits[name])
         kernel = float(phase.kernel_s[rank])
+        tail = min(float(phase.tail_s[rank]), kernel)
         add("setup", "", took[name] - waits[name] - kernel)
-        for link_class, share in _held_back_by(phase, rank, fabric).items():
-            add("link", link_class, kernel * share)
+        add("link", "kernel", tail)
+        shares, delay = _held_back_by(phase, rank, fabric)
+        delay = min(delay, kernel - tail)
+        add("link", "latency", delay)
+        for link_class, share in shares.items():
+            add("link", link_class, (kernel - tail - delay) * share)
     return CriticalRank(
         rank=rank,
         components=components,
@@ -84,28 +89,29 @@ def _phases(trace: LayerTrace) -> dict[str, PhaseTrace]:
     return {"dispatch": trace.dispatch, "combine": trace.combine}
 
 
-def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> dict[str, float]:
+def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[str, float], float]:
     """Share of the last-finishing flow's time in which a link of each class was its bottleneck.
 
-    A flow without bytes has no bottleneck: what it takes is latency.
+    Also the seconds before its first byte, which no link is to blame for. A flow without bytes has no bottleneck at
+    all: what it takes is latency.
     """
     flows = phase.flows
     owner = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
     own = owner[flows.member_ranks == rank]
     if not len(own):
-        return {}
+        return {}, 0.0
     flow = int(own[np.argmax(phase.finish_s[own])])
     changes = np.flatnonzero(phase.bottleneck_flow == flow)
     times = np.append(phase.bottleneck_time_s[changes], phase.finish_s[flow])
     links = phase.bottleneck_link[changes]
     shares: dict[str, float] = {}
     for link, seconds in zip(links, np.diff(times), strict=True):
-        name = fabric.link_class[link] if link >= 0 else "rate cap"
+        name = fabric.link_class[link] if 0 <= link < fabric.n_links else "kernel" if link >= 0 else "rate cap"
         shares[name] = shares.get(name, 0.0) + float(seconds)
     total = sum(shares.values())
     if total <= 0:
-        return {"latency": 1.0}
-    return {name: seconds / total for name, seconds in shares.items()}
+        return {"latency": 1.0}, 0.0
+    return {name: seconds / total for name, seconds in shares.items()}, float(flows.delay_s[flow])
 
 
 def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -> tuple[str, str, str]:
@@ -128,7 +134,14 @@ def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -
     return words[kind], kind, what
 
 
-_LINK_WORDS = {"nvlink": "NVLink", "nic": "the NICs", "leaf-spine": "the leaf-spine links", "latency": "latency"}
+_LINK_WORDS = {
+    "nvlink": "NVLink",
+    "nic": "the NICs",
+    "leaf-spine": "the leaf-spine links",
+    "latency": "latency and set-up of the flows",
+    "rate cap": "what one pair of GPUs reaches",
+    "kernel": "the communication kernel",
+}
 
 
 def lower_bound_s(trace: LayerTrace, fabric: Fabric, experts_floor_s: Floats) -> float:

@@ -1,5 +1,6 @@
 """What stands behind the summary's numbers: constants, capacities, bytes and sources, for ``moesim explain``."""
 
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
@@ -44,25 +45,32 @@ def explanation(parts: Parts, summary: SummaryBuilder, ledger: KernelLedger, bat
 
 
 def _phase(parts: Parts, phase: str) -> dict[str, Any]:
-    constants, flows = parts.constants[phase], parts.fabric
+    constants, fabric = parts.constants[phase], parts.fabric
     fresh = phase == "dispatch" and not parts.scenario.alltoall.cached_handle
+    terms = {field.name: getattr(constants, field.name) for field in fields(constants)}
+    used = {name: value for name, value in terms.items() if isinstance(value, float) and value != 0.0}
     return {
         "algorithm": constants.algorithm,
         "dtype": parts.message_dtype[phase],
         "wire_bytes_per_copy": parts.wire_bytes[phase],
         "published_bytes_per_copy": parts.published_bytes[phase],
-        "nvlink_rate_bytes_per_s": constants.nvlink_rate,
+        "nvlink_rate_bytes_per_s": constants.nvlink_speed(fabric.n_ranks),
         "nic_rate_bytes_per_s": constants.nic_rate,
-        "nvlink_efficiency": constants.efficiency("nvlink"),
-        "nic_efficiency": constants.efficiency("nic"),
-        "setup_intra_node_s": constants.setup_intra_node_s,
-        "setup_inter_node_s": constants.setup_inter_node_s,
+        "nvlink_efficiency": constants.efficiency("nvlink", fabric.n_ranks),
+        "nic_efficiency": constants.efficiency("nic", fabric.n_ranks),
+        "setup_intra_node_s": constants.setup_s(True, fabric.n_nodes, fabric.n_ranks, parts.n_slots),
+        "setup_inter_node_s": constants.setup_s(False, fabric.n_nodes, fabric.n_ranks, parts.n_slots),
         "layout_s": constants.layout_s if fresh else 0.0,
-        "notify_s": constants.notify_s(flows.n_nodes) if fresh else 0.0,
+        "notify_s": constants.notify_s(fabric.n_nodes) if fresh else 0.0,
         "cpu_sync_s": constants.cpu_sync_s if fresh else 0.0,
         "sms": constants.sms,
         "total_sms": constants.total_sms,
         "source": constants.source,
+        "calibration": constants.name,
+        "fitted_rows": len(constants.rows),
+        "error_left": dict(constants.error),
+        "terms": used,
+        "protocols": [asdict(protocol) for protocol in constants.protocols],
     }
 
 
@@ -74,7 +82,9 @@ def _busiest(parts: Parts, summary: SummaryBuilder, phase: str) -> list[dict[str
         links = np.flatnonzero(fabric.is_class(link_class))
         link = int(links[np.argmax(wire[links])])
         if wire[link] > 0:
-            seconds = wire[link] / (fabric.capacity[link] * parts.constants[phase].efficiency(link_class))
+            seconds = wire[link] / (
+                fabric.capacity[link] * parts.constants[phase].efficiency(link_class, fabric.n_ranks)
+            )
             rows.append(
                 {
                     "link": fabric.link_names[link],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moesim.compute import KernelTimes
 from moesim.simulation.parts import Parts
-from moesim.traffic.copies import Copies
+from moesim.traffic.copies import CopyTotals
 from moesim.traffic.messages import payload_bytes
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,9 @@ class KernelLedger:
         for source, share in times.shares.items():
             key = (kernel, str(source))
             self.seconds[key] = self.seconds.get(key, 0.0) + total * share
-            self.errors[key] = times.error if source == times.source else None
+            error = times.error if source == times.source else None
+            known = self.errors.get(key)
+            self.errors[key] = error if known is None or error is None else max(known, error)
             self.notes[key] = times.note
         return times.seconds
 
@@ -70,7 +72,7 @@ def layer_kernels(
     tokens: NDArray[np.int64],
     slot_tokens: NDArray[np.int64],
     slot_rank: NDArray[np.int32],
-    copies: Copies,
+    copies: CopyTotals,
     ledger: KernelLedger,
 ) -> LayerKernels:
     """Time the kernels of a layer.
@@ -80,28 +82,28 @@ def layer_kernels(
         tokens: tokens that start on each rank, [ranks].
         slot_tokens: selections that each slot computes, [slots].
         slot_rank: rank of each slot, [slots].
-        copies: what each rank receives.
+        copies: how much each rank receives.
         ledger: takes the seconds by source.
     """
     model, table = parts.scenario.model, parts.kernels
     top_k, dtype = parts.router.top_k, parts.message_dtype["dispatch"]
-    algorithm = parts.scenario.alltoall.algorithm
+    algorithm = parts.algorithm
 
     def timed(kernel: str, work: NDArray[np.int64], **shape: Any) -> Floats:
         # A rank without work launches nothing.
         return np.where(work > 0, ledger.add(kernel, table.times(kernel, **shape)), 0.0)
 
     gate = timed("router", tokens, tokens=tokens, hidden=model.hidden, n_experts=model.n_experts, top_k=top_k)
-    if dtype == "fp8" and algorithm != "deepep-low-latency":
+    if dtype == "fp8" and not algorithm.quantises_inside:
         gate = gate + timed("quantize_fp8", tokens, tokens=tokens, hidden=model.hidden)
     row_bytes, out_bytes = payload_bytes(model.hidden, dtype), payload_bytes(model.hidden, "bf16")
-    received = copies.selections.sum(axis=0)
-    if algorithm == "deepep-low-latency":
+    received = copies.selections_received
+    if algorithm.permutes_inside:
         permute = unpermute = np.zeros(len(tokens))
     else:
-        rows = tokens * top_k if algorithm == "nccl-direct" else received
+        rows = tokens * top_k if algorithm.permutes_first else received
         permute = timed("permute", rows, rows=rows, row_bytes=row_bytes)
-        merged = tokens if algorithm == "nccl-direct" else copies.rank_copies.sum(axis=0)
+        merged = tokens if algorithm.permutes_first else copies.ranks_received
         fan_in = rows / np.maximum(merged, 1)
         unpermute = timed("unpermute", merged, rows=merged, row_bytes=out_bytes, top_k=fan_in)
     if model.n_shared:
@@ -112,7 +114,9 @@ def layer_kernels(
     order = np.argsort(slot_rank, kind="stable")
     ptr = np.searchsorted(slot_rank[order], np.arange(len(tokens) + 1))
     shape = (dtype, slot_tokens[order], model.hidden, model.expert_hidden, ptr)
-    experts = ledger.add(f"grouped_gemm_{dtype}", table.grouped_gemm(*shape))
+    # Low-latency kernels leave each expert's rows in a slab of their own, the others lay them one after another.
+    layout = "masked" if algorithm.permutes_inside else "contiguous"
+    experts = ledger.add(f"grouped_gemm_{dtype}", table.grouped_gemm(*shape, layout=layout))
     return LayerKernels(
         gate_s=gate,
         permute_s=permute,

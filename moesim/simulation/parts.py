@@ -3,8 +3,9 @@
 This is the only place that reads the scenario; the stages take arrays and small dataclasses.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from moesim.errors import InputError
 from moesim.placement import Placement, contiguous, eplb, round_robin
 from moesim.routing import RouterSpec
 from moesim.scenario import Scenario
+from moesim.traffic.algorithms import Algorithm, algorithm_named
 from moesim.traffic.calibration import Calibration, calibration
 from moesim.traffic.messages import published_bytes, wire_bytes
 from moesim.workload.npz_input import read_array
@@ -32,6 +34,7 @@ class Parts:
         groups_are: what a routing group stands for: ``rank``, ``node``, or ``count`` for plain contiguous groups.
         loss_device: device of each expert in the balance losses: the routing group where there is one, else the
             rank, [experts].
+        algorithm: what sets the all-to-all apart; ``constants`` its terms for this GPU and number of nodes, by phase.
         message_dtype, wire_bytes, published_bytes: of one token copy, by phase.
     """
 
@@ -41,10 +44,16 @@ class Parts:
     groups_are: str
     loss_device: NDArray[np.int32]
     kernels: KernelTable
+    algorithm: Algorithm
     constants: dict[str, Calibration]
     message_dtype: Mapping[str, str]
     wire_bytes: dict[str, int]
     published_bytes: dict[str, int]
+
+    @property
+    def n_slots(self) -> int:
+        """Experts of a layer with their replicas."""
+        return self.scenario.model.n_experts + self.scenario.placement.redundant_experts
 
     def rng(self, stage: int) -> np.random.Generator:
         """Random numbers of one stage: a function of the scenario's seed and the stage, not of what ran before."""
@@ -93,10 +102,8 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     algorithm, hidden, top_k = scenario.alltoall.algorithm, scenario.model.hidden, scenario.routing.top_k
     wire = {phase: wire_bytes(algorithm, phase, hidden, dtype[phase], top_k) for phase in PHASES}
     published = {phase: published_bytes(algorithm, phase, hidden, dtype[phase]) for phase in PHASES}
-    constants = {
-        phase: calibration(algorithm, fabric.gpu, wire[phase] / published[phase], scenario.alltoall.sms)
-        for phase in PHASES
-    }
+    ratio = {phase: wire[phase] / published[phase] for phase in PHASES}
+    constants = {phase: _constants(scenario, fabric, phase, ratio[phase]) for phase in PHASES}
     return Parts(
         scenario=scenario,
         fabric=fabric,
@@ -104,11 +111,31 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         groups_are=groups_are,
         loss_device=group if router.n_groups > 1 else home[:experts],
         kernels=KernelTable.load(scenario.source(scenario.compute.table), gpu=fabric.gpu),
+        algorithm=algorithm_named(algorithm),
         constants=constants,
         message_dtype=dtype,
         wire_bytes=wire,
         published_bytes=published,
     )
+
+
+def _constants(scenario: Scenario, fabric: Fabric, phase: str, wire_over_published: float) -> Calibration:
+    """The terms of the scenario's all-to-all on this GPU and number of nodes."""
+    alltoall, sms = scenario.alltoall, scenario.alltoall.sms
+    source = scenario.source(alltoall.calibration)
+    made = calibration(alltoall.algorithm, fabric.gpu, wire_over_published, sms, phase=phase, source=source)
+    made = made.spanning(fabric.n_nodes)
+    if sms is None and not alltoall.receive_hook:
+        # Without the hook the kernel stays: one block for as many experts as it takes to fit them all on the GPU.
+        experts = scenario.model.n_experts + scenario.placement.redundant_experts
+        made = replace(made, sms=math.ceil(experts / math.ceil(experts / made.total_sms)))
+    if made.sms > made.total_sms:
+        raise InputError(
+            f"the communication kernel holds {made.sms} SMs but {fabric.gpu} has {made.total_sms}",
+            where="alltoall.sms",
+            fix=f"use at most {made.total_sms}",
+        )
+    return made
 
 
 def first_placement(scenario: Scenario, fabric: Fabric) -> Placement:

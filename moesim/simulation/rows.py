@@ -153,15 +153,9 @@ def _add_transfers(
 ) -> None:
     flows = phase.flows
     per_copy = load.bytes_per_copy[name]
-    hierarchical = load.hierarchical
-    if hierarchical:
-        copies = load.copies.rank_copies
-        home, away = np.nonzero(copies)
-        flow = home * fabric.n_nodes + fabric.rank_node[away]
-        source, target = (home, away) if name == "dispatch" else (away, home)
-        count = copies[home, away]
-        other = home != away
-        source, target, count, flow = source[other], target[other], count[other], flow[other]
+    if flows.pairs is not None:
+        pairs = flows.pairs()
+        source, target, count, flow = pairs.source, pairs.target, pairs.copies, pairs.flow
     else:
         flow = np.flatnonzero(flows.size)
         source, target = flows.source[flow].astype(np.int64), flows.target[flow].astype(np.int64)
@@ -169,12 +163,12 @@ def _add_transfers(
     start, finish = phase.start_s[flow], phase.finish_s[flow]
     if fabric.n_ranks > RANK_PAIR_LIMIT:
         pair = fabric.rank_node[source].astype(np.int64) * fabric.n_nodes + fabric.rank_node[target]
-        pairs, inverse = np.unique(pair, return_inverse=True)
-        first, last = np.full(len(pairs), np.inf), np.full(len(pairs), -np.inf)
-        np.minimum.at(first, inverse, start)
-        np.maximum.at(last, inverse, finish)
-        count = np.bincount(inverse, weights=count, minlength=len(pairs)).astype(np.int64)
-        source, target, start, finish = pairs // fabric.n_nodes, pairs % fabric.n_nodes, first, last
+        first, last = np.full(fabric.n_nodes**2, np.inf), np.full(fabric.n_nodes**2, -np.inf)
+        np.minimum.at(first, pair, start)
+        np.maximum.at(last, pair, finish)
+        used = np.flatnonzero(last > -np.inf)
+        count = np.bincount(pair, weights=count, minlength=len(last))[used].astype(np.int64)
+        source, target, start, finish = used // fabric.n_nodes, used % fabric.n_nodes, first[used], last[used]
     tables.add(
         "transfers",
         **where,
@@ -197,8 +191,10 @@ def _add_ranks(
     wire: dict[str, Floats],
 ) -> None:
     ranks = np.arange(fabric.n_ranks)
-    copies = load.copies.rank_copies if load.hierarchical else load.copies.selections
-    own = copies[ranks, ranks]
+    totals = load.totals
+    sent, received, own = totals.selections_sent, totals.selections_received, totals.selections_own
+    if load.hierarchical:
+        sent, received, own = totals.ranks_sent, totals.ranks_received, totals.ranks_own
     rank_of = {name: rank for rank, name in enumerate(fabric.rank_names)}
     total = wire["dispatch"] + wire["combine"]
     through: dict[str, NDArray[Any]] = {}
@@ -220,9 +216,9 @@ def _add_ranks(
         rank=ranks.astype(np.int32),
         node=fabric.rank_node,
         tokens=load.tokens,
-        sent_copies=copies.sum(axis=1) - own,
-        received_copies=copies.sum(axis=0) - own,
-        computed_selections=load.copies.selections.sum(axis=0),
+        sent_copies=sent - own,
+        received_copies=received - own,
+        computed_selections=totals.selections_received,
         sent_bytes=through["sent"],
         received_bytes=through["received"],
         compute_s=compute,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from moesim.scenario.dump import to_yaml
 from moesim.simulation.audit import audit_components, audit_layer
 from moesim.simulation.batches import Workload, add_training_rows, open_workload
 from moesim.simulation.explanation import explanation
+from moesim.simulation.following import PORTS_NOTE, uses_ports
 from moesim.simulation.kernels import KernelLedger
 from moesim.simulation.load import LayerLoad, RoutedLayer, layer_load, route_layer
 from moesim.simulation.offsets import start_offsets
@@ -119,7 +121,7 @@ def clock_step(
             unpermute_s=kernels.unpermute_s,
             dispatch=load.flows["dispatch"],
             combine=load.flows["combine"],
-            permute_first=parts.scenario.alltoall.algorithm == "nccl-direct",
+            permute_first=parts.algorithm.permutes_first,
         )
 
     if bucket_s is None:
@@ -219,7 +221,9 @@ class _Run:
 
     def _add_layer(self, step_index: int, batch: Batch, load: LayerLoad, trace: LayerTrace) -> None:
         parts = self._parts
-        dropped = int(batch.tokens * parts.router.top_k - load.copies.selections.sum()) if batch.logits is None else 0
+        asked, dropped = batch.tokens * parts.router.top_k, 0
+        if batch.logits is None:
+            dropped = asked - int(load.totals.selections_sent.sum())
         audit_layer(parts.fabric, load, trace, batch.tokens, parts.router.top_k, dropped)
         where = {"step": step_index, "layer": trace.layer, "micro_batch": 0}
         if step_index == 0 and trace.layer < _SERIES_LAYERS:
@@ -233,12 +237,8 @@ class _Run:
         self._tables.add("steps", **where, critical_rank=[critical.rank], recorded_layer=recorded, **columns)
         if step_index == 0:
             self._keep_flows(trace)
-            for name, matrix in (
-                ("selections", load.copies.selections),
-                ("rank_copies", load.copies.rank_copies),
-                ("node_copies", load.copies.node_copies),
-            ):
-                self._traffic.setdefault(f"{name}_layer{recorded}", matrix)
+            for name in ("selections", "rank_copies", "node_copies") if load.copies is not None else ():
+                self._traffic.setdefault(f"{name}_layer{recorded}", getattr(load.copies, name))
 
     def _keep_flows(self, trace: LayerTrace) -> None:
         self._n_flows += trace.dispatch.flows.n_flows + trace.combine.flows.n_flows
@@ -248,12 +248,15 @@ class _Run:
         for index, name in enumerate(PHASES):
             phase = trace.dispatch if name == "dispatch" else trace.combine
             flows = phase.flows
+            # Kernels of ranks, where flows need them, stand behind the wires.
+            ptr, links, weight = flows.resources(self._parts.fabric.n_links)
             self._flows.append(
                 {
-                    "lengths": np.diff(flows.route_ptr),
-                    "route_links": flows.route_links,
-                    "weight": flows.weight,
+                    "lengths": np.diff(ptr),
+                    "route_links": links,
+                    "weight": weight,
                     "size": flows.size,
+                    "rate_cap": np.full(flows.n_flows, np.inf) if flows.rate_cap is None else flows.rate_cap,
                     "start": phase.start_s,
                     "finish": phase.finish_s,
                     "layer": np.full(flows.n_flows, trace.layer, np.int32),
@@ -297,8 +300,16 @@ class _Run:
                 text = f"{100 * shares[source]:.0f} % of compute time is {source}: {', '.join(kernels)}"
                 notes.append(Note("degraded" if source == "extrapolated" else "estimated", text))
         constants = parts.constants["dispatch"]
-        notes.append(Note("estimated", f"all-to-all rates are defaults, not of your cluster: {constants.source}"))
-        if parts.fabric.n_ranks > RANK_PAIR_LIMIT:
+        own = Path(parts.scenario.alltoall.calibration)
+        if own.suffix in (".yaml", ".yml"):
+            rates = f"those of your file {own.name}"
+        else:
+            fitted = f"fitted on {len(constants.rows)} published figures" if constants.rows else "defaults"
+            rates = f"{fitted}, not of your cluster"
+        notes.append(Note("estimated", f"all-to-all rates are {rates}: {constants.source}"))
+        if uses_ports(parts):
+            notes.append(Note("estimated", PORTS_NOTE))
+        elif parts.fabric.n_ranks > RANK_PAIR_LIMIT:
             notes.append(Note("info", f"more than {RANK_PAIR_LIMIT} ranks: the transfers table is per node pair"))
         layers = parts.scenario.workload.layers_simulated
         if layers and self._batch is not None and layers > len(self._batch.layers):
@@ -313,5 +324,9 @@ class _Run:
         lengths = joined.pop("lengths")
         route_ptr = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=route_ptr[1:])
-        capacity = self._parts.fabric.capacity
+        if np.isinf(joined["rate_cap"]).all():
+            del joined["rate_cap"]
+        fabric, highest = self._parts.fabric, int(joined["route_links"].max(initial=-1))
+        kernels = np.ones(fabric.n_ranks if highest >= fabric.n_links else 0)
+        capacity = np.concatenate([fabric.capacity, kernels])
         return {"capacity": capacity, "latency": np.zeros(len(capacity)), "route_ptr": route_ptr, **joined}, []

@@ -136,7 +136,7 @@ def _link_figures(fabric: Fabric, trace: LayerTrace, wire: dict[str, Floats]) ->
 
 def _bandwidths(parts: Parts, load: LayerLoad, trace: LayerTrace, phase: str) -> dict[str, float | None]:
     """The bandwidths that the libraries' own benchmarks would print for this phase, by their definitions."""
-    copies, its_trace = load.copies, trace.dispatch if phase == "dispatch" else trace.combine
+    totals, its_trace = load.totals, trace.dispatch if phase == "dispatch" else trace.combine
     seconds = float(its_trace.kernel_s.max())
     names = tuple(f"{phase}_{name}_bytes_per_s" for name in _GB_NAMES)
     if seconds <= 0:
@@ -144,14 +144,15 @@ def _bandwidths(parts: Parts, load: LayerLoad, trace: LayerTrace, phase: str) ->
     payload = payload_bytes(parts.scenario.model.hidden, parts.message_dtype[phase])
     ranks = parts.fabric.n_ranks
     # What the busiest rank sends: its tokens' copies out, and what its experts computed back.
-    sent = copies.selections.sum(axis=1 if phase == "dispatch" else 0)
+    sent = totals.selections_sent if phase == "dispatch" else totals.selections_received
     algbw = float(sent.max()) * payload / seconds
     logical = parts.published_bytes[phase]
     if load.hierarchical:
-        rdma = float(copies.node_copies.sum()) / ranks * logical / seconds if parts.fabric.n_nodes > 1 else None
-        nvl: float | None = float(copies.rank_copies.sum()) / ranks * logical / seconds
-    elif parts.scenario.alltoall.algorithm == "deepep-low-latency":
-        rdma, nvl = float(copies.selections.sum()) / ranks * logical / seconds, None
+        per_node = parts.algorithm.copies == "node" and parts.fabric.n_nodes > 1
+        rdma = float(totals.nodes_sent.sum()) / ranks * logical / seconds if per_node else None
+        nvl: float | None = float(totals.ranks_sent.sum()) / ranks * logical / seconds
+    elif parts.algorithm.name.startswith("deepep-low-latency"):
+        rdma, nvl = float(totals.selections_sent.sum()) / ranks * logical / seconds, None
     else:
         rdma = nvl = None
     return dict(zip(names, (algbw, algbw * (ranks - 1) / ranks, rdma, nvl), strict=True))

@@ -17,20 +17,20 @@ PER_SELECTION, PER_RANK, PER_NODE, PER_SELECTION_BY_NIC = range(4)
 @numba.njit(cache=True, nogil=True)
 def cross(
     counts: NDArray[np.int64], source: int, target: int, same_node: bool, planes: int, rank_leaf: NDArray[np.int64],
-    uplinks: NDArray[np.int64], back: int,
+    uplinks: NDArray[np.int64], by_plane: NDArray[np.int64], back: int,
 ) -> None:  # fmt: skip
-    """Count one copy on the ports of its way; with planes it first goes to the GPU of the target's plane."""
+    """Count one copy on the ports of its way; with planes it leaves by the GPU of the target's plane."""
     row = back * BACK
     if same_node:
         counts[row + NVLINK_OUT, source] += 1
         counts[row + NVLINK_IN, target] += 1
         return
     sender = source
-    if planes and source % planes != target % planes:
+    if planes:
         sender = source - source % planes + target % planes
-        counts[row + NVLINK_OUT, source] += 1
-        counts[row + NVLINK_IN, sender] += 1
-    counts[row + NIC_OUT, sender] += 1
+        by_plane[back, source, target % planes] += 1
+    else:
+        counts[row + NIC_OUT, source] += 1
     counts[row + NIC_IN, target] += 1
     if rank_leaf[sender] != rank_leaf[target]:
         uplinks[2 * back, rank_leaf[sender]] += 1
@@ -40,18 +40,18 @@ def cross(
 @numba.njit(cache=True, nogil=True)
 def cross_both_ways(
     counts: NDArray[np.int64], source: int, target: int, same_node: bool, planes: int, rank_leaf: NDArray[np.int64],
-    uplinks: NDArray[np.int64],
+    uplinks: NDArray[np.int64], by_plane: NDArray[np.int64],
 ) -> None:  # fmt: skip
     """Count a copy on its way in dispatch and on its way back in combine."""
-    cross(counts, source, target, same_node, planes, rank_leaf, uplinks, 0)
-    cross(counts, target, source, same_node, planes, rank_leaf, uplinks, 1)
+    cross(counts, source, target, same_node, planes, rank_leaf, uplinks, by_plane, 0)
+    cross(counts, target, source, same_node, planes, rank_leaf, uplinks, by_plane, 1)
 
 
 @numba.njit(cache=True, nogil=True)
 def count_ports(
     slot_ids: NDArray[np.int32], token_rank: NDArray[np.int32], slot_rank: NDArray[np.int32], n_ranks: int,
     ranks_per_node: int, travels: int, planes: int, rank_leaf: NDArray[np.int64], counts: NDArray[np.int64],
-    uplinks: NDArray[np.int64],
+    uplinks: NDArray[np.int64], by_plane: NDArray[np.int64],
 ) -> int:  # fmt: skip
     """Add each token's copies to ``counts[N_ROWS, ranks]``; return the first token with a slot out of range, or -1.
 
@@ -59,7 +59,8 @@ def count_ports(
     index there to each rank) or ``PER_SELECTION_BY_NIC``. ``FORWARDED`` counts the copies to ranks by the GPU of the
     source's index on their node, its own included. ``planes``: networks that no link joins, one per GPU of a node; 0
     for one network. ``uplinks[4, leaves]``: copies that climb from a leaf to the spines and that come down to it, in
-    dispatch and in combine.
+    dispatch and in combine. ``by_plane[2, ranks, planes]``: copies by the plane that they leave by; with planes
+    these stand for ``NIC_OUT``.
     """
     n_tokens, top_k = slot_ids.shape
     rank_mark = np.full(n_ranks, -1, np.int64)
@@ -80,14 +81,14 @@ def count_ports(
             counts[SELECTIONS_OWN, source] += rank == source
             if travels in (PER_SELECTION, PER_SELECTION_BY_NIC) and rank != source:
                 inside = node == home and travels == PER_SELECTION
-                cross_both_ways(counts, source, rank, inside, planes, rank_leaf, uplinks)
+                cross_both_ways(counts, source, rank, inside, planes, rank_leaf, uplinks, by_plane)
             size = min(ranks_per_node, n_ranks - node * ranks_per_node)
             forwarder = node * ranks_per_node + index % size
             if node_mark[node] != t:
                 node_mark[node] = t
                 counts[NODES_SENT, source] += 1
                 if travels == PER_NODE and node != home:
-                    cross_both_ways(counts, source, forwarder, False, planes, rank_leaf, uplinks)
+                    cross_both_ways(counts, source, forwarder, False, planes, rank_leaf, uplinks, by_plane)
             if rank_mark[rank] != t:
                 rank_mark[rank] = t
                 counts[RANKS_SENT, source] += 1
@@ -95,7 +96,7 @@ def count_ports(
                 counts[RANKS_OWN, source] += rank == source
                 counts[FORWARDED, forwarder] += 1
                 if travels == PER_NODE and rank != forwarder:
-                    cross_both_ways(counts, forwarder, rank, True, planes, rank_leaf, uplinks)
+                    cross_both_ways(counts, forwarder, rank, True, planes, rank_leaf, uplinks, by_plane)
                 elif travels == PER_RANK and rank != source:
-                    cross_both_ways(counts, source, rank, node == home, planes, rank_leaf, uplinks)
+                    cross_both_ways(counts, source, rank, node == home, planes, rank_leaf, uplinks, by_plane)
     return -1

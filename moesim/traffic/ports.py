@@ -1,10 +1,11 @@
 """All-to-alls of very many ranks: one flow per port of a rank instead of one per pair of ranks or (rank, node).
 
-With R ranks the flows grow with R and not with its square, and so does memory. What is kept is exact: how many copies
-enter and leave every port, what the algorithm reaches on it, the work of every rank's communication kernel. What is
-given up is what flows do to each other across ports: a port here works through its bytes at full rate, while a real one
-may idle because the other ends of its flows are busy. So a phase takes as long as its busiest port, which no schedule
-beats and an all-to-all comes close to; and everybody waits for it, since nearly every rank sends to that port.
+With R ranks the flows grow with R and not with its square, and so does memory. (Where planes are not joined, what a
+rank sends is one flow per plane, over its neighbour's port there.) What is kept is exact: how many copies enter and
+leave every port, what the algorithm reaches on it, the work of every rank's communication kernel. What is given up is
+what flows do to each other across ports: a port here works through its bytes at full rate, while a real one may idle
+because the other ends of its flows are busy. So a phase takes as long as its busiest port, which no schedule beats and
+an all-to-all comes close to; and everybody waits for it, since nearly every rank sends to that port.
 
 Not modelled: who waits for whom inside a phase, and unequal use of the spines.
 """
@@ -22,7 +23,7 @@ from moesim.errors import InputError
 from moesim.traffic.algorithms import Algorithm, algorithm_named
 from moesim.traffic.copies import Copies, CopyTotals, checked_ids
 from moesim.traffic.exchange import Exchange
-from moesim.traffic.flows import Floats, Ints, KernelWork, Pairs, PhaseFlows
+from moesim.traffic.flows import Floats, Ints, KernelWork, Pairs, PhaseFlows, Ptrs
 from moesim.traffic.port_count import (
     BACK,
     FORWARDED,
@@ -54,14 +55,16 @@ class PortCopies:
     """Copies at the ports of a cluster; ``a + b`` sums two chunks.
 
     ``counts`` int64 [rows, ranks], rows as in ``port_count``; ``uplinks`` int64 [4, leaves]: copies that climb from a
-    leaf to the spines and that come down to it, in dispatch and in combine.
+    leaf to the spines and that come down to it, in dispatch and in combine; ``by_plane`` int64 [2, ranks, planes]:
+    copies that each rank sends over the network by the plane that they leave by, no planes where one network joins all.
     """
 
     counts: Counts
     uplinks: Counts
+    by_plane: Counts
 
     def __add__(self, other: "PortCopies") -> "PortCopies":
-        return PortCopies(self.counts + other.counts, self.uplinks + other.uplinks)
+        return PortCopies(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
 
     def totals(self) -> CopyTotals:
         """Sums over destinations and over sources."""
@@ -97,15 +100,15 @@ def count_port_copies(
     counts, uplinks = np.zeros((N_ROWS, fabric.n_ranks), np.int64), np.zeros((4, len(paths.up)), np.int64)
     leaf = np.ascontiguousarray(paths.leaf[: fabric.n_ranks])
     planes = 0 if paths.plane is None else int(paths.plane.max()) + 1
-    sizes = fabric.n_ranks, fabric.ranks_per_node
-    bad = count_ports(slots, source, rank, *sizes, _travels(algorithm), planes, leaf, counts, uplinks)
+    sizes, by_plane = (fabric.n_ranks, fabric.ranks_per_node), np.zeros((2, fabric.n_ranks, planes), np.int64)
+    bad = count_ports(slots, source, rank, *sizes, _travels(algorithm), planes, leaf, counts, uplinks, by_plane)
     if bad >= 0:
         raise InputError(
             f"token {bad} has slot ids {slots[bad].tolist()}",
             where="count_copies",
             fix=f"ids are 0 to {len(rank) - 1}, or -1 for a dropped selection",
         )
-    return PortCopies(counts, uplinks)
+    return PortCopies(counts, uplinks, by_plane)
 
 
 def port_flows(
@@ -146,24 +149,23 @@ def port_flows(
         given_tokens=tokens,
         n_experts=n_experts,
     )
-    links, copies, rank = _wires(ports, paths, n, exchange.is_dispatch)
-    size = copies * bytes_per_copy
-    same_node = np.array([name == "nvlink" for name in fabric.link_class])[links]
+    wires = _wires(ports, paths, n, exchange.is_dispatch)
     # Flows for the ranks' kernels follow; they cross no wire, and their size is that of the copies worked on.
     ranks = np.arange(n, dtype=np.int32)
     works = _kernels(exchange, ports, totals, tree, algorithm.copies == "rank")
-    home = np.concatenate([rank, *(ranks for _ in works)])
-    same_node = np.append(same_node, np.full(n * len(works), fabric.n_nodes == 1))
-    size, one_each = np.concatenate([size, *(own for own, _ in works)]), np.arange(len(home) + 1, dtype=np.int64)
+    home = np.concatenate([wires.rank, *(ranks for _ in works)])
+    same_node = np.append(wires.inside, np.full(n * len(works), fabric.n_nodes == 1))
+    size = np.concatenate([wires.copies * bytes_per_copy, *(own for own, _ in works)])
+    one_each = np.arange(len(home) + 1, dtype=np.int64)
     return PhaseFlows(
         **exchange.terms(),
         source=home,
         target=home,
         size=size,
-        route_ptr=np.minimum(one_each, len(links)),
-        route_links=links,
-        share=np.ones(len(links)),
-        efficiency=exchange.link_efficiency()[links],
+        route_ptr=np.append(wires.ptr, np.full(n * len(works), wires.ptr[-1])),
+        route_links=wires.links,
+        share=np.ones(len(wires.links)),
+        efficiency=exchange.link_efficiency()[wires.links],
         delay_s=exchange.delay_s(_latency(fabric, paths, same_node, ports, tree), same_node, home),
         gate_ptr=one_each,
         gate_ranks=home,
@@ -173,7 +175,7 @@ def port_flows(
         all_ranks_leave=True,
         least_s=exchange.least_s(len(size)),
         pairs=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(4))),
-        kernel=_joined([work for _, work in works], len(links)) if works else None,
+        kernel=_joined([work for _, work in works], len(wires.copies)) if works else None,
     )
 
 
@@ -221,23 +223,55 @@ def _joined(works: Sequence[KernelWork], before: int) -> KernelWork:
     )
 
 
-def _wires(ports: PortCopies, paths: TwoTierPaths, n_ranks: int, is_dispatch: bool) -> tuple[Ints, Floats, Ints]:
-    """The ports in use: link, copies that cross it, and the rank that it belongs to (the leaf's first for uplinks)."""
+@dataclass(frozen=True)
+class _Wires:
+    """Flows over wires: links (CSR), copies, the rank that each belongs to, and whether it stays inside a node."""
+
+    ptr: Ptrs
+    links: Ints
+    copies: Floats
+    rank: Ints
+    inside: NDArray[np.bool_]
+
+
+def _wires(ports: PortCopies, paths: TwoTierPaths, n_ranks: int, is_dispatch: bool) -> _Wires:
+    """One flow per port in use; with planes, one per rank and plane that its copies leave by, over two GPUs' ports."""
     counts, ranks = ports.counts[0 if is_dispatch else BACK :], np.arange(n_ranks, dtype=np.int32)
-    rows = (NIC_OUT, NIC_IN, NVLINK_OUT, NVLINK_IN)
-    links, copies, owner = [], [], []
-    for link, row in zip((paths.nic_out, paths.nic_in, paths.nvlink_out, paths.nvlink_in), rows, strict=True):
-        if (link[:n_ranks] >= 0).all():
-            links.append(link[:n_ranks])
-            copies.append(counts[row].astype(np.float64))
-            owner.append(ranks)
+    routes, copies, owner, inside = [], [], [], []
+
+    def add(route: Sequence[NDArray[np.int64]], carried: NDArray[Any], rank: Ints, near: bool) -> None:
+        used = carried > 0
+        routes.append(np.column_stack([np.full((len(carried), 3 - len(route)), -1), *route])[used])
+        copies.append(carried[used].astype(np.float64))
+        owner.append(rank[used])
+        inside.append(np.full(int(used.sum()), near))
+
+    by_plane = ports.by_plane[0 if is_dispatch else 1]
+    for plane in range(by_plane.shape[1]):
+        sender = ranks - ranks % by_plane.shape[1] + plane
+        own = sender == ranks
+        add([paths.nic_out[ranks[own]]], by_plane[own, plane], ranks[own], False)
+        source, by = ranks[~own], sender[~own]
+        by_way = [paths.nvlink_out[source], paths.nvlink_in[by], paths.nic_out[by]]
+        add(by_way, by_plane[~own, plane], source, False)
+    for link, row, near in (
+        (paths.nic_out, NIC_OUT, False),
+        (paths.nic_in, NIC_IN, False),
+        (paths.nvlink_out, NVLINK_OUT, True),
+        (paths.nvlink_in, NVLINK_IN, True),
+    ):
+        add([link[:n_ranks]], counts[row], ranks, near)
     climb, fall = ports.uplinks[:2] if is_dispatch else ports.uplinks[2:]
-    for link, crossing in ((paths.up, climb), (paths.down, fall)):
+    for up_or_down, crossing in ((paths.up, climb), (paths.down, fall)):
         for leaf in np.flatnonzero(crossing):
-            links.append(link[leaf])
-            copies.append(np.full(len(link[leaf]), crossing[leaf] / len(link[leaf])))
-            owner.append(np.full(len(link[leaf]), np.argmax(paths.leaf[:n_ranks] == leaf), np.int32))
-    return np.concatenate(links).astype(np.int32), np.concatenate(copies), np.concatenate(owner)
+            links = up_or_down[leaf]
+            one = np.full(len(links), np.argmax(paths.leaf[:n_ranks] == leaf), np.int32)
+            add([links], np.full(len(links), crossing[leaf] / len(links)), one, False)
+    hops = np.concatenate(routes)
+    ptr = np.zeros(len(hops) + 1, np.int64)
+    np.cumsum((hops >= 0).sum(axis=1), out=ptr[1:])
+    links_of = hops[hops >= 0].astype(np.int32)
+    return _Wires(ptr, links_of, *(np.concatenate(each) for each in (copies, owner, inside)))
 
 
 def _latency(
@@ -246,7 +280,7 @@ def _latency(
     """Latency of the longest route of a flow's kind, inside a node or across, [flows]."""
     inside = float(fabric.latency[paths.nvlink_out[0]])
     across = float(fabric.latency[paths.nic_out[0]]) if paths.nic_out[0] >= 0 else 0.0
-    across += inside if tree else 0.0
+    across += inside if tree or ports.by_plane.size else 0.0
     if ports.uplinks.any():
         across += float(fabric.latency[paths.up[0, 0]])
     return np.where(same_node, inside, across)

@@ -2,7 +2,8 @@
 
 What is minimised is the logarithm of simulated over measured, softly (a residual past five per cent counts linearly),
 so that a few bad rows do not bend the rest. No constant is negative and no rate passes its port's peak. None is added
-or removed: which terms a kernel has is for the set's author to say, by giving them a start.
+or removed: which terms a kernel has is for the set's author to say, by giving them a start. (A user's fit may let a
+set-up or a rate grow with the ranks that does not in the set it begins with.)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +29,15 @@ _SLOPES = ("nvlink_rank_slope",)
 
 @dataclass(frozen=True)
 class Free:
-    """A constant to be fitted: where it stands in a set, several places if they share a value.
+    """A constant to be fitted: where it stands in a set, several places if they move together.
 
     A place is ``(phase, term)`` or ``("across", phase, term)``; a protocol's is ``(phase, protocol, term)``.
+    A constant moves by a factor, the same in all places; where ``unit`` is given, in steps of it, so that it may start
+    from nothing.
     """
 
     places: tuple[Place, ...]
+    unit: float = 0.0
 
     @property
     def slope(self) -> bool:
@@ -89,6 +93,7 @@ def fit(
     simulate: Simulate,
     constants_for: Callable[[CalibrationSet, Row], Calibration],
     most_rounds: int = 12,
+    hold: float = 0.0,
 ) -> Fitted:
     """Fit constants to rows.
 
@@ -99,26 +104,26 @@ def fit(
         simulate: gives the simulated value of a row with constants.
         constants_for: the constants of a set for a row (its phase, its SMs).
         most_rounds: steps of the least-squares solver at most.
+        hold: how firmly constants stay where they start: a move by a factor e, or by one unit, weighs as much as a row
+            that is so far off. With it rows may be fewer than constants: what they do not determine moves least.
 
     Raises:
-        InputError: fewer rows than free constants.
+        InputError: fewer rows than free constants, and nothing holds these.
     """
     from scipy.optimize import least_squares
 
-    if len(rows) < len(free):
+    if len(rows) < len(free) and not hold:
         raise InputError(f"{len(rows)} rows do not determine {len(free)} constants", fix="measure more, or fit fewer")
-    first = np.array([value_at(start, one.places[0]) for one in free])
-    slope = np.array([one.slope for one in free])
+    first = [np.array([value_at(start, place) for place in one.places]) for one in free]
+    unit = np.array([one.unit or float(one.slope) for one in free])
     affected = [_affected(start, one, rows) for one in free]
-
-    def values(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        # Logarithms keep a constant positive and make a step as large as the constant.
-        return np.where(slope, first + x, first * np.exp(np.where(slope, 0.0, x)))
 
     def at(x: NDArray[np.float64]) -> CalibrationSet:
         made = start
-        for one, value in zip(free, values(x), strict=True):
-            for place in one.places:
+        for index, one in enumerate(free):
+            # Logarithms keep a constant positive and make a step as large as the constant.
+            moved = first[index] + unit[index] * x[index] if unit[index] else first[index] * np.exp(x[index])
+            for place, value in zip(one.places, moved, strict=True):
                 made = with_value(made, place, float(value))
         return made
 
@@ -133,14 +138,23 @@ def fit(
             moved = x.copy()
             moved[column] += _STEP
             matrix[which, column] = (residuals(moved, which) - base[which]) / _STEP
-        return matrix
+        return held(matrix, np.eye(len(free)))
 
-    upper = np.array(
-        [np.log(_most(start, one) / value_at(start, one.places[0])) if not one.slope else np.inf for one in free]
-    )
+    def held(of_rows: NDArray[np.float64], of_constants: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.concatenate([of_rows, hold * of_constants]) if hold else of_rows
+
+    upper, lower = np.full(len(free), np.inf), np.full(len(free), -np.inf)
+    for index, one in enumerate(free):
+        if not unit[index]:
+            upper[index] = np.log(_most(start, one) / first[index].max())
+        elif not one.slope:
+            lower[index] = -first[index].min() / unit[index]
+    # The solver hardly moves what begins at its bound.
+    inside = 0.1 if hold else 1e-9
+    begin = np.clip(0.0, lower + inside, upper - inside)
     found = least_squares(
-        residuals, np.minimum(0.0, upper - 1e-9), slopes, (-np.inf, upper), loss="soft_l1", f_scale=_SOFT,
-        x_scale="jac", max_nfev=most_rounds, xtol=1e-5, ftol=1e-5,
+        lambda x: held(residuals(x), x), begin, slopes, (lower, upper), loss="soft_l1",
+        f_scale=_SOFT, x_scale="jac", max_nfev=most_rounds, xtol=1e-5, ftol=1e-5,
     )  # fmt: skip
     return Fitted(at(found.x), np.expm1(residuals(found.x)))
 

@@ -74,13 +74,15 @@ def _unseen(elsewhere: Sequence[Unseen]) -> str:
         return ""
     lines = [
         "<h2>The error to expect on an unseen cluster</h2><p>One source, with the constants of another that ran the "
-        "same library on the same GPU.</p><table><tr><th>table<th>constants<th>median<th>from<th>to</tr>"
+        "same library on the same GPU; then after <code>moesim calibrate</code> on a few of its rows.</p><table><tr>"
+        "<th>table<th>constants<th>rows<th>median<th>from<th>to<th>calibrated on<th>median<th>90 %</tr>"
     ]
     for one in elsewhere:
-        median = sorted(map(abs, one.errors))[len(one.errors) // 2]
+        before, after = Spread.of_errors(one.before), Spread.of_errors(one.after)
         lines.append(
-            f"<tr><td>{html.escape(one.table)}<td>{html.escape(one.calibration)}<td>{_percent(median)}"
-            f"<td>{100 * min(one.errors):+.1f} %<td>{100 * max(one.errors):+.1f} %</tr>"
+            f"<tr><td>{html.escape(one.what)}<td>{html.escape(one.calibration)}<td>{before.rows}"
+            f"<td>{_percent(before.median)}<td>{100 * min(one.before):+.1f} %<td>{100 * max(one.before):+.1f} %"
+            f"<td>{len(one.measured)}<td>{_percent(after.median)}<td>{_percent(after.p90)}</tr>"
         )
     return "\n".join(lines) + "</table>"
 

@@ -30,10 +30,14 @@ class Spread:
     @classmethod
     def of(cls, outcomes: Iterable[Outcome]) -> "Spread | None":
         """Spread of the rows that were simulated; None if there is none."""
-        errors = np.abs([outcome.error for outcome in outcomes if outcome.error is not None])
-        if not errors.size:
-            return None
-        return cls(len(errors), float(np.median(errors)), float(np.quantile(errors, 0.9)), float(errors.max()))
+        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+        return cls.of_errors(errors) if errors else None
+
+    @classmethod
+    def of_errors(cls, errors: Sequence[float]) -> "Spread":
+        """Spread of relative errors, at least one."""
+        off = np.abs(errors)
+        return cls(len(off), float(np.median(off)), float(np.quantile(off, 0.9)), float(off.max()))
 
     def within(self, bar: tuple[float, float]) -> bool:
         """Whether median and ninth decile are inside a bar."""

@@ -1,13 +1,18 @@
 """One source predicted with the constants of another that ran the same library on the same GPU.
 
-This is the error to expect on a cluster that nobody has calibrated: clusters differ, and a fit cannot know yours.
+This is the error to expect on a cluster that nobody has calibrated: clusters differ, and a fit cannot know yours. Then
+the same again after ``moesim calibrate`` on four rows of the source, as a user would measure them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
 
-from moesim.traffic.calibration import find_set
+from moesim.traffic.calibration import CalibrationSet, find_set
 from moesim.validate.benches import bench_of
+from moesim.validate.ledger import FIT, Entry
+from moesim.validate.refit import refit_measured
 from moesim.validate.rows import Row
 from moesim.validate.simulate import constants_from, simulate_row
 
@@ -20,25 +25,80 @@ _PAIRS = {
     "aic-one-sided-dispatch": "nvl-one-sided-gb200",
     "aic-one-sided-combine": "nvl-one-sided-gb200",
 }
+_FOUR = 4
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """A table, the set of the other source, and the relative error of each row."""
+    """Rows of a source, held out and not suspect, with the constants of another before and after calibration.
 
-    table: str
+    Attributes:
+        what: the table, and the phase where the table has two that are calibrated apart.
+        calibration: the other source's set.
+        measured: keys of the rows that it was calibrated on.
+        before: relative error of each row with the other's constants.
+        after: the same after ``calibrate``.
+    """
+
+    what: str
     calibration: str
-    errors: tuple[float, ...]
+    measured: tuple[str, ...]
+    before: tuple[float, ...]
+    after: tuple[float, ...]
 
 
-def unseen(rows: Sequence[Row]) -> list[Unseen]:
-    """Predict every table that has a second source with that one's constants."""
+def unseen(rows: Sequence[Row], ledger: Mapping[tuple[str, str], Entry]) -> list[Unseen]:
+    """Predict every table that has a second source with that one's constants, as they are and calibrated.
+
+    Args:
+        rows: published rows; those of other tables are passed over.
+        ledger: entries by table and key: calibrated is on rows that it marks as fitted, judged on held-out ones.
+    """
     found = []
     for table, name in _PAIRS.items():
         here = [row for row in rows if row.table == table]
-        if not here:
-            continue
-        other = find_set(bench_of(here[0]).algorithm, here[0].gpu, name)
-        errors = tuple(simulate_row(row, constants_from(other, row)) / row.published - 1 for row in here)
-        found.append(Unseen(table, name, errors))
+        for what, group in _groups(table, here, ledger):
+            other = find_set(bench_of(group[0]).algorithm, group[0].gpu, name)
+            measured = corners([row for row in group if _may_be_fitted(row, ledger)])
+            calibrated = refit_measured(measured, other, group[0].gpu, [Path(f"{table}.csv")]).constants
+            judged = [row for row in group if ledger[row.name].role != FIT and not ledger[row.name].suspect]
+            keys = tuple(row.key for row in measured)
+            found.append(Unseen(what, name, keys, _errors(judged, other), _errors(judged, calibrated)))
     return found
+
+
+def corners(rows: Sequence[Row]) -> list[Row]:
+    """Choose what to measure: of each phase the smallest and largest message of the fewest and of the most ranks.
+
+    The choice looks at the axes alone. Of rows that share a corner the first is taken.
+    """
+    found: dict[tuple[str, str], Row] = {}
+    for phase in dict.fromkeys(row.op for row in rows):
+        of_phase = [row for row in rows if row.op == phase]
+        for by_ranks in (min, max):
+            ranks = by_ranks(row.ranks for row in of_phase)
+            of_ranks = [row for row in of_phase if row.ranks == ranks]
+            for by_tokens in (min, max):
+                row = by_tokens(of_ranks, key=lambda row: row.tokens)
+                found[row.name] = row
+    return list(found.values())
+
+
+def _groups(table: str, rows: Sequence[Row], ledger: Mapping[tuple[str, str], Entry]) -> list[tuple[str, list[Row]]]:
+    """The phases of a table, apart; together where four rows are all that both have."""
+    if not rows:
+        return []
+    phases = [list(group) for _, group in groupby(sorted(rows, key=lambda row: row.op), key=lambda row: row.op)]
+    if len(phases) == 1 or len(corners([row for row in rows if _may_be_fitted(row, ledger)])) <= _FOUR:
+        return [(table, list(rows))]
+    return [(f"{table} {group[0].op}", group) for group in phases]
+
+
+def _may_be_fitted(row: Row, ledger: Mapping[tuple[str, str], Entry]) -> bool:
+    entry = ledger[row.name]
+    # A twin has the same bytes as a row that is fitted already.
+    return entry.role == FIT and not entry.rule
+
+
+def _errors(rows: Sequence[Row], constants: CalibrationSet) -> tuple[float, ...]:
+    return tuple(simulate_row(row, constants_from(constants, row)) / row.published - 1 for row in rows)

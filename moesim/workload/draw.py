@@ -93,20 +93,21 @@ def draw_tokens(
     begins = np.flatnonzero(np.diff(sequence_of_token, prepend=sequence_of_token[0] - 1))
     lengths = np.diff(begins, append=pool)
     if wanted <= pool:
-        source = np.arange(wanted)
-        occurrence = np.repeat(np.arange(len(begins)), lengths)[:wanted]
+        source = np.arange(wanted, dtype=np.int32)
+        occurrence = np.repeat(np.arange(len(begins), dtype=np.int32), lengths)[:wanted]
     else:
         source, occurrence = _bootstrap(begins, lengths, wanted, rng)
-    token_rank = np.repeat(np.arange(len(counts)), counts)
     if assign == "striped":
         dealt = _dealing_position(counts)
         source, occurrence = source[dealt], occurrence[dealt]
-    rows, token_index = np.unique(source, return_inverse=True)
+    drawn = np.zeros(pool, np.bool_)
+    drawn[source] = True
+    place = np.cumsum(drawn, dtype=np.int32) - np.int32(1)
     return Draw(
-        rows=rows,
-        token_index=token_index.astype(np.int32),
-        token_rank=token_rank.astype(np.int32),
-        sequence=occurrence.astype(np.int32),
+        rows=np.flatnonzero(drawn),
+        token_index=place[source],
+        token_rank=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        sequence=occurrence,
         bootstrapped=wanted > pool,
     )
 
@@ -123,15 +124,20 @@ def draw_blocks(tokens: int, block: int, counts: NDArray[np.int64], assign: str,
 
 def _bootstrap(
     begins: NDArray[np.intp], lengths: NDArray[np.intp], wanted: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return pool positions [wanted] and drawn-sequence numbers [wanted] of a block bootstrap."""
     # The shortest sequence bounds how many draws can be needed; the surplus is cut below.
     drawn = rng.integers(0, len(begins), size=-(-wanted // int(lengths.min())))
     needed = int(np.searchsorted(np.cumsum(lengths[drawn]), wanted)) + 1
     drawn = drawn[:needed]
-    occurrence = np.repeat(np.arange(needed), lengths[drawn])
-    first = np.cumsum(lengths[drawn]) - lengths[drawn]
-    source = begins[drawn][occurrence] + np.arange(len(occurrence)) - first[occurrence]
+    length = lengths[drawn]
+    occurrence = np.repeat(np.arange(needed, dtype=np.int32), length)
+    # From one token to the next the position grows by one, and jumps where a sequence begins.
+    source = np.ones(len(occurrence), np.int32)
+    start = np.cumsum(length[:-1])
+    source[0] = begins[drawn[0]]
+    source[start] = begins[drawn[1:]] - (begins[drawn[:-1]] + length[:-1] - 1)
+    np.cumsum(source, out=source)
     return source[:wanted], occurrence[:wanted]
 
 

@@ -7,12 +7,22 @@ from moesim.cluster import Fabric, find_topology, load_topology, topology_names
 from moesim.errors import InputError
 
 GB = 1e9
-NVLINK_PEAK = {"h800": 200 * GB, "h100": 450 * GB, "h200": 450 * GB, "h20": 450 * GB}
+NVLINK_PEAK = {
+    "h800": 200 * GB,
+    "h100": 450 * GB,
+    "h200": 450 * GB,
+    "h20": 450 * GB,
+    "b200": 900 * GB,
+    "gb200": 900 * GB,
+}
 SIZES = {
     "hgx-h800": (8, 1),
     "hgx-h100": (8, 1),
     "hgx-h200": (8, 1),
     "hgx-h20": (8, 1),
+    "hgx-b200": (8, 1),
+    "gb200-nvl72": (72, 1),
+    "b200-4x8-rail": (32, 4),
     "h800-8x8-rail": (64, 8),
     "h800-16x8-rail": (128, 16),
     "h800-32x8-rail": (256, 32),

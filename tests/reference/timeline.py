@@ -82,13 +82,21 @@ def _phase(fabric, flows, enter, finish):
     for flow in range(flows.n_flows):
         for rank in flows.member_ranks[flows.member_ptr[flow] : flows.member_ptr[flow + 1]]:
             own[rank].append(flow)
-    leave = np.array([max([ready[rank], *finish[own[rank]]]) for rank in range(fabric.n_ranks)])
+    last = np.array([max([ready[rank], *finish[own[rank]]]) for rank in range(fabric.n_ranks)])
     gaps = [
-        uncovered([(launch[flow], finish[flow]) for flow in own[rank]], ready[rank], leave[rank])
+        uncovered([(launch[flow], finish[flow]) for flow in own[rank]], ready[rank], last[rank])
         for rank in range(fabric.n_ranks)
     ]
+    least = np.zeros(flows.n_flows) if flows.least_s is None else flows.least_s
+    earliest = launch + flows.group_setup_s + least
+    done = np.array([max([last[rank], *earliest[own[rank]]]) for rank in range(fabric.n_ranks)])
+    leave = np.full(fabric.n_ranks, done.max()) if flows.all_ranks_leave else done.copy()
+    for rank in np.flatnonzero(leave > done):
+        gaps[rank].append((done[rank], leave[rank]))
+    leave = leave if flows.exit_s is None else leave + flows.exit_s
     wait = np.array([sum(end - begin for begin, end in of_rank) for of_rank in gaps])
-    record = {"enter": enter.copy(), "ready": ready, "launch": launch, "start": start, "finish": finish, "leave": leave}
+    record = {"enter": enter.copy(), "ready": ready, "launch": launch, "start": start, "finish": finish}
+    record |= {"leave": leave, "done": done}
     return SimpleNamespace(flows=flows, gaps=gaps, wait=wait, **record)
 
 
@@ -122,14 +130,31 @@ def _shared(layer, work, rank):
 
 def _solve(fabric, phases):
     """Ends of the flows of all phases together, phase by phase."""
-    lengths = np.concatenate([np.diff(phase.flows.route_ptr) for phase in phases])
+    loads = [_resources(fabric, phase.flows) for phase in phases]
     finish = solve_flows(
-        fabric.capacity,
-        np.zeros(fabric.n_links),
-        np.concatenate([[0], np.cumsum(lengths)]),
-        np.concatenate([phase.flows.route_links for phase in phases]),
+        np.concatenate([fabric.capacity, np.ones(fabric.n_ranks)]),
+        np.zeros(fabric.n_links + fabric.n_ranks),
+        np.cumsum([0, *(len(row) for rows in loads for row in rows)]),
+        np.array([link for rows in loads for row in rows for link, _ in row], np.int32),
         np.concatenate([phase.flows.size for phase in phases]),
         np.concatenate([phase.start for phase in phases]),
-        weight=np.concatenate([phase.flows.weight for phase in phases]),
+        weight=np.array([weight for rows in loads for row in rows for _, weight in row]),
+        rate_cap=np.concatenate(
+            [np.full(f.n_flows, np.inf) if f.rate_cap is None else f.rate_cap for f in (p.flows for p in phases)]
+        ),
     )
     return np.split(finish, np.cumsum([phase.flows.n_flows for phase in phases])[:-1])
+
+
+def _resources(fabric, flows):
+    """Of each flow: (link, weight) of its wires and, numbered behind them, of the ranks' kernels."""
+    rows = []
+    for flow in range(flows.n_flows):
+        wires = slice(*flows.route_ptr[flow : flow + 2])
+        row = list(zip(flows.route_links[wires], flows.share[wires] / flows.efficiency[wires], strict=True))
+        if flows.kernel is not None:
+            work = slice(*flows.kernel.ptr[flow : flow + 2])
+            ranks, seconds = flows.kernel.ranks[work], flows.kernel.s_per_byte[work]
+            row += [(fabric.n_links + rank, each) for rank, each in zip(ranks, seconds, strict=True)]
+        rows.append(row)
+    return rows

@@ -35,7 +35,9 @@ def test_a_time_of_the_all_to_all_names_bytes_rates_setup_and_source():
     # 1024 channels in FP8 with scales, index and weight of 4 experts, in blocks of 16
     assert "1104 B per copy on the wire" in text and "1056 B as the library" in text
     assert "layout: 50" in text and "notify: 32" in text and "cpu_sync: 100" in text
-    assert "24 of 132 SMs" in text and "fit of DeepEP's published H800 tables" in text
+    assert "24 of 132 SMs" in text and "constants: DeepEP README" in text
+    # which set, on how many published figures, how well
+    assert "set deepep-normal-h800, fitted on 3 published figures; error left: median" in text
     assert "busiest nvlink link in dispatch" in text
 
 

@@ -141,7 +141,7 @@ WRONG = {
     "unknown algorithm": (
         CLUSTER + "alltoall: {algorithm: deepep-norml, dispatch_dtype: fp16}\n",
         [
-            "2:23: alltoall.algorithm: expected one of nccl-direct, deepep-normal, deepep-low-latency, got",
+            "2:23: alltoall.algorithm: expected one of nccl-direct, nccl-pxn, deepep-normal,",
             "2:53: alltoall.dispatch_dtype: expected one of fp8, bf16, got 'fp16'",
         ],
     ),

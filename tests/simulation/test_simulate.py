@@ -555,7 +555,8 @@ def test_a_model_without_shared_experts_has_none_to_hide():
 
 def test_all_to_all_rates_are_labelled_as_nobody_s_measurement_of_this_cluster():
     notes = run().notes
-    assert any(note.kind == "estimated" and "all-to-all rates are defaults" in note.text for note in notes)
+    assert any(note.kind == "estimated" and "all-to-all rates are" in note.text for note in notes)
+    assert any("not of your cluster" in note.text for note in notes)
 
 
 def test_the_resolved_scenario_of_a_result_gives_the_result_again(tmp_path):

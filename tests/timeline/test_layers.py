@@ -11,7 +11,7 @@ from moesim.simulation.critical import critical_rank
 from moesim.timeline import LANE, LayerWork, run_layers
 from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.calibration import calibration
+from tests.reference.alltoall_constants import plain
 from tests.reference.small_rail import small_rail
 
 US = 1e-6
@@ -26,7 +26,7 @@ def fabric():
 def work(fabric, algorithm=LOW_LATENCY, copies=0, sms=None, cached=True, **kernels_us):
     """A layer in which each rank sends as many copies of 1 kB to every other."""
     sent = np.full((fabric.n_ranks, fabric.n_ranks), copies)
-    constants = calibration(algorithm, "h800", sms=sms)
+    constants = plain(algorithm, "h800", sms=sms)
     flows = {
         phase: phase_flows(fabric, Copies(sent, sent, sent[:, :1]), constants, phase, 1000, cached_handle=cached)
         for phase in ("dispatch", "combine")
@@ -225,7 +225,7 @@ def test_a_straggler_keeps_everyone_back_in_every_layer(fabric):
 def test_curves_of_link_use_hold_every_byte(algorithm):
     fabric = small_rail(2, 2)
     sent = np.array([[1, 5, 2, 0], [3, 1, 0, 4], [2, 2, 2, 9], [0, 1, 8, 1]])
-    constants = calibration(algorithm, "h800")
+    constants = plain(algorithm, "h800")
     nodes = np.maximum(sent[:, [0, 2]], sent[:, [1, 3]])
     copies = Copies(sent, sent, nodes)
     flows = [phase_flows(fabric, copies, constants, phase, 100_000) for phase in ("dispatch", "combine")]

@@ -8,8 +8,8 @@ from moesim.network import FlowNetwork, NetworkClock
 from moesim.timeline.phase import PhaseRun
 from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.calibration import calibration
 from moesim.traffic.flows import PhaseFlows
+from tests.reference.alltoall_constants import plain
 from tests.reference.small_rail import small_rail
 
 US = 1e-6
@@ -65,7 +65,7 @@ def even(fabric, algorithm, copies, size, phase="dispatch", **more):
     """Flows of as many selections for every rank from every rank, each of another token."""
     ranks = np.full((fabric.n_ranks, fabric.n_ranks), copies)
     nodes = np.full((fabric.n_ranks, fabric.n_nodes), copies * fabric.ranks_per_node)
-    return phase_flows(fabric, Copies(ranks, ranks, nodes), calibration(algorithm, "h800"), phase, size, **more)
+    return phase_flows(fabric, Copies(ranks, ranks, nodes), plain(algorithm, "h800"), phase, size, **more)
 
 
 def close(got, want):
@@ -109,7 +109,7 @@ def test_combine_waits_for_those_whose_partial_sums_the_forwarder_adds(fabric):
     # One token, from rank 0, with experts on ranks 2 and 3; rank 2 forwards.
     ranks, nodes = np.zeros((4, 4), int), np.zeros((4, 2), int)
     ranks[0, [2, 3]] = nodes[0, 1] = 1
-    flows = phase_flows(fabric, Copies(ranks, ranks, nodes), calibration(NORMAL, "h800"), "combine", 1000)
+    flows = phase_flows(fabric, Copies(ranks, ranks, nodes), plain(NORMAL, "h800"), "combine", 1000)
     trace = arrive(fabric, flows, np.array([0, 0, 40, 90]) * US)
     assert flows.size.tolist() == [0, 1000, 0, 0, 0, 0, 0, 0]
     close(trace.launch_s[1], 90 * US)
@@ -136,7 +136,7 @@ def test_flows_between_punctual_ranks_are_not_held_up_by_a_late_one(fabric):
     for algorithm in (LOW_LATENCY, NCCL):
         sent = np.full((4, 4), 50)
         sent[3] = sent[:, 3] = 0  # the late rank has nothing to send or receive
-        flows = phase_flows(fabric, Copies(sent, sent, sent[:, :2]), calibration(algorithm, "h800"), "dispatch", 1000)
+        flows = phase_flows(fabric, Copies(sent, sent, sent[:, :2]), plain(algorithm, "h800"), "dispatch", 1000)
         punctual, late = arrive(fabric, flows, np.zeros(4)), arrive(fabric, flows, np.array([0, 0, 0, 900]) * US)
         others = (flows.source != 3) & (flows.target != 3)
         assert np.array_equal(late.finish_s[others], punctual.finish_s[others])

@@ -81,7 +81,8 @@ def test_every_port_carries_the_bytes_that_the_flows_of_pairs_bring_to_it(fabric
         pytest.skip("no NIC")
     pairs, ports = both(fabric, algorithm, phase)
     assert ports.link_wire_bytes(fabric.n_links) == pytest.approx(pairs.link_wire_bytes(fabric.n_links), rel=1e-12)
-    assert (np.diff(ports.route_ptr)[: len(ports.route_links)] == 1).all()
+    per_rank = 4 + (fabric.ranks_per_node if fabric.paths.plane is not None else 0)
+    assert ports.n_flows <= per_rank * fabric.n_ranks + fabric.is_class("leaf-spine").sum()
 
 
 @pytest.mark.parametrize("phase", ["dispatch", "combine"])

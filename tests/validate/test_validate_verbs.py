@@ -85,7 +85,7 @@ def test_names_in_the_page_are_text():
     row = Row(bad, bad, "nccl", "", bad, bad, TIME, 2.0, op="alltoall", tokens=4096)
     entry = Entry(bad, bad, "nccl", "", bad, bad, TIME, "held-out", True, bad)
     tags = Tags()
-    tags.feed(page_of([Outcome(row, entry, 1.0), Outcome(row, entry, 2.0)], [Unseen(bad, bad, (0.1,))]))
+    tags.feed(page_of([Outcome(row, entry, 1.0), Outcome(row, entry, 2.0)], [Unseen(bad, bad, (bad,), (0.1,), (0.1,))]))
     assert "script" not in tags.seen
     assert tags.seen.count("svg") == 2
 

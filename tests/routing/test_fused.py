@@ -1,0 +1,299 @@
+"""The fused kernel against the plain scan of ``select`` (bit for bit), NumPy, and the losses token by token."""
+
+import numpy as np
+import pytest
+
+from moesim.balance import (
+    LossFactors,
+    communication_loss,
+    device_loss,
+    expert_load,
+    expert_loss,
+    losses_of_sums,
+    sequence_imbalance,
+    sequence_loss,
+    z_loss,
+)
+from moesim.balance.losses import device_numbers
+from moesim.errors import InputError
+from moesim.routing import RouterSpec, blocks, fits, gate_mass_lost, route, route_and_count, route_and_measure, threads
+from moesim.routing.blocks import kernel_groups
+from moesim.routing.scores import checked_bias
+from moesim.routing.select import select_and_gate
+from moesim.routing.top_eight import CHUNK, finish, merge_chunk, sort_chunks
+
+# The network in plain Python takes milliseconds per token.
+many_tokens = pytest.mark.jit
+
+UNEVEN = np.sort(np.random.default_rng(11).integers(0, 12, 258 - 12).tolist() + list(range(12)))
+ROUTERS = {
+    "v3": RouterSpec("v3", 256, 8, 8, 4, scale=2.5),
+    "v3 without groups": RouterSpec("v3", 256, 8),
+    "v3 ranked by the best": RouterSpec("v3", 128, 6, 8, 2, group_score="max"),
+    "v3, 258 experts in 64 groups": RouterSpec("v3", 258, 8, 64, 20),
+    "v3, uneven groups out of order": RouterSpec("v3", 258, 8, 12, 5, group_of_expert=UNEVEN[::-1].copy()),
+    "v3, 512 experts, top 3": RouterSpec("v3", 512, 3, 16, 4),
+    "v1": RouterSpec("v1", 256, 6),
+    "v1 normalised": RouterSpec("v1", 64, 8, normalize=True),
+    "v2": RouterSpec("v2", 160, 6, 8, 3),
+}
+
+
+@pytest.fixture(autouse=True)
+def fused_whether_compiled_or_not(monkeypatch):
+    monkeypatch.setattr(blocks, "UNCOMPILED", False)
+
+
+def plain(logits, spec, bias=None):
+    """The scan that decides everything in float64."""
+    groups = kernel_groups(spec)
+    ids = np.empty((len(logits), spec.top_k), np.int32)
+    gates = np.empty(ids.shape, np.float32)
+    select_and_gate(
+        logits.astype(np.float32), checked_bias(bias, spec), spec.score == "sigmoid", groups.ptr, groups.experts,
+        spec.top_groups if spec.limited else 1, spec.scores_per_group, spec.normalize, spec.scale, ids, gates,
+    )  # fmt: skip
+    return ids, gates
+
+
+@many_tokens
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 40.0, "rounded", "saturated", "vanishing"])
+@pytest.mark.parametrize("name", ROUTERS)
+def test_ids_and_gates_are_those_of_the_plain_scan_to_the_last_bit(name, spread):
+    spec, rng = ROUTERS[name], np.random.default_rng(7)
+    logits = rng.normal(size=(400, spec.n_experts))
+    if spread == "rounded":  # ties, and negative zeros
+        logits = np.round(logits)
+    elif spread == "saturated":
+        logits = 30 + logits * 5
+    elif spread == "vanishing":
+        logits = logits * 5 - np.linspace(40, 200, len(logits))[:, None]
+    else:
+        logits *= spread
+    logits = logits.astype(np.float32)
+    for bias in (None, rng.normal(size=spec.n_experts) * 0.01, np.full(spec.n_experts, -0.7)):
+        if bias is not None and spec.score == "softmax":
+            continue
+        assert fits(spec, logits.dtype, bias is not None)
+        ids, gates = plain(logits, spec, bias)
+        got = route(logits, spec, bias)
+        assert (got.expert_ids == ids).all()
+        assert (got.gates.view(np.int32) == gates.view(np.int32)).all()
+
+
+@pytest.mark.parametrize("name", ["v3", "v3 ranked by the best", "v3, 258 experts in 64 groups", "v1", "v2"])
+def test_a_few_tokens_are_routed_and_measured_as_the_plain_scan_and_the_losses_say(name):
+    spec, rng = ROUTERS[name], np.random.default_rng(3)
+    logits = rng.normal(size=(5, spec.n_experts)).astype(np.float32)
+    logits[1] = np.round(logits[1])
+    logits[2, 7] = 95.0
+    logits[3] = logits[3].astype(np.float16)
+    bias = rng.normal(size=spec.n_experts) * 0.1 if spec.score == "sigmoid" else None
+    sequence, device = np.array([4, 4, 9, 9, 9]), np.arange(spec.n_experts) % 4
+    ids, gates, sums = route_and_measure(logits, spec, bias, device_of_expert=device, sequence_id=sequence)
+    wanted = plain(logits, spec, bias)
+    assert (ids == wanted[0]).all() and (gates == wanted[1]).all()
+    assert losses_of_sums(sums, spec, device, FACTORS)["z_loss"] == pytest.approx(z_loss(logits, alpha=1e-3).value)
+    half = logits[[0, 1, 3, 4]].astype(np.float16)
+    assert (route(half, spec).expert_ids == plain(half, spec)[0]).all()
+
+
+def test_the_network_finds_the_eight_largest_of_any_keys():
+    rng = np.random.default_rng(1)
+    for n in (1, 2, 5, 8):
+        keys = rng.integers(-(2**62), 2**62, n * CHUNK)
+        wanted = np.sort(keys)[::-1][:8]
+        chunks = keys.reshape(n, CHUNK)
+        sort_chunks(chunks)
+        best = chunks[0].copy()
+        for i in range(1, n):
+            merge_chunk(best, chunks, i)
+        top = np.empty(8, np.int64)
+        finish(best, np.empty(16, np.int64), top)
+        assert (top == wanted).all()
+
+
+def test_the_sorting_network_sorts_every_pattern_of_zeros_and_ones():
+    # Knuth's 0-1 principle: a network that sorts all 256 of them sorts everything.
+    patterns = (np.arange(256)[:, None] >> np.arange(8)) & 1
+    for four in patterns.reshape(64, 4, 8):
+        chunk = four.T.astype(np.int64).ravel()
+        sort_chunks(chunk.reshape(1, CHUNK))
+        assert np.array_equal(chunk.reshape(8, 4).T, np.sort(four, axis=1)[:, ::-1])
+
+
+@many_tokens
+def test_sixteen_bit_logits_are_read_as_the_numbers_they_are():
+    rng, spec = np.random.default_rng(2), ROUTERS["v3"]
+    half = np.concatenate([rng.normal(size=(300, 256)), rng.normal(size=(50, 256)) * 1e-6]).astype(np.float16)
+    half[:20] = np.round(half[:20])
+    wide = rng.normal(size=(300, 256)).astype(np.float32)
+    brain = (wide.view(np.uint32) >> 16).astype(np.uint16)
+    for logits, same, flag in ((half, half, False), (brain, (brain.astype(np.uint32) << 16).view(np.float32), True)):
+        ids, gates = plain(same, spec)
+        got = route(logits, spec, bfloat16=flag)
+        assert (got.expert_ids == ids).all() and (got.gates.view(np.int32) == gates.view(np.int32)).all()
+    # A router that the kernel does not take reads them too.
+    ten = RouterSpec("v1", 256, 10)
+    assert (route(brain, ten, bfloat16=True).expert_ids == route(same, ten).expert_ids).all()
+
+
+def test_bfloat16_must_come_as_its_bits():
+    with pytest.raises(InputError, match="bfloat16 logits of type float32"):
+        route(np.zeros((1, 256), np.float32), ROUTERS["v3"], bfloat16=True)
+
+
+@many_tokens
+@pytest.mark.parametrize("name", ["v3", "v2", "few experts"])
+def test_experts_are_counted_in_the_same_pass(name):
+    spec = ROUTERS.get(name, RouterSpec("v3", 16, 4, 4, 2))
+    logits = np.random.default_rng(4).normal(size=(900, spec.n_experts)).astype(np.float32)
+    assignment, load = route_and_count(logits, spec)
+    assert load.dtype == np.int64
+    assert load.tolist() == np.bincount(assignment.expert_ids.ravel(), minlength=spec.n_experts).tolist()
+
+
+@many_tokens
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+def test_a_logit_that_is_no_number_names_the_first_such_token(bad, kind, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_TOKENS", 256)
+    logits = np.zeros((3000, 256), np.float32)
+    logits[[2999, 1500, 2400], 5] = bad
+    logits = {"float32": logits, "float16": logits.astype(np.float16)}.get(kind, logits)
+    if kind == "bfloat16":
+        logits = (logits.view(np.uint32) >> 16).astype(np.uint16)
+    with pytest.raises(InputError, match="token 1500 for expert 5"):
+        route(logits, ROUTERS["v3"], bfloat16=kind == "bfloat16")
+
+
+def batch(spec, seed=3):
+    """Logits, bias, weights, sequences of 1 to 40 tokens in mixed order, and devices."""
+    rng = np.random.default_rng(seed)
+    logits = (rng.normal(size=(3000, spec.n_experts)) * 2).astype(np.float32)
+    weight = rng.integers(1, 4, len(logits))
+    sequence = rng.permutation(np.repeat(np.arange(200), rng.integers(1, 41, 200))[: len(logits)])
+    sequence = np.resize(sequence, len(logits))
+    device = np.arange(spec.n_experts) * 7 // spec.n_experts * 3  # 0, 3, 6, ...: numbers may be missing
+    return logits, rng.normal(size=spec.n_experts) * 0.05, weight, sequence, device
+
+
+FACTORS = LossFactors(expert=0.003, device=0.05, communication=0.02, sequence=1e-4, z=1e-3)
+
+
+@many_tokens
+@pytest.mark.parametrize("name", ["v3", "v3 without groups", "v1", "v2"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_sums_make_the_losses_that_the_tokens_make_one_by_one(name, biased):
+    spec = ROUTERS[name]
+    logits, bias, weight, sequence, device = batch(spec)
+    if spec.score == "softmax" or not biased:
+        bias = None
+    ids, gates, sums = route_and_measure(
+        logits, spec, bias, weight=weight, device_of_expert=device_numbers(device, spec), sequence_id=sequence
+    )
+    a = route(logits, spec, bias)
+    assert (ids == a.expert_ids).all() and (gates == a.gates).all()
+    free = route(logits, RouterSpec(spec.kind, spec.n_experts, spec.top_k)).expert_ids if spec.kind == "v3" else ids
+    common = {"weight": weight, "with_grad": False}
+    wanted = {
+        "expert_loss": expert_loss(logits, ids, spec, alpha=0.003, **common).value,
+        "device_loss": device_loss(logits, ids, spec, device, alpha=0.05, **common).value,
+        "communication_loss": communication_loss(logits, ids, spec, device, alpha=0.02, **common).value,
+        "sequence_loss": sequence_loss(logits, free, spec, sequence, alpha=1e-4, **common).value,
+        "z_loss": z_loss(logits, alpha=1e-3, **common).value,
+    }
+    got = losses_of_sums(sums, spec, device, FACTORS)
+    assert got == pytest.approx(wanted, rel=1e-6)
+    assert (sums.load == expert_load(ids, spec.n_experts, weight)).all()
+    assert sums.weight == weight.sum()
+    lost = np.average(gate_mass_lost(logits, spec, ids), weights=weight)
+    assert sums.gate_mass_lost / sums.weight == pytest.approx(lost, abs=1e-7)
+    assert sums.sequences.max_over_mean == pytest.approx(sequence_imbalance(ids, sequence, spec.n_experts), rel=1e-14)
+
+
+@many_tokens
+@pytest.mark.parametrize("spread", [100.0, -200.0])
+def test_losses_of_far_logits_are_those_of_float64(spread):
+    spec = ROUTERS["v3"]
+    logits, _, _, sequence, device = batch(spec)
+    logits = (logits[:200] * 10 + spread).astype(np.float32)
+    _, _, sums = route_and_measure(
+        logits, spec, device_of_expert=device_numbers(device, spec), sequence_id=sequence[:200]
+    )
+    ids = route(logits, spec).expert_ids
+    got = losses_of_sums(sums, spec, device, FACTORS)
+    assert got["expert_loss"] == pytest.approx(expert_loss(logits, ids, spec, alpha=0.003).value, rel=1e-6)
+    assert got["z_loss"] == pytest.approx(z_loss(logits, alpha=1e-3).value, rel=1e-6)
+
+
+@many_tokens
+def test_neither_threads_nor_the_size_of_blocks_change_ids_gates_or_counts(monkeypatch):
+    spec = ROUTERS["v3"]
+    logits, bias, weight, sequence, device = batch(spec)
+    args = {"weight": weight, "device_of_expert": device_numbers(device, spec), "sequence_id": sequence}
+    results = []
+    for cores, tokens in ((1, 1024), (2, 1024), (5, 1024), (3, 100)):
+        monkeypatch.setattr(threads, "n_threads", lambda cores=cores: cores)
+        monkeypatch.setattr(blocks, "BLOCK_TOKENS", tokens)
+        results.append(route_and_measure(logits, spec, bias, **args))
+    for ids, gates, sums in results[1:]:
+        assert (ids == results[0][0]).all() and (gates == results[0][1]).all()
+        assert (sums.load == results[0][2].load).all() and (sums.received == results[0][2].received).all()
+        assert (sums.sequences.product == results[0][2].sequences.product).all()
+    # The order of float sums follows the blocks, never the threads.
+    assert (results[1][2].affinity == results[0][2].affinity).all()
+    assert (results[2][2].affinity == results[0][2].affinity).all()
+    assert results[3][2].affinity == pytest.approx(results[0][2].affinity, rel=1e-12)
+
+
+@many_tokens
+def test_pieces_of_a_batch_add_up_to_it():
+    spec = ROUTERS["v3"]
+    logits, bias, weight, _, device = batch(spec)
+    sequence = np.arange(len(logits)) // 30
+    args = {"bias": bias, "device_of_expert": device_numbers(device, spec)}
+    _, _, whole = route_and_measure(logits, spec, weight=weight, sequence_id=sequence, **args)
+    parts = [
+        route_and_measure(logits[piece], spec, weight=weight[piece], sequence_id=sequence[piece], **args)[2]
+        for piece in (slice(0, 900), slice(900, 1800), slice(1800, 3000))
+    ]
+    total = parts[0] + parts[1] + parts[2]
+    assert (total.load == whole.load).all() and (total.received == whole.received).all()
+    got, wanted = (losses_of_sums(sums, spec, device, FACTORS) for sums in (total, whole))
+    assert got == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_batch_of_no_tokens_has_sums_and_no_losses():
+    spec = ROUTERS["v3"]
+    device = np.zeros(256, np.int64)
+    ids, gates, sums = route_and_measure(
+        np.empty((0, 256), np.float32), spec, device_of_expert=device, sequence_id=np.empty(0, np.int64)
+    )
+    assert ids.shape == gates.shape == (0, 8) and sums.load.sum() == sums.weight == 0
+    with pytest.raises(InputError, match="without tokens"):
+        losses_of_sums(sums, spec, device, FACTORS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spec": RouterSpec("v1", 256, 10)}, "no fused pass for v1 top-10"),
+        ({"logits": np.zeros((4, 256))}, "float64 logits"),
+        ({"weight": [1.0] * 3}, "weight has shape"),
+        ({"weight": [1.0, 1.0, 1.0, -1.0]}, "weight holds -1.0"),
+        ({"device_of_expert": [0.5] * 256}, "device_of_expert has shape"),
+        ({"sequence_id": [0] * 5}, "sequence_id has shape"),
+    ],
+)
+def test_what_the_pass_cannot_take_is_refused(change, message):
+    arguments = {"logits": np.zeros((4, 256), np.float32), "spec": ROUTERS["v3"], **change}
+    with pytest.raises(InputError, match=message):
+        route_and_measure(**arguments)
+
+
+def test_losses_need_sums_of_their_own_devices():
+    spec = ROUTERS["v3"]
+    _, _, sums = route_and_measure(np.zeros((4, 256), np.float32), spec, device_of_expert=np.zeros(256, np.int64))
+    with pytest.raises(InputError, match="without sequences or of other devices"):
+        losses_of_sums(sums, spec, np.zeros(256, np.int64), FACTORS)
