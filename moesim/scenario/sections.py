@@ -182,9 +182,7 @@ class AllToAll(Block):
         "nvl-one-sided",
         "nvl-two-sided",
         "allgather-reduce-scatter",
-    ] = Field(
-        "deepep-normal", description="The library whose flows, sizes and set-up times are simulated."
-    )
+    ] = Field("deepep-normal", description="The library whose flows, sizes and set-up times are simulated.")
     dispatch_dtype: Dtype = Field("fp8", description="Type of dispatched tokens; the expert GEMM follows it.")
     combine_dtype: Dtype = Field("bf16", description="Type of the results on the way back.")
     cached_handle: bool = Field(
