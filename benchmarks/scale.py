@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.machine import Row, against, machine, write
 
 PAIRS, PORTS = (64, 128, 256, 512, 1024, 2048), (64, 256, 1024, 2048, 4096, 16_384)
-COMPARED = (64, 256, 1024)
-ALGORITHMS = {"deepep-normal": 4096, "nccl-direct": 1024}  # and tokens per rank
+# Tokens per rank, and where every flow by itself is run beside the flows per port.
+ALGORITHMS = {"deepep-normal": (4096, (64, 256, 1024)), "nccl-direct": (1024, (64, 256))}
 TOPOLOGY = """
 kind: multi-plane
 gpu: h800
@@ -92,14 +92,14 @@ def ranks(up_to):
         exact["deepep-normal", n] = found = measured(ranks=n)
         rows.append(as_row("ranks, every flow by itself", n, found))
     for n in (n for n in PORTS if n <= up_to):
-        for algorithm, tokens in ALGORITHMS.items():
-            if algorithm != "deepep-normal" and n not in COMPARED:
+        for algorithm, (tokens, compared) in ALGORITHMS.items():
+            if algorithm != "deepep-normal" and n not in compared:
                 continue
             common = {"ranks": n, "algorithm": algorithm, "tokens": tokens}
             found = measured(flows="ports", **common)
-            if n in COMPARED and (algorithm, n) not in exact:
+            if n in compared and (algorithm, n) not in exact:
                 exact[algorithm, n] = measured(**common)
-            peer = exact.get((algorithm, n)) if n in COMPARED else None
+            peer = exact.get((algorithm, n)) if n in compared else None
             rows.append(as_row(f"ranks, flows per port, {algorithm}", n, found, peer))
     return rows
 

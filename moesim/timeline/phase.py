@@ -95,7 +95,7 @@ class PhaseRun:
         self.opener = np.full(n_flows, -1, np.int32)
 
     def enter(self, rank: int) -> Generator[simpy.Event, object, None]:
-        """Take ``rank`` through the phase; returns when every flow that it has to wait for is done."""
+        """Take ``rank`` through the phase; returns when every flow that it sends, forwards or receives is done."""
         env, flows = self._env, self._flows
         self.enter_s[rank] = env.now
         if flows.entry_setup_s:
@@ -173,7 +173,8 @@ class PhaseRun:
         n_ranks = len(self.enter_s)
         flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
         owner, begin, end, opener = flows.member_ranks, self.launch_s[flow], finish[flow], self.opener[flow]
-        last = self._last_s(finish)
+        last = ready.copy()
+        np.maximum.at(last, owner, end)
         tail = self.leave_s - last
         if flows.all_ranks_leave:
             # The barrier at the end: a rank's own part lasts until it is done, then it waits for the last one.
@@ -187,14 +188,6 @@ class PhaseRun:
         ptr = np.searchsorted(owner[order], np.arange(n_ranks + 1))
         wait, blamed = gaps(ptr, begin[order], end[order], opener[order], ready)
         return wait, blamed, np.maximum(tail, 0.0)
-
-    def _last_s(self, finish: Floats) -> Floats:
-        """When the last flow that each rank has to wait for ends, or the first byte of the last one of its own."""
-        flows, last = self._flows, self.enter_s + self._flows.entry_setup_s
-        leave_ptr, leave_ranks = flows.leaves
-        np.maximum.at(last, leave_ranks, np.repeat(finish, np.diff(leave_ptr)))
-        np.maximum.at(last, flows.member_ranks, np.repeat(self.start_s, np.diff(flows.member_ptr)))
-        return last
 
     def _open(self, rank: int, which: NDArray[np.int64]) -> None:
         """Let flows start; those opened at one instant start as one batch."""
@@ -217,10 +210,7 @@ class PhaseRun:
             for rank in range(len(self.enter_s)):
                 self._hold_sms(rank)
         ptr, entries = _rows(self._resource_ptr, which)
-        leave_ptr, leave_ranks = flows.leaves
-        waiter_ptr, leave_entries = _rows(leave_ptr, which)
-        member_ptr, member_entries = _rows(flows.member_ptr, which)
-        waiting, members = leave_ranks[leave_entries], flows.member_ranks[member_entries]
+        waiter_ptr, member_entries = _rows(flows.member_ptr, which)
         handle = self._clock.transfer(
             ptr,
             self._resource_links[entries],
@@ -229,17 +219,15 @@ class PhaseRun:
             start=self.start_s[which],
             rate_cap=None if flows.rate_cap is None else flows.rate_cap[which],
             waiter_ptr=waiter_ptr,
-            waiter_ids=waiting + self._first_waiter,
+            waiter_ids=flows.member_ranks[member_entries] + self._first_waiter,
         )
         self._batches.append((which, handle))
         if flows.least_s is not None:
             least = now + flows.group_setup_s + flows.least_s[which]
-            np.maximum.at(self._least_leave_s, waiting, np.repeat(least, np.diff(waiter_ptr)))
-        if flows.leave_ptr is not None:
-            first_byte = np.repeat(self.start_s[which], np.diff(member_ptr))
-            np.maximum.at(self._least_leave_s, members, first_byte)
+            waits = np.repeat(least, np.diff(waiter_ptr))
+            np.maximum.at(self._least_leave_s, flows.member_ranks[member_entries], waits)
         before = self._unstarted.copy()
-        self._unstarted -= np.bincount(members, minlength=len(before))
+        self._unstarted -= np.bincount(flows.member_ranks[member_entries], minlength=len(before))
         for complete in np.flatnonzero((self._unstarted == 0) & (before > 0)):
             self._all_started[complete].succeed()
 

@@ -29,8 +29,6 @@ _GATES = {
     "nvl-one-sided": ("source", "all"),
     "nvl-two-sided": ("all", "ends"),
 }
-# Puts over the NIC are posted and forgotten: only who receives them waits. Copies over NVLink are the kernel's own.
-_POSTED = ("deepep-low-latency", "deepep-low-latency-nic")
 # Kernels that end with a barrier; all of DeepEP V2's, one-sided dispatch, where nobody knows who has pushed.
 _CLOSED_BY_A_BARRIER = {
     ("deepep-v2-direct", "dispatch"),
@@ -61,14 +59,9 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
         same_node = np.zeros(len(size), np.bool_)
     else:
         ptr, links, latency = pair_routes(fabric, source, target, exchange.ecmp_seed)
-    ends = np.column_stack([source, target])
-    leave_ptr = leave_ranks = None
-    if algorithm in _POSTED:
-        waits = np.column_stack([same_node, np.ones(len(size), np.bool_)])
-        leave_ptr, leave_ranks = np.concatenate([[0], np.cumsum(waits.sum(1))]), ends[waits]
-    ends = ends.ravel()
     gate = _GATES[algorithm][0 if exchange.is_dispatch else 1]
     each, ends_ptr = np.arange(len(size) + 1, dtype=np.int64), 2 * np.arange(len(size) + 1, dtype=np.int64)
+    ends = np.column_stack([source, target]).ravel()
     flows = PhaseFlows(
         **exchange.terms(),
         source=source,
@@ -87,8 +80,6 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
         all_ranks_leave=(algorithm, exchange.phase) in _CLOSED_BY_A_BARRIER,
         least_s=exchange.least_s(len(size)),
         kernel=exchange.kernel(size, home, None, copies, source, target),
-        leave_ptr=leave_ptr,
-        leave_ranks=leave_ranks,
     )
     return _with_protocols(exchange, flows, latency, same_node) if constants.protocols else flows
 

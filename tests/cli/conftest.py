@@ -24,12 +24,6 @@ class Done(NamedTuple):
     err: str
 
 
-@pytest.fixture(autouse=True)
-def no_terminal(monkeypatch):
-    """Say nothing of a terminal's width: workers of a parallel test run are told that it is 80."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty current folder with a small scenario in it."""

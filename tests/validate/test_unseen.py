@@ -41,6 +41,7 @@ def test_each_phase_has_its_corners_and_a_row_is_measured_once():
     assert corners([]) == []
 
 
+@pytest.mark.jit
 def test_a_set_up_that_grows_with_the_ranks_is_found_from_four_rows_though_the_start_has_none():
     """T = 15 us + 3 us log2(R / 8) + bytes / 500 GB/s; then 16 ranks, which were not measured, are met as well."""
     start = find_set("nvl-one-sided", "gb200", "nvl-one-sided-gb200")
