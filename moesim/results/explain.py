@@ -88,6 +88,9 @@ def _phase(result: Result, key: str) -> Iterator[str]:
     if made["fitted_rows"]:
         left = ", ".join(f"{name} {value:.1%}" for name, value in made["error_left"].items())
         yield f"  set {made['calibration']}, fitted on {made['fitted_rows']} published figures; error left: {left}"
+    if held_out := made["held_out"]:
+        spread = f"median {held_out['median']:.1%}, p90 {held_out['p90']:.1%}"
+        yield f"  on {held_out['rows']:.0f} rows of that library and GPU that were held out: {spread}"
     yield from _busiest(result, phase)
 
 

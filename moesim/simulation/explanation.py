@@ -69,6 +69,7 @@ def _phase(parts: Parts, phase: str) -> dict[str, Any]:
         "calibration": constants.name,
         "fitted_rows": len(constants.rows),
         "error_left": dict(constants.error),
+        "held_out": dict(constants.held_out),
         "terms": used,
         "protocols": [asdict(protocol) for protocol in constants.protocols],
     }

@@ -304,8 +304,10 @@ class _Run:
         if own.suffix in (".yaml", ".yml"):
             rates = f"those of your file {own.name}"
         else:
-            fitted = f"fitted on {len(constants.rows)} published figures" if constants.rows else "defaults"
-            rates = f"{fitted}, not of your cluster"
+            rates = f"fitted on {len(constants.rows)} published figures" if constants.rows else "defaults"
+            if held_out := dict(constants.held_out):
+                rates += f" ({held_out['rows']:.0f} others are {100 * held_out['median']:.1f} % off in the median)"
+            rates += ", not of your cluster"
         notes.append(Note("estimated", f"all-to-all rates are {rates}: {constants.source}"))
         if uses_ports(parts):
             notes.append(Note("estimated", PORTS_NOTE))

@@ -38,6 +38,7 @@ _OF_THE_SET = {
     "total_sms",
     "rows",
     "error",
+    "held_out",
     "across",
 }
 
@@ -95,6 +96,7 @@ class _SetFile(BaseModel):
     rates_count: Literal["wire", "payload"] = "wire"
     rows: tuple[str, ...] = ()
     error: dict[str, Number] = Field(default_factory=dict)
+    held_out: dict[str, Number] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     dispatch: Any
     combine: Any
@@ -111,6 +113,7 @@ class CalibrationSet:
         nvlink_peak, nic_peak, sms: the ports and the GPU that the rates were measured on.
         rates_count: whether rates are of bytes on the wire or of the payload that the library's benchmark counts.
         rows: ledger rows that the set was fitted on; error: what it leaves there, by name; empty for defaults.
+        held_out: number of ``rows`` of the same library and GPU that it was not fitted on, and how far it is off there.
         notes: what to know.
         phases: terms of ``dispatch`` and ``combine`` by the names of ``Calibration``, SI.
         across: the same of the kernel that spans nodes, empty where it is no other.
@@ -127,6 +130,7 @@ class CalibrationSet:
     rates_count: str
     rows: tuple[str, ...]
     error: dict[str, float]
+    held_out: dict[str, float]
     notes: tuple[str, ...]
     phases: dict[str, dict[str, Any]]
     across: dict[str, dict[str, Any]]
@@ -169,6 +173,7 @@ def read_set(path: Path) -> CalibrationSet:
         rates_count=file.rates_count,
         rows=file.rows,
         error=file.error,
+        held_out=file.held_out,
         notes=file.notes,
         phases=phases,
         across=across,
@@ -244,6 +249,7 @@ def calibration(
         "total_sms": index.ports[gpu].sms if gpu in index.ports else found.sms,
         "rows": found.rows,
         "error": tuple(found.error.items()),
+        "held_out": tuple(found.held_out.items()),
     }
 
     def made(terms: dict[str, Any], across: Calibration | None) -> Calibration:

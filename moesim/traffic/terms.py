@@ -88,7 +88,7 @@ class Calibration:
         protocols: NCCL's; empty for the others.
         across: the terms of the kernel that spans nodes, where it is another than the one inside a node.
         rows, error: ledger rows that the set was fitted on, and the error that it leaves there (by name); empty for
-            defaults.
+            defaults. held_out: the same of rows that it was not fitted on, with their number.
     """
 
     algorithm: str
@@ -136,6 +136,7 @@ class Calibration:
     across: "Calibration | None" = None
     rows: tuple[str, ...] = ()
     error: tuple[tuple[str, float], ...] = ()
+    held_out: tuple[tuple[str, float], ...] = ()
 
     def spanning(self, n_nodes: int) -> "Calibration":
         """Return the terms for a group on so many nodes."""

@@ -16,6 +16,7 @@ from moesim.validate.plan import BASE, FREE
 from moesim.validate.rows import Row, phase_of
 from moesim.validate.set_file import rounded
 from moesim.validate.simulate import constants_from, simulate_row
+from moesim.validate.statistics import Spread
 
 # A constant is left alone if ten per cent more of it changes no row by as much as this.
 _FELT = 0.002
@@ -57,11 +58,14 @@ def refit_published(
         The sets, those that others build on before them.
     """
     of_set: dict[str, list[Row]] = {}
-    for row in rows:
+    held_out: dict[str, list[Row]] = {}
+    for row in filter(is_transfer, rows):
         entry = ledger[row.name]
         # A twin has the same bytes as a row that is here already, in the fit it would count twice.
-        if is_transfer(row) and entry.role == FIT and not entry.rule:
+        if entry.role == FIT and not entry.rule:
             of_set.setdefault(bench_of(row).calibration, []).append(row)
+        elif entry.role != FIT and not entry.suspect:
+            held_out.setdefault(bench_of(row).calibration, []).append(row)
     done: dict[str, CalibrationSet] = {}
     for name in FREE:
         if name not in of_set or not wanted(name):
@@ -72,7 +76,8 @@ def refit_published(
             base = done.get(BASE[name]) or find_set(start.algorithm, first.gpu, BASE[name])
             start = _on_base(start, base, FREE[name])
         found = fit(start, FREE[name], of_set[name], simulate_row, constants_from)
-        done[name] = _signed(found, tuple(f"{row.table}: {row.key}" for row in of_set[name]))
+        signed = _signed(found, of_set[name])
+        done[name] = replace(signed, held_out=_held_out(signed, held_out.get(name, [])))
         yield Refit(done[name], of_set[name], found)
 
 
@@ -99,10 +104,10 @@ def refit_measured(rows: Sequence[Row], start: CalibrationSet, gpu: str, files: 
         found.constants,
         gpu=gpu,
         source=f"measured on your cluster: {names}",
+        held_out={},
         notes=(f"fitted: {moved}; the rest is from {start.name}",),
     )
-    signed = _signed(replace(found, constants=mine), tuple(f"{row.table}: {row.key}" for row in rows))
-    return Refit(signed, rows, found)
+    return Refit(_signed(replace(found, constants=mine), rows), rows, found)
 
 
 def _on_base(start: CalibrationSet, base: CalibrationSet, free: Sequence[Free]) -> CalibrationSet:
@@ -114,9 +119,17 @@ def _on_base(start: CalibrationSet, base: CalibrationSet, free: Sequence[Free]) 
     return made
 
 
-def _signed(found: Fitted, rows: tuple[str, ...]) -> CalibrationSet:
+def _signed(found: Fitted, rows: Sequence[Row]) -> CalibrationSet:
     error = {"median": round(found.median, 4), "p90": round(found.p90, 4)}
-    return replace(rounded(found.constants), rows=rows, error=error)
+    return replace(rounded(found.constants), rows=tuple(f"{row.table}: {row.key}" for row in rows), error=error)
+
+
+def _held_out(found: CalibrationSet, rows: Sequence[Row]) -> dict[str, float]:
+    """How far the set is off on rows that it was not fitted on, as validate counts it; empty without rows."""
+    if not rows:
+        return {}
+    off = Spread.of_errors([simulate_row(row, constants_from(found, row)) / row.published - 1 for row in rows])
+    return {"rows": off.rows, "median": round(off.median, 4), "p90": round(off.p90, 4)}
 
 
 def _with_setups(start: CalibrationSet) -> CalibrationSet:

@@ -29,7 +29,10 @@ def spell_set(found: CalibrationSet, with_ports: bool = False) -> str:
         nvlink, nic = _quantity("nvlink_rate", found.nvlink_peak), _quantity("nic_rate", found.nic_peak)
         lines.append(f"ports: {{nvlink: {nvlink}, nic: {nic}, sms: {found.sms}}}")
     lines += _listed("rows", found.rows)
-    lines.append("error: {" + ", ".join(f"{name}: {value:.4f}" for name, value in found.error.items()) + "}")
+    for name, errors in (("error", found.error), ("held_out", found.held_out)):
+        if errors:
+            parts = (f"{key}: {int(value) if key == 'rows' else format(value, '.4f')}" for key, value in errors.items())
+            lines.append(f"{name}: {{{', '.join(parts)}}}")
     lines += _listed("notes", found.notes)
     for phase, terms in found.phases.items():
         lines += [f"{phase}:", *_terms(terms, "  ")]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError
-from moesim.traffic.calibration import find_set, read_set, set_names
+from moesim.traffic.calibration import DATA, find_set, read_set, set_names
+from moesim.validate.benches import bench_of, is_transfer
 from moesim.validate.fit import Free, fit, value_at, with_value
 from moesim.validate.ledger import FIT, read_ledger
 from moesim.validate.measured import Cluster, measured_rows
@@ -93,6 +94,25 @@ def test_a_shipped_set_names_the_rows_that_it_was_fitted_on_and_none_of_them_is_
     assert all(value_at(found, place) > 0 or "slope" in place[-1] for place in free)
 
 
+@pytest.mark.jit
+@pytest.mark.parametrize("name", ["deepep-normal-h800", "deepep-low-latency-h20", "nvl-one-sided-gb200"])
+def test_a_shipped_set_says_how_far_off_it_is_where_it_was_not_fitted(name):
+    ledger = read_ledger()
+    rows = [row for row in published_rows() if is_transfer(row) and bench_of(row).calibration == name]
+    entries = [ledger[row.name] for row in rows]
+    judged = [row for row, e in zip(rows, entries, strict=True) if e.role != FIT and not e.suspect]
+    off = [abs(simulate_row(row) / row.published - 1) for row in judged]
+    said = find_set(bench_of(rows[0]).algorithm, rows[0].gpu, name).held_out
+    assert said["rows"] == len(judged) > 0
+    assert said["median"] == pytest.approx(np.median(off), abs=1e-4)
+    assert said["p90"] == pytest.approx(np.quantile(off, 0.9), abs=1e-4)
+
+
+def test_every_fitted_set_says_so():
+    for name in FREE:
+        assert read_set(DATA / f"{name}.yaml").held_out.keys() == {"rows", "median", "p90"}, name
+
+
 def test_sets_build_on_sets_that_are_fitted_before_them():
     order = list(FREE)
     assert set(FREE) <= set(set_names())
@@ -108,7 +128,7 @@ def test_fitting_the_shipped_sets_again_changes_next_to_nothing():
     for one in FREE["deepep-v2-direct-b200"]:
         place = one.places[0]
         assert value_at(again.constants, place) == pytest.approx(value_at(shipped, place), rel=2e-3)
-    assert again.constants.rows == shipped.rows
+    assert (again.constants.rows, again.constants.held_out) == (shipped.rows, shipped.held_out)
 
 
 def nccl_json(tmp_path, times, ranks=8, hosts=1):
