@@ -1,10 +1,10 @@
 """Wrong scenarios, topologies, recordings, tables as a user meets them: exit 2, a line per mistake, nothing written."""
 
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -241,6 +241,12 @@ def test_a_result_whose_trace_or_scenario_is_spoilt_is_refused(moesim, here, run
         assert done.code == 2 and len(done.err.splitlines()) == 1 and not (here / "page.html").exists(), done
 
 
+def cpu_of_children():
+    """Seconds of processor that ended child processes took: other work on the machine does not move it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_a_wrong_scenario_is_refused_before_anything_heavy_is_loaded(tmp_path):
     (tmp_path / "wrong.yaml").write_text(changed("top_k: 4", "topk: 4"))
     code = (
@@ -250,7 +256,7 @@ def test_a_wrong_scenario_is_refused_before_anything_heavy_is_loaded(tmp_path):
     path = str(Path(__file__).parents[2])
     best = 60.0
     for _ in range(2):
-        began = time.monotonic()
+        began = cpu_of_children()
         done = subprocess.run(
             [sys.executable, "-c", code],
             cwd=tmp_path,
@@ -259,7 +265,7 @@ def test_a_wrong_scenario_is_refused_before_anything_heavy_is_loaded(tmp_path):
             text=True,
             check=True,
         )
-        best = min(best, time.monotonic() - began)
+        best = min(best, cpu_of_children() - began)
     code_found, *modules = done.stdout.split()
     assert code_found == "2" and done.stderr.startswith("wrong.yaml:4:")
     assert not {"numpy", "numba", "pandas", "networkx", "matplotlib", "bokeh", "scipy"} & set(modules)

@@ -1,7 +1,7 @@
 """How routes spread over equal-cost links, and routes on explicit graphs."""
 
 from math import comb
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -258,6 +258,6 @@ def test_a_mesh_of_gpus_has_several_ports_and_so_none_to_name():
 def test_routes_of_256_ranks_are_found_in_well_under_a_second():
     fabric = load_topology("h800-32x8-rail")
     flows = pairs(256)
-    start = perf_counter()
+    start = process_time()  # not the wall clock, which other work on the machine moves
     ptr, _ = fabric.routes(*flows)
-    assert perf_counter() - start < 0.3 and len(ptr) == 256 * 255 + 1
+    assert process_time() - start < 0.3 and len(ptr) == 256 * 255 + 1
