@@ -1,6 +1,6 @@
 """A whole simulated run against ranks, flows, tokens and layers: time, peak memory, and what ports give up.
 
-    python -m benchmarks.scale               # a quarter of an hour on two cores; --up-to 1024 for less
+    python -m benchmarks.scale               # five minutes on two cores; --up-to 1024 for less
 
 Every point is a process of its own, so its peak memory is its own too; the first one only compiles. DeepSeek-V3's
 layer on H800 in a multi-plane fat tree, one EP group over all ranks, top 8 in 4 nodes, log-normal popularity; 256
@@ -20,7 +20,11 @@ from benchmarks.machine import Row, against, machine, write
 
 PAIRS, PORTS = (64, 128, 256, 512, 1024, 2048), (64, 256, 1024, 2048, 4096, 16_384)
 # Tokens per rank, and where every flow by itself is run beside the flows per port.
-ALGORITHMS = {"deepep-normal": (4096, (64, 256, 1024)), "nccl-direct": (1024, (64, 256))}
+ALGORITHMS = {
+    "deepep-normal": (4096, (64, 256, 1024)),
+    "nccl-direct": (1024, (64, 256)),
+    "deepep-low-latency": (128, (64, 256)),
+}
 TOPOLOGY = """
 kind: multi-plane
 gpu: h800
