@@ -158,9 +158,9 @@ def hundred_thousand(rows: Rows) -> list[str]:
         *lines,
         "",
         "So at this size neither pairs nor trees of single GPUs are a way. What is: equal messages by symmetry (a few",
-        "classes whatever the number of ranks, exact), one flow per port of a rank (`cluster.flows: ports`; a whole run of",
-        "16,384 ranks and its error where both run are measured below), or steps within a tolerance, whose time grows like",
-        "the number of flows; what then is left is memory, for the tables of the flows.",
+        "classes whatever the number of ranks, exact), one flow per port of a rank (`cluster.flows: ports`: a run of",
+        "16,384 ranks, and its error where both run, are measured below), or steps within a tolerance, whose time",
+        "grows like the number of flows; what then is left is memory, for the tables of the flows.",
         "",
     ]
 

@@ -16,7 +16,6 @@ from moesim.profile.columns import SCHEMA_VERSION
 from moesim.profile.points import LAYERS, Layer, LoadShape, Point
 from moesim.profile.work import mla_heads_bytes
 
-LEVELS = 3
 UNEVEN: tuple[LoadShape, ...] = ("balanced", "zipf1.2", "one-hot")
 
 

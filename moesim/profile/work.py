@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from moesim.profile.points import LAYERS, Point
 
-BF16, FP32, INT32, INT64 = 2, 4, 4, 8
+BF16, FP32, INT64 = 2, 4, 8
 QUANTIZATION_GROUP = 128  # values per scale of the cast (DeepSeek-V3, section 3.3.2)
 LATENT, ROPE, HEAD, VALUE = 512, 64, 128, 128  # MLA of DeepSeek-V2 and V3: kv_lora_rank, rotary, nope, value
 KV_HEADS = 8  # of the GQA points

@@ -12,8 +12,6 @@ LIMIT_32 = np.float32(87.0)
 """Beyond it on either side a float32 exponential is that of the limit."""
 ERROR_32 = 3e-7
 """Bound of the relative error of ``exponentials_32`` and of the sigmoid made of it."""
-ERROR_64 = 1e-14
-"""Bound of the relative error of ``exponentials_64`` above -700; below, the result is at most 1e-304."""
 
 # Adding and taking away 1.5 * 2^23 (2^52) rounds to a whole number.
 _WHOLE_32, _WHOLE_64 = np.float32(12582912.0), 6755399441055744.0

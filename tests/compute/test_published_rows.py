@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from moesim.compute import KernelTable, load_gpu
-from moesim.compute.published import attention_rates, deepgemm_rows
+from moesim.compute.published import attention_rates
 from moesim.compute.roofline import gemm_work
+from tests.reference.deepgemm import deepgemm_rows
 
 H800 = load_gpu("h800")
 TABLE = KernelTable.load("h800")
