@@ -52,7 +52,10 @@ def exponentials_64(
     power_bits: NDArray[np.int64],
     power: NDArray[np.float64],
 ) -> None:
-    """Fill ``out`` with exp(x - shift), [N] float64, for shift >= max(x); the last two are scratch space."""
+    """Fill ``out`` with exp(x - shift), [N] float64, for shift >= max(x); the last two are scratch space.
+
+    The relative error is at most 1e-14 above -700; below, the result is at most 1e-304.
+    """
     for i in range(out.shape[0]):
         y = max(x[i] - shift, -700.0)
         n = (y * _PER_LN2_64 + _WHOLE_64) - _WHOLE_64
