@@ -338,4 +338,4 @@ def validate(
     try:
         return model.model_validate(data, context=None if context is None else dict(context))
     except ValidationError as error:
-        raise told(error, model, document, data, at) from None
+        raise told(error, model, document.error, data, at) from None

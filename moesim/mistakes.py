@@ -1,23 +1,27 @@
 """pydantic's errors told as people need them: the place in the file, what is wrong, what would be right.
 
 Each field is blamed once, in moesim's words, with the value that was given, a suggestion for a misspelt key
-or name (over the keys that may stand there), and the places that a ``LocatedDocument`` knows.
+or name (over the keys that may stand there), and the places that the document knows.
 """
 
 import difflib
 import re
 import types
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from moesim.errors import InputError
 
-if TYPE_CHECKING:
-    from moesim.located_yaml import LocatedDocument
-
 Loc = tuple[str | int, ...]
+
+
+class Blame(Protocol):
+    """Makes the error about what stands at a place: ``LocatedDocument.error``."""
+
+    def __call__(self, loc: Loc, what: str, fix: str = "", key: bool = False) -> InputError:
+        """Return it; ``key``: the key is to blame, not its value."""
 
 
 class Mistakes(ValueError):
@@ -44,7 +48,7 @@ def did_you_mean(given: object, known: Sequence[str], noun: str = "known") -> st
     return f"{noun}: {', '.join(known)}" if known else ""
 
 
-def told(error: ValidationError, model: type[BaseModel], document: "LocatedDocument", data: Any, at: Loc) -> InputError:
+def told(error: ValidationError, model: type[BaseModel], blame: Blame, data: Any, at: Loc) -> InputError:
     """Turn the errors of building ``model`` from ``data`` (which stands at ``at``) into one InputError.
 
     The first mistake in the order of the file carries the others.
@@ -56,12 +60,12 @@ def told(error: ValidationError, model: type[BaseModel], document: "LocatedDocum
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, Mistakes):
             for below, what, fix in cause.mistakes:
-                found[(loc + below, what)] = document.error(at + loc + below, what, fix)
+                found[(loc + below, what)] = blame(at + loc + below, what, fix)
             continue
         if any(len(other) > len(loc) and other[: len(loc)] == loc and _in_union(detail, loc) for other in real):
             continue  # the branch of a union that the writer did not mean
         what, fix = _wording(detail, loc, model)
-        found[(loc, what)] = document.error(at + loc, what, fix, key=detail["type"] in ("extra_forbidden", "missing"))
+        found[(loc, what)] = blame(at + loc, what, fix, key=detail["type"] in ("extra_forbidden", "missing"))
     ordered = sorted(found.values(), key=lambda mistake: _line_and_column(mistake.where))
     first, *others = _one_per_place(ordered)
     return InputError(first.what, first.where, first.fix, tuple(others))

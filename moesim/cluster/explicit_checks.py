@@ -3,15 +3,10 @@
 Whether every rank reaches every other is known only once routes are built (``paths.check_connected``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
+from moesim.cluster.devices import Device, Link
 from moesim.mistakes import did_you_mean
-
-if TYPE_CHECKING:
-    from moesim.cluster.spec import Device, Link
 
 MAX_EXPLICIT_GPUS = 1_024
 

@@ -13,17 +13,16 @@ NVLink 3.33 us. They are end to end, from CPU to CPU, hence include the end poin
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from moesim.cluster.devices import Device, Latency, Link, PositiveBandwidth, Section
 from moesim.cluster.explicit_checks import explicit_mistakes
 from moesim.mistakes import Mistakes
-from moesim.units import Bandwidth, Count, Duration, Number
+from moesim.units import Count, Number
 
 MAX_RANKS = 65_536
 MAX_LEAF_SPINE_PAIRS = 100_000
 
-PositiveBandwidth = Annotated[Bandwidth, Field(gt=0, allow_inf_nan=False)]
-Latency = Annotated[Duration, Field(ge=0, le=1, allow_inf_nan=False)]
 GpuName = Annotated[
     str,
     Field(
@@ -31,13 +30,6 @@ GpuName = Annotated[
         description="Name of the GPU in lower case, e.g. h800: it picks kernel timings and calibrated rates.",
     ),
 ]
-DeviceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
-
-
-class Section(BaseModel):
-    """A block of a topology file: no unknown keys, unchangeable once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Nvlink(Section):
@@ -159,39 +151,6 @@ def _n_leaves(spec: TwoTierTopology) -> int:
     if isinstance(spec, LeafSpineTopology):
         return -(-spec.nodes // spec.nodes_per_leaf)
     return spec.gpus_per_node
-
-
-class Device(Section):
-    """A GPU or a switch of an explicit topology."""
-
-    name: DeviceName = Field(description="Name of the device.")
-    type: Literal["gpu", "switch"] = Field(description="gpu or switch.")
-    node: Count | None = Field(
-        default=None,
-        ge=0,
-        le=8191,
-        description="NVLink domain; every GPU has one, a switch if it is inside a node.",
-    )
-
-
-class Link(Section):
-    """A link of an explicit topology."""
-
-    source: DeviceName = Field(description="Device that sends.")
-    target: DeviceName = Field(description="Device that receives.")
-    bandwidth: PositiveBandwidth = Field(description="Peak of one direction.")
-    latency: Latency = Field(default=0.0, description="Of source to target, this link alone.")
-    latency_back: Latency = Field(
-        default=0.0,
-        description="Of target to source, if both_ways. Left at 0, only the sender's side counts, as in the "
-        "other kinds, and a flow that fans out to several receivers counts it once.",
-    )
-    link_class: str = Field(
-        alias="class",
-        pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
-        description="nvlink, nic, leaf-spine or a name of your own: results are totalled by it.",
-    )
-    both_ways: bool = Field(default=True, description="Also the link from target to source.")
 
 
 class ExplicitTopology(Topology):

@@ -11,7 +11,8 @@ from moesim.compute.fitted import coefficients, split
 from moesim.compute.fitted.check import DRAWS, check, check_models
 from moesim.compute.fitted.document import tables
 from moesim.compute.fitted.families import FAMILIES, with_draws
-from moesim.compute.fitted.fit import drawn, even, files, fit, held_out, plain
+from moesim.compute.fitted.fit import files, fit, plain
+from moesim.compute.fitted.roles import drawn, even, held_out
 from moesim.compute.fitted.rows import READERS, nominal_loads, read
 from moesim.compute.roofline import gemm_work, mla_decode_work
 from moesim.errors import InputError

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moesim.compute.fitted.check import check_models
 from moesim.compute.fitted.coefficients import CHECK_FILE, CHECKED_ONLY, FILE, Error, Fitted
 from moesim.compute.fitted.families import FAMILIES, Family, Parameter, with_draws
+from moesim.compute.fitted.roles import drawn, even, held_out
 from moesim.compute.fitted.rows import READERS, Rows, read
-from moesim.compute.fitted.split import frozen
 from moesim.compute.gpus import Gpu, load_gpu, nearest
 from moesim.compute.roofline import Floats
 from moesim.errors import InputError
@@ -39,8 +39,6 @@ def fit(reference: Path, families: Sequence[str] | None = None) -> dict[str, Any
     Returns what ``fitted.yaml`` holds: ``models``, the coefficients of each family, GPU and variant with their source,
     range and errors, and ``check``, the errors by role. Raises InputError for an unknown family or a missing table.
     """
-    from moesim.compute.fitted.check import check_models
-
     wanted = list(families or FAMILIES)
     for family in wanted:
         if family not in FAMILIES:
@@ -88,27 +86,6 @@ def fit_gpu(reference: Path, family_name: str, gpu_name: str) -> list[Fitted]:
         own = rows.where(np.array([name == variant for name in rows.variant]))
         models.append(_fit_variant(family, gpu, variant, own))
     return models
-
-
-def held_out(rows: Rows) -> NDArray[np.bool_]:
-    """Return which rows the frozen split holds out."""
-    roles = frozen()
-    try:
-        return np.array([roles[rows.family, rows.gpu, shape] == "held_out" for shape in rows.shape])
-    except KeyError as missing:
-        raise InputError(f"shape {missing} has no role", "data/kernels/split.csv", "add it before fitting") from None
-
-
-def even(rows: Rows) -> Rows:
-    """Return the rows of even loads."""
-    return rows.where(rows.exponent == 0)
-
-
-def drawn(family: Family, rows: Rows) -> Rows:
-    """Return the rows of uneven loads on which the family is judged."""
-    if family.drawn is None:
-        return rows.where(np.zeros(len(rows), dtype=np.bool_))
-    return rows.where((rows.exponent > 0) & family.drawn(rows))
 
 
 def _fit_variant(family: Family, gpu: Gpu, variant: str, rows: Rows) -> Fitted:
