@@ -105,6 +105,8 @@ def report(
     folders = [*([baseline] if baseline and baseline not in runs else []), *runs]
     labels = folder_labels(folders)
     loaded = [(label, load_result(folder)) for label, folder in zip(labels, folders, strict=True)]
+    for _, result in loaded:
+        _add_nearest_published(result)
     if len(loaded) == 1:
         result = loaded[0][1]
         page = out or folders[0] / "report.html"
@@ -170,10 +172,15 @@ def _write_run(scenario: "Scenario", result: "Result", target: Path, figures: bo
 
 
 def _add_nearest_published(result: "Result") -> None:
-    """Put the nearest published measurement beside the constants of each phase, for the report and ``explain``."""
+    """Put the nearest published measurement beside the constants of each phase, for the report and ``explain``.
+
+    A run that Python code saved has none yet.
+    """
     from moesim.validate.nearest import nearest_of
 
     for phase, told in result.explanation["alltoall"].items():
+        if "nearest_published" in told:
+            continue
         near = nearest_of(result, phase)
         told["nearest_published"] = None if near is None else near.line()
 

@@ -179,10 +179,10 @@ def _words(key: str) -> str:
 
 def _shown(name: str, value: Any) -> Cell:
     if isinstance(value, dict):
-        return ", ".join(f"{_words(key)} {_shown(key, inner)}" for key, inner in value.items()) or ABSENT
+        return ", ".join(f"{_words(key)} {_shown(key, inner)}" for key, inner in sorted(value.items())) or ABSENT
     if isinstance(value, list):
         return "; ".join(str(_shown(name, inner)) for inner in value) or ABSENT
-    if name.endswith("_efficiency"):
+    if name.endswith("_efficiency") or name in ("median", "p90"):
         return quantity(value, "%")
     return quantity(value, "B" if name.endswith("_bytes_per_copy") else unit_of(name))
 

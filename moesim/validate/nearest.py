@@ -47,9 +47,17 @@ class Near:
 
 
 def nearest_of(result: Result, phase: str) -> Near | None:
-    """Find the nearest row of a run's ``dispatch`` or ``combine``."""
+    """Find the nearest row of a run's ``dispatch`` or ``combine``.
+
+    Raises:
+        InputError: the result's scenario has been spoilt.
+    """
     topology, alltoall = result.explanation["topology"], result.explanation["alltoall"][phase]
-    scenario = parse_yaml(result.scenario_yaml, "scenario.resolved.yaml").data
+    scenario = parse_yaml(result.scenario_yaml, "scenario.resolved.yaml")
+    try:
+        hidden = int(scenario.get(("model", "hidden")))
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise scenario.error((), "expected a scenario with model.hidden", "run it again") from None
     return nearest(
         Setting(
             algorithm=alltoall["algorithm"],
@@ -59,7 +67,7 @@ def nearest_of(result: Result, phase: str) -> Near | None:
             nodes=topology["nodes"],
             tokens=round(float(result.summary["tokens"] or 0) / topology["ranks"], 1),
             dtype=alltoall["dtype"],
-            hidden=scenario["model"]["hidden"],
+            hidden=hidden,
             top_k=result.explanation["router"]["top_k"],
         )
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moesim import load_scenario, simulate
 from moesim.traffic.calibration import read_set
 from moesim.validate.evaluate import Outcome, evaluate
 from moesim.validate.extracts import extract_rows, has_extracts
@@ -198,3 +199,10 @@ def test_a_run_names_the_measurement_that_is_nearest_to_it(moesim, run_folder):
     assert "64 tokens per rank instead of 4096" in done.out
     assert "nearest published" in (run_folder / "report.html").read_text(encoding="utf-8")
     assert "nearest published" not in moesim("explain", run_folder, "layer_time_s").out
+
+
+def test_the_report_of_a_run_that_python_saved_names_it_too(moesim, run_folder, tmp_path):
+    simulate(load_scenario(run_folder.parent / "small.yaml")).save(tmp_path / "saved")
+    assert moesim("report", tmp_path / "saved").code == 0
+    pages = [(folder / "report.html").read_text(encoding="utf-8") for folder in (run_folder, tmp_path / "saved")]
+    assert pages[0] == pages[1]
