@@ -39,7 +39,10 @@ class DataTable:
 
 @dataclass(frozen=True)
 class Series:
-    """One curve or cloud of points, ``x`` and ``y`` of equal length, NaN where a curve is broken."""
+    """One curve or cloud of points, ``x`` and ``y`` of equal length, NaN where a curve is broken.
+
+    ``point_labels`` stand beside the points, ``hints`` appear under the pointer; one for each point, or none.
+    """
 
     label: str
     x: Floats
@@ -47,6 +50,11 @@ class Series:
     colour: str
     style: Literal["line", "dashed", "points", "steps"] = "line"
     point_labels: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+
+    def named(self) -> list[str]:
+        """Name of each point; none where points have no names."""
+        return [f"{self.label} {name}".strip() for name in self.point_labels or self.hints]
 
 
 @dataclass(frozen=True)
@@ -264,10 +272,10 @@ def _cell(value: Any) -> Cell:
 def _curves(chart: LineChart) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
     """One column per curve where all share their x, else one row per point with the curve's name."""
     first = chart.series[0].x if chart.series else np.empty(0)
-    if any(one.point_labels for one in chart.series) or any(not np.array_equal(one.x, first) for one in chart.series):
+    if any(one.named() for one in chart.series) or any(not np.array_equal(one.x, first) for one in chart.series):
         rows: list[tuple[Cell, ...]] = []
         for one in chart.series:
-            names = [f"{one.label} {label}".strip() for label in one.point_labels] or [one.label] * len(one.x)
+            names = one.named() or [one.label] * len(one.x)
             rows += _rows(names, rounded(one.x), rounded(one.y))
         return ("series", chart.x_label, chart.y_label), rows
     return (

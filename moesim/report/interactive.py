@@ -152,7 +152,7 @@ def _lines(chart: LineChart) -> Any:
     plot = _figure(chart, tooltips, x_axis_label=chart.x_label, y_axis_label=chart.y_label, **axes)
     for position, one in enumerate(chart.series):
         x, y = (one.x, one.y) if one.style == "points" else decimated(one.x, one.y)
-        names = [_text(f"{one.label} {label}") for label in one.point_labels] or [_text(one.label)] * len(x)
+        names = [_text(name) for name in one.named() or [one.label] * len(x)]
         source = ColumnDataSource({"x": rounded(x).tolist(), "y": rounded(y).tolist(), "label": names})
         if one.style == "steps":
             plot.step("x", "y", source=source, line_color=one.colour, line_width=2, mode="after")

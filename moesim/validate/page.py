@@ -1,28 +1,46 @@
-"""A page of the comparison: what was simulated against what was published, one self-contained HTML file without script.
+"""A page of the comparison: what was simulated against what was published, one self-contained HTML file.
 
-Two plots for each table, drawn here as SVG: simulated against published on logarithmic axes, and the error against the
-message. Below them every row.
+How far every table is off, what misses its bar, what to expect on a cluster that nobody has calibrated; then two charts
+for each table, simulated against published and the error over the message, with every row behind them.
 """
 
-import html
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from moesim.validate.causes import cause_of, reason
+import numpy as np
+
+from moesim.report.charts import Cell, DataTable, DotChart, LineChart, Mark, Series
+from moesim.report.page import ChartView, render, view_of
+from moesim.validate import statistics
+from moesim.validate.causes import cause_after_four, cause_of, reason
 from moesim.validate.evaluate import Outcome
 from moesim.validate.ledger import FIT
-from moesim.validate.statistics import Spread, by_table, counts, fitted, mean_over_tables, misses, suspect
+from moesim.validate.rows import NVL, RDMA, TIME
+from moesim.validate.statistics import LARGE, POOLED_BAR, SMALL, Spread, by_table, counts, fitted, suspect
 from moesim.validate.unseen import Unseen
 
-_WIDTH, _HEIGHT, _EDGE = 380, 260, 44
-# Held out, fitted, suspect: shapes differ too, for readers who do not tell the colours apart.
-_COLOURS = {"held-out": "#0b6e99", FIT: "#d07000", "suspect": "#999999"}
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1b2430}
-table{border-collapse:collapse;font-size:.85rem;margin:.5rem 0}td,th{padding:.15rem .6rem;text-align:right}
-td:first-child,th:first-child{text-align:left}tr:nth-child(even){background:#f3f5f7}svg{max-width:100%}
-figure{display:inline-block;margin:.5rem .5rem .5rem 0}figcaption{font-size:.85rem}summary{cursor:pointer}
-"""
+_SUSPECT = "suspect"
+_KINDS = {"held-out": ("held out", "#0072B2"), FIT: ("fitted", "#D55E00"), _SUSPECT: ("suspect", "#8a8a8a")}
+_UNITS = {TIME: "us", RDMA: "GB/s, logical", NVL: "GB/s, logical"}
+_SECTIONS = [
+    ("first", "Result"),
+    ("spreads", "Table by table"),
+    ("misses", "Misses"),
+    ("unseen", "Unseen cluster"),
+    ("table-1", "Charts"),
+    ("glossary", "Glossary"),
+]
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A published table on the page: its charts, None where nothing can be drawn, and its rows."""
+
+    name: str
+    source: str
+    against: ChartView | None
+    over: ChartView | None
+    rows: DataTable
 
 
 def page_of(outcomes: Sequence[Outcome], elsewhere: Sequence[Unseen], left_out: int = 0) -> str:
@@ -33,169 +51,190 @@ def page_of(outcomes: Sequence[Outcome], elsewhere: Sequence[Unseen], left_out: 
         elsewhere: tables predicted with another source's constants.
         left_out: rows of the ledger that were not read.
     """
-    parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>moesim: validation</title>',
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-        f"<style>{_STYLE}</style></head><body><h1>Published against simulated</h1>",
-        _summary(outcomes, left_out),
-        _unseen(elsewhere),
+    tables = by_table(outcomes)
+    missed: list[tuple[Cell, ...]] = [
+        (name, which, _percent(spread.median), _percent(spread.p90), cause_of(name))
+        for name, which, spread in statistics.misses(outcomes)
     ]
-    for name, rows in by_table(outcomes).items():
-        parts.append(_table(name, rows))
-    return "\n".join(parts) + "\n</body></html>\n"
+    headline, text = _verdict(outcomes, left_out)
+    return render(
+        "validation.html.j2",
+        title="Published against simulated",
+        sections=[section for section in _SECTIONS if elsewhere or section[0] != "unseen"],
+        headline=headline,
+        text=text,
+        overview=_overview(tables),
+        spreads=_spreads(tables),
+        misses=DataTable(("table", "rows", "median, %", "90th percentile, %", "cause"), missed),
+        unseen=_unseen(elsewhere),
+        tables=[_table(f"t{i}", name, rows) for i, (name, rows) in enumerate(tables.items())],
+    )
 
 
-def _summary(outcomes: Sequence[Outcome], left_out: int) -> str:
-    lines = ["<p>Rows marked <em>held out</em> took no part in any fit; each is a benchmark run end to end.</p>"]
-    for name, choose in (("Held out", counts), ("Fitted", fitted)):
-        spread, mean = Spread.of(filter(choose, outcomes)), mean_over_tables(outcomes, choose)
-        if spread is not None and mean is not None:
-            lines.append(
-                f"<p><strong>{name}</strong>: {spread.rows:,} rows, absolute error median {_percent(spread.median)}, "
-                f"90th percentile {_percent(spread.p90)}, worst {_percent(spread.worst)}; mean over tables "
-                f"{_percent(mean[0])} and {_percent(mean[1])}.</p>"
-            )
-    missed = misses(outcomes)
-    if missed:
-        lines.append("<h2>What misses its bar</h2><table><tr><th>table<th>rows<th>median<th>90 %<th>cause</tr>")
-        for name, which, spread in missed:
-            lines.append(
-                f"<tr><td>{html.escape(name)}<td>{which}<td>{_percent(spread.median)}<td>{_percent(spread.p90)}"
-                f"<td>{html.escape(cause_of(name))}</tr>"
-            )
-        lines.append("</table>")
+def _verdict(outcomes: Sequence[Outcome], left_out: int) -> tuple[str, str]:
+    headline, text = "No row that counts was simulated.", ""
+    spread, mean = Spread.of(filter(counts, outcomes)), statistics.mean_over_tables(outcomes, counts)
+    if spread is not None and mean is not None:
+        headline = (
+            f"{spread.rows:,} published figures that took no part in any fit are met within a median of "
+            f"{_percent(spread.median)} %; nine in ten within {_percent(spread.p90)} %."
+        )
+        text = f"Mean over tables {_percent(mean[0])} and {_percent(mean[1])} %, worst row {_percent(spread.worst)} %. "
+    spread = Spread.of(filter(fitted, outcomes))
+    if spread is not None:
+        text += (
+            f"Constants were fitted on {spread.rows:,} others, which are off by {_percent(spread.median)} and "
+            f"{_percent(spread.p90)} %. "
+        )
+    text += "Each row is a benchmark simulated end to end, as its author ran it."
     if left_out:
-        lines.append(f"<p>{left_out:,} rows of the ledger belong to extracts that were not read for this page.</p>")
-    return "\n".join(lines)
+        text += f" {left_out:,} rows of the ledger belong to extracts that were not read for this page."
+    return headline, text
 
 
-def _unseen(elsewhere: Sequence[Unseen]) -> str:
-    if not elsewhere:
-        return ""
-    lines = [
-        "<h2>The error to expect on an unseen cluster</h2><p>One source, with the constants of another that ran the "
-        "same library on the same GPU; then after <code>moesim calibrate</code> on a few of its rows.</p><table><tr>"
-        "<th>table<th>constants<th>rows<th>median<th>from<th>to<th>calibrated on<th>median<th>90 %</tr>"
-    ]
+def _overview(tables: dict[str, list[Outcome]]) -> ChartView | None:
+    spreads = {name: Spread.of(filter(counts, rows)) for name, rows in tables.items()}
+    known = {name: spread for name, spread in spreads.items() if spread is not None}
+    if not known:
+        return None
+    return view_of(
+        DotChart(
+            "overview",
+            "How far each table is off",
+            "Absolute error of the rows that were held out and are not suspect; aimed at: a median of 4 %, and 10 % "
+            "at the 90th percentile.",
+            "absolute error, %",
+            tuple(known),
+            {
+                "median": np.array([100 * spread.median for spread in known.values()]),
+                "90th percentile": np.array([100 * spread.p90 for spread in known.values()]),
+            },
+        )
+    )
+
+
+def _spreads(tables: dict[str, list[Outcome]]) -> DataTable:
+    columns = ["table"]
+    for name in ("fitted", "large", "small", "suspect"):
+        columns += [name, f"{name}, %"]
+    lines = []
+    for name, rows in tables.items():
+        held_out = [outcome for outcome in rows if counts(outcome)]
+        groups = (
+            list(filter(fitted, rows)),
+            *([outcome for outcome in held_out if outcome.small == (regime == SMALL)] for regime in (LARGE, SMALL)),
+            list(filter(suspect, rows)),
+        )
+        cells: list[Cell] = [name]
+        for group in groups:
+            spread = Spread.of(group)
+            cells += [len(group), None if spread is None else f"{_percent(spread.median)} / {_percent(spread.p90)}"]
+        lines.append(tuple(cells))
+    return DataTable(tuple(columns), lines)
+
+
+def _unseen(elsewhere: Sequence[Unseen]) -> DataTable:
+    lines: list[tuple[Cell, ...]] = []
     for one in elsewhere:
         before, after = Spread.of_errors(one.before), Spread.of_errors(one.after)
         lines.append(
-            f"<tr><td>{html.escape(one.what)}<td>{html.escape(one.calibration)}<td>{before.rows}"
-            f"<td>{_percent(before.median)}<td>{100 * min(one.before):+.1f} %<td>{100 * max(one.before):+.1f} %"
-            f"<td>{len(one.measured)}<td>{_percent(after.median)}<td>{_percent(after.p90)}</tr>"
-        )
-    return "\n".join(lines) + "</table>"
-
-
-def _table(name: str, rows: Sequence[Outcome]) -> str:
-    simulated = [outcome for outcome in rows if outcome.simulated is not None]
-    parts = [f"<h2>{html.escape(name)}</h2><p>{html.escape(rows[0].row.source)}, {html.escape(rows[0].row.gpu)}</p>"]
-    for label, choose in (("fitted", fitted), ("held out", counts), ("suspect", suspect)):
-        spread = Spread.of(filter(choose, rows))
-        if spread is not None:
-            parts.append(
-                f"<p>{label}: {spread.rows:,} rows, median {_percent(spread.median)}, 90th percentile "
-                f"{_percent(spread.p90)}, worst {_percent(spread.worst)}</p>"
+            (
+                one.what,
+                one.calibration,
+                before.rows,
+                _percent(before.median),
+                f"{100 * min(one.before):+.1f} to {100 * max(one.before):+.1f}",
+                len(one.measured),
+                _percent(after.median),
+                _percent(after.p90),
+                "met" if after.within(POOLED_BAR) else f"missed: {cause_after_four(one.what)}",
             )
-    if len(simulated) > 1:
-        parts += [_against(name, simulated), _over_size(name, simulated)]
-    parts.append(
-        f"<details><summary>{len(rows):,} rows</summary><table><tr><th>row<th>quantity<th>published<th>simulated"
-        "<th>error<th>role<th>reason</tr>"
-    )
-    for outcome in rows:
-        row, error = outcome.row, outcome.error
-        parts.append(
-            f"<tr><td>{html.escape(row.key)}<td>{row.quantity}<td>{row.published:.6g}"
-            f"<td>{'-' if outcome.simulated is None else f'{outcome.simulated:.6g}'}"
-            f"<td>{'-' if error is None else f'{100 * error:+.1f} %'}<td>{outcome.entry.role}"
-            f"<td>{html.escape(reason(outcome))}</tr>"
         )
-    parts.append("</table></details>")
-    return "\n".join(parts)
+    return DataTable(
+        (
+            "table", "constants", "rows", "median, %", "from, to, %", "calibrated on", "then median, %",
+            "90th percentile, %", "bar of 4 and 10 %",
+        ),
+        lines,
+    )  # fmt: skip
 
 
-def _against(name: str, rows: Sequence[Outcome]) -> str:
-    """Simulated against published; the diagonal is no error."""
-    points = [(outcome.row.published, outcome.simulated or 0.0, _kind(outcome)) for outcome in rows]
-    low = min(min(x, y) for x, y, _ in points) * 0.9
-    high = max(max(x, y) for x, y, _ in points) * 1.1
-    diagonal = f'<line x1="{_EDGE}" y1="{_HEIGHT - _EDGE}" x2="{_WIDTH - 10}" y2="10" stroke="#888"/>'
-    return _plot(
-        f"{name}: simulated against published ({rows[0].row.quantity})",
-        points,
-        (low, high),
-        (low, high),
-        True,
-        diagonal,
-    )
-
-
-def _over_size(name: str, rows: Sequence[Outcome]) -> str:
-    """Error over the message; the band is ten per cent."""
-    points = [(float(max(outcome.row.tokens, 1)), 100 * (outcome.error or 0.0), _kind(outcome)) for outcome in rows]
-    reach = max(20.0, *(abs(y) for _, y, _ in points)) * 1.05
-    sizes = [x for x, _, _ in points]
-    middle, band = (_HEIGHT - _EDGE + 10) / 2, (_HEIGHT - _EDGE - 10) / 2 * 10 / reach
-    ten = (
-        f'<rect x="{_EDGE}" y="{middle - band:.1f}" width="{_WIDTH - 10 - _EDGE}" height="{2 * band:.1f}" '
-        f'fill="#0b6e99" opacity="0.08"/>'
-    )
-    what = "bytes per rank" if rows[0].row.op == "alltoall" else "tokens per rank"
-    return _plot(
-        f"{name}: error in % over {what}", points, (min(sizes) * 0.8, max(sizes) * 1.25), (-reach, reach), False, ten
-    )
-
-
-def _plot(
-    title: str,
-    points: Sequence[tuple[float, float, str]],
-    x_range: tuple[float, float],
-    y_range: tuple[float, float],
-    y_logarithmic: bool,
-    behind: str,
-) -> str:
-    def place(value: float, ends: tuple[float, float], logarithmic: bool) -> float:
-        if logarithmic:
-            value, ends = math.log(value), (math.log(ends[0]), math.log(ends[1]))
-        return (value - ends[0]) / (ends[1] - ends[0]) if ends[1] > ends[0] else 0.5
-
-    marks = []
-    for x, y, kind in points:
-        left = _EDGE + place(x, x_range, True) * (_WIDTH - 10 - _EDGE)
-        top = _HEIGHT - _EDGE - place(y, y_range, y_logarithmic) * (_HEIGHT - _EDGE - 10)
-        marks.append(_mark(left, top, kind))
-    bottom = _HEIGHT - _EDGE
-    labels = (
-        f'<text x="{_EDGE}" y="{bottom + 16}">{x_range[0]:.3g}</text>'
-        f'<text x="{_WIDTH - 10}" y="{bottom + 16}" text-anchor="end">{x_range[1]:.3g}</text>'
-        f'<text x="{_EDGE - 4}" y="{bottom}" text-anchor="end">{y_range[0]:.3g}</text>'
-        f'<text x="{_EDGE - 4}" y="18" text-anchor="end">{y_range[1]:.3g}</text>'
-    )
-    frame = f'<path d="M{_EDGE} 10V{bottom}H{_WIDTH - 10}" fill="none" stroke="#444"/>'
-    said = html.escape(title)
-    return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" role="img" '
-        f'aria-label="{said}" font-size="10" fill="#333">{behind}{frame}{labels}{"".join(marks)}</svg>'
-        f"<figcaption>{said}</figcaption></figure>"
-    )
-
-
-def _mark(left: float, top: float, kind: str) -> str:
-    colour = _COLOURS[kind]
-    if kind == FIT:
-        return f'<rect x="{left - 2.5:.1f}" y="{top - 2.5:.1f}" width="5" height="5" fill="{colour}" opacity="0.8"/>'
-    if kind == "suspect":
-        return (
-            f'<path d="M{left - 2.5:.1f} {top - 2.5:.1f}l5 5m0 -5l-5 5" stroke="{colour}" stroke-width="1.2" '
-            f'fill="none"/>'
+def _table(key: str, name: str, rows: Sequence[Outcome]) -> TableView:
+    first = rows[0].row
+    lines: list[tuple[Cell, ...]] = [
+        (
+            outcome.row.key,
+            outcome.row.quantity,
+            outcome.row.published,
+            outcome.simulated,
+            None if outcome.error is None else f"{100 * outcome.error:+.1f}",
+            _kind(outcome),
+            reason(outcome),
         )
-    return f'<circle cx="{left:.1f}" cy="{top:.1f}" r="2.4" fill="{colour}" opacity="0.7"/>'
+        for outcome in rows
+    ]
+    table = DataTable(("row", "quantity", "published", "simulated", "error, %", "role", "reason"), lines)
+    drawn = [outcome for outcome in rows if outcome.simulated is not None and outcome.simulated > 0]
+    against = view_of(_against(key, drawn)) if len(drawn) > 1 else None
+    return TableView(
+        name,
+        f"{first.source}, {first.gpu}",
+        None if against is None else replace(against, table=table),
+        view_of(_over(key, drawn)) if len(drawn) > 1 else None,
+        table,
+    )
+
+
+def _against(key: str, rows: Sequence[Outcome]) -> LineChart:
+    values = [value for outcome in rows for value in (outcome.row.published, outcome.simulated or 0.0)]
+    ends = np.array([min(values), max(values)])
+    unit = ", ".join(dict.fromkeys(_UNITS.get(outcome.row.quantity, outcome.row.quantity) for outcome in rows))
+    clouds = _clouds(rows, [outcome.row.published for outcome in rows], [outcome.simulated or 0.0 for outcome in rows])
+    return LineChart(
+        f"{key}-against",
+        "Simulated against published",
+        "On the dashed line there is no error.",
+        f"published, {unit}",
+        f"simulated, {unit}",
+        (*clouds, Series("no error", ends, ends, "#8a8a8a", "dashed")),
+        log_x=True,
+        log_y=True,
+    )
+
+
+def _over(key: str, rows: Sequence[Outcome]) -> LineChart:
+    tokens, ranks = ([getattr(outcome.row, name) for outcome in rows] for name in ("tokens", "ranks"))
+    over_ranks = len(set(ranks)) > len(set(tokens))
+    size = "ranks" if over_ranks else "bytes per rank" if rows[0].row.op == "alltoall" else "tokens per rank"
+    errors = [100 * (outcome.error or 0.0) for outcome in rows]
+    return LineChart(
+        f"{key}-over",
+        f"Error over {size}",
+        "Above 0 the simulation is slower than the measurement where a time was published, faster where a bandwidth "
+        "was.",
+        size,
+        "error, %",
+        _clouds(rows, [max(value, 1) for value in (ranks if over_ranks else tokens)], errors),
+        marks=(Mark("-10 %", -10.0), Mark("+10 %", 10.0)),
+        log_x=True,
+    )
+
+
+def _clouds(rows: Sequence[Outcome], x: Sequence[float], y: Sequence[float]) -> tuple[Series, ...]:
+    """The points, one series for each role that rows have."""
+    clouds = []
+    for kind, (label, colour) in _KINDS.items():
+        chosen = [i for i, outcome in enumerate(rows) if _kind(outcome) == kind]
+        if chosen:
+            places = np.array([[x[i], y[i]] for i in chosen], dtype=np.float64)
+            hints = tuple(rows[i].row.key for i in chosen)
+            clouds.append(Series(label, places[:, 0], places[:, 1], colour, "points", hints=hints))
+    return tuple(clouds)
 
 
 def _kind(outcome: Outcome) -> str:
-    return "suspect" if outcome.entry.suspect else outcome.entry.role
+    return _SUSPECT if outcome.entry.suspect else outcome.entry.role
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}"
