@@ -1,11 +1,25 @@
-"""Entries of a sparse matrix, in any order and with repetitions, to rows: counting sort, sums of what repeats."""
+"""Entries of a sparse matrix, in any order and with repetitions, to rows: two counting sorts, sums of what repeats."""
+
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-# Above so many entries a row is sorted by numpy.
-_SHORT = 48
+
+@njit(cache=True)
+def sort_by(key: NDArray[Any], n_keys: int, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``order`` sorted by ``key[order]``, each in [0, n_keys); equal keys stay in order."""
+    free = np.zeros(n_keys + 1, np.int64)
+    for k in key:
+        free[k + 1] += 1
+    for k in range(n_keys):
+        free[k + 1] += free[k]
+    result = np.empty_like(order)
+    for i in order:
+        result[free[key[i]]] = i
+        free[key[i]] += 1
+    return result
 
 
 @njit(cache=True)
@@ -21,38 +35,16 @@ def merge_rows(
     Returns:
         Row pointers, columns and sums (CSR).
     """
-    begin = np.zeros(n_rows + 1, np.int64)
-    for r in row:
-        begin[r + 1] += 1
-    begin = np.cumsum(begin)
-    order = np.empty(len(row), np.int64)
-    free = begin[:-1].copy()
-    for i in range(len(row)):
-        order[free[row[i]]] = i
-        free[row[i]] += 1
+    order = sort_by(row, n_rows, sort_by(column, n_columns, np.arange(len(row))))
     ptr = np.zeros(n_rows + 1, np.int64)
     columns, sums = np.empty(len(row), np.int32), np.empty(len(row), np.float64)
-    seen_in, place = np.full(n_columns, -1, np.int64), np.zeros(n_columns, np.int64)
-    end = 0
+    end, last_row, last_column = -1, -1, -1
+    for i in order:
+        if row[i] != last_row or column[i] != last_column:
+            end, last_row, last_column = end + 1, row[i], column[i]
+            columns[end], sums[end] = last_column, 0.0
+            ptr[last_row + 1] += 1
+        sums[end] += value[i]
     for r in range(n_rows):
-        first = end
-        for k in range(begin[r], begin[r + 1]):
-            c = column[order[k]]
-            if seen_in[c] == r:
-                sums[place[c]] += value[order[k]]
-            else:
-                seen_in[c], place[c] = r, end
-                columns[end], sums[end] = c, value[order[k]]
-                end += 1
-        ptr[r + 1] = end
-        if end - first > _SHORT:
-            sorted_row = np.argsort(columns[first:end])
-            columns[first:end], sums[first:end] = columns[first:end][sorted_row], sums[first:end][sorted_row]
-            continue
-        for k in range(first + 1, end):
-            c, s, j = columns[k], sums[k], k
-            while j > first and columns[j - 1] > c:
-                columns[j], sums[j] = columns[j - 1], sums[j - 1]
-                j -= 1
-            columns[j], sums[j] = c, s
-    return ptr, columns[:end].copy(), sums[:end].copy()
+        ptr[r + 1] += ptr[r]
+    return ptr, columns[: end + 1].copy(), sums[: end + 1].copy()
