@@ -12,6 +12,7 @@ import pytest
 
 from tests.simulation.small import run as simulated
 from tests.simulation.small import small_recording
+from tests.sweeps.killed import interruptible
 
 ROOT = str(Path(__file__).parents[2])
 VARIANTS = """
@@ -192,14 +193,18 @@ def test_ctrl_c_stops_a_long_run_at_once_and_leaves_nothing(here):
     command = "from moesim.cli import main; main()"
     arguments = ["run", "small.yaml", "-o", "workload.steps=100000", "--out", "run"]
     process = subprocess.Popen(
-        [sys.executable, "-c", command, *arguments], env={"PYTHONPATH": ROOT}, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", command, *arguments],
+        env={"PYTHONPATH": ROOT},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     )
     for line in process.stderr:
         if line.startswith("step 1:"):
             break
     process.send_signal(signal.SIGINT)
     left = process.stderr.read().splitlines()
-    assert process.wait(timeout=10) == 130
+    assert process.wait() == 130
     assert left[-1] == "moesim: interrupted" and not any("Traceback" in line for line in left)
     assert [path.name for path in here.iterdir()] == ["small.yaml"]
 

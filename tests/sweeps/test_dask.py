@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from killed import POINTS, begun, children, kill_and_go_on, start
+from killed import HANGS_S, POINTS, begun, children, kill_and_go_on, start
 
 pytest.importorskip("distributed", reason="needs moesim[dask]")
 pytestmark = pytest.mark.slow
@@ -48,14 +48,14 @@ def test_dask_gives_the_bytes_of_one_process_even_when_workers_are_killed(
         while begun(log) < points and process.poll() is None:
             time.sleep(0.01)
         os.kill(worker_of(random.Random(points).choice(nannies)), signal.SIGKILL)
-    assert process.wait(120) == 0
+    assert process.wait(HANGS_S) == 0
     assert (out / "points.parquet").read_bytes() == uninterrupted
 
 
 def worker_of(nanny):
     """The process that computes for a nanny."""
     began = time.monotonic()
-    while time.monotonic() - began < 30:
+    while time.monotonic() - began < HANGS_S:
         for child in children(nanny):
             if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
                 return child

@@ -137,10 +137,10 @@ def test_of_several_at_once_exactly_one_holds_the_folder(tmp_path):
         try:
             with folder_lock(tmp_path):
                 held.append(1)
-                barrier.wait(10)
+                barrier.wait()
                 return True
         except ResourceError:
-            barrier.wait(10)
+            barrier.wait()
             return False
 
     from threading import Barrier
