@@ -1,7 +1,7 @@
 """Laws that must hold after every run, whatever was simulated; a breach is our bug and no result leaves.
 
 Bytes on links equal those of the flows that cross them; tokens arrive, are computed and return; no link carries more
-than it can; nobody leaves before its flows end; the parts of a time add up to it.
+than it can; nobody leaves before the flows end that it waits for; the parts of a time add up to it.
 """
 
 import numpy as np
@@ -44,12 +44,16 @@ def _audit_phase(where: str, fabric: Fabric, phase: PhaseTrace) -> None:
             raise InvariantError(f"{where}: a {what} time is missing")
     if (phase.finish_s < phase.start_s * (1 - _SLACK)).any():
         raise InvariantError(f"{where}: a flow ends before its first byte")
-    owner = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
+    # What a rank waits for has ended when it leaves, what it posts has begun; and somebody waits for every flow.
+    waiting_ptr, waiting = flows.waiting
     last = np.full(fabric.n_ranks, -np.inf)
-    np.maximum.at(last, flows.member_ranks, phase.finish_s[owner])
-    late = np.flatnonzero(phase.leave_s < last * (1 - _SLACK))
-    if len(late):
-        raise InvariantError(f"{where}: rank {late[0]} leaves before its last flow ends")
+    np.maximum.at(last, waiting, np.repeat(phase.finish_s, np.diff(waiting_ptr)))
+    np.maximum.at(last, flows.member_ranks, np.repeat(phase.start_s, np.diff(flows.member_ptr)))
+    early = np.flatnonzero(phase.leave_s < last * (1 - _SLACK))
+    if len(early):
+        raise InvariantError(f"{where}: rank {early[0]} leaves before its last flow ends")
+    if (phase.finish_s > phase.leave_s.max() * (1 + _SLACK)).any():
+        raise InvariantError(f"{where}: a flow ends after the last rank has left")
     if (phase.wait_s < 0).any() or (phase.wait_s > (phase.leave_s - phase.enter_s) * (1 + _SLACK) + 1e-15).any():
         raise InvariantError(f"{where}: a rank waits longer than it is in the phase")
     # No link faster than its peak, over the time from the first byte on it to the last.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
 from moesim.timeline import LayerTrace, PhaseTrace
-from moesim.traffic.flows import Floats
+from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
 
 # Ends that differ by no more than rounding are one instant.
 _TOGETHER_ULPS = 8
@@ -90,17 +90,19 @@ def _phases(trace: LayerTrace) -> dict[str, PhaseTrace]:
 
 
 def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[str, float], float]:
-    """Share of the last-finishing flow's time in which a link of each class was its bottleneck.
+    """Of the flows that the rank waited for, the last: share of its time in which a link of each class held it back.
 
     Also the seconds before its first byte, which no link is to blame for. A flow without bytes has no bottleneck at
-    all: what it takes is latency.
+    all: what it takes is latency. So is what a rank takes to post, where everything for it had come before.
     """
     flows = phase.flows
-    owner = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
-    own = owner[flows.member_ranks == rank]
+    waited, own = _flows_of(rank, *flows.waiting), _flows_of(rank, flows.member_ptr, flows.member_ranks)
     if not len(own):
         return {}, 0.0
-    flow = int(own[np.argmax(phase.finish_s[own])])
+    posted_s = phase.start_s[own].max()
+    if not len(waited) or posted_s > phase.finish_s[waited].max():
+        return {"latency": 1.0}, 0.0
+    flow = int(waited[np.argmax(phase.finish_s[waited])])
     changes = np.flatnonzero(phase.bottleneck_flow == flow)
     times = np.append(phase.bottleneck_time_s[changes], phase.finish_s[flow])
     links = phase.bottleneck_link[changes]
@@ -112,6 +114,11 @@ def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[st
     if total <= 0:
         return {"latency": 1.0}, 0.0
     return {name: seconds / total for name, seconds in shares.items()}, float(flows.delay_s[flow])
+
+
+def _flows_of(rank: int, ptr: Ptrs, ranks: Ints) -> NDArray[np.int64]:
+    """Flows in whose row the rank stands."""
+    return np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))[ranks == rank]
 
 
 def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -> tuple[str, str, str]:
@@ -148,21 +155,46 @@ def lower_bound_s(trace: LayerTrace, fabric: Fabric, experts_floor_s: Floats) ->
     """Return what no schedule of these flows can beat, in seconds.
 
     Largest over ranks of: busiest own dispatch port's bytes over its peak, the floor time of the rank's routed
-    experts, busiest own combine port's bytes sent over its peak. A port is a link that ends at the rank's GPU.
+    experts, busiest own combine port's bytes sent over its peak. A port is a link that ends at the rank's GPU. Where
+    ranks post bytes that others wait for, only what a rank waits for counts as its own; all bytes of a port bound
+    the quickest of those who wait for them.
     """
     into, out = _rank_ports(fabric.link_target, fabric), _rank_ports(fabric.link_source, fabric)
-    dispatch = trace.dispatch.flows.link_wire_bytes(fabric.n_links) / fabric.capacity
+    flows = trace.dispatch.flows
     combine = trace.combine.flows.link_wire_bytes(fabric.n_links) / fabric.capacity
-    bound = experts_floor_s.copy()
-    busiest = np.zeros(fabric.n_ranks)
-    for rank_of_link in (into, out):
-        at_rank = rank_of_link >= 0
-        np.maximum.at(busiest, rank_of_link[at_rank], dispatch[at_rank])
-    bound += busiest
     sent = np.zeros(fabric.n_ranks)
     at_rank = out >= 0
     np.maximum.at(sent, out[at_rank], combine[at_rank])
-    return float((bound + sent).max())
+    busiest = np.zeros(fabric.n_ranks)
+    for rank_of_link in (into, out):
+        dispatch = _awaited_bytes(flows, rank_of_link) / fabric.capacity
+        at_rank = rank_of_link >= 0
+        np.maximum.at(busiest, rank_of_link[at_rank], dispatch[at_rank])
+    bound = float((experts_floor_s + busiest + sent).max())
+    if flows.leave_ptr is None:
+        return bound
+    waiting_ptr, waiting = flows.waiting
+    quickest = np.full(fabric.n_links, np.inf)
+    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
+    carries = flows.size[flow] > 0
+    least = np.minimum.reduceat(np.append((experts_floor_s + sent)[waiting], np.inf), waiting_ptr[:-1])
+    np.minimum.at(quickest, flows.route_links[carries], least[flow[carries]])
+    posted = flows.link_wire_bytes(fabric.n_links) / fabric.capacity + quickest
+    return max(bound, float(posted.max(initial=0.0, where=np.isfinite(posted))))
+
+
+def _awaited_bytes(flows: PhaseFlows, rank_of_link: NDArray[np.int64]) -> Floats:
+    """Bytes on each link of the flows that the rank there waits for, [links]."""
+    if flows.leave_ptr is None:
+        return flows.link_wire_bytes(len(rank_of_link))
+    ptr, waiting = flows.waiting
+    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
+    awaited = np.zeros(len(flow), np.bool_)
+    for place in range(int(np.diff(ptr).max(initial=0))):
+        there = np.flatnonzero(np.diff(ptr)[flow] > place)
+        awaited[there] |= waiting[ptr[flow[there]] + place] == rank_of_link[flows.route_links[there]]
+    on_link = np.where(awaited, flows.size[flow] * flows.share, 0.0)
+    return np.bincount(flows.route_links, weights=on_link, minlength=len(rank_of_link)).astype(np.float64)
 
 
 def _rank_ports(ends: tuple[str, ...], fabric: Fabric) -> NDArray[np.int64]:

@@ -115,12 +115,11 @@ def solve_alike(exchange: Exchange, sent: NDArray[np.int64], colour: NDArray[np.
         load[used],
         None if flows.rate_cap is None else flows.rate_cap[one_of_class],
     )
-    done = finish.copy()
-    if flows.least_s is not None:
-        done = np.maximum(done, launch + flows.least_s[one_of_class])
     leave = np.full(n_colours, flows.entry_setup_s)
-    for end in (flows.source, flows.target):
-        np.maximum.at(leave, colour[end], done[class_of])
+    waiting_ptr, waiting = flows.waiting
+    np.maximum.at(leave, colour[waiting], np.repeat(finish[class_of], np.diff(waiting_ptr)))
+    least = flows.delay_s if flows.least_s is None else np.maximum(flows.delay_s, flows.least_s)
+    np.maximum.at(leave, colour[flows.member_ranks], np.repeat(launch + least, np.diff(flows.member_ptr)))
     if flows.all_ranks_leave:
         leave[:] = leave.max()
     if flows.exit_s is not None:

@@ -1,7 +1,8 @@
 """One all-to-all phase as it happens: ranks enter at their own time, flows start when their gates are open.
 
 A rank's time inside a phase is transfer while one of its own flows is in progress (set-up included) or it does its own
-set-up, and wait otherwise: nothing of its own is moving because somebody else has not come yet.
+set-up, and wait otherwise: nothing of its own is moving because somebody else has not come yet. What a rank posts and
+does not wait for goes on sharing bandwidth after it has left; the phase is over when the last rank has.
 
 Two resources of a rank stand behind the wires in the network: its ``sm`` link, on which compute kernels run, and the
 communication kernel's own link, whose capacity is one second of that kernel per second.
@@ -95,7 +96,7 @@ class PhaseRun:
         self.opener = np.full(n_flows, -1, np.int32)
 
     def enter(self, rank: int) -> Generator[simpy.Event, object, None]:
-        """Take ``rank`` through the phase; returns when every flow that it sends, forwards or receives is done."""
+        """Take ``rank`` through the phase; returns when every flow that it has to wait for is done."""
         env, flows = self._env, self._flows
         self.enter_s[rank] = env.now
         if flows.entry_setup_s:
@@ -173,8 +174,7 @@ class PhaseRun:
         n_ranks = len(self.enter_s)
         flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
         owner, begin, end, opener = flows.member_ranks, self.launch_s[flow], finish[flow], self.opener[flow]
-        last = ready.copy()
-        np.maximum.at(last, owner, end)
+        last = self._last_s(finish)
         tail = self.leave_s - last
         if flows.all_ranks_leave:
             # The barrier at the end: a rank's own part lasts until it is done, then it waits for the last one.
@@ -188,6 +188,15 @@ class PhaseRun:
         ptr = np.searchsorted(owner[order], np.arange(n_ranks + 1))
         wait, blamed = gaps(ptr, begin[order], end[order], opener[order], ready)
         return wait, blamed, np.maximum(tail, 0.0)
+
+    def _last_s(self, finish: Floats) -> Floats:
+        """When the last flow that each rank waits for ends; not before the first byte of what it posts, [ranks]."""
+        flows, last = self._flows, self.enter_s + self._flows.entry_setup_s
+        waiting_ptr, waiting = flows.waiting
+        np.maximum.at(last, waiting, np.repeat(finish, np.diff(waiting_ptr)))
+        if flows.leave_ptr is not None:
+            np.maximum.at(last, flows.member_ranks, np.repeat(self.start_s, np.diff(flows.member_ptr)))
+        return last
 
     def _open(self, rank: int, which: NDArray[np.int64]) -> None:
         """Let flows start; those opened at one instant start as one batch."""
@@ -210,7 +219,10 @@ class PhaseRun:
             for rank in range(len(self.enter_s)):
                 self._hold_sms(rank)
         ptr, entries = _rows(self._resource_ptr, which)
-        waiter_ptr, member_entries = _rows(flows.member_ptr, which)
+        waiting_ptr, waiting = flows.waiting
+        waiter_ptr, waiting_entries = _rows(waiting_ptr, which)
+        member_ptr, member_entries = _rows(flows.member_ptr, which)
+        members = flows.member_ranks[member_entries]
         handle = self._clock.transfer(
             ptr,
             self._resource_links[entries],
@@ -219,15 +231,16 @@ class PhaseRun:
             start=self.start_s[which],
             rate_cap=None if flows.rate_cap is None else flows.rate_cap[which],
             waiter_ptr=waiter_ptr,
-            waiter_ids=flows.member_ranks[member_entries] + self._first_waiter,
+            waiter_ids=waiting[waiting_entries] + self._first_waiter,
         )
         self._batches.append((which, handle))
         if flows.least_s is not None:
             least = now + flows.group_setup_s + flows.least_s[which]
-            waits = np.repeat(least, np.diff(waiter_ptr))
-            np.maximum.at(self._least_leave_s, flows.member_ranks[member_entries], waits)
+            np.maximum.at(self._least_leave_s, members, np.repeat(least, np.diff(member_ptr)))
+        if flows.leave_ptr is not None:
+            np.maximum.at(self._least_leave_s, members, np.repeat(self.start_s[which], np.diff(member_ptr)))
         before = self._unstarted.copy()
-        self._unstarted -= np.bincount(flows.member_ranks[member_entries], minlength=len(before))
+        self._unstarted -= np.bincount(members, minlength=len(before))
         for complete in np.flatnonzero((self._unstarted == 0) & (before > 0)):
             self._all_started[complete].succeed()
 

@@ -16,7 +16,7 @@ from moesim.cluster import Fabric
 from moesim.cluster.paths import TwoTierPaths
 from moesim.errors import InputError
 from moesim.traffic.exchange import Exchange
-from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs, pair_routes
+from moesim.traffic.flows import Floats, Ints, KernelWork, PhaseFlows, Ptrs, pair_routes
 from moesim.traffic.terms import Protocol
 
 # Who has to be in before a flow starts, in dispatch and in combine. A put needs its source alone, send and receive need
@@ -29,6 +29,10 @@ _GATES = {
     "nvl-one-sided": ("source", "all"),
     "nvl-two-sided": ("all", "ends"),
 }
+# Puts over the NIC are posted and forgotten: the kernels poll the flags of what they receive, never the completion of
+# what they send (DeepEP csrc/kernels/internode_ll.cu: puts are nbi and no quiet follows, in dispatch and in combine).
+# Copies over NVLink are loads and stores of the kernel itself.
+_POSTED = ("deepep-low-latency", "deepep-low-latency-nic")
 # Kernels that end with a barrier; all of DeepEP V2's, one-sided dispatch, where nobody knows who has pushed.
 _CLOSED_BY_A_BARRIER = {
     ("deepep-v2-direct", "dispatch"),
@@ -62,6 +66,10 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
     gate = _GATES[algorithm][0 if exchange.is_dispatch else 1]
     each, ends_ptr = np.arange(len(size) + 1, dtype=np.int64), 2 * np.arange(len(size) + 1, dtype=np.int64)
     ends = np.column_stack([source, target]).ravel()
+    kernel = exchange.kernel(size, home, None, copies, source, target)
+    leave_ptr = leave_ranks = None
+    if algorithm in _POSTED:
+        leave_ptr, leave_ranks = _receivers(source, target, same_node, kernel)
     flows = PhaseFlows(
         **exchange.terms(),
         source=source,
@@ -79,7 +87,9 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
         all_ranks_gate=gate == "all",
         all_ranks_leave=(algorithm, exchange.phase) in _CLOSED_BY_A_BARRIER,
         least_s=exchange.least_s(len(size)),
-        kernel=exchange.kernel(size, home, None, copies, source, target),
+        kernel=kernel,
+        leave_ptr=leave_ptr,
+        leave_ranks=leave_ranks,
     )
     return _with_protocols(exchange, flows, latency, same_node) if constants.protocols else flows
 
@@ -96,6 +106,18 @@ def check_one_domain(fabric: Fabric, algorithm: str) -> None:
             where="alltoall.algorithm",
             fix="use a topology with one domain (gb200-nvl72, hgx-*), fewer ranks (parallel.ep), or another algorithm",
         )
+
+
+def _receivers(
+    source: Ints, target: Ints, by_kernel: NDArray[np.bool_], kernel: KernelWork | None
+) -> tuple[Ptrs, Ints]:
+    """Who waits for each flow: its target, and its source where the kernel there makes the copies or works on them."""
+    held = by_kernel.copy()
+    if kernel is not None:
+        flow = np.repeat(np.arange(len(source)), np.diff(kernel.ptr))
+        held[flow[kernel.ranks == source[flow]]] = True
+    waits = np.column_stack([held, np.ones(len(source), np.bool_)])
+    return np.concatenate([[0], np.cumsum(1 + held)]), np.column_stack([source, target])[waits]
 
 
 def _nic_routes(fabric: Fabric, source: Ints, target: Ints, seed: int) -> tuple[Ptrs, Ints, Floats]:

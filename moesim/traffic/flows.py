@@ -34,14 +34,16 @@ class PhaseFlows:
         efficiency: share of the link's peak that the algorithm reaches, aligned with ``route_links``.
         delay_s: from the moment that the flow may start to its first byte: set-up plus route latency, [flows].
         gate_ptr, gate_ranks: ranks that must have entered the phase before the flow starts (CSR).
-        member_ptr, member_ranks: ranks that leave the phase only after the flow's end (CSR).
+        member_ptr, member_ranks: ranks that the flow is in progress for: at its ends, or where it is forwarded (CSR).
+            They stay in the phase until its first byte, and for its floor.
+        leave_ptr, leave_ranks: those of them that wait for its end before they leave (CSR), one at least; None: all.
         all_ranks_gate: the flows start only when every rank has entered.
         entry_setup_s: each rank's own work on entry (layout).
         group_setup_s: after the last rank has entered (notify, CPU synchronisation).
         sms: SMs that the kernel holds on each rank, of ``total_sms``.
         kernel: what each flow needs of the ranks' communication kernels; None for nothing.
         rate_cap: most that a flow reaches, bytes/s, [flows]; None for no limit.
-        least_s: who waits for a flow stays at least so long from its start on, [flows]; None for 0.
+        least_s: a flow's members stay at least so long after it may start, [flows]; None for 0.
         exit_s: each rank's own work after its last flow, [ranks]; None for none.
         all_ranks_leave: a barrier ends the phase: nobody leaves before everybody's flows are done.
         pairs: makes the list of who sends copies to whom and in which flow; None where each flow is one such pair.
@@ -71,6 +73,15 @@ class PhaseFlows:
     exit_s: Floats | None = None
     all_ranks_leave: bool = False
     pairs: "Callable[[], Pairs] | None" = None
+    leave_ptr: Ptrs | None = None
+    leave_ranks: Ints | None = None
+
+    @property
+    def waiting(self) -> tuple[Ptrs, Ints]:
+        """Ranks that leave the phase only after each flow's end (CSR)."""
+        if self.leave_ptr is None or self.leave_ranks is None:
+            return self.member_ptr, self.member_ranks
+        return self.leave_ptr, self.leave_ranks
 
     @property
     def n_flows(self) -> int:

@@ -78,11 +78,11 @@ def _phase(fabric, flows, enter, finish):
         launch[flow] = ready[gates].max()
     start = launch + flows.group_setup_s + flows.delay_s
     finish = start if finish is None else np.maximum(finish, start)
-    own = [[] for _ in range(fabric.n_ranks)]
-    for flow in range(flows.n_flows):
-        for rank in flows.member_ranks[flows.member_ptr[flow] : flows.member_ptr[flow + 1]]:
-            own[rank].append(flow)
-    last = np.array([max([ready[rank], *finish[own[rank]]]) for rank in range(fabric.n_ranks)])
+    own = _by_rank(fabric, flows.member_ptr, flows.member_ranks)
+    awaited = own if flows.leave_ptr is None else _by_rank(fabric, flows.leave_ptr, flows.leave_ranks)
+    last = np.array(
+        [max([ready[rank], *finish[awaited[rank]], *start[own[rank]]]) for rank in range(fabric.n_ranks)]
+    )
     gaps = [
         uncovered([(launch[flow], finish[flow]) for flow in own[rank]], ready[rank], last[rank])
         for rank in range(fabric.n_ranks)
@@ -98,6 +98,15 @@ def _phase(fabric, flows, enter, finish):
     record = {"enter": enter.copy(), "ready": ready, "launch": launch, "start": start, "finish": finish}
     record |= {"leave": leave, "done": done}
     return SimpleNamespace(flows=flows, gaps=gaps, wait=wait, **record)
+
+
+def _by_rank(fabric, ptr, ranks):
+    """Flows of each rank."""
+    flows = [[] for _ in range(fabric.n_ranks)]
+    for flow in range(len(ptr) - 1):
+        for rank in ranks[ptr[flow] : ptr[flow + 1]]:
+            flows[rank].append(flow)
+    return flows
 
 
 def uncovered(intervals, begin, end):

@@ -188,6 +188,8 @@ def within_pairs(flows):
         gate_ranks=flows.source[kept],
         member_ptr=np.arange(kept.sum() + 1) * 2,
         member_ranks=flows.member_ranks[ends],
+        leave_ptr=None,
+        leave_ranks=None,
     )
 
 
