@@ -118,7 +118,7 @@ def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[st
 
 def _flows_of(rank: int, ptr: Ptrs, ranks: Ints) -> NDArray[np.int64]:
     """Flows in whose row the rank stands."""
-    return np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))[ranks == rank]
+    return np.searchsorted(ptr, np.flatnonzero(ranks == rank), side="right") - 1
 
 
 def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -> tuple[str, str, str]:

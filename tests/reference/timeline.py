@@ -80,9 +80,7 @@ def _phase(fabric, flows, enter, finish):
     finish = start if finish is None else np.maximum(finish, start)
     own = _by_rank(fabric, flows.member_ptr, flows.member_ranks)
     awaited = own if flows.leave_ptr is None else _by_rank(fabric, flows.leave_ptr, flows.leave_ranks)
-    last = np.array(
-        [max([ready[rank], *finish[awaited[rank]], *start[own[rank]]]) for rank in range(fabric.n_ranks)]
-    )
+    last = np.array([max([ready[rank], *finish[awaited[rank]], *start[own[rank]]]) for rank in range(fabric.n_ranks)])
     gaps = [
         uncovered([(launch[flow], finish[flow]) for flow in own[rank]], ready[rank], last[rank])
         for rank in range(fabric.n_ranks)

@@ -70,14 +70,15 @@ def test_one_message_of_another_size_is_exact_too(source, target, factor):
     assert len(set(np.round(finish, 12))) > 2
 
 
-def test_ranks_of_three_colours_scattered_over_nodes_are_exact():
+@pytest.mark.parametrize("algorithm", ["nccl-direct", "deepep-low-latency", "deepep-low-latency-nic"])
+def test_ranks_of_three_colours_scattered_over_nodes_are_exact(algorithm):
     rng = np.random.default_rng(3)
     fabric = one_leaf(4, 4)
     for _ in range(5):
         colour = rng.integers(0, 3, 16)
         by_colour = rng.integers(1, 9, (3, 3)) * 10_000
         colour[:3] = [0, 1, 2]
-        alike, trace, finish = both_ways(fabric, by_colour[colour][:, colour], colour, "nccl-direct")
+        alike, trace, finish = both_ways(fabric, by_colour[colour][:, colour], colour, algorithm)
         np.testing.assert_allclose(alike.finish_s, finish, rtol=1e-12)
         np.testing.assert_allclose(alike.leave_s, trace.leave_s, rtol=1e-12)
 
