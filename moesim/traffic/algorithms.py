@@ -19,6 +19,9 @@ class Algorithm:
         permutes_inside: the communication kernels do that themselves.
         quantises_inside: the dispatch kernel casts to FP8 itself.
         one_domain: all ranks share one NVLink domain.
+        posted: what goes over the NIC is posted and forgotten: the kernels poll the flags of what they receive, never
+            the completion of what they send. DeepEP's ``internode_ll.cu``, dispatch and combine: puts are non-blocking
+            and nothing waits for them. Copies over NVLink are loads and stores of the kernel itself.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Algorithm:
     permutes_inside: bool = False
     quantises_inside: bool = False
     one_domain: bool = False
+    posted: bool = False
 
 
 _KNOWN = {
@@ -38,8 +42,8 @@ _KNOWN = {
         Algorithm("deepep-v2-hybrid", "node"),
         Algorithm("deepep-v2-direct", "rank"),
         Algorithm("hybrid-ep", "node"),
-        Algorithm("deepep-low-latency", "selection", permutes_inside=True, quantises_inside=True),
-        Algorithm("deepep-low-latency-nic", "selection", permutes_inside=True, quantises_inside=True),
+        Algorithm("deepep-low-latency", "selection", permutes_inside=True, quantises_inside=True, posted=True),
+        Algorithm("deepep-low-latency-nic", "selection", permutes_inside=True, quantises_inside=True, posted=True),
         Algorithm("nvl-one-sided", "rank", one_domain=True),
         Algorithm("nvl-two-sided", "rank", one_domain=True),
         Algorithm("allgather-reduce-scatter", "all"),

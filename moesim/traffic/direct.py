@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from moesim.cluster import Fabric
 from moesim.cluster.paths import TwoTierPaths
 from moesim.errors import InputError
+from moesim.traffic.algorithms import algorithm_named
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import Floats, Ints, KernelWork, PhaseFlows, Ptrs, pair_routes
 from moesim.traffic.terms import Protocol
@@ -29,10 +30,6 @@ _GATES = {
     "nvl-one-sided": ("source", "all"),
     "nvl-two-sided": ("all", "ends"),
 }
-# Puts over the NIC are posted and forgotten: the kernels poll the flags of what they receive, never the completion of
-# what they send (DeepEP csrc/kernels/internode_ll.cu: puts are nbi and no quiet follows, in dispatch and in combine).
-# Copies over NVLink are loads and stores of the kernel itself.
-_POSTED = ("deepep-low-latency", "deepep-low-latency-nic")
 # Kernels that end with a barrier; all of DeepEP V2's, one-sided dispatch, where nobody knows who has pushed.
 _CLOSED_BY_A_BARRIER = {
     ("deepep-v2-direct", "dispatch"),
@@ -68,7 +65,7 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
     ends = np.column_stack([source, target]).ravel()
     kernel = exchange.kernel(size, home, None, copies, source, target)
     leave_ptr = leave_ranks = None
-    if algorithm in _POSTED:
+    if algorithm_named(algorithm).posted:
         leave_ptr, leave_ranks = _receivers(source, target, same_node, kernel)
     flows = PhaseFlows(
         **exchange.terms(),

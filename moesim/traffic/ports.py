@@ -5,9 +5,10 @@ rank sends is one flow per plane, over its neighbour's port there.) What is kept
 leave every port, what the algorithm reaches on it, the work of every rank's communication kernel. What is given up is
 what flows do to each other across ports: a port here works through its bytes at full rate, while a real one may idle
 because the other ends of its flows are busy. So a phase takes as long as its busiest port, which no schedule beats and
-an all-to-all comes close to; and everybody waits for it, since nearly every rank sends to that port.
+an all-to-all comes close to; and everybody waits for it, since nearly every rank sends to that port. Where puts are
+posted, only those wait for a port of dispatch to whom it brings something.
 
-Not modelled: who waits for whom inside a phase, and unequal use of the spines.
+Not modelled: who waits for whom inside a phase beyond that, and unequal use of the spines.
 """
 
 from collections.abc import Sequence
@@ -25,14 +26,9 @@ from moesim.traffic.copies import Copies, CopyTotals, checked_ids
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import Floats, Ints, KernelWork, Pairs, PhaseFlows, Ptrs
 from moesim.traffic.port_count import (
-    BACK,
     FORWARDED,
     N_ROWS,
-    NIC_IN,
-    NIC_OUT,
     NODES_SENT,
-    NVLINK_IN,
-    NVLINK_OUT,
     PER_NODE,
     PER_RANK,
     PER_SELECTION,
@@ -45,6 +41,7 @@ from moesim.traffic.port_count import (
     SELECTIONS_SENT,
     count_ports,
 )
+from moesim.traffic.port_wires import DOWN, INTO, NEAR_INTO, NEAR_OUT, OUT, UP, Wires, longest_latency, wires_of
 from moesim.traffic.terms import Calibration
 
 Counts = NDArray[np.int64]
@@ -149,14 +146,26 @@ def port_flows(
         given_tokens=tokens,
         n_experts=n_experts,
     )
-    wires = _wires(ports, paths, n, exchange.is_dispatch)
+    wires = wires_of(ports.counts, ports.uplinks, ports.by_plane, paths, n, exchange.is_dispatch)
     # Flows for the ranks' kernels follow; they cross no wire, and their size is that of the copies worked on.
     ranks = np.arange(n, dtype=np.int32)
     works = _kernels(exchange, ports, totals, tree, algorithm.copies == "rank")
     home = np.concatenate([wires.rank, *(ranks for _ in works)])
     same_node = np.append(wires.inside, np.full(n * len(works), fabric.n_nodes == 1))
     size = np.concatenate([wires.copies * bytes_per_copy, *(own for own, _ in works)])
+    over_nvlink, over_spines = tree or bool(ports.by_plane.size), bool(ports.uplinks.any())
+    latency = longest_latency(fabric, paths, same_node, over_nvlink, over_spines)
     one_each = np.arange(len(home) + 1, dtype=np.int64)
+    waits: dict[str, Any] = {
+        "gate_ptr": one_each,
+        "gate_ranks": home,
+        "member_ptr": one_each,
+        "member_ranks": home,
+        "all_ranks_leave": True,
+    }
+    if algorithm.posted:
+        leaf = paths.leaf[:n]
+        waits |= _posted(wires, home, size, leaf, totals.selections_received, exchange.is_dispatch)
     return PhaseFlows(
         **exchange.terms(),
         source=home,
@@ -166,17 +175,75 @@ def port_flows(
         route_links=wires.links,
         share=np.ones(len(wires.links)),
         efficiency=exchange.link_efficiency()[wires.links],
-        delay_s=exchange.delay_s(_latency(fabric, paths, same_node, ports, tree), same_node, home),
-        gate_ptr=one_each,
-        gate_ranks=home,
-        member_ptr=one_each,
-        member_ranks=home,
+        delay_s=exchange.delay_s(latency, same_node, home),
         all_ranks_gate=algorithm.name.startswith("deepep-v2") or (tree and exchange.fresh and exchange.is_dispatch),
-        all_ranks_leave=True,
         least_s=exchange.least_s(len(size)),
         pairs=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(4))),
         kernel=_joined([work for _, work in works], len(wires.copies)) if works else None,
+        **waits,
     )
+
+
+def _posted(
+    wires: Wires, home: Ints, size: Floats, leaf: Counts, computed: Counts, is_dispatch: bool
+) -> dict[str, Any]:
+    """Who waits where nobody waits for what it sends.
+
+    In dispatch a rank leaves with its own ports and the way down to its leaf; and, since it has a message from
+    everybody, not before the largest sender is done, who stands for the last to come, nor before the busiest way up to
+    the spines. Answers flow into every port from when the rank of median load sends: what is early shares the ports
+    of those that still receive.
+
+    Args:
+        wires: flows over wires, the first of all.
+        home: rank that each flow belongs to, [flows].
+        size: bytes, [flows].
+        leaf: switch above each rank's NIC, [ranks].
+        computed: selections that each rank computes, [ranks].
+        is_dispatch: whether tokens travel to their experts, rather than back.
+
+    Returns:
+        Fields of ``PhaseFlows`` that are different from a phase that all leave together.
+    """
+    out, into = (OUT, INTO) if (wires.way == OUT).any() else (NEAR_OUT, NEAR_INTO)
+    if not is_dispatch:
+        middle = np.argsort(computed, kind="stable")[len(computed) // 2]
+        answers = np.append(wires.way == into, np.zeros(len(home) - len(wires.way), np.bool_))
+        return {"gate_ranks": np.where(answers, middle, home).astype(np.int32)}
+    sender = _largest(size, wires.way == out)
+    if not sender:
+        return {}
+    everybody = np.arange(len(computed))
+    under = {flow: np.flatnonzero(leaf == leaf[home[flow]]) for flow in np.flatnonzero(wires.way == DOWN).tolist()}
+    gate_ptr, gate_ranks = _with_rows(home, dict.fromkeys(sender, everybody))
+    member_ptr, member_ranks = _with_rows(
+        home, under | dict.fromkeys(sender + _largest(size, wires.way == UP), everybody)
+    )
+    return {
+        "gate_ptr": gate_ptr,
+        "gate_ranks": gate_ranks,
+        "member_ptr": member_ptr,
+        "member_ranks": member_ranks,
+        "all_ranks_leave": False,
+    }
+
+
+def _largest(size: Floats, chosen: NDArray[np.bool_]) -> list[int]:
+    """The largest of the chosen flows, none where none is chosen."""
+    which = np.flatnonzero(chosen)
+    return [int(which[np.argmax(size[which])])] if len(which) else []
+
+
+def _with_rows(home: Ints, rows: dict[int, NDArray[np.int64]]) -> tuple[Ptrs, Ints]:
+    """Ranks of each flow (CSR): these of the flows that are named, of every other flow the rank that it belongs to."""
+    length = np.ones(len(home), np.int64)
+    length[list(rows)] = [len(ranks) for ranks in rows.values()]
+    ptr = np.zeros(len(home) + 1, np.int64)
+    np.cumsum(length, out=ptr[1:])
+    made = np.repeat(home, length)
+    for flow, ranks in rows.items():
+        made[ptr[flow] : ptr[flow + 1]] = ranks
+    return ptr, made
 
 
 def _kernels(
@@ -221,69 +288,6 @@ def _joined(works: Sequence[KernelWork], before: int) -> KernelWork:
         np.concatenate([work.ranks for work in works]),
         np.concatenate([work.s_per_byte for work in works]),
     )
-
-
-@dataclass(frozen=True)
-class _Wires:
-    """Flows over wires: links (CSR), copies, the rank that each belongs to, and whether it stays inside a node."""
-
-    ptr: Ptrs
-    links: Ints
-    copies: Floats
-    rank: Ints
-    inside: NDArray[np.bool_]
-
-
-def _wires(ports: PortCopies, paths: TwoTierPaths, n_ranks: int, is_dispatch: bool) -> _Wires:
-    """One flow per port in use; with planes, one per rank and plane that its copies leave by, over two GPUs' ports."""
-    counts, ranks = ports.counts[0 if is_dispatch else BACK :], np.arange(n_ranks, dtype=np.int32)
-    routes, copies, owner, inside = [], [], [], []
-
-    def add(route: Sequence[NDArray[np.int64]], carried: NDArray[Any], rank: Ints, near: bool) -> None:
-        used = carried > 0
-        routes.append(np.column_stack([np.full((len(carried), 3 - len(route)), -1), *route])[used])
-        copies.append(carried[used].astype(np.float64))
-        owner.append(rank[used])
-        inside.append(np.full(int(used.sum()), near))
-
-    by_plane = ports.by_plane[0 if is_dispatch else 1]
-    for plane in range(by_plane.shape[1]):
-        sender = ranks - ranks % by_plane.shape[1] + plane
-        own = sender == ranks
-        add([paths.nic_out[ranks[own]]], by_plane[own, plane], ranks[own], False)
-        source, by = ranks[~own], sender[~own]
-        by_way = [paths.nvlink_out[source], paths.nvlink_in[by], paths.nic_out[by]]
-        add(by_way, by_plane[~own, plane], source, False)
-    for link, row, near in (
-        (paths.nic_out, NIC_OUT, False),
-        (paths.nic_in, NIC_IN, False),
-        (paths.nvlink_out, NVLINK_OUT, True),
-        (paths.nvlink_in, NVLINK_IN, True),
-    ):
-        add([link[:n_ranks]], counts[row], ranks, near)
-    climb, fall = ports.uplinks[:2] if is_dispatch else ports.uplinks[2:]
-    for up_or_down, crossing in ((paths.up, climb), (paths.down, fall)):
-        for leaf in np.flatnonzero(crossing):
-            links = up_or_down[leaf]
-            one = np.full(len(links), np.argmax(paths.leaf[:n_ranks] == leaf), np.int32)
-            add([links], np.full(len(links), crossing[leaf] / len(links)), one, False)
-    hops = np.concatenate(routes)
-    ptr = np.zeros(len(hops) + 1, np.int64)
-    np.cumsum((hops >= 0).sum(axis=1), out=ptr[1:])
-    links_of = hops[hops >= 0].astype(np.int32)
-    return _Wires(ptr, links_of, *(np.concatenate(each) for each in (copies, owner, inside)))
-
-
-def _latency(
-    fabric: Fabric, paths: TwoTierPaths, same_node: NDArray[np.bool_], ports: PortCopies, tree: bool
-) -> Floats:
-    """Latency of the longest route of a flow's kind, inside a node or across, [flows]."""
-    inside = float(fabric.latency[paths.nvlink_out[0]])
-    across = float(fabric.latency[paths.nic_out[0]]) if paths.nic_out[0] >= 0 else 0.0
-    across += inside if tree or ports.by_plane.size else 0.0
-    if ports.uplinks.any():
-        across += float(fabric.latency[paths.up[0, 0]])
-    return np.where(same_node, inside, across)
 
 
 def _two_tier(fabric: Fabric) -> TwoTierPaths:
