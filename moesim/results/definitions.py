@@ -39,8 +39,8 @@ SUMMARY: dict[str, Definition] = {
     ),
     "lower_bound_s": Definition(
         "s",
-        "largest over ranks of: busiest own dispatch port's bytes (without what it posts and does not wait for) / peak "
-        "+ floor time of its routed experts + busiest own combine port's bytes sent / peak",
+        "largest over ranks of: busiest own dispatch port's bytes that it waits for / peak + floor time of its routed "
+        "experts + busiest own combine port's bytes sent that wait for it / peak",
     ),
     "step_time_s": Definition("s", "a whole step, from the first entry to the last end, averaged over the steps"),
     "arrival_time_s": Definition("s", "how much later than the first rank the critical rank entered the layer"),

@@ -155,25 +155,24 @@ def lower_bound_s(trace: LayerTrace, fabric: Fabric, experts_floor_s: Floats) ->
     """Return what no schedule of these flows can beat, in seconds.
 
     Largest over ranks of: busiest own dispatch port's bytes over its peak, the floor time of the rank's routed
-    experts, busiest own combine port's bytes sent over its peak. A port is a link that ends at the rank's GPU. Where
-    ranks post bytes that others wait for, only what a rank waits for counts as its own; all bytes of a port bound
-    the quickest of those who wait for them.
+    experts, busiest own combine port's bytes sent over its peak. A port is a link that ends at the rank's GPU; its own
+    bytes are those that it waits for in dispatch, and those that wait for it in combine. Where ranks post bytes, all
+    bytes of a link bound the quickest of those who wait for them.
     """
     into, out = _rank_ports(fabric.link_target, fabric), _rank_ports(fabric.link_source, fabric)
-    flows = trace.dispatch.flows
-    combine = trace.combine.flows.link_wire_bytes(fabric.n_links) / fabric.capacity
-    sent = np.zeros(fabric.n_ranks)
-    at_rank = out >= 0
-    np.maximum.at(sent, out[at_rank], combine[at_rank])
-    busiest = np.zeros(fabric.n_ranks)
+    flows, back = trace.dispatch.flows, trace.combine.flows
+    waiting_ptr, waiting = flows.waiting
+    busiest, sent = np.zeros(fabric.n_ranks), np.zeros(fabric.n_ranks)
     for rank_of_link in (into, out):
-        dispatch = _awaited_bytes(flows, rank_of_link) / fabric.capacity
         at_rank = rank_of_link >= 0
-        np.maximum.at(busiest, rank_of_link[at_rank], dispatch[at_rank])
+        own = _bytes_at(flows, rank_of_link, waiting_ptr, waiting, flows.all_ranks_leave) / fabric.capacity
+        np.maximum.at(busiest, rank_of_link[at_rank], own[at_rank])
+    at_rank = out >= 0
+    own = _bytes_at(back, out, back.gate_ptr, back.gate_ranks, back.all_ranks_gate) / fabric.capacity
+    np.maximum.at(sent, out[at_rank], own[at_rank])
     bound = float((experts_floor_s + busiest + sent).max())
     if flows.leave_ptr is None:
         return bound
-    waiting_ptr, waiting = flows.waiting
     quickest = np.full(fabric.n_links, np.inf)
     flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
     carries = flows.size[flow] > 0
@@ -183,17 +182,18 @@ def lower_bound_s(trace: LayerTrace, fabric: Fabric, experts_floor_s: Floats) ->
     return max(bound, float(posted.max(initial=0.0, where=np.isfinite(posted))))
 
 
-def _awaited_bytes(flows: PhaseFlows, rank_of_link: NDArray[np.int64]) -> Floats:
-    """Bytes on each link of the flows that the rank there waits for, [links]."""
-    if flows.leave_ptr is None:
+def _bytes_at(flows: PhaseFlows, rank_of_link: NDArray[np.int64], ptr: Ptrs, ranks: Ints, everybody: bool) -> Floats:
+    """Bytes on each link of the flows in whose row of ranks (CSR) the one at the link stands, [links]."""
+    if everybody:
         return flows.link_wire_bytes(len(rank_of_link))
-    ptr, waiting = flows.waiting
     flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
-    awaited = np.zeros(len(flow), np.bool_)
-    for place in range(int(np.diff(ptr).max(initial=0))):
-        there = np.flatnonzero(np.diff(ptr)[flow] > place)
-        awaited[there] |= waiting[ptr[flow[there]] + place] == rank_of_link[flows.route_links[there]]
-    on_link = np.where(awaited, flows.size[flow] * flows.share, 0.0)
+    here, found = rank_of_link[flows.route_links], np.zeros(len(flow), np.bool_)
+    # One place of the rows after the other: few flows have long ones.
+    place, left = 0, np.flatnonzero(here >= 0)
+    while len(left := left[~found[left] & (ptr[flow[left]] + place < ptr[flow[left] + 1])]):
+        found[left] = ranks[ptr[flow[left]] + place] == here[left]
+        place += 1
+    on_link = np.where(found, flows.size[flow] * flows.share, 0.0)
     return np.bincount(flows.route_links, weights=on_link, minlength=len(rank_of_link)).astype(np.float64)
 
 

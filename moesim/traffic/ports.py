@@ -224,6 +224,8 @@ def _posted(
         "gate_ranks": gate_ranks,
         "member_ptr": member_ptr,
         "member_ranks": member_ranks,
+        "leave_ptr": member_ptr,
+        "leave_ranks": member_ranks,
         "all_ranks_leave": False,
     }
 
