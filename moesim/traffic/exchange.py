@@ -102,7 +102,7 @@ class Exchange:
                 setup = constants.setup_s(inside, fabric.n_nodes, fabric.n_ranks, self.n_experts)
                 # The longest route's latency is in the set-up already.
                 delay[of_kind] += max(0.0, setup - float(latency[of_kind].max()))
-        if constants.fill_s:
+        if constants.fill_s and not constants.apart(fabric.n_ranks):
             delay += self._fill_s()[home]
         return delay
 

@@ -70,7 +70,7 @@ class Calibration:
         setup_rank_doubling_s: added to both per doubling of the ranks beyond eight (less below).
         setup_rank_s: added to both per rank beyond eight; setup_expert_s: per expert of the layer.
         floor_s: no rank stays less in the kernel; floor_rank_doubling_s: per doubling of the ranks beyond eight;
-            floor_few_ranks_s: up to four ranks instead of both.
+            floor_few_ranks_s: up to four ranks (one tray of an NVL72) instead of both, and there is no fill there.
         token_s: kernel work per token of the rank, whatever its SMs; token_sm_s, token_rank_sm_s: SM work per token,
             and per token and rank of the group.
         node_copy_sm_s, rank_copy_sm_s: SM work per copy to a node (at its source) and to a rank (at who forwards it).
@@ -168,9 +168,13 @@ class Calibration:
 
     def least_s(self, n_ranks: int) -> float:
         """Least time in the kernel, however little there is to send."""
-        if self.floor_few_ranks_s and n_ranks <= _NODE // 2:
+        if self.apart(n_ranks):
             return self.floor_few_ranks_s
         return max(self.floor_s + self.floor_rank_doubling_s * _doublings(n_ranks), 0.0) if self.floor_s else 0.0
+
+    def apart(self, n_ranks: int) -> bool:
+        """Whether the group is so small that the set has a floor of its own for it."""
+        return self.floor_few_ranks_s > 0 and n_ranks <= _NODE // 2
 
     def notify_s(self, n_nodes: int) -> float:
         """Time of the exchange of counts, its barriers included; it grows from two nodes to four and stays."""

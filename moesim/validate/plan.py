@@ -157,9 +157,11 @@ FREE: dict[str, tuple[Free, ...]] = {
                 "floor_rank_doubling_s",
                 "setup_intra_node_s",
                 "setup_rank_doubling_s",
-                "nvlink_rate",
+                "fill_s",
             )
         ),
+        _tied("nvlink_rate"),
+        _tied("fill_tokens"),
         _one("dispatch", "token_s"),
     ),
     "nvl-two-sided-gb200": (
