@@ -186,10 +186,13 @@ class Exchange:
 
     def _exit_s(self) -> Floats | None:
         constants = self.constants
-        if not constants.epilogue_token_s and not constants.reduce_rate:
-            return None
-        seconds = self.tokens * constants.epilogue_token_s
+        seconds = np.zeros(self.fabric.n_ranks)
+        if constants.epilogue_token_s:
+            seconds += self.tokens * constants.epilogue_token_s
         if constants.reduce_rate:
             moved = (self.copies.selections.sum(axis=1) + self.tokens) * self.bytes_per_copy
-            seconds = seconds + moved / constants.reduce_rate
-        return seconds.astype(np.float64)
+            seconds += moved / constants.reduce_rate
+        if constants.pull_rate:
+            pulled = self.copies.rank_copies.sum(axis=1) - np.diagonal(self.copies.rank_copies)
+            seconds += pulled * (self.bytes_per_copy / constants.pull_rate)
+        return seconds if seconds.any() else None

@@ -80,6 +80,7 @@ class Calibration:
             through two hops, or with T / S over fill_tokens_per_sm where that is given.
         epilogue_token_s: after a rank's last byte, per token of its own.
         reduce_rate: bytes/s at which it then reads the K answers and writes the sum of each of its tokens.
+        pull_rate: bytes/s at which it adds up what it fetched from other ranks, one copy of each.
         layout_s: each rank's own work on entry.
         notify_two_nodes_s, notify_four_nodes_s: exchange of counts at up to two, from four nodes on, barriers included.
         cpu_sync_s: CPU waits for the counts.
@@ -125,6 +126,7 @@ class Calibration:
     fill_tokens_per_sm: float = 0.0
     epilogue_token_s: float = 0.0
     reduce_rate: float = 0.0
+    pull_rate: float = 0.0
     layout_s: float = 0.0
     notify_two_nodes_s: float = 0.0
     notify_four_nodes_s: float = 0.0

@@ -38,6 +38,7 @@ class Free:
 
     places: tuple[Place, ...]
     unit: float = 0.0
+    spread: float = 1.0
 
     @property
     def slope(self) -> bool:
@@ -116,6 +117,7 @@ def fit(
         raise InputError(f"{len(rows)} rows do not determine {len(free)} constants", fix="measure more, or fit fewer")
     first = [np.array([value_at(start, place) for place in one.places]) for one in free]
     unit = np.array([one.unit or float(one.slope) for one in free])
+    spread = np.array([one.spread for one in free])
     affected = [_affected(start, one, rows) for one in free]
 
     def at(x: NDArray[np.float64]) -> CalibrationSet:
@@ -141,7 +143,7 @@ def fit(
         return held(matrix, np.eye(len(free)))
 
     def held(of_rows: NDArray[np.float64], of_constants: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.concatenate([of_rows, hold * of_constants]) if hold else of_rows
+        return np.concatenate([of_rows, (of_constants.T * hold / spread).T]) if hold else of_rows
 
     upper, lower = np.full(len(free), np.inf), np.full(len(free), -np.inf)
     for index, one in enumerate(free):

@@ -41,6 +41,8 @@ _NCCL = (
     _protocol("fast", "two_ranks_setup_s"),
     _protocol("fast", "two_ranks_nvlink_rate"),
 )
+# Combine's own rate is the port's peak, whatever the start: what it takes beyond that is the adding up.
+_ONE_SIDED = ("floor_s", "floor_rank_doubling_s", "setup_intra_node_s", "setup_rank_doubling_s")
 _FP8_NODES = (_one("dispatch", "node_copy_sm_s"),)
 _FP8_NVLINK = (_one("dispatch", "nvlink_rate"), _one("dispatch", "token_rank_sm_s"))
 _QUANTISED = tuple(
@@ -140,29 +142,17 @@ FREE: dict[str, tuple[Free, ...]] = {
     ),
     "hybrid-ep-gb200-torch-fp8": _FP8_NVLINK,
     "nvl-one-sided-gb200": (
-        *(
-            _one(phase, term)
-            for phase in _BOTH
-            for term in ("floor_s", "floor_rank_doubling_s", "setup_intra_node_s", "nvlink_rate", "nvlink_rank_slope")
-        ),
-        _one("combine", "reduce_rate"),
+        *(_one(phase, term) for phase in _BOTH for term in _ONE_SIDED),
+        _one("dispatch", "nvlink_rate"),
+        _one("dispatch", "nvlink_rank_slope"),
+        _one("combine", "pull_rate"),
     ),
     "nvl-one-sided-gb200-aic": (
-        *(
-            _one(phase, term)
-            for phase in _BOTH
-            for term in (
-                "floor_few_ranks_s",
-                "floor_s",
-                "floor_rank_doubling_s",
-                "setup_intra_node_s",
-                "setup_rank_doubling_s",
-                "fill_s",
-            )
-        ),
-        _tied("nvlink_rate"),
+        *(_one(phase, term) for phase in _BOTH for term in (*_ONE_SIDED, "floor_few_ranks_s", "fill_s")),
         _tied("fill_tokens"),
+        _one("dispatch", "nvlink_rate"),
         _one("dispatch", "token_s"),
+        _one("combine", "pull_rate"),
     ),
     "nvl-two-sided-gb200": (
         *(
