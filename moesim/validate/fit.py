@@ -33,7 +33,7 @@ class Free:
 
     A place is ``(phase, term)`` or ``("across", phase, term)``; a protocol's is ``(phase, protocol, term)``.
     A constant moves by a factor, the same in all places; where ``unit`` is given, in steps of it, so that it may start
-    from nothing.
+    from nothing. ``spread`` is how far it commonly moves: the logarithm of a factor, or steps.
     """
 
     places: tuple[Place, ...]
@@ -94,7 +94,7 @@ def fit(
     simulate: Simulate,
     constants_for: Callable[[CalibrationSet, Row], Calibration],
     most_rounds: int = 12,
-    hold: float = 0.0,
+    row_spread: float = 0.0,
 ) -> Fitted:
     """Fit constants to rows.
 
@@ -105,15 +105,15 @@ def fit(
         simulate: gives the simulated value of a row with constants.
         constants_for: the constants of a set for a row (its phase, its SMs).
         most_rounds: steps of the least-squares solver at most.
-        hold: how firmly constants stay where they start: a move by a factor e, or by one unit, weighs as much as a row
-            that is so far off. With it rows may be fewer than constants: what they do not determine moves least.
+        row_spread: relative error that a row commonly keeps. With it constants stay where they start, a move by one
+            spread costing as much as a row that is so far off; rows may be fewer than constants then.
 
     Raises:
-        InputError: fewer rows than free constants, and nothing holds these.
+        InputError: fewer rows than free constants, and no ``row_spread``.
     """
     from scipy.optimize import least_squares
 
-    if len(rows) < len(free) and not hold:
+    if len(rows) < len(free) and not row_spread:
         raise InputError(f"{len(rows)} rows do not determine {len(free)} constants", fix="measure more, or fit fewer")
     first = [np.array([value_at(start, place) for place in one.places]) for one in free]
     unit = np.array([one.unit or float(one.slope) for one in free])
@@ -126,7 +126,7 @@ def fit(
             # Logarithms keep a constant positive and make a step as large as the constant.
             moved = first[index] + unit[index] * x[index] if unit[index] else first[index] * np.exp(x[index])
             for place, value in zip(one.places, moved, strict=True):
-                made = with_value(made, place, float(value))
+                made = with_value(made, place, min(float(value), _most(start, place)))
         return made
 
     def residuals(x: NDArray[np.float64], which: Sequence[int] | None = None) -> NDArray[np.float64]:
@@ -143,30 +143,42 @@ def fit(
         return held(matrix, np.eye(len(free)))
 
     def held(of_rows: NDArray[np.float64], of_constants: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.concatenate([of_rows, (of_constants.T * hold / spread).T]) if hold else of_rows
+        if not row_spread:
+            return of_rows
+        return np.concatenate([of_rows, (row_spread * of_constants.T / spread).T])
 
     upper, lower = np.full(len(free), np.inf), np.full(len(free), -np.inf)
     for index, one in enumerate(free):
         if not unit[index]:
-            upper[index] = np.log(_most(start, one) / first[index].max())
+            upper[index] = np.log(max(_most(start, place) for place in one.places) / first[index].min())
         elif not one.slope:
             lower[index] = -first[index].min() / unit[index]
     # The solver hardly moves what begins at its bound.
-    inside = 0.1 if hold else 1e-9
-    begin = np.clip(0.0, lower + inside, upper - inside)
-    found = least_squares(
-        lambda x: held(residuals(x), x), begin, slopes, (lower, upper), loss="soft_l1",
-        f_scale=_SOFT, x_scale="jac", max_nfev=most_rounds, xtol=1e-5, ftol=1e-5,
-    )  # fmt: skip
-    return Fitted(at(found.x), np.expm1(residuals(found.x)))
+    inside = 0.1 * spread if row_spread else 1e-9
+    begin = np.clip(np.zeros(len(free)), lower + inside, upper - inside)
+    begins = [begin]
+    if row_spread:
+        # What hides beneath something longer has no slope where it starts: begin once more from where it may show, a
+        # time when it is longer, a rate when it is lower.
+        shows = np.array([-1.0 if one.places[0][-1].endswith("rate") else 1.0 for one in free])
+        hidden = np.flatnonzero(~slopes(begin)[: len(rows)].any(axis=0))
+        begins += [begin + np.where(np.arange(len(free)) == index, 2 * shows * spread, 0.0) for index in hidden]
+    found = [
+        least_squares(
+            lambda x: held(residuals(x), x), np.clip(each, lower + inside, upper - inside), slopes, (lower, upper),
+            loss="soft_l1", f_scale=_SOFT, x_scale="jac", max_nfev=most_rounds, xtol=1e-5, ftol=1e-5,
+        )
+        for each in begins
+    ]  # fmt: skip
+    best = min(found, key=lambda one: float(one.cost))
+    return Fitted(at(best.x), np.expm1(residuals(best.x)))
 
 
-def _most(start: CalibrationSet, free: Free) -> float:
+def _most(start: CalibrationSet, place: Place) -> float:
     """A port's rate cannot pass its peak; nothing else is bounded from above."""
-    term = free.places[0][-1]
-    if term in ("nvlink_rate", "two_ranks_nvlink_rate"):
+    if place[-1] in ("nvlink_rate", "two_ranks_nvlink_rate"):
         return start.nvlink_peak
-    return start.nic_peak if term == "nic_rate" else np.inf
+    return start.nic_peak if place[-1] == "nic_rate" else np.inf
 
 
 def _log_error(row: Row, simulated: float) -> float:

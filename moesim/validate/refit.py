@@ -3,34 +3,18 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from moesim.errors import InputError
 from moesim.traffic.calibration import CalibrationSet, find_set
 from moesim.validate.benches import bench_of, is_transfer
-from moesim.validate.fit import Fitted, Free, Place, fit, value_at, with_value
+from moesim.validate.fit import Fitted, Free, fit, value_at, with_value
 from moesim.validate.ledger import FIT, Entry
 from moesim.validate.plan import BASE, FREE
-from moesim.validate.rows import Row, phase_of
+from moesim.validate.prior import ROW_SPREAD, open_constants
+from moesim.validate.rows import Row
 from moesim.validate.set_file import rounded
 from moesim.validate.simulate import constants_from, simulate_row
 from moesim.validate.statistics import Spread
-
-# A constant is left alone if ten per cent more of it changes no row by as much as this.
-_FELT = 0.002
-_SETUPS = ("setup_intra_node_s", "setup_inter_node_s")
-_SOME_SETUP_S = 10e-6
-# Of a user's own fit: a constant that is off by a factor e costs as much as one row that is so far off.
-_HOLD = 0.02
-# What grows per doubling of the ranks or nodes, and what a move of one is measured in.
-_GROWTH = {
-    "setup_node_doubling_s": "setup_inter_node_s",
-    "setup_rank_doubling_s": "setup_intra_node_s",
-    "floor_rank_doubling_s": "floor_s",
-    "nvlink_rank_slope": "",
-}
 
 
 @dataclass(frozen=True)
@@ -93,11 +77,10 @@ def refit_measured(rows: Sequence[Row], start: CalibrationSet, gpu: str, files: 
     Raises:
         InputError: no constant that the rows could determine.
     """
-    start = _with_setups(start)
-    free = _felt(start, _candidates(start, rows), rows)
+    begin, free = open_constants(start, rows, gpu)
     if not free:
         raise InputError("the measurements determine no constant", fix="measure larger messages, or more nodes")
-    found = fit(start, free, rows, simulate_row, constants_from, hold=_HOLD)
+    found = fit(begin, free, rows, simulate_row, constants_from, row_spread=ROW_SPREAD)
     names = ", ".join(sorted({path.name for path in files}))
     moved = ", ".join(dict.fromkeys(place[-1] for one in free for place in one.places))
     mine = replace(
@@ -130,64 +113,3 @@ def _held_out(found: CalibrationSet, rows: Sequence[Row]) -> dict[str, float]:
         return {}
     off = Spread.of_errors([simulate_row(row, constants_from(found, row)) / row.published - 1 for row in rows])
     return {"rows": off.rows, "median": round(off.median, 4), "p90": round(off.p90, 4)}
-
-
-def _with_setups(start: CalibrationSet) -> CalibrationSet:
-    """The set with some set-up time wherever it has none, so that a fit can find one."""
-
-    def block(terms: dict[str, Any]) -> dict[str, Any]:
-        return {name: _SOME_SETUP_S if name in _SETUPS and value == 0 else value for name, value in terms.items()}
-
-    return replace(
-        start,
-        phases={phase: block(terms) for phase, terms in start.phases.items()},
-        across={phase: block(terms) for phase, terms in start.across.items()},
-    )
-
-
-def _candidates(start: CalibrationSet, rows: Sequence[Row]) -> list[Free]:
-    """Rates and set-up times in the blocks that the rows use, the two phases together, and how they grow.
-
-    Growth is free in the phases that were measured, where it shows: with the ranks, among rows inside a node or among
-    rows across nodes; with the nodes, among the latter.
-    """
-    across = bool(start.across)
-    blocks: list[Place] = []
-    for one in ("dispatch", "combine"):
-        if not across or any(row.nodes == 1 for row in rows):
-            blocks.append((one,))
-        if across and any(row.nodes > 1 for row in rows):
-            blocks.append(("across", one))
-    found = []
-    for term in ("nic_rate", "nvlink_rate", "reduce_rate", *_SETUPS, "rank_copy_sm_s", "floor_s", "floor_few_ranks_s"):
-        places = tuple((*block, term) for block in blocks if value_at(start, (*block, term)) > 0)
-        if places:
-            found.append(Free(places))
-    measured = {phase_of(row) for row in rows}
-    inside = {row.ranks for row in rows if row.nodes == 1}
-    across_nodes = {row.ranks for row in rows if row.nodes > 1}
-    for term, of in _GROWTH.items():
-        shows = len(across_nodes) > 1 or (len(inside) > 1 and term != "setup_node_doubling_s")
-        for block in blocks if shows else ():
-            unit = value_at(start, (*block, of)) if of else 1.0
-            if unit > 0 and block[-1] in measured:
-                found.append(Free(((*block, term),), unit))
-    for protocol in start.phases["dispatch"]["protocols"]:
-        for term in ("nvlink_rate", "setup_intra_node_s", "setup_inter_node_s", "floor_s"):
-            if getattr(protocol, term) > 0:
-                found.append(Free(tuple((phase, protocol.name, term) for phase in ("dispatch", "combine"))))
-    return found
-
-
-def _felt(start: CalibrationSet, candidates: Sequence[Free], rows: Sequence[Row]) -> list[Free]:
-    """Candidates that some row feels."""
-    before = np.log([simulate_row(row, constants_from(start, row)) for row in rows])
-    found = []
-    for one in candidates:
-        moved = start
-        for place in one.places:
-            moved = with_value(moved, place, 1.1 * value_at(start, place) + 0.1 * one.unit)
-        after = np.log([simulate_row(row, constants_from(moved, row)) for row in rows])
-        if np.abs(after - before).max() > _FELT:
-            found.append(one)
-    return found

@@ -4,10 +4,13 @@ This is the error to expect on a cluster that nobody has calibrated: clusters di
 the same again after ``moesim calibrate`` on four rows of the source, as a user would measure them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+
+import numpy as np
 
 from moesim.traffic.calibration import CalibrationSet, find_set
 from moesim.validate.benches import bench_of
@@ -26,6 +29,8 @@ _PAIRS = {
     "aic-one-sided-combine": "nvl-one-sided-gb200",
 }
 _FOUR = 4
+# Where bytes and set-up both count, whatever the kernel.
+_FAR = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def unseen(rows: Sequence[Row], ledger: Mapping[tuple[str, str], Entry]) -> list
         here = [row for row in rows if row.table == table]
         for what, group in _groups(table, here, ledger):
             other = find_set(bench_of(group[0]).algorithm, group[0].gpu, name)
-            measured = corners([row for row in group if _may_be_fitted(row, ledger)])
+            measured = to_measure([row for row in group if _may_be_fitted(row, ledger)])
             calibrated = refit_measured(measured, other, group[0].gpu, [Path(f"{table}.csv")]).constants
             judged = [row for row in group if ledger[row.name].role != FIT and not ledger[row.name].suspect]
             keys = tuple(row.key for row in measured)
@@ -67,20 +72,32 @@ def unseen(rows: Sequence[Row], ledger: Mapping[tuple[str, str], Entry]) -> list
     return found
 
 
-def corners(rows: Sequence[Row]) -> list[Row]:
-    """Choose what to measure: of each phase the smallest and largest message of the fewest and of the most ranks.
+def to_measure(rows: Sequence[Row]) -> list[Row]:
+    """Choose what to measure of each phase, by the axes alone.
 
-    The choice looks at the axes alone. Of rows that share a corner the first is taken.
+    Where ranks are fewest the smallest and the largest message; the smallest one of a middle number of ranks (of the
+    most, where there is none between); where ranks are most the one nearest to two thirds of the way from the phase's
+    smallest to its largest, in doublings. Of rows that share such a place the first is taken; a phase of one size has
+    fewer.
     """
     found: dict[tuple[str, str], Row] = {}
     for phase in dict.fromkeys(row.op for row in rows):
         of_phase = [row for row in rows if row.op == phase]
-        for by_ranks in (min, max):
-            ranks = by_ranks(row.ranks for row in of_phase)
-            of_ranks = [row for row in of_phase if row.ranks == ranks]
-            for by_tokens in (min, max):
-                row = by_tokens(of_ranks, key=lambda row: row.tokens)
-                found[row.name] = row
+        ranks = sorted({row.ranks for row in of_phase})
+        sizes = np.log([row.tokens for row in of_phase])
+        smallest, largest = sizes.min(), sizes.max()
+        places = (
+            (ranks[0], smallest),
+            (ranks[0], largest),
+            (ranks[len(ranks) // 2], smallest),
+            (ranks[-1], smallest + _FAR * (largest - smallest)),
+        )
+        for number, size in places:
+            row = min(
+                (row for row in of_phase if row.ranks == number),
+                key=lambda row: (round(abs(math.log(row.tokens) - size), 9), row.tokens),
+            )
+            found[row.name] = row
     return list(found.values())
 
 
@@ -89,7 +106,7 @@ def _groups(table: str, rows: Sequence[Row], ledger: Mapping[tuple[str, str], En
     if not rows:
         return []
     phases = [list(group) for _, group in groupby(sorted(rows, key=lambda row: row.op), key=lambda row: row.op)]
-    if len(phases) == 1 or len(corners([row for row in rows if _may_be_fitted(row, ledger)])) <= _FOUR:
+    if len(phases) == 1 or len(to_measure([row for row in rows if _may_be_fitted(row, ledger)])) <= _FOUR:
         return [(table, list(rows))]
     return [(f"{table} {group[0].op}", group) for group in phases]
 
