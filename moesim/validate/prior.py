@@ -16,6 +16,7 @@ import numpy as np
 from moesim.traffic.calibration import CalibrationSet, find_set, set_names
 from moesim.validate.benches import bench_of
 from moesim.validate.fit import Free, Place, value_at, with_value
+from moesim.validate.plan import BASE, FREE
 from moesim.validate.rows import Row, phase_of
 from moesim.validate.simulate import constants_from, simulate_row
 
@@ -25,7 +26,7 @@ ROW_SPREAD = 0.04
 RATE, SETUP, FLOOR, GROWTH, SLOPE, FILL = 0.055, 0.12, 0.07, 0.09, 0.03, 0.5
 # Of a constant that the set to begin with does not have, and of what SMs do: hardly held.
 _UNKNOWN = 1.5
-# A set that nobody fitted, or another GPU's, says that much less.
+# What nobody fitted, or another GPU's, says that much less.
 _LESS_CERTAIN = 10.0
 _SETUPS = ("setup_intra_node_s", "setup_inter_node_s")
 _SOME_SETUP_S, _SOME_FILL_TOKENS = 10e-6, 500.0
@@ -74,7 +75,7 @@ def open_constants(start: CalibrationSet, rows: Sequence[Row], gpu: str) -> tupl
     made = _completed(start, rows)
     among = _candidates(start, made, rows)
     if not start.rows or start.gpu != gpu:
-        among = [replace(one, spread=_LESS_CERTAIN * one.spread) for one in among]
+        among = [replace(one, spread=max(one.spread, min(_LESS_CERTAIN * one.spread, _UNKNOWN))) for one in among]
     return made, _felt(made, among, rows)
 
 
@@ -124,7 +125,7 @@ def _candidates(start: CalibrationSet, made: CalibrationSet, rows: Sequence[Row]
         places = tuple((*block, term) for block in blocks if value_at(made, (*block, term)) > 0)
         if places:
             there = any(value_at(start, place) > 0 for place in places)
-            found.append(Free(places, spread=spread if there else _UNKNOWN))
+            found.append(Free(places, spread=_certain(start, places, spread) if there else _UNKNOWN))
     measured = {phase_of(row) for row in rows}
     known = _terms_elsewhere(start)
     for block in (block for block in blocks if block[-1] in measured):
@@ -136,11 +137,13 @@ def _candidates(start: CalibrationSet, made: CalibrationSet, rows: Sequence[Row]
             # In units of what a copy takes on the wire, beneath which it hides.
             size = max(bench_of(row).bytes_per_copy for row in rows if phase_of(row) == block[-1])
             found.append(Free(((*block, "token_s"),), size / value_at(made, (*block, "nvlink_rate"))))
-    for protocol in made.phases["dispatch"]["protocols"]:
-        for term, spread in _PROTOCOL.items():
-            if getattr(protocol, term) > 0:
-                places = tuple((phase, protocol.name, term) for phase in ("dispatch", "combine"))
-                found.append(Free(places, spread=spread))
+    for term, spread in _PROTOCOL.items():
+        # What protocols have in common they keep in common; one alone would only hand its messages to the others.
+        for value in dict.fromkeys(getattr(one, term) for one in made.phases["dispatch"]["protocols"]):
+            alike = [one.name for one in made.phases["dispatch"]["protocols"] if getattr(one, term) == value]
+            places = tuple((phase, name, term) for phase in ("dispatch", "combine") for name in alike)
+            if value > 0:
+                found.append(Free(places, spread=_certain(start, places, spread)))
     return found
 
 
@@ -171,6 +174,13 @@ def _growing(start: CalibrationSet, block: Place, rows: Sequence[Row]) -> list[F
         if shows and unit > 0:
             found.append(Free(((*block, term),), unit, spread))
     return found
+
+
+def _certain(start: CalibrationSet, places: Sequence[Place], spread: float) -> float:
+    """The spread of constants, which is larger where a set that ships has not fitted any of them."""
+    plans = [FREE[name] for name in (start.name, BASE.get(start.name, "")) if name in FREE]
+    fitted = {place for plan in plans for one in plan for place in one.places}
+    return spread if not plans or fitted.intersection(places) else _LESS_CERTAIN * spread
 
 
 def _terms_elsewhere(start: CalibrationSet) -> set[tuple[str, str]]:
