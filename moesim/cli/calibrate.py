@@ -65,7 +65,8 @@ def _measured(
     cluster = Cluster(algorithm, gpu, ranks, gpus_per_node)
     rows = [row for path in files for row in measured_rows(path, cluster)]
     found = refit_measured(rows, begin, gpu, files)
-    _show(found)
+    _show(found, f"{algorithm} on {gpu}, from {begin.name}")
+    _show_moved(found)
     if out is not None:
         text = spell_set(found.constants, with_ports=begin.gpu != gpu)
         write_files(out.parent, {out.name: text.encode("utf-8")})
@@ -85,13 +86,13 @@ def _published(tables: list[str], reference: Path | None, out: Path | None) -> N
     of_tables = [row for row in rows if not tables or any(row.table.startswith(table) for table in tables)]
     sets = {bench_of(row).calibration for row in of_tables if is_transfer(row)}
     for found in refit_published(rows, read_ledger(), lambda name: name in sets):
-        _show(found)
+        _show(found, found.constants.name)
         if out is not None:
             text = spell_set(found.constants)
             write_files(out, {f"{found.constants.name}.yaml": text.encode("utf-8")})
 
 
-def _show(found: "Refit") -> None:
+def _show(found: "Refit", what: str) -> None:
     from moesim.cli.show import console, table
 
     lines = [
@@ -99,7 +100,20 @@ def _show(found: "Refit") -> None:
         for row, error in zip(found.rows, found.fitted.errors, strict=True)
     ]
     typer.echo(
-        f"\n{found.constants.name}: {len(lines)} rows, error left in time: median {100 * found.fitted.median:.1f} %, "
+        f"\n{what}: {len(lines)} row{'s' * (len(lines) > 1)}, error left in time: median "
+        f"{100 * found.fitted.median:.1f} %, "
         f"90th percentile {100 * found.fitted.p90:.1f} %"
     )
     console().print(table("", ("row", "quantity", "measured", "error"), lines))
+
+
+def _show_moved(found: "Refit") -> None:
+    """What the user's rows changed, and what they cannot say."""
+    from moesim.cli.show import console, table
+
+    lines = [(one.constant, one.of, one.before, one.after) for one in found.moved]
+    typer.echo("\nconstants that moved; the others are as they were" if lines else "\nno constant moved")
+    if lines:
+        console().print(table("", ("constant", "of", "before", "now"), lines))
+    for line in found.left_open:
+        typer.echo(f"open: {line}")

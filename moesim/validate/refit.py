@@ -15,15 +15,21 @@ from moesim.validate.rows import Row
 from moesim.validate.set_file import rounded
 from moesim.validate.simulate import constants_from, simulate_row
 from moesim.validate.statistics import Spread
+from moesim.validate.told import Moved, left_open, moved
 
 
 @dataclass(frozen=True)
 class Refit:
-    """A set that was fitted again: its rows, and the relative error in time left on each."""
+    """A set that was fitted again: its rows, and the relative error in time left on each.
+
+    Of a user's own, what moved and what the rows leave open too.
+    """
 
     constants: CalibrationSet
     rows: Sequence[Row]
     fitted: Fitted
+    moved: Sequence[Moved] = ()
+    left_open: Sequence[str] = ()
 
 
 def refit_published(
@@ -82,15 +88,17 @@ def refit_measured(rows: Sequence[Row], start: CalibrationSet, gpu: str, files: 
         raise InputError("the measurements determine no constant", fix="measure larger messages, or more nodes")
     found = fit(begin, free, rows, simulate_row, constants_from, row_spread=ROW_SPREAD)
     names = ", ".join(sorted({path.name for path in files}))
-    moved = ", ".join(dict.fromkeys(place[-1] for one in free for place in one.places))
+    constants = ", ".join(dict.fromkeys(place[-1].removesuffix("_s") for one in free for place in one.places))
+    unknown = left_open(rows, start.name)
     mine = replace(
         found.constants,
         gpu=gpu,
         source=f"measured on your cluster: {names}",
         held_out={},
-        notes=(f"fitted: {moved}; the rest is from {start.name}",),
+        notes=(f"fitted: {constants}; the rest is from {start.name}", *unknown),
     )
-    return Refit(_signed(replace(found, constants=mine), rows), rows, found)
+    signed = _signed(replace(found, constants=mine), rows)
+    return Refit(signed, rows, found, moved(start, signed, free), unknown)
 
 
 def _on_base(start: CalibrationSet, base: CalibrationSet, free: Sequence[Free]) -> CalibrationSet:

@@ -8,6 +8,8 @@ from moesim.traffic.calibration import CalibrationSet
 from moesim.traffic.terms import Protocol
 
 _DIGITS = 5
+# A fit that lets a time go to nothing stops just before.
+_SHORTEST_S = 1e-12
 
 
 def spell_set(found: CalibrationSet, with_ports: bool = False) -> str:
@@ -26,7 +28,7 @@ def spell_set(found: CalibrationSet, with_ports: bool = False) -> str:
     if found.rates_count != "wire":
         lines.append(f"rates_count: {found.rates_count}")
     if with_ports:
-        nvlink, nic = _quantity("nvlink_rate", found.nvlink_peak), _quantity("nic_rate", found.nic_peak)
+        nvlink, nic = quantity("nvlink_rate", found.nvlink_peak), quantity("nic_rate", found.nic_peak)
         lines.append(f"ports: {{nvlink: {nvlink}, nic: {nic}, sms: {found.sms}}}")
     lines += _listed("rows", found.rows)
     for name, errors in (("error", found.error), ("held_out", found.held_out)):
@@ -62,19 +64,21 @@ def _terms(terms: Mapping[str, Any], indent: str) -> list[str]:
                 parts = (f"{key.removesuffix('_s')}: {text}" for key, text in _protocol(one))
                 lines.append(f"{indent}  - {{{', '.join(parts)}}}")
         elif value or name in ("nvlink_rate", "nic_rate"):
-            lines.append(f"{indent}{name.removesuffix('_s')}: {_quantity(name, value)}")
+            lines.append(f"{indent}{name.removesuffix('_s')}: {quantity(name, value)}")
     return lines
 
 
 def _protocol(one: Protocol) -> list[tuple[str, str]]:
     values = [(field.name, getattr(one, field.name)) for field in fields(one)]
-    return [(name, value if name == "name" else _quantity(name, value)) for name, value in values if value]
+    return [(name, value if name == "name" else quantity(name, value)) for name, value in values if value]
 
 
-def _quantity(name: str, value: float) -> str:
+def quantity(name: str, value: float) -> str:
+    """Spell a constant's value with its unit: ``328GB/s``, ``12.5us``."""
     if "rate" in name:
         return f"{_short(value / 1e9)}GB/s"
     if name.endswith("_s"):
+        value = value if abs(value) >= _SHORTEST_S else 0.0
         return f"{_short(value * 1e9)}ns" if 0 < value < 1e-6 else f"{_short(value * 1e6)}us"
     return str(value) if isinstance(value, int) else _short(value)
 

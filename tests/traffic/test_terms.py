@@ -140,6 +140,27 @@ def test_after_the_last_byte_a_rank_reduces_its_own_tokens(node):
     assert seconds(node, constants, "combine") - plainly == pytest.approx(want, rel=1e-6)
 
 
+def test_after_the_last_byte_a_rank_adds_up_what_it_fetched_from_others(node):
+    """A copy of every token from each of three other ranks; its own part costs nothing, nor do further selections."""
+    plainly = seconds(node, plain("nvl-one-sided"), "combine")
+    added = seconds(node, plain("nvl-one-sided", pull_rate=2400 * GB), "combine") - plainly
+    assert added == pytest.approx(3 * TOKENS * SIZE / (2400 * GB), rel=1e-6)
+    # no term of it depends on tokens, so nobody has to say how many there are
+    flows = phase_flows(node, even(node), plain("nvl-one-sided", pull_rate=2400 * GB), "combine", SIZE)
+    assert flows.exit_s == pytest.approx(np.full(4, 3 * TOKENS * SIZE / (2400 * GB)), rel=1e-12)
+
+
+def test_few_ranks_with_a_floor_of_their_own_have_no_fill(node):
+    filled = {"fill_s": 20 * US, "fill_tokens": 100, "floor_s": 1 * US}
+    eight = small_rail(1, 8)
+    with_floor = filled | {"floor_few_ranks_s": 0.5 * US}
+    for fabric, terms, fills in ((node, filled, True), (node, with_floor, False), (eight, with_floor, True)):
+        plainly = seconds(fabric, plain("nvl-one-sided"), copies=even(fabric))
+        took = seconds(fabric, plain("nvl-one-sided", **terms), copies=even(fabric))
+        want = 20 * US * (1 - np.exp(-TOKENS / 100)) if fills else 0
+        assert (took - plainly).max() == pytest.approx(want, rel=1e-3, abs=1e-12)
+
+
 def test_the_epilogue_of_a_rank_is_its_own(node):
     copies, tokens = even(node), np.array([100, 0, 0, 0])
     constants = plain("nvl-two-sided", epilogue_token_s=1 * US)
