@@ -96,12 +96,15 @@ class Exchange:
         """
         constants, fabric = self.constants, self.fabric
         delay = latency.copy()
+        reached = np.zeros(len(home))
+        if constants.setup_peer_doubling_s:
+            reached = constants.reached_s((self.copies.rank_copies > 0).sum(axis=1))[home]
         for inside in (True, False):
             of_kind = same_node == inside
             if of_kind.any():
                 setup = constants.setup_s(inside, fabric.n_nodes, fabric.n_ranks, self.n_experts)
                 # The longest route's latency is in the set-up already.
-                delay[of_kind] += max(0.0, setup - float(latency[of_kind].max()))
+                delay[of_kind] += np.maximum(0.0, setup + reached[of_kind] - float(latency[of_kind].max()))
         if constants.fill_s and not constants.apart(fabric.n_ranks):
             delay += self._fill_s()[home]
         return delay

@@ -16,6 +16,9 @@ of the communication kernel, which is one more resource of the rank; then what t
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 _US = 1e-6
 # Slopes over ranks are per doubling from an eight-GPU node on: log2(R / 8), negative below.
 _NODE = 8
@@ -68,6 +71,8 @@ class Calibration:
         setup_intra_node_s, setup_inter_node_s: before the first byte of a flow inside a node, across nodes.
         setup_node_doubling_s: added to the latter per doubling of the nodes beyond two.
         setup_rank_doubling_s: added to both per doubling of the ranks beyond eight (less below).
+        setup_peer_doubling_s: added to both per doubling of the ranks that a rank's tokens reach, beyond eight (less
+            below): a FIFO without tokens costs nothing.
         setup_rank_s: added to both per rank beyond eight; setup_expert_s: per expert of the layer.
         floor_s: no rank stays less in the kernel; floor_rank_doubling_s: per doubling of the ranks beyond eight;
             floor_few_ranks_s: up to four ranks (one tray of an NVL72) instead of both, and there is no fill there.
@@ -109,6 +114,7 @@ class Calibration:
     setup_inter_node_s: float = 0.0
     setup_node_doubling_s: float = 0.0
     setup_rank_doubling_s: float = 0.0
+    setup_peer_doubling_s: float = 0.0
     setup_rank_s: float = 0.0
     setup_expert_s: float = 0.0
     floor_s: float = 0.0
@@ -161,12 +167,19 @@ class Calibration:
         return self.nic_rate / self.nic_peak
 
     def setup_s(self, same_node: bool, n_nodes: int, n_ranks: int, n_experts: int = 0) -> float:
-        """Time before the first byte of a flow inside a node or across, route latency included."""
+        """Time before the first byte of a flow inside a node or across, route latency included.
+
+        What depends on the ranks that are reached comes on top: ``reached_s``.
+        """
         setup = self.setup_intra_node_s
         if not same_node:
             setup = self.setup_inter_node_s + self.setup_node_doubling_s * math.log2(max(n_nodes, 2) / 2)
         setup += self.setup_rank_doubling_s * _doublings(n_ranks) + self.setup_rank_s * max(n_ranks - _NODE, 0)
         return max(setup + self.setup_expert_s * n_experts, 0.0)
+
+    def reached_s(self, n_reached: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What a rank adds to the set-up of its flows, by the ranks that its tokens reach, itself among them."""
+        return self.setup_peer_doubling_s * np.log2(np.maximum(n_reached, 1) / _NODE)
 
     def least_s(self, n_ranks: int) -> float:
         """Least time in the kernel, however little there is to send."""

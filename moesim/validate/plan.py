@@ -47,7 +47,7 @@ _FP8_NODES = (_one("dispatch", "node_copy_sm_s"),)
 _FP8_NVLINK = (_one("dispatch", "nvlink_rate"), _one("dispatch", "token_rank_sm_s"))
 _QUANTISED = tuple(
     _one("dispatch", term)
-    for term in ("setup_intra_node_s", "setup_rank_doubling_s", "nvlink_rate", "local_rate", "epilogue_token_s")
+    for term in ("setup_intra_node_s", "setup_peer_doubling_s", "nvlink_rate", "local_rate", "epilogue_token_s")
 )
 
 BASE = {
@@ -159,7 +159,7 @@ FREE: dict[str, tuple[Free, ...]] = {
             _one(phase, term)
             for phase in _BOTH
             for term in (
-                "setup_intra_node_s", "setup_rank_doubling_s", "nvlink_rate", "nvlink_rank_slope", "local_rate",
+                "setup_intra_node_s", "setup_peer_doubling_s", "nvlink_rate", "nvlink_rank_slope", "local_rate",
                 "epilogue_token_s",
             )
         ),

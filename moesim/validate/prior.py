@@ -53,6 +53,7 @@ _PROTOCOL = {
 _GROWTH = {
     "setup_node_doubling_s": ("setup_inter_node_s", GROWTH),
     "setup_rank_doubling_s": ("setup_intra_node_s", GROWTH),
+    "setup_peer_doubling_s": ("setup_intra_node_s", GROWTH),
     "floor_rank_doubling_s": ("floor_s", GROWTH),
     "nvlink_rank_slope": ("", SLOPE),
 }

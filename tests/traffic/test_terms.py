@@ -116,6 +116,19 @@ def test_set_up_grows_by_experts_and_nodes(fabric, node):
     assert seconds(four, one, copies=nothing).max() == pytest.approx((24 + 5.12 + 4) * US, rel=1e-9)
 
 
+@pytest.mark.parametrize("phase", ["dispatch", "combine"])
+def test_set_up_grows_by_the_ranks_that_tokens_reach(phase):
+    """Rank 0's tokens reach two of eight ranks, all others' every rank: 20 us + 3 us log2(reached / 8)."""
+    eight = small_rail(1, 8)
+    ranks = np.ones((8, 8), np.int64)
+    ranks[0, 2:] = 0
+    constants = plain("nvl-two-sided", setup_intra_node_s=20 * US, setup_peer_doubling_s=3 * US)
+    flows = phase_flows(eight, Copies(ranks, ranks, ranks.sum(axis=1, keepdims=True)), constants, phase, 1)
+    home = flows.source if phase == "dispatch" else flows.target
+    want = np.where(home == 0, 20 * US + 3 * US * np.log2(2 / 8), 20 * US)
+    assert flows.delay_s == pytest.approx(want, rel=1e-12)
+
+
 @pytest.mark.parametrize("tokens", [8, 128, 4096])
 def test_the_first_chunks_fill_the_pipeline(fabric, tokens):
     """A (1 - e^(-T / n)), or T / S over n."""
