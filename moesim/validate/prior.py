@@ -168,8 +168,11 @@ def _felt(start: CalibrationSet, among: Sequence[Free], rows: Sequence[Row]) -> 
 def _growing(start: CalibrationSet, block: Place, rows: Sequence[Row]) -> list[Free]:
     inside = {row.ranks for row in rows if row.nodes == 1}
     across_nodes = {row.ranks for row in rows if row.nodes > 1}
+    # A set-up grows with all ranks or with those that are reached; which, the kernel says and not a fit.
+    by_reach = value_at(start, (*block, "setup_peer_doubling_s")) != 0
+    other = "setup_rank_doubling_s" if by_reach else "setup_peer_doubling_s"
     found = []
-    for term, (of, spread) in _GROWTH.items():
+    for term, (of, spread) in ((term, how) for term, how in _GROWTH.items() if term != other):
         shows = len(across_nodes) > 1 or (len(inside) > 1 and term != "setup_node_doubling_s")
         unit = value_at(start, (*block, of)) if of else 1.0
         if shows and unit > 0:
