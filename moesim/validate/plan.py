@@ -43,7 +43,9 @@ _NCCL = (
 )
 # Combine's own rate is the port's peak, whatever the start: what it takes beyond that is the adding up.
 _ONE_SIDED = ("floor_s", "floor_rank_doubling_s", "setup_intra_node_s", "setup_rank_doubling_s")
-_FP8_NODES = (_one("dispatch", "node_copy_sm_s"),)
+# Dispatch loads a token once and stores it once per node: the same work each time.
+_LOADS_AND_STORES = Free((("dispatch", "token_sm_s"), ("dispatch", "node_copy_sm_s")))
+_FP8_NODES = (_LOADS_AND_STORES,)
 _FP8_NVLINK = (_one("dispatch", "nvlink_rate"), _one("dispatch", "token_rank_sm_s"))
 _QUANTISED = tuple(
     _one("dispatch", term)
@@ -120,7 +122,10 @@ FREE: dict[str, tuple[Free, ...]] = {
     ),
     "hybrid-ep-h100": (
         _tied("nic_rate"),
-        *(_one(phase, term) for phase in _BOTH for term in ("nvlink_rate", "node_copy_sm_s")),
+        _one("dispatch", "nvlink_rate"),
+        _one("combine", "nvlink_rate"),
+        _LOADS_AND_STORES,
+        _one("combine", "node_copy_sm_s"),
     ),
     "hybrid-ep-h100-fp8": _FP8_NODES,
     "hybrid-ep-h100-torch": (
