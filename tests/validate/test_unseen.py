@@ -74,6 +74,7 @@ def test_a_set_up_that_grows_with_the_ranks_is_found_from_four_rows_though_the_s
     assert value_at(found, ("combine", "nvlink_rate")) == pytest.approx(combine, rel=1e-3)
 
 
+@pytest.mark.jit
 def test_what_the_rows_say_nothing_of_stays():
     start = find_set("deepep-low-latency", "h100", "deepep-low-latency-h100")
     row = made("dispatch", 8, 256, "deepep-ll", "h100")
@@ -93,6 +94,7 @@ def test_what_the_rows_say_nothing_of_stays():
         assert factors[0] != pytest.approx(1, rel=0.01)
 
 
+@pytest.mark.jit
 def test_the_more_rows_say_the_same_the_less_the_start_counts():
     """All rows 30 % slower than the set says: one row is believed by two thirds and more, four leave 2 % at most."""
     start = find_set("deepep-low-latency", "h100", "deepep-low-latency-h100")
@@ -103,6 +105,7 @@ def test_the_more_rows_say_the_same_the_less_the_start_counts():
     assert four.max() < 0.02
 
 
+@pytest.mark.jit
 def test_a_set_that_nobody_fitted_is_believed_less():
     fitted = find_set("deepep-low-latency", "h100", "deepep-low-latency-h100")
     row = made("dispatch", 8, 256, "deepep-ll", "h100")
