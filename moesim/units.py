@@ -6,7 +6,8 @@ byte; ``k M G T`` are powers of 1000, ``Ki Mi Gi Ti`` of 1024. The case of a let
 
 ``format_*`` write four significant digits for people; ``exact_*`` write what parses back to the same float.
 The pydantic types ``Bandwidth``, ``Duration`` and ``ByteSize`` read text and write the exact text back;
-``Count`` and ``Number`` are whole and real numbers that refuse ``true`` and quoted digits.
+``Count`` and ``Number`` are whole and real numbers that refuse ``true`` and quoted digits; ``Share`` is a number or a
+percentage.
 """
 
 import math
@@ -20,6 +21,7 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from moesim.errors import InputError
 
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([^\s\d].*?)?\s*")
+_PERCENTAGE = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*%\s*")
 _PREFIXES = {
     "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50,
@@ -90,6 +92,28 @@ def parse_bytes(text: object) -> float:
         InputError: no unit, an unknown unit, not finite or negative.
     """
     return _parse(text, _BYTES, "a size", "64KiB or 20MB", positive=False)
+
+
+def parse_share(text: object) -> float:
+    """Read a share: a plain number such as ``0.001``, or a percentage as text such as ``0.1%``; return the number.
+
+    Raises:
+        InputError: text that is no percentage, anything else that is no number, not finite or negative.
+    """
+    fix = "write a percentage such as 0.1% or a plain number such as 0.001"
+    value: float
+    if isinstance(text, str):
+        match = _PERCENTAGE.fullmatch(text)
+        if match is None or len(text) > 60:
+            raise InputError(f"{text!r:.60} is not a share", fix=fix)
+        value = float(Decimal(match[1]) / 100)
+    elif isinstance(text, bool) or not isinstance(text, int | float):
+        raise InputError(f"{text!r:.60} is not a share", fix=fix)
+    else:
+        value = float(text)
+    if not math.isfinite(value) or value < 0:
+        raise InputError(f"{text!r} must be 0 or more and finite")
+    return value
 
 
 def _scaled(value: float, units: Mapping[str, Decimal], ladder: tuple[str, ...]) -> tuple[Decimal, str]:
@@ -192,3 +216,16 @@ ByteSize = Annotated[
 ]
 Count = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_real)]
+Share = Annotated[
+    float,
+    BeforeValidator(parse_share),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "string", "pattern": r"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*%\s*$"},
+            ],
+            "examples": ["0.1%"],
+        }
+    ),
+]

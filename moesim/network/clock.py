@@ -17,6 +17,7 @@ from simpy.events import EventPriority
 
 from moesim.errors import InvariantError
 from moesim.network.flow_network import FlowNetwork
+from moesim.network.stepped_network import SteppedNetwork
 
 BEHIND_ALL = EventPriority(9)
 """SimPy's own priorities are 0 (urgent) and 1 (normal)."""
@@ -34,7 +35,7 @@ class _Wake(simpy.Event):
 class NetworkClock:
     """Drives ``network`` from ``env``; whoever starts flows during a simulation does it through this."""
 
-    def __init__(self, env: simpy.Environment, network: FlowNetwork) -> None:
+    def __init__(self, env: simpy.Environment, network: FlowNetwork | SteppedNetwork) -> None:
         self.env, self.network = env, network
         self._waiting: dict[int, simpy.Event] = {}
         self._due: list[int] = []

@@ -9,6 +9,9 @@ when it was last looked at is a bound, and a link whose turn comes is put back i
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moesim.network.compiling import inlined, kernel
 from moesim.network.lists import INF
 from moesim.network.state import Floats, Ints, Pointers
@@ -106,9 +109,92 @@ def fill(
 
 
 @kernel
-def lowest_level(route_ptr: Pointers, route_links: Ints, level: Floats, lowest: Floats) -> None:
-    """Write the lowest level among the links of each flow, inf where none is full, into ``lowest[flows]``."""
-    for flow in range(len(lowest)):
-        lowest[flow] = INF
+def list_flows(
+    order: Pointers,
+    route_ptr: Pointers,
+    route_links: Ints,
+    weight: Floats,
+    list_ptr: Pointers,
+    list_flow: Ints,
+    list_weight: Floats,
+) -> None:
+    """List the flows of each link, in the order given, and what they load it with (CSR).
+
+    ``list_ptr`` comes as zeros.
+    """
+    n = len(list_ptr) - 1
+    for entry in range(len(route_links)):
+        list_ptr[route_links[entry]] += 1
+    total = 0
+    for link in range(n):
+        total, list_ptr[link] = total + list_ptr[link], total
+    for i in range(len(order)):
+        flow = order[i]
         for entry in range(route_ptr[flow], route_ptr[flow + 1]):
-            lowest[flow] = min(lowest[flow], level[route_links[entry]])
+            place = list_ptr[route_links[entry]]
+            list_flow[place], list_weight[place] = flow, weight[entry]
+            list_ptr[route_links[entry]] = place + 1
+    for link in range(n, 0, -1):  # each stands at its end now, which is where the next begins
+        list_ptr[link] = list_ptr[link - 1]
+    list_ptr[0] = 0
+
+
+@kernel
+def held_by(
+    capacity: Floats,
+    route_ptr: Pointers,
+    route_links: Ints,
+    weight: Floats,
+    level: Floats,
+    cap: Floats,
+    lowest: Floats,
+    held: Ints,
+) -> None:
+    """Write the lowest level among the links of each flow (inf where none is full), and the link that has it.
+
+    ``held`` is -1 for a flow whose cap is lower; where nothing holds a flow back, the slowest link of its route.
+    """
+    for flow in range(len(lowest)):
+        lowest[flow], held[flow] = INF, -1
+        slowest, steepest = -1, 0.0
+        for entry in range(route_ptr[flow], route_ptr[flow + 1]):
+            link = route_links[entry]
+            if level[link] < lowest[flow]:
+                lowest[flow], held[flow] = level[link], link
+            if weight[entry] / capacity[link] > steepest:
+                slowest, steepest = link, weight[entry] / capacity[link]
+        if cap[flow] < lowest[flow]:
+            held[flow] = -1
+        elif held[flow] < 0:
+            held[flow] = slowest
+
+
+@kernel
+def lift(
+    capacity: Floats,
+    list_ptr: Pointers,
+    list_flow: Ints,
+    list_weight: Floats,
+    active: NDArray[np.bool_],
+    ends: NDArray[np.bool_],
+    left: Floats,
+    step: float,
+    lasts: Floats,
+) -> None:
+    """Where all flows of a link end in a step, let the last end when the link can have carried what they had left.
+
+    ``lasts``: seconds from the step's begin, [flows].
+    """
+    for link in range(len(capacity)):
+        last, load = -1, 0.0
+        for i in range(list_ptr[link], list_ptr[link + 1]):
+            flow = list_flow[i]
+            if active[flow]:
+                if not ends[flow]:
+                    last = -1
+                    break
+                load += list_weight[i] * left[flow]
+                if last < 0 or lasts[flow] > lasts[last]:
+                    last = flow
+        if last >= 0:
+            lasts[last] = max(lasts[last], min(load / capacity[link], step))

@@ -193,6 +193,10 @@ class FlowNetwork:
             raise InputError("some of these waiters still wait for flows", "waiters")
         self._waiters.give_back(first, n)
 
+    def expect(self, waiter_ids: Ints, flows: int) -> None:
+        """Let waiters wait for so many flows more (or fewer) that are not in this network, once per time named."""
+        np.add.at(self._s.waiter.outstanding, waiter_ids, flows)
+
     def outstanding(self, waiter: int) -> int:
         """Return the number of flows that a waiter still waits for."""
         return int(self._s.waiter.outstanding[waiter])

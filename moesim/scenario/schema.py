@@ -26,6 +26,7 @@ from moesim.scenario.sections import (
     Compute,
     Losses,
     Model,
+    Network,
     Parallel,
     PlacementBlock,
     Routing,
@@ -54,6 +55,7 @@ class Scenario(Block):
     workload: Workload = Field(default_factory=Workload, description="What tokens arrive.")
     placement: PlacementBlock = Field(PlacementBlock(), description="Which rank holds which experts.")
     alltoall: AllToAll = Field(AllToAll(), description="How tokens travel to their experts and back.")
+    network: Network = Field(Network(), description="How exactly the flows on the wires are followed.")
     compute: Compute = Field(Compute(), description="Where kernel times come from.")
     schedule: Schedule = Field(Schedule(), description="What phase runs and when each rank arrives.")
     losses: Losses = Field(Losses(), description="Form and weights of the balance losses.")

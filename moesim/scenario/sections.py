@@ -14,7 +14,7 @@ from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.files import is_path, refuse_escape
-from moesim.units import Bandwidth, Count, Number
+from moesim.units import Bandwidth, Count, Number, Share
 
 Name = Annotated[str, AfterValidator(refuse_escape)]
 Dtype = Literal["fp8", "bf16"]
@@ -204,6 +204,23 @@ class AllToAll(Block):
         le=256,
         description="SMs that the communication kernels hold; null: the library's own number.",
     )
+
+
+class Network(Block):
+    """How exactly the flows on the wires are followed."""
+
+    tolerance: Share = Field(
+        0.0,
+        description="Longest step of the flows on the wires, as a share of the busiest link's time, such as 0.1%; "
+        "0: every event, exact. The result says by how much it may be off.",
+    )
+
+    @field_validator("tolerance")
+    @classmethod
+    def _zero_or_in_range(cls, tolerance: float) -> float:
+        if tolerance and not 1e-4 <= tolerance <= 0.1:
+            raise Mistakes(((), f"{tolerance:g} is no tolerance", "0 is exact, else 0.01% to 10%"))
+        return tolerance
 
 
 class Compute(Block):

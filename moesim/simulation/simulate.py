@@ -30,6 +30,7 @@ from moesim.simulation.offsets import start_offsets
 from moesim.simulation.parts import PHASES, Parts, build_parts, counterfactuals, read_bias
 from moesim.simulation.rows import RANK_PAIR_LIMIT, add_layer_rows, add_series_rows, bucket_width_s
 from moesim.simulation.summary import SummaryBuilder
+from moesim.simulation.tolerance import ToleranceLedger
 from moesim.timeline import LayerTrace, LayerWork, LinkSeries, run_layers
 from moesim.workload import Batch
 
@@ -134,6 +135,7 @@ def clock_step(
         start_offset_s,
         other_time,
         bucket_s,
+        parts.scenario.network.tolerance,
     )
 
 
@@ -183,6 +185,7 @@ class _Run:
         self._parts, self._workload = parts, workload
         self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
         self._ledger = KernelLedger()
+        self._tolerance = ToleranceLedger(parts.scenario.network.tolerance)
         arrivals, rng = parts.scenario.schedule.start_offset, parts.rng(OFFSET_STAGE)
         self._offsets = start_offsets(arrivals, parts.fabric.n_ranks, rng)
         self._state: State | None = None
@@ -230,6 +233,7 @@ class _Run:
             self._first_traces.append(trace)
         wire = add_layer_rows(self._tables, where, parts.fabric, load, trace)
         row = self._summary.add_layer(load, trace, wire)
+        self._tolerance.add_layer(trace)
         critical = self._summary.critical[-1]
         audit_components(critical.components, float(row["layer_time_s"] or 0.0), trace.layer)
         recorded = batch.layers[trace.layer % len(batch.layers)]
@@ -280,11 +284,14 @@ class _Run:
         notes += self._degraded()
         exported, note = self._exported_flows()
         notes += note
+        told = explanation(parts, self._summary, self._ledger, batch)
+        if self._tolerance.tolerance:
+            told["tolerance"] = self._tolerance.explanation()
         return Result(
             summary=summary,
             tables=Tables(self._tables.build()),
             notes=tuple(notes),
-            explanation=explanation(parts, self._summary, self._ledger, batch),
+            explanation=told,
             flows=exported,
             traffic=self._traffic,
             scenario_yaml=to_yaml(parts.scenario),
@@ -309,6 +316,8 @@ class _Run:
                 rates += f" ({held_out['rows']:.0f} others are {100 * held_out['median']:.1f} % off in the median)"
             rates += ", not of your cluster"
         notes.append(Note("estimated", f"all-to-all rates are {rates}: {constants.source}"))
+        if self._tolerance.tolerance:
+            notes.append(Note("estimated", self._tolerance.note()))
         if uses_ports(parts):
             notes.append(Note("estimated", PORTS_NOTE))
         elif parts.fabric.n_ranks > RANK_PAIR_LIMIT:

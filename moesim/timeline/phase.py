@@ -16,7 +16,7 @@ import simpy
 from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
-from moesim.network import NetworkClock
+from moesim.network import NetworkClock, SteppedNetwork
 from moesim.timeline.intervals import gaps
 from moesim.traffic.flows import Floats, Ints, PhaseFlows
 
@@ -24,6 +24,21 @@ from moesim.traffic.flows import Floats, Ints, PhaseFlows
 def network_capacity(fabric: Fabric) -> Floats:
     """Capacities of everything that contends: wires, then each rank's ``sm``, then each rank's communication kernel."""
     return np.concatenate([fabric.capacity, np.ones(2 * fabric.n_ranks)])
+
+
+@dataclass(frozen=True)
+class PhaseLimits:
+    """How far a phase whose flows took steps may be from exact sharing.
+
+    Attributes:
+        estimated_s: by how many seconds any flow's end may be off, an estimate.
+        earliest_s, latest_s: instants between which exact sharing ends the last flow: proven, given when all flows
+            start and which flows of other phases run beside them.
+    """
+
+    estimated_s: float
+    earliest_s: float
+    latest_s: float
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,7 @@ class PhaseTrace:
         waited_on: the rank that ended the longest wait, -1 where there was none, [ranks].
         tail_s: part in which the kernel goes on after the rank's last flow, for its floor or its epilogue, [ranks].
         bottleneck_time_s, bottleneck_flow, bottleneck_link: each change of the link that holds a flow back.
+        limits: how far from exact this may be; None where every event was followed.
     """
 
     flows: PhaseFlows
@@ -55,6 +71,7 @@ class PhaseTrace:
     bottleneck_time_s: Floats
     bottleneck_flow: Ints
     bottleneck_link: Ints
+    limits: PhaseLimits | None = None
 
     @property
     def kernel_s(self) -> Floats:
@@ -143,6 +160,7 @@ class PhaseRun:
         """Collect the finished phase and hand its flows' storage back to the network."""
         network, flows = self._clock.network, self._flows
         finish = np.full(flows.n_flows, np.nan)
+        limits = self._limits()
         times, changed, links = [np.empty(0)], [np.empty(0, np.int64)], [np.empty(0, np.int32)]
         for which, handle in self._batches:
             finish[which] = network.finish(handle)
@@ -167,7 +185,18 @@ class PhaseRun:
             bottleneck_time_s=np.concatenate(times),
             bottleneck_flow=np.concatenate(changed).astype(np.int32),
             bottleneck_link=np.concatenate(links),
+            limits=limits,
         )
+
+    def _limits(self) -> PhaseLimits | None:
+        network, handles = self._clock.network, [handle for _, handle in self._batches]
+        if not isinstance(network, SteppedNetwork) or not handles:
+            return None
+        farthest = 0.0
+        for handle in handles:
+            finish, (earliest, latest) = network.finish(handle), network.limits(handle)
+            farthest = max(farthest, float(np.maximum(latest - finish, finish - earliest).max(initial=0.0)))
+        return PhaseLimits(farthest, *network.last_proven(handles))
 
     def _waits(self, finish: Floats) -> tuple[Floats, Ints, Floats]:
         flows, ready = self._flows, self.enter_s + self._flows.entry_setup_s

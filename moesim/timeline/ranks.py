@@ -18,7 +18,7 @@ import numpy as np
 import simpy
 
 from moesim.cluster import Fabric
-from moesim.network import FlowNetwork, NetworkClock
+from moesim.network import FlowNetwork, NetworkClock, SteppedNetwork
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.traffic.flows import Floats, Ints, PhaseFlows
 
@@ -79,6 +79,7 @@ def run_layers(
     start_offset_s: Floats,
     other_time_s: float,
     bucket_s: float,
+    tolerance: float = 0.0,
 ) -> LinkSeries:
     """Run every rank through all layers.
 
@@ -90,12 +91,16 @@ def run_layers(
         start_offset_s: when each rank enters the first layer, [ranks].
         other_time_s: compute time between two layers (attention and the like).
         bucket_s: width of the time buckets in which the links' use is kept.
+        tolerance: longest step of the flows on wires as a share of the busiest link's time; 0: every event.
 
     Returns:
         What the links carried over time.
     """
     env = simpy.Environment()
-    network = FlowNetwork(network_capacity(fabric), log_bottlenecks=True)
+    capacity = network_capacity(fabric)
+    network: FlowNetwork | SteppedNetwork = FlowNetwork(capacity, log_bottlenecks=True)
+    if tolerance:
+        network = SteppedNetwork(capacity, tolerance, range(fabric.n_links, fabric.n_links + fabric.n_ranks))
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     cluster = _Ranks(NetworkClock(env, network), fabric, n_layers, work_of_layer, collect, other_time_s)
     for rank in range(fabric.n_ranks):

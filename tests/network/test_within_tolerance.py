@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from benchmarks import workloads
 from moesim.errors import InputError
-from moesim.network import solve_flows, solve_within, stepped
+from moesim.network import solve_flows, solve_within, stepping
 from moesim.network.filling import fill
 from tests.reference.max_min import csr, fair_rates
 
@@ -86,7 +86,7 @@ def test_a_dispatch_in_steps_is_near_the_exact_one(flows, share_of_flows):
 
 
 def test_no_port_is_done_before_it_can_have_carried_its_bytes(monkeypatch):
-    monkeypatch.setattr(stepped, "FEW", 5)
+    monkeypatch.setattr(stepping, "FEW", 5)
     for seed in range(3):
         flows = workloads.switch(16, "zipf", seed)
         got = within(flows, 0.05)
@@ -98,14 +98,14 @@ def test_no_port_is_done_before_it_can_have_carried_its_bytes(monkeypatch):
 
 
 def test_equal_messages_end_together_and_on_the_bound(monkeypatch):
-    monkeypatch.setattr(stepped, "FEW", 0)
+    monkeypatch.setattr(stepping, "FEW", 0)
     flows = workloads.switch(16, "equal")
     np.testing.assert_allclose(within(flows, 0.01).finish, flows.bound(), rtol=1e-9)
 
 
 def test_smaller_steps_are_nearer(monkeypatch):
-    monkeypatch.setattr(stepped, "FEW", 5)
-    monkeypatch.setattr(stepped, "SHARE_PER_STEP", 1.0)
+    monkeypatch.setattr(stepping, "FEW", 5)
+    monkeypatch.setattr(stepping, "SHARE_PER_STEP", 1.0)
     flows = workloads.pairs(16)
     exact = solve_flows(**flows.arguments())
     far, near = (np.abs(within(flows, tolerance).finish - exact).mean() for tolerance in (0.1, 0.01))
@@ -113,7 +113,7 @@ def test_smaller_steps_are_nearer(monkeypatch):
 
 
 def test_staggered_starts_and_caps_stay_within_the_limits(monkeypatch):
-    monkeypatch.setattr(stepped, "FEW", 5)
+    monkeypatch.setattr(stepping, "FEW", 5)
     rng = np.random.default_rng(0)
     flows = workloads.switch(8, "uniform")
     start = rng.random(flows.n) * 0.2 * flows.bound() + 1.0

@@ -77,6 +77,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "alltoall.calibration": ("deepep-normal-h100", {}),
     "alltoall.receive_hook": (False, {"alltoall": {"algorithm": "deepep-low-latency"}}),
     "alltoall.sms": (24, {}),
+    "network.tolerance": ("0.1%", {}),
     "compute.table": ("h100", {}),
     "schedule.phase": ("decode", {}),
     "schedule.start_offset": ("5us", {}),

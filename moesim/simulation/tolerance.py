@@ -1,0 +1,66 @@
+"""By how much a run whose flows took steps may be off, on both sides: what is proven, and what is estimated."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from moesim.simulation.parts import PHASES
+from moesim.timeline import LayerTrace, PhaseTrace
+
+
+@dataclass
+class ToleranceLedger:
+    """Collects the limits of each layer's phases; the widest count.
+
+    Attributes:
+        tolerance: of the scenario; 0 for exact sharing, of which there is nothing to tell.
+    """
+
+    tolerance: float
+    _estimated: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*PHASES, "layer"), 0.0))
+    _earlier: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    _later: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    def add_layer(self, trace: LayerTrace) -> None:
+        """Take in one layer."""
+        off_s = 0.0
+        for name, phase in (("dispatch", trace.dispatch), ("combine", trace.combine)):
+            off_s += self._add_phase(name, phase)
+        layer_s = float(trace.end_s_of_layer.max() - trace.entry_s.min())
+        self._estimated["layer"] = max(self._estimated["layer"], off_s / layer_s if layer_s else 0.0)
+
+    def _add_phase(self, name: str, phase: PhaseTrace) -> float:
+        limits, moved = phase.limits, phase.flows.size > 0
+        if limits is None or not moved.any():
+            return 0.0
+        end = float(phase.finish_s[moved].max())
+        length = end - float(phase.start_s[moved].min())
+        self._estimated[name] = max(self._estimated[name], limits.estimated_s / length)
+        self._earlier[name] = max(self._earlier[name], (end - limits.earliest_s) / length)
+        self._later[name] = max(self._later[name], (limits.latest_s - end) / length)
+        return limits.estimated_s
+
+    def note(self) -> str:
+        """Say it in a sentence for the reader of the result."""
+        proven = ", ".join(
+            f"at most {_percent(self._earlier[name])} earlier and {_percent(self._later[name])} later in {name}"
+            for name in PHASES
+        )
+        estimated = ", ".join(f"{name} {_percent(self._estimated[name])}" for name in ("layer", *PHASES))
+        return (
+            f"flows took steps of up to {100 * self.tolerance:g} % of the busiest link's time (network.tolerance). "
+            f"Estimated error of times, to either side: {estimated}. Proven, given when flows start: exact sharing "
+            f"ends a phase's last flow {proven}"
+        )
+
+    def explanation(self) -> dict[str, Any]:
+        """Return the same as numbers: shares of the phase's or the layer's length."""
+        return {
+            "tolerance": self.tolerance,
+            "estimated_error": dict(self._estimated),
+            "proven_earlier": dict(self._earlier),
+            "proven_later": dict(self._later),
+        }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
