@@ -25,6 +25,7 @@ ALGORITHMS = {
     "nccl-direct": (1024, (64, 256)),
     "deepep-low-latency": (128, (64, 256)),
 }
+STEPPED = (512, 1024)
 TOPOLOGY = """
 kind: multi-plane
 gpu: h800
@@ -58,6 +59,7 @@ def one(point):
                     "layers_simulated": point["layers"],
                 },
                 "alltoall": {"algorithm": point["algorithm"], "dispatch_dtype": "fp8", "combine_dtype": "bf16"},
+                "network": {"tolerance": point["tolerance"]},
             }
         )
         began, cpu = time.perf_counter(), time.process_time()
@@ -71,7 +73,8 @@ def one(point):
 
 def measured(**changes):
     """Run one point in a process of its own."""
-    point = {"ranks": 64, "flows": "pairs", "tokens": 4096, "layers": 1, "algorithm": "deepep-normal", **changes}
+    point = {"ranks": 64, "flows": "pairs", "tokens": 4096, "layers": 1, "algorithm": "deepep-normal", "tolerance": 0}
+    point |= changes
     command = [sys.executable, "-m", "benchmarks.scale", "--one", json.dumps(point)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
     found = json.loads(answer.stdout.splitlines()[-1])
@@ -108,6 +111,16 @@ def ranks(up_to):
     return rows
 
 
+def stepped(up_to):
+    """One flow per pair of ranks in steps of 1 %, against every event."""
+    rows = []
+    for n in (n for n in STEPPED if n <= up_to):
+        common = {"ranks": n, "algorithm": "nccl-direct", "tokens": 1024}
+        found = measured(tolerance=0.01, **common)
+        rows.append(as_row("ranks, network.tolerance 1 %, nccl-direct", n, found, measured(**common)))
+    return rows
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--up-to", type=int, default=16_384, help="ranks")
@@ -117,7 +130,7 @@ def main():
         print(json.dumps(one(json.loads(arguments.one))))
         return
     measured(layers=2)  # compiles
-    rows = ranks(arguments.up_to)
+    rows = ranks(arguments.up_to) + stepped(arguments.up_to)
     for n in (64, 128, 256):
         if n <= arguments.up_to:
             found = measured(ranks=n, algorithm="nccl-direct")

@@ -2,8 +2,8 @@
 
 Rates are found once per step instead of once per event, see ``stepping``. The step in which a flow ends bounds the
 error that this step makes. What earlier steps did to the flow comes on top, and in which direction cannot be told:
-max-min times follow a change of one flow up or down. So the narrow limits, one more step on either side, are an
-estimate, and tests measure how often it holds. The wide ones are proven, see ``bounds``.
+max-min times follow a change of one flow up or down. So the narrow limits, three of the longest steps on either side,
+are an estimate, and tests measure how often it holds. The wide ones are proven, see ``bounds``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from moesim.errors import InputError
 from moesim.network import checks
 from moesim.network.bounds import links_done, longest_time, shortest_time
 from moesim.network.state import Floats
-from moesim.network.stepping import Ended, Steps, Table, loaded
+from moesim.network.stepping import Steps, Table, loaded
 
 LEAST, MOST = 1e-4, 0.1
 """Tolerances that there are, besides 0."""
@@ -29,7 +29,7 @@ class WithinTolerance:
 
     Attributes:
         finish: of each flow, [flows].
-        earliest, latest: estimated limits: the step in which the flow ended and one more on either side, [flows].
+        off: by how much a finish time may be off, an estimate: three of the longest steps, [flows].
         not_before, not_after: proven limits of the exact finish time, [flows].
         bound: of the busiest link: bytes over capacity, from the first start that concerns it. Proven: the last flow
             does not end earlier.
@@ -38,8 +38,7 @@ class WithinTolerance:
     """
 
     finish: Floats
-    earliest: Floats
-    latest: Floats
+    off: Floats
     not_before: Floats
     not_after: Floats
     bound: float
@@ -48,9 +47,8 @@ class WithinTolerance:
 
     @property
     def largest_error(self) -> float:
-        """Farthest estimated limit from a finish time, over the time from first start to last finish."""
-        farthest = np.maximum(self.latest - self.finish, self.finish - self.earliest).max(initial=0.0)
-        return float(farthest / self.span) if self.span > 0 else 0.0
+        """Largest estimated error of a finish time, over the time from first start to last finish."""
+        return float(self.off.max(initial=0.0) / self.span) if self.span > 0 else 0.0
 
     @property
     def last_proven(self) -> tuple[float, float]:
@@ -92,27 +90,21 @@ def solve_within(
     weights = checks.numbers(weight, "weight", len(links), "route entry", default=1.0)
     caps = checked_caps(rate_cap, n)
     table, moves = loaded(Table(np.arange(n), sizes, caps, starts, ptr, links, weights))
-    finish = starts.copy()
-    earliest, latest, not_before, not_after = (starts.copy() for _ in range(4))
+    finish, off, not_before, not_after = starts.copy(), np.zeros(n), starts.copy(), starts.copy()
     count, steps = 0, Steps(room, tolerance)
     if len(table.flow):
         steps.add(table, float(table.start.min()))
     while steps.busy:
         for ended in (steps.plan(), steps.finish()):
-            _note(ended, finish, earliest, latest)
+            finish[ended.flow], off[ended.flow] = ended.finish, ended.off
         count += 1
     routes = (room, table.ptr, table.links, table.weight, table.size, table.cap)
     not_before[moves] = table.start + shortest_time(*routes)
     not_after[moves] = table.start + longest_time(*routes)
     bound = links_done(room, table.ptr, table.links, table.weight, table.size, table.start).max(initial=-np.inf)
     begin, end = starts.min(initial=np.inf), finish.max(initial=-np.inf)
-    return WithinTolerance(
-        finish, earliest, latest, not_before, not_after, float(bound), count, float(end - begin) if n else 0.0
-    )
-
-
-def _note(ended: Ended, finish: Floats, earliest: Floats, latest: Floats) -> None:
-    finish[ended.flow], earliest[ended.flow], latest[ended.flow] = ended.finish, ended.earliest, ended.latest
+    span = float(end - begin) if n else 0.0
+    return WithinTolerance(finish, off, not_before, not_after, float(bound), count, span)
 
 
 def check_tolerance(tolerance: float) -> None:

@@ -53,7 +53,7 @@ class SteppedNetwork:
         self._sorted = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int32)
         self._batches: dict[int, _Batch] = {}
         self._base = self._next = 0  # numbers of the first flow that is kept and of the next to come
-        self._finish, self._earliest, self._latest = np.full((3, 0), np.nan)
+        self._finish, self._off = np.zeros((2, 0))
         self._wait_ptr, self._wait_ids = np.zeros(1, np.int64), np.zeros(0, np.int32)
         self._ends: list[tuple[int, float]] = []
         self._gone: list[tuple[Table, Floats]] = []  # released batches that may have run beside others, their ends
@@ -99,9 +99,7 @@ class SteppedNetwork:
         wait_ptr = np.asarray(np.zeros(n + 1, np.int64) if waiter_ptr is None else waiter_ptr, np.int64)
         first, row = self._next, self._next - self._base
         self._next += n
-        self._finish, self._earliest, self._latest = (
-            longer(column, row + n) for column in (self._finish, self._earliest, self._latest)
-        )
+        self._finish, self._off = longer(self._finish, row + n), longer(self._off, row + n)
         self._finish[row : row + n] = np.nan
         entry = int(self._wait_ptr[row])
         self._wait_ptr = longer(self._wait_ptr, row + n + 1)
@@ -112,7 +110,7 @@ class SteppedNetwork:
         table, moves = loaded(Table(np.arange(first, first + n), sizes, caps, starts, ptr, links, weights))
         if not moves.all():
             at_once = np.flatnonzero(~moves)
-            self._tell(Ended(first + at_once, starts[at_once], starts[at_once], starts[at_once]))
+            self._tell(Ended(first + at_once, starts[at_once]))
         if len(table.flow):
             if self._steps.busy and self._steps.end <= self.now:
                 self._tell(self._steps.finish())
@@ -146,8 +144,7 @@ class SteppedNetwork:
         gone = oldest - self._base
         if 2 * gone > self._next - self._base:
             self._base = oldest
-            kept = (self._finish[gone:], self._earliest[gone:], self._latest[gone:])
-            self._finish, self._earliest, self._latest = (column.copy() for column in kept)
+            self._finish, self._off = self._finish[gone:].copy(), self._off[gone:].copy()
             entry = int(self._wait_ptr[gone])
             self._wait_ptr, self._wait_ids = self._wait_ptr[gone:] - entry, self._wait_ids[entry:].copy()
 
@@ -185,10 +182,9 @@ class SteppedNetwork:
         finish = self._finish[self._rows(handle)]
         return np.where(finish <= self.now, finish, np.nan)
 
-    def limits(self, handle: int) -> tuple[Floats, Floats]:
-        """Return the estimated limits of the finish time of each flow of a batch in steps, seconds."""
-        rows = self._rows(handle)
-        return self._earliest[rows].copy(), self._latest[rows].copy()
+    def off(self, handle: int) -> Floats:
+        """Return by how much the finish time of each flow of a batch in steps may be off, an estimate, seconds."""
+        return np.array(self._off[self._rows(handle)])
 
     def last_proven(self, handles: list[int]) -> tuple[float, float]:
         """Return instants between which exact sharing ends the last flow of some finished batches for certain.
@@ -262,7 +258,7 @@ class SteppedNetwork:
         if not len(ended.flow):
             return
         rows = ended.flow - self._base
-        self._finish[rows], self._earliest[rows], self._latest[rows] = ended.finish, ended.earliest, ended.latest
+        self._finish[rows], self._off[rows] = ended.finish, ended.off
         begin, length = self._wait_ptr[rows], self._wait_ptr[rows + 1] - self._wait_ptr[rows]
         ptr = np.concatenate([[0], np.cumsum(length)])
         ids = self._wait_ids[np.arange(ptr[-1]) + np.repeat(begin - ptr[:-1], length)]

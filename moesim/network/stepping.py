@@ -7,7 +7,8 @@ had. Merely ending together what ends almost together would do neither and is to
 busiest link.
 
 Few flows run event by event, exactly. Steps are short where many flows end, and never longer than ``tolerance`` times
-what the busiest link had to carry at most since the network was last empty. What starts in a step joins with the next.
+what the busiest link had to carry at most since the network was last empty. What starts in the middle of a step joins
+with the next and makes up for the time that it missed: on its links it counts up to twice until it has.
 """
 
 from __future__ import annotations
@@ -34,18 +35,20 @@ PACK = 0.7
 FEW = 1000
 """Flows up to which every event is followed."""
 
+STEPS_OFF = 3.0
+"""Estimated error of an end, in longest steps: what earlier steps did comes on top of the step that it lies in."""
+
 NO_HOLD = -2
 """No bottleneck has been noted yet; a flow's own cap is -1."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """Flows that have ended, when, and the estimated limits of that: the step and one more on either side."""
+    """Flows that have ended, when, and by how much that may be off: an estimate, the same for all."""
 
     flow: Pointers
     finish: Floats
-    earliest: Floats
-    latest: Floats
+    off: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ _NONE = np.zeros(0)
 NO_FLOWS = Table(
     np.zeros(0, np.int64), _NONE, _NONE, _NONE, np.zeros(1, np.int64), np.zeros(0, np.int32), _NONE
 )  # fmt: skip
-NOTHING = Ended(np.zeros(0, np.int64), _NONE, _NONE, _NONE)
+NOTHING = Ended(np.zeros(0, np.int64), _NONE)
 
 
 class Steps:
@@ -136,7 +139,7 @@ class Steps:
         self._active: Flags
         self._ends: Flags  # in the present step
         self._take_in(NO_FLOWS)
-        self._scale = self._last_step = 0.0
+        self._scale = self._off = 0.0
         self._exact = False
         self._ending = NOTHING
 
@@ -150,7 +153,7 @@ class Steps:
         if (np.diff(table.start) < 0).any():
             table = table.only(np.argsort(table.start, kind="stable"))
         if not self.busy:
-            self._scale = self._last_step = 0.0
+            self._scale = self._off = 0.0
         if not self.busy or self._exact:  # nothing of the present stretch is settled yet: it ends here
             self._pass(now)
             self._ends[:], self._ending = False, NOTHING
@@ -193,6 +196,7 @@ class Steps:
         self._active = np.ones(n, np.bool_)
         self._ends = np.zeros(n, np.bool_)
         self._rate, self._held = np.full(n, np.nan), np.full(n, NO_HOLD, np.int32)
+        self._missed = np.zeros(n)
         n_links = len(self._capacity)
         self._lists = np.zeros(n_links + 1, np.int64), np.empty(len(table.links), np.int32), np.empty(len(table.links))
         list_flows(np.arange(n), table.ptr, table.links, table.weight, *self._lists)
@@ -200,7 +204,7 @@ class Steps:
     def _pack(self) -> None:
         """Drop flows that have ended and take in those that start."""
         stay = np.flatnonzero(self._active)
-        left, rate, held = self._left[stay], self._rate[stay], self._held[stay]
+        left, rate, held, missed = (column[stay] for column in (self._left, self._rate, self._held, self._missed))
         new, waiting = [], []
         for table in self._waiting:
             taken = int(np.searchsorted(table.start, self.now, side="right"))
@@ -209,7 +213,9 @@ class Steps:
                 waiting.append(table.rows(taken, len(table.flow)))
         self._waiting = waiting
         self._take_in(joined([self._table.only(stay), *new]))
-        self._left[: len(stay)], self._rate[: len(stay)], self._held[: len(stay)] = left, rate, held
+        n = len(stay)
+        self._left[:n], self._rate[:n], self._held[:n], self._missed[:n] = left, rate, held, missed
+        self._missed[n:] = self.now - self._table.start[n:]
         if new:
             n_links = len(self._capacity)
             weight = self._table.weight * np.repeat(self._left, np.diff(self._table.ptr))
@@ -217,15 +223,21 @@ class Steps:
             load += np.bincount(self._table.links, weights=weight, minlength=n_links)
             self._scale = max(self._scale, float((load / self._capacity).max(initial=0.0)))
 
-    def _rates(self, cap: Floats) -> tuple[Floats, Floats]:
-        """Return the max-min fair rate of each active flow, and the level of each link."""
+    def _rates(self, cap: Floats, times: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return the max-min fair rate of each active flow, and the level of each link.
+
+        A flow that counts several times has the rate of one of these flows, and so is its cap.
+        """
+        weight = self._table.weight
+        if times is not None:
+            weight = weight * np.repeat(times, np.diff(self._table.ptr))
         table, n_links = self._table, len(self._capacity)
         rate = np.where(self._active, -1.0, 0.0)
         level, room, load = np.empty((3, n_links))
         waiting, heap = np.empty((2, n_links), np.int32)
         list_ptr, flows, _ = self._lists
         fill(
-            self._capacity, table.ptr, table.links, table.weight, list_ptr, flows, cap,
+            self._capacity, table.ptr, table.links, weight, list_ptr, flows, cap,
             rate, level, room, load, waiting, heap,
         )  # fmt: skip
         return rate, level
@@ -240,8 +252,7 @@ class Steps:
         self.end = self.now + step
         self._ends = lasts <= step * (1.0 + 1e-12)
         flow = self._table.flow[self._ends]
-        finish = np.full(len(flow), self.end)
-        self._ending = Ended(flow, finish, finish - self._last_step, finish + self._last_step)
+        self._ending = Ended(flow, np.full(len(flow), self.end), self._off)
 
     def _plan_step(self, first_start: float) -> None:
         active, left, cap = self._active, self._left, self._cap
@@ -258,21 +269,24 @@ class Steps:
         if self._waiting:  # whoever starts later joins after this step
             step = min(step, max(first_start - self.now, 0.1 * longest))
         step = max(step, 1e-12 * longest)  # of some nothing but a rounding may be left
-        self._rate, self._level = rate, level = self._rates(np.minimum(cap, left / step))
-        lowest, held = self._levels(level)
+        made_up = np.minimum(self._missed, step)
+        times = 1.0 + made_up / step
+        self._missed = self._missed - made_up
+        rate, self._level = self._rates(np.minimum(cap, left / (times * step)), times if made_up.any() else None)
+        self._rate = rate = rate * times
+        lowest, held = self._levels(self._level)
         self._note_bottlenecks(held)
         self._ends = ends = active & (rate * step >= left * (1.0 - 1e-12))
         # Until its end a flow runs at the level of its links; where none is full, at least as fast as before.
-        alone = np.minimum(lowest, cap)
+        alone = np.minimum(lowest, cap) * times
         alone = np.maximum(np.where(np.isfinite(alone), alone, before), rate)
         lasts = np.zeros(len(active))
         np.divide(left, alone, out=lasts, where=ends)
         lasts = np.minimum(lasts, step)
         lift(self._capacity, *self._lists, active, ends, left, step, lasts)
-        begin, self.end, self._last_step = self.now, self.now + step, step
+        begin, self.end, self._off = self.now, self.now + step, STEPS_OFF * longest
         finish = np.minimum(begin + lasts[ends], self.end)
-        n = len(finish)
-        self._ending = Ended(self._table.flow[ends], finish, np.full(n, begin - step), np.full(n, begin + 2 * step))
+        self._ending = Ended(self._table.flow[ends], finish, self._off)
 
     def _levels(self, level: Floats) -> tuple[Floats, Ints]:
         """Return the lowest level among the links of each flow, and what holds the flow back."""

@@ -67,6 +67,8 @@ def _layer(result: Result, _: str) -> Iterator[str]:
     yield "  what held the critical ranks back, over all layers:"
     for name, seconds in result.explanation["held_by_s"].items():
         yield f"    {name:24} {format_duration(seconds)}"
+    if steps := result.explanation.get("tolerance"):
+        yield f"  in steps of up to {steps['tolerance']:.2%}; estimated error {steps['estimated_error']['layer']:.2%}"
     ranks = result.explanation["critical_ranks"]
     yield f"  critical rank of each layer: {', '.join(map(str, ranks[:16]))}{', ...' if len(ranks) > 16 else ''}"
 
@@ -91,6 +93,10 @@ def _phase(result: Result, key: str) -> Iterator[str]:
     if held_out := made["held_out"]:
         spread = f"median {held_out['median']:.1%}, p90 {held_out['p90']:.1%}"
         yield f"  on {held_out['rows']:.0f} rows of that library and GPU that were held out: {spread}"
+    if steps := result.explanation.get("tolerance"):
+        error, earlier, later = (steps[name][phase] for name in ("estimated_error", "proven_earlier", "proven_later"))
+        yield f"  in steps of up to {steps['tolerance']:.2%}; estimated error {error:.2%} of the phase's length;"
+        yield f"  proven, given when flows start: its last flow ends at most {earlier:.2%} earlier, {later:.2%} later"
     yield from _busiest(result, phase)
 
 

@@ -30,7 +30,7 @@ from moesim.simulation.offsets import start_offsets
 from moesim.simulation.parts import PHASES, Parts, build_parts, counterfactuals, read_bias
 from moesim.simulation.rows import RANK_PAIR_LIMIT, add_layer_rows, add_series_rows, bucket_width_s
 from moesim.simulation.summary import SummaryBuilder
-from moesim.simulation.tolerance import ToleranceLedger
+from moesim.simulation.tolerance import ToleranceLedger, steps_pay
 from moesim.timeline import LayerTrace, LayerWork, LinkSeries, run_layers
 from moesim.workload import Batch
 
@@ -135,7 +135,7 @@ def clock_step(
         start_offset_s,
         other_time,
         bucket_s,
-        parts.scenario.network.tolerance,
+        parts.scenario.network.tolerance if steps_pay(load_of(0).flows) else 0.0,
     )
 
 
@@ -285,7 +285,7 @@ class _Run:
         exported, note = self._exported_flows()
         notes += note
         told = explanation(parts, self._summary, self._ledger, batch)
-        if self._tolerance.tolerance:
+        if self._tolerance.stepped:
             told["tolerance"] = self._tolerance.explanation()
         return Result(
             summary=summary,
@@ -316,8 +316,7 @@ class _Run:
                 rates += f" ({held_out['rows']:.0f} others are {100 * held_out['median']:.1f} % off in the median)"
             rates += ", not of your cluster"
         notes.append(Note("estimated", f"all-to-all rates are {rates}: {constants.source}"))
-        if self._tolerance.tolerance:
-            notes.append(Note("estimated", self._tolerance.note()))
+        notes += self._tolerance.notes()
         if uses_ports(parts):
             notes.append(Note("estimated", PORTS_NOTE))
         elif parts.fabric.n_ranks > RANK_PAIR_LIMIT:

@@ -192,11 +192,8 @@ class PhaseRun:
         network, handles = self._clock.network, [handle for _, handle in self._batches]
         if not isinstance(network, SteppedNetwork) or not handles:
             return None
-        farthest = 0.0
-        for handle in handles:
-            finish, (earliest, latest) = network.finish(handle), network.limits(handle)
-            farthest = max(farthest, float(np.maximum(latest - finish, finish - earliest).max(initial=0.0)))
-        return PhaseLimits(farthest, *network.last_proven(handles))
+        off = max(float(network.off(handle).max(initial=0.0)) for handle in handles)
+        return PhaseLimits(off, *network.last_proven(handles))
 
     def _waits(self, finish: Floats) -> tuple[Floats, Ints, Floats]:
         flows, ready = self._flows, self.enter_s + self._flows.entry_setup_s
