@@ -31,6 +31,7 @@ from moesim.network.progress import (
     advance,
     settle_rates,
 )
+from moesim.network.reach import fill_reach
 from moesim.network.state import (
     BUCKET,
     BUCKET_END,
@@ -48,6 +49,7 @@ from moesim.network.state import (
     Slots,
     empty_state,
     longer,
+    no_reach,
     places,
     with_buckets,
     with_flows,
@@ -55,6 +57,9 @@ from moesim.network.state import (
     with_log_room,
     with_waiters,
 )
+
+ENTRIES_PER_PAIR = 16
+"""A table of all pairs of links is kept from that many pairs for each route entry of the flows on: 28 bytes a pair."""
 
 _NOBODY = np.zeros(0, np.int32)
 
@@ -178,6 +183,7 @@ class FlowNetwork:
         self._owner[first : first + n] = handle
         admit(self._s, first, entry, wait, cap, ptr, links, weights, sizes, starts, caps, wait_ptr, wait_ids)
         self._make_room_on_links(links, cap, n_caps)
+        self._keep_reach()
         return handle
 
     def new_waiters(self, n: int) -> int:
@@ -396,6 +402,17 @@ class FlowNetwork:
         self._s.link.list_room = room
         self._s.link.list_ptr = np.cumsum(room) - room
         move_lists(self._s, s)
+
+    def _keep_reach(self) -> None:
+        """Keep a table of what each link reaches once there are flows enough for it."""
+        s = self._s
+        n = len(s.level)
+        if len(s.reach.length) == n:
+            return
+        self._s = s._replace(reach=no_reach(0))
+        if n * n <= ENTRIES_PER_PAIR * int(s.link.reserved.sum()):
+            self._s = s._replace(reach=no_reach(n))
+            fill_reach(self._s)
 
     def _make_room_in_log(self) -> None:
         self._flush_log()

@@ -46,7 +46,7 @@ def least(values: Floats) -> tuple[float, int]:
     return value, link
 
 
-@kernel
+@inlined
 def swap_places(s: FlowState, one: int, other: int) -> None:
     """Let two flows on the list of a link change places."""
     if one == other:

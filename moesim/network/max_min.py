@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from moesim.network.compiling import inlined, kernel
 from moesim.network.lists import INF, least, make_foreign, make_own, put
+from moesim.network.reach import reach_less, reach_more, reach_nothing
 from moesim.network.state import (
     LOGGING,
     N_COMMITS,
@@ -72,26 +73,36 @@ def note_change(s: FlowState, link: int) -> None:
 
 
 @inlined
+def estimate(s: FlowState, link: int) -> float:
+    """Return about when it is the turn of a link, inf if it bottlenecks nobody and has room."""
+    links = s.link
+    if links.n_own[link] == 0:
+        return INF if s.foreign[link] <= links.capacity[link] * NEARLY_FULL else 0.0
+    if links.own_weight[link] <= 0.0:
+        return 0.0
+    return max(0.0, min(s.level[link], (links.capacity[link] - s.foreign[link]) / links.own_weight[link]))
+
+
+@inlined
+def hasten_turn(s: FlowState, link: int) -> None:
+    """Estimate the turn of a link that changed; if it is later than was thought, that can wait until it has come."""
+    note_change(s, link)
+    if s.link.n_own[link] == 0 and s.level[link] < INF:
+        s.level[link] = s.link.first_due[link] = INF
+        s.link.virtual[link] = 0.0
+        put(s.completion, link, INF)
+    turn = estimate(s, link)
+    if turn < s.turn[link]:
+        put(s.turn, link, turn)
+
+
+@inlined
 def estimate_turns(s: FlowState) -> None:
     """Estimate when it is the turn of every link that was touched."""
-    links, level, foreign, turns = s.link, s.level, s.foreign, s.turn
     for i in range(s.tally[N_STIRRED]):
         link = s.stirred_link[i]
         s.stirred[link] = 0
-        note_change(s, link)
-        turn = 0.0
-        if links.n_own[link] == 0:
-            if level[link] < INF:
-                level[link] = links.first_due[link] = INF
-                links.virtual[link] = 0.0
-                put(s.completion, link, INF)
-            if foreign[link] <= links.capacity[link] * NEARLY_FULL:
-                turn = INF
-        elif links.own_weight[link] > 0.0:
-            estimate = (links.capacity[link] - foreign[link]) / links.own_weight[link]
-            turn = max(0.0, min(level[link], estimate))
-        if turns[link] != turn:
-            put(turns, link, turn)
+        hasten_turn(s, link)
     s.tally[N_STIRRED] = 0
 
 
@@ -231,6 +242,7 @@ def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
         rate = s.level[before]
         forget_due(s, flow, before)
     s.flow.bottleneck[flow] = link
+    keeps_reach = len(s.reach.length) > 0
     s.due[flow] = s.link.virtual[link] + left
     if s.due[flow] < s.link.first_due[link]:
         s.link.first_due[link] = s.due[flow]
@@ -247,7 +259,13 @@ def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
         if other == link:
             if before != NO_LINK:
                 make_own(s, link, place)
+                if keeps_reach:
+                    reach_less(s, before, link, weight)
             continue
+        if keeps_reach:
+            if before != NO_LINK and other != before:
+                reach_less(s, before, other, weight)
+            reach_more(s, link, other, weight)
         if other == before or before == NO_LINK:
             make_foreign(s, other, place)
             links.own_weight[other] -= weight
@@ -260,6 +278,13 @@ def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
 @inlined
 def spread(s: FlowState, link: int, rise: float) -> None:
     """Tell the other links of a link's own flows by how much these have become faster."""
+    if len(s.reach.length) > 0:
+        row = s.reach.row
+        for at in range(s.reach.length[link]):
+            reached = row.link[link, at]
+            s.foreign[reached] += row.weight[link, at] * rise
+            hasten_turn(s, reached)
+        return
     bottlenecks, route, length = s.place.bottleneck, s.place.route, s.place.length
     entry_link, entry_weight, foreign, stirred = s.entry.link, s.entry.weight, s.foreign, s.stirred
     stirred_link, n = s.stirred_link, s.tally[N_STIRRED]
@@ -279,7 +304,7 @@ def spread(s: FlowState, link: int, rise: float) -> None:
     s.tally[N_STIRRED] = n
 
 
-@kernel
+@inlined
 def commit(s: FlowState, link: int, level: float, takes: bool) -> None:
     """Set a link's level, take over the flows that are faster, and find its next completion."""
     note_change(s, link)
@@ -311,7 +336,7 @@ def commit(s: FlowState, link: int, level: float, takes: bool) -> None:
     put(s.turn, link, INF)
 
 
-@kernel
+@inlined
 def leave(s: FlowState, link: int) -> None:
     """Take a link whose level stays from the dirty list; a flow of its own may have gone."""
     put(s.turn, link, INF)
@@ -323,6 +348,8 @@ def leave(s: FlowState, link: int) -> None:
 def release_all(s: FlowState) -> None:
     """Take the bottleneck from every flow in progress: the next solve is a full water filling."""
     s.tally[N_FULL] += 1
+    for link in range(len(s.reach.length)):
+        reach_nothing(s, link)
     for link in range(len(s.level)):
         for place in range(s.link.list_ptr[link], s.link.list_ptr[link] + s.link.n_own[link]):
             flow = s.place.flow[place]
@@ -342,7 +369,7 @@ def release_all(s: FlowState) -> None:
         touch(s, link)
 
 
-@kernel
+@inlined
 def solve(s: FlowState) -> bool:
     """Make all rates max-min fair at this instant; False if that does not come to an end (a bug of ours)."""
     looks, full = 0, False
@@ -355,6 +382,10 @@ def solve(s: FlowState) -> bool:
             full = True
             looks = 0
             release_all(s)
+            continue
+        later = estimate(s, link)
+        if later > turn * (1.0 + SAME):
+            put(s.turn, link, later)
             continue
         before = s.level[link]
         level, takes, early = water_level(s, link, turn)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from numba import njit
 
-from moesim.network.compiling import kernel
+from moesim.network.compiling import inlined, kernel
 from moesim.network.lists import INF, make_foreign, make_own, swap_places
 from moesim.network.max_min import forget_due, remaining, touch
+from moesim.network.reach import reach_less
 from moesim.network.state import (
     CANCELLED,
     FINISHED,
@@ -108,7 +109,7 @@ def admit(
         push_start(s, flow)
 
 
-@kernel
+@inlined
 def earlier(s: FlowState, one: int, other: int) -> bool:
     """Say whether flow ``one`` starts before ``other``; equal times in order of slots."""
     if s.flow.start[one] != s.flow.start[other]:
@@ -116,7 +117,7 @@ def earlier(s: FlowState, one: int, other: int) -> bool:
     return one < other
 
 
-@kernel
+@inlined
 def push_start(s: FlowState, flow: int) -> None:
     """Put a flow into the heap of starts."""
     heap = s.pending_flow
@@ -131,7 +132,7 @@ def push_start(s: FlowState, flow: int) -> None:
     heap[i] = flow
 
 
-@kernel
+@inlined
 def pop_start(s: FlowState) -> int:
     """Take the first flow from the heap of starts."""
     heap = s.pending_flow
@@ -169,7 +170,7 @@ def move_lists(s: FlowState, old: FlowState) -> None:
             s.entry.place[s.place.entry[place]] = place
 
 
-@kernel
+@inlined
 def attach(s: FlowState, flow: int) -> None:
     """Put a flow on the lists of its links, without a bottleneck yet."""
     s.flow.bottleneck[flow] = NO_LINK
@@ -189,7 +190,7 @@ def attach(s: FlowState, flow: int) -> None:
         touch(s, link)
 
 
-@kernel
+@inlined
 def detach(s: FlowState, flow: int) -> None:
     """Take a flow in progress from the lists of its links; its bytes left stand in ``due``."""
     before = s.flow.bottleneck[flow]
@@ -203,6 +204,8 @@ def detach(s: FlowState, flow: int) -> None:
         link, weight = s.entry.link[entry], s.entry.weight[entry]
         if before != link and before != NO_LINK:
             s.foreign[link] -= weight * rate
+            if len(s.reach.length) > 0:
+                reach_less(s, before, link, weight)
         else:
             make_foreign(s, link, s.entry.place[entry])
             s.link.own_weight[link] -= weight
@@ -215,7 +218,7 @@ def detach(s: FlowState, flow: int) -> None:
         touch(s, link)
 
 
-@kernel
+@inlined
 def end_wait(s: FlowState, flow: int) -> None:
     """Count a flow off at those who wait for it."""
     for i in range(s.flow.wait_ptr[flow], s.flow.wait_ptr[flow] + s.flow.wait_len[flow]):
@@ -227,7 +230,7 @@ def end_wait(s: FlowState, flow: int) -> None:
             s.tally[N_DONE] += 1
 
 
-@kernel
+@inlined
 def finish_flow(s: FlowState, flow: int) -> None:
     """End a flow now."""
     if s.flow.phase[flow] == LIVE:
@@ -239,7 +242,7 @@ def finish_flow(s: FlowState, flow: int) -> None:
     end_wait(s, flow)
 
 
-@kernel
+@inlined
 def start_flow(s: FlowState, flow: int) -> None:
     """Let a flow take part from now on; without bytes or links to load it is done at once."""
     if s.due[flow] == 0.0 or s.flow.entry_len[flow] == 0:

@@ -67,7 +67,7 @@ def account_all(s: FlowState) -> None:
         account(s, link)
 
 
-@kernel
+@inlined
 def settle_rates(s: FlowState) -> bool:
     """Solve for the rates of this instant and note what changed: link rates, bottlenecks."""
     if not solve(s):
@@ -75,9 +75,11 @@ def settle_rates(s: FlowState) -> bool:
     for i in range(s.tally[N_TOUCHED]):
         link = s.touched_link[i]
         s.link.touched[link] = 0
-        rate = s.foreign[link] if s.link.list_len[link] > 0 else 0.0
+        rate = 0.0
         if s.link.n_own[link] > 0:
-            rate += s.link.own_weight[link] * s.level[link]
+            rate = s.link.capacity[link]
+        elif s.link.list_len[link] > 0:
+            rate = s.foreign[link]
         if rate != s.link.rate[link]:
             account(s, link)
             s.link.rate[link] = rate
@@ -94,7 +96,7 @@ def settle_rates(s: FlowState) -> bool:
     return True
 
 
-@kernel
+@inlined
 def finish_due(s: FlowState) -> None:
     """End all flows whose completion is now."""
     now = s.clock[NOW] + TOGETHER * abs(s.clock[NOW])

@@ -88,6 +88,7 @@ LINK = np.dtype(
     ],
     align=True,
 )
+REACHED = np.dtype([("weight", "f8"), ("link", "i4"), ("flows", "i4")], align=True)
 WAITER = np.dtype([("outstanding", "i4"), ("done", "i4")])
 LOG = np.dtype([("time", "f8"), ("flow", "i4"), ("link", "i4")])
 
@@ -111,6 +112,14 @@ class Places(NamedTuple):
     length: Ints  # entry_len
 
 
+class Reach(NamedTuple):
+    """For each link, the others that its own flows load; without rows where such a table is not worth its memory."""
+
+    length: Ints  # [link] how many others
+    row: Any  # recarray of REACHED, [link, at]: the first `length` count
+    column: Ints  # [link, other] place in the row plus 1; 0 when it is not reached
+
+
 class FlowState(NamedTuple):
     """Arrays of a flow network."""
 
@@ -123,6 +132,7 @@ class FlowState(NamedTuple):
     link: Any  # recarray of LINK
     level: Floats  # [link] rate of the flows that the link bottlenecks; inf when there is none
     foreign: Floats  # [link] about sum(weight * rate) over flows with another bottleneck
+    reach: Reach
     stirred: NDArray[np.uint8]  # [link] is in stirred_link
     waiter: Any  # recarray of WAITER
     log: Any  # recarray of LOG
@@ -153,6 +163,11 @@ def places(n: int) -> Places:
     return Places(pointers[0], np.zeros(n), ints[0], ints[1], pointers[1], ints[2])
 
 
+def no_reach(n: int) -> Reach:
+    """Return a table for ``n`` links that reach nothing; memory is taken where it is written to."""
+    return Reach(np.zeros(n, np.int32), np.zeros((n, n), REACHED).view(np.recarray), np.zeros((n, n), np.int32))
+
+
 def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -> FlowState:
     """Return the state of a network without flows on ``capacity[links]`` at time ``now``."""
     tally = np.zeros(12, np.int64)
@@ -168,6 +183,7 @@ def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -
         link=records(LINK, 0),
         level=np.zeros(0),
         foreign=np.zeros(0),
+        reach=no_reach(0),
         stirred=np.zeros(0, np.uint8),
         waiter=records(WAITER, 0),
         log=records(LOG, 0),
