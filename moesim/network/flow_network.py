@@ -19,8 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from moesim.errors import InputError, InvariantError
 from moesim.network import checks
 from moesim.network.compiling import announce_compiling
-from moesim.network.max_min import touch
-from moesim.network.membership import admit, cancel_flow, change_route, move_lists, start_flow
+from moesim.network.membership import admit, cancel_flow, change_capacity, change_route, move_lists, start_flow
 from moesim.network.progress import (
     BUCKETS_FULL,
     LOG_FULL,
@@ -50,6 +49,7 @@ from moesim.network.state import (
     empty_state,
     longer,
     no_reach,
+    pays_reach,
     places,
     with_buckets,
     with_flows,
@@ -57,9 +57,6 @@ from moesim.network.state import (
     with_log_room,
     with_waiters,
 )
-
-ENTRIES_PER_PAIR = 16
-"""A table of all pairs of links is kept from that many pairs for each route entry of the flows on: 28 bytes a pair."""
 
 _NOBODY = np.zeros(0, np.int32)
 
@@ -248,8 +245,7 @@ class FlowNetwork:
     def set_capacity(self, link: int, value: float) -> None:
         """Give a link another capacity (bytes/s, finite, 0 allowed: its flows stall) from now on."""
         index = checks.ids([link], "link", self._n_links)[0]
-        self._s.link.capacity[index] = checks.numbers([value], "capacity", 1, "link")[0]
-        touch(self._s, index)
+        change_capacity(self._s, index, checks.numbers([value], "capacity", 1, "link")[0])
 
     # -- time -------------------------------------------------------------------------------------------
 
@@ -410,7 +406,7 @@ class FlowNetwork:
         if len(s.reach.length) == n:
             return
         self._s = s._replace(reach=no_reach(0))
-        if n * n <= ENTRIES_PER_PAIR * int(s.link.reserved.sum()):
+        if pays_reach(n, int(s.link.reserved.sum())):
             self._s = s._replace(reach=no_reach(n))
             fill_reach(self._s)
 

@@ -8,7 +8,7 @@ front, those that it bottlenecks or that have no bottleneck yet; a flow changes 
 
 from __future__ import annotations
 
-from moesim.network.compiling import inlined, kernel
+from moesim.network.compiling import inlined
 from moesim.network.state import BLOCK, Floats, FlowState
 
 INF = float("inf")

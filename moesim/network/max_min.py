@@ -29,9 +29,12 @@ from moesim.network.compiling import inlined, kernel
 from moesim.network.lists import INF, least, make_foreign, make_own, put
 from moesim.network.reach import reach_less, reach_more, reach_nothing
 from moesim.network.state import (
+    BLOCK,
     LOGGING,
     N_COMMITS,
     N_FULL,
+    N_HOMELESS,
+    N_LIVE,
     N_MOVED,
     N_STIRRED,
     N_TOUCHED,
@@ -65,35 +68,40 @@ def touch(s: FlowState, link: int) -> None:
 
 @inlined
 def note_change(s: FlowState, link: int) -> None:
-    """Note that a link's rate changes at this instant."""
-    if not s.link.touched[link]:
-        s.link.touched[link] = 1
+    """Note that a link's rate may change at this instant."""
+    if not s.touched[link]:
+        s.touched[link] = 1
         s.touched_link[s.tally[N_TOUCHED]] = link
         s.tally[N_TOUCHED] += 1
 
 
 @inlined
-def estimate(s: FlowState, link: int) -> float:
-    """Return about when it is the turn of a link, inf if it bottlenecks nobody and has room."""
-    links = s.link
-    if links.n_own[link] == 0:
-        return INF if s.foreign[link] <= links.capacity[link] * NEARLY_FULL else 0.0
-    if links.own_weight[link] <= 0.0:
-        return 0.0
-    return max(0.0, min(s.level[link], (links.capacity[link] - s.foreign[link]) / links.own_weight[link]))
+def ease_link(s: FlowState, link: int) -> None:
+    """Note how a link's level follows from what flows of others leave to it."""
+    s.full[link], s.ease[link] = s.link.capacity[link], 0.0
+    if s.link.n_own[link] == 0:
+        s.full[link] *= NEARLY_FULL
+    elif s.link.own_weight[link] > 0.0:
+        s.ease[link] = 1.0 / s.link.own_weight[link]
+    else:  # rounding has eaten it
+        s.full[link] = -INF
 
 
 @inlined
-def hasten_turn(s: FlowState, link: int) -> None:
-    """Estimate the turn of a link that changed; if it is later than was thought, that can wait until it has come."""
-    note_change(s, link)
-    if s.link.n_own[link] == 0 and s.level[link] < INF:
-        s.level[link] = s.link.first_due[link] = INF
-        s.link.virtual[link] = 0.0
-        put(s.completion, link, INF)
-    turn = estimate(s, link)
-    if turn < s.turn[link]:
-        put(s.turn, link, turn)
+def estimate(s: FlowState, link: int) -> float:
+    """Return about when it is the turn of a link, inf if it bottlenecks nobody and has room."""
+    gap = s.full[link] - s.foreign[link]
+    turn = min(s.level[link], gap * s.ease[link])
+    turn = turn if turn > 0.0 else 0.0
+    return INF if s.ease[link] == 0.0 and gap >= 0.0 else turn
+
+
+@inlined
+def hasten(s: FlowState, link: int, turn: float) -> None:
+    """Put the turn of a link forward; a later one is found when the present has come."""
+    block = len(s.turn) // (BLOCK + 1) * BLOCK + link // BLOCK
+    s.turn[link] = min(s.turn[link], turn)
+    s.turn[block] = min(s.turn[block], turn)
 
 
 @inlined
@@ -102,7 +110,13 @@ def estimate_turns(s: FlowState) -> None:
     for i in range(s.tally[N_STIRRED]):
         link = s.stirred_link[i]
         s.stirred[link] = 0
-        hasten_turn(s, link)
+        note_change(s, link)
+        ease_link(s, link)
+        if s.ease[link] == 0.0 and s.level[link] < INF:
+            s.level[link] = s.link.first_due[link] = INF
+            s.link.virtual[link] = 0.0
+            put(s.completion, link, INF)
+        hasten(s, link, estimate(s, link))
     s.tally[N_STIRRED] = 0
 
 
@@ -140,6 +154,30 @@ def set_next_completion(s: FlowState, link: int) -> None:
     if level > 0.0:
         at = s.link.set_at[link] + max(0.0, first - s.link.virtual[link]) / level
     put(s.completion, link, at)
+
+
+@inlined
+def weight_of(s: FlowState, begin: int, end: int) -> float:
+    """Return sum(weight) of the flows at places of a list."""
+    weights = s.place.weight
+    sum0 = sum1 = sum2 = sum3 = 0.0
+    for place in range(begin, end - 3, 4):
+        sum0 += weights[place]
+        sum1 += weights[place + 1]
+        sum2 += weights[place + 2]
+        sum3 += weights[place + 3]
+    for place in range(end - (end - begin) % 4, end):
+        sum0 += weights[place]
+    return (sum0 + sum1) + (sum2 + sum3)
+
+
+@inlined
+def has_homeless(s: FlowState, begin: int, end: int) -> bool:
+    """Say whether a flow at places of a list has no bottleneck yet."""
+    place = begin
+    while place < end and s.place.bottleneck[place] != NO_LINK:
+        place += 1
+    return place < end
 
 
 @inlined
@@ -195,12 +233,8 @@ def water_level(s: FlowState, link: int, turn: float) -> tuple[float, bool, bool
     """
     begin = s.link.list_ptr[link]
     others, end = begin + s.link.n_own[link], begin + s.link.list_len[link]
-    own = 0.0
-    homeless = False
-    for place in range(begin, others):
-        own += s.place.weight[place]
-        if s.place.bottleneck[place] == NO_LINK:
-            homeless = True
+    own = weight_of(s, begin, others)
+    homeless = s.tally[N_HOMELESS] > 0 and has_homeless(s, begin, others)
     foreign, fastest = load_of(s, others, end)
     s.foreign[link], s.link.own_weight[link] = foreign, own
     capacity = s.link.capacity[link]
@@ -241,6 +275,8 @@ def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
     if before != NO_LINK:
         rate = s.level[before]
         forget_due(s, flow, before)
+    else:
+        s.tally[N_HOMELESS] -= 1
     s.flow.bottleneck[flow] = link
     keeps_reach = len(s.reach.length) > 0
     s.due[flow] = s.link.virtual[link] + left
@@ -279,11 +315,15 @@ def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
 def spread(s: FlowState, link: int, rise: float) -> None:
     """Tell the other links of a link's own flows by how much these have become faster."""
     if len(s.reach.length) > 0:
-        row = s.reach.row
+        row, touched_link, n_touched = s.reach.row, s.touched_link, s.tally[N_TOUCHED]
         for at in range(s.reach.length[link]):
             reached = row.link[link, at]
             s.foreign[reached] += row.weight[link, at] * rise
-            hasten_turn(s, reached)
+            hasten(s, reached, estimate(s, reached))
+            touched_link[n_touched] = reached  # stays if it is new; without a branch, as is all of this loop
+            n_touched += 1 - s.touched[reached]
+            s.touched[reached] = 1
+        s.tally[N_TOUCHED] = n_touched
         return
     bottlenecks, route, length = s.place.bottleneck, s.place.route, s.place.length
     entry_link, entry_weight, foreign, stirred = s.entry.link, s.entry.weight, s.foreign, s.stirred
@@ -318,20 +358,22 @@ def commit(s: FlowState, link: int, level: float, takes: bool) -> None:
         spread(s, link, level - before)
     if takes:
         flows, bottlenecks, weights, levels = s.place.flow, s.place.bottleneck, s.place.weight, s.level
-        n_own = s.link.n_own[link]
-        for place in range(begin, begin + n_own):
-            if bottlenecks[place] == NO_LINK:
-                take_over(s, flows[place], link, level)
         foreign = 0.0
         limit = level * (1.0 + SAME)
-        for place in range(begin + n_own, begin + s.link.list_len[link]):
-            weight, rate = weights[place], levels[bottlenecks[place]]
-            if rate <= limit:
-                foreign += weight * rate
-            else:
+        first = begin if s.tally[N_HOMELESS] > 0 else begin + s.link.n_own[link]
+        for place in range(first, begin + s.link.list_len[link]):
+            bottleneck, weight = bottlenecks[place], weights[place]
+            if bottleneck == link:
+                continue
+            if bottleneck != NO_LINK:
+                rate = levels[bottleneck]
+                if rate <= limit:
+                    foreign += weight * rate
+                    continue
                 own += weight
-                take_over(s, flows[place], link, level)
+            take_over(s, flows[place], link, level)
     s.foreign[link], s.link.own_weight[link] = foreign, own
+    ease_link(s, link)
     set_next_completion(s, link)
     put(s.turn, link, INF)
 
@@ -348,6 +390,7 @@ def leave(s: FlowState, link: int) -> None:
 def release_all(s: FlowState) -> None:
     """Take the bottleneck from every flow in progress: the next solve is a full water filling."""
     s.tally[N_FULL] += 1
+    s.tally[N_HOMELESS] = s.tally[N_LIVE]
     for link in range(len(s.reach.length)):
         reach_nothing(s, link)
     for link in range(len(s.level)):

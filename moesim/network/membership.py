@@ -20,6 +20,7 @@ from moesim.network.state import (
     FINISHED,
     LIVE,
     N_DONE,
+    N_HOMELESS,
     N_LIVE,
     N_PENDING,
     NO_LINK,
@@ -173,6 +174,7 @@ def move_lists(s: FlowState, old: FlowState) -> None:
 @inlined
 def attach(s: FlowState, flow: int) -> None:
     """Put a flow on the lists of its links, without a bottleneck yet."""
+    s.tally[N_HOMELESS] += 1
     s.flow.bottleneck[flow] = NO_LINK
     for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
         link, weight = s.entry.link[entry], s.entry.weight[entry]
@@ -198,6 +200,8 @@ def detach(s: FlowState, flow: int) -> None:
     if before != NO_LINK:
         rate = s.level[before]
         forget_due(s, flow, before)
+    else:
+        s.tally[N_HOMELESS] -= 1
     s.flow.bottleneck[flow] = NO_LINK
     s.due[flow] = left
     for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
@@ -243,7 +247,7 @@ def finish_flow(s: FlowState, flow: int) -> None:
 
 
 @inlined
-def start_flow(s: FlowState, flow: int) -> None:
+def take_part(s: FlowState, flow: int) -> None:
     """Let a flow take part from now on; without bytes or links to load it is done at once."""
     if s.due[flow] == 0.0 or s.flow.entry_len[flow] == 0:
         for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):
@@ -253,6 +257,12 @@ def start_flow(s: FlowState, flow: int) -> None:
     s.flow.phase[flow] = LIVE
     s.tally[N_LIVE] += 1
     attach(s, flow)
+
+
+@kernel
+def start_flow(s: FlowState, flow: int) -> None:
+    """Let a single flow take part from now on."""
+    take_part(s, flow)
 
 
 @njit(cache=True)
@@ -278,6 +288,13 @@ def forget_start(s: FlowState, flow: int) -> None:
     for other in others:
         if other != flow:
             push_start(s, other)
+
+
+@kernel
+def change_capacity(s: FlowState, link: int, value: float) -> None:
+    """Give a link another capacity from now on."""
+    s.link.capacity[link] = value
+    touch(s, link)
 
 
 @kernel

@@ -12,7 +12,7 @@ from __future__ import annotations
 from moesim.network.compiling import inlined, kernel
 from moesim.network.lists import INF, least, put
 from moesim.network.max_min import solve
-from moesim.network.membership import finish_flow, pop_start, start_flow
+from moesim.network.membership import finish_flow, pop_start, take_part
 from moesim.network.state import (
     BUCKET,
     BUCKET_END,
@@ -68,18 +68,14 @@ def account_all(s: FlowState) -> None:
 
 
 @inlined
-def settle_rates(s: FlowState) -> bool:
+def settle(s: FlowState) -> bool:
     """Solve for the rates of this instant and note what changed: link rates, bottlenecks."""
     if not solve(s):
         return False
     for i in range(s.tally[N_TOUCHED]):
         link = s.touched_link[i]
-        s.link.touched[link] = 0
-        rate = 0.0
-        if s.link.n_own[link] > 0:
-            rate = s.link.capacity[link]
-        elif s.link.list_len[link] > 0:
-            rate = s.foreign[link]
+        s.touched[link] = 0
+        rate = s.link.capacity[link] if s.link.n_own[link] > 0 else s.foreign[link]
         if rate != s.link.rate[link]:
             account(s, link)
             s.link.rate[link] = rate
@@ -94,6 +90,12 @@ def settle_rates(s: FlowState) -> bool:
             s.tally[N_LOG] += 1
     s.tally[N_MOVED] = 0
     return True
+
+
+@kernel
+def settle_rates(s: FlowState) -> bool:
+    """Solve for the rates of this instant: ``settle`` for those who only look."""
+    return bool(settle(s))
 
 
 @inlined
@@ -121,12 +123,12 @@ def advance(s: FlowState, until: float) -> int:
     while True:
         now = s.clock[NOW]
         while s.tally[N_PENDING] > 0 and s.flow.start[s.pending_flow[0]] <= now:
-            start_flow(s, pop_start(s))
+            take_part(s, pop_start(s))
         if s.tally[N_DONE] > 0:
             return SOMEBODY_DONE
         if s.tally[LOGGING] and s.tally[N_LOG] + s.tally[N_LIVE] > len(s.log):
             return LOG_FULL
-        if not settle_rates(s):
+        if not settle(s):
             return UNSOLVED
         event, _ = least(s.completion)
         if s.tally[N_PENDING] > 0:

@@ -47,7 +47,8 @@ NOW, WANTED, BUCKET_ORIGIN, BUCKET, BUCKET_END = range(5)
     N_EVENTS,  # instants at which something started or finished
     N_COMMITS,  # levels set
     N_FULL,  # times that all flows were released
-) = range(12)
+    N_HOMELESS,  # flows in progress without a bottleneck
+) = range(13)
 """Places in ``tally``."""
 
 
@@ -74,7 +75,6 @@ LINK = np.dtype(
         ("list_ptr", "i8"),
         ("list_len", "i4"),
         ("n_own", "i4"),  # flows that it bottlenecks, and those without a bottleneck yet
-        ("touched", "u1"),  # is in touched_link
         ("virtual", "f8"),  # virtual clock: integral of the level until `set_at`, bytes
         ("set_at", "f8"),  # when the level was last set
         ("first_due", "f8"),  # least `due` of its own flows; nan when it must be looked up
@@ -117,7 +117,7 @@ class Reach(NamedTuple):
 
     length: Ints  # [link] how many others
     row: Any  # recarray of REACHED, [link, at]: the first `length` count
-    column: Ints  # [link, other] place in the row plus 1; 0 when it is not reached
+    column: NDArray[np.int16]  # [link, other] place in the row plus 1; 0 when it is not reached
 
 
 class FlowState(NamedTuple):
@@ -133,7 +133,10 @@ class FlowState(NamedTuple):
     level: Floats  # [link] rate of the flows that the link bottlenecks; inf when there is none
     foreign: Floats  # [link] about sum(weight * rate) over flows with another bottleneck
     reach: Reach
+    full: Floats  # [link] its capacity, a little less without own flows: what others may take before it has a turn
+    ease: Floats  # [link] 1 over the weight of its own flows; 0 when there are none
     stirred: NDArray[np.uint8]  # [link] is in stirred_link
+    touched: NDArray[np.uint8]  # [link] is in touched_link
     waiter: Any  # recarray of WAITER
     log: Any  # recarray of LOG
     wait_list: Ints  # waiters of the flows
@@ -141,7 +144,7 @@ class FlowState(NamedTuple):
     pending_flow: Ints  # binary heap by (start, slot)
     moved_flow: Ints
     stirred_link: Ints  # its turn must be estimated again
-    touched_link: Ints  # its flows or rates changed since the last solve
+    touched_link: Ints  # its flows or rates changed since the last solve; one place more than links
     completion: Floats  # [link] first completion among the link's own flows; then the least of each block
     turn: Floats  # [link] level at which a link must be looked at again; then the least of each block
     bucket_served: NDArray[np.float64]  # [bucket, column] bytes times weight
@@ -163,14 +166,24 @@ def places(n: int) -> Places:
     return Places(pointers[0], np.zeros(n), ints[0], ints[1], pointers[1], ints[2])
 
 
+def pays_reach(n_links: int, n_entries: int) -> bool:
+    """Say whether a table of what links reach is worth its memory with so many entries of routes in use.
+
+    Up to 1,024 links it takes 19 MB at most. Beyond, it is for flows between all pairs of ranks, which gain most, and
+    not for those with many links each, whose rows would be as long as the routes of their flows together.
+    """
+    pairs_per_entry = 50 if n_links <= 1024 else 8
+    return n_links * n_links <= pairs_per_entry * n_entries and n_links <= np.iinfo(np.int16).max
+
+
 def no_reach(n: int) -> Reach:
     """Return a table for ``n`` links that reach nothing; memory is taken where it is written to."""
-    return Reach(np.zeros(n, np.int32), np.zeros((n, n), REACHED).view(np.recarray), np.zeros((n, n), np.int32))
+    return Reach(np.zeros(n, np.int32), np.zeros((n, n), REACHED).view(np.recarray), np.zeros((n, n), np.int16))
 
 
 def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -> FlowState:
     """Return the state of a network without flows on ``capacity[links]`` at time ``now``."""
-    tally = np.zeros(12, np.int64)
+    tally = np.zeros(13, np.int64)
     tally[LOGGING], tally[PATIENCE] = logging, patience
     ints = np.zeros(0, np.int32)
     state = FlowState(
@@ -184,7 +197,10 @@ def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -
         level=np.zeros(0),
         foreign=np.zeros(0),
         reach=no_reach(0),
+        full=np.zeros(0),
+        ease=np.zeros(0),
         stirred=np.zeros(0, np.uint8),
+        touched=np.zeros(0, np.uint8),
         waiter=records(WAITER, 0),
         log=records(LOG, 0),
         wait_list=ints,
@@ -215,9 +231,12 @@ def with_links(state: FlowState, n: int) -> FlowState:
         link=link,
         level=level,
         foreign=longer(state.foreign, n),
+        full=longer(state.full, n),
+        ease=longer(state.ease, n),
         stirred=longer(state.stirred, n),
-        stirred_link=longer(state.stirred_link, len(link)),
-        touched_link=longer(state.touched_link, len(link)),
+        touched=longer(state.touched, n),
+        stirred_link=longer(state.stirred_link, n),
+        touched_link=longer(state.touched_link, n + 1),
         completion=_blocked(state.completion, old, len(link)),
         turn=_blocked(state.turn, old, len(link)),
     )
