@@ -31,6 +31,14 @@ def put(values: Floats, link: int, value: float) -> None:
 
 
 @inlined
+def lower(values: Floats, link: int, value: float) -> None:
+    """Set a link's value if that is less than what it has."""
+    least = len(values) // (BLOCK + 1) * BLOCK + link // BLOCK
+    values[link] = min(values[link], value)
+    values[least] = min(values[least], value)
+
+
+@inlined
 def least(values: Floats) -> tuple[float, int]:
     """Return the smallest value and its link, the first of equals; (inf, -1) when all are infinite."""
     n_blocks = len(values) // (BLOCK + 1)

@@ -26,10 +26,9 @@ Not modelled: start-up of flows, losses, any unfairness other than the weights.
 from __future__ import annotations
 
 from moesim.network.compiling import inlined, kernel
-from moesim.network.lists import INF, least, make_foreign, make_own, put
+from moesim.network.lists import INF, least, lower, make_foreign, make_own, put
 from moesim.network.reach import reach_less, reach_more, reach_nothing
 from moesim.network.state import (
-    BLOCK,
     LOGGING,
     N_COMMITS,
     N_FULL,
@@ -43,81 +42,14 @@ from moesim.network.state import (
     PATIENCE,
     FlowState,
 )
-
-SAME = 1e-14
-"""Relative difference below which two levels count as equal: a few roundings of a sum of hundreds."""
+from moesim.network.turns import ease_link, estimate, estimate_turns, note_change, touch
+from moesim.network.water import SAME, water_level
 
 NOISE = 1e-15
 """Share of a link's capacity below which a difference is rounding of its sum: relevant where its own flows are few."""
 
-NEARLY_FULL = 1.0 - 1e-9
-"""Share of its capacity from which on a link without own flows is summed exactly; rounding is far smaller."""
-
 NAN = float("nan")
 TINY = 1e-300
-
-
-@inlined
-def touch(s: FlowState, link: int) -> None:
-    """Note that the flows, rates or capacity of a link changed: its turn must be estimated again."""
-    if not s.stirred[link]:
-        s.stirred[link] = 1
-        s.stirred_link[s.tally[N_STIRRED]] = link
-        s.tally[N_STIRRED] += 1
-
-
-@inlined
-def note_change(s: FlowState, link: int) -> None:
-    """Note that a link's rate may change at this instant."""
-    if not s.touched[link]:
-        s.touched[link] = 1
-        s.touched_link[s.tally[N_TOUCHED]] = link
-        s.tally[N_TOUCHED] += 1
-
-
-@inlined
-def ease_link(s: FlowState, link: int) -> None:
-    """Note how a link's level follows from what flows of others leave to it."""
-    s.full[link], s.ease[link] = s.link.capacity[link], 0.0
-    if s.link.n_own[link] == 0:
-        s.full[link] *= NEARLY_FULL
-    elif s.link.own_weight[link] > 0.0:
-        s.ease[link] = 1.0 / s.link.own_weight[link]
-    else:  # rounding has eaten it
-        s.full[link] = -INF
-
-
-@inlined
-def estimate(s: FlowState, link: int) -> float:
-    """Return about when it is the turn of a link, inf if it bottlenecks nobody and has room."""
-    gap = s.full[link] - s.foreign[link]
-    turn = min(s.level[link], gap * s.ease[link])
-    turn = turn if turn > 0.0 else 0.0
-    return INF if s.ease[link] == 0.0 and gap >= 0.0 else turn
-
-
-@inlined
-def hasten(s: FlowState, link: int, turn: float) -> None:
-    """Put the turn of a link forward; a later one is found when the present has come."""
-    block = len(s.turn) // (BLOCK + 1) * BLOCK + link // BLOCK
-    s.turn[link] = min(s.turn[link], turn)
-    s.turn[block] = min(s.turn[block], turn)
-
-
-@inlined
-def estimate_turns(s: FlowState) -> None:
-    """Estimate when it is the turn of every link that was touched."""
-    for i in range(s.tally[N_STIRRED]):
-        link = s.stirred_link[i]
-        s.stirred[link] = 0
-        note_change(s, link)
-        ease_link(s, link)
-        if s.ease[link] == 0.0 and s.level[link] < INF:
-            s.level[link] = s.link.first_due[link] = INF
-            s.link.virtual[link] = 0.0
-            put(s.completion, link, INF)
-        hasten(s, link, estimate(s, link))
-    s.tally[N_STIRRED] = 0
 
 
 @inlined
@@ -154,110 +86,6 @@ def set_next_completion(s: FlowState, link: int) -> None:
     if level > 0.0:
         at = s.link.set_at[link] + max(0.0, first - s.link.virtual[link]) / level
     put(s.completion, link, at)
-
-
-@inlined
-def weight_of(s: FlowState, begin: int, end: int) -> float:
-    """Return sum(weight) of the flows at places of a list."""
-    weights = s.place.weight
-    sum0 = sum1 = sum2 = sum3 = 0.0
-    for place in range(begin, end - 3, 4):
-        sum0 += weights[place]
-        sum1 += weights[place + 1]
-        sum2 += weights[place + 2]
-        sum3 += weights[place + 3]
-    for place in range(end - (end - begin) % 4, end):
-        sum0 += weights[place]
-    return (sum0 + sum1) + (sum2 + sum3)
-
-
-@inlined
-def has_homeless(s: FlowState, begin: int, end: int) -> bool:
-    """Say whether a flow at places of a list has no bottleneck yet."""
-    place = begin
-    while place < end and s.place.bottleneck[place] != NO_LINK:
-        place += 1
-    return place < end
-
-
-@inlined
-def load_of(s: FlowState, begin: int, end: int) -> tuple[float, float]:
-    """Return sum(weight * rate) of the flows at places of a list, and the fastest rate.
-
-    Four sums side by side, because one would wait for each addition before the next.
-    """
-    levels, weights, bottlenecks = s.level, s.place.weight, s.place.bottleneck
-    load0 = load1 = load2 = load3 = fastest0 = fastest1 = 0.0
-    for place in range(begin, end - 3, 4):
-        rate0, rate1 = levels[bottlenecks[place]], levels[bottlenecks[place + 1]]
-        rate2, rate3 = levels[bottlenecks[place + 2]], levels[bottlenecks[place + 3]]
-        load0 += weights[place] * rate0
-        load1 += weights[place + 1] * rate1
-        load2 += weights[place + 2] * rate2
-        load3 += weights[place + 3] * rate3
-        fastest0 = max(fastest0, max(rate0, rate1))
-        fastest1 = max(fastest1, max(rate2, rate3))
-    for place in range(end - (end - begin) % 4, end):
-        rate = levels[bottlenecks[place]]
-        load0 += weights[place] * rate
-        fastest0 = max(fastest0, rate)
-    return (load0 + load1) + (load2 + load3), max(fastest0, fastest1)
-
-
-@inlined
-def split_at(s: FlowState, begin: int, end: int, level: float) -> tuple[float, float]:
-    """Of the flows at places of a list, return sum(weight * rate) up to ``level`` and sum(weight) above."""
-    levels, weights, bottlenecks = s.level, s.place.weight, s.place.bottleneck
-    slow0 = slow1 = fast0 = fast1 = 0.0
-    for place in range(begin, end - 1, 2):
-        rate0, rate1 = levels[bottlenecks[place]], levels[bottlenecks[place + 1]]
-        weight0, weight1 = weights[place], weights[place + 1]
-        slow0 += weight0 * rate0 if rate0 <= level else 0.0
-        slow1 += weight1 * rate1 if rate1 <= level else 0.0
-        fast0 += weight0 if rate0 > level else 0.0
-        fast1 += weight1 if rate1 > level else 0.0
-    if (end - begin) % 2:
-        rate0 = levels[bottlenecks[end - 1]]
-        if rate0 <= level:
-            slow0 += weights[end - 1] * rate0
-        else:
-            fast0 += weights[end - 1]
-    return slow0 + slow1, fast0 + fast1
-
-
-@inlined
-def water_level(s: FlowState, link: int, turn: float) -> tuple[float, bool, bool]:
-    """Return the exact level of a link (inf when it bottlenecks nobody) and whether it takes over flows.
-
-    The third value says that the level is a lower bound only: it is past the link's ``turn`` already.
-    """
-    begin = s.link.list_ptr[link]
-    others, end = begin + s.link.n_own[link], begin + s.link.list_len[link]
-    own = weight_of(s, begin, others)
-    homeless = s.tally[N_HOMELESS] > 0 and has_homeless(s, begin, others)
-    foreign, fastest = load_of(s, others, end)
-    s.foreign[link], s.link.own_weight[link] = foreign, own
-    capacity = s.link.capacity[link]
-    if others > begin:
-        level = (capacity - foreign) / own
-    elif foreign <= capacity * (1.0 + SAME):
-        return INF, False, False
-    else:
-        level = capacity / split_at(s, others, end, -1.0)[1]
-    limit = fastest / (1.0 + SAME)
-    if limit <= level:
-        return level, homeless, False
-    # Newton's method on a concave function of the level: from below, a few steps, then exact
-    faster = own
-    while True:
-        before = faster
-        foreign, faster = split_at(s, others, end, level)
-        faster += own
-        if faster == before or faster == 0.0:
-            return level, homeless or limit > level, False
-        level = max(level, (capacity - foreign) / faster)
-        if turn * (1.0 + SAME) < level and turn < s.level[link]:
-            return level, True, True
 
 
 @inlined
@@ -319,7 +147,7 @@ def spread(s: FlowState, link: int, rise: float) -> None:
         for at in range(s.reach.length[link]):
             reached = row.link[link, at]
             s.foreign[reached] += row.weight[link, at] * rise
-            hasten(s, reached, estimate(s, reached))
+            lower(s.turn, reached, estimate(s, reached))
             touched_link[n_touched] = reached  # stays if it is new; without a branch, as is all of this loop
             n_touched += 1 - s.touched[reached]
             s.touched[reached] = 1

@@ -13,8 +13,9 @@ from numba import njit
 
 from moesim.network.compiling import inlined, kernel
 from moesim.network.lists import INF, make_foreign, make_own, swap_places
-from moesim.network.max_min import forget_due, remaining, touch
+from moesim.network.max_min import forget_due, remaining
 from moesim.network.reach import reach_less
+from moesim.network.starts import forget_start, pop_start, push_start
 from moesim.network.state import (
     CANCELLED,
     FINISHED,
@@ -31,6 +32,7 @@ from moesim.network.state import (
     Ints,
     Pointers,
 )
+from moesim.network.turns import touch
 
 
 @kernel
@@ -108,52 +110,6 @@ def admit(
             s.wait_list[first_wait + j] = waiter_ids[j]
             s.waiter.outstanding[waiter_ids[j]] += 1
         push_start(s, flow)
-
-
-@inlined
-def earlier(s: FlowState, one: int, other: int) -> bool:
-    """Say whether flow ``one`` starts before ``other``; equal times in order of slots."""
-    if s.flow.start[one] != s.flow.start[other]:
-        return bool(s.flow.start[one] < s.flow.start[other])
-    return one < other
-
-
-@inlined
-def push_start(s: FlowState, flow: int) -> None:
-    """Put a flow into the heap of starts."""
-    heap = s.pending_flow
-    i = s.tally[N_PENDING]
-    s.tally[N_PENDING] += 1
-    while i > 0:
-        parent = (i - 1) // 2
-        if not earlier(s, flow, heap[parent]):
-            break
-        heap[i] = heap[parent]
-        i = parent
-    heap[i] = flow
-
-
-@inlined
-def pop_start(s: FlowState) -> int:
-    """Take the first flow from the heap of starts."""
-    heap = s.pending_flow
-    first = heap[0]
-    s.tally[N_PENDING] -= 1
-    n = s.tally[N_PENDING]
-    flow = heap[n]
-    i = 0
-    while True:
-        child = 2 * i + 1
-        if child >= n:
-            break
-        if child + 1 < n and earlier(s, heap[child + 1], heap[child]):
-            child += 1
-        if not earlier(s, heap[child], flow):
-            break
-        heap[i] = heap[child]
-        i = child
-    heap[i] = flow
-    return int(first)
 
 
 @kernel
@@ -259,6 +215,27 @@ def take_part(s: FlowState, flow: int) -> None:
     attach(s, flow)
 
 
+@inlined
+def start_due(s: FlowState) -> None:
+    """Let all flows take part whose start has come."""
+    now, pending, start = s.clock[NOW], s.pending_flow, s.flow.start
+    n = s.tally[N_PENDING]
+    due = 0
+    while due < n and start[pending[due]] <= now:
+        due += 1
+    everybody = due == n  # then the heap need not be kept in order
+    if everybody:
+        s.tally[N_PENDING] = 0
+    for i in range(n):
+        if everybody:
+            flow = pending[i]
+        elif start[pending[0]] <= now:
+            flow = pop_start(s)
+        else:
+            break
+        take_part(s, flow)
+
+
 @kernel
 def start_flow(s: FlowState, flow: int) -> None:
     """Let a single flow take part from now on."""
@@ -277,17 +254,6 @@ def cancel_flow(s: FlowState, flow: int) -> None:
             s.link.reserved[s.entry.link[entry]] -= 1
     s.flow.phase[flow] = CANCELLED
     end_wait(s, flow)
-
-
-@njit(cache=True)
-def forget_start(s: FlowState, flow: int) -> None:
-    """Take a flow from the middle of the heap of starts."""
-    n = s.tally[N_PENDING]
-    s.tally[N_PENDING] = 0
-    others = s.pending_flow[:n].copy()
-    for other in others:
-        if other != flow:
-            push_start(s, other)
 
 
 @kernel

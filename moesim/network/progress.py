@@ -12,7 +12,7 @@ from __future__ import annotations
 from moesim.network.compiling import inlined, kernel
 from moesim.network.lists import INF, least, put
 from moesim.network.max_min import solve
-from moesim.network.membership import finish_flow, pop_start, take_part
+from moesim.network.membership import finish_flow, start_due
 from moesim.network.state import (
     BUCKET,
     BUCKET_END,
@@ -122,8 +122,7 @@ def advance(s: FlowState, until: float) -> int:
     """Run to the first instant at which a waiter is done, at most to ``until``; return why it stopped."""
     while True:
         now = s.clock[NOW]
-        while s.tally[N_PENDING] > 0 and s.flow.start[s.pending_flow[0]] <= now:
-            take_part(s, pop_start(s))
+        start_due(s)
         if s.tally[N_DONE] > 0:
             return SOMEBODY_DONE
         if s.tally[LOGGING] and s.tally[N_LOG] + s.tally[N_LIVE] > len(s.log):

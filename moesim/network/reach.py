@@ -1,8 +1,9 @@
 """Which links feel it when the level of a link changes (numba kernels).
 
-For each link, the other links on the routes of its own flows and what these weigh there together. A change of the level
-then takes a step for each link that feels it, not one for each flow on each of its links: three to ten times fewer. The
-weights steer only the order in which links are looked at, so that additions and subtractions may round.
+For each link, the other links on the routes of its own flows, and what these weigh there together. A change of the
+level then takes a step for each link that feels it, not one for each flow on each of its links: three times fewer where
+64 ranks send to each other, more where there are more. Sums of weights serve estimates alone, so they may round; which
+links are reached is counted.
 """
 
 # mypy: allow-untyped-decorators
