@@ -31,6 +31,9 @@ def calibrate(
     Use it with -o alltoall.calibration=my.yaml. CSV columns: op (dispatch, combine, alltoall), ranks, tokens, time_us;
     optional nodes, dtype, sms, hidden, experts, top_k; tokens are bytes per rank for nccl-*.
 
+    Four rows of a phase go far: the smallest and the largest message on the fewest ranks, the smallest on a middle
+    number of ranks, and on the most ranks one two thirds of the way between smallest and largest, in doublings.
+
     Example: moesim calibrate alltoall.json -a nccl-direct -g h100 --out my.yaml
     """
     from moesim.errors import InputError

@@ -76,7 +76,7 @@ def open_constants(start: CalibrationSet, rows: Sequence[Row], gpu: str) -> tupl
     made = _completed(start, rows)
     among = _candidates(start, made, rows)
     if not start.rows or start.gpu != gpu:
-        among = [replace(one, spread=max(one.spread, min(_LESS_CERTAIN * one.spread, _UNKNOWN))) for one in among]
+        among = [replace(one, spread=_wider(one.spread)) for one in among]
     return made, _felt(made, among, rows)
 
 
@@ -184,7 +184,11 @@ def _certain(start: CalibrationSet, places: Sequence[Place], spread: float) -> f
     """The spread of constants, which is larger where a set that ships has not fitted any of them."""
     plans = [FREE[name] for name in (start.name, BASE.get(start.name, "")) if name in FREE]
     fitted = {place for plan in plans for one in plan for place in one.places}
-    return spread if not plans or fitted.intersection(places) else _LESS_CERTAIN * spread
+    return spread if not plans or fitted.intersection(places) else _wider(spread)
+
+
+def _wider(spread: float) -> float:
+    return max(spread, min(_LESS_CERTAIN * spread, _UNKNOWN))
 
 
 def _terms_elsewhere(start: CalibrationSet) -> set[tuple[str, str]]:
