@@ -11,10 +11,7 @@ _CAUSES = {
     ),
     "deepep-v1-h100-cx7": "the prefill table does not fit its own neighbours (8 ranks slower than others' 32)",
     "aic-normal-8-nodes": "this cluster was congested on eight nodes: the time does not fall with more SMs",
-    "aic-ll-8-nodes": (
-        "one rank's log: it shows the mean port (met within 3 % by the same constants), the simulation waits for the "
-        "busiest one"
-    ),
+    "aic-ll-8-nodes": "dispatch on eight nodes starts 3 us later than on four, here 5",
     "nccl-h100": (
         "below 1 MiB rows of equal bytes differ: who knew the median of each four would be 16.6 % off at the 90th "
         "percentile"

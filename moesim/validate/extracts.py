@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moesim.errors import InputError
-from moesim.validate.rows import TIME, Row, key, rounding
+from moesim.validate.rows import TIME, Row, experts_tested, key, rounding
 
 FILES = (
     "aic_deepep_normal_multinode.csv",
@@ -102,7 +102,7 @@ def _low_latency(lines: "csv.DictReader[str]") -> Iterator[Row]:
                 nodes=nodes,
                 tokens=int(line["num_token"]),
                 dtype=dtype,
-                experts=int(line["num_experts"]),
+                experts=experts_tested(int(line["num_experts"]), 8 * nodes),
                 bandwidth_GBps=float(line[f"{op}_bandwidth_gbps"]),
                 rounding=rounding(line[f"{op}_avg_t_us"], line[f"{op}_bandwidth_gbps"]),
             )

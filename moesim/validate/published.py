@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterator
 from importlib.resources import files
 
-from moesim.validate.rows import KV_CACHE, NVL, RDMA, TIME, TPOT, VIOLATION, Row, key, rounding
+from moesim.validate.rows import KV_CACHE, NVL, RDMA, TIME, TPOT, VIOLATION, Row, experts_tested, key, rounding
 
 _LOW_LATENCY_TABLE = {"h800": "deepep-ll-h800", "h20": "deepep-ll-h20", "h100": "deepep-ll-h100-cx7"}
 
@@ -111,8 +111,7 @@ def _low_latency() -> Iterator[Row]:
             nodes=-(-ranks // 8),
             tokens=int(line["tokens"]),
             dtype="fp8" if line["op"] == "dispatch" else "bf16",
-            # The test's default where the ranks divide it, which it asks for; else the model's 256.
-            experts=int(line["experts"]) if int(line["experts"]) % ranks == 0 else 256,
+            experts=experts_tested(int(line["experts"]), ranks),
             bandwidth_GBps=float(line["GBps"]) if line["GBps"] else None,
             rounding=rounding(line["us"], line["GBps"]) if line["GBps"] else 0.0,
         )
