@@ -68,7 +68,7 @@ def left_open(rows: Sequence[Row], start: str) -> list[str]:
     if len(rows) < FEW_ROWS:
         said.append(
             f"few rows: what they leave open is held near {start}; seven published phases, calibrated on four rows "
-            "each, were 3 to 4 % off elsewhere in the median, one row in ten by more than 5 to 14 %"
+            "each, were 3 to 4 % off elsewhere in the median, one row in ten by more than 5 to 15 %"
         )
     return said
 
