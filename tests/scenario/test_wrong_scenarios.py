@@ -26,6 +26,14 @@ WRONG = {
         "cluster: {topology: hgx-h800, nic_bandwidth: 400}\n",
         ["1:46: cluster.nic_bandwidth: 400 has no unit; write a bandwidth with its unit, such as 400Gb/s"],
     ),
+    "a tolerance too large": (
+        CLUSTER + "network: {tolerance: 20%}\n",
+        ["2:22: network.tolerance: 0.2 is no tolerance; 0 is exact, else 0.01% to 10%"],
+    ),
+    "a tolerance that is no share": (
+        CLUSTER + "network: {tolerance: 1us}\n",
+        ["2:22: network.tolerance: '1us' is not a share; write a percentage such as 0.1% or a plain number"],
+    ),
     "bits written as bps": (
         "cluster: {topology: hgx-h800, nic_bandwidth: 400Gbps}\n",
         ["1:46: cluster.nic_bandwidth: '400Gbps' is not a bandwidth: unknown unit 'Gbps'; did you mean 400Gb/s?"],
