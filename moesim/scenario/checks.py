@@ -1,15 +1,12 @@
 """What must hold between the fields of a scenario: each breach with the place of the field to change."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from moesim.errors import InputError
 from moesim.mistakes import Loc, did_you_mean, fields_at
+from moesim.scenario.fields import ScenarioFields
 from moesim.scenario.objective import parse_objective
 from moesim.scenario.thresholds import parse_threshold
-
-if TYPE_CHECKING:
-    from moesim.scenario.schema import Scenario
 
 Breach = tuple[Loc, str, str]
 
@@ -18,7 +15,7 @@ _WITH_HANDLE = ("deepep-normal", "deepep-v2-hybrid", "deepep-v2-direct", "hybrid
 _WITH_HOOK = ("deepep-low-latency", "deepep-low-latency-nic")
 
 
-def breaches(scenario: "Scenario") -> Iterator[Breach]:
+def breaches(scenario: ScenarioFields) -> Iterator[Breach]:
     """Yield (place, what is wrong, what would be right) for every breach."""
     yield from _router(scenario)
     yield from _workload(scenario)
@@ -32,7 +29,7 @@ def breaches(scenario: "Scenario") -> Iterator[Breach]:
     yield from _sweep(scenario)
 
 
-def _router(scenario: "Scenario") -> Iterator[Breach]:
+def _router(scenario: ScenarioFields) -> Iterator[Breach]:
     routing, experts = scenario.routing, scenario.model.n_experts
     if routing.top_k > experts:
         yield ("routing", "top_k"), f"{routing.top_k} experts per token of only {experts}", "lower top_k"
@@ -70,7 +67,7 @@ def _router(scenario: "Scenario") -> Iterator[Breach]:
         )
 
 
-def _workload(scenario: "Scenario") -> Iterator[Breach]:
+def _workload(scenario: ScenarioFields) -> Iterator[Breach]:
     workload = scenario.workload
     sources = ("recording", "synthetic", "expert_ids", "counts")
     given = [name for name in sources if getattr(workload, name) is not None]
@@ -93,7 +90,7 @@ def _workload(scenario: "Scenario") -> Iterator[Breach]:
         yield ("routing", "bias"), "there is no recording to take the bias from", "bias: zero, or a file"
 
 
-def _per_rank_lists(scenario: "Scenario") -> Iterator[Breach]:
+def _per_rank_lists(scenario: ScenarioFields) -> Iterator[Breach]:
     ep = scenario.parallel.ep
     for loc, value in (
         (("workload", "tokens_per_rank"), scenario.workload.tokens_per_rank),
@@ -103,7 +100,7 @@ def _per_rank_lists(scenario: "Scenario") -> Iterator[Breach]:
             yield loc, f"{len(value)} values for parallel.ep = {ep} ranks", "one value per rank"
 
 
-def _unused(scenario: "Scenario") -> Iterator[Breach]:
+def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     """Yield what would be read and then have no effect."""
     if scenario.placement.redundant_experts and scenario.placement.policy != "eplb":
         yield (
@@ -131,7 +128,7 @@ def _unused(scenario: "Scenario") -> Iterator[Breach]:
         yield ("faults",), "faults are not simulated yet", "leave the list empty"
 
 
-def _sweep(scenario: "Scenario") -> Iterator[Breach]:
+def _sweep(scenario: ScenarioFields) -> Iterator[Breach]:
     sweep = scenario.sweep
     if sweep is None:
         return
@@ -154,7 +151,7 @@ def _sweep(scenario: "Scenario") -> Iterator[Breach]:
             yield ("sweep", "zip", i), f"keys that move together need as many values each ({lengths})", ""
 
 
-def check_axis(key: str, model: "type[Scenario]") -> None:
+def check_axis(key: str, model: type[ScenarioFields]) -> None:
     """Refuse a dotted key that no scenario has.
 
     Raises:

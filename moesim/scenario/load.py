@@ -14,8 +14,9 @@ from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument, load_yaml, validate
 from moesim.mistakes import Loc, did_you_mean
 from moesim.scenario.axes import Override, parse_override
+from moesim.scenario.fields import VARIANT_NAME
 from moesim.scenario.files import contained, is_path, shipped_names, shipped_scenario
-from moesim.scenario.schema import VARIANT_NAME, Scenario
+from moesim.scenario.schema import Scenario
 
 PATH_FIELDS: tuple[tuple[str, ...], ...] = (
     ("cluster", "topology"),

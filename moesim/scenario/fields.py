@@ -1,0 +1,56 @@
+"""The keys of a scenario file, section by section; what holds between them stands in ``checks``."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from moesim.scenario.arrivals import Schedule, Workload
+from moesim.scenario.sections import (
+    AllToAll,
+    Block,
+    Cluster,
+    Compute,
+    Losses,
+    Model,
+    Network,
+    Parallel,
+    PlacementBlock,
+    Routing,
+    Sweep,
+)
+from moesim.units import Count
+
+VARIANT_NAME = r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,62}"
+
+
+class ScenarioFields(Block):
+    """What may stand in a scenario file, each default that depends on no other key written out."""
+
+    name: str = Field(
+        "scenario",
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.,+=:() /-]*$",
+        description="Name of the run, shown in the report (default: the file's name).",
+    )
+    seed: Count = Field(0, ge=0, lt=2**63, description="Root of every random draw.")
+    cluster: Cluster = Field(description="The machine.")
+    parallel: Parallel = Field(Parallel(), description="How the model is spread over the GPUs.")
+    model: Model = Field(default_factory=Model, description="Sizes of the model.")
+    routing: Routing = Field(default_factory=Routing, description="The router.")
+    workload: Workload = Field(default_factory=Workload, description="What tokens arrive.")
+    placement: PlacementBlock = Field(PlacementBlock(), description="Which rank holds which experts.")
+    alltoall: AllToAll = Field(AllToAll(), description="How tokens travel to their experts and back.")
+    network: Network = Field(Network(), description="How exactly the flows on the wires are followed.")
+    compute: Compute = Field(Compute(), description="Where kernel times come from.")
+    schedule: Schedule = Field(Schedule(), description="What phase runs and when each rank arrives.")
+    losses: Losses = Field(Losses(), description="Form and weights of the balance losses.")
+    faults: tuple[dict[str, Any], ...] = Field((), description="Slow or broken parts; must be empty for now.")
+    thresholds: tuple[str, ...] = Field(
+        (), description='Limits that the result must keep, such as "layer_time_s < 2ms"; a miss is exit 4.'
+    )
+    variants: dict[Annotated[str, StringConstraints(pattern=f"^{VARIANT_NAME}$")], dict[str, Any]] = Field(
+        default_factory=dict,
+        description="One run per entry, compared in one report: a dotted key sets one value, "
+        "a block replaces the whole block.",
+    )
+    sweep: Sweep | None = Field(None, description="Axes for `moesim sweep`.")
