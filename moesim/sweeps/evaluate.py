@@ -23,7 +23,7 @@ from moesim.simulation.kernels import KernelLedger
 from moesim.simulation.load import LayerLoad, RoutedLayer
 from moesim.simulation.offsets import start_offsets
 from moesim.simulation.parts import Parts, build_fabric, build_parts, counterfactuals
-from moesim.simulation.simulate import OFFSET_STAGE, State, clock_step, initial_state, route_step
+from moesim.simulation.step import OFFSET_STAGE, State, clock_step, initial_state, route_step
 from moesim.simulation.summary import SummaryBuilder
 from moesim.sweeps.digests import batch_digest, fabric_digest, file_digest
 from moesim.sweeps.journal import Outcome

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moesim.errors import InvariantError
-from moesim.simulation import audit, simulate
+from moesim.simulation import audit, simulate, step
 from tests.simulation.small import TOP_K, scenario
 
 MODULE = sys.modules["moesim.simulation.simulate"]  # its name is hidden behind the function of the same name
@@ -122,12 +122,12 @@ def test_components_that_do_not_sum_or_are_negative_are_seen():
 
 
 def test_a_breach_in_a_run_stops_it(monkeypatch):
-    honest = MODULE.layer_load
+    honest = step.layer_load
 
     def generous(*arguments):
         load = honest(*arguments)
         return dataclasses.replace(load, slot_tokens=load.slot_tokens + 1)
 
-    monkeypatch.setattr(MODULE, "layer_load", generous)
+    monkeypatch.setattr(step, "layer_load", generous)
     with pytest.raises(InvariantError):
         simulate(scenario())

@@ -541,7 +541,7 @@ def test_groups_too_small_for_top_k_are_refused_once_their_number_is_known():
 
 
 def test_more_flows_than_a_file_should_hold_are_left_out_and_it_is_said(monkeypatch):
-    monkeypatch.setattr(sys.modules["moesim.simulation.simulate"], "_FLOW_LIMIT", 20)
+    monkeypatch.setattr(sys.modules["moesim.simulation.flow_export"], "_FLOW_LIMIT", 20)
     result = moesim.simulate(scenario("workload.layers_simulated=2"))
     assert result.flows == {} and any("32 flows are too many to export" in note.text for note in result.notes)
 

@@ -1,0 +1,65 @@
+"""The flows of a run as ``flows.npz`` holds them: the arguments of ``solve_flows``, for whoever checks the clock."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.cluster import Fabric
+from moesim.results import Note
+from moesim.simulation.parts import PHASES
+from moesim.timeline import LayerTrace
+
+# Flows kept at most; past this the file would outgrow everything else.
+_FLOW_LIMIT = 2_000_000
+
+
+class FlowExport:
+    """Collects the flows of layers."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric = fabric
+        self._pieces: list[dict[str, NDArray[Any]]] = []
+        self._n_flows = 0
+
+    def add_layer(self, trace: LayerTrace) -> None:
+        """Keep the flows of one layer, as long as there are not too many."""
+        self._n_flows += trace.dispatch.flows.n_flows + trace.combine.flows.n_flows
+        if self._n_flows > _FLOW_LIMIT:
+            self._pieces.clear()
+            return
+        for index, name in enumerate(PHASES):
+            phase = trace.dispatch if name == "dispatch" else trace.combine
+            flows = phase.flows
+            # Kernels of ranks, where flows need them, stand behind the wires.
+            ptr, links, weight = flows.resources(self._fabric.n_links)
+            self._pieces.append(
+                {
+                    "lengths": np.diff(ptr),
+                    "route_links": links,
+                    "weight": weight,
+                    "size": flows.size,
+                    "rate_cap": np.full(flows.n_flows, np.inf) if flows.rate_cap is None else flows.rate_cap,
+                    "start": phase.start_s,
+                    "finish": phase.finish_s,
+                    "layer": np.full(flows.n_flows, trace.layer, np.int32),
+                    "phase": np.full(flows.n_flows, index, np.int8),
+                    "source": flows.source,
+                    "target": flows.target,
+                }
+            )
+
+    def arrays(self) -> tuple[dict[str, NDArray[Any]], list[Note]]:
+        """Return all flows as the arguments of ``solve_flows``; latencies are already in ``start``."""
+        if self._n_flows > _FLOW_LIMIT:
+            return {}, [Note("info", f"{self._n_flows:,} flows are too many to export: flows.npz is empty")]
+        joined = {name: np.concatenate([piece[name] for piece in self._pieces]) for name in self._pieces[0]}
+        lengths = joined.pop("lengths")
+        route_ptr = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=route_ptr[1:])
+        if np.isinf(joined["rate_cap"]).all():
+            del joined["rate_cap"]
+        fabric, highest = self._fabric, int(joined["route_links"].max(initial=-1))
+        kernels = np.ones(fabric.n_ranks if highest >= fabric.n_links else 0)
+        capacity = np.concatenate([fabric.capacity, kernels])
+        return {"capacity": capacity, "latency": np.zeros(len(capacity)), "route_ptr": route_ptr, **joined}, []

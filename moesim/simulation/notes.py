@@ -1,0 +1,47 @@
+"""What the reader of a result must not take at face value."""
+
+from pathlib import Path
+
+from moesim.results import Note
+from moesim.simulation.following import PORTS_NOTE, uses_ports
+from moesim.simulation.kernels import KernelLedger
+from moesim.simulation.parts import Parts
+from moesim.simulation.rows import RANK_PAIR_LIMIT
+from moesim.simulation.tolerance import ToleranceLedger
+from moesim.workload import Batch
+
+
+def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, batch: Batch) -> list[Note]:
+    """Tell it, the most important first.
+
+    Args:
+        parts: of the scenario.
+        ledger: the kernels' seconds by source.
+        tolerance: how far off flows that took steps may be.
+        batch: of the first step.
+    """
+    notes, shares = [], ledger.shares()
+    for source in ("extrapolated", "estimated"):
+        if shares.get(source, 0.0) > 0:
+            kernels = sorted({row["kernel"] for row in ledger.rows() if row["source"] == source})
+            text = f"{100 * shares[source]:.0f} % of compute time is {source}: {', '.join(kernels)}"
+            notes.append(Note("degraded" if source == "extrapolated" else "estimated", text))
+    constants = parts.constants["dispatch"]
+    own = Path(parts.scenario.alltoall.calibration)
+    if own.suffix in (".yaml", ".yml"):
+        rates = f"those of your file {own.name}"
+    else:
+        rates = f"fitted on {len(constants.rows)} published figures" if constants.rows else "defaults"
+        if held_out := dict(constants.held_out):
+            rates += f" ({held_out['rows']:.0f} others are {100 * held_out['median']:.1f} % off in the median)"
+        rates += ", not of your cluster"
+    notes.append(Note("estimated", f"all-to-all rates are {rates}: {constants.source}"))
+    notes += tolerance.notes()
+    if uses_ports(parts):
+        notes.append(Note("estimated", PORTS_NOTE))
+    elif parts.fabric.n_ranks > RANK_PAIR_LIMIT:
+        notes.append(Note("info", f"more than {RANK_PAIR_LIMIT} ranks: the transfers table is per node pair"))
+    layers = parts.scenario.workload.layers_simulated
+    if layers and layers > len(batch.layers):
+        notes.append(Note("info", f"{layers} layers simulated by cycling {len(batch.layers)} recorded ones"))
+    return notes
