@@ -406,7 +406,8 @@ class FlowNetwork:
         if len(s.reach.length) == n:
             return
         self._s = s._replace(reach=no_reach(0))
-        if pays_reach(n, int(s.link.reserved.sum())):
+        n_flows = int(s.tally[N_LIVE] + s.tally[N_PENDING])
+        if pays_reach(n, n_flows, int(s.link.reserved.sum())):
             self._s = s._replace(reach=no_reach(n))
             fill_reach(self._s)
 

@@ -166,14 +166,15 @@ def places(n: int) -> Places:
     return Places(pointers[0], np.zeros(n), ints[0], ints[1], pointers[1], ints[2])
 
 
-def pays_reach(n_links: int, n_entries: int) -> bool:
-    """Say whether a table of what links reach is worth its memory with so many entries of routes in use.
+def pays_reach(n_links: int, n_flows: int, n_entries: int) -> bool:
+    """Say whether a table of what links reach is worth its memory, 18 bytes a pair of links, with so many flows.
 
-    Up to 1,024 links it takes 19 MB at most. Beyond, it is for flows between all pairs of ranks, which gain most, and
-    not for those with many links each, whose rows would be as long as the routes of their flows together.
+    Up to 1,024 links it takes 19 MB at most and wants few. Beyond, it wants flows on routes of a few links: with many
+    links each the rows are about as long as the routes together, and walking them gains nothing.
     """
-    pairs_per_entry = 50 if n_links <= 1024 else 8
-    return n_links * n_links <= pairs_per_entry * n_entries and n_links <= np.iinfo(np.int16).max
+    if n_links <= 1024:
+        return n_links * n_links <= 50 * n_entries
+    return n_links <= np.iinfo(np.int16).max and n_links * n_links <= 20 * n_entries <= 120 * n_flows
 
 
 def no_reach(n: int) -> Reach:
