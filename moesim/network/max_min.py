@@ -9,8 +9,9 @@ A change makes links dirty. They are taken in order of ``min(old level, new leve
 water filling: what happens below that level is settled. For the order a cheap estimate will do (``foreign``
 and ``own_weight`` are kept up to date by additions); it never overestimates by more than rounding, because a
 flow from elsewhere that is faster than the estimate can only raise the solution. A link whose turn comes is
-solved exactly from its list of flows, so that no rounding accumulates, and put back if its turn is later.
-It then takes over every flow that is faster than its new level, which makes other links dirty.
+solved exactly from its list of flows, so that no rounding accumulates (``water``), and put back if its turn is later.
+It then takes over every flow that is faster than its new level, which makes other links dirty. Whom a change of its
+level concerns stands in a table where there are flows enough for one (``reach``), else in the routes of its own flows.
 
 What a flow got is told by its bottleneck's virtual clock, the integral of the level: while the bottleneck stays, a
 change of the level touches none of the link's flows.
@@ -142,13 +143,13 @@ def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
 @inlined
 def spread(s: FlowState, link: int, rise: float) -> None:
     """Tell the other links of a link's own flows by how much these have become faster."""
-    if len(s.reach.length) > 0:
+    if len(s.reach.length) > 0:  # without a branch inside: there is no guessing which links have turns to come
         row, touched_link, n_touched = s.reach.row, s.touched_link, s.tally[N_TOUCHED]
         for at in range(s.reach.length[link]):
             reached = row.link[link, at]
             s.foreign[reached] += row.weight[link, at] * rise
             lower(s.turn, reached, estimate(s, reached))
-            touched_link[n_touched] = reached  # stays if it is new; without a branch, as is all of this loop
+            touched_link[n_touched] = reached  # stays if it is new
             n_touched += 1 - s.touched[reached]
             s.touched[reached] = 1
         s.tally[N_TOUCHED] = n_touched
