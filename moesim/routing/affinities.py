@@ -1,92 +1,138 @@
-"""Affinities of one token in vectors, their sum and the logsumexp: what statistics and a bias need.
+"""Affinities of tokens in vectors, their sums and the logsumexp: what statistics and a bias need.
 
 ``scores`` has the same in float64 for whole batches.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from moesim.routing.exponential import exponentials_32
+from moesim.routing.compiling import stage
+from moesim.routing.exponential import exponential_32, exponential_64
 from moesim.routing.select import sigmoid
 
 _ONE = np.float32(1.0)
 # Sums of exponentials between which none that matters is near the limits of float32, exp(-87) and exp(87).
 FAR_BELOW, FAR_ABOVE = 1e-30, 1e34
+TOGETHER = 4
+"""Tokens whose affinities are added up in one go."""
 
 
-# Float64 sums of float32 values: their order, which the vectors choose, moves the last digit of 16 at most.
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})
-def row_sum(values: NDArray[Any]) -> float:
-    """Sum a row in float64."""
+@stage
+def scores_of_row(
+    x: NDArray[np.float32], t: int, use_sigmoid: bool, score: NDArray[np.float32], lane: int,
+    exponential: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Fill ``exponential`` [16, E] with exp(x) of the logits ``x[t]``, and ``score`` with sigmoids or the same again."""
+    if use_sigmoid:
+        for e in range(x.shape[1]):
+            value = exponential_32(x[t, e])
+            exponential[lane, e] = value
+            score[lane, e] = value / (value + _ONE)
+    else:
+        for e in range(x.shape[1]):
+            value = exponential_32(x[t, e])
+            exponential[lane, e] = value
+            score[lane, e] = value
+
+
+# Float64 sums of positive numbers: their order, which the vectors choose, moves the last digit of 16 at most.
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, fastmath={"reassoc", "nsz"})
+def row_sum(values: NDArray[np.float32], lane: int) -> float:
+    """Sum a row: fours in float32, and those in float64."""
+    n = values.shape[1]
+    quarter = n >> 2
     total = 0.0
-    for e in range(values.shape[0]):
-        total += np.float64(values[e])
+    for e in range(quarter):
+        a, b = values[lane, e] + values[lane, e + quarter], values[lane, e + 2 * quarter] + values[lane, e + 3 * quarter]
+        total += np.float64(a + b)
+    for e in range(4 * quarter, n):
+        total += np.float64(values[lane, e])
     return total
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
-def to_sigmoids(score: NDArray[np.float32]) -> tuple[float, float]:
-    """Turn exponentials into sigmoids; return the sum of either in float64."""
-    exponentials, sigmoids = 0.0, 0.0
-    for e in range(score.shape[0]):
-        exponential = score[e]
-        value = exponential / (exponential + _ONE)
-        score[e] = value
-        exponentials += np.float64(exponential)
-        sigmoids += np.float64(value)
-    return exponentials, sigmoids
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def affinities_of_row(
-    row: NDArray[np.float32], use_sigmoid: bool, score: NDArray[np.float32], power_bits: NDArray[np.int32],
-    power: NDArray[np.float32],
+@stage
+def sums_of_row(
+    x: NDArray[np.float32], t: int, use_sigmoid: bool, score: NDArray[np.float32], lane: int,
+    exponential: NDArray[np.float32],
 ) -> tuple[float, float]:  # fmt: skip
-    """Fill ``score`` with affinities up to a factor; return their sum and the logits' logsumexp.
+    """Return the sum of a token's affinities and its logits' logsumexp.
 
-    Softmax scores are exp(x), sigmoid ones sigmoid(x).
+    The arrays come as ``scores_of_row`` leaves them; ``score`` is made anew where numbers leave the range of float32.
     """
-    exponentials_32(row, score, power_bits, power)
-    if use_sigmoid:
-        exponentials, total = to_sigmoids(score)
-    else:
-        exponentials = total = row_sum(score)
+    exponentials = row_sum(exponential, lane)
     # Outside, some exponential that counts may have been cut to the range of float32.
     if not FAR_BELOW < exponentials < FAR_ABOVE:
-        return far_affinities(row, use_sigmoid, score)
-    return total, math.log(exponentials)
+        return far_affinities(x, t, use_sigmoid, score, lane)
+    return row_sum(score, lane) if use_sigmoid else exponentials, math.log(exponentials)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def far_affinities(row: NDArray[np.float32], use_sigmoid: bool, score: NDArray[np.float32]) -> tuple[float, float]:
+@stage
+def far_affinities(
+    x: NDArray[np.float32], t: int, use_sigmoid: bool, score: NDArray[np.float32], lane: int
+) -> tuple[float, float]:
     """The same for logits whose exponentials may leave the range of float32; where all sigmoids vanish, softmax."""
     top, total, exponentials = -math.inf, 0.0, 0.0
-    for x in row:
-        top = max(top, np.float64(x))
+    for e in range(x.shape[1]):
+        top = max(top, np.float64(x[t, e]))
     vanished = sigmoid(top) < 1e-30
-    for e in range(row.shape[0]):
-        x = np.float64(row[e])
-        shifted = math.exp(x - top)
-        value = sigmoid(x) if use_sigmoid and not vanished else shifted
-        score[e] = value
+    for e in range(x.shape[1]):
+        logit = np.float64(x[t, e])
+        shifted = math.exp(logit - top)
+        value = sigmoid(logit) if use_sigmoid and not vanished else shifted
+        score[lane, e] = value
         total += value
         exponentials += shifted
     return total, top + math.log(exponentials)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@stage
+def add_affinities(
+    score: NDArray[np.float32], first: int, end: int, share: NDArray[np.float32],
+    part: NDArray[np.float32], affinity: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Add ``share[l] * score[l]`` of the tokens in lanes ``first`` to ``end`` to ``affinity`` [E].
+
+    Sums of a block are in float32, four tokens at a time from the first one; ``share`` and the rows of ``score`` go on
+    for three lanes after the last, where shares are 0. ``part`` [E] is scratch space.
+    """
+    for e in range(part.shape[0]):
+        part[e] = 0.0
+    for lane in range(first, end, TOGETHER):
+        a, b, c, d = share[lane], share[lane + 1], share[lane + 2], share[lane + 3]
+        for e in range(part.shape[0]):
+            part[e] += (a * score[lane, e] + b * score[lane + 1, e]) + (c * score[lane + 2, e] + d * score[lane + 3, e])
+    for e in range(part.shape[0]):
+        affinity[e] += np.float64(part[e])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, fastmath={"reassoc", "nsz"})
+def softmax_denominator(x: NDArray[np.float32], t: int, shift: float) -> float:
+    """Sum exp(x[t] - shift) in float64, for a shift at most 700 below the largest logit."""
+    total = 0.0
+    for e in range(x.shape[1]):
+        total += exponential_64(np.float64(x[t, e]) - shift)
+    return total
+
+
+@stage
 def share_lost(
-    chosen: NDArray[np.int64], unrestricted: NDArray[np.int64], row: NDArray[np.float32], score: NDArray[np.float32]
-) -> float:
-    """Return the share of affinity that the chosen experts lack of the unrestricted ones; 0 for equal logits."""
+    chosen: NDArray[np.int64], unrestricted: NDArray[np.int64], x: NDArray[np.float32], t: int,
+    score: NDArray[np.float32], lane: int,
+) -> float:  # fmt: skip
+    """Return the share of affinity that the chosen experts lack of the unrestricted ones; 0 for equal logits.
+
+    Both are [K, 16], of which column ``lane`` is the token's with the logits ``x[t]``.
+    """
+    top_k = chosen.shape[0]
     same, taken, possible = 0, 0.0, 0.0
-    lowest = row[unrestricted[unrestricted.shape[0] - 1]]
-    for k in range(chosen.shape[0]):
-        same += row[chosen[k]] >= lowest
-        taken += np.float64(score[chosen[k]])
-        possible += np.float64(score[unrestricted[k]])
-    return 0.0 if same == chosen.shape[0] else max(0.0, 1.0 - taken / possible)
+    lowest = np.float32(np.inf)
+    for k in range(top_k):
+        lowest = min(lowest, x[t, unrestricted[k, lane]])
+        possible += np.float64(score[lane, unrestricted[k, lane]])
+    for k in range(top_k):
+        same += x[t, chosen[k, lane]] >= lowest
+        taken += np.float64(score[lane, chosen[k, lane]])
+    return 0.0 if same == top_k else max(0.0, 1.0 - taken / possible)

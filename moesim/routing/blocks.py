@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.routing.fused import Sums, route_block
+from moesim.routing.compiling import announce_compiling
 from moesim.routing.keys import BFLOAT16, FLOAT16, FLOAT32, Groups
+from moesim.routing.lanes import LANES
 from moesim.routing.scores import kernel_block, not_finite
 from moesim.routing.spec import RouterSpec, groups_of
 from moesim.routing.threads import in_blocks
@@ -25,7 +27,7 @@ MOST_PER_TOKEN = 8
 UNCOMPILED = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
 """In plain Python the network takes milliseconds per token, the plain scan less."""
 
-_ENCODINGS = {"float32": (FLOAT32, np.int32), "float16": (FLOAT16, np.uint16), "uint16": (BFLOAT16, np.uint16)}
+_ENCODINGS = {"float32": FLOAT32, "float16": FLOAT16, "uint16": BFLOAT16}
 
 
 class Batch(NamedTuple):
@@ -68,7 +70,10 @@ def kernel_groups(spec: RouterSpec) -> Groups:
     ptr, chunk_ptr = (np.zeros(len(sizes) + 1, np.int64) for _ in range(2))
     np.cumsum(sizes, out=ptr[1:])
     np.cumsum(-(-sizes // CHUNK), out=chunk_ptr[1:])
-    return Groups(experts, ptr, chunk_ptr, bool((np.diff(experts) == 1).all()))
+    # Where the columns begin that round the experts up to sixteen: after all chunks, where nothing is read.
+    slot = np.full(-(-spec.n_experts // LANES) * LANES, chunk_ptr[-1] * CHUNK * LANES)
+    slot[experts] = (np.arange(spec.n_experts) + np.repeat(chunk_ptr[:-1] * CHUNK - ptr[:-1], sizes)) * LANES
+    return Groups(experts, ptr, chunk_ptr, slot)
 
 
 def zero_sums(batch: Batch) -> Sums:
@@ -85,8 +90,11 @@ def route_in_blocks(batch: Batch) -> Iterator[tuple[Sums, NDArray[np.float64]]]:
         InputError: a NaN or infinite logit; the first such token is named.
     """
     spec, groups = batch.spec, kernel_groups(batch.spec)
-    encoding, bits = _ENCODINGS[batch.logits.dtype.name]
+    encoding = _ENCODINGS[batch.logits.dtype.name]
+    wide = encoding == FLOAT32
+    source = np.empty((0, 0), np.uint16) if wide else batch.logits.view(np.uint16)
     order = np.arange(len(batch.logits)) if batch.order is None else batch.order
+    announce_compiling(route_block)
     cuts = _cuts(batch.sequence_ptr, len(batch.logits))
 
     def work(block: int) -> tuple[Sums, NDArray[np.float64]]:
@@ -97,7 +105,7 @@ def route_in_blocks(batch: Batch) -> Iterator[tuple[Sums, NDArray[np.float64]]]:
             per_sequence = np.empty((len(sequence_ptr) - 1, 4))
         sums = zero_sums(batch)
         bad = route_block(
-            batch.logits.view(bits), encoding, batch.bias, spec.score == "sigmoid", groups,
+            source, encoding, batch.logits if wide else np.empty((LANES, spec.n_experts), np.float32), batch.bias, spec.score == "sigmoid", groups,
             spec.top_groups if spec.limited else 1, spec.scores_per_group, spec.normalize, spec.scale,
             batch.expert_ids, batch.gates, order, batch.weight, batch.device, sequence_ptr, spec.kind == "v3",
             per_sequence, sums,

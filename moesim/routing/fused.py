@@ -1,33 +1,32 @@
 """The router in one pass: from a token's logits to its experts, gates, counts and statistics.
 
-Selection runs on the network of ``top_eight``, scores on the vectors of ``exponential``. The answer is that of
-``select``, bit for bit: where a decision hangs on scores (the sum of a group's two best, a bias) and those are known
-only within an error, it is taken on the approximate ones if the margin is larger than the error, and otherwise the
-token is handed to ``select``.
+Sixteen tokens go side by side, see ``lanes``: selection runs on the network of ``top_eight``, scores and gates on the
+vectors of ``exponential``. The answer is that of ``select``, bit for bit: where a decision hangs on numbers that are
+known only within an error (keys that do not hold all bits of a logit, sums of a group's scores, biased scores), it is
+taken on those if the margin is larger than the error, and otherwise anew in float64 for that token.
 
 What it is not made for goes to ``select`` as a whole: more than eight experts per token, float64 logits, groups ranked
 by more than two scores, a bias on softmax scores.
 """
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from moesim.routing.affinities import FAR_BELOW, affinities_of_row, row_sum, share_lost
-from moesim.routing.exponential import ERROR_32, exponentials_32, exponentials_64
-from moesim.routing.group_limit import best_two, count_from, keep_groups, merge_groups
-from moesim.routing.keys import Groups, load_row, pack, value_bits
-from moesim.routing.select import gates_of, select_and_gate, sigmoid
-from moesim.routing.top_eight import CHUNK, ID_MASK, LOWEST, finish, sort_chunks
+from moesim.routing.affinities import TOGETHER, add_affinities, scores_of_row, share_lost, sums_of_row
+from moesim.routing.compiling import stage
+from moesim.routing.exponential import ERROR_32
+from moesim.routing.gates import look_up_chosen, order_chosen, to_gates
+from moesim.routing.group_limit import GroupWork, confirm_bound, confirm_order, leave_out, limit_groups, rank_exactly
+from moesim.routing.keys import FLOAT32, Groups, id_bits_of, is_short, load_row, pack_biased_row, pack_row
+from moesim.routing.lanes import LANES, turn
+from moesim.routing.select import keep_best, select_and_gate
+from moesim.routing.top_eight import CHUNK, LOWEST, PAIR, ROWS, merge_chunks, merge_columns, sort_chunks
 
-_ONE = np.float32(1.0)
-# Scores within this share of each other are too close to tell by float32.
-_RELATIVE_MARGIN = 8 * ERROR_32
-# Relative error of a gate made of ``exponentials_64``, with room for the sum over the experts.
-_GATE_ERROR = 1e-13
+# Scores of a bias within this are too close to tell; with room for the roundings of adding it.
+_MARGIN = 16 * ERROR_32
 
 
 class Sums(NamedTuple):
@@ -44,48 +43,85 @@ class Sums(NamedTuple):
     scalars: NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def softmax_gates(
-    row: NDArray[np.float32], ids: NDArray[np.int64], top: float, total: float, scale: float, gates: NDArray[Any]
-) -> bool:
-    """Write unnormalised softmax gates; return whether the error of ``total`` leaves each float32 as it is."""
-    certain = True
-    for k in range(ids.shape[0]):
-        gate = scale * (math.exp(np.float64(row[ids[k]]) - top) / total)
-        gates[k] = gate
-        below, above = np.float32(gate * (1.0 - _GATE_ERROR)), np.float32(gate * (1.0 + _GATE_ERROR))
-        certain = certain and below == above
-    return certain
+class Selection(NamedTuple):
+    """Scratch space of the selection: keys [chunks, 32 * 16] and all of them in a row, with sixteen for no expert.
+
+    ``tops`` [chunks, 8 * 16]: the eight best of each chunk; ``best`` and ``free`` [8 * 16]: of the groups that a token
+    may reach, and of all.
+    """
+
+    flat: NDArray[np.int32]
+    keys: NDArray[np.int32]
+    pairs: NDArray[np.int32]
+    tops: NDArray[np.int32]
+    best: NDArray[np.int32]
+    free: NDArray[np.int32]
+    counted: NDArray[np.int32]
+    bound: NDArray[np.int32]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def order_exactly(
-    row: NDArray[np.float32], bias: NDArray[np.float64], chosen: NDArray[np.int64], exact: NDArray[np.float64]
+@stage
+def best_of_chunks(rows: NDArray[np.int32], groups: Groups, work: Selection) -> None:
+    """Fill ``work.tops`` with the best of the keys in ``rows`` [16, E, rounded up to 16]."""
+    turn(rows, groups.slot, work.flat)
+    sort_chunks(work.keys)
+    merge_columns(work.keys, work.pairs, work.tops)
+
+
+@stage
+def next_tokens(
+    order: NDArray[np.int64], sequence_ptr: NDArray[np.int64], s: int, i: int, token: NDArray[np.int64],
+    part_end: NDArray[np.int64], ends: NDArray[np.bool_],
+) -> tuple[int, int, int]:  # fmt: skip
+    """Fill ``token`` with the next tokens, at most sixteen, from place i of sequence s on.
+
+    A sequence is cut after each sixteen of its own tokens and nowhere else, so that sums do not depend on what other
+    sequences there are. Part p of a sequence ends before lane ``part_end[p]``, and the sequence with it where
+    ``ends[p]``. Returns the number of parts and the new s and i.
+    """
+    n, parts = 0, 0
+    while s < sequence_ptr.shape[0] - 1 and n < LANES:
+        left = sequence_ptr[s + 1] - i
+        takes = min(left, LANES - n)
+        if takes < left and n > 0:
+            break
+        for j in range(takes):
+            token[n + j] = order[i + j]
+        n += takes
+        i += takes
+        part_end[parts], ends[parts] = n, takes == left
+        parts += 1
+        s += takes == left
+    return parts, s, i
+
+
+@stage
+def exact_free(
+    x: NDArray[np.float32], t: int, lane: int, best: NDArray[np.float64], ids: NDArray[np.int64], free: NDArray[np.int64]
 ) -> None:
-    """Sort the chosen experts by their exact biased scores, ties by lowest id."""
-    for k in range(chosen.shape[0]):
-        expert = chosen[k]
-        key, at = sigmoid(np.float64(row[expert])) + bias[expert], k
-        while at > 0 and (exact[at - 1] < key or (exact[at - 1] == key and chosen[at - 1] > expert)):
-            exact[at], chosen[at] = exact[at - 1], chosen[at - 1]
-            at -= 1
-        exact[at], chosen[at] = key, expert
+    """Write the best experts of the logits ``x[t]`` to ``free`` [K, 16]; ``best`` and ``ids`` [K] are scratch space."""
+    filled = 0
+    for e in range(x.shape[1]):
+        filled = keep_best(best, ids, filled, np.float64(x[t, e]), e)
+    for k in range(ids.shape[0]):
+        free[k, lane] = ids[k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def route_block(
-    source: NDArray[Any], encoding: int, bias: NDArray[np.float64], use_sigmoid: bool, groups: Groups, top_groups: int,
-    scores_per_group: int, normalize: bool, scale: float, expert_ids: NDArray[np.int32], gates: NDArray[np.float32],
+    source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], bias: NDArray[np.float64], use_sigmoid: bool,
+    groups: Groups, top_groups: int, scores_per_group: int, normalize: bool, scale: float, expert_ids: NDArray[np.int32], gates: NDArray[np.float32],
     order: NDArray[np.int64], weight: NDArray[np.float64], device: NDArray[np.int64], sequence_ptr: NDArray[np.int64],
     unbiased_counts: bool, per_sequence: NDArray[np.float64], sums: Sums,
 ) -> int:  # fmt: skip
     """Route tokens and add to their statistics; return the first token with a NaN or inf logit, or -1.
 
     Args:
-        source: [T, E], the bits of the logits: int32 of float32, uint16 of float16 and bfloat16.
+        source: [T, E], the bits of float16 or bfloat16 logits.
         encoding: ``FLOAT32``, ``FLOAT16`` or ``BFLOAT16`` of ``keys``.
+        x: [T, E], the float32 logits; of others room for the logits of sixteen tokens.
         bias: [E], or empty.
-        expert_ids, gates: [T, K], K at most 8, filled; no tokens in ``gates``: not filled.
+        expert_ids, gates: [T, K], K at most 8, filled.
         order: tokens to take, sequence by sequence.
         weight: [T], copies of each token; empty for no statistics but ``sums.load``, which then counts selections.
         device: [E], device of each expert; empty for none.
@@ -96,158 +132,158 @@ def route_block(
             affinities, max/mean of its expert loads, each token once; no rows: not asked for.
         sums: added to.
     """
-    n_experts, top_k, n_groups = source.shape[1], expert_ids.shape[1], groups.ptr.shape[0] - 1
+    n_experts, top_k, n_groups = x.shape[1], expert_ids.shape[1], groups.ptr.shape[0] - 1
     biased, limited, measured = bias.shape[0] > 0, top_groups < n_groups, weight.shape[0] > 0
-    sequences = per_sequence.shape[0] > 0
-    bits = np.empty(n_experts, np.int32)
-    row = bits.view(np.float32)
-    rows = row.reshape((1, n_experts))
-    score, power_bits = np.empty(n_experts, np.float32), np.empty(max(n_experts, 2 * n_groups), np.int32)
-    power = power_bits.view(np.float32)
-    biased_bits = np.empty(n_experts, np.int32)
-    biased_score, bias_32 = biased_bits.view(np.float32), bias.astype(np.float32)
-    chunk_ptr = groups.chunk_ptr
-    flat = np.full(chunk_ptr[-1] * CHUNK, LOWEST, np.int64)
-    keys = flat.reshape((chunk_ptr[-1], CHUNK))
-    best, half, top = np.empty(CHUNK, np.int64), np.empty(16, np.int64), np.empty(8, np.int64)
-    pair_bits = np.empty(2 * n_groups, np.int32)
-    pair, pair_score = pair_bits.view(np.float32), np.empty(2 * n_groups, np.float32)
-    group_value, ordered = np.empty(n_groups, np.float32), np.arange(n_groups)
-    kept, left = ordered[:top_groups], ordered[top_groups:]
-    chosen, unrestricted, exact = np.empty(top_k, np.int64), np.empty(top_k, np.int64), np.empty(top_k)
-    own_gates, scratch = np.empty(top_k, np.float32), np.empty(top_k)
-    gate_rows, bound_bits = own_gates.reshape((1, top_k)), np.empty(1, np.int32)
-    bound = bound_bits.view(np.float32)
-    wide = np.empty(0 if use_sigmoid or normalize else n_experts)
-    wide_bits = np.empty(wide.shape[0], np.int64)
+    sequences, has_free = per_sequence.shape[0] > 0, measured and (limited or biased)
+    id_bits = np.int32(id_bits_of(n_experts))
+    last = ((1 << id_bits) - 1 - np.arange(n_experts)).astype(np.int32)
+    rows = np.full((LANES, groups.slot.shape[0]), LOWEST, np.int32)
+    biased_rows = np.full((LANES if biased else 0, groups.slot.shape[0]), LOWEST, np.int32)
+    score = np.zeros((LANES + TOGETHER - 1, n_experts if biased or measured else 0), np.float32)
+    exponential, part = np.empty((LANES, score.shape[1]), np.float32), np.empty(n_experts, np.float32)
+    chunks = groups.chunk_ptr[-1]
+    flat = np.full((chunks * CHUNK + 1) * LANES, LOWEST, np.int32)
+    work = Selection(
+        flat, flat[:-LANES].reshape((chunks, CHUNK * LANES)), np.empty(ROWS * PAIR, np.int32),
+        np.empty((chunks, ROWS * LANES), np.int32),        np.empty(ROWS * LANES, np.int32), np.empty(ROWS * LANES, np.int32), np.empty(LANES, np.int32),
+        np.empty(LANES, np.int32),
+    )  # fmt: skip
+    group_work = GroupWork(
+        np.empty((n_groups, LANES), np.int32), np.empty((n_groups, LANES), np.int32),
+        np.full((-(-n_groups // 8) * 8, LANES), -np.inf, np.float32), np.empty((n_groups, LANES), np.int32), np.empty(LANES, np.float32),
+        np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty(n_groups),
+    )  # fmt: skip
+    chosen, gate = np.empty((top_k, LANES), np.int64), np.empty((top_k, LANES))
+    free, free_logit = np.empty((top_k, LANES), np.int64), np.empty((top_k, LANES))
+    sure, free_sure, ordered = np.empty(LANES, np.int32), np.empty(LANES, np.int32), np.empty(LANES, np.int32)
+    shift, denominator, key, ids = np.empty(LANES), np.empty(LANES), np.empty(top_k), np.empty(top_k, np.int64)
+    total, logsumexp, share = np.ones(LANES), np.zeros(LANES), np.zeros(LANES + TOGETHER - 1, np.float32)
+    token, row, part_end, ends = np.empty(LANES, np.int64), np.zeros(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.bool_)
     own_load, counted = np.zeros(n_experts), np.zeros(n_experts)
     own_affinity, met = np.zeros(n_experts), np.full(sums.received.shape[0], -1, np.int64)
-    greatest_bias = np.abs(bias).max() if biased else 0.0
-    for s in range(sequence_ptr.shape[0] - 1):
-        own_weight, length = 0.0, 0
-        own_affinity[:] = 0.0
-        if sequences:
-            own_load[:] = 0.0
-            counted[:] = 0.0
-        for i in range(sequence_ptr[s], sequence_ptr[s + 1]):
-            t = int(order[i])
-            if not load_row(source, t, encoding, bits, row):
-                return t
-            total, logsumexp = 1.0, 0.0
-            if biased or measured:
-                total, logsumexp = affinities_of_row(row, use_sigmoid, score, power_bits, power)
+    bias_32, offset, per_score, slack = np.empty(0, np.float32), np.float32(0.0), np.float32(0.0), 0
+    if biased:
+        bias_32 = np.minimum(np.maximum(bias, -1e30), 1e30).astype(np.float32)
+        offset = -bias_32.min()
+        range_of_scores = 1.0 + np.float64(bias_32.max()) + np.float64(offset)
+        per_score = np.float32((2.0 ** (31 - id_bits) - 4.0) / range_of_scores)
+        slack = int(_MARGIN * (1.0 + np.abs(bias_32).max()) * per_score) + 3
+    s, i, done, own_weight, length = 0, sequence_ptr[0], 0, 0.0, 0
+    while s < sequence_ptr.shape[0] - 1:
+        parts, s, i = next_tokens(order, sequence_ptr, s, i, token, part_end, ends)
+        n = part_end[parts - 1]
+        for lane in range(n):
+            row[lane] = token[lane] if encoding == FLOAT32 else lane
+            if encoding != FLOAT32:
+                load_row(source, token[lane], encoding, x, lane)
+            if not pack_row(x, row[lane], encoding, last, id_bits, rows, lane):
+                return int(token[lane])
+        exact, lane = True, 0
+        while encoding == FLOAT32 and exact and lane < n:
+            exact = is_short(x, row[lane], id_bits)
+            lane += 1
+        for lane in range(n if biased or measured else 0):
+            scores_of_row(x, row[lane], use_sigmoid, score, lane, exponential)
             if biased:
-                for e in range(n_experts):
-                    biased_score[e] = score[e] + bias_32[e]
-            pack(biased_bits if biased else bits, groups, flat)
-            sort_chunks(keys)
-            certain, margin = True, 2 * _RELATIVE_MARGIN * (1.0 + greatest_bias)
-            # Affinities of a token whose sigmoids vanish are known up to a factor only, which a bias does not share.
-            vanished = biased and logsumexp < math.log(FAR_BELOW)
-            if limited:
-                for g in range(n_groups):
-                    first, second = best_two(keys, chunk_ptr[g], chunk_ptr[g + 1])
-                    pair_bits[2 * g] = value_bits(first)
-                    pair_bits[2 * g + 1] = value_bits(second)
-                    if second == LOWEST:
-                        pair[2 * g + 1] = np.float32(0.0 if biased else -200.0)
-                if scores_per_group == 1:
-                    for g in range(n_groups):
-                        group_value[g] = pair[2 * g]
-                    certain = keep_groups(group_value, margin if biased else -1.0, top_groups, ordered)
-                elif biased:
-                    for g in range(n_groups):
-                        group_value[g] = pair[2 * g] + pair[2 * g + 1]
-                    certain = keep_groups(group_value, 2 * margin, top_groups, ordered)
-                else:
-                    exponentials_32(pair, pair_score, power_bits, power)
-                    for g in range(n_groups):
-                        a, b = pair_score[2 * g], pair_score[2 * g + 1]
-                        group_value[g] = a / (a + _ONE) + b / (b + _ONE)
-                    greatest = np.float64(group_value.max())
-                    certain = keep_groups(group_value, max(_RELATIVE_MARGIN * greatest, 1e-30), top_groups, ordered)
-            for j in range(CHUNK):
-                best[j] = LOWEST
-            merge_groups(keys, chunk_ptr, kept, best)
-            certain = certain and not vanished
-            if certain:
-                finish(best, half, top)
+                pack_biased_row(score, lane, bias_32, offset, per_score, last, id_bits, biased_rows)
+            if measured:
+                total[lane], logsumexp[lane] = sums_of_row(x, row[lane], use_sigmoid, score, lane, exponential)
+        sure[:] = 1
+        free_sure[:] = 1
+        if biased and has_free:
+            best_of_chunks(rows, groups, work)
+            merge_chunks(work.tops, work.free)
+            if not exact:
+                confirm_bound(work.tops, work.free, top_k, id_bits, 0, work.counted, work.bound, free_sure)
+        best_of_chunks(biased_rows if biased else rows, groups, work)
+        if has_free and not biased:
+            merge_chunks(work.tops, work.free)
+            if not exact:
+                confirm_bound(work.tops, work.free, top_k, id_bits, 0, work.counted, work.bound, free_sure)
+        if limited:
+            limit_groups(
+                work.tops, groups, top_groups, scores_per_group, biased, id_bits, exact, slack, offset * per_score,
+                group_work, sure,
+            )  # fmt: skip
+            for lane in range(0 if biased else n):
+                if sure[lane] == 0:
+                    rank_exactly(x, row[lane], lane, groups, scores_per_group, group_work.exact, group_work.above)
+                    sure[lane] = 1
+            leave_out(work.tops, groups, group_work.above, top_groups)
+        merge_chunks(work.tops, work.best)
+        if biased or not exact:
+            confirm_bound(work.tops, work.best, top_k, id_bits, slack, work.counted, work.bound, sure)
+        look_up_chosen(x, row, work.best, id_bits, chosen, gate)
+        if biased or not exact:
+            confirm_order(work.best, top_k, id_bits, slack, ordered)
+            for lane in range(n):
+                if ordered[lane] == 0:
+                    order_chosen(bias, lane, chosen, gate, key)
+        to_gates(x, row, n, use_sigmoid, normalize, scale, gate, shift, denominator, sure)
+        for lane in range(n):
+            t = token[lane]
+            if sure[lane]:
                 for k in range(top_k):
-                    chosen[k] = ID_MASK - (top[k] & ID_MASK)
-                if biased:
-                    bound[0] = biased_score[chosen[top_k - 1]] - np.float32(margin)
-                    b = bound_bits[0]
-                    lowest = int(np.int32(b ^ ((b >> 31) & ID_MASK))) << 32
-                    certain = count_from(keys, chunk_ptr, kept, lowest) == top_k
-                    order_exactly(row, bias, chosen, exact)
-                if use_sigmoid or normalize:
-                    gates_of(row, chosen, use_sigmoid, 0.0, 1.0, normalize, scale, scratch, own_gates)
-                else:
-                    # The best expert of all is in the best group, so it is the first chosen.
-                    highest = np.float64(row[chosen[0]])
-                    exponentials_64(row, highest, wide, wide_bits, wide_bits.view(np.float64))
-                    total_64 = row_sum(wide)
-                    certain = certain and softmax_gates(row, chosen, highest, total_64, scale, own_gates)
-            if certain:
-                for k in range(top_k):
-                    expert_ids[t, k] = chosen[k]
+                    expert_ids[t, k] = chosen[k, lane]
+                    gates[t, k] = gate[k, lane]
             else:
                 select_and_gate(
-                    rows, bias, use_sigmoid, groups.ptr, groups.experts, top_groups, scores_per_group, normalize, scale,
-                    expert_ids[t : t + 1], gate_rows,
+                    x[row[lane] : row[lane] + 1], bias, use_sigmoid, groups.ptr, groups.experts, top_groups, scores_per_group,
+                    normalize, scale, expert_ids[t : t + 1], gates[t : t + 1],
                 )  # fmt: skip
                 for k in range(top_k):
-                    chosen[k] = expert_ids[t, k]
-            if gates.shape[0]:
+                    chosen[k, lane] = expert_ids[t, k]
+        if not measured:
+            for lane in range(n):
                 for k in range(top_k):
-                    gates[t, k] = own_gates[k]
-            if not measured:
-                for k in range(top_k):
-                    sums.load[chosen[k]] += 1.0
-                continue
+                    sums.load[chosen[k, lane]] += 1.0
+            continue
 
-            copies = weight[t]
-            own_weight += copies
-            share = copies / total
-            for e in range(n_experts):
-                own_affinity[e] += share * np.float64(score[e])
-            sums.scalars[1] += copies * logsumexp * logsumexp
-            for k in range(top_k):
-                unrestricted[k] = chosen[k]
-            if limited or biased:
-                if biased:
-                    pack(bits, groups, flat)
-                    sort_chunks(keys)
-                    for j in range(CHUNK):
-                        best[j] = LOWEST
-                    merge_groups(keys, chunk_ptr, kept, best)
-                merge_groups(keys, chunk_ptr, left, best)
-                finish(best, half, top)
+        if has_free:
+            look_up_chosen(x, row, work.free, id_bits, free, free_logit)
+            for lane in range(n):
+                if free_sure[lane] == 0:
+                    exact_free(x, row[lane], lane, key, ids, free)
+        begin = 0
+        for p in range(parts):
+            end = part_end[p]
+            for lane in range(begin, end):
+                copies = weight[token[lane]]
+                own_weight += copies
+                share[lane] = copies / total[lane]
+                sums.scalars[1] += copies * logsumexp[lane] * logsumexp[lane]
+                if has_free:
+                    sums.scalars[2] += copies * share_lost(chosen, free, x, row[lane], score, lane)
                 for k in range(top_k):
-                    unrestricted[k] = ID_MASK - (top[k] & ID_MASK)
-                sums.scalars[2] += copies * share_lost(chosen, unrestricted, row, score)
-            for k in range(top_k):
-                sums.load[chosen[k]] += copies
-            for k in range(top_k if device.shape[0] else 0):
-                d = device[chosen[k]]
-                if met[d] != t:
-                    met[d] = t
-                    sums.received[d] += copies
-            if sequences and copies > 0.0:
-                length += 1
-                for k in range(top_k):
-                    own_load[chosen[k]] += 1.0
-                    counted[unrestricted[k] if unbiased_counts else chosen[k]] += copies
-        if measured:
+                    sums.load[chosen[k, lane]] += copies
+                for k in range(top_k if device.shape[0] else 0):
+                    d = device[chosen[k, lane]]
+                    if met[d] != token[lane]:
+                        met[d] = token[lane]
+                        sums.received[d] += copies
+                if sequences and copies > 0.0:
+                    length += 1
+                    for k in range(top_k):
+                        own_load[chosen[k, lane]] += 1.0
+                        counted[free[k, lane] if has_free and unbiased_counts else chosen[k, lane]] += copies
+            add_affinities(score, begin, end, share, part, own_affinity)
+            share[begin:end] = np.float32(0.0)
+            begin = end
+            if not ends[p]:
+                continue
             sums.scalars[0] += own_weight
             for e in range(n_experts):
                 sums.affinity[e] += own_affinity[e]
-        if sequences:
-            product = 0.0
-            for e in range(n_experts):
-                product += counted[e] * own_affinity[e]
-            per_sequence[s, 0] = own_weight
-            per_sequence[s, 1] = length
-            per_sequence[s, 2] = product
-            per_sequence[s, 3] = own_load.max() * n_experts / (length * top_k) if length else 1.0
+            if sequences:
+                product = 0.0
+                for e in range(n_experts):
+                    product += counted[e] * own_affinity[e]
+                per_sequence[done, 0] = own_weight
+                per_sequence[done, 1] = length
+                per_sequence[done, 2] = product
+                per_sequence[done, 3] = own_load.max() * n_experts / (length * top_k) if length else 1.0
+                own_load[:] = 0.0
+                counted[:] = 0.0
+            own_affinity[:] = 0.0
+            done, own_weight, length = done + 1, 0.0, 0
     return -1

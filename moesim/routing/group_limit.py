@@ -1,93 +1,239 @@
-"""Which groups a token may reach, and the best experts in them, on keys whose chunks are sorted."""
+"""Which groups each of sixteen tokens may reach, from the eight best keys of every chunk.
+
+Arrays [G, 16] hold a figure of each group and token.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from moesim.routing.top_eight import LOWEST, merge_chunk
+from moesim.routing.compiling import stage
+from moesim.routing.exponential import ERROR_32, exponential_32
+from moesim.routing.keys import Groups, logit_of
+from moesim.routing.lanes import LANES
+from moesim.routing.select import sigmoid
+from moesim.routing.top_eight import LOWEST, ROWS
 
-# Up to so many groups each is compared with each, which takes no branches.
-_FEW_GROUPS = 32
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def best_two(keys: NDArray[np.int64], first_chunk: int, end_chunk: int) -> tuple[int, int]:
-    """Return the two largest keys of a group whose chunks are sorted."""
-    first, second = LOWEST, LOWEST
-    for i in range(first_chunk, end_chunk):
-        for c in range(4):
-            second = max(second, min(first, keys[i, c]))
-            first = max(first, keys[i, c])
-        second = max(second, max(max(keys[i, 4], keys[i, 5]), max(keys[i, 6], keys[i, 7])))
-    return first, second
+_ONE, _ZERO = np.float32(1.0), np.float32(0.0)
+# Sums of two scores within this share of each other are too close to tell by float32.
+_RELATIVE_MARGIN = 8 * ERROR_32
+# Above the largest x * sigmoid'(x), by which a relative error of a logit moves a sigmoid.
+_STEEPEST = np.float32(0.2242)
 
 
-@njit(cache=True, nogil=True)
-def nth_largest(value: NDArray[np.float32], n: int) -> np.float32:
-    """Return the n-th largest of the values."""
-    best = np.full(n, -np.inf, np.float32)
-    for own in value:
-        if own > best[n - 1]:
-            at = n - 1
-            while at > 0 and best[at - 1] < own:
-                best[at] = best[at - 1]
-                at -= 1
-            best[at] = own
-    return np.float32(best[n - 1])
+class GroupWork(NamedTuple):
+    """Scratch space of the group limit: of each group and token [G, 16], of each token [16], of each group [G].
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def keep_groups(value: NDArray[np.float32], margin: float, top_groups: int, ordered: NDArray[np.int64]) -> bool:
-    """Write the groups with the highest values, ties to the lowest, in ascending order, and then those left out.
-
-    Returns whether the lowest value kept exceeds the highest left out by more than ``margin``; a negative margin
-    stands for values that are exact.
+    ``value`` goes on with -inf to a multiple of eight groups. ``above``: how many groups go before each.
     """
-    n_groups, kept, left = value.shape[0], 0, top_groups
-    lowest, highest = np.float32(np.inf), np.float32(-np.inf)
-    bound = nth_largest(value, top_groups) if n_groups > _FEW_GROUPS else lowest
-    ties = 0
-    if n_groups > _FEW_GROUPS:
-        for g in range(n_groups):
-            ties += value[g] > bound
-        ties = top_groups - ties
+
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    value: NDArray[np.float32]
+    above: NDArray[np.int32]
+    margin: NDArray[np.float32]
+    lowest: NDArray[np.float32]
+    highest: NDArray[np.float32]
+    exact: NDArray[np.float64]
+
+
+# The compiler must not see that there are sixteen lanes, or it writes them out instead of using vectors.
+@stage
+def best_two(tops: NDArray[np.int32], groups: Groups, first: NDArray[np.int32], second: NDArray[np.int32]) -> None:
+    """Fill in the two largest keys of each group; ``LOWEST`` where a group has but one expert."""
+    for g in range(first.shape[0]):
+        begin = groups.chunk_ptr[g]
+        for lane in range(first.shape[1]):
+            first[g, lane] = tops[begin, lane]
+            second[g, lane] = tops[begin, LANES + lane]
+        for i in range(begin + 1, groups.chunk_ptr[g + 1]):
+            for lane in range(first.shape[1]):
+                high, low = tops[i, lane], tops[i, LANES + lane]
+                second[g, lane] = max(max(second[g, lane], min(first[g, lane], high)), low)
+                first[g, lane] = max(first[g, lane], high)
+
+
+@stage
+def sums_of_scores(
+    first: NDArray[np.int32], second: NDArray[np.int32], id_bits: np.int32, exact: bool, value: NDArray[np.float32],
+    margin: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Fill ``value`` with the sum of the sigmoids of two keys, and by how much two such sums [16] may err together.
+
+    A key that does not hold all bits stands for a logit x with an error of at most half a step, 2^(bits lost - 24) of
+    x; a sigmoid s moves by at most x ds/dx, which is below 0.2242 and x s, times that.
+    """
+    margin[:] = _ZERO
+    for g in range(first.shape[0]):
+        for lane in range(margin.shape[0]):
+            total, worst = _ZERO, margin[lane]
+            a, b = logit_of(first[g, lane], id_bits, exact), logit_of(second[g, lane], id_bits, exact)
+            high, low = exponential_32(a), exponential_32(b)
+            high, low = high / (high + _ONE), low / (low + _ONE)
+            if second[g, lane] == LOWEST:
+                low = _ZERO
+            value[g, lane] = high + low
+            margin[lane] = max(worst, min(_STEEPEST, max(abs(a) * high, abs(b) * low)))
+    # Two scores in each of two groups; the slope may grow by half over a step of at most 0.4.
+    step = np.float32(0.0 if exact else 1.5 * 4 * 2.0 ** (id_bits - 24))
+    for lane in range(margin.shape[0]):
+        highest = _ZERO
+        for g in range(first.shape[0]):
+            highest = max(highest, value[g, lane])
+        margin[lane] = max(step * margin[lane] + np.float32(_RELATIVE_MARGIN) * highest, np.float32(1e-30))
+
+
+@stage
+def goes_before(value: np.float32, own: np.float32, is_lower: bool) -> np.int32:
+    """Return 1 for a group that ranks before another, whose number is higher or not."""
+    return np.int32((value > own) | ((value == own) & is_lower))
+
+
+@stage
+def rank_groups(
+    value: NDArray[np.float32], margin: NDArray[np.float32], top_groups: int, above: NDArray[np.int32],
+    lowest: NDArray[np.float32], highest: NDArray[np.float32], sure: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """Fill ``above`` with how many groups go before each, ties to the lowest; clear ``sure`` where that is unsure.
+
+    It is where the lowest value kept does not exceed the highest left out by more than ``margin`` [16]; a negative
+    margin stands for values that are exact. ``value`` goes on with -inf to a multiple of eight groups. ``lowest`` and
+    ``highest`` [16] are scratch space.
+    """
+    lowest[:] = np.float32(np.inf)
+    highest[:] = np.float32(-np.inf)
+    limit = np.int32(top_groups)
+    for g in range(above.shape[0]):
+        above[g] = 0
+        for h in range(0, value.shape[0], 8):
+            for lane in range(above.shape[1]):
+                own = value[g, lane]
+                above[g, lane] += (
+                    goes_before(value[h, lane], own, h < g)
+                    + goes_before(value[h + 1, lane], own, h + 1 < g)
+                    + goes_before(value[h + 2, lane], own, h + 2 < g)
+                    + goes_before(value[h + 3, lane], own, h + 3 < g)
+                    + goes_before(value[h + 4, lane], own, h + 4 < g)
+                    + goes_before(value[h + 5, lane], own, h + 5 < g)
+                    + goes_before(value[h + 6, lane], own, h + 6 < g)
+                    + goes_before(value[h + 7, lane], own, h + 7 < g)
+                )
+        for lane in range(above.shape[1]):
+            own, kept = value[g, lane], above[g, lane] < limit
+            lowest[lane] = min(lowest[lane], own) if kept else lowest[lane]
+            highest[lane] = highest[lane] if kept else max(highest[lane], own)
+    for lane in range(sure.shape[0]):
+        apart = lowest[lane] - highest[lane] > margin[lane] or margin[lane] < _ZERO
+        sure[lane] = sure[lane] if apart else 0
+
+
+@stage
+def rank_exactly(
+    x: NDArray[np.float32], t: int, lane: int, groups: Groups, scores_per_group: int, exact: NDArray[np.float64],
+    above: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """Rank the groups of the logits ``x[t]`` by their best logit, or by the sum of the sigmoids of the two best, in float64."""
+    n_groups = exact.shape[0]
     for g in range(n_groups):
-        own = value[g]
-        if n_groups > _FEW_GROUPS:
-            takes = own > bound or (own == bound and ties > 0)
-            ties -= takes and own == bound
-        else:
-            above = 0
-            for h in range(n_groups):
-                above += (value[h] > own) | ((value[h] == own) & (h < g))
-            takes = above < top_groups
-        if takes:
-            ordered[kept] = g
-            kept += 1
-            lowest = min(lowest, own)
-        else:
-            ordered[left] = g
-            left += 1
-            highest = max(highest, own)
-    return bool(margin < 0.0 or np.float64(lowest) - np.float64(highest) > margin)
+        first, second = -np.inf, -np.inf
+        for i in range(groups.ptr[g], groups.ptr[g + 1]):
+            own = np.float64(x[t, groups.experts[i]])
+            second = max(second, min(first, own))
+            first = max(first, own)
+        exact[g] = first if scores_per_group == 1 else sigmoid(first)
+        if scores_per_group == 2 and second > -np.inf:
+            exact[g] += sigmoid(second)
+    for g in range(n_groups):
+        before = 0
+        for h in range(n_groups):
+            before += exact[h] > exact[g] or (exact[h] == exact[g] and h < g)
+        above[g, lane] = before
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def merge_groups(
-    keys: NDArray[np.int64], chunk_ptr: NDArray[np.int64], which: NDArray[np.int64], best: NDArray[np.int64]
-) -> None:
-    """Keep in each column of ``best`` the eight largest keys of its own and of groups whose chunks are sorted."""
-    for i in range(which.shape[0]):
-        for chunk in range(chunk_ptr[which[i]], chunk_ptr[which[i] + 1]):
-            merge_chunk(best, keys, chunk)
+@stage
+def limit_groups(
+    tops: NDArray[np.int32], groups: Groups, top_groups: int, scores_per_group: int, biased: bool, id_bits: np.int32,
+    exact: bool, slack: int, missing: np.float32, work: GroupWork, sure: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """Rank the groups into ``work.above`` by their one or two best keys; clear ``sure`` [16] where that is unsure.
+
+    Args:
+        exact: keys hold all bits of the logits.
+        slack: by how much two prefixes of biased scores may err together.
+        missing: prefix of the second score of a group that has but one expert.
+    """
+    best_two(tops, groups, work.first, work.second)
+    if biased:
+        for g in range(work.above.shape[0]):
+            for lane in range(sure.shape[0]):
+                low = missing if work.second[g, lane] == LOWEST else np.float32(work.second[g, lane] >> id_bits)
+                own = np.float32(work.first[g, lane] >> id_bits)
+                work.value[g, lane] = own + low if scores_per_group == 2 else own
+        work.margin[:] = np.float32(2 * slack + 4)
+    elif scores_per_group == 2:
+        sums_of_scores(work.first, work.second, id_bits, exact, work.value, work.margin)
+    else:
+        for g in range(work.above.shape[0]):
+            for lane in range(sure.shape[0]):
+                work.value[g, lane] = logit_of(work.first[g, lane], id_bits, exact)
+        work.margin[:] = np.float32(-1.0 if exact else 0.0)
+    rank_groups(work.value, work.margin, top_groups, work.above, work.lowest, work.highest, sure)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def count_from(keys: NDArray[np.int64], chunk_ptr: NDArray[np.int64], which: NDArray[np.int64], lowest: int) -> int:
-    """Count the keys of some groups that are at least ``lowest``."""
-    count = 0
-    for i in range(which.shape[0]):
-        for chunk in range(chunk_ptr[which[i]], chunk_ptr[which[i] + 1]):
-            for c in range(keys.shape[1]):
-                count += keys[chunk, c] >= lowest
-    return count
+@stage
+def leave_out(tops: NDArray[np.int32], groups: Groups, above: NDArray[np.int32], top_groups: int) -> None:
+    """Make the keys of groups that a token may not reach the lowest."""
+    limit = np.int32(top_groups)
+    for g in range(above.shape[0]):
+        for i in range(groups.chunk_ptr[g], groups.chunk_ptr[g + 1]):
+            for c in range(above.shape[1]):
+                kept = above[g, c] < limit
+                (
+                    tops[i, c], tops[i, c + LANES], tops[i, c + 2 * LANES], tops[i, c + 3 * LANES],
+                    tops[i, c + 4 * LANES], tops[i, c + 5 * LANES], tops[i, c + 6 * LANES], tops[i, c + 7 * LANES],
+                ) = (
+                    tops[i, c] if kept else LOWEST, tops[i, c + LANES] if kept else LOWEST,
+                    tops[i, c + 2 * LANES] if kept else LOWEST, tops[i, c + 3 * LANES] if kept else LOWEST,
+                    tops[i, c + 4 * LANES] if kept else LOWEST, tops[i, c + 5 * LANES] if kept else LOWEST,
+                    tops[i, c + 6 * LANES] if kept else LOWEST, tops[i, c + 7 * LANES] if kept else LOWEST,
+                )  # fmt: skip
+
+
+@stage
+def confirm_bound(
+    tops: NDArray[np.int32], best: NDArray[np.int32], top_k: int, id_bits: np.int32, slack: int,
+    counted: NDArray[np.int32], bound: NDArray[np.int32], sure: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """Clear ``sure`` where a key that was left out may be of a higher value than the last of the ``top_k`` chosen.
+
+    Those are keys whose prefix is at most ``slack`` below the last one's. All eight best of a chunk may hide a ninth.
+    ``counted`` and ``bound`` [16] are scratch space.
+    """
+    last = (top_k - 1) * LANES
+    for lane in range(sure.shape[0]):
+        bound[lane] = np.int32((best[last + lane] >> id_bits) - np.int32(slack)) << id_bits
+    counted[:] = 0
+    for i in range(tops.shape[0]):
+        for c in range(counted.shape[0]):
+            own = bound[c]
+            few = np.int32(tops[i, c] >= own) + np.int32(tops[i, c + LANES] >= own)
+            few += np.int32(tops[i, c + 2 * LANES] >= own) + np.int32(tops[i, c + 3 * LANES] >= own)
+            more = np.int32(tops[i, c + 4 * LANES] >= own) + np.int32(tops[i, c + 5 * LANES] >= own)
+            more += np.int32(tops[i, c + 6 * LANES] >= own)
+            # The last of a chunk counts for more than all that may be chosen.
+            counted[c] += few + more + (np.int32(ROWS + 1) if tops[i, c + 7 * LANES] >= own else np.int32(0))
+    for lane in range(sure.shape[0]):
+        sure[lane] = sure[lane] if counted[lane] == top_k else 0
+
+
+@stage
+def confirm_order(best: NDArray[np.int32], top_k: int, id_bits: np.int32, slack: int, ordered: NDArray[np.int32]) -> None:
+    """Fill ``ordered`` [16]: whether the prefixes of the chosen are more than ``slack`` apart."""
+    ordered[:] = 1
+    for k in range(top_k - 1):
+        for lane in range(ordered.shape[0]):
+            gap = np.int32((best[k * LANES + lane] >> id_bits) - (best[(k + 1) * LANES + lane] >> id_bits))
+            ordered[lane] = ordered[lane] if gap > np.int32(slack) else 0
+
+

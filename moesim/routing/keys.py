@@ -1,84 +1,114 @@
 """From the bits of a token's logits to numbers and to keys that sort as the logits do.
 
-A key holds the logit's bits, turned so that integers have their order, above the expert's id turned round: keys are all
-different, a larger one is a higher logit, and among equal logits the lower id has the larger key.
+A key is one int32: the upper bits of the logit, turned so that integers have their order, above the expert's id turned
+round. So keys are all different, a larger key is a higher logit, and among equal logits the lower id has the larger
+key. The id takes eight bits or more; logits that differ only in as many of their last bits have the same *prefix*, and
+their keys do not tell which is higher. A logit of 16 bits has zeros there, so nothing of it is lost.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from moesim.routing.top_eight import CHUNK, ID_MASK
+from moesim.routing.compiling import stage
 
 FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
-# Of a small float16 read as float32 bits: 2^(127 - 15).
+# A float16, and all the more a bfloat16, has zeros in the last eight bits of its float32 and more.
+LEAST_ID_BITS = 8
+# Of a float16 read as float32 bits: 2^(127 - 15).
 _HALF_SCALE = np.float32(2.0**112)
+_ZERO = np.float32(0.0)
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+_SIGN = np.int32(31)
+# Magnitudes from which on a number is infinite or none: of float32, and of float16 read as above, 65536.
+_INFINITE, _INFINITE_HALF = np.int32(0x7F800000), np.int32(0x47800000)
 
 
 class Groups(NamedTuple):
     """Groups of experts as the kernel reads them.
 
     ``experts`` [E]: sorted by group; ``ptr`` [G + 1]: where each group begins in it; ``chunk_ptr`` [G + 1]: in chunks
-    of 32 keys. ``in_order``: ``experts`` is 0, 1, 2, ...
+    of 32 keys. ``slot`` [E, rounded up to 16]: where the keys of an expert's sixteen tokens begin.
     """
 
     experts: NDArray[np.int64]
     ptr: NDArray[np.int64]
     chunk_ptr: NDArray[np.int64]
-    in_order: bool
+    slot: NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def load_row(source: NDArray[Any], t: int, encoding: int, bits: NDArray[np.int32], row: NDArray[np.float32]) -> bool:
-    """Read token t's logits into ``row`` and its int32 view ``bits``; return whether all are finite.
-
-    A negative zero becomes a positive one, since the two are equal and their bits are not.
-    """
-    wrong = 0
-    if encoding == FLOAT32:
-        for e in range(bits.shape[0]):
-            b = source[t, e]
-            wrong += (b & 0x7F800000) == 0x7F800000
-            bits[e] = 0 if b == -2147483648 else b
-        return wrong == 0
+@stage
+def load_row(source: NDArray[np.uint16], t: int, encoding: int, x: NDArray[np.float32], lane: int) -> None:
+    """Read token t's logits of 16 bits into row ``lane`` of ``x``; what is not finite becomes at least 65536."""
     if encoding == BFLOAT16:
-        for e in range(bits.shape[0]):
+        for e in range(source.shape[1]):
+            x[lane, e] = np.int32(np.int32(source[t, e]) << np.int32(16)).view(np.float32)
+    else:
+        for e in range(source.shape[1]):
             h = np.int32(source[t, e])
-            wrong += (h & 0x7F80) == 0x7F80
-            bits[e] = 0 if h == 0x8000 else h << 16
-        return wrong == 0
-    for e in range(bits.shape[0]):
-        h = np.int32(source[t, e])
-        wrong += (h & 0x7C00) == 0x7C00
-        bits[e] = (h & 0x7FFF) << 13
-    for e in range(bits.shape[0]):
-        row[e] *= _HALF_SCALE
-    for e in range(bits.shape[0]):
-        if source[t, e] > 0x8000:
-            row[e] = -row[e]
-    return wrong == 0
+            bits = np.int32((h & np.int32(0x7FFF)) << np.int32(13)) | np.int32((h & np.int32(0x8000)) << np.int32(16))
+            x[lane, e] = np.int32(bits).view(np.float32) * _HALF_SCALE
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def pack(bits: NDArray[np.int32], groups: Groups, keys: NDArray[np.int64]) -> None:
-    """Write the keys of one token, group by group in whole chunks; ``keys`` is prefilled where chunks are not full."""
-    if groups.in_order and groups.chunk_ptr[-1] * CHUNK == bits.shape[0]:
-        for e in range(bits.shape[0]):
-            b = bits[e]
-            keys[e] = (np.int64(np.int32(b ^ ((b >> 31) & ID_MASK))) << 32) | np.int64(ID_MASK - e)
-        return
-    for g in range(groups.ptr.shape[0] - 1):
-        at = groups.chunk_ptr[g] * CHUNK - groups.ptr[g]
-        for i in range(groups.ptr[g], groups.ptr[g + 1]):
-            e = groups.experts[i]
-            b = bits[e]
-            keys[at + i] = (np.int64(np.int32(b ^ ((b >> 31) & ID_MASK))) << 32) | np.int64(ID_MASK - e)
+@stage
+def pack_row(
+    x: NDArray[np.float32], t: int, encoding: int, last: NDArray[np.int32], id_bits: np.int32, rows: NDArray[np.int32],
+    lane: int,
+) -> bool:  # fmt: skip
+    """Write the keys of the logits ``x[t]`` to ``rows[lane]``; return whether all are finite.
+
+    ``last`` [E] holds the last bits of each expert's keys. Adding zero turns a negative zero into a positive one.
+    """
+    largest, prefix = np.int32(0), np.int32(-1 << id_bits)
+    for e in range(x.shape[1]):
+        b = np.float32(x[t, e] + _ZERO).view(np.int32)
+        largest = max(largest, np.int32(b & _MAGNITUDE))
+        ordered = np.int32(b ^ np.int32(np.int32(b >> _SIGN) & _MAGNITUDE))
+        rows[lane, e] = np.int32(np.int32(ordered & prefix) | last[e])
+    return largest < (_INFINITE_HALF if encoding == FLOAT16 else _INFINITE)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def value_bits(key: int) -> np.int32:
-    """Return the bits of the float32 that a key stands for."""
-    b = np.int32(key >> 32)
-    return np.int32(b ^ ((b >> 31) & ID_MASK))
+@stage
+def is_short(x: NDArray[np.float32], t: int, id_bits: np.int32) -> bool:
+    """Whether the last ``id_bits`` bits of all logits ``x[t]`` are zero, so that their keys hold all of them."""
+    used = np.int32(0)
+    for e in range(x.shape[1]):
+        used = np.int32(used | np.float32(x[t, e]).view(np.int32))
+    return (used & np.int32(~np.int32(-1 << id_bits))) == 0
+
+
+@stage
+def pack_biased_row(
+    score: NDArray[np.float32],
+    lane: int,
+    bias: NDArray[np.float32],
+    offset: np.float32,
+    scale: np.float32,
+    last: NDArray[np.int32],
+    id_bits: np.int32,
+    rows: NDArray[np.int32],
+) -> None:
+    """Write one token's keys of biased scores, whose prefixes are ``(score + bias + offset) * scale`` in whole."""
+    for e in range(bias.shape[0]):
+        prefix = np.int32((np.float32(score[lane, e] + bias[e]) + offset) * scale)
+        rows[lane, e] = np.int32(np.int32(prefix << id_bits) | last[e])
+
+
+@stage
+def logit_of(key: np.int32, id_bits: np.int32, exact: bool) -> np.float32:
+    """Return the logit that a key stands for; if the key does not hold all of it, the middle of what it may be."""
+    prefix = np.int32(key >> id_bits)
+    lost = np.int32(~np.int32(-1 << id_bits))
+    lost = np.int32(np.int32(key >> _SIGN) & lost) if exact else np.int32(np.int32(lost + 1) >> 1)
+    ordered = np.int32(np.int32(prefix << id_bits) | lost)
+    return np.int32(ordered ^ np.int32(np.int32(ordered >> _SIGN) & _MAGNITUDE)).view(np.float32)
+
+
+@stage
+def id_bits_of(n_experts: int) -> int:
+    """Return how many bits of a key the expert's id takes."""
+    bits = LEAST_ID_BITS
+    while 1 << bits < n_experts:
+        bits += 1
+    return bits

@@ -71,24 +71,25 @@ def gates_of(
 
     ``values`` [K] is scratch space.
     """
+    # numba's float() leaves a float32 as it is.
     if not normalize:
         for k in range(ids.shape[0]):
-            x = float(row[ids[k]])
+            x = np.float64(row[ids[k]])
             gates[k] = scale * (sigmoid(x) if use_sigmoid else math.exp(x - top) / total)
         return
     highest = -math.inf
     selected = 0.0
     for expert in ids:
-        highest = max(highest, float(row[expert]))
+        highest = max(highest, np.float64(row[expert]))
     if use_sigmoid:
         for k in range(ids.shape[0]):
-            values[k] = sigmoid(float(row[ids[k]]))
+            values[k] = sigmoid(np.float64(row[ids[k]]))
             selected += values[k]
     # Far below zero a sigmoid is exp(x) and underflows; shifted by the highest logit the ratios stay exact.
     if not use_sigmoid or selected < 1e-290:
         selected = 0.0
         for k in range(ids.shape[0]):
-            values[k] = math.exp(float(row[ids[k]]) - highest)
+            values[k] = math.exp(np.float64(row[ids[k]]) - highest)
             selected += values[k]
     for k in range(ids.shape[0]):
         gates[k] = scale * values[k] / selected
@@ -125,7 +126,7 @@ def select_and_gate(
         row = logits[t]
         top = -math.inf
         for e in range(n_experts):
-            x = float(row[e])
+            x = np.float64(row[e])
             if not math.isfinite(x):
                 return t
             keys[e] = x
@@ -190,14 +191,14 @@ def mass_lost(logits: NDArray[Any], expert_ids: NDArray[np.int32], use_sigmoid: 
         row = logits[t]
         filled = 0
         for e in range(n_experts):
-            x = float(row[e])
+            x = np.float64(row[e])
             if not math.isfinite(x):
                 return t
             filled = keep_best(best, ids, filled, x, e)
         filled = 0
         for k in range(top_k):
             if expert_ids[t, k] >= 0:
-                x = float(row[expert_ids[t, k]])
+                x = np.float64(row[expert_ids[t, k]])
                 filled = keep_best(taken, ids, filled, x, expert_ids[t, k])
         unrestricted = affinity_sum(row, best, top_k, use_sigmoid, best[0])
         selected = affinity_sum(row, taken, filled, use_sigmoid, best[0])

@@ -1,30 +1,31 @@
-"""The eight best of many: a sorting network over columns of keys, without branches that depend on the data.
+"""The eight best of many, for sixteen tokens at a time: a sorting network without branches that depend on the data.
 
-A key is one int64: the logit's bits in an order that integers keep, above the expert's id turned round. So keys are
-all different, a larger key is a higher logit, and among equal logits the lower id wins.
-
-Keys come in *chunks* of 32, eight rows of four columns. ``sort_chunks`` orders every column, ``merge_chunk`` keeps
-column by column the eight best of two chunks, ``finish`` keeps those of a chunk's four columns. Every step is the same
-whatever the keys are, so it runs on vectors and no branch is mispredicted.
+Keys come in *chunks* of 32 per token, eight rows of four columns, each column sixteen tokens wide. ``sort_chunks``
+orders every column, ``merge_columns`` keeps the eight best of a chunk's four columns and ``merge_chunks`` those of many
+chunks. Every step is the same whatever the keys are, so it runs on vectors and no branch is mispredicted.
 
 Source: Batcher, "Sorting networks and their applications" (1968): odd-even merge sort of eight, 19 comparators, and
 the bitonic merge.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-Keys = NDArray[np.int64]
+from moesim.routing.compiling import stage
+from moesim.routing.lanes import LANES
+
+Keys = NDArray[np.int32]
 
 ROWS, COLUMNS = 8, 4
 CHUNK = ROWS * COLUMNS
-ID_MASK = 0x7FFFFFFF
-LOWEST = np.iinfo(np.int64).min
+ROW = COLUMNS * LANES
+"""Keys in a row of a chunk of all tokens; ``PAIR`` in a row of half as many columns."""
+PAIR = ROW // 2
+LOWEST = np.int32(np.iinfo(np.int32).min)
 """Below every key: fills a chunk that has fewer than 32."""
 
 
-@njit(cache=True, nogil=True)
+@stage
 def sorted_eight(
     a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int
 ) -> tuple[int, int, int, int, int, int, int, int]:
@@ -41,7 +42,7 @@ def sorted_eight(
     return a, b, c, d, e, f, g, h
 
 
-@njit(cache=True, nogil=True)
+@stage
 def sorted_bitonic(
     a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int
 ) -> tuple[int, int, int, int, int, int, int, int]:
@@ -55,66 +56,75 @@ def sorted_bitonic(
     return a, b, c, d, e, f, g, h
 
 
-# Whole arrays with an index are handed on below, not slices: each slice would be counted in and out, atomically.
-@njit(cache=True, nogil=True)
+# The compiler must not see how many columns there are, or it writes them out instead of using vectors.
+@stage
 def sort_chunks(keys: Keys) -> None:
-    """Sort each column of each chunk in ``keys[chunks, 32]``."""
+    """Sort each column of each chunk in ``keys[chunks, 8 * 64]``."""
     for i in range(keys.shape[0]):
-        # The compiler must not see that there are four columns, or it writes them out instead of using vectors.
         for c in range(keys.shape[1] >> 3):
             (
-                keys[i, c], keys[i, c + 4], keys[i, c + 8], keys[i, c + 12],
-                keys[i, c + 16], keys[i, c + 20], keys[i, c + 24], keys[i, c + 28],
+                keys[i, c], keys[i, c + ROW], keys[i, c + 2 * ROW], keys[i, c + 3 * ROW],
+                keys[i, c + 4 * ROW], keys[i, c + 5 * ROW], keys[i, c + 6 * ROW], keys[i, c + 7 * ROW],
             ) = sorted_eight(
-                keys[i, c], keys[i, c + 4], keys[i, c + 8], keys[i, c + 12],
-                keys[i, c + 16], keys[i, c + 20], keys[i, c + 24], keys[i, c + 28],
+                keys[i, c], keys[i, c + ROW], keys[i, c + 2 * ROW], keys[i, c + 3 * ROW],
+                keys[i, c + 4 * ROW], keys[i, c + 5 * ROW], keys[i, c + 6 * ROW], keys[i, c + 7 * ROW],
             )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
-def merge_chunk(best: Keys, keys: Keys, i: int) -> None:
-    """Keep in each column of ``best[32]`` the eight largest of its own and those of the sorted chunk ``keys[i]``."""
-    for c in range(keys.shape[1] >> 3):
-        best[c], best[c + 4], best[c + 8], best[c + 12], best[c + 16], best[c + 20], best[c + 24], best[c + 28] = (
-            sorted_bitonic(
-                max(best[c], keys[i, c + 28]),
-                max(best[c + 4], keys[i, c + 24]),
-                max(best[c + 8], keys[i, c + 20]),
-                max(best[c + 12], keys[i, c + 16]),
-                max(best[c + 16], keys[i, c + 12]),
-                max(best[c + 20], keys[i, c + 8]),
-                max(best[c + 24], keys[i, c + 4]),
-                max(best[c + 28], keys[i, c]),
-            )
-        )
+@stage
+def merge_columns(keys: Keys, pairs: Keys, tops: Keys) -> None:
+    """Write the eight best of each chunk, whose columns are sorted, to ``tops[chunks, 8 * 16]``.
 
-
-@njit(cache=True, nogil=True)
-def finish(best: Keys, half: Keys, top: Keys) -> None:
-    """Write the eight largest of a chunk with sorted columns to ``top[8]``, the largest first.
-
-    ``half`` [16] is scratch space.
+    ``pairs`` [8 * 32] is scratch space: the eight best of two columns each.
     """
-    for c in range(2):
-        half[c], half[c + 2], half[c + 4], half[c + 6], half[c + 8], half[c + 10], half[c + 12], half[c + 14] = (
-            sorted_bitonic(
-                max(best[c], best[c + 30]),
-                max(best[c + 4], best[c + 26]),
-                max(best[c + 8], best[c + 22]),
-                max(best[c + 12], best[c + 18]),
-                max(best[c + 16], best[c + 14]),
-                max(best[c + 20], best[c + 10]),
-                max(best[c + 24], best[c + 6]),
-                max(best[c + 28], best[c + 2]),
-            )
-        )
-    top[0], top[1], top[2], top[3], top[4], top[5], top[6], top[7] = sorted_bitonic(
-        max(half[0], half[15]),
-        max(half[2], half[13]),
-        max(half[4], half[11]),
-        max(half[6], half[9]),
-        max(half[8], half[7]),
-        max(half[10], half[5]),
-        max(half[12], half[3]),
-        max(half[14], half[1]),
-    )
+    for i in range(keys.shape[0]):
+        for c in range(pairs.shape[0] >> 3):
+            (
+                pairs[c], pairs[c + PAIR], pairs[c + 2 * PAIR], pairs[c + 3 * PAIR],
+                pairs[c + 4 * PAIR], pairs[c + 5 * PAIR], pairs[c + 6 * PAIR], pairs[c + 7 * PAIR],
+            ) = sorted_bitonic(
+                max(keys[i, c], keys[i, c + PAIR + 7 * ROW]),
+                max(keys[i, c + ROW], keys[i, c + PAIR + 6 * ROW]),
+                max(keys[i, c + 2 * ROW], keys[i, c + PAIR + 5 * ROW]),
+                max(keys[i, c + 3 * ROW], keys[i, c + PAIR + 4 * ROW]),
+                max(keys[i, c + 4 * ROW], keys[i, c + PAIR + 3 * ROW]),
+                max(keys[i, c + 5 * ROW], keys[i, c + PAIR + 2 * ROW]),
+                max(keys[i, c + 6 * ROW], keys[i, c + PAIR + ROW]),
+                max(keys[i, c + 7 * ROW], keys[i, c + PAIR]),
+            )  # fmt: skip
+        for c in range(tops.shape[1] >> 3):
+            (
+                tops[i, c], tops[i, c + LANES], tops[i, c + 2 * LANES], tops[i, c + 3 * LANES],
+                tops[i, c + 4 * LANES], tops[i, c + 5 * LANES], tops[i, c + 6 * LANES], tops[i, c + 7 * LANES],
+            ) = sorted_bitonic(
+                max(pairs[c], pairs[c + LANES + 7 * PAIR]),
+                max(pairs[c + PAIR], pairs[c + LANES + 6 * PAIR]),
+                max(pairs[c + 2 * PAIR], pairs[c + LANES + 5 * PAIR]),
+                max(pairs[c + 3 * PAIR], pairs[c + LANES + 4 * PAIR]),
+                max(pairs[c + 4 * PAIR], pairs[c + LANES + 3 * PAIR]),
+                max(pairs[c + 5 * PAIR], pairs[c + LANES + 2 * PAIR]),
+                max(pairs[c + 6 * PAIR], pairs[c + LANES + PAIR]),
+                max(pairs[c + 7 * PAIR], pairs[c + LANES]),
+            )  # fmt: skip
+
+
+@stage
+def merge_chunks(tops: Keys, best: Keys) -> None:
+    """Write the eight best of all chunks to ``best[8 * 16]``."""
+    for c in range(best.shape[0]):
+        best[c] = tops[0, c]
+    for i in range(1, tops.shape[0]):
+        for c in range(best.shape[0] >> 3):
+            (
+                best[c], best[c + LANES], best[c + 2 * LANES], best[c + 3 * LANES],
+                best[c + 4 * LANES], best[c + 5 * LANES], best[c + 6 * LANES], best[c + 7 * LANES],
+            ) = sorted_bitonic(
+                max(best[c], tops[i, c + 7 * LANES]),
+                max(best[c + LANES], tops[i, c + 6 * LANES]),
+                max(best[c + 2 * LANES], tops[i, c + 5 * LANES]),
+                max(best[c + 3 * LANES], tops[i, c + 4 * LANES]),
+                max(best[c + 4 * LANES], tops[i, c + 3 * LANES]),
+                max(best[c + 5 * LANES], tops[i, c + 2 * LANES]),
+                max(best[c + 6 * LANES], tops[i, c + LANES]),
+                max(best[c + 7 * LANES], tops[i, c]),
+            )  # fmt: skip

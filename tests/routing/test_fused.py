@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numba import njit
 
 from moesim.balance import (
     LossFactors,
@@ -20,7 +21,8 @@ from moesim.routing import RouterSpec, blocks, fits, gate_mass_lost, route, rout
 from moesim.routing.blocks import kernel_groups
 from moesim.routing.scores import checked_bias
 from moesim.routing.select import select_and_gate
-from moesim.routing.top_eight import CHUNK, finish, merge_chunk, sort_chunks
+from moesim.routing.lanes import LANES, turn
+from moesim.routing.top_eight import CHUNK, PAIR, ROW, ROWS, merge_chunks, merge_columns, sort_chunks
 
 # The network in plain Python takes milliseconds per token.
 many_tokens = pytest.mark.jit
@@ -98,28 +100,37 @@ def test_a_few_tokens_are_routed_and_measured_as_the_plain_scan_and_the_losses_s
     assert (route(half, spec).expert_ids == plain(half, spec)[0]).all()
 
 
-def test_the_network_finds_the_eight_largest_of_any_keys():
+def test_the_network_finds_the_eight_largest_of_any_keys_of_each_token():
     rng = np.random.default_rng(1)
-    for n in (1, 2, 5, 8):
-        keys = rng.integers(-(2**62), 2**62, n * CHUNK)
-        wanted = np.sort(keys)[::-1][:8]
-        chunks = keys.reshape(n, CHUNK)
+    for n in (1, 2, 5):
+        keys = rng.integers(-(2**31), 2**31, (n * CHUNK, LANES)).astype(np.int32)
+        wanted = np.sort(keys, axis=0)[::-1][:8]
+        chunks, tops = keys.reshape(n, CHUNK * LANES).copy(), np.empty((n, ROWS * LANES), np.int32)
         sort_chunks(chunks)
-        best = chunks[0].copy()
-        for i in range(1, n):
-            merge_chunk(best, chunks, i)
-        top = np.empty(8, np.int64)
-        finish(best, np.empty(16, np.int64), top)
-        assert (top == wanted).all()
+        merge_columns(chunks, np.empty(ROWS * PAIR, np.int32), tops)
+        best = np.empty(ROWS * LANES, np.int32)
+        merge_chunks(tops, best)
+        assert (best.reshape(ROWS, LANES) == wanted).all()
 
 
 def test_the_sorting_network_sorts_every_pattern_of_zeros_and_ones():
     # Knuth's 0-1 principle: a network that sorts all 256 of them sorts everything.
     patterns = (np.arange(256)[:, None] >> np.arange(8)) & 1
-    for four in patterns.reshape(64, 4, 8):
-        chunk = four.T.astype(np.int64).ravel()
-        sort_chunks(chunk.reshape(1, CHUNK))
-        assert np.array_equal(chunk.reshape(8, 4).T, np.sort(four, axis=1)[:, ::-1])
+    chunks = np.ascontiguousarray(patterns.reshape(4, ROW, 8).swapaxes(1, 2), dtype=np.int32)
+    sort_chunks(chunks.reshape(4, 8 * ROW))
+    assert np.array_equal(chunks.swapaxes(1, 2).reshape(256, 8), np.sort(patterns, axis=1)[:, ::-1])
+
+
+def test_rows_of_keys_are_turned_into_columns():
+    rng = np.random.default_rng(6)
+    rows = rng.integers(-(2**31), 2**31, (LANES, 48)).astype(np.int32)
+    place = rng.permutation(60)[:48]
+    flat = np.zeros(60 * LANES, np.int32)
+    turn_compiled = njit(lambda rows, slot, flat: turn(rows, slot, flat))
+    turn_compiled(rows, place * LANES, flat)
+    wanted = np.zeros((60, LANES), np.int32)
+    wanted[place] = rows.T
+    assert (flat.reshape(60, LANES) == wanted).all()
 
 
 @many_tokens

@@ -1,0 +1,72 @@
+"""Sixteen tokens side by side: token l of a block is lane l of every vector.
+
+Whatever is done to the tokens of a block alike is then done to whole vectors, with no step that depends on how a
+token's own numbers lie in them. What it takes is to turn sixteen rows of keys, one row per token, into columns.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
+
+LANES = 16
+
+
+def turn(rows: NDArray[np.int32], slot: NDArray[np.int64], flat: NDArray[np.int32]) -> None:
+    """Write ``flat[slot[e] + l] = rows[l, e]`` for all e.
+
+    Args:
+        rows: [16, N], N a multiple of 16.
+        slot: [N], where the sixteen values of each column begin in ``flat``.
+        flat: written to.
+    """
+    for e in range(rows.shape[1]):
+        for lane in range(LANES):
+            flat[slot[e] + lane] = rows[lane, e]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _turn_tile(typingctx: Any, rows: Any, slot: Any, flat: Any, first: Any) -> tuple[Any, Callable[..., Any]]:
+    """Do sixteen columns of ``turn``: at each of four steps two rows d apart swap the blocks of d that lie crosswise."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_rows, array_slot, array_flat = (
+            cgutils.create_struct_proxy(kind)(context, builder, value=value)
+            for kind, value in zip(signature.args[:3], arguments[:3], strict=True)
+        )
+        column, integer = arguments[3], ir.IntType(32)
+        vector = ir.VectorType(integer, LANES)
+        stride = cgutils.unpack_tuple(builder, array_rows.shape)[1]
+        held, at = [], column
+        for _ in range(LANES):
+            address = builder.bitcast(builder.gep(array_rows.data, [at]), vector.as_pointer())
+            held.append(builder.load(address, align=4))
+            at = builder.add(at, stride)
+        for d in (8, 4, 2, 1):
+            low = ir.Constant(vector, [LANES + i - d if i & d else i for i in range(LANES)])
+            high = ir.Constant(vector, [LANES + i if i & d else i + d for i in range(LANES)])
+            for r in range(LANES):
+                if not r & d:
+                    a, b = held[r], held[r + d]
+                    held[r], held[r + d] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
+        for i in range(LANES):
+            to = builder.load(builder.gep(array_slot.data, [builder.add(column, ir.Constant(column.type, i))]))
+            address = builder.bitcast(builder.gep(array_flat.data, [to]), vector.as_pointer())
+            builder.store(held[i], address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(rows, slot, flat, types.intp), emit
+
+
+@overload(turn, inline="never")  # type: ignore[untyped-decorator]
+def _compiled_turn(rows: Any, slot: Any, flat: Any) -> Callable[..., None]:
+    def run(rows: Any, slot: Any, flat: Any) -> None:
+        for first in range(0, rows.shape[1], LANES):
+            _turn_tile(rows, slot, flat, first)
+
+    return run
