@@ -25,31 +25,30 @@ def scores_of_row(
     x: NDArray[np.float32], t: int, use_sigmoid: bool, score: NDArray[np.float32], lane: int,
     exponential: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """Fill ``exponential`` [16, E] with exp(x) of the logits ``x[t]``, and ``score`` with sigmoids or the same again."""
+    """Fill ``exponential`` [E] with exp(x) of the logits ``x[t]``, and ``score`` with sigmoids or the same again."""
     if use_sigmoid:
         for e in range(x.shape[1]):
             value = exponential_32(x[t, e])
-            exponential[lane, e] = value
+            exponential[e] = value
             score[lane, e] = value / (value + _ONE)
     else:
         for e in range(x.shape[1]):
             value = exponential_32(x[t, e])
-            exponential[lane, e] = value
+            exponential[e] = value
             score[lane, e] = value
 
 
 # Float64 sums of positive numbers: their order, which the vectors choose, moves the last digit of 16 at most.
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False, fastmath={"reassoc", "nsz"})
-def row_sum(values: NDArray[np.float32], lane: int) -> float:
-    """Sum a row: fours in float32, and those in float64."""
-    n = values.shape[1]
-    quarter = n >> 2
+def row_sum(values: NDArray[np.float32]) -> float:
+    """Sum numbers: fours in float32, and those in float64."""
+    quarter = values.shape[0] >> 2
+    a, b, c, d = values[:quarter], values[quarter:], values[2 * quarter :], values[3 * quarter :]
     total = 0.0
     for e in range(quarter):
-        a, b = values[lane, e] + values[lane, e + quarter], values[lane, e + 2 * quarter] + values[lane, e + 3 * quarter]
-        total += np.float64(a + b)
-    for e in range(4 * quarter, n):
-        total += np.float64(values[lane, e])
+        total += np.float64((a[e] + b[e]) + (c[e] + d[e]))
+    for e in range(quarter, d.shape[0]):
+        total += np.float64(d[e])
     return total
 
 
@@ -62,11 +61,11 @@ def sums_of_row(
 
     The arrays come as ``scores_of_row`` leaves them; ``score`` is made anew where numbers leave the range of float32.
     """
-    exponentials = row_sum(exponential, lane)
+    exponentials = row_sum(exponential)
     # Outside, some exponential that counts may have been cut to the range of float32.
     if not FAR_BELOW < exponentials < FAR_ABOVE:
         return far_affinities(x, t, use_sigmoid, score, lane)
-    return row_sum(score, lane) if use_sigmoid else exponentials, math.log(exponentials)
+    return row_sum(score[lane]) if use_sigmoid else exponentials, math.log(exponentials)
 
 
 @stage
@@ -119,7 +118,7 @@ def softmax_denominator(x: NDArray[np.float32], t: int, shift: float) -> float:
 
 @stage
 def share_lost(
-    chosen: NDArray[np.int64], unrestricted: NDArray[np.int64], x: NDArray[np.float32], t: int,
+    chosen: NDArray[np.uint32], unrestricted: NDArray[np.uint32], x: NDArray[np.float32], t: int,
     score: NDArray[np.float32], lane: int,
 ) -> float:  # fmt: skip
     """Return the share of affinity that the chosen experts lack of the unrestricted ones; 0 for equal logits.

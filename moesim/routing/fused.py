@@ -20,10 +20,10 @@ from moesim.routing.compiling import stage
 from moesim.routing.exponential import ERROR_32
 from moesim.routing.gates import look_up_chosen, order_chosen, to_gates
 from moesim.routing.group_limit import GroupWork, confirm_bound, confirm_order, leave_out, limit_groups, rank_exactly
-from moesim.routing.keys import FLOAT32, Groups, id_bits_of, is_short, load_row, pack_biased_row, pack_row
-from moesim.routing.lanes import LANES, turn
+from moesim.routing.keys import FLOAT32, Groups, id_bits_of, is_short, load_row, pack_biased_row, pack_rows
+from moesim.routing.lanes import LANES, prefetch, turn
 from moesim.routing.select import keep_best, select_and_gate
-from moesim.routing.top_eight import CHUNK, LOWEST, PAIR, ROWS, merge_chunks, merge_columns, sort_chunks
+from moesim.routing.top_eight import CHUNK, LOWEST, ROWS, merge_chunks, merge_columns, sort_chunks
 
 # Scores of a bias within this are too close to tell; with room for the roundings of adding it.
 _MARGIN = 16 * ERROR_32
@@ -56,7 +56,7 @@ class Selection(NamedTuple):
     tops: NDArray[np.int32]
     best: NDArray[np.int32]
     free: NDArray[np.int32]
-    counted: NDArray[np.int32]
+    counted: NDArray[np.float32]
     bound: NDArray[np.int32]
 
 
@@ -69,8 +69,23 @@ def best_of_chunks(rows: NDArray[np.int32], groups: Groups, work: Selection) -> 
 
 
 @stage
+def fetch_ahead(
+    source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], order: NDArray[np.int64], i: int, end: int
+) -> None:
+    """Start to read the logits of two tokens that will be needed soon, those at places i and i + 1 of ``order``.
+
+    Memory is read while the stages of a block work, a little at a time: few lines can be on their way at once.
+    """
+    for j in range(i, min(i + 2, end)):
+        if encoding == FLOAT32:
+            prefetch(x, order[j])
+        else:
+            prefetch(source, order[j])
+
+
+@stage
 def next_tokens(
-    order: NDArray[np.int64], sequence_ptr: NDArray[np.int64], s: int, i: int, token: NDArray[np.int64],
+    order: NDArray[np.int64], sequence_ptr: NDArray[np.int64], s: int, i: int, token: NDArray[np.uint32],
     part_end: NDArray[np.int64], ends: NDArray[np.bool_],
 ) -> tuple[int, int, int]:  # fmt: skip
     """Fill ``token`` with the next tokens, at most sixteen, from place i of sequence s on.
@@ -96,8 +111,28 @@ def next_tokens(
 
 
 @stage
+def write_tokens(
+    chosen: NDArray[np.uint32], gate: NDArray[np.float64], token: NDArray[np.uint32], n_tokens: int,
+    expert_ids: NDArray[np.int32], gates: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Write the experts and gates of the first tokens to the answer."""
+    for lane in range(n_tokens):
+        for k in range(chosen.shape[0]):
+            expert_ids[token[lane], k] = chosen[k, lane]
+            gates[token[lane], k] = gate[k, lane]
+
+
+@stage
+def count_chosen(chosen: NDArray[np.uint32], n_tokens: int, load: NDArray[np.float64]) -> None:
+    """Add the chosen experts of the first tokens to ``load`` [E]."""
+    for k in range(chosen.shape[0]):
+        for lane in range(n_tokens):
+            load[chosen[k, lane]] += 1.0
+
+
+@stage
 def exact_free(
-    x: NDArray[np.float32], t: int, lane: int, best: NDArray[np.float64], ids: NDArray[np.int64], free: NDArray[np.int64]
+    x: NDArray[np.float32], t: int, lane: int, best: NDArray[np.float64], ids: NDArray[np.int64], free: NDArray[np.uint32]
 ) -> None:
     """Write the best experts of the logits ``x[t]`` to ``free`` [K, 16]; ``best`` and ``ids`` [K] are scratch space."""
     filled = 0
@@ -109,7 +144,7 @@ def exact_free(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def route_block(
-    source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], bias: NDArray[np.float64], use_sigmoid: bool,
+    lanes: int, source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], bias: NDArray[np.float64], use_sigmoid: bool,
     groups: Groups, top_groups: int, scores_per_group: int, normalize: bool, scale: float, expert_ids: NDArray[np.int32], gates: NDArray[np.float32],
     order: NDArray[np.int64], weight: NDArray[np.float64], device: NDArray[np.int64], sequence_ptr: NDArray[np.int64],
     unbiased_counts: bool, per_sequence: NDArray[np.float64], sums: Sums,
@@ -117,6 +152,7 @@ def route_block(
     """Route tokens and add to their statistics; return the first token with a NaN or inf logit, or -1.
 
     Args:
+        lanes: sixteen; a compiler that knew would write the loops over lanes out instead of using vectors.
         source: [T, E], the bits of float16 or bfloat16 logits.
         encoding: ``FLOAT32``, ``FLOAT16`` or ``BFLOAT16`` of ``keys``.
         x: [T, E], the float32 logits; of others room for the logits of sixteen tokens.
@@ -137,28 +173,28 @@ def route_block(
     sequences, has_free = per_sequence.shape[0] > 0, measured and (limited or biased)
     id_bits = np.int32(id_bits_of(n_experts))
     last = ((1 << id_bits) - 1 - np.arange(n_experts)).astype(np.int32)
-    rows = np.full((LANES, groups.slot.shape[0]), LOWEST, np.int32)
-    biased_rows = np.full((LANES if biased else 0, groups.slot.shape[0]), LOWEST, np.int32)
-    score = np.zeros((LANES + TOGETHER - 1, n_experts if biased or measured else 0), np.float32)
-    exponential, part = np.empty((LANES, score.shape[1]), np.float32), np.empty(n_experts, np.float32)
+    rows = np.full((lanes, groups.slot.shape[0]), LOWEST, np.int32)
+    biased_rows = np.full((lanes if biased else 0, groups.slot.shape[0]), LOWEST, np.int32)
+    score = np.zeros((lanes + TOGETHER - 1, n_experts if biased or measured else 0), np.float32)
+    exponential, part = np.empty(n_experts, np.float32), np.empty(n_experts, np.float32)
     chunks = groups.chunk_ptr[-1]
-    flat = np.full((chunks * CHUNK + 1) * LANES, LOWEST, np.int32)
+    flat = np.full((chunks * CHUNK + 1) * lanes, LOWEST, np.int32)
     work = Selection(
-        flat, flat[:-LANES].reshape((chunks, CHUNK * LANES)), np.empty(ROWS * PAIR, np.int32),
-        np.empty((chunks, ROWS * LANES), np.int32),        np.empty(ROWS * LANES, np.int32), np.empty(ROWS * LANES, np.int32), np.empty(LANES, np.int32),
-        np.empty(LANES, np.int32),
+        flat, flat[:-lanes].reshape((chunks, CHUNK * lanes)), np.empty(ROWS * 2 * lanes, np.int32),
+        np.empty((chunks, ROWS * lanes), np.int32), np.empty(ROWS * lanes, np.int32), np.empty(ROWS * lanes, np.int32),
+        np.empty(lanes, np.float32), np.empty(lanes, np.int32),
     )  # fmt: skip
     group_work = GroupWork(
-        np.empty((n_groups, LANES), np.int32), np.empty((n_groups, LANES), np.int32),
-        np.full((-(-n_groups // 8) * 8, LANES), -np.inf, np.float32), np.empty((n_groups, LANES), np.int32), np.empty(LANES, np.float32),
-        np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty(n_groups),
+        np.empty((n_groups, lanes), np.int32), np.empty((n_groups, lanes), np.int32),
+        np.empty(n_groups * lanes, np.float32), np.empty(n_groups * lanes, np.float32), np.empty(lanes, np.float32),
+        np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.empty(n_groups),
     )  # fmt: skip
-    chosen, gate = np.empty((top_k, LANES), np.int64), np.empty((top_k, LANES))
-    free, free_logit = np.empty((top_k, LANES), np.int64), np.empty((top_k, LANES))
-    sure, free_sure, ordered = np.empty(LANES, np.int32), np.empty(LANES, np.int32), np.empty(LANES, np.int32)
-    shift, denominator, key, ids = np.empty(LANES), np.empty(LANES), np.empty(top_k), np.empty(top_k, np.int64)
-    total, logsumexp, share = np.ones(LANES), np.zeros(LANES), np.zeros(LANES + TOGETHER - 1, np.float32)
-    token, row, part_end, ends = np.empty(LANES, np.int64), np.zeros(LANES, np.int64), np.empty(LANES, np.int64), np.empty(LANES, np.bool_)
+    chosen, gate = np.empty((top_k, lanes), np.uint32), np.empty((top_k, lanes))
+    free, free_logit = np.empty((top_k, lanes), np.uint32), np.empty((top_k, lanes))
+    sure, free_sure, ordered = np.empty(lanes, np.int32), np.empty(lanes, np.int32), np.empty(lanes, np.int32)
+    shift, denominator, key, ids = np.empty(lanes), np.empty(lanes), np.empty(top_k), np.empty(top_k, np.int64)
+    total, logsumexp, share = np.ones(lanes), np.zeros(lanes), np.zeros(lanes + TOGETHER - 1, np.float32)
+    token, row, part_end, ends = np.empty(lanes, np.uint32), np.zeros(lanes, np.uint32), np.empty(lanes, np.int64), np.empty(lanes, np.bool_)
     own_load, counted = np.zeros(n_experts), np.zeros(n_experts)
     own_affinity, met = np.zeros(n_experts), np.full(sums.received.shape[0], -1, np.int64)
     bias_32, offset, per_score, slack = np.empty(0, np.float32), np.float32(0.0), np.float32(0.0), 0
@@ -168,7 +204,7 @@ def route_block(
         range_of_scores = 1.0 + np.float64(bias_32.max()) + np.float64(offset)
         per_score = np.float32((2.0 ** (31 - id_bits) - 4.0) / range_of_scores)
         slack = int(_MARGIN * (1.0 + np.abs(bias_32).max()) * per_score) + 3
-    s, i, done, own_weight, length = 0, sequence_ptr[0], 0, 0.0, 0
+    s, i, end, done, own_weight, length = 0, sequence_ptr[0], sequence_ptr[-1], 0, 0.0, 0
     while s < sequence_ptr.shape[0] - 1:
         parts, s, i = next_tokens(order, sequence_ptr, s, i, token, part_end, ends)
         n = part_end[parts - 1]
@@ -176,8 +212,9 @@ def route_block(
             row[lane] = token[lane] if encoding == FLOAT32 else lane
             if encoding != FLOAT32:
                 load_row(source, token[lane], encoding, x, lane)
-            if not pack_row(x, row[lane], encoding, last, id_bits, rows, lane):
-                return int(token[lane])
+        wrong = pack_rows(x, row, n, encoding, last, id_bits, rows)
+        if wrong >= 0:
+            return int(token[wrong])
         exact, lane = True, 0
         while encoding == FLOAT32 and exact and lane < n:
             exact = is_short(x, row[lane], id_bits)
@@ -195,7 +232,13 @@ def route_block(
             merge_chunks(work.tops, work.free)
             if not exact:
                 confirm_bound(work.tops, work.free, top_k, id_bits, 0, work.counted, work.bound, free_sure)
-        best_of_chunks(biased_rows if biased else rows, groups, work)
+        fetch_ahead(source, encoding, x, order, i, end)
+        turn(biased_rows if biased else rows, groups.slot, work.flat)
+        fetch_ahead(source, encoding, x, order, i + 2, end)
+        sort_chunks(work.keys)
+        fetch_ahead(source, encoding, x, order, i + 4, end)
+        merge_columns(work.keys, work.pairs, work.tops)
+        fetch_ahead(source, encoding, x, order, i + 6, end)
         if has_free and not biased:
             merge_chunks(work.tops, work.free)
             if not exact:
@@ -205,38 +248,37 @@ def route_block(
                 work.tops, groups, top_groups, scores_per_group, biased, id_bits, exact, slack, offset * per_score,
                 group_work, sure,
             )  # fmt: skip
+            fetch_ahead(source, encoding, x, order, i + 8, end)
             for lane in range(0 if biased else n):
                 if sure[lane] == 0:
                     rank_exactly(x, row[lane], lane, groups, scores_per_group, group_work.exact, group_work.above)
                     sure[lane] = 1
             leave_out(work.tops, groups, group_work.above, top_groups)
         merge_chunks(work.tops, work.best)
+        fetch_ahead(source, encoding, x, order, i + 10, end)
         if biased or not exact:
             confirm_bound(work.tops, work.best, top_k, id_bits, slack, work.counted, work.bound, sure)
         look_up_chosen(x, row, work.best, id_bits, chosen, gate)
+        fetch_ahead(source, encoding, x, order, i + 12, end)
         if biased or not exact:
             confirm_order(work.best, top_k, id_bits, slack, ordered)
             for lane in range(n):
                 if ordered[lane] == 0:
                     order_chosen(bias, lane, chosen, gate, key)
         to_gates(x, row, n, use_sigmoid, normalize, scale, gate, shift, denominator, sure)
+        fetch_ahead(source, encoding, x, order, i + 14, end)
+        write_tokens(chosen, gate, token, n, expert_ids, gates)
         for lane in range(n):
-            t = token[lane]
-            if sure[lane]:
-                for k in range(top_k):
-                    expert_ids[t, k] = chosen[k, lane]
-                    gates[t, k] = gate[k, lane]
-            else:
+            if sure[lane] == 0:
+                t, own = token[lane], row[lane]
                 select_and_gate(
-                    x[row[lane] : row[lane] + 1], bias, use_sigmoid, groups.ptr, groups.experts, top_groups, scores_per_group,
+                    x[own : own + 1], bias, use_sigmoid, groups.ptr, groups.experts, top_groups, scores_per_group,
                     normalize, scale, expert_ids[t : t + 1], gates[t : t + 1],
                 )  # fmt: skip
                 for k in range(top_k):
                     chosen[k, lane] = expert_ids[t, k]
         if not measured:
-            for lane in range(n):
-                for k in range(top_k):
-                    sums.load[chosen[k, lane]] += 1.0
+            count_chosen(chosen, n, sums.load)
             continue
 
         if has_free:
@@ -246,8 +288,7 @@ def route_block(
                     exact_free(x, row[lane], lane, key, ids, free)
         begin = 0
         for p in range(parts):
-            end = part_end[p]
-            for lane in range(begin, end):
+            for lane in range(begin, part_end[p]):
                 copies = weight[token[lane]]
                 own_weight += copies
                 share[lane] = copies / total[lane]
@@ -266,9 +307,9 @@ def route_block(
                     for k in range(top_k):
                         own_load[chosen[k, lane]] += 1.0
                         counted[free[k, lane] if has_free and unbiased_counts else chosen[k, lane]] += copies
-            add_affinities(score, begin, end, share, part, own_affinity)
-            share[begin:end] = np.float32(0.0)
-            begin = end
+            add_affinities(score, begin, part_end[p], share, part, own_affinity)
+            share[begin : part_end[p]] = np.float32(0.0)
+            begin = part_end[p]
             if not ends[p]:
                 continue
             sums.scalars[0] += own_weight

@@ -19,21 +19,21 @@ _ERROR = 1e-13
 
 @stage
 def look_up_chosen(
-    x: NDArray[np.float32], row: NDArray[np.int64], best: NDArray[np.int32], id_bits: np.int32,
-    chosen: NDArray[np.int64], logit: NDArray[np.float64],
+    x: NDArray[np.float32], row: NDArray[np.uint32], best: NDArray[np.int32], id_bits: np.int32,
+    chosen: NDArray[np.uint32], logit: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Fill ``chosen`` [K, 16] with the experts of the best keys [8 * 16], ``logit`` with their logits in ``x[row]``."""
     id_mask = np.int32(~np.int32(-1 << id_bits))
     for k in range(chosen.shape[0]):
         for lane in range(chosen.shape[1]):
-            expert = np.int64(id_mask - (best[k * LANES + lane] & id_mask))
+            expert = np.uint32(np.int32(~best[k * LANES + lane]) & id_mask)
             chosen[k, lane] = expert
             logit[k, lane] = np.float64(x[row[lane], expert])
 
 
 @stage
 def order_chosen(
-    bias: NDArray[np.float64], lane: int, chosen: NDArray[np.int64], logit: NDArray[np.float64],
+    bias: NDArray[np.float64], lane: int, chosen: NDArray[np.uint32], logit: NDArray[np.float64],
     key: NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Sort one token's chosen experts by their logits or exact biased scores, ties by lowest id; ``key`` is scratch."""
@@ -48,7 +48,7 @@ def order_chosen(
 
 @stage
 def to_gates(
-    x: NDArray[np.float32], row: NDArray[np.int64], n_tokens: int, use_sigmoid: bool, normalize: bool, scale: float, gate: NDArray[np.float64],
+    x: NDArray[np.float32], row: NDArray[np.uint32], n_tokens: int, use_sigmoid: bool, normalize: bool, scale: float, gate: NDArray[np.float64],
     shift: NDArray[np.float64], total: NDArray[np.float64], sure: NDArray[np.int32],
 ) -> None:  # fmt: skip
     """Turn the chosen logits in ``gate`` into gates; clear ``sure`` [16] where the error may change one in float32.

@@ -15,7 +15,7 @@ from moesim.routing.lanes import LANES
 from moesim.routing.select import sigmoid
 from moesim.routing.top_eight import LOWEST, ROWS
 
-_ONE, _ZERO = np.float32(1.0), np.float32(0.0)
+_ONE, _ZERO, _FAR, _MORE = np.float32(1.0), np.float32(0.0), np.float32(np.inf), np.float32(ROWS + 1)
 # Sums of two scores within this share of each other are too close to tell by float32.
 _RELATIVE_MARGIN = 8 * ERROR_32
 # Above the largest x * sigmoid'(x), by which a relative error of a logit moves a sigmoid.
@@ -25,13 +25,13 @@ _STEEPEST = np.float32(0.2242)
 class GroupWork(NamedTuple):
     """Scratch space of the group limit: of each group and token [G, 16], of each token [16], of each group [G].
 
-    ``value`` goes on with -inf to a multiple of eight groups. ``above``: how many groups go before each.
+    ``above``: how many groups go before each.
     """
 
     first: NDArray[np.int32]
     second: NDArray[np.int32]
     value: NDArray[np.float32]
-    above: NDArray[np.int32]
+    above: NDArray[np.float32]
     margin: NDArray[np.float32]
     lowest: NDArray[np.float32]
     highest: NDArray[np.float32]
@@ -73,56 +73,43 @@ def sums_of_scores(
             high, low = high / (high + _ONE), low / (low + _ONE)
             if second[g, lane] == LOWEST:
                 low = _ZERO
-            value[g, lane] = high + low
+            value[g * LANES + lane] = high + low
             margin[lane] = max(worst, min(_STEEPEST, max(abs(a) * high, abs(b) * low)))
     # Two scores in each of two groups; the slope may grow by half over a step of at most 0.4.
     step = np.float32(0.0 if exact else 1.5 * 4 * 2.0 ** (id_bits - 24))
     for lane in range(margin.shape[0]):
         highest = _ZERO
         for g in range(first.shape[0]):
-            highest = max(highest, value[g, lane])
+            highest = max(highest, value[g * LANES + lane])
         margin[lane] = max(step * margin[lane] + np.float32(_RELATIVE_MARGIN) * highest, np.float32(1e-30))
 
 
 @stage
-def goes_before(value: np.float32, own: np.float32, is_lower: bool) -> np.int32:
-    """Return 1 for a group that ranks before another, whose number is higher or not."""
-    return np.int32((value > own) | ((value == own) & is_lower))
-
-
-@stage
 def rank_groups(
-    value: NDArray[np.float32], margin: NDArray[np.float32], top_groups: int, above: NDArray[np.int32],
-    lowest: NDArray[np.float32], highest: NDArray[np.float32], sure: NDArray[np.int32],
+    value: NDArray[np.float32], margin: NDArray[np.float32], top_groups: int, above: NDArray[np.float32], lowest: NDArray[np.float32], highest: NDArray[np.float32], sure: NDArray[np.int32],
 ) -> None:  # fmt: skip
     """Fill ``above`` with how many groups go before each, ties to the lowest; clear ``sure`` where that is unsure.
 
     It is where the lowest value kept does not exceed the highest left out by more than ``margin`` [16]; a negative
-    margin stands for values that are exact. ``value`` goes on with -inf to a multiple of eight groups. ``lowest`` and
-    ``highest`` [16] are scratch space.
+    margin stands for values that are exact. ``lowest`` and ``highest`` [16] are scratch space.
     """
     lowest[:] = np.float32(np.inf)
     highest[:] = np.float32(-np.inf)
-    limit = np.int32(top_groups)
-    for g in range(above.shape[0]):
-        above[g] = 0
-        for h in range(0, value.shape[0], 8):
-            for lane in range(above.shape[1]):
-                own = value[g, lane]
-                above[g, lane] += (
-                    goes_before(value[h, lane], own, h < g)
-                    + goes_before(value[h + 1, lane], own, h + 1 < g)
-                    + goes_before(value[h + 2, lane], own, h + 2 < g)
-                    + goes_before(value[h + 3, lane], own, h + 3 < g)
-                    + goes_before(value[h + 4, lane], own, h + 4 < g)
-                    + goes_before(value[h + 5, lane], own, h + 5 < g)
-                    + goes_before(value[h + 6, lane], own, h + 6 < g)
-                    + goes_before(value[h + 7, lane], own, h + 7 < g)
-                )
-        for lane in range(above.shape[1]):
-            own, kept = value[g, lane], above[g, lane] < limit
-            lowest[lane] = min(lowest[lane], own) if kept else lowest[lane]
-            highest[lane] = highest[lane] if kept else max(highest[lane], own)
+    limit = np.float32(top_groups)
+    above[:] = _ZERO
+    # In rows of all groups that have another so many groups before or after them.
+    for begin in range(LANES, value.shape[0], LANES):
+        later, above_later = value[begin:], above[begin:]
+        for r in range(later.shape[0]):
+            above_later[r] += np.float32(value[r] >= later[r])
+        for r in range(later.shape[0]):
+            above[r] += np.float32(value[r] < later[r])
+    for begin in range(0, value.shape[0], LANES):
+        own, own_above = value[begin:], above[begin:]
+        for lane in range(sure.shape[0]):
+            own_value, kept = own[lane], own_above[lane] < limit
+            lowest[lane] = min(lowest[lane], own_value if kept else _FAR)
+            highest[lane] = max(highest[lane], -_FAR if kept else own_value)
     for lane in range(sure.shape[0]):
         apart = lowest[lane] - highest[lane] > margin[lane] or margin[lane] < _ZERO
         sure[lane] = sure[lane] if apart else 0
@@ -131,7 +118,7 @@ def rank_groups(
 @stage
 def rank_exactly(
     x: NDArray[np.float32], t: int, lane: int, groups: Groups, scores_per_group: int, exact: NDArray[np.float64],
-    above: NDArray[np.int32],
+    above: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Rank the groups of the logits ``x[t]`` by their best logit, or by the sum of the sigmoids of the two best, in float64."""
     n_groups = exact.shape[0]
@@ -145,10 +132,10 @@ def rank_exactly(
         if scores_per_group == 2 and second > -np.inf:
             exact[g] += sigmoid(second)
     for g in range(n_groups):
-        before = 0
+        before = 0.0
         for h in range(n_groups):
             before += exact[h] > exact[g] or (exact[h] == exact[g] and h < g)
-        above[g, lane] = before
+        above[g * LANES + lane] = before
 
 
 @stage
@@ -165,30 +152,30 @@ def limit_groups(
     """
     best_two(tops, groups, work.first, work.second)
     if biased:
-        for g in range(work.above.shape[0]):
+        for g in range(work.first.shape[0]):
             for lane in range(sure.shape[0]):
                 low = missing if work.second[g, lane] == LOWEST else np.float32(work.second[g, lane] >> id_bits)
                 own = np.float32(work.first[g, lane] >> id_bits)
-                work.value[g, lane] = own + low if scores_per_group == 2 else own
+                work.value[g * LANES + lane] = own + low if scores_per_group == 2 else own
         work.margin[:] = np.float32(2 * slack + 4)
     elif scores_per_group == 2:
         sums_of_scores(work.first, work.second, id_bits, exact, work.value, work.margin)
     else:
-        for g in range(work.above.shape[0]):
+        for g in range(work.first.shape[0]):
             for lane in range(sure.shape[0]):
-                work.value[g, lane] = logit_of(work.first[g, lane], id_bits, exact)
+                work.value[g * LANES + lane] = logit_of(work.first[g, lane], id_bits, exact)
         work.margin[:] = np.float32(-1.0 if exact else 0.0)
     rank_groups(work.value, work.margin, top_groups, work.above, work.lowest, work.highest, sure)
 
 
 @stage
-def leave_out(tops: NDArray[np.int32], groups: Groups, above: NDArray[np.int32], top_groups: int) -> None:
+def leave_out(tops: NDArray[np.int32], groups: Groups, above: NDArray[np.float32], top_groups: int) -> None:
     """Make the keys of groups that a token may not reach the lowest."""
-    limit = np.int32(top_groups)
-    for g in range(above.shape[0]):
+    limit = np.float32(top_groups)
+    for g in range(groups.ptr.shape[0] - 1):
         for i in range(groups.chunk_ptr[g], groups.chunk_ptr[g + 1]):
-            for c in range(above.shape[1]):
-                kept = above[g, c] < limit
+            for c in range(tops.shape[1] >> 3):
+                kept = above[g * LANES + c] < limit
                 (
                     tops[i, c], tops[i, c + LANES], tops[i, c + 2 * LANES], tops[i, c + 3 * LANES],
                     tops[i, c + 4 * LANES], tops[i, c + 5 * LANES], tops[i, c + 6 * LANES], tops[i, c + 7 * LANES],
@@ -203,7 +190,7 @@ def leave_out(tops: NDArray[np.int32], groups: Groups, above: NDArray[np.int32],
 @stage
 def confirm_bound(
     tops: NDArray[np.int32], best: NDArray[np.int32], top_k: int, id_bits: np.int32, slack: int,
-    counted: NDArray[np.int32], bound: NDArray[np.int32], sure: NDArray[np.int32],
+    counted: NDArray[np.float32], bound: NDArray[np.int32], sure: NDArray[np.int32],
 ) -> None:  # fmt: skip
     """Clear ``sure`` where a key that was left out may be of a higher value than the last of the ``top_k`` chosen.
 
@@ -213,18 +200,19 @@ def confirm_bound(
     last = (top_k - 1) * LANES
     for lane in range(sure.shape[0]):
         bound[lane] = np.int32((best[last + lane] >> id_bits) - np.int32(slack)) << id_bits
-    counted[:] = 0
+    counted[:] = _ZERO
+    wanted = np.float32(top_k)
     for i in range(tops.shape[0]):
         for c in range(counted.shape[0]):
             own = bound[c]
-            few = np.int32(tops[i, c] >= own) + np.int32(tops[i, c + LANES] >= own)
-            few += np.int32(tops[i, c + 2 * LANES] >= own) + np.int32(tops[i, c + 3 * LANES] >= own)
-            more = np.int32(tops[i, c + 4 * LANES] >= own) + np.int32(tops[i, c + 5 * LANES] >= own)
-            more += np.int32(tops[i, c + 6 * LANES] >= own)
+            few = np.float32(tops[i, c] >= own) + np.float32(tops[i, c + LANES] >= own)
+            few += np.float32(tops[i, c + 2 * LANES] >= own) + np.float32(tops[i, c + 3 * LANES] >= own)
+            few += np.float32(tops[i, c + 4 * LANES] >= own) + np.float32(tops[i, c + 5 * LANES] >= own)
+            few += np.float32(tops[i, c + 6 * LANES] >= own)
             # The last of a chunk counts for more than all that may be chosen.
-            counted[c] += few + more + (np.int32(ROWS + 1) if tops[i, c + 7 * LANES] >= own else np.int32(0))
+            counted[c] += few + (_MORE if tops[i, c + 7 * LANES] >= own else _ZERO)
     for lane in range(sure.shape[0]):
-        sure[lane] = sure[lane] if counted[lane] == top_k else 0
+        sure[lane] = sure[lane] if counted[lane] == wanted else 0
 
 
 @stage

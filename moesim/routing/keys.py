@@ -1,6 +1,6 @@
 """From the bits of a token's logits to numbers and to keys that sort as the logits do.
 
-A key is one int32: the upper bits of the logit, turned so that integers have their order, above the expert's id turned
+A key is one int32: the upper bits of the logit's magnitude, negative for a negative logit, above the expert's id turned
 round. So keys are all different, a larger key is a higher logit, and among equal logits the lower id has the larger
 key. The id takes eight bits or more; logits that differ only in as many of their last bits have the same *prefix*, and
 their keys do not tell which is higher. A logit of 16 bits has zeros there, so nothing of it is lost.
@@ -18,9 +18,8 @@ FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
 LEAST_ID_BITS = 8
 # Of a float16 read as float32 bits: 2^(127 - 15).
 _HALF_SCALE = np.float32(2.0**112)
-_ZERO = np.float32(0.0)
 _MAGNITUDE = np.int32(0x7FFFFFFF)
-_SIGN = np.int32(31)
+_LOWEST = np.int32(np.iinfo(np.int32).min)
 # Magnitudes from which on a number is infinite or none: of float32, and of float16 read as above, 65536.
 _INFINITE, _INFINITE_HALF = np.int32(0x7F800000), np.int32(0x47800000)
 
@@ -52,21 +51,27 @@ def load_row(source: NDArray[np.uint16], t: int, encoding: int, x: NDArray[np.fl
 
 
 @stage
-def pack_row(
-    x: NDArray[np.float32], t: int, encoding: int, last: NDArray[np.int32], id_bits: np.int32, rows: NDArray[np.int32],
-    lane: int,
-) -> bool:  # fmt: skip
-    """Write the keys of the logits ``x[t]`` to ``rows[lane]``; return whether all are finite.
+def pack_rows(
+    x: NDArray[np.float32], row: NDArray[np.uint32], n_tokens: int, encoding: int, last: NDArray[np.int32],
+    id_bits: np.int32, rows: NDArray[np.int32],
+) -> int:  # fmt: skip
+    """Write the keys of the logits ``x[row]`` to ``rows`` [16, E or more]; return the first token not finite, or -1.
 
-    ``last`` [E] holds the last bits of each expert's keys. Adding zero turns a negative zero into a positive one.
+    ``last`` [E] holds the last bits of each expert's keys. A negative zero has the prefix of a positive one.
     """
-    largest, prefix = np.int32(0), np.int32(-1 << id_bits)
-    for e in range(x.shape[1]):
-        b = np.float32(x[t, e] + _ZERO).view(np.int32)
-        largest = max(largest, np.int32(b & _MAGNITUDE))
-        ordered = np.int32(b ^ np.int32(np.int32(b >> _SIGN) & _MAGNITUDE))
-        rows[lane, e] = np.int32(np.int32(ordered & prefix) | last[e])
-    return largest < (_INFINITE_HALF if encoding == FLOAT16 else _INFINITE)
+    prefix, infinite = np.int32(-1 << id_bits), _INFINITE_HALF if encoding == FLOAT16 else _INFINITE
+    wrong = -1
+    for lane in range(n_tokens):
+        t, largest = row[lane], np.int32(0)
+        for e in range(x.shape[1]):
+            b = np.float32(x[t, e]).view(np.int32)
+            magnitude = np.int32(b & _MAGNITUDE)
+            largest = max(largest, magnitude)
+            ordered = np.int32(-magnitude) if b < 0 else magnitude
+            rows[lane, e] = np.int32(np.int32(ordered & prefix) | last[e])
+        if largest >= infinite and wrong < 0:
+            wrong = lane
+    return wrong
 
 
 @stage
@@ -98,11 +103,10 @@ def pack_biased_row(
 @stage
 def logit_of(key: np.int32, id_bits: np.int32, exact: bool) -> np.float32:
     """Return the logit that a key stands for; if the key does not hold all of it, the middle of what it may be."""
-    prefix = np.int32(key >> id_bits)
-    lost = np.int32(~np.int32(-1 << id_bits))
-    lost = np.int32(np.int32(key >> _SIGN) & lost) if exact else np.int32(np.int32(lost + 1) >> 1)
-    ordered = np.int32(np.int32(prefix << id_bits) | lost)
-    return np.int32(ordered ^ np.int32(np.int32(ordered >> _SIGN) & _MAGNITUDE)).view(np.float32)
+    lost = np.int32(0) if exact else np.int32(1 << (id_bits - 1))
+    ordered = np.int32(np.int32(np.int32(key >> id_bits) << id_bits) | lost)
+    return np.int32(ordered if ordered >= 0 else np.int32(_LOWEST - ordered)).view(np.float32)
+
 
 
 @stage

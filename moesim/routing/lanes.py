@@ -15,6 +15,8 @@ from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 LANES = 16
+# Bytes of a cache line.
+_LINE = 64
 
 
 def turn(rows: NDArray[np.int32], slot: NDArray[np.int64], flat: NDArray[np.int32]) -> None:
@@ -61,6 +63,40 @@ def _turn_tile(typingctx: Any, rows: Any, slot: Any, flat: Any, first: Any) -> t
         return context.get_dummy_value()
 
     return types.void(rows, slot, flat, types.intp), emit
+
+
+def prefetch(rows: NDArray[Any], t: int) -> None:
+    """Start to read ``rows[t]`` into the cache; nothing to do in plain Python."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _prefetch_line(typingctx: Any, rows: Any, t: Any, at: Any) -> tuple[Any, Callable[..., Any]]:
+    """Start to read the cache line that holds ``rows[t, at]``."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0])
+        pointer = cgutils.get_item_pointer(context, builder, signature.args[0], array, list(arguments[1:]))
+        number, kind = ir.IntType(32), ir.IntType(8).as_pointer()
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [kind, number, number, number]), "llvm.prefetch.p0"
+        )
+        # To read, to be kept near, data.
+        flags = [ir.Constant(number, flag) for flag in (0, 3, 1)]
+        builder.call(function, [builder.bitcast(pointer, kind), *flags])
+        return context.get_dummy_value()
+
+    return types.void(rows, types.intp, types.intp), emit
+
+
+@overload(prefetch, inline="never")  # type: ignore[untyped-decorator]
+def _compiled_prefetch(rows: Any, t: Any) -> Callable[..., None]:
+    step = _LINE // (rows.dtype.bitwidth // 8)
+
+    def run(rows: Any, t: Any) -> None:
+        for at in range(0, rows.shape[1], step):
+            _prefetch_line(rows, t, at)
+
+    return run
 
 
 @overload(turn, inline="never")  # type: ignore[untyped-decorator]
