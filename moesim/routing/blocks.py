@@ -10,9 +10,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.routing.fused import Sums, route_block
 from moesim.routing.compiling import announce_compiling
-from moesim.routing.keys import BFLOAT16, FLOAT16, FLOAT32, Groups
+from moesim.routing.fused import Sums, route_block
+from moesim.routing.keys import BFLOAT16, FLOAT16, FLOAT32, Groups, bias_for_keys, last_bits
 from moesim.routing.lanes import LANES
 from moesim.routing.scores import kernel_block, not_finite
 from moesim.routing.spec import RouterSpec, groups_of
@@ -94,6 +94,7 @@ def route_in_blocks(batch: Batch) -> Iterator[tuple[Sums, NDArray[np.float64]]]:
     wide = encoding == FLOAT32
     source = np.empty((0, 0), np.uint16) if wide else batch.logits.view(np.uint16)
     order = np.arange(len(batch.logits)) if batch.order is None else batch.order
+    last, bias = last_bits(spec.n_experts), bias_for_keys(batch.bias)
     announce_compiling(route_block)
     cuts = _cuts(batch.sequence_ptr, len(batch.logits))
 
@@ -105,7 +106,7 @@ def route_in_blocks(batch: Batch) -> Iterator[tuple[Sums, NDArray[np.float64]]]:
             per_sequence = np.empty((len(sequence_ptr) - 1, 4))
         sums = zero_sums(batch)
         bad = route_block(
-            LANES, source, encoding, batch.logits if wide else np.empty((LANES, spec.n_experts), np.float32), batch.bias, spec.score == "sigmoid", groups,
+            LANES, source, encoding, batch.logits if wide else np.empty((LANES, spec.n_experts), np.float32), last, bias, spec.score == "sigmoid", groups,
             spec.top_groups if spec.limited else 1, spec.scores_per_group, spec.normalize, spec.scale,
             batch.expert_ids, batch.gates, order, batch.weight, batch.device, sequence_ptr, spec.kind == "v3",
             per_sequence, sums,

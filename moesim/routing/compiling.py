@@ -22,4 +22,4 @@ def announce_compiling(entry: Any) -> None:
         return
     folder = Path(entry.stats.cache_path)
     if not any(folder.glob(f"{entry.py_func.__module__.rpartition('.')[2]}.{entry.__name__}-*.nbc")):
-        print("compiling the router, once per machine and type of logits: about 10 s", file=sys.stderr, flush=True)
+        print("compiling the router, once per machine: about 20 s", file=sys.stderr, flush=True)

@@ -17,16 +17,12 @@ from numpy.typing import NDArray
 
 from moesim.routing.affinities import TOGETHER, add_affinities, scores_of_row, share_lost, sums_of_row
 from moesim.routing.compiling import stage
-from moesim.routing.exponential import ERROR_32
 from moesim.routing.gates import look_up_chosen, order_chosen, to_gates
 from moesim.routing.group_limit import GroupWork, confirm_bound, confirm_order, leave_out, limit_groups, rank_exactly
-from moesim.routing.keys import FLOAT32, Groups, id_bits_of, is_short, load_row, pack_biased_row, pack_rows
+from moesim.routing.keys import FLOAT32, Bias, Groups, id_bits_of, is_short, load_row, pack_biased_row, pack_rows
 from moesim.routing.lanes import LANES, prefetch, turn
 from moesim.routing.select import keep_best, select_and_gate
 from moesim.routing.top_eight import CHUNK, LOWEST, ROWS, merge_chunks, merge_columns, sort_chunks
-
-# Scores of a bias within this are too close to tell; with room for the roundings of adding it.
-_MARGIN = 16 * ERROR_32
 
 
 class Sums(NamedTuple):
@@ -132,7 +128,12 @@ def count_chosen(chosen: NDArray[np.uint32], n_tokens: int, load: NDArray[np.flo
 
 @stage
 def exact_free(
-    x: NDArray[np.float32], t: int, lane: int, best: NDArray[np.float64], ids: NDArray[np.int64], free: NDArray[np.uint32]
+    x: NDArray[np.float32],
+    t: int,
+    lane: int,
+    best: NDArray[np.float64],
+    ids: NDArray[np.int64],
+    free: NDArray[np.uint32],
 ) -> None:
     """Write the best experts of the logits ``x[t]`` to ``free`` [K, 16]; ``best`` and ``ids`` [K] are scratch space."""
     filled = 0
@@ -144,7 +145,7 @@ def exact_free(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def route_block(
-    lanes: int, source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], bias: NDArray[np.float64], use_sigmoid: bool,
+    lanes: int, source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], last: NDArray[np.int32], bias: Bias, use_sigmoid: bool,
     groups: Groups, top_groups: int, scores_per_group: int, normalize: bool, scale: float, expert_ids: NDArray[np.int32], gates: NDArray[np.float32],
     order: NDArray[np.int64], weight: NDArray[np.float64], device: NDArray[np.int64], sequence_ptr: NDArray[np.int64],
     unbiased_counts: bool, per_sequence: NDArray[np.float64], sums: Sums,
@@ -156,7 +157,7 @@ def route_block(
         source: [T, E], the bits of float16 or bfloat16 logits.
         encoding: ``FLOAT32``, ``FLOAT16`` or ``BFLOAT16`` of ``keys``.
         x: [T, E], the float32 logits; of others room for the logits of sixteen tokens.
-        bias: [E], or empty.
+        last: [E], the last bits of each expert's keys.
         expert_ids, gates: [T, K], K at most 8, filled.
         order: tokens to take, sequence by sequence.
         weight: [T], copies of each token; empty for no statistics but ``sums.load``, which then counts selections.
@@ -169,10 +170,9 @@ def route_block(
         sums: added to.
     """
     n_experts, top_k, n_groups = x.shape[1], expert_ids.shape[1], groups.ptr.shape[0] - 1
-    biased, limited, measured = bias.shape[0] > 0, top_groups < n_groups, weight.shape[0] > 0
+    biased, limited, measured = bias.exact.shape[0] > 0, top_groups < n_groups, weight.shape[0] > 0
     sequences, has_free = per_sequence.shape[0] > 0, measured and (limited or biased)
     id_bits = np.int32(id_bits_of(n_experts))
-    last = ((1 << id_bits) - 1 - np.arange(n_experts)).astype(np.int32)
     rows = np.full((lanes, groups.slot.shape[0]), LOWEST, np.int32)
     biased_rows = np.full((lanes if biased else 0, groups.slot.shape[0]), LOWEST, np.int32)
     score = np.zeros((lanes + TOGETHER - 1, n_experts if biased or measured else 0), np.float32)
@@ -194,16 +194,14 @@ def route_block(
     sure, free_sure, ordered = np.empty(lanes, np.int32), np.empty(lanes, np.int32), np.empty(lanes, np.int32)
     shift, denominator, key, ids = np.empty(lanes), np.empty(lanes), np.empty(top_k), np.empty(top_k, np.int64)
     total, logsumexp, share = np.ones(lanes), np.zeros(lanes), np.zeros(lanes + TOGETHER - 1, np.float32)
-    token, row, part_end, ends = np.empty(lanes, np.uint32), np.zeros(lanes, np.uint32), np.empty(lanes, np.int64), np.empty(lanes, np.bool_)
+    token, row, part_end, ends = (
+        np.empty(lanes, np.uint32),
+        np.zeros(lanes, np.uint32),
+        np.empty(lanes, np.int64),
+        np.empty(lanes, np.bool_),
+    )
     own_load, counted = np.zeros(n_experts), np.zeros(n_experts)
     own_affinity, met = np.zeros(n_experts), np.full(sums.received.shape[0], -1, np.int64)
-    bias_32, offset, per_score, slack = np.empty(0, np.float32), np.float32(0.0), np.float32(0.0), 0
-    if biased:
-        bias_32 = np.minimum(np.maximum(bias, -1e30), 1e30).astype(np.float32)
-        offset = -bias_32.min()
-        range_of_scores = 1.0 + np.float64(bias_32.max()) + np.float64(offset)
-        per_score = np.float32((2.0 ** (31 - id_bits) - 4.0) / range_of_scores)
-        slack = int(_MARGIN * (1.0 + np.abs(bias_32).max()) * per_score) + 3
     s, i, end, done, own_weight, length = 0, sequence_ptr[0], sequence_ptr[-1], 0, 0.0, 0
     while s < sequence_ptr.shape[0] - 1:
         parts, s, i = next_tokens(order, sequence_ptr, s, i, token, part_end, ends)
@@ -222,7 +220,7 @@ def route_block(
         for lane in range(n if biased or measured else 0):
             scores_of_row(x, row[lane], use_sigmoid, score, lane, exponential)
             if biased:
-                pack_biased_row(score, lane, bias_32, offset, per_score, last, id_bits, biased_rows)
+                pack_biased_row(score, lane, bias.rounded, bias.offset, bias.per_score, last, id_bits, biased_rows)
             if measured:
                 total[lane], logsumexp[lane] = sums_of_row(x, row[lane], use_sigmoid, score, lane, exponential)
         sure[:] = 1
@@ -245,7 +243,7 @@ def route_block(
                 confirm_bound(work.tops, work.free, top_k, id_bits, 0, work.counted, work.bound, free_sure)
         if limited:
             limit_groups(
-                work.tops, groups, top_groups, scores_per_group, biased, id_bits, exact, slack, offset * per_score,
+                work.tops, groups, top_groups, scores_per_group, biased, id_bits, exact, bias.slack, bias.offset * bias.per_score,
                 group_work, sure,
             )  # fmt: skip
             fetch_ahead(source, encoding, x, order, i + 8, end)
@@ -257,14 +255,14 @@ def route_block(
         merge_chunks(work.tops, work.best)
         fetch_ahead(source, encoding, x, order, i + 10, end)
         if biased or not exact:
-            confirm_bound(work.tops, work.best, top_k, id_bits, slack, work.counted, work.bound, sure)
+            confirm_bound(work.tops, work.best, top_k, id_bits, bias.slack, work.counted, work.bound, sure)
         look_up_chosen(x, row, work.best, id_bits, chosen, gate)
         fetch_ahead(source, encoding, x, order, i + 12, end)
         if biased or not exact:
-            confirm_order(work.best, top_k, id_bits, slack, ordered)
+            confirm_order(work.best, top_k, id_bits, bias.slack, ordered)
             for lane in range(n):
                 if ordered[lane] == 0:
-                    order_chosen(bias, lane, chosen, gate, key)
+                    order_chosen(bias.exact, lane, chosen, gate, key)
         to_gates(x, row, n, use_sigmoid, normalize, scale, gate, shift, denominator, sure)
         fetch_ahead(source, encoding, x, order, i + 14, end)
         write_tokens(chosen, gate, token, n, expert_ids, gates)
@@ -272,7 +270,7 @@ def route_block(
             if sure[lane] == 0:
                 t, own = token[lane], row[lane]
                 select_and_gate(
-                    x[own : own + 1], bias, use_sigmoid, groups.ptr, groups.experts, top_groups, scores_per_group,
+                    x[own : own + 1], bias.exact, use_sigmoid, groups.ptr, groups.experts, top_groups, scores_per_group,
                     normalize, scale, expert_ids[t : t + 1], gates[t : t + 1],
                 )  # fmt: skip
                 for k in range(top_k):
@@ -322,7 +320,10 @@ def route_block(
                 per_sequence[done, 0] = own_weight
                 per_sequence[done, 1] = length
                 per_sequence[done, 2] = product
-                per_sequence[done, 3] = own_load.max() * n_experts / (length * top_k) if length else 1.0
+                highest = 0.0
+                for e in range(n_experts):
+                    highest = max(highest, own_load[e])
+                per_sequence[done, 3] = highest * n_experts / (length * top_k) if length else 1.0
                 own_load[:] = 0.0
                 counted[:] = 0.0
             own_affinity[:] = 0.0

@@ -216,12 +216,12 @@ def confirm_bound(
 
 
 @stage
-def confirm_order(best: NDArray[np.int32], top_k: int, id_bits: np.int32, slack: int, ordered: NDArray[np.int32]) -> None:
+def confirm_order(
+    best: NDArray[np.int32], top_k: int, id_bits: np.int32, slack: int, ordered: NDArray[np.int32]
+) -> None:
     """Fill ``ordered`` [16]: whether the prefixes of the chosen are more than ``slack`` apart."""
     ordered[:] = 1
     for k in range(top_k - 1):
         for lane in range(ordered.shape[0]):
             gap = np.int32((best[k * LANES + lane] >> id_bits) - (best[(k + 1) * LANES + lane] >> id_bits))
             ordered[lane] = ordered[lane] if gap > np.int32(slack) else 0
-
-

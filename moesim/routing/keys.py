@@ -6,14 +6,18 @@ key. The id takes eight bits or more; logits that differ only in as many of thei
 their keys do not tell which is higher. A logit of 16 bits has zeros there, so nothing of it is lost.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.routing.compiling import stage
+from moesim.routing.exponential import ERROR_32
 
 FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
+# Scores of at most 1 with a bias are too close to tell within this, which leaves room for the roundings of adding it.
+_MARGIN = 16 * ERROR_32
+_LARGEST_BIAS = 1e30
 # A float16, and all the more a bfloat16, has zeros in the last eight bits of its float32 and more.
 LEAST_ID_BITS = 8
 # Of a float16 read as float32 bits: 2^(127 - 15).
@@ -35,6 +39,32 @@ class Groups(NamedTuple):
     ptr: NDArray[np.int64]
     chunk_ptr: NDArray[np.int64]
     slot: NDArray[np.int64]
+
+
+class Bias(NamedTuple):
+    """A bias, and how keys are made of biased scores: their prefix is ``(score + rounded + offset) * per_score``.
+
+    ``exact`` and ``rounded`` [E], or empty. ``slack``: by how much the prefixes of two experts may err together.
+    """
+
+    exact: NDArray[np.float64]
+    rounded: NDArray[np.float32]
+    offset: np.float32
+    per_score: np.float32
+    slack: int
+
+
+def bias_for_keys(bias: NDArray[np.float64]) -> Bias:
+    """Return the bias [E], or none of length 0, so that the prefixes spread over all numbers from 0 up."""
+    if not len(bias):
+        return Bias(bias, np.empty(0, np.float32), np.float32(0.0), np.float32(0.0), 0)
+    rounded = bias.clip(-_LARGEST_BIAS, _LARGEST_BIAS).astype(np.float32)
+    lowest, highest = float(rounded.min()), float(rounded.max())
+    # Less what rounding may add to the highest.
+    prefixes = 2.0 ** (31 - id_bits_of(len(bias))) - 4.0
+    per_score = np.float32(prefixes / (1.0 + highest - lowest))
+    slack = int(_MARGIN * (1.0 + max(highest, -lowest)) * float(per_score)) + 3
+    return Bias(bias, rounded, np.float32(-lowest), per_score, slack)
 
 
 @stage
@@ -85,18 +115,12 @@ def is_short(x: NDArray[np.float32], t: int, id_bits: np.int32) -> bool:
 
 @stage
 def pack_biased_row(
-    score: NDArray[np.float32],
-    lane: int,
-    bias: NDArray[np.float32],
-    offset: np.float32,
-    scale: np.float32,
-    last: NDArray[np.int32],
-    id_bits: np.int32,
-    rows: NDArray[np.int32],
-) -> None:
-    """Write one token's keys of biased scores, whose prefixes are ``(score + bias + offset) * scale`` in whole."""
+    score: NDArray[np.float32], lane: int, bias: NDArray[np.float32], offset: np.float32, per_score: np.float32,
+    last: NDArray[np.int32], id_bits: np.int32, rows: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """Write the keys of one token's biased scores, whose prefixes ``Bias`` describes, to ``rows[lane]``."""
     for e in range(bias.shape[0]):
-        prefix = np.int32((np.float32(score[lane, e] + bias[e]) + offset) * scale)
+        prefix = np.int32((np.float32(score[lane, e] + bias[e]) + offset) * per_score)
         rows[lane, e] = np.int32(np.int32(prefix << id_bits) | last[e])
 
 
@@ -108,7 +132,6 @@ def logit_of(key: np.int32, id_bits: np.int32, exact: bool) -> np.float32:
     return np.int32(ordered if ordered >= 0 else np.int32(_LOWEST - ordered)).view(np.float32)
 
 
-
 @stage
 def id_bits_of(n_experts: int) -> int:
     """Return how many bits of a key the expert's id takes."""
@@ -116,3 +139,8 @@ def id_bits_of(n_experts: int) -> int:
     while 1 << bits < n_experts:
         bits += 1
     return bits
+
+
+def last_bits(n_experts: int) -> NDArray[np.int32]:
+    """Return the last bits of each expert's keys, int32 [E]."""
+    return ((1 << id_bits_of(n_experts)) - 1 - np.arange(n_experts)).astype(np.int32)

@@ -19,9 +19,9 @@ from moesim.balance.losses import device_numbers
 from moesim.errors import InputError
 from moesim.routing import RouterSpec, blocks, fits, gate_mass_lost, route, route_and_count, route_and_measure, threads
 from moesim.routing.blocks import kernel_groups
+from moesim.routing.lanes import LANES, turn
 from moesim.routing.scores import checked_bias
 from moesim.routing.select import select_and_gate
-from moesim.routing.lanes import LANES, turn
 from moesim.routing.top_eight import CHUNK, PAIR, ROW, ROWS, merge_chunks, merge_columns, sort_chunks
 
 # The network in plain Python takes milliseconds per token.
