@@ -6,10 +6,9 @@
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from moesim.routing.compiling import stage
+from moesim.routing.compiling import stage, summing_stage
 from moesim.routing.exponential import exponential_32, exponential_64
 from moesim.routing.select import sigmoid
 
@@ -38,8 +37,7 @@ def scores_of_row(
             score[lane, e] = value
 
 
-# Float64 sums of positive numbers: their order, which the vectors choose, moves the last digit of 16 at most.
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, fastmath={"reassoc", "nsz"})
+@summing_stage
 def row_sum(values: NDArray[np.float32]) -> float:
     """Sum numbers: fours in float32, and those in float64."""
     quarter = values.shape[0] >> 2
@@ -107,7 +105,7 @@ def add_affinities(
         affinity[e] += np.float64(part[e])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, fastmath={"reassoc", "nsz"})
+@summing_stage
 def softmax_denominator(x: NDArray[np.float32], t: int, shift: float) -> float:
     """Sum exp(x[t] - shift) in float64, for a shift at most 700 below the largest logit."""
     total = 0.0

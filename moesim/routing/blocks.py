@@ -105,8 +105,9 @@ def route_in_blocks(batch: Batch) -> Iterator[tuple[Sums, NDArray[np.float64]]]:
             sequence_ptr = batch.sequence_ptr[cuts[block] : cuts[block + 1] + 1]
             per_sequence = np.empty((len(sequence_ptr) - 1, 4))
         sums = zero_sums(batch)
+        x = batch.logits if wide else np.empty((LANES, spec.n_experts), np.float32)
         bad = route_block(
-            LANES, source, encoding, batch.logits if wide else np.empty((LANES, spec.n_experts), np.float32), last, bias, spec.score == "sigmoid", groups,
+            LANES, source, encoding, x, last, bias, spec.score == "sigmoid", groups,
             spec.top_groups if spec.limited else 1, spec.scores_per_group, spec.normalize, spec.scale,
             batch.expert_ids, batch.gates, order, batch.weight, batch.device, sequence_ptr, spec.kind == "v3",
             per_sequence, sums,

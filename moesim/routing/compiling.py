@@ -6,13 +6,24 @@ which would cost more at every call than some stages do; they may change arrays 
 
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from numba import njit
 
-stage: Any = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-"""Decorator of a stage of the fused router."""
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+
+
+def stage(function: _Function) -> _Function:
+    """Compile a stage of the fused router."""
+    return cast(_Function, njit(**_OPTIONS)(function))
+
+
+def summing_stage(function: _Function) -> _Function:
+    """Compile a stage whose float64 sums of positive numbers may be reordered, which moves the last digit of 16."""
+    return cast(_Function, njit(fastmath={"reassoc", "nsz"}, **_OPTIONS)(function))
 
 
 @functools.cache

@@ -145,10 +145,11 @@ def exact_free(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def route_block(
-    lanes: int, source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], last: NDArray[np.int32], bias: Bias, use_sigmoid: bool,
-    groups: Groups, top_groups: int, scores_per_group: int, normalize: bool, scale: float, expert_ids: NDArray[np.int32], gates: NDArray[np.float32],
-    order: NDArray[np.int64], weight: NDArray[np.float64], device: NDArray[np.int64], sequence_ptr: NDArray[np.int64],
-    unbiased_counts: bool, per_sequence: NDArray[np.float64], sums: Sums,
+    lanes: int, source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], last: NDArray[np.int32], bias: Bias,
+    use_sigmoid: bool, groups: Groups, top_groups: int, scores_per_group: int, normalize: bool, scale: float,
+    expert_ids: NDArray[np.int32], gates: NDArray[np.float32], order: NDArray[np.int64], weight: NDArray[np.float64],
+    device: NDArray[np.int64], sequence_ptr: NDArray[np.int64], unbiased_counts: bool,
+    per_sequence: NDArray[np.float64], sums: Sums,
 ) -> int:  # fmt: skip
     """Route tokens and add to their statistics; return the first token with a NaN or inf logit, or -1.
 
@@ -243,8 +244,8 @@ def route_block(
                 confirm_bound(work.tops, work.free, top_k, id_bits, 0, work.counted, work.bound, free_sure)
         if limited:
             limit_groups(
-                work.tops, groups, top_groups, scores_per_group, biased, id_bits, exact, bias.slack, bias.offset * bias.per_score,
-                group_work, sure,
+                work.tops, groups, top_groups, scores_per_group, biased, id_bits, exact, bias.slack,
+                bias.offset * bias.per_score, group_work, sure,
             )  # fmt: skip
             fetch_ahead(source, encoding, x, order, i + 8, end)
             for lane in range(0 if biased else n):

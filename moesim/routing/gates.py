@@ -48,8 +48,8 @@ def order_chosen(
 
 @stage
 def to_gates(
-    x: NDArray[np.float32], row: NDArray[np.uint32], n_tokens: int, use_sigmoid: bool, normalize: bool, scale: float, gate: NDArray[np.float64],
-    shift: NDArray[np.float64], total: NDArray[np.float64], sure: NDArray[np.int32],
+    x: NDArray[np.float32], row: NDArray[np.uint32], n_tokens: int, use_sigmoid: bool, normalize: bool, scale: float,
+    gate: NDArray[np.float64], shift: NDArray[np.float64], total: NDArray[np.float64], sure: NDArray[np.int32],
 ) -> None:  # fmt: skip
     """Turn the chosen logits in ``gate`` into gates; clear ``sure`` [16] where the error may change one in float32.
 

@@ -67,14 +67,13 @@ def sums_of_scores(
     margin[:] = _ZERO
     for g in range(first.shape[0]):
         for lane in range(margin.shape[0]):
-            total, worst = _ZERO, margin[lane]
             a, b = logit_of(first[g, lane], id_bits, exact), logit_of(second[g, lane], id_bits, exact)
             high, low = exponential_32(a), exponential_32(b)
             high, low = high / (high + _ONE), low / (low + _ONE)
             if second[g, lane] == LOWEST:
                 low = _ZERO
             value[g * LANES + lane] = high + low
-            margin[lane] = max(worst, min(_STEEPEST, max(abs(a) * high, abs(b) * low)))
+            margin[lane] = max(margin[lane], min(_STEEPEST, max(abs(a) * high, abs(b) * low)))
     # Two scores in each of two groups; the slope may grow by half over a step of at most 0.4.
     step = np.float32(0.0 if exact else 1.5 * 4 * 2.0 ** (id_bits - 24))
     for lane in range(margin.shape[0]):
@@ -86,7 +85,8 @@ def sums_of_scores(
 
 @stage
 def rank_groups(
-    value: NDArray[np.float32], margin: NDArray[np.float32], top_groups: int, above: NDArray[np.float32], lowest: NDArray[np.float32], highest: NDArray[np.float32], sure: NDArray[np.int32],
+    value: NDArray[np.float32], margin: NDArray[np.float32], top_groups: int, above: NDArray[np.float32],
+    lowest: NDArray[np.float32], highest: NDArray[np.float32], sure: NDArray[np.int32],
 ) -> None:  # fmt: skip
     """Fill ``above`` with how many groups go before each, ties to the lowest; clear ``sure`` where that is unsure.
 
@@ -120,7 +120,7 @@ def rank_exactly(
     x: NDArray[np.float32], t: int, lane: int, groups: Groups, scores_per_group: int, exact: NDArray[np.float64],
     above: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """Rank the groups of the logits ``x[t]`` by their best logit, or by the sum of the sigmoids of the two best, in float64."""
+    """Rank the groups of the logits ``x[t]`` by the best, or by the two best sigmoids summed, in float64."""
     n_groups = exact.shape[0]
     for g in range(n_groups):
         first, second = -np.inf, -np.inf

@@ -110,7 +110,7 @@ def is_short(x: NDArray[np.float32], t: int, id_bits: np.int32) -> bool:
     used = np.int32(0)
     for e in range(x.shape[1]):
         used = np.int32(used | np.float32(x[t, e]).view(np.int32))
-    return (used & np.int32(~np.int32(-1 << id_bits))) == 0
+    return bool((used & np.int32(~np.int32(-1 << id_bits))) == 0)
 
 
 @stage

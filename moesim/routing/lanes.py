@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 LANES = 16
+# Whose functions have no types.
+_code: Any = cgutils
 # Bytes of a cache line.
 _LINE = 64
 
@@ -32,18 +34,18 @@ def turn(rows: NDArray[np.int32], slot: NDArray[np.int64], flat: NDArray[np.int3
             flat[slot[e] + lane] = rows[lane, e]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _turn_tile(typingctx: Any, rows: Any, slot: Any, flat: Any, first: Any) -> tuple[Any, Callable[..., Any]]:
-    """Do sixteen columns of ``turn``: at each of four steps two rows d apart swap the blocks of d that lie crosswise."""
+    """Do sixteen columns of ``turn``: at each of four steps two rows d apart swap blocks of d that lie crosswise."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array_rows, array_slot, array_flat = (
-            cgutils.create_struct_proxy(kind)(context, builder, value=value)
+            _code.create_struct_proxy(kind)(context, builder, value=value)
             for kind, value in zip(signature.args[:3], arguments[:3], strict=True)
         )
         column, integer = arguments[3], ir.IntType(32)
         vector = ir.VectorType(integer, LANES)
-        stride = cgutils.unpack_tuple(builder, array_rows.shape)[1]
+        stride = _code.unpack_tuple(builder, array_rows.shape)[1]
         held, at = [], column
         for _ in range(LANES):
             address = builder.bitcast(builder.gep(array_rows.data, [at]), vector.as_pointer())
@@ -69,15 +71,15 @@ def prefetch(rows: NDArray[Any], t: int) -> None:
     """Start to read ``rows[t]`` into the cache; nothing to do in plain Python."""
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _prefetch_line(typingctx: Any, rows: Any, t: Any, at: Any) -> tuple[Any, Callable[..., Any]]:
     """Start to read the cache line that holds ``rows[t, at]``."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0])
-        pointer = cgutils.get_item_pointer(context, builder, signature.args[0], array, list(arguments[1:]))
+        array = _code.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0])
+        pointer = _code.get_item_pointer(context, builder, signature.args[0], array, list(arguments[1:]))
         number, kind = ir.IntType(32), ir.IntType(8).as_pointer()
-        function = cgutils.get_or_insert_function(
+        function = _code.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [kind, number, number, number]), "llvm.prefetch.p0"
         )
         # To read, to be kept near, data.
@@ -88,21 +90,21 @@ def _prefetch_line(typingctx: Any, rows: Any, t: Any, at: Any) -> tuple[Any, Cal
     return types.void(rows, types.intp, types.intp), emit
 
 
-@overload(prefetch, inline="never")  # type: ignore[untyped-decorator]
+@overload(prefetch, inline="never")
 def _compiled_prefetch(rows: Any, t: Any) -> Callable[..., None]:
     step = _LINE // (rows.dtype.bitwidth // 8)
 
     def run(rows: Any, t: Any) -> None:
         for at in range(0, rows.shape[1], step):
-            _prefetch_line(rows, t, at)
+            _prefetch_line(rows, t, at)  # type: ignore[call-arg]
 
     return run
 
 
-@overload(turn, inline="never")  # type: ignore[untyped-decorator]
+@overload(turn, inline="never")
 def _compiled_turn(rows: Any, slot: Any, flat: Any) -> Callable[..., None]:
     def run(rows: Any, slot: Any, flat: Any) -> None:
         for first in range(0, rows.shape[1], LANES):
-            _turn_tile(rows, slot, flat, first)
+            _turn_tile(rows, slot, flat, first)  # type: ignore[call-arg]
 
     return run

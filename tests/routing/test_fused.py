@@ -19,6 +19,7 @@ from moesim.balance.losses import device_numbers
 from moesim.errors import InputError
 from moesim.routing import RouterSpec, blocks, fits, gate_mass_lost, route, route_and_count, route_and_measure, threads
 from moesim.routing.blocks import kernel_groups
+from moesim.routing.exponential import ERROR_32, ERROR_64, exponential_32, exponential_64
 from moesim.routing.lanes import LANES, turn
 from moesim.routing.scores import checked_bias
 from moesim.routing.select import select_and_gate
@@ -35,6 +36,8 @@ ROUTERS = {
     "v3, 258 experts in 64 groups": RouterSpec("v3", 258, 8, 64, 20),
     "v3, uneven groups out of order": RouterSpec("v3", 258, 8, 12, 5, group_of_expert=UNEVEN[::-1].copy()),
     "v3, 512 experts, top 3": RouterSpec("v3", 512, 3, 16, 4),
+    "v3, 100 experts, top 1": RouterSpec("v3", 100, 1, 5, 2),
+    "v3, groups of one and of many": RouterSpec("v3", 77, 4, 4, 3, group_of_expert=[0] + [1] * 3 + [2] * 40 + [3] * 33),
     "v1": RouterSpec("v1", 256, 6),
     "v1 normalised": RouterSpec("v1", 64, 8, normalize=True),
     "v2": RouterSpec("v2", 160, 6, 8, 3),
@@ -152,6 +155,57 @@ def test_sixteen_bit_logits_are_read_as_the_numbers_they_are():
 def test_bfloat16_must_come_as_its_bits():
     with pytest.raises(InputError, match="bfloat16 logits of type float32"):
         route(np.zeros((1, 256), np.float32), ROUTERS["v3"], bfloat16=True)
+
+
+@many_tokens
+@pytest.mark.parametrize("name", ["v3", "v2"])
+@pytest.mark.parametrize("gap", [1, 255, 257])
+def test_logits_that_differ_in_their_last_bits_only_are_told_apart(name, gap):
+    # Keys hold the upper 24 bits of a logit: neighbours within 256 steps of float32 share them.
+    spec, rng = ROUTERS[name], np.random.default_rng(8)
+    bits = np.float32(1.5).view(np.int32) + gap * rng.permuted(np.tile(np.arange(spec.n_experts), (300, 1)), axis=1)
+    logits = bits.astype(np.int32).view(np.float32) * np.where(np.arange(300) % 2, -1, 1)[:, None].astype(np.float32)
+    ids, gates = plain(logits, spec)
+    got = route(logits, spec)
+    assert (got.expert_ids == ids).all() and (got.gates.view(np.int32) == gates.view(np.int32)).all()
+
+
+@many_tokens
+def test_all_of_a_token_s_experts_may_lie_in_one_chunk_of_keys():
+    spec, rng = ROUTERS["v3 without groups"], np.random.default_rng(9)
+    logits = rng.normal(size=(200, 256)).astype(np.float32)
+    logits[:, 64:96] = 3 + rng.integers(0, 3, (200, 32)) * np.float32(2.0**-20)
+    assert (route(logits, spec).expert_ids == plain(logits, spec)[0]).all()
+
+
+@many_tokens
+@pytest.mark.parametrize("n_tokens", [1, 15, 16, 17, 33])
+def test_a_batch_need_not_fill_its_last_sixteen_tokens(n_tokens):
+    spec = ROUTERS["v3"]
+    logits = np.random.default_rng(n_tokens).normal(size=(n_tokens, 256)).astype(np.float32)
+    assignment, load = route_and_count(logits, spec)
+    ids, gates = plain(logits, spec)
+    assert (assignment.expert_ids == ids).all() and (assignment.gates == gates).all() and load.sum() == 8 * n_tokens
+
+
+@many_tokens
+def test_sums_of_a_sequence_do_not_depend_on_its_neighbours():
+    spec, rng = ROUTERS["v3"], np.random.default_rng(10)
+    logits = rng.normal(size=(90, 256)).astype(np.float32)
+    sequence = np.repeat([0, 1, 2, 3, 4], [5, 40, 13, 1, 31])
+    together = route_and_measure(logits, spec, sequence_id=sequence)[2].sequences.product
+    alone = [route_and_measure(logits[sequence == s], spec, sequence_id=sequence[sequence == s])[2] for s in range(5)]
+    assert together.tolist() == [float(own.sequences.product[0]) for own in alone]
+
+
+def test_exponentials_keep_the_errors_that_they_state():
+    x = np.linspace(-86.9, 86.9, 4001).astype(np.float32)
+    got = np.array([float(exponential_32(value)) for value in x])
+    assert np.abs(got / np.exp(x.astype(np.float64)) - 1).max() < ERROR_32
+    wide = np.linspace(-699.0, 699.0, 4001)
+    got = np.array([exponential_64(value) for value in wide])
+    assert np.abs(got / np.exp(wide) - 1).max() < ERROR_64
+    assert exponential_64(-1e6) < 1e-303
 
 
 @many_tokens
