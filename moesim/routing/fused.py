@@ -176,6 +176,11 @@ def route_block(
     id_bits = np.int32(id_bits_of(n_experts))
     rows = np.full((lanes, groups.slot.shape[0]), LOWEST, np.int32)
     biased_rows = np.full((lanes if biased else 0, groups.slot.shape[0]), LOWEST, np.int32)
+    # Lanes without a token, in a block that is not full, hold keys of real experts all the same.
+    for lane in range(lanes):
+        rows[lane, :n_experts] = last
+        if biased:
+            biased_rows[lane, :n_experts] = last
     score = np.zeros((lanes + TOGETHER - 1, n_experts if biased or measured else 0), np.float32)
     exponential, part = np.empty(n_experts, np.float32), np.empty(n_experts, np.float32)
     chunks = groups.chunk_ptr[-1]
