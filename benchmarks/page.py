@@ -30,7 +30,8 @@ WORDS = {
     "moves the levels of 55 ports of 128 on average, where skewed loads move 7 of 256 links. Other processes ran "
     "while these were taken, which slows the long runs of SimGrid more than ours: on a quieter machine it took 56 s for "
     "128 GPUs and 76 s for 128 nodes.",
-    "routers": "`benchmarks/routers.py`. n is the number of tokens.",
+    "routers": "`benchmarks/routers.py`. n is the number of tokens. Reading the logits once is the floor under every "
+    "router. The first call on a machine compiles the kernel, and says so.",
     "scale": "`benchmarks/scale.py`. n is what the case's name begins with.",
     "run": "`benchmarks/run.py`. n is the number of flows in the result.",
     "simpy_rate": "`benchmarks/simpy_rate.py`. n is the number of events. It is why the network has one event pending "

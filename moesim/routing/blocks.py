@@ -23,6 +23,8 @@ BLOCK_TOKENS = 4096
 """Tokens of one call of the kernel; with sequences at least so many, in whole sequences."""
 LEAST_EXPERTS = 64
 """With fewer experts a plain scan is as fast."""
+MOST_EXPERTS = 1 << 16
+"""With more, keys would hold too little of a logit."""
 MOST_PER_TOKEN = 8
 UNCOMPILED = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
 """In plain Python the network takes milliseconds per token, the plain scan less."""
@@ -54,7 +56,7 @@ def fits(spec: RouterSpec, dtype: np.dtype[Any], biased: bool) -> bool:
     """Whether the fused kernel takes this router and these logits."""
     return (
         not UNCOMPILED
-        and spec.n_experts >= LEAST_EXPERTS
+        and LEAST_EXPERTS <= spec.n_experts <= MOST_EXPERTS
         and spec.top_k <= MOST_PER_TOKEN
         and dtype.name in _ENCODINGS
         and not (biased and spec.score == "softmax")

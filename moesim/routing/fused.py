@@ -20,8 +20,9 @@ from moesim.routing.compiling import stage
 from moesim.routing.gates import look_up_chosen, order_chosen, to_gates
 from moesim.routing.group_limit import GroupWork, confirm_bound, confirm_order, leave_out, limit_groups, rank_exactly
 from moesim.routing.keys import FLOAT32, Bias, Groups, id_bits_of, is_short, load_row, pack_biased_row, pack_rows
-from moesim.routing.lanes import LANES, prefetch, turn
-from moesim.routing.select import keep_best, select_and_gate
+from moesim.routing.lanes import turn
+from moesim.routing.select import select_and_gate
+from moesim.routing.tokens import count_chosen, exact_free, fetch_ahead, next_tokens, write_tokens
 from moesim.routing.top_eight import CHUNK, LOWEST, ROWS, merge_chunks, merge_columns, sort_chunks
 
 
@@ -64,85 +65,6 @@ def best_of_chunks(rows: NDArray[np.int32], groups: Groups, work: Selection) -> 
     merge_columns(work.keys, work.pairs, work.tops)
 
 
-@stage
-def fetch_ahead(
-    source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], order: NDArray[np.int64], i: int, end: int
-) -> None:
-    """Start to read the logits of two tokens that will be needed soon, those at places i and i + 1 of ``order``.
-
-    Memory is read while the stages of a block work, a little at a time: few lines can be on their way at once.
-    """
-    for j in range(i, min(i + 2, end)):
-        if encoding == FLOAT32:
-            prefetch(x, order[j])
-        else:
-            prefetch(source, order[j])
-
-
-@stage
-def next_tokens(
-    order: NDArray[np.int64], sequence_ptr: NDArray[np.int64], s: int, i: int, token: NDArray[np.uint32],
-    part_end: NDArray[np.int64], ends: NDArray[np.bool_],
-) -> tuple[int, int, int]:  # fmt: skip
-    """Fill ``token`` with the next tokens, at most sixteen, from place i of sequence s on.
-
-    A sequence is cut after each sixteen of its own tokens and nowhere else, so that sums do not depend on what other
-    sequences there are. Part p of a sequence ends before lane ``part_end[p]``, and the sequence with it where
-    ``ends[p]``. Returns the number of parts and the new s and i.
-    """
-    n, parts = 0, 0
-    while s < sequence_ptr.shape[0] - 1 and n < LANES:
-        left = sequence_ptr[s + 1] - i
-        takes = min(left, LANES - n)
-        if takes < left and n > 0:
-            break
-        for j in range(takes):
-            token[n + j] = order[i + j]
-        n += takes
-        i += takes
-        part_end[parts], ends[parts] = n, takes == left
-        parts += 1
-        s += takes == left
-    return parts, s, i
-
-
-@stage
-def write_tokens(
-    chosen: NDArray[np.uint32], gate: NDArray[np.float64], token: NDArray[np.uint32], n_tokens: int,
-    expert_ids: NDArray[np.int32], gates: NDArray[np.float32],
-) -> None:  # fmt: skip
-    """Write the experts and gates of the first tokens to the answer."""
-    for lane in range(n_tokens):
-        for k in range(chosen.shape[0]):
-            expert_ids[token[lane], k] = chosen[k, lane]
-            gates[token[lane], k] = gate[k, lane]
-
-
-@stage
-def count_chosen(chosen: NDArray[np.uint32], n_tokens: int, load: NDArray[np.float64]) -> None:
-    """Add the chosen experts of the first tokens to ``load`` [E]."""
-    for k in range(chosen.shape[0]):
-        for lane in range(n_tokens):
-            load[chosen[k, lane]] += 1.0
-
-
-@stage
-def exact_free(
-    x: NDArray[np.float32],
-    t: int,
-    lane: int,
-    best: NDArray[np.float64],
-    ids: NDArray[np.int64],
-    free: NDArray[np.uint32],
-) -> None:
-    """Write the best experts of the logits ``x[t]`` to ``free`` [K, 16]; ``best`` and ``ids`` [K] are scratch space."""
-    filled = 0
-    for e in range(x.shape[1]):
-        filled = keep_best(best, ids, filled, np.float64(x[t, e]), e)
-    for k in range(ids.shape[0]):
-        free[k, lane] = ids[k]
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def route_block(
     lanes: int, source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], last: NDArray[np.int32], bias: Bias,
@@ -159,6 +81,7 @@ def route_block(
         encoding: ``FLOAT32``, ``FLOAT16`` or ``BFLOAT16`` of ``keys``.
         x: [T, E], the float32 logits; of others room for the logits of sixteen tokens.
         last: [E], the last bits of each expert's keys.
+        bias: for the selection.
         expert_ids, gates: [T, K], K at most 8, filled.
         order: tokens to take, sequence by sequence.
         weight: [T], copies of each token; empty for no statistics but ``sums.load``, which then counts selections.
@@ -200,12 +123,9 @@ def route_block(
     sure, free_sure, ordered = np.empty(lanes, np.int32), np.empty(lanes, np.int32), np.empty(lanes, np.int32)
     shift, denominator, key, ids = np.empty(lanes), np.empty(lanes), np.empty(top_k), np.empty(top_k, np.int64)
     total, logsumexp, share = np.ones(lanes), np.zeros(lanes), np.zeros(lanes + TOGETHER - 1, np.float32)
-    token, row, part_end, ends = (
-        np.empty(lanes, np.uint32),
-        np.zeros(lanes, np.uint32),
-        np.empty(lanes, np.int64),
-        np.empty(lanes, np.bool_),
-    )
+    token, row = np.empty(lanes, np.uint32), np.zeros(lanes, np.uint32)
+    part_end = np.empty(lanes, np.int64)
+    ends = np.empty(lanes, np.bool_)
     own_load, counted = np.zeros(n_experts), np.zeros(n_experts)
     own_affinity, met = np.zeros(n_experts), np.full(sums.received.shape[0], -1, np.int64)
     s, i, end, done, own_weight, length = 0, sequence_ptr[0], sequence_ptr[-1], 0, 0.0, 0
