@@ -82,8 +82,8 @@ def _prefetch_line(typingctx: Any, rows: Any, t: Any, at: Any) -> tuple[Any, Cal
         function = _code.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [kind, number, number, number]), "llvm.prefetch.p0"
         )
-        # To read, to be kept near, data.
-        flags = [ir.Constant(number, flag) for flag in (0, 3, 1)]
+        # To read; into the second cache, since the first is full of keys; data.
+        flags = [ir.Constant(number, flag) for flag in (0, 2, 1)]
         builder.call(function, [builder.bitcast(pointer, kind), *flags])
         return context.get_dummy_value()
 
