@@ -27,9 +27,7 @@ WORDS = {
     "engine": "`benchmarks/engine.py`. n is the number of flows. Every finish time of SimGrid's is compared with ours, "
     "on every case in which it runs; the script stops at a difference of 1e-9. A kernel's first call on a machine "
     "compiles it; `moesim` says so while it waits. Near-uniform loads on one switch gain least: there each completion "
-    "moves the levels of 55 ports of 128 on average, where skewed loads move 7 of 256 links. Other processes ran "
-    "while these were taken, which slows the long runs of SimGrid more than ours: on a quieter machine it took 56 s "
-    "for 128 GPUs and 76 s for 128 nodes.",
+    "moves the levels of 55 ports of 128 on average, where skewed loads move 7 of 256 links.",
     "routers": "`benchmarks/routers.py`. n is the number of tokens. Reading the logits once is the floor under every "
     "router. The first call on a machine compiles the kernel, and says so.",
     "scale": "`benchmarks/scale.py`. n is what the case's name begins with.",

@@ -11,11 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "moesim"
 
-SHARED = {"errors", "units"}
+SHARED = {"errors", "units", "compiling"}
 STAGES = {"routing", "balance", "placement", "traffic", "compute", "cluster", "network", "model", "workload"}
 FILES = {"files", "located_yaml", "mistakes", "recording_format"}
 
-# What each part of the package may import of the others, beside ``errors`` and ``units``.
+# What each part of the package may import of the others, beside ``errors``, ``units`` and ``compiling``.
 MAY_IMPORT = {
     "routing": set(),
     "balance": {"routing"},  # the router's knobs and its affinities, from which the losses follow
@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "recording_format": set(),
     "spawn": set(),
     "errors": set(),
+    "compiling": set(),
     "units": set(),
 }
 ON_TOP = {"cli", "sweeps", "validate"}

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moesim.compiling import announce
 from moesim.errors import InputError, InvariantError
 from moesim.network import checks
-from moesim.network.compiling import announce_compiling
 from moesim.network.membership import admit, cancel_flow, change_capacity, change_route, move_lists, start_flow
 from moesim.network.progress import (
     BUCKETS_FULL,
@@ -258,7 +258,7 @@ class FlowNetwork:
         """
         if not until >= self.now:
             raise InputError(f"cannot run to {until}", "until", f"the clock already shows {self.now}")
-        announce_compiling(advance)
+        announce(advance, "the flow engine", 15)
         while True:
             why = advance(self._s, until)
             if why == SOMEBODY_DONE:

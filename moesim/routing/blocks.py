@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.routing.compiling import announce_compiling
+from moesim.compiling import announce
 from moesim.routing.fused import Sums, route_block
 from moesim.routing.keys import BFLOAT16, FLOAT16, FLOAT32, Groups, bias_for_keys, last_bits
 from moesim.routing.lanes import LANES
@@ -97,7 +97,7 @@ def route_in_blocks(batch: Batch) -> Iterator[tuple[Sums, NDArray[np.float64]]]:
     source = np.empty((0, 0), np.uint16) if wide else batch.logits.view(np.uint16)
     order = np.arange(len(batch.logits)) if batch.order is None else batch.order
     last, bias = last_bits(spec.n_experts), bias_for_keys(batch.bias)
-    announce_compiling(route_block)
+    announce(route_block, "the router", 15)
     cuts = _cuts(batch.sequence_ptr, len(batch.logits))
 
     def work(block: int) -> tuple[Sums, NDArray[np.float64]]:

@@ -13,6 +13,7 @@ from moesim import __version__
 from moesim.results import Note, Result, TableBuilder, Tables, nulls
 from moesim.scenario import Scenario
 from moesim.scenario.dump import to_yaml
+from moesim.simulation.ahead import compile_ahead, wait_until_compiled
 from moesim.simulation.audit import audit_components, audit_layer
 from moesim.simulation.batches import Workload, add_training_rows, open_workload
 from moesim.simulation.explanation import explanation
@@ -51,6 +52,7 @@ def simulate(scenario: Scenario, progress: Progress | None = None) -> Result:
     """
     began = time.monotonic()
     say = progress or (lambda _: None)
+    compile_ahead()
     say("topology, model and kernel tables")
     parts = build_parts(scenario)
     workload = open_workload(parts)
@@ -110,6 +112,7 @@ class _Run:
                 ready += 1
 
         routed, self._state = route_step(parts, self._state, batch)
+        wait_until_compiled()
         series = clock_step(parts, routed, self._ledger, self._offsets, collect)
         self._summary.end_step()
         for trace in self._first_traces:

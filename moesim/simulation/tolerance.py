@@ -9,7 +9,7 @@ from moesim.simulation.parts import PHASES
 from moesim.timeline import LayerTrace, PhaseTrace
 from moesim.traffic.flows import PhaseFlows
 
-STEPS_PAY = 100_000
+STEPS_PAY = 250_000
 """Flows of a phase from which steps are faster than following every event: measured, for steps of 1 %."""
 
 
