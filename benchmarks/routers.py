@@ -7,6 +7,7 @@ and how often each expert was taken. Every implementation reads the same array i
 """
 
 import argparse
+import os
 import statistics
 import time
 from importlib.metadata import version
@@ -16,6 +17,9 @@ import numpy as np
 
 from benchmarks.machine import Row, machine, write
 from moesim.routing import RouterSpec, route, route_and_count, route_and_measure
+
+# PyTorch's threads would go on spinning into whoever's turn comes next.
+os.environ |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
 
 EXPERTS, TOP_K, GROUPS, TOP_GROUPS = 256, 8, 8, 4
 V3 = RouterSpec("v3", EXPERTS, TOP_K, GROUPS, TOP_GROUPS)
