@@ -76,7 +76,7 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
         route_links=links,
         share=np.ones(len(links)),
         efficiency=exchange.link_efficiency()[links],
-        delay_s=exchange.delay_s(latency, same_node, home),
+        delays=exchange.delays(latency, same_node, home),
         gate_ptr=ends_ptr if gate == "ends" else each,
         gate_ranks=ends if gate == "ends" else source,
         member_ptr=ends_ptr,
@@ -153,7 +153,7 @@ def _with_protocols(exchange: Exchange, flows: PhaseFlows, latency: Floats, same
     return replace(
         flows,
         efficiency=np.repeat(rate / peak, np.diff(flows.route_ptr)),
-        delay_s=latency + np.maximum(setup - longest[same_node.astype(np.int64)], 0.0),
+        delays={"route latency": latency, "set-up": np.maximum(setup - longest[same_node.astype(np.int64)], 0.0)},
         least_s=floor,
         rate_cap=cap if np.isfinite(cap).any() else None,
     )

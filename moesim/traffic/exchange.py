@@ -86,8 +86,8 @@ class Exchange:
         by_class = {name: self.constants.efficiency(name, self.fabric.n_ranks) for name in names}
         return np.array([by_class[name] for name in self.fabric.link_class])
 
-    def delay_s(self, latency: Floats, same_node: NDArray[np.bool_], home: Ints) -> Floats:
-        """Time from a flow's gate to its first byte: set-up, which contains the route's latency, and fill.
+    def delays(self, latency: Floats, same_node: NDArray[np.bool_], home: Ints) -> dict[str, Floats]:
+        """Time from each flow's gate to its first byte, by what it waits for: route latency, set-up, fill.
 
         Args:
             latency: of each flow's route, [flows].
@@ -95,8 +95,7 @@ class Exchange:
             home: rank whose tokens the flow carries, [flows].
         """
         constants, fabric = self.constants, self.fabric
-        delay = latency.copy()
-        reached = np.zeros(len(home))
+        added, reached = np.zeros(len(home)), np.zeros(len(home))
         if constants.setup_peer_doubling_s:
             reached = constants.reached_s((self.copies.rank_copies > 0).sum(axis=1))[home]
         for inside in (True, False):
@@ -104,10 +103,11 @@ class Exchange:
             if of_kind.any():
                 setup = constants.setup_s(inside, fabric.n_nodes, fabric.n_ranks, self.n_experts)
                 # The longest route's latency is in the set-up already.
-                delay[of_kind] += np.maximum(0.0, setup + reached[of_kind] - float(latency[of_kind].max()))
+                added[of_kind] = np.maximum(0.0, setup + reached[of_kind] - float(latency[of_kind].max()))
+        parts = {"route latency": latency, "set-up": added}
         if constants.fill_s and not constants.apart(fabric.n_ranks):
-            delay += self._fill_s()[home]
-        return delay
+            parts["fill"] = self._fill_s()[home]
+        return parts
 
     def least_s(self, n_flows: int) -> Floats | None:
         """Least stay of who waits for a flow, [flows]; None where there is no floor."""

@@ -8,8 +8,9 @@ Beside wires, a flow may need the communication kernel of a rank: so many second
 the rank like any link, of capacity 1, and what makes few SMs slow.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,8 @@ class PhaseFlows:
         route_ptr, route_links: links of each flow (CSR).
         share: bytes on the link per byte of the flow, aligned with ``route_links``.
         efficiency: share of the link's peak that the algorithm reaches, aligned with ``route_links``.
-        delay_s: from the moment that the flow may start to its first byte: set-up plus route latency, [flows].
+        delays: from the moment that the flow may start to its first byte, by what it waits for: ``route latency``,
+            ``set-up``, ``fill``, [flows] each.
         gate_ptr, gate_ranks: ranks that must have entered the phase before the flow starts (CSR).
         member_ptr, member_ranks: ranks that the flow is in progress for: at its ends, or where it is forwarded (CSR).
             They stay in the phase until its first byte, and for its floor.
@@ -57,7 +59,7 @@ class PhaseFlows:
     route_links: Ints
     share: Floats
     efficiency: Floats
-    delay_s: Floats
+    delays: Mapping[str, Floats]
     gate_ptr: Ptrs
     gate_ranks: Ints
     member_ptr: Ptrs
@@ -82,6 +84,11 @@ class PhaseFlows:
         if self.leave_ptr is None or self.leave_ranks is None:
             return self.member_ptr, self.member_ranks
         return self.leave_ptr, self.leave_ranks
+
+    @cached_property
+    def delay_s(self) -> Floats:
+        """From the moment that each flow may start to its first byte, [flows]."""
+        return sum(self.delays.values(), np.zeros(self.n_flows))
 
     @property
     def n_flows(self) -> int:

@@ -175,7 +175,7 @@ def port_flows(
         route_links=wires.links,
         share=np.ones(len(wires.links)),
         efficiency=exchange.link_efficiency()[wires.links],
-        delay_s=exchange.delay_s(latency, same_node, home),
+        delays=exchange.delays(latency, same_node, home),
         all_ranks_gate=algorithm.name.startswith("deepep-v2") or (tree and exchange.fresh and exchange.is_dispatch),
         least_s=exchange.least_s(len(size)),
         pairs=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(4))),

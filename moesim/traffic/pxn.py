@@ -78,7 +78,7 @@ def pxn_flows(exchange: Exchange) -> PhaseFlows:
         route_links=route_links,
         share=share,
         efficiency=exchange.link_efficiency()[route_links],
-        delay_s=exchange.delay_s(np.concatenate([near_latency, leg_latency + longest_fan]), same_node, source),
+        delays=exchange.delays(np.concatenate([near_latency, leg_latency + longest_fan]), same_node, source),
         gate_ptr=ends_ptr,
         gate_ranks=ends,
         member_ptr=ends_ptr,

@@ -62,7 +62,7 @@ def ring_flows(exchange: Exchange) -> PhaseFlows:
         route_links=route_links,
         share=share,
         efficiency=exchange.link_efficiency()[route_links],
-        delay_s=exchange.delay_s(latency, np.full(n, n_nodes == 1), home),
+        delays=exchange.delays(latency, np.full(n, n_nodes == 1), home),
         gate_ptr=np.arange(n + 1, dtype=np.int64),
         gate_ranks=home,
         member_ptr=n * np.arange(n + 1, dtype=np.int64),

@@ -80,7 +80,7 @@ def tree_flows(exchange: Exchange) -> PhaseFlows:
         route_links=route_links,
         share=share,
         efficiency=exchange.link_efficiency()[route_links],
-        delay_s=exchange.delay_s(leg_latency + deepest_fan, same_node, home),
+        delays=exchange.delays(leg_latency + deepest_fan, same_node, home),
         gate_ptr=gate_ptr,
         gate_ranks=gate_ranks,
         member_ptr=member_ptr,

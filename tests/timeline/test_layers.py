@@ -183,7 +183,7 @@ def within_pairs(flows):
         route_links=flows.route_links[entries],
         share=flows.share[entries],
         efficiency=flows.efficiency[entries],
-        delay_s=flows.delay_s[kept],
+        delays={name: seconds[kept] for name, seconds in flows.delays.items()},
         gate_ptr=np.arange(kept.sum() + 1),
         gate_ranks=flows.source[kept],
         member_ptr=np.arange(kept.sum() + 1) * 2,

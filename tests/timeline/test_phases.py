@@ -48,7 +48,7 @@ def pair_flows(fabric, sizes, gate="source", delay_s=0.0):
         route_links=links,
         share=np.ones(len(links)),
         efficiency=np.ones(len(links)),
-        delay_s=np.full(n, delay_s),
+        delays={"set-up": np.full(n, delay_s)},
         gate_ptr=np.arange(n + 1) * gates.shape[1],
         gate_ranks=gates.ravel(),
         member_ptr=np.arange(n + 1) * 2,
