@@ -74,10 +74,10 @@ class Exchange:
         return {
             "phase": self.phase,
             "entry_setup_s": constants.layout_s if fresh else 0.0,
-            "group_setup_s": constants.exchange_s(fabric.n_nodes, fabric.n_ranks, most) if fresh else 0.0,
+            "group_setup": constants.exchange(fabric.n_nodes, fabric.n_ranks, most) if fresh else {},
             "sms": constants.sms,
             "total_sms": constants.total_sms,
-            "exit_s": self._exit_s(),
+            "exits": self._exits(),
         }
 
     def link_efficiency(self) -> Floats:
@@ -187,15 +187,14 @@ class Exchange:
             filled = self.tokens / max(constants.fill_tokens, 1e-9)
         return np.asarray(constants.fill_s * -np.expm1(-filled), np.float64)
 
-    def _exit_s(self) -> Floats | None:
-        constants = self.constants
-        seconds = np.zeros(self.fabric.n_ranks)
+    def _exits(self) -> dict[str, Floats]:
+        constants, seconds = self.constants, {}
         if constants.epilogue_token_s:
-            seconds += self.tokens * constants.epilogue_token_s
+            seconds["epilogue"] = self.tokens * constants.epilogue_token_s
         if constants.reduce_rate:
             moved = (self.copies.selections.sum(axis=1) + self.tokens) * self.bytes_per_copy
-            seconds += moved / constants.reduce_rate
+            seconds["sum of the answers"] = moved / constants.reduce_rate
         if constants.pull_rate:
             pulled = self.copies.rank_copies.sum(axis=1) - np.diagonal(self.copies.rank_copies)
-            seconds += pulled * (self.bytes_per_copy / constants.pull_rate)
-        return seconds if seconds.any() else None
+            seconds["sum of what was fetched"] = pulled * (self.bytes_per_copy / constants.pull_rate)
+        return {name: each for name, each in seconds.items() if each.any()}

@@ -9,7 +9,7 @@ the rank like any link, of capacity 1, and what makes few SMs slow.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -41,12 +41,12 @@ class PhaseFlows:
         leave_ptr, leave_ranks: those of them that wait for its end before they leave (CSR), one at least; None: all.
         all_ranks_gate: the flows start only when every rank has entered.
         entry_setup_s: each rank's own work on entry (layout).
-        group_setup_s: after the last rank has entered (notify, CPU synchronisation).
+        group_setup: seconds after the last rank has entered, by what they go to: ``notify``, ``CPU synchronisation``.
         sms: SMs that the kernel holds on each rank, of ``total_sms``.
         kernel: what each flow needs of the ranks' communication kernels; None for nothing.
         rate_cap: most that a flow reaches, bytes/s, [flows]; None for no limit.
         least_s: a flow's members stay at least so long after it may start, [flows]; None for 0.
-        exit_s: each rank's own work after its last flow, [ranks]; None for none.
+        exits: each rank's own work after its last flow, by name, [ranks] each.
         all_ranks_leave: a barrier ends the phase: nobody leaves before everybody's flows are done.
         pairs: makes the list of who sends copies to whom and in which flow; None where each flow is one such pair.
     """
@@ -66,13 +66,13 @@ class PhaseFlows:
     member_ranks: Ints
     all_ranks_gate: bool
     entry_setup_s: float
-    group_setup_s: float
+    group_setup: Mapping[str, float]
     sms: int
     total_sms: int
     kernel: "KernelWork | None" = None
     rate_cap: Floats | None = None
     least_s: Floats | None = None
-    exit_s: Floats | None = None
+    exits: Mapping[str, Floats] = field(default_factory=dict)
     all_ranks_leave: bool = False
     pairs: "Callable[[], Pairs] | None" = None
     leave_ptr: Ptrs | None = None
@@ -89,6 +89,16 @@ class PhaseFlows:
     def delay_s(self) -> Floats:
         """From the moment that each flow may start to its first byte, [flows]."""
         return sum(self.delays.values(), np.zeros(self.n_flows))
+
+    @cached_property
+    def group_setup_s(self) -> float:
+        """From the moment that the last rank has entered to the start of the flows."""
+        return sum(self.group_setup.values(), 0.0)
+
+    @cached_property
+    def exit_s(self) -> Floats | None:
+        """Each rank's own work after its last flow, [ranks]; None for none."""
+        return sum(self.exits.values(), np.zeros(())) if self.exits else None
 
     @property
     def n_flows(self) -> int:

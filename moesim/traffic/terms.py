@@ -196,8 +196,8 @@ class Calibration:
         steps = min(max(math.log2(max(n_nodes, 2) / 2), 0.0), 1.0)
         return self.notify_two_nodes_s + (self.notify_four_nodes_s - self.notify_two_nodes_s) * steps
 
-    def exchange_s(self, n_nodes: int, n_ranks: int, tokens: int) -> float:
-        """Time from the last rank's entry to the start of the flows, when nothing is known yet.
+    def exchange(self, n_nodes: int, n_ranks: int, tokens: int) -> dict[str, float]:
+        """Time from the last rank's entry to the start of the flows, when nothing is known yet, by what takes it.
 
         Args:
             n_nodes: nodes of the group.
@@ -207,7 +207,8 @@ class Calibration:
         prepare = self.prepare_s
         if prepare:
             prepare += self.prepare_rank_doubling_s * _doublings(n_ranks) + self.prepare_token_s * tokens
-        return self.notify_s(n_nodes) + self.cpu_sync_s + max(prepare, 0.0)
+        parts = {"notify": self.notify_s(n_nodes), "CPU synchronisation": self.cpu_sync_s, "prepare": prepare}
+        return {name: seconds for name, seconds in parts.items() if seconds > 0}
 
 
 def _doublings(n_ranks: int) -> float:

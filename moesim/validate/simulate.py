@@ -71,7 +71,7 @@ def simulate_row(row: Row, constants: Calibration | None = None) -> float:
 def _seconds(row: Row, bench: Bench, constants: Calibration) -> float:
     """Mean over the ranks of the time that the benchmark takes."""
     if row.op == "prepare":
-        return constants.exchange_s(row.nodes, row.ranks, row.tokens)
+        return sum(constants.exchange(row.nodes, row.ranks, row.tokens).values())
     flows = flows_of(row, bench, constants)
     return float(run_phase(_fabric(row, bench, constants), flows).kernel_s.mean())
 

@@ -171,11 +171,12 @@ def test_all_times_scale_together(run, power):
     factor = 2.0**power
 
     def scaled(flows):
-        names = ("size", "entry_setup_s", "group_setup_s", "least_s", "exit_s")
+        names = ("size", "entry_setup_s", "least_s")
         given = {name: getattr(flows, name) for name in names}
         changes = {name: value * factor for name, value in given.items() if value is not None}
-        delays = {name: value * factor for name, value in flows.delays.items()}
-        return replace(flows, delays=delays, **changes)
+        for name in ("delays", "group_setup", "exits"):
+            changes[name] = {part: value * factor for part, value in getattr(flows, name).items()}
+        return replace(flows, **changes)
 
     def slower(work):
         kernels = {name: value * factor for name, value in vars(work).items() if name.endswith("_s")}

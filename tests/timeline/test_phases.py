@@ -55,7 +55,7 @@ def pair_flows(fabric, sizes, gate="source", delay_s=0.0):
         member_ranks=ends.ravel(),
         all_ranks_gate=False,
         entry_setup_s=0.0,
-        group_setup_s=0.0,
+        group_setup={},
         sms=0,
         total_sms=132,
     )

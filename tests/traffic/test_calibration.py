@@ -185,7 +185,7 @@ def test_the_floor_follows_the_ranks():
 @pytest.mark.parametrize(("nodes", "us"), [(1, 32), (2, 32), (4, 55), (5, 55), (8, 55), (128, 55)])
 def test_notify_takes_32_us_at_two_nodes_and_55_from_four_on(nodes, us):
     assert plain(NORMAL).notify_s(nodes) == pytest.approx(us * US, rel=1e-12)
-    assert plain(NORMAL).exchange_s(nodes, 8 * nodes, 1000) == pytest.approx((us + 100) * US, rel=1e-12)
+    assert sum(plain(NORMAL).exchange(nodes, 8 * nodes, 1000).values()) == pytest.approx((us + 100) * US, rel=1e-12)
 
 
 def test_the_two_sided_preparation_depends_on_ranks_and_tokens():
@@ -193,4 +193,4 @@ def test_the_two_sided_preparation_depends_on_ranks_and_tokens():
     constants = replace(
         plain("nvl-two-sided"), prepare_s=13.06 * US, prepare_rank_doubling_s=0.77 * US, prepare_token_s=6.9e-9
     )
-    assert constants.exchange_s(1, 64, 1024) == pytest.approx((10.75 + 0.77 * 6) * US + 6.9e-9 * 1024, rel=1e-9)
+    assert sum(constants.exchange(1, 64, 1024).values()) == pytest.approx((10.75 + 0.77 * 6) * US + 6.9e-9 * 1024, rel=1e-9)
