@@ -42,11 +42,9 @@ class Term(TypedDict):
 
 
 def combined(terms: Sequence[Term]) -> float:
-    """Return the value that follows from a list of terms; NaN from none."""
+    """Return the value that follows from a list of terms; 0 from none."""
     values = [term["value"] for term in terms]
-    if not values:
-        return math.nan
-    match terms[0].get("combine"):
+    match terms[0].get("combine") if terms else None:
         case "ratio":
             first, second = values
             return first / second

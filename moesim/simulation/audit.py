@@ -4,10 +4,14 @@ Bytes on links equal those of the flows that cross them; tokens arrive, are comp
 than it can; nobody leaves before the flows end that it waits for; the parts of a time add up to it.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
+from moesim.results.terms import Term, combined
 from moesim.simulation.load import LayerLoad
 from moesim.timeline import LayerTrace, PhaseTrace
 
@@ -101,6 +105,30 @@ def audit_components(components: dict[str, float], layer_time_s: float, layer: i
         raise InvariantError(f"layer {layer}: components sum to {total!r} s, the layer takes {layer_time_s!r} s")
     if any(value < -1e-12 for value in components.values()):
         raise InvariantError(f"layer {layer}: a component is negative: {components}")
+
+
+def audit_terms(summary: Mapping[str, Any], terms: Mapping[str, Sequence[Term]]) -> None:
+    """Check that the terms of every number give its value, and so on down.
+
+    Raises:
+        InvariantError: they do not, within 1e-9 of the largest of them.
+    """
+    for key, parts in terms.items():
+        _audit_terms(key, float(summary[key]), parts)
+
+
+def _audit_terms(what: str, value: float, terms: Sequence[Term]) -> None:
+    got = combined(terms)
+    # Two clocks that nearly agree differ by little: what is added up is the measure, not what is left of it.
+    summed = [abs(term["value"]) for term in terms if "combine" not in term]
+    if not abs(got - value) <= _SLACK * max(*summed, abs(value), 0.0):
+        raise InvariantError(f"{what} is {value!r}, its terms give {got!r}")
+    for term in terms:
+        below, shares = term.get("terms"), term.get("of")
+        if below:
+            _audit_terms(f"{what}: {term['name']}", term["value"], below)
+        if shares:
+            _close(f"{what}: shares of {term['name']}", sum(share["value"] for share in shares), term["value"])
 
 
 def _equal(what: str, got: int, wanted: int) -> None:

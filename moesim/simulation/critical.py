@@ -35,6 +35,26 @@ class CriticalRank:
     held_by: dict[tuple[str, str], float]
 
 
+def rank_components(trace: LayerTrace) -> dict[str, Floats]:
+    """Take the time of every rank in a layer apart: seconds by the names of ``COMPONENTS``, [ranks] each.
+
+    Dispatch and combine are time in the phase less the wait there; expert compute is the routed experts and what of the
+    shared expert outlasts dispatch. A rank's row sums to its end less the first rank's entry.
+    """
+    took = {name: trace.end_s[name] - trace.start_s[name] for name in trace.start_s}
+    out, back = trace.dispatch.wait_s, trace.combine.wait_s
+    return {
+        "arrival_time_s": trace.entry_s - trace.entry_s.min(),
+        "gate_time_s": took["gate"],
+        "permute_time_s": took["permute"],
+        "dispatch_time_s": took["dispatch"] - out,
+        "expert_compute_time_s": took["experts"] + trace.exposed_shared_s,
+        "combine_time_s": took["combine"] - back,
+        "unpermute_time_s": took["unpermute"],
+        "wait_time_s": out + back,
+    }
+
+
 def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
     """Find the last rank to end and take its time apart.
 

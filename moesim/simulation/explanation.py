@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from moesim.results.terms import Term
 from moesim.simulation.kernels import KernelLedger
 from moesim.simulation.parts import PHASES, Parts
 from moesim.simulation.summary import SummaryBuilder
 from moesim.workload import Batch
 
 
-def explanation(parts: Parts, summary: SummaryBuilder, ledger: KernelLedger, batch: Batch) -> dict[str, Any]:
+def explanation(
+    parts: Parts, summary: SummaryBuilder, terms: dict[str, list[Term]], ledger: KernelLedger, batch: Batch
+) -> dict[str, Any]:
     """Collect the explanation as a JSON-able value."""
     fabric = parts.fabric
     peaks = {
@@ -37,6 +40,7 @@ def explanation(parts: Parts, summary: SummaryBuilder, ledger: KernelLedger, bat
             "group_score": parts.router.group_score,
         },
         "kernels": ledger.rows(),
+        "terms": terms,
         "critical_ranks": [critical.rank for critical in summary.critical],
         "held_by_s": summary.held_by(),
         "busiest_links": {phase: _busiest(parts, summary, phase) for phase in PHASES},

@@ -5,6 +5,7 @@ What runs besides the routed experts: the router GEMM with its top-k and, before
 inside its communication kernels; the shared experts as one dense MLP.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +57,20 @@ class KernelLedger:
 
 
 @dataclass(frozen=True)
+class PricedKernel:
+    """One kernel of a stage: its seconds on each rank, [ranks], and where most of them come from."""
+
+    kernel: str
+    seconds: Floats
+    source: str
+
+
+@dataclass(frozen=True)
 class LayerKernels:
-    """Seconds of each rank's kernels in one layer, [ranks] each; ``experts_floor_s`` is the roofline at peak."""
+    """Seconds of each rank's kernels in one layer, [ranks] each; ``experts_floor_s`` is the roofline at peak.
+
+    ``kernels`` are those that each stage is the sum of.
+    """
 
     gate_s: Floats
     permute_s: Floats
@@ -65,6 +78,7 @@ class LayerKernels:
     experts_s: Floats
     unpermute_s: Floats
     experts_floor_s: Floats
+    kernels: Mapping[str, Sequence[PricedKernel]]
 
 
 def layer_kernels(
@@ -89,26 +103,34 @@ def layer_kernels(
     top_k, dtype = parts.router.top_k, parts.message_dtype["dispatch"]
     algorithm = parts.algorithm
 
-    def timed(kernel: str, work: NDArray[np.int64], **shape: Any) -> Floats:
-        # A rank without work launches nothing.
-        return np.where(work > 0, ledger.add(kernel, table.times(kernel, **shape)), 0.0)
+    kernels: dict[str, list[PricedKernel]] = {}
 
-    gate = timed("router", tokens, tokens=tokens, hidden=model.hidden, n_experts=model.n_experts, top_k=top_k)
+    def priced(stage: str, kernel: str, times: KernelTimes, work: NDArray[np.int64]) -> Floats:
+        # A rank without work launches nothing.
+        seconds = np.where(work > 0, ledger.add(kernel, times), 0.0)
+        source = f"{times.source}: {times.note}" if times.note else str(times.source)
+        kernels.setdefault(stage, []).append(PricedKernel(kernel, seconds, source))
+        return seconds
+
+    def timed(stage: str, kernel: str, work: NDArray[np.int64], **shape: Any) -> Floats:
+        return priced(stage, kernel, table.times(kernel, **shape), work)
+
+    gate = timed("gate", "router", tokens, tokens=tokens, hidden=model.hidden, n_experts=model.n_experts, top_k=top_k)
     if dtype == "fp8" and not algorithm.quantises_inside:
-        gate = gate + timed("quantize_fp8", tokens, tokens=tokens, hidden=model.hidden)
+        gate = gate + timed("gate", "quantize_fp8", tokens, tokens=tokens, hidden=model.hidden)
     row_bytes, out_bytes = payload_bytes(model.hidden, dtype), payload_bytes(model.hidden, "bf16")
     received = copies.selections_received
     if algorithm.permutes_inside:
         permute = unpermute = np.zeros(len(tokens))
     else:
         rows = tokens * top_k if algorithm.permutes_first else received
-        permute = timed("permute", rows, rows=rows, row_bytes=row_bytes)
+        permute = timed("permute", "permute", rows, rows=rows, row_bytes=row_bytes)
         merged = tokens if algorithm.permutes_first else copies.ranks_received
         fan_in = rows / np.maximum(merged, 1)
-        unpermute = timed("unpermute", merged, rows=merged, row_bytes=out_bytes, top_k=fan_in)
+        unpermute = timed("unpermute", "unpermute", merged, rows=merged, row_bytes=out_bytes, top_k=fan_in)
     if model.n_shared:
         inter = model.expert_hidden * model.n_shared
-        shared = timed(f"dense_mlp_{dtype}", tokens, tokens=tokens, hidden=model.hidden, inter=inter)
+        shared = timed("shared_expert", f"dense_mlp_{dtype}", tokens, tokens=tokens, hidden=model.hidden, inter=inter)
     else:
         shared = np.zeros(len(tokens))
     order = np.argsort(slot_rank, kind="stable")
@@ -116,7 +138,8 @@ def layer_kernels(
     shape = (dtype, slot_tokens[order], model.hidden, model.expert_hidden, ptr)
     # Low-latency kernels leave each expert's rows in a slab of their own, the others lay them one after another.
     layout = "masked" if algorithm.permutes_inside else "contiguous"
-    experts = ledger.add(f"grouped_gemm_{dtype}", table.grouped_gemm(*shape, layout=layout))
+    times = table.grouped_gemm(*shape, layout=layout)
+    experts = priced("experts", f"grouped_gemm_{dtype}", times, np.ones(len(tokens), np.int64))
     return LayerKernels(
         gate_s=gate,
         permute_s=permute,
@@ -124,4 +147,5 @@ def layer_kernels(
         experts_s=experts,
         unpermute_s=unpermute,
         experts_floor_s=table.expert_floor_s(*shape),
+        kernels=kernels,
     )

@@ -14,7 +14,7 @@ from moesim.results import Note, Result, TableBuilder, Tables, nulls
 from moesim.scenario import Scenario
 from moesim.scenario.dump import to_yaml
 from moesim.simulation.ahead import compile_ahead, wait_until_compiled
-from moesim.simulation.audit import audit_components, audit_layer
+from moesim.simulation.audit import audit_components, audit_layer, audit_terms
 from moesim.simulation.batches import Workload, add_training_rows, open_workload
 from moesim.simulation.explanation import explanation
 from moesim.simulation.flow_export import FlowExport
@@ -26,6 +26,7 @@ from moesim.simulation.parts import Parts, build_parts, counterfactuals
 from moesim.simulation.rows import add_layer_rows, add_series_rows
 from moesim.simulation.step import OFFSET_STAGE, State, clock_step, initial_state, route_step
 from moesim.simulation.summary import SummaryBuilder
+from moesim.simulation.terms import RunTerms
 from moesim.simulation.tolerance import ToleranceLedger
 from moesim.timeline import LayerTrace
 from moesim.workload import Batch
@@ -82,7 +83,7 @@ class _Run:
     def __init__(self, parts: Parts, workload: Workload) -> None:
         self._parts, self._workload = parts, workload
         self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
-        self._ledger = KernelLedger()
+        self._ledger, self._terms = KernelLedger(), RunTerms(parts)
         self._tolerance = ToleranceLedger(parts.scenario.network.tolerance)
         arrivals, rng = parts.scenario.schedule.start_offset, parts.rng(OFFSET_STAGE)
         self._offsets = start_offsets(arrivals, parts.fabric.n_ranks, rng)
@@ -115,6 +116,7 @@ class _Run:
         wait_until_compiled()
         series = clock_step(parts, routed, self._ledger, self._offsets, collect)
         self._summary.end_step()
+        self._terms.end_step()
         for trace in self._first_traces:
             where = {"step": index, "layer": trace.layer, "micro_batch": 0}
             add_series_rows(self._tables, where, parts.fabric, trace, series)
@@ -133,6 +135,7 @@ class _Run:
         row = self._summary.add_layer(load, trace, wire)
         self._tolerance.add_layer(trace)
         critical = self._summary.critical[-1]
+        self._terms.add_layer(load, trace, critical.rank)
         audit_components(critical.components, float(row["layer_time_s"] or 0.0), trace.layer)
         recorded = batch.layers[trace.layer % len(batch.layers)]
         columns: dict[str, Any] = {key: nulls(1) if value is None else [value] for key, value in row.items()}
@@ -156,7 +159,9 @@ class _Run:
         notes += degraded(parts, self._ledger, self._tolerance, batch)
         exported, note = self._flows.arrays()
         notes += note
-        told = explanation(parts, self._summary, self._ledger, batch)
+        terms = self._terms.build(summary)
+        audit_terms(summary, terms)
+        told = explanation(parts, self._summary, terms, self._ledger, batch)
         if self._tolerance.stepped:
             told["tolerance"] = self._tolerance.explanation()
         return Result(

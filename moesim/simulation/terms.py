@@ -1,0 +1,359 @@
+"""What every time, bound, load and loss of a run's summary is made of: its terms, layer by layer, then averaged.
+
+Sums are averaged part by part, with the rank and the link that each part is from. Ratios are averaged as ratios: one
+term per layer, made of its numerator and denominator. ``moesim.results.terms`` says how a list gives its value.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from moesim.cluster import Fabric
+from moesim.results.definitions import COMPONENTS, SUMMARY
+from moesim.results.terms import Share, Term
+from moesim.simulation.critical import rank_components
+from moesim.simulation.kernels import PricedKernel
+from moesim.simulation.load import LayerLoad
+from moesim.simulation.parts import PHASES, Parts
+from moesim.simulation.phase_path import Piece, path_of_rank, shares_of_ranks
+from moesim.timeline import LayerTrace, PhaseTrace
+from moesim.traffic.flows import Floats
+
+LINK_WORDS = {"nvlink": "NVLink", "nic": "NIC"}
+_FORMULAS = {
+    "layout": "the rank's own work on entry, before its tokens are known to others",
+    "notify": "exchange of counts once the last rank has entered, barriers included",
+    "CPU synchronisation": "the CPU waits for the counts",
+    "prepare": "exchange of counts once the last rank has entered",
+    "route latency": "sum over the links of the last flow's route",
+    "set-up": "before the first byte: max(0, set-up - longest route latency)",
+    "fill": "first chunks through the two hops of the pipeline",
+    "floor": "the kernel takes no less: what is left of it after the last byte",
+    "epilogue": "after the last byte, per token of the rank",
+    "sum of the answers": "reads the K answers of each token, writes their sum",
+    "sum of what was fetched": "adds up the copies that it fetched",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a number in one layer; ``link`` by name, ``bytes_per_s`` what it can carry of this all-to-all."""
+
+    name: str
+    value: float
+    formula: str
+    source: str
+    rank: int | None = None
+    link: str | None = None
+    bytes_per_s: float = np.nan
+
+
+@dataclass
+class _Sum:
+    unit: str
+    # Name of the part -> (first of its name, its value, and what each rank and link of it contributes).
+    parts: dict[str, tuple[Part, list[tuple[int, Part]]]] = field(default_factory=dict)
+
+
+@dataclass
+class TermBook:
+    """Collects the parts of every number over the layers."""
+
+    _sums: dict[str, _Sum] = field(default_factory=dict)
+    _means: dict[str, list[Term]] = field(default_factory=dict)
+
+    def add_sum(self, key: str, unit: str, layer: int, parts: Iterable[Part]) -> None:
+        """Enter the parts of a number that is their sum, of one layer."""
+        entry = self._sums.setdefault(key, _Sum(unit))
+        for part in parts:
+            entry.parts.setdefault(part.name, (part, []))[1].append((layer, part))
+
+    def add_mean(self, key: str, unit: str, layer: int, value: float, formula: str, parts: Sequence[Term] = ()) -> None:
+        """Enter the value of one layer of a number that is averaged as it stands, and what that is made of."""
+        term = Term(name=f"layer {layer}", value=value, unit=unit, formula=formula, source="simulated", combine="mean")
+        if parts:
+            term["terms"] = list(parts)
+        self._means.setdefault(key, []).append(term)
+
+    def build(self, n_layers: int) -> dict[str, list[Term]]:
+        """Return the terms of every number, averaged over the layers."""
+        summed = {
+            key: [_averaged(entry.unit, first, found, n_layers) for first, found in entry.parts.values()]
+            for key, entry in self._sums.items()
+        }
+        return summed | self._means
+
+
+def _averaged(unit: str, first: Part, found: list[tuple[int, Part]], n_layers: int) -> Term:
+    shares: dict[tuple[int | None, str | None], Share] = {}
+    for layer, part in found:
+        share = shares.get((part.rank, part.link))
+        if share is None:
+            share = shares[part.rank, part.link] = Share(layers=[], value=0.0)
+            if part.rank is not None:
+                share["rank"] = part.rank
+            if part.link is not None:
+                share["link"] = part.link
+            if np.isfinite(part.bytes_per_s):
+                share |= {"bytes": 0.0, "bytes_per_s": part.bytes_per_s}
+        if layer not in share["layers"]:
+            share["layers"].append(layer)
+        share["value"] += part.value / n_layers
+        if "bytes" in share:
+            share["bytes"] += part.value * part.bytes_per_s / n_layers
+    return Term(
+        name=first.name,
+        value=sum(part.value for _, part in found) / n_layers,
+        unit=unit,
+        formula=first.formula,
+        source=first.source,
+        of=sorted(shares.values(), key=lambda share: -abs(share["value"])),
+    )
+
+
+def ratio(above: tuple[str, float], below: tuple[str, float], unit_above: str = "", unit_below: str = "") -> list[Term]:
+    """Terms of a quotient."""
+    return [
+        Term(name=name, value=value, unit=unit, formula="", source="simulated", combine="ratio")
+        for (name, value), unit in ((above, unit_above), (below, unit_below))
+    ]
+
+
+@dataclass(frozen=True)
+class LayerTerms:
+    """Takes one layer apart.
+
+    Attributes:
+        parts: of the scenario.
+        load, trace: of the layer.
+        critical_rank: the last to end.
+    """
+
+    parts: Parts
+    load: LayerLoad
+    trace: LayerTrace
+    critical_rank: int
+
+    @property
+    def _phases(self) -> dict[str, PhaseTrace]:
+        return {"dispatch": self.trace.dispatch, "combine": self.trace.combine}
+
+    def times(self) -> dict[str, list[Part]]:
+        """Parts of the times of the critical rank and of the slowest, by the summary's names."""
+        rank, trace = self.critical_rank, self.trace
+        first = int(np.argmin(trace.entry_s))
+        found = {
+            "arrival_time_s": [
+                Part("entry of the critical rank", float(trace.entry_s[rank]), "its clock", "simulated", rank),
+                Part("entry of the first rank", -float(trace.entry_s[first]), "its clock", "simulated", first),
+            ],
+            "gate_time_s": self._stage("gate", rank),
+            "permute_time_s": self._stage("permute", rank),
+            "expert_compute_time_s": [*self._stage("experts", rank), *self._exposed(rank)],
+            "unpermute_time_s": self._stage("unpermute", rank),
+            "wait_time_s": [
+                Part(f"wait in {name}", float(phase.wait_s[rank]), "none of the rank's own flows is in progress",
+                     f"simulated: rank {phase.waited_on[rank]} came last", rank)
+                for name, phase in self._phases.items() if phase.wait_s[rank] > 0
+            ],
+            "rank_wait_mean_s": [
+                Part(f"wait in {name}", float(phase.wait_s.mean()), "mean over the ranks", "simulated")
+                for name, phase in self._phases.items()
+            ],
+        }  # fmt: skip
+        for name, phase in self._phases.items():
+            path = self._phase(name, rank)
+            found[f"{name}_time_s"] = path
+            before = ("layout", *phase.flows.group_setup)
+            found[f"{name}_kernel_time_s"] = [part for part in path if part.name not in before]
+            own = phase.leave_s - phase.enter_s - phase.wait_s
+            found[f"{name}_time_max_s"] = self._phase(name, int(np.argmax(own)))
+            found[f"{name}_time_mean_s"] = self._mean_of_phase(name, phase)
+        compute = trace.end_s["experts"] - trace.start_s["experts"] + trace.exposed_shared_s
+        slowest = int(np.argmax(compute))
+        found["expert_compute_time_max_s"] = [*self._stage("experts", slowest), *self._exposed(slowest)]
+        found["expert_compute_time_mean_s"] = self._mean_of_experts()
+        return found
+
+    def _phase(self, name: str, rank: int) -> list[Part]:
+        constants, fabric = self.parts.constants[name].source, self.parts.fabric
+        return [_part(piece, rank, constants, fabric) for piece in path_of_rank(self._phases[name], rank, fabric.capacity)]
+
+    def _mean_of_phase(self, name: str, phase: PhaseTrace) -> list[Part]:
+        shares, constants = shares_of_ranks(phase), self.parts.constants[name].source
+        named = (
+            ("layout", shares.layout_s, _FORMULAS["layout"], constants),
+            ("own flows in progress", shares.in_progress_s, "from gate to end, set-up included", "simulated"),
+            ("floor", shares.floor_s, _FORMULAS["floor"], constants),
+            ("after the last byte", shares.exit_s, "the rank's own work", constants),
+        )
+        return [Part(what, float(s.mean()), how, where) for what, s, how, where in named if s.any()]
+
+    def _stage(self, stage: str, rank: int) -> list[Part]:
+        """The kernels of a stage on a rank, and what SMs that a communication kernel held meanwhile cost them."""
+        parts = [
+            Part(one.kernel, float(one.seconds[rank]), "kernel time on that rank's tokens", one.source, rank)
+            for one in self._kernels(stage)
+        ]
+        lost = sum(self._lost_to_held_sms(stage, name, rank) for name in PHASES)
+        if lost > 0:
+            parts.append(self._held(lost, rank))
+        return [part for part in parts if part.value > 0]
+
+    def _kernels(self, stage: str) -> Sequence[PricedKernel]:
+        return self.load.kernels.kernels.get(stage, ())
+
+    def _held(self, lost: float, rank: int | None) -> Part:
+        how = "SMs that a communication kernel holds / all SMs, while the kernel ran beside it"
+        return Part("SMs held by communication", lost, how, self.parts.constants["dispatch"].source, rank)
+
+    def _lost_to_held_sms(self, stage: str, phase_name: str, rank: int) -> float:
+        phase = self._phases[phase_name]
+        if not phase.flows.sms:
+            return 0.0
+        begin = float(phase.enter_s[rank] + phase.flows.entry_setup_s)
+        if phase.flows.all_ranks_gate and phase.flows.n_flows:
+            begin = float(phase.launch_s[0])
+        begin = max(begin, float(self.trace.start_s[stage][rank]))
+        end = min(float(phase.leave_s[rank]), float(self.trace.end_s[stage][rank]))
+        return max(end - begin, 0.0) * phase.flows.sms / phase.flows.total_sms
+
+    def _exposed(self, rank: int) -> list[Part]:
+        """What of the shared expert outlasts dispatch: all of it, less the time that it ran beside dispatch."""
+        trace = self.trace
+        if trace.exposed_shared_s[rank] <= 0:
+            return []
+        beside = float(trace.end_s["dispatch"][rank] - trace.start_s["shared_expert"][rank])
+        hidden = Part("shared expert beside dispatch", -beside, "from its start to the end of dispatch", "simulated", rank)
+        return [*self._stage("shared_expert", rank), hidden]
+
+    def _mean_of_experts(self) -> list[Part]:
+        ranks = range(self.parts.fabric.n_ranks)
+        parts = [
+            Part(one.kernel, float(one.seconds.mean()), "mean over the ranks", one.source)
+            for one in self._kernels("experts")
+        ]
+        lost = float(np.mean([sum(self._lost_to_held_sms("experts", name, rank) for name in PHASES) for rank in ranks]))
+        exposed = float(self.trace.exposed_shared_s.mean())
+        if lost > 0:
+            parts.append(self._held(lost, None))
+        if exposed > 0:
+            parts.append(Part("shared expert past dispatch", exposed, "mean over the ranks", "simulated"))
+        return parts
+
+    def ratios(self) -> dict[str, tuple[float, str, list[Term]]]:
+        """Value, formula and terms of the loads, by the summary's names."""
+        load, fabric = self.load, self.parts.fabric
+        by_rank = np.bincount(load.placement.slot_rank, weights=load.slot_tokens, minlength=fabric.n_ranks)
+        loads = {
+            "expert": load.expert_tokens.astype(np.float64),
+            "rank": by_rank,
+            "node": np.bincount(fabric.rank_node, weights=by_rank),
+        }
+        found: dict[str, tuple[float, str, list[Term]]] = {}
+        for noun, tokens in loads.items():
+            found |= spread_terms(noun, tokens, "selections", lambda index, noun=noun: f"{noun} {index}")  # type: ignore[misc]
+        totals, tokens_in = load.totals, float(load.tokens.sum())
+        for key, sent, what in (
+            ("copies_per_token", totals.selections_sent, "selections that were dispatched"),
+            ("rank_copies_per_token", totals.ranks_sent, "distinct (token, rank) pairs"),
+            ("node_copies_per_token", totals.nodes_sent, "distinct (token, node) pairs"),
+        ):
+            number = float(sent.sum())
+            found[key] = (number / tokens_in, f"{what} / tokens", ratio((what, number), ("tokens", tokens_in)))
+        return found
+
+
+def spread_terms(
+    noun: str, load: Floats, what: str, name: Callable[[int], str], unit: str = ""
+) -> dict[str, tuple[float, str, list[Term]]]:
+    """The three ratios of an imbalance with their terms; none where nothing is loaded, which counts as balanced."""
+    most, mean = float(load.max()), float(load.mean())
+    violation = "max_violation" if noun == "expert" else f"{noun}_max_violation"
+    if not most:
+        return {
+            f"{noun}_load_max_over_mean": (1.0, "nothing is loaded", []),
+            f"{noun}_load_mean_over_max": (1.0, "nothing is loaded", []),
+            violation: (0.0, "nothing is loaded", []),
+        }
+    top, middle = (f"{what} of {name(int(np.argmax(load)))}", most), (f"mean over the {noun}s", mean)
+    above = (f"{what} of {name(int(np.argmax(load)))} above the mean", most - mean)
+    units = {"unit_above": unit, "unit_below": unit}
+    return {
+        f"{noun}_load_max_over_mean": (most / mean, "max / mean", ratio(top, middle, **units)),
+        f"{noun}_load_mean_over_max": (mean / most, "mean / max", ratio(middle, top, **units)),
+        violation: ((most - mean) / mean, "(max - mean) / mean", ratio(above, middle, **units)),
+    }
+
+
+def _part(piece: Piece, rank: int, constants: str, fabric: Fabric) -> Part:
+    if piece.link is None:
+        source = f"topology {fabric.name}" if piece.name == "route latency" else constants
+        return Part(piece.name, piece.seconds, _FORMULAS.get(piece.name, ""), source, rank)
+    if 0 <= piece.link < fabric.n_links:
+        word = LINK_WORDS.get(fabric.link_class[piece.link], fabric.link_class[piece.link])
+        how = "bytes on the link while it holds the last flow back / (peak x efficiency)"
+        name = fabric.link_names[piece.link]
+        return Part(f"held by {word}", piece.seconds, how, f"simulated at rates of {constants}", rank, name, piece.bytes_per_s)
+    if piece.link < 0:
+        how = "the last flow is as fast as one pair of GPUs gets"
+        return Part("what one pair of GPUs reaches", piece.seconds, how, constants, rank)
+    how = "the rank's communication kernel is busy while the last flow waits for it"
+    return Part("communication kernel", piece.seconds, how, constants, rank)
+
+
+@dataclass
+class RunTerms:
+    """The terms of a whole run: each layer's as it ends, then what spans layers and steps."""
+
+    parts: Parts
+    book: TermBook = field(default_factory=TermBook)
+    _n_layers: int = 0
+    # Of each layer of the step at hand: when each rank entered and left, and what its time went to, [ranks] each.
+    _step: list[tuple[int, Floats, Floats, dict[str, Floats]]] = field(default_factory=list)
+    _step_s: list[dict[str, float]] = field(default_factory=list)
+
+    def add_layer(self, load: LayerLoad, trace: LayerTrace, critical_rank: int) -> None:
+        """Take one layer apart, in the order of the layers."""
+        layer = LayerTerms(self.parts, load, trace, critical_rank)
+        for key, parts in layer.times().items():
+            self.book.add_sum(key, "s", trace.layer, parts)
+        for key, (value, formula, terms) in layer.ratios().items():
+            self.book.add_mean(key, "", trace.layer, value, formula, terms)
+        self._n_layers += 1
+        self._step.append((trace.layer, trace.entry_s, trace.end_s_of_layer, rank_components(trace)))
+
+    def end_step(self) -> None:
+        """Take the step apart along the rank that ends it: its own time in every layer, and what lies between."""
+        _, entry, _, _ = self._step[0]
+        rank = int(np.argmax(self._step[-1][2]))
+        seconds = {"arrival_time_s": float(entry[rank] - entry.min())}
+        for _, _, _, components in self._step:
+            for name, each in components.items():
+                if name != "arrival_time_s":
+                    seconds[name] = seconds.get(name, 0.0) + float(each[rank])
+        between = zip(self._step[:-1], self._step[1:], strict=True)
+        seconds["between layers"] = sum(float(after[1][rank] - before[2][rank]) for before, after in between)
+        self._step_s.append(seconds)
+        self._step.clear()
+
+    def build(self, summary: Mapping[str, Any]) -> dict[str, list[Term]]:
+        """Return the terms of every number of the summary that has a value."""
+        found = self.book.build(self._n_layers)
+        found["layer_time_s"] = [
+            Term(name=name, value=summary[name], unit="s", formula="of the critical rank", source=f"terms of {name}")
+            for name in COMPONENTS
+        ]
+        found["step_time_s"] = [
+            Term(
+                name=name,
+                value=sum(seconds[name] for seconds in self._step_s) / len(self._step_s),
+                unit="s",
+                formula="of the rank that ends the step, over its layers",
+                source="simulated" if name != "between layers" else "scenario: schedule.other_time",
+            )
+            for name in self._step_s[0]
+        ]
+        return {key: found[key] for key in SUMMARY if key in found and summary[key] is not None}
