@@ -1,23 +1,17 @@
-"""One number of a result taken apart, in lines of text: what it means, what it is made of, where that comes from."""
+"""One number of a result taken apart, in lines of text: what it means, the terms that give it, their sources."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from moesim.errors import InputError
 from moesim.results.definitions import COMPONENTS, SUMMARY
 from moesim.results.result import Result
+from moesim.results.terms import Share, Term
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
-_OF_THE_LAYER = (
-    "layer_time_s",
-    "step_time_s",
-    "bottleneck",
-    "bottleneck_utilisation",
-    "wait_time_s",
-    "rank_wait_mean_s",
-    "arrival_time_s",
-)
+# Ranks and links listed of a term, and layers of an average; the largest come first.
+_SHARES, _LAYERS = 4, 8
 
 
 def explain_lines(result: Result, key: str) -> Iterator[str]:
@@ -33,7 +27,67 @@ def explain_lines(result: Result, key: str) -> Iterator[str]:
     definition, value = SUMMARY[key], result.summary[key]
     yield f"{key} = {_quantity(definition.unit, value)}"
     yield f"  {definition.text}"
-    yield from _part_for(key)(result, key)
+    terms: Sequence[Term] = result.explanation["terms"].get(key, ())
+    if terms:
+        yield f"  {_HEADINGS[terms[0].get('combine')]}:"
+        yield from _term_lines(terms, len(terms) if "combine" not in terms[0] else _LAYERS)
+        yield from _source_lines(terms)
+    yield from _context_of(key)(result, key)
+
+
+_HEADINGS = {
+    None: "the sum of",
+    "ratio": "the first over the second of",
+    "product": "the product of",
+    "max": "the largest of",
+    "mean": "the mean of",
+}
+
+
+def _term_lines(terms: Sequence[Term], most: int, margin: str = "    ") -> Iterator[str]:
+    width = max(len(term["name"]) for term in terms)
+    for term in terms[:most]:
+        formula = f"  {term['formula']}" if term["formula"] else ""
+        yield f"{margin}{term['name']:{width}} {_quantity(term['unit'], term['value']):>11}{formula}"
+        shares = term.get("of", [])
+        if _differ(shares):
+            yield from (f"{margin}  {_share(share, term['unit'])}" for share in shares[:_SHARES])
+            if len(shares) > _SHARES:
+                yield f"{margin}  and {len(shares) - _SHARES} more"
+        if below := term.get("terms"):
+            yield from _term_lines(below, len(below), f"{margin}  ")
+    if len(terms) > most:
+        yield f"{margin}and {len(terms) - most} more"
+
+
+def _differ(shares: Sequence[Share]) -> bool:
+    """Whether the shares name links, or ranks that contribute other amounts per layer than the others."""
+    each = [share["value"] / len(share["layers"]) for share in shares]
+    return any("link" in share for share in shares) or max(each, default=0.0) - min(each, default=0.0) > 1e-9 * max(
+        map(abs, each), default=0.0
+    )
+
+
+def _share(share: Share, unit: str) -> str:
+    where = [f"rank {share['rank']}"] if "rank" in share else []
+    where += [share["link"]] if "link" in share else []
+    moved = ""
+    if "bytes" in share:
+        moved = f", {format_bytes(share['bytes'])} at {format_bandwidth(share['bytes_per_s'])}"
+    layers = sorted(set(share["layers"]))
+    word = "layer" if len(layers) == 1 else "layers"
+    shown = ", ".join(map(str, layers[:_LAYERS])) + (", ..." if len(layers) > _LAYERS else "")
+    return f"{_quantity(unit, share['value'])}: {', '.join(where)}{moved} ({word} {shown})"
+
+
+def _source_lines(terms: Sequence[Term]) -> Iterator[str]:
+    by_source: dict[str, list[str]] = {}
+    for term in terms:
+        by_source.setdefault(term["source"], []).append(term["name"])
+    if set(by_source) == {"simulated"}:
+        return
+    for source, names in by_source.items():
+        yield f"  from {source}: {', '.join(names)}"
 
 
 def _quantity(unit: str, value: Any) -> str:
@@ -41,32 +95,37 @@ def _quantity(unit: str, value: Any) -> str:
         return "does not apply"
     formats = {"s": format_duration, "B": format_bytes, "B/s": format_bandwidth}
     if unit in formats and isinstance(value, (int, float)):
-        return formats[unit](value)
+        return f"-{formats[unit](-value)}" if value < 0 else formats[unit](value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _part_for(key: str) -> Callable[[Result, str], Iterator[str]]:
+_OF_THE_LAYER = ("layer_time_s", "step_time_s", "bottleneck", "bottleneck_utilisation", "wait_time_s", "arrival_time_s")
+
+
+def _context_of(key: str) -> Callable[[Result, str], Iterator[str]]:
+    if key in _OF_THE_LAYER:
+        return _layer
     phase = key.split("_")[0]
     if phase in ("dispatch", "combine"):
         return _phase
-    if key in _OF_THE_LAYER:
-        return _layer
-    if key in ("gate_time_s", "permute_time_s", "expert_compute_time_s", "unpermute_time_s") or key.startswith(
+    if key == "lower_bound_s" or key.endswith("wire_bytes"):
+        return _links
+    if f"{key.removesuffix('_mean_s').removesuffix('_max_s').removesuffix('_s')}_s" in COMPONENTS or key.startswith(
         "source"
     ):
         return _kernels
-    if key in ("lower_bound_s",) or key.endswith("wire_bytes"):
-        return _links
     return _router
 
 
 def _layer(result: Result, _: str) -> Iterator[str]:
-    yield "  parts, averaged over layers:"
-    for name in COMPONENTS:
-        yield f"    {name:24} {format_duration(result.summary[name])}"
     yield "  what held the critical ranks back, over all layers:"
     for name, seconds in result.explanation["held_by_s"].items():
         yield f"    {name:24} {format_duration(seconds)}"
+    if culprit := result.explanation["held_longest"]:
+        yield f"  the link that held it longest: {culprit['link']}, {format_duration(culprit['seconds'])} per layer"
+        if culprit["capacity_bytes_per_s"] < culprit["peers_bytes_per_s"]:
+            peak, peers = (format_bandwidth(culprit[name]) for name in ("capacity_bytes_per_s", "peers_bytes_per_s"))
+            yield f"  its peak is {peak}, that of most links of its class {peers}"
     if steps := result.explanation.get("tolerance"):
         yield f"  in steps of up to {steps['tolerance']:.2%}; estimated error {steps['estimated_error']['layer']:.2%}"
     ranks = result.explanation["critical_ranks"]
@@ -78,15 +137,12 @@ def _phase(result: Result, key: str) -> Iterator[str]:
     made = result.explanation["alltoall"][phase]
     yield f"  algorithm {made['algorithm']}, {made['dtype']}: {made['wire_bytes_per_copy']} B per copy on the wire,"
     yield f"  {made['published_bytes_per_copy']} B as the library's own benchmark counts"
-    for name, link_class in (("NVLink", "nvlink"), ("NIC", "nic")):
-        rate, share = made[f"{link_class}_rate_bytes_per_s"], made[f"{link_class}_efficiency"]
-        yield f"  {name}: {format_bandwidth(rate)} per GPU and direction, {share:.1%} of the peak"
-    for name in ("layout_s", "notify_s", "cpu_sync_s", "setup_intra_node_s", "setup_inter_node_s"):
-        if made[name]:
-            yield f"  {name.removesuffix('_s')}: {format_duration(made[name])}"
+    for link_class in result.explanation["topology"]["peak_bytes_per_s"]:
+        name = {"nvlink": "NVLink", "nic": "NIC"}.get(link_class, link_class)
+        rates = " to ".join(format_bandwidth(rate) for rate in made[f"{link_class}_rates_bytes_per_s"])
+        yield f"  {name}: {rates} per link and direction, {made[f'{link_class}_efficiency']:.1%} of the peak"
     yield f"  the kernel holds {made['sms']} of {made['total_sms']} SMs"
-    yield from _other_terms(made)
-    yield f"  constants: {made['source']}"
+    yield from _other_constants(made)
     if made["fitted_rows"]:
         left = ", ".join(f"{name} {value:.1%}" for name, value in made["error_left"].items())
         yield f"  set {made['calibration']}, fitted on {made['fitted_rows']} published figures; error left: {left}"
@@ -97,20 +153,19 @@ def _phase(result: Result, key: str) -> Iterator[str]:
         error, earlier, later = (steps[name][phase] for name in ("estimated_error", "proven_earlier", "proven_later"))
         yield f"  in steps of up to {steps['tolerance']:.2%}; estimated error {error:.2%} of the phase's length;"
         yield f"  proven, given when flows start: its last flow ends at most {earlier:.2%} earlier, {later:.2%} later"
-    yield from _busiest(result, phase)
 
 
-# Terms that have a line of their own, or that such a line contains.
-_TOLD = {
+# Constants that the terms, or a line of their own, show.
+_SHOWN = {
     *("nvlink_peak", "nic_peak", "nvlink_rate", "nic_rate", "nvlink_sm_half", "nvlink_rank_slope"),
     *("layout_s", "cpu_sync_s", "notify_two_nodes_s", "notify_four_nodes_s"),
 }
 
 
-def _other_terms(made: dict[str, Any]) -> Iterator[str]:
+def _other_constants(made: dict[str, Any]) -> Iterator[str]:
     """What else the constants charge: fill, floor, kernel work, epilogue, NCCL's protocols."""
-    for name, value in made["terms"].items():
-        if name in _TOLD or name.startswith("setup"):
+    for name, value in made["constants"].items():
+        if name in _SHOWN or name.startswith("setup"):
             continue
         if name.endswith("_s"):
             shown = format_duration(value)

@@ -16,6 +16,8 @@ from moesim.simulation.load import LayerLoad
 from moesim.timeline import LayerTrace, PhaseTrace
 
 _SLACK = 1e-9
+# The clock's own rounding where a run lasts for seconds; far below one of any other unit.
+_CLOCK_S = 1e-15
 
 
 def audit_layer(fabric: Fabric, load: LayerLoad, trace: LayerTrace, tokens: int, top_k: int, dropped: int) -> None:
@@ -120,8 +122,8 @@ def audit_terms(summary: Mapping[str, Any], terms: Mapping[str, Sequence[Term]])
 def _audit_terms(what: str, value: float, terms: Sequence[Term]) -> None:
     got = combined(terms)
     # Two clocks that nearly agree differ by little: what is added up is the measure, not what is left of it.
-    summed = [abs(term["value"]) for term in terms if "combine" not in term]
-    if not abs(got - value) <= _SLACK * max(*summed, abs(value), 0.0):
+    largest = max([abs(value), *(abs(term["value"]) for term in terms if "combine" not in term)])
+    if not abs(got - value) <= max(_SLACK * largest, _CLOCK_S):
         raise InvariantError(f"{what} is {value!r}, its terms give {got!r}")
     for term in terms:
         below, shares = term.get("terms"), term.get("of")

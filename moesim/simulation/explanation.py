@@ -1,10 +1,12 @@
 """What stands behind the summary's numbers: constants, capacities, bytes and sources, for ``moesim explain``."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
+from moesim.cluster import Fabric
 from moesim.results.terms import Term
 from moesim.simulation.kernels import KernelLedger
 from moesim.simulation.parts import PHASES, Parts
@@ -43,25 +45,28 @@ def explanation(
         "terms": terms,
         "critical_ranks": [critical.rank for critical in summary.critical],
         "held_by_s": summary.held_by(),
+        "held_longest": _held_longest(fabric, terms),
         "busiest_links": {phase: _busiest(parts, summary, phase) for phase in PHASES},
         "workload": {"notes": [*batch.notes, *batch.estimated], "resampled": batch.resampled},
     }
 
 
 def _phase(parts: Parts, phase: str) -> dict[str, Any]:
+    """Bytes, and constants as this run used them: rates on its own ports, set-up for its own nodes and ranks."""
     constants, fabric = parts.constants[phase], parts.fabric
     fresh = phase == "dispatch" and not parts.scenario.alltoall.cached_handle
-    terms = {field.name: getattr(constants, field.name) for field in fields(constants)}
-    used = {name: value for name, value in terms.items() if isinstance(value, float) and value != 0.0}
+    used = {field.name: getattr(constants, field.name) for field in fields(constants)}
+    rates: dict[str, Any] = {}
+    for name in fabric.link_classes:
+        efficiency, peaks = constants.efficiency(name, fabric.n_ranks), fabric.capacity[fabric.is_class(name)]
+        rates[f"{name}_efficiency"] = efficiency
+        rates[f"{name}_rates_bytes_per_s"] = sorted({float(peak * efficiency) for peak in (peaks.min(), peaks.max())})
     return {
         "algorithm": constants.algorithm,
         "dtype": parts.message_dtype[phase],
         "wire_bytes_per_copy": parts.wire_bytes[phase],
         "published_bytes_per_copy": parts.published_bytes[phase],
-        "nvlink_rate_bytes_per_s": constants.nvlink_speed(fabric.n_ranks),
-        "nic_rate_bytes_per_s": constants.nic_rate,
-        "nvlink_efficiency": constants.efficiency("nvlink", fabric.n_ranks),
-        "nic_efficiency": constants.efficiency("nic", fabric.n_ranks),
+        **rates,
         "setup_intra_node_s": constants.setup_s(True, fabric.n_nodes, fabric.n_ranks, parts.n_slots),
         "setup_inter_node_s": constants.setup_s(False, fabric.n_nodes, fabric.n_ranks, parts.n_slots),
         "layout_s": constants.layout_s if fresh else 0.0,
@@ -74,29 +79,47 @@ def _phase(parts: Parts, phase: str) -> dict[str, Any]:
         "fitted_rows": len(constants.rows),
         "error_left": dict(constants.error),
         "held_out": dict(constants.held_out),
-        "terms": used,
+        "constants": {name: value for name, value in used.items() if isinstance(value, float) and value != 0.0},
         "protocols": [asdict(protocol) for protocol in constants.protocols],
     }
 
 
 def _busiest(parts: Parts, summary: SummaryBuilder, phase: str) -> list[dict[str, Any]]:
-    """The link of each class with the most bytes per layer, and how much that is."""
-    fabric, wire = parts.fabric, summary.wire[phase] / max(len(summary.layers), 1)
+    """The link of each class that needs longest for its bytes at the algorithm's rate, mean over the layers."""
+    fabric, constants = parts.fabric, parts.constants[phase]
+    wire = summary.wire[phase] / max(len(summary.layers), 1)
     rows = []
     for link_class in fabric.link_classes:
         links = np.flatnonzero(fabric.is_class(link_class))
-        link = int(links[np.argmax(wire[links])])
+        seconds = wire[links] / (fabric.capacity[links] * constants.efficiency(link_class, fabric.n_ranks))
+        link = int(links[np.argmax(seconds)])
         if wire[link] > 0:
-            seconds = wire[link] / (
-                fabric.capacity[link] * parts.constants[phase].efficiency(link_class, fabric.n_ranks)
-            )
             rows.append(
                 {
                     "link": fabric.link_names[link],
                     "link_class": link_class,
                     "wire_bytes": float(wire[link]),
                     "capacity_bytes_per_s": float(fabric.capacity[link]),
-                    "seconds_at_full_rate": float(seconds),
+                    "seconds_at_full_rate": float(seconds.max()),
                 }
             )
     return rows
+
+
+def _held_longest(fabric: Fabric, terms: Mapping[str, Sequence[Term]]) -> dict[str, Any] | None:
+    """The wire that held the critical ranks back longest, with the peak that most of its class have."""
+    seconds: dict[str, float] = {}
+    for phase in PHASES:
+        for share in (share for term in terms[f"{phase}_time_s"] for share in term.get("of", ())):
+            if "link" in share:
+                seconds[share["link"]] = seconds.get(share["link"], 0.0) + share["value"]
+    if not seconds:
+        return None
+    name = max(seconds, key=lambda link: (seconds[link], link))
+    link = fabric.link_names.index(name)
+    return {
+        "link": name,
+        "seconds": seconds[name],
+        "capacity_bytes_per_s": float(fabric.capacity[link]),
+        "peers_bytes_per_s": float(np.median(fabric.capacity[fabric.is_class(fabric.link_class[link])])),
+    }

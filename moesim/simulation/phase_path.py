@@ -82,6 +82,7 @@ def _cut(phase: PhaseTrace, flow: int, begin: float, end: float, capacity: Float
         at += seconds
     changes = np.flatnonzero(phase.bottleneck_flow == flow)
     times = np.append(phase.bottleneck_time_s[changes], phase.finish_s[flow])
+    times[0] = phase.start_s[flow]  # flows that take steps are logged at the first step's end
     route = slice(flows.route_ptr[flow], flows.route_ptr[flow + 1])
     for link, since, until in zip(phase.bottleneck_link[changes].tolist(), times[:-1], times[1:], strict=True):
         here = np.flatnonzero(flows.route_links[route] == link)

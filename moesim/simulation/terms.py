@@ -179,7 +179,9 @@ class LayerTerms:
 
     def _phase(self, name: str, rank: int) -> list[Part]:
         constants, fabric = self.parts.constants[name].source, self.parts.fabric
-        return [_part(piece, rank, constants, fabric) for piece in path_of_rank(self._phases[name], rank, fabric.capacity)]
+        return [
+            _part(piece, rank, constants, fabric) for piece in path_of_rank(self._phases[name], rank, fabric.capacity)
+        ]
 
     def _mean_of_phase(self, name: str, phase: PhaseTrace) -> list[Part]:
         shares, constants = shares_of_ranks(phase), self.parts.constants[name].source
@@ -226,7 +228,9 @@ class LayerTerms:
         if trace.exposed_shared_s[rank] <= 0:
             return []
         beside = float(trace.end_s["dispatch"][rank] - trace.start_s["shared_expert"][rank])
-        hidden = Part("shared expert beside dispatch", -beside, "from its start to the end of dispatch", "simulated", rank)
+        hidden = Part(
+            "shared expert beside dispatch", -beside, "from its start to the end of dispatch", "simulated", rank
+        )
         return [*self._stage("shared_expert", rank), hidden]
 
     def _mean_of_experts(self) -> list[Part]:
@@ -247,10 +251,10 @@ class LayerTerms:
         """Value, formula and terms of the loads, by the summary's names."""
         load, fabric = self.load, self.parts.fabric
         by_rank = np.bincount(load.placement.slot_rank, weights=load.slot_tokens, minlength=fabric.n_ranks)
-        loads = {
+        loads: dict[str, Floats] = {
             "expert": load.expert_tokens.astype(np.float64),
-            "rank": by_rank,
-            "node": np.bincount(fabric.rank_node, weights=by_rank),
+            "rank": by_rank.astype(np.float64),
+            "node": np.bincount(fabric.rank_node, weights=by_rank).astype(np.float64),
         }
         found: dict[str, tuple[float, str, list[Term]]] = {}
         for noun, tokens in loads.items():
@@ -296,7 +300,9 @@ def _part(piece: Piece, rank: int, constants: str, fabric: Fabric) -> Part:
         word = LINK_WORDS.get(fabric.link_class[piece.link], fabric.link_class[piece.link])
         how = "bytes on the link while it holds the last flow back / (peak x efficiency)"
         name = fabric.link_names[piece.link]
-        return Part(f"held by {word}", piece.seconds, how, f"simulated at rates of {constants}", rank, name, piece.bytes_per_s)
+        return Part(
+            f"held by {word}", piece.seconds, how, f"simulated at rates of {constants}", rank, name, piece.bytes_per_s
+        )
     if piece.link < 0:
         how = "the last flow is as fast as one pair of GPUs gets"
         return Part("what one pair of GPUs reaches", piece.seconds, how, constants, rank)
@@ -343,7 +349,7 @@ class RunTerms:
         """Return the terms of every number of the summary that has a value."""
         found = self.book.build(self._n_layers)
         found["layer_time_s"] = [
-            Term(name=name, value=summary[name], unit="s", formula="of the critical rank", source=f"terms of {name}")
+            Term(name=name, value=summary[name], unit="s", formula=f"see {name}", source="simulated")
             for name in COMPONENTS
         ]
         found["step_time_s"] = [

@@ -188,7 +188,8 @@ class Exchange:
         return np.asarray(constants.fill_s * -np.expm1(-filled), np.float64)
 
     def _exits(self) -> dict[str, Floats]:
-        constants, seconds = self.constants, {}
+        constants = self.constants
+        seconds: dict[str, Any] = {}
         if constants.epilogue_token_s:
             seconds["epilogue"] = self.tokens * constants.epilogue_token_s
         if constants.reduce_rate:

@@ -119,7 +119,7 @@ def fake_tables(layers: int = 2, training: bool = True, seed: int = 0) -> Tables
 
 def fake_explanation(**router: Any) -> dict[str, Any]:
     phase = {
-        "algorithm": "deepep-normal", "dtype": "fp8", "wire_bytes_per_copy": 7472, "nvlink_rate_bytes_per_s": 129e9,
+        "algorithm": "deepep-normal", "dtype": "fp8", "wire_bytes_per_copy": 7472, "nvlink_rates_bytes_per_s": [129e9],
         "nvlink_efficiency": 0.645, "cpu_sync_s": 1e-4, "sms": 24, "source": "fit of published tables",
     }  # fmt: skip
     link = {
@@ -136,6 +136,8 @@ def fake_explanation(**router: Any) -> dict[str, Any]:
         "router": {"kind": "v3", "top_k": 8, "n_groups": 8, "top_groups": 4, "groups_are": "node"} | router,
         "kernels": [kernel],
         "critical_ranks": [3, 3],
+        "terms": {},
+        "held_longest": {"link": "n0.gpu0->n0.nvswitch", "seconds": 3e-4, "capacity_bytes_per_s": 2e11, "peers_bytes_per_s": 2e11},
         "held_by_s": {"link nvlink": 1.6e-3, "rank 0": 2e-4, "compute": 6e-4, "setup": 1e-4},
         "busiest_links": {"dispatch": [link], "combine": [link]},
         "workload": {"notes": [], "resampled": None},

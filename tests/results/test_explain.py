@@ -34,11 +34,12 @@ def test_a_time_of_the_all_to_all_names_bytes_rates_setup_and_source():
     text = "\n".join(explain_lines(run(), "dispatch_time_s"))
     # 1024 channels in FP8 with scales, index and weight of 4 experts, in blocks of 16
     assert "1104 B per copy on the wire" in text and "1056 B as the library" in text
-    assert "layout: 50" in text and "notify: 32" in text and "cpu_sync: 100" in text
-    assert "24 of 132 SMs" in text and "constants: DeepEP README" in text
+    assert re.search(r"layout +50 us", text) and re.search(r"notify +32 us", text)
+    assert re.search(r"CPU synchronisation +100 us", text)
+    assert "24 of 132 SMs" in text and "from DeepEP README" in text
     # which set, on how many published figures, how well
     assert "set deepep-normal-h800, fitted on 3 published figures; error left: median" in text
-    assert "busiest nvlink link in dispatch" in text
+    assert re.search(r"held by NVLink.*\n +.*rank .*n0.*GB/s", text)
 
 
 def test_the_layer_time_is_taken_apart_into_its_components():

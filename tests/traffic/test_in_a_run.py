@@ -86,8 +86,8 @@ def test_the_result_says_which_constants_were_used_and_how_good_they_are(run):
     made = run("deepep-normal").explanation["alltoall"]["dispatch"]
     assert (made["calibration"], made["source"], made["fitted_rows"]) == ("constants", "made up", 3)
     assert made["error_left"] == {"median": 0.031}
-    assert made["terms"]["node_copy_sm_s"] == pytest.approx(2e-6)
-    assert made["terms"]["fill_tokens"] == 4
+    assert made["constants"]["node_copy_sm_s"] == pytest.approx(2e-6)
+    assert made["constants"]["fill_tokens"] == 4
     said = [note.text for note in run("hybrid-ep").notes if note.text.startswith("all-to-all rates")]
     assert said == ["all-to-all rates are those of your file constants.yaml: made up"]
 
