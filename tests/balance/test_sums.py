@@ -75,9 +75,7 @@ def test_the_losses_of_the_sums_are_those_of_the_batch_written_out(seed, score):
     token = np.repeat(np.arange(5), weight)
     occurrence = np.concatenate([sequence[t] + 10 * np.arange(weight[t]) for t in range(5)]).tolist()
     x, chosen = logits[token].tolist(), ids[token].tolist()
-    sums = measure(
-        logits, ids, spec, weight=weight, device_of_expert=device, sequence_id=sequence, counted_ids=counted
-    )
+    sums = measure(logits, ids, spec, weight=weight, device_of_expert=device, sequence_id=sequence, counted_ids=counted)
     assert losses_of_sums(sums, spec, device, FACTORS) == pytest.approx(
         {
             "expert_loss": reference.expert_loss(x, chosen, score, 0.3),
