@@ -101,9 +101,14 @@ def test_links_lead_to_files_and_headings_that_are_there(page):
 
 
 @pytest.mark.parametrize("verb", list(verbs()))
-def test_the_readme_shows_every_verb(verb):
-    commands = "\n".join(blocks(ROOT / "README.md", "console"))
+def test_the_command_line_page_shows_every_verb(verb):
+    commands = "\n".join(blocks(ROOT / "docs/cli.md", "console"))
     assert re.search(rf"^\$ moesim {verb}\b", commands, re.MULTILINE)
+
+
+def test_the_readme_lists_every_verb_with_a_link_to_its_section():
+    rows = re.findall(r"^\| \[`(\w+)`\]\(docs/cli\.md#(\w+)\) \|", read("README.md"), re.MULTILINE)
+    assert sorted(rows) == sorted((name, name) for name in get_command(app).commands)
 
 
 @pytest.mark.parametrize("words", list(command_lines()))
@@ -142,9 +147,9 @@ def test_the_scenario_page_names_every_choice_and_no_key_that_does_not_exist():
     missing = {(key, value) for _, key, values in schema_keys() for value in values if f"`{value}`" not in page}
     assert not missing
     known = {key for _, key in KEYS}
-    told = set(re.findall(r"^\| `([a-z_]+\.[a-z_.]+)` \|", page, re.MULTILINE))
-    assert told
-    assert told <= known
+    listed = set(re.findall(r"^\| `([a-z_]+\.[a-z_.]+)` \|", page, re.MULTILINE))
+    assert listed
+    assert listed <= known
 
 
 def test_examples_of_the_scenario_page_load():
