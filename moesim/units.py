@@ -98,7 +98,7 @@ def parse_share(text: object) -> float:
     """Read a share: a plain number such as ``0.001``, or a percentage as text such as ``0.1%``; return the number.
 
     Raises:
-        InputError: text that is no percentage, anything else that is no number, not finite or negative.
+        InputError: text that is not a percentage, anything else that is not a number, not finite or negative.
     """
     fix = "write a percentage such as 0.1% or a plain number such as 0.001"
     value: float

@@ -19,7 +19,7 @@ def calibrate(
     algorithm: str = typer.Option("", "--algorithm", "-a", help="All-to-all that was measured."),
     gpu: str = typer.Option("", "--gpu", "-g", help="GPU of the cluster, lower case: h100."),
     out: Path | None = typer.Option(None, "--out", help="File to write; a folder with --published."),
-    start: str = typer.Option("auto", "--start", help="Set of constants to begin with: a name or a file."),
+    start: str = typer.Option("auto", "--start", help="Set of constants to start from: a name or a file."),
     ranks: int = typer.Option(0, "--ranks", min=0, help="Ranks that were measured, where the file does not say."),
     gpus_per_node: int = typer.Option(8, "--gpus-per-node", min=1, help="GPUs of one NVLink domain."),
     published: bool = typer.Option(False, "--published", help="Fit the shipped sets to the published rows."),

@@ -42,5 +42,5 @@ def _stem(name: str) -> str:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name too long for the file system is no file
+    except OSError:  # a name too long for the file system is not a file
         return False

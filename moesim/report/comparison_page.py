@@ -75,7 +75,7 @@ def render_comparison(
         runs: ``(name, result)``; the page links to ``<name>/report.html``.
         title: of the page.
         baseline: name of the run that the others are measured against; default the first.
-        bands: of two runs over seeds, in their order; the page then tells differences from noise.
+        bands: of two runs over seeds, in their order; the page then separates differences from noise.
 
     Returns:
         The page: no other file or network needed, the same bytes for the same results.

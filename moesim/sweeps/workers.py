@@ -33,7 +33,7 @@ class Workers:
         slots: how many tasks it can run at once, now.
         deaths: exceptions that mean that a worker died, not that the task is wrong.
         tries: how often a task whose worker died is run in all.
-        renew: makes a new executor after a death; None where the old one goes on.
+        renew: makes a new executor after a death; None where the old one continues.
     """
 
     executor: Executor
@@ -45,7 +45,7 @@ class Workers:
 
 @contextmanager
 def local_workers(jobs: int) -> Iterator[Workers]:
-    """Give so many processes of this machine; none is left behind, however the block is left."""
+    """Give this many processes of this machine; none remains after the block, however it ends."""
     pool = _Pool(jobs)
     try:
         yield Workers(pool.start(), lambda: jobs, (BrokenExecutor,), tries=3, renew=pool.start)

@@ -20,7 +20,7 @@ MAX_BYTES = 4 << 30
 MAX_MEMBERS = 1000
 MAX_RATIO = 200
 RATIO_EXEMPT_BYTES = 1 << 20
-"""Small arrays of zeros compress further than MAX_RATIO in all honesty."""
+"""Small arrays of zeros legitimately compress further than MAX_RATIO."""
 
 
 def read_array(path: str | Path, member: str) -> NDArray[Any]:
