@@ -56,7 +56,7 @@ def _parse(text: object, units: Mapping[str, Decimal], noun: str, example: str, 
 
 
 def _unit_fix(number: str, unit: str, units: Mapping[str, Decimal]) -> str:
-    """Say which units may be meant: another case, ``Gbps`` or ``Gbit/s`` for ``Gb/s``, no ``/s``."""
+    """List the units that may be meant: another case, ``Gbps`` or ``Gbit/s`` for ``Gb/s``, no ``/s``."""
     spelt = unit.lower().replace("bps", "b/s").replace("bits", "b").replace("bit", "b").replace("bytes", "b")
     meant = [name for name in units if name.lower() in (spelt, f"{spelt}/s")]
     if "bps" in unit or "bit" in unit.lower():

@@ -1,4 +1,4 @@
-"""``moesim kernels``: where compute times come from, how far they can be trusted, and tables of one's own."""
+"""``moesim kernels``: where compute times come from, how far they can be trusted, and tables of the user's own."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def kernels_alone(context: typer.Context) -> None:
-    """Where compute times come from, how far they can be trusted, and tables of one's own; alone it lists them.
+    """Where compute times come from, how far to trust them, and your own tables; without a sub-verb, lists them.
 
     Example: moesim kernels
     """

@@ -123,7 +123,7 @@ class _Terminated(KeyboardInterrupt):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn the first SIGTERM into an interrupt; a second one ends the process at once, as ever."""
+    """Turn the first SIGTERM into an interrupt; a second one ends the process at once, as usual."""
     if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
         yield
         return

@@ -29,7 +29,7 @@ def validate(
     page: Path | None = typer.Option(None, "--page", help="Write a page with plots: an .html file."),
     jobs: int = typer.Option(os.cpu_count() or 1, "--jobs", "-j", min=1, help="Worker processes."),
 ) -> None:
-    """Simulate every published measurement and say how far off it is, fitted rows and held-out ones apart.
+    """Simulate every published measurement and print the errors, fitted rows and held-out ones apart.
 
     Example: moesim validate --table deepep-v1
     """

@@ -1,4 +1,4 @@
-"""Where topologies lie: in ``topologies/`` of a checkout, or in the package's data once installed."""
+"""Where topologies are: in ``topologies/`` of a checkout, or in the package's data once installed."""
 
 import difflib
 from pathlib import Path

@@ -116,7 +116,7 @@ def comparison_figures(runs: Runs) -> dict[str, bytes]:
 
 
 def comparison_verdict(runs: Runs) -> Verdict:
-    """Say which of the trained routers is fastest and by how much; what-if runs only where nothing else is there."""
+    """State which of the trained routers is fastest and by how much; what-if runs only where nothing else is there."""
     trained = [(name, run) for name, run in runs if not run.summary["counterfactual"]]
     field = trained if len(trained) > 1 else list(runs)
     noun = "routers on their own training" if len(trained) == len(field) else "runs, what-if ones included"

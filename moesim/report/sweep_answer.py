@@ -25,7 +25,7 @@ class _Group(NamedTuple):
 
 
 def sweep_verdict(data: SweepData) -> Verdict:
-    """Say what is best in one sentence; then what the limits cost, and which axis matters most."""
+    """State what is best in one sentence; then what the limits cost, and which axis matters most."""
     if not np.isfinite(data.cost).any():
         return Verdict(answer_sentence(data), "The reasons are below.")
     parts = []
@@ -249,7 +249,7 @@ def _value(data: SweepData, point: int) -> str:
 
 
 def broken(data: SweepData, point: int) -> str:
-    """Say which limits a point does not keep, and its numbers there."""
+    """Name the limits that a point does not keep, and its numbers there."""
     limits = [limit for limit, holds in data.limits.items() if not holds[point]]
     return "breaks " + " and ".join(f"{limit} ({_found(data, limit.split()[0], point)})" for limit in limits)
 

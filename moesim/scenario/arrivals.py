@@ -48,7 +48,7 @@ class Lognormal(_Synthetic):
 
 
 class OneHotRank(_Synthetic):
-    """The experts of one rank are hot, all others alike."""
+    """The experts of one rank are hot, all others equally popular."""
 
     kind: Literal["one_hot_rank"] = Field(description="Distribution of popularity over the experts.")
     ratio: Number = Field(2.0, gt=0, le=1000, description="Load of the hot rank's experts over the mean load.")
@@ -62,7 +62,7 @@ def _one_or_many(value: object) -> str:
 
 
 class Workload(Block):
-    """What tokens arrive: one of recording, synthetic, expert_ids and counts says where experts come from."""
+    """Which tokens arrive: one of recording, synthetic, expert_ids and counts says where experts come from."""
 
     recording: RecordingSource | None = Field(
         None, description="Recorded router logits (default: tiny-KIND of the router's kind)."
@@ -133,7 +133,7 @@ Offset = LognormalOffset | UniformOffset | NormalOffset | ExponentialOffset
 
 
 class Schedule(Block):
-    """What phase of inference runs and when each rank arrives."""
+    """When each rank arrives, and what else it does per layer."""
 
     phase: Literal["prefill", "decode"] = Field(
         "prefill", description="A label, it changes no number: prefill (many tokens) or decode (few)."

@@ -79,7 +79,7 @@ def axes_named(space: Space, keys: Sequence[str]) -> tuple[int, ...]:
     """Return the positions of the axes with these keys, in the order of the axes.
 
     Raises:
-        InputError: a key of no axis.
+        InputError: a key that is not an axis.
     """
     for key in keys:
         if key not in space.keys:
@@ -88,7 +88,7 @@ def axes_named(space: Space, keys: Sequence[str]) -> tuple[int, ...]:
 
 
 def answer(space: Space, objective: Objective, table: "pa.Table", per: tuple[int, ...] = ()) -> Answer:
-    """Answer an objective from the table of a sweep; points that failed or are impossible have no say.
+    """Answer an objective from the table of a sweep; points that failed or are impossible are left out.
 
     Args:
         space: all points.

@@ -65,7 +65,7 @@ class _Drive:
                     self._receive(future)
 
     def _send(self) -> bool:
-        """Hand out tasks while there are workers without; suspects one at a time."""
+        """Hand out tasks while workers are free; suspects one at a time."""
         sent = False
         while self._suspects or self._ready or self._unrouted:
             if len(self._out) >= (1 if self._suspects or self._on_trial() else self._workers.slots()):
@@ -124,7 +124,7 @@ class _Drive:
                 self._routed.pop(key, None)
 
     def _bury(self) -> None:
-        """A worker died: settle what came back all the same, begin anew, and suspect everything else that was out."""
+        """A worker died: settle what still came back, start again, and suspect every other task that was out."""
         renewed, out, self._out = self._workers.renew is not None, self._out, {}
         if not renewed:
             dead = [future for future in out if future.done() and isinstance(future.exception(), self._workers.deaths)]

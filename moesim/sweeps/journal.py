@@ -36,7 +36,7 @@ class Journal:
         self._database, self._where = database, where
 
     def add(self, outcomes: Iterable[tuple[int, Outcome]]) -> None:
-        """Write down points, all or none of them.
+        """Write points, all or none of them.
 
         Raises:
             ResourceError: the disk is full or the file cannot be written.
@@ -49,7 +49,7 @@ class Journal:
             self._database.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", rows)
 
     def forget(self, status: str) -> None:
-        """Strike out the points of a status, so that they are run again."""
+        """Remove the points of a status, so that they are run again."""
         with self._transaction():
             self._database.execute("DELETE FROM points WHERE status = ?", (status,))
 
@@ -72,7 +72,7 @@ class Journal:
                 yield point, Outcome(status, error, None if summary is None else json.loads(summary))
 
     def identity(self) -> dict[str, Any]:
-        """Return what sweep this is, as it was given to ``open_journal``."""
+        """Return the identity of this sweep, as it was given to ``open_journal``."""
         with self._telling():
             return dict(json.loads(self._database.execute("SELECT value FROM meta WHERE key = 'sweep'").fetchone()[0]))
 

@@ -1,4 +1,4 @@
-"""A sweep worked out before the first point runs: which points there are, which cannot be, which share their tokens."""
+"""The plan of a sweep before its first point runs: its points, the impossible ones, and which share their tokens."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

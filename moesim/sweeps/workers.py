@@ -1,4 +1,4 @@
-"""Who computes: processes of this machine, a Dask cluster, or any ``concurrent.futures.Executor``.
+"""What computes: processes of this machine, a Dask cluster, or any ``concurrent.futures.Executor``.
 
 The drive loop knows nothing but ``Workers``: an executor, how many tasks it can run at once, and what to do when one of
 its workers dies.
@@ -26,7 +26,7 @@ _ASK_AGAIN_S = 5.0
 
 @dataclass
 class Workers:
-    """An executor and its ways.
+    """An executor and how it behaves.
 
     Attributes:
         executor: runs the tasks.

@@ -1,4 +1,4 @@
-"""What a user's own measurements may move, and how far before that takes convincing.
+"""What a user's own measurements may move, and how much evidence it takes to move it further.
 
 A few rows determine less than a kernel has constants. What they leave open is not free, though: published sources of
 one library differ by so much and no more. So every constant starts from a shipped set and has a *spread*, the standard

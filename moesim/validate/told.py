@@ -48,7 +48,7 @@ def left_open(rows: Sequence[Row], start: str) -> list[str]:
 
     Args:
         rows: measured.
-        start: name of the set that was begun with.
+        start: name of the starting set.
     """
     said = []
     one_domain = rows[0].library.startswith("trtllm")

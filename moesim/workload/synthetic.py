@@ -1,4 +1,4 @@
-"""Router logits made by rule: uniform, Zipf, log-normal, one hot rank.
+"""Synthetic router logits: uniform, Zipf, log-normal, one hot rank.
 
 The logit of expert i in a token is log(popularity_i) + g with g standard Gumbel noise. The top-K of such
 logits is a sample of K experts without replacement with probabilities proportional to the popularities
