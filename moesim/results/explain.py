@@ -51,9 +51,7 @@ def _part_for(key: str) -> Callable[[Result, str], Iterator[str]]:
         return _phase
     if key in _OF_THE_LAYER:
         return _layer
-    if key in ("gate_time_s", "permute_time_s", "expert_compute_time_s", "unpermute_time_s") or key.startswith(
-        "source"
-    ):
+    if key.startswith(("gate_time", "permute_time", "expert_compute_time", "unpermute_time", "source")):
         return _kernels
     if key in ("lower_bound_s",) or key.endswith("wire_bytes"):
         return _links
