@@ -26,11 +26,12 @@ MAY_IMPORT = {
     "cluster": {"located_yaml", "mistakes"},
     "model": {"located_yaml"},
     "workload": {"recording_format"},
-    "timeline": {"network", "compute", "cluster", "traffic"},  # of traffic the flows of a phase, a dataclass
-    "scenario": {"located_yaml", "mistakes", "model"},
-    "simulation": STAGES | FILES | {"timeline", "results", "scenario"},
-    "results": {"files"},
-    "report": {"results", "files"},
+    "timeline": {"network", "cluster", "traffic", "stages"},  # of traffic the flows of a phase, a dataclass
+    "stages": set(),  # the list of a layer's stages: names and colours, without numpy
+    "scenario": {"located_yaml", "mistakes", "model", "stages"},
+    "simulation": STAGES | FILES | {"timeline", "results", "scenario", "stages"},
+    "results": {"files", "stages"},
+    "report": {"results", "files", "stages"},
     "record": {"routing", "balance", "recording_format", "files"},
     "files": set(),
     "located_yaml": {"mistakes"},
@@ -100,7 +101,7 @@ def test_the_stages_know_nothing_of_scenarios_and_results():
 
 def test_the_scenario_imports_no_array_library():
     for path in SOURCES:
-        if part_of(path) in ("scenario", "located_yaml", "mistakes", "units", "errors", "model"):
+        if part_of(path) in ("scenario", "stages", "located_yaml", "mistakes", "units", "errors", "model"):
             libraries = {names[0] for names in imports(path)}
             assert not libraries & {"numpy", "pandas", "numba", "scipy", "networkx", "pyarrow", "matplotlib"}, path
 

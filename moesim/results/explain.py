@@ -7,6 +7,7 @@ from typing import Any
 from moesim.errors import InputError
 from moesim.results.definitions import COMPONENTS, SUMMARY
 from moesim.results.result import Result
+from moesim.stages import KERNEL_COMPONENTS, PHASES
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
 _OF_THE_LAYER = (
@@ -47,13 +48,11 @@ def _quantity(unit: str, value: Any) -> str:
 
 def _part_for(key: str) -> Callable[[Result, str], Iterator[str]]:
     phase = key.split("_")[0]
-    if phase in ("dispatch", "combine"):
+    if phase in PHASES:
         return _phase
     if key in _OF_THE_LAYER:
         return _layer
-    if key in ("gate_time_s", "permute_time_s", "expert_compute_time_s", "unpermute_time_s") or key.startswith(
-        "source"
-    ):
+    if key.removesuffix("_time_s") in KERNEL_COMPONENTS or key.startswith("source"):
         return _kernels
     if key in ("lower_bound_s",) or key.endswith("wire_bytes"):
         return _links

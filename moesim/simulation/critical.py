@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
+from moesim.stages import COMPONENTS, KERNELS, STAGES
 from moesim.timeline import LayerTrace, PhaseTrace
 from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
 
@@ -43,30 +44,25 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
     """
     last = trace.end_s_of_layer.max()
     together = trace.end_s_of_layer >= last - _TOGETHER_ULPS * np.spacing(last)
-    waited = trace.dispatch.wait_s + trace.combine.wait_s
-    rank = int(np.argmin(np.where(together, waited, np.inf)))
-    took = {name: float(trace.end_s[name][rank] - trace.start_s[name][rank]) for name in trace.start_s}
-    waits = {name: float(phase.wait_s[rank]) for name, phase in _phases(trace).items()}
-    exposed = float(trace.exposed_shared_s[rank])
-    components = {
-        "arrival_time_s": float(trace.entry_s[rank] - trace.entry_s.min()),
-        "gate_time_s": took["gate"],
-        "permute_time_s": took["permute"],
-        "dispatch_time_s": took["dispatch"] - waits["dispatch"],
-        "expert_compute_time_s": took["experts"] + exposed,
-        "combine_time_s": took["combine"] - waits["combine"],
-        "unpermute_time_s": took["unpermute"],
-        "wait_time_s": waits["dispatch"] + waits["combine"],
-    }
+    rank = int(np.argmin(np.where(together, trace.wait_s, np.inf)))
+    took = {name: float(trace.end_s[name][rank] - trace.start_s[name][rank]) for name in trace.phases}
+    waits = {name: float(phase.wait_s[rank]) for name, phase in trace.phases.items()}
+    exposed = {stage.name: float(trace.exposed_s(stage.name)[rank]) for stage in KERNELS}
+    components = dict.fromkeys(COMPONENTS, 0.0)
+    components["arrival"] = float(trace.entry_s[rank] - trace.entry_s.min())
+    components["wait"] = float(trace.wait_s[rank])
+    for stage in STAGES:
+        spent = took[stage.name] - waits[stage.name] if stage.kind == "phase" else exposed[stage.name]
+        components[stage.component] += spent
     held_by: dict[tuple[str, str], float] = {}
 
     def add(kind: str, what: str, seconds: float) -> None:
         if seconds > 0:
             held_by[kind, what] = held_by.get((kind, what), 0.0) + seconds
 
-    add("arrival", str(rank), components["arrival_time_s"])
-    add("compute", "", took["gate"] + took["permute"] + took["experts"] + exposed + took["unpermute"])
-    for name, phase in _phases(trace).items():
+    add("arrival", str(rank), components["arrival"])
+    add("compute", "", sum(exposed.values()))
+    for name, phase in trace.phases.items():
         add("rank", str(phase.waited_on[rank]), waits[name])
         kernel = float(phase.kernel_s[rank])
         tail = min(float(phase.tail_s[rank]), kernel)
@@ -79,14 +75,10 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
             add("link", link_class, (kernel - tail - delay) * share)
     return CriticalRank(
         rank=rank,
-        components=components,
-        kernel_s={name: float(phase.kernel_s[rank]) for name, phase in _phases(trace).items()},
+        components={f"{name}_time_s": seconds for name, seconds in components.items()},
+        kernel_s={name: float(phase.kernel_s[rank]) for name, phase in trace.phases.items()},
         held_by=held_by,
     )
-
-
-def _phases(trace: LayerTrace) -> dict[str, PhaseTrace]:
-    return {"dispatch": trace.dispatch, "combine": trace.combine}
 
 
 def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[str, float], float]:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from moesim.simulation.kernels import KernelLedger
-from moesim.simulation.parts import PHASES, Parts
+from moesim.simulation.parts import Parts
 from moesim.simulation.summary import SummaryBuilder
+from moesim.stages import PHASES
 from moesim.workload import Batch
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from moesim.compute import KernelTimes
 from moesim.simulation.parts import Parts
+from moesim.stages import OTHER
 from moesim.traffic.copies import CopyTotals
 from moesim.traffic.messages import payload_bytes
 
@@ -57,13 +58,14 @@ class KernelLedger:
 
 @dataclass(frozen=True)
 class LayerKernels:
-    """Seconds of each rank's kernels in one layer, [ranks] each; ``experts_floor_s`` is the roofline at peak."""
+    """Seconds of each rank's kernels in one layer, [ranks] each.
 
-    gate_s: Floats
-    permute_s: Floats
-    shared_expert_s: Floats
-    experts_s: Floats
-    unpermute_s: Floats
+    Attributes:
+        seconds: by the name of the kernel's stage.
+        experts_floor_s: the routed experts by the roofline at peak.
+    """
+
+    seconds: dict[str, Floats]
     experts_floor_s: Floats
 
 
@@ -117,11 +119,12 @@ def layer_kernels(
     # Low-latency kernels leave each expert's rows in a slab of their own, the others lay them one after another.
     layout = "masked" if algorithm.permutes_inside else "contiguous"
     experts = ledger.add(f"grouped_gemm_{dtype}", table.grouped_gemm(*shape, layout=layout))
-    return LayerKernels(
-        gate_s=gate,
-        permute_s=permute,
-        shared_expert_s=shared,
-        experts_s=experts,
-        unpermute_s=unpermute,
-        experts_floor_s=table.expert_floor_s(*shape),
-    )
+    seconds = {
+        "gate": gate,
+        "permute": permute,
+        "shared_expert": shared,
+        "experts": experts,
+        "unpermute": unpermute,
+        OTHER.name: np.full(len(tokens), parts.scenario.schedule.other_time),
+    }
+    return LayerKernels(seconds, experts_floor_s=table.expert_floor_s(*shape))
