@@ -60,7 +60,7 @@ STAGES = (
     _phase("combine", "#d55e00"),
     _kernel("unpermute", "#3d93cf", "weighted sum of the experts' outputs on the critical rank"),
 )
-"""In the order of a layer around a plain all-to-all; ``moesim.timeline.program`` moves what other libraries do apart."""
+"""In the order of a layer around a plain all-to-all; ``moesim.timeline.program`` moves what other libraries do."""
 
 OTHER = Stage("other", "compute")
 """What a rank computes between two layers, attention and the like: not part of the layer."""

@@ -18,7 +18,7 @@ import simpy
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
 from moesim.network import FlowNetwork, NetworkClock, SteppedNetwork
-from moesim.stages import LANES
+from moesim.stages import LANES, Lane
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.timeline.program import Key, Operation, Program
 from moesim.traffic.flows import Floats, Ints, PhaseFlows
@@ -28,7 +28,7 @@ _ONE = np.array([0, 1], np.int64)
 
 @dataclass(frozen=True)
 class LayerWork:
-    """What a layer of one micro-batch asks of every rank: ``seconds`` [ranks] of each kernel, ``flows`` of each phase."""
+    """What a layer of a micro-batch asks of every rank: ``seconds`` [ranks] of each kernel, ``flows`` of each phase."""
 
     seconds: dict[str, Floats]
     flows: dict[str, PhaseFlows]
@@ -196,7 +196,7 @@ class _Ranks:
             raise InvariantError(f"{operation.key} waits for {unknown[0]}, which the program does not hold")
         return tuple(self._place[key] for key in operation.after)
 
-    def run(self, rank: int, lane: str, offset_s: float) -> Generator[simpy.Event, object, None]:
+    def run(self, rank: int, lane: Lane, offset_s: float) -> Generator[simpy.Event, object, None]:
         """Take one lane of a rank through its operations."""
         env, done = self._env, self._done[rank]
         if offset_s:

@@ -102,7 +102,7 @@ def fake_tables(layers: int = 2, training: bool = True, seed: int = 0) -> Tables
             waits = ranks * 5e-6 if phase == "dispatch" else np.zeros(RANKS)
             blamed = np.where(ranks == 0, -1, 0) if phase == "dispatch" else np.full(RANKS, -1)
             tables.add(
-                "spans", **where, rank=ranks, node=node, lane="main", phase=phase, start_s=clock,
+                "spans", **where, rank=ranks, node=node, lane="compute", phase=phase, start_s=clock,
                 end_s=clock + seconds, wait_s=waits, waited_on=np.ma.masked_less(blamed, 0),
             )  # fmt: skip
             clock = clock + seconds

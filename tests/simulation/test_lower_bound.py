@@ -5,7 +5,8 @@ import pytest
 
 from moesim.cluster import load_topology
 from moesim.simulation.critical import lower_bound_s
-from moesim.timeline import LayerWork, run_layers
+from moesim.stages import KERNELS
+from moesim.timeline import LayerWork, moe_layers, run_layers
 from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
 from tests.reference.alltoall_constants import plain
@@ -30,15 +31,13 @@ def test_what_a_neighbour_sends_by_the_own_nic_is_not_the_own_load(tmp_path, alg
     fabric = load_topology(tmp_path / "planes.yaml")
     sent = np.zeros((4, 4), int)
     sent[0, 3] = MILLISECOND  # for the plane of rank 3: by the NIC of rank 1, and back by that of rank 2
-    copies, nothing, traces = Copies(sent, sent, np.zeros((4, 2), int)), np.zeros(4), []
-    flows = [phase_flows(fabric, copies, plain(algorithm), phase, 1) for phase in ("dispatch", "combine")]
+    copies, nothing = Copies(sent, sent, np.zeros((4, 2), int)), np.zeros(4)
+    flows = {phase: phase_flows(fabric, copies, plain(algorithm), phase, 1) for phase in ("dispatch", "combine")}
     slow = np.array([0, 9e-3, 0, 0])
-    run_layers(
-        fabric, 1, lambda _: LayerWork(nothing, nothing, nothing, slow, nothing, *flows, False), traces.append,
-        nothing, 0.0, 1e-3,
-    )  # fmt: skip
-    assert traces[0].dispatch.flows.link_wire_bytes(fabric.n_links)[fabric.paths.nic_out[1]] == MILLISECOND
+    work = LayerWork({stage.name: nothing for stage in KERNELS} | {"experts": slow}, flows)
+    trace, _ = run_layers(fabric, moe_layers(1, False), lambda *_: work, nothing, 1e-3)
+    assert trace.dispatch.flows.link_wire_bytes(fabric.n_links)[fabric.paths.nic_out[1]] == MILLISECOND
     # Rank 1 has 9 ms of experts and nothing else; rank 3 receives for 1 ms, and its answers' first hop is NVLink.
-    took = traces[0].end_s_of_layer.max()
-    assert lower_bound_s(traces[0], fabric, slow) == pytest.approx(9e-3) and took < 9.5e-3
-    assert lower_bound_s(traces[0], fabric, nothing) == pytest.approx(1e-3 + MILLISECOND / 200e9)
+    took = trace.end_s_of_layer.max()
+    assert lower_bound_s(trace, fabric, slow) == pytest.approx(9e-3) and took < 9.5e-3
+    assert lower_bound_s(trace, fabric, nothing) == pytest.approx(1e-3 + MILLISECOND / 200e9)
