@@ -159,7 +159,7 @@ def lower_bound_s(trace: LayerTrace, fabric: Fabric, experts_floor_s: Floats) ->
     bytes are those that it waits for in dispatch, and those that wait for it in combine. Where ranks post bytes, all
     bytes of a link bound the quickest of those who wait for them.
     """
-    into, out = _rank_ports(fabric.link_target, fabric), _rank_ports(fabric.link_source, fabric)
+    into, out = fabric.link_target_rank, fabric.link_source_rank
     flows, back = trace.dispatch.flows, trace.combine.flows
     waiting_ptr, waiting = flows.waiting
     busiest, sent = np.zeros(fabric.n_ranks), np.zeros(fabric.n_ranks)
@@ -195,9 +195,3 @@ def _bytes_at(flows: PhaseFlows, rank_of_link: NDArray[np.int64], ptr: Ptrs, ran
         place += 1
     on_link = np.where(found, flows.size[flow] * flows.share, 0.0)
     return np.bincount(flows.route_links, weights=on_link, minlength=len(rank_of_link)).astype(np.float64)
-
-
-def _rank_ports(ends: tuple[str, ...], fabric: Fabric) -> NDArray[np.int64]:
-    """Rank whose GPU stands at this end of each link, -1 where it is a switch, [links]."""
-    rank_of = {name: rank for rank, name in enumerate(fabric.rank_names)}
-    return np.array([rank_of.get(end, -1) for end in ends], np.int64)

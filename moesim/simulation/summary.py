@@ -12,6 +12,7 @@ from moesim.simulation.critical import CriticalRank, critical_rank, describe_bot
 from moesim.simulation.load import LayerLoad
 from moesim.simulation.parts import PHASES, Parts
 from moesim.timeline import LayerTrace
+from moesim.timeline.link_use import phase_use
 from moesim.traffic.flows import Floats
 from moesim.traffic.messages import payload_bytes
 
@@ -120,11 +121,7 @@ def _link_figures(fabric: Fabric, trace: LayerTrace, wire: dict[str, Floats]) ->
     """By link class: how busy its busiest link is while its phase moves bytes, and how evenly its links are loaded."""
     busiest = np.zeros(fabric.n_links)
     for name, phase in (("dispatch", trace.dispatch), ("combine", trace.combine)):
-        moving = float(phase.finish_s.max() - phase.start_s.min()) if len(phase.start_s) else 0.0
-        if moving > 0:
-            efficiency = np.ones(fabric.n_links)
-            efficiency[phase.flows.route_links] = phase.flows.efficiency
-            busiest = np.maximum(busiest, wire[name] / (fabric.capacity * efficiency * moving))
+        busiest = np.maximum(busiest, phase_use(fabric, phase, wire[name]))
     figures = {}
     for link_class in fabric.link_classes:
         of_class = fabric.is_class(link_class)

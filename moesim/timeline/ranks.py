@@ -19,6 +19,7 @@ import simpy
 
 from moesim.cluster import Fabric
 from moesim.network import FlowNetwork, NetworkClock, SteppedNetwork
+from moesim.timeline.link_use import LinkUse
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.traffic.flows import Floats, Ints, PhaseFlows
 
@@ -102,12 +103,14 @@ def run_layers(
     if tolerance:
         network = SteppedNetwork(capacity, tolerance, range(fabric.n_links, fabric.n_links + fabric.n_ranks))
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
-    cluster = _Ranks(NetworkClock(env, network), fabric, n_layers, work_of_layer, collect, other_time_s)
+    clock = NetworkClock(env, network)
+    cluster = _Ranks(clock, fabric, n_layers, work_of_layer, collect, other_time_s)
     for rank in range(fabric.n_ranks):
         env.process(cluster.rank(rank, float(start_offset_s[rank])))
     env.run()
     bucket_start_s, served = network.utilisation()
-    return LinkSeries(bucket_s, bucket_start_s, served / (fabric.capacity * bucket_s))
+    use = LinkUse(fabric.capacity, clock.capacity_events())
+    return LinkSeries(bucket_s, bucket_start_s, use.share(served, bucket_start_s, bucket_s))
 
 
 class _LayerInProgress:

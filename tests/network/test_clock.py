@@ -71,11 +71,11 @@ def test_a_capacity_that_changes_in_mid_flight_counts_from_then_on():
 
     def degrade():
         yield ranks.env.timeout(2.0)
-        ranks.clock.set_capacity(0, 1.0)
+        ranks.clock.scale(0, "fault", 0.1)
         yield ranks.env.timeout(3.0)
-        ranks.clock.set_capacity(0, 0.0)
+        ranks.clock.scale(0, "fault", 0.0)
         yield ranks.env.timeout(5.0)
-        ranks.clock.set_capacity(0, 37.0)
+        ranks.clock.scale(0, "fault", 3.7)
 
     ranks.env.process(degrade())
     ranks.env.run()
@@ -83,12 +83,13 @@ def test_a_capacity_that_changes_in_mid_flight_counts_from_then_on():
 
 
 def test_a_stalled_flow_goes_on_when_somebody_repairs_its_link_much_later():
-    ranks = Ranks([0.0])
+    ranks = Ranks([3.0])
+    ranks.clock.scale(0, "cut", 0.0)
     ranks.send("flow", 0.0, [(0, 1)], 6.0)
     ranks.env.run()
     assert ranks.done == {}
     ranks.env.run(until=100.0)
-    ranks.clock.set_capacity(0, 3.0)
+    ranks.clock.scale(0, "cut", 1.0)
     ranks.env.run()
     assert ranks.done == {"flow": 102.0}
 
@@ -181,4 +182,4 @@ def test_a_network_in_front_of_its_environment_is_refused():
     ranks = Ranks([1.0])
     ranks.network.run(3.0)
     with pytest.raises(InvariantError):
-        ranks.clock.set_capacity(0, 2.0)
+        ranks.clock.scale(0, "fault", 2.0)
