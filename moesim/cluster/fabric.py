@@ -79,6 +79,15 @@ class Fabric:
         rank_of = {name: rank for rank, name in enumerate(self.rank_names)}
         return np.array([rank_of.get(end, -1) for end in ends], np.int64)
 
+    @cached_property
+    def links_at(self) -> dict[str, tuple[list[int], list[int]]]:
+        """Links that leave each device, and those that lead to it; devices in the order of the links."""
+        at: dict[str, tuple[list[int], list[int]]] = {}
+        for way, ends in enumerate((self.link_source, self.link_target)):
+            for link, end in enumerate(ends):
+                at.setdefault(end, ([], []))[way].append(link)
+        return at
+
     def is_class(self, link_class: str) -> npt.NDArray[np.bool_]:
         """Return which links are of a class, bool[links]."""
         return np.array([one == link_class for one in self.link_class], np.bool_)
