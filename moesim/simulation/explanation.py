@@ -39,6 +39,7 @@ def explanation(parts: Parts, summary: SummaryBuilder, ledger: KernelLedger, bat
         "kernels": ledger.rows(),
         "critical_ranks": [critical.rank for critical in summary.critical],
         "held_by_s": summary.held_by(),
+        "bottleneck_class": summary.bottleneck()[1],
         "busiest_links": {phase: _busiest(parts, summary, phase) for phase in PHASES},
         "workload": {"notes": [*batch.notes, *batch.estimated], "resampled": batch.resampled},
     }
