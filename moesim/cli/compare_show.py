@@ -29,7 +29,7 @@ def print_comparison(comparison: "Comparison", as_json: bool) -> None:
     rows = [(row.key, with_unit(row.key, row.a), with_unit(row.key, row.b), _percent(row.delta_percent), row.verdict)
             for row in shown]  # fmt: skip
     ranks = [critical_words(ranks) for ranks in comparison.critical_ranks]
-    console().print(f"critical rank: {ranks[0]} in {first}, {ranks[1]} in {second}", soft_wrap=True)
+    console().print(f"critical: {ranks[0]} ({first}), {ranks[1]} ({second})", soft_wrap=True)
     if not noisy:
         console().print(table("", columns, rows))
         return

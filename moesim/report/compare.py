@@ -37,6 +37,8 @@ _OF_LINK_CLASS = {"link_load_max_over_mean", "link_load_mean_over_max", "link_ma
 # Parts trade against each other: their sum, the layer time, is what counts as a regression.
 _PARTS = OF_CRITICAL_RANK | {f"{name}_time_{over}_s" for name in OVER_RANKS for over in ("mean", "max")}
 _NOT_COMPARED = ("seed", "counterfactual")
+# The critical ranks of so many layers are listed.
+_FEW_LAYERS = 4
 # Relative differences below this are rounding.
 _SAME = 1e-9
 
@@ -90,9 +92,13 @@ def subjects_of(result: Result) -> Subjects:
 
 
 def critical_words(ranks: Sequence[int]) -> str:
-    """Name the rank that most layers end with: ``rank 3``, or ``rank 3 in 40 of 58 layers``."""
+    """Name the critical rank of each layer, of many the most frequent: ``ranks 3, 0``, ``rank 3 in 9 of 16 layers``."""
     rank, layers = min(Counter(ranks).items(), key=lambda one: (-one[1], one[0]))
-    return f"rank {rank}" if layers == len(ranks) else f"rank {rank} in {layers} of {len(ranks)} layers"
+    if layers == len(ranks):
+        return f"rank {rank}"
+    if len(ranks) <= _FEW_LAYERS:
+        return f"ranks {', '.join(map(str, ranks))}"
+    return f"rank {rank} in {layers} of {len(ranks)} layers"
 
 
 @dataclass(frozen=True)

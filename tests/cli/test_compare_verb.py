@@ -129,7 +129,7 @@ def test_the_critical_rank_is_told_where_it_changes_hands(moesim, one_slow_nic):
     """Rank 0 computes a fifth less than rank 1, which was the last before: compute has not become faster."""
     folders = [one_slow_nic / f"{name}-nccl-direct" for name in ("whole", "half")]
     done = moesim("compare", *folders)
-    assert done.out.startswith("critical rank: rank 1 in whole-nccl-direct, rank 0 in half-nccl-direct\n")
+    assert done.out.startswith("critical: rank 1 (whole-nccl-direct), rank 0 (half-nccl-direct)\n")
     assert re.search(r"expert_compute_time_s .* -19\.\d+ % +other rank", done.out)
     assert "expert_compute_time_max_s" not in done.out
     ranks = [pd.read_parquet(folder / "steps.parquet")["critical_rank"].tolist() for folder in folders]

@@ -131,9 +131,10 @@ def test_summaries_that_do_not_say_whom_they_tell_of_are_not_judged_there(result
 
 
 @pytest.mark.parametrize(
-    ("ranks", "words"), [([7], "rank 7"), ([2, 2], "rank 2"), ([4, 1, 9, 1, 4], "rank 1 in 2 of 5 layers")]
+    ("ranks", "words"),
+    [([7], "rank 7"), ([2] * 9, "rank 2"), ([3, 0, 3], "ranks 3, 0, 3"), ([4, 1, 9, 1, 4], "rank 1 in 2 of 5 layers")],
 )
-def test_the_critical_rank_of_most_layers_is_named(ranks: list[int], words: str) -> None:
+def test_the_critical_rank_of_each_layer_or_of_most_is_named(ranks: list[int], words: str) -> None:
     assert critical_words(ranks) == words
 
 
@@ -146,7 +147,7 @@ def test_the_page_names_critical_ranks_and_bolds_no_part_of_different_ones(resul
         assert ('class="best">777 µs' in page) == bold
         assert 'class="best">123 µs' in page
         assert ("before, rank 3" in page) == ("Another rank is critical" in page) == (not bold)
-    assert ">rank 3 in 1 of 2 layers<" in pages[1] and ">rank 3<" in pages[1]
+    assert ">ranks 5, 3<" in pages[1] and ">rank 3<" in pages[1]
     slower = renamed(moved, layer_time_s=3e-3)
     assert 'class="best">123 µs' not in render_comparison([("before", result), ("after", slower)], "two")
 
