@@ -27,7 +27,7 @@ class CriticalRank:
         components: the parts of ``layer_time_s`` by name; they sum to it.
         kernel_s: dispatch and combine without wait, layout, notify and CPU synchronisation, by phase.
         held_by: seconds by what held the rank back: ``("link", class)``, ``("rank", number)``, ``("compute", "")``,
-            ``("setup", "")`` or ``("arrival", number)``.
+            ``("setup", "")``, ``("schedule", "")`` or ``("arrival", number)``.
     """
 
     rank: int
@@ -50,7 +50,9 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
     exposed = {stage.name: float(trace.exposed_s(stage.name)[rank]) for stage in KERNELS}
     components = dict.fromkeys(COMPONENTS, 0.0)
     components["arrival"] = float(trace.entry_s[rank] - trace.entry_s.min())
-    components["wait"] = float(trace.wait_s[rank])
+    # Between stages of the layer the rank is busy with another micro-batch: zero where there is only one.
+    idle = float(trace.idle_s[rank])
+    components["wait"] = float(trace.wait_s[rank]) + idle
     for stage in STAGES:
         spent = took[stage.name] - waits[stage.name] if stage.kind == "phase" else exposed[stage.name]
         components[stage.component] += spent
@@ -62,6 +64,7 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
 
     add("arrival", str(rank), components["arrival"])
     add("compute", "", sum(exposed.values()))
+    add("schedule", "", idle)
     for name, phase in trace.phases.items():
         add("rank", str(phase.waited_on[rank]), waits[name])
         kernel = float(phase.kernel_s[rank])
@@ -129,6 +132,7 @@ def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -
         "rank": f"waiting for rank {what}: {share}",
         "setup": f"set-up of the all-to-all (layout, notify, CPU synchronisation): {share}",
         "arrival": f"late arrival of rank {what}: {share}",
+        "schedule": f"another micro-batch on the critical rank: {share}",
     }
     return words[kind], kind, what
 
