@@ -47,7 +47,7 @@ def explanation(parts: Parts, summary: SummaryBuilder, ledger: KernelLedger, bat
 
 def _phase(parts: Parts, phase: str) -> dict[str, Any]:
     constants, fabric = parts.constants[phase], parts.fabric
-    fresh = phase == "dispatch" and not parts.scenario.alltoall.cached_handle
+    fresh = phase == "dispatch" and not parts.cached_handle
     terms = {field.name: getattr(constants, field.name) for field in fields(constants)}
     used = {name: value for name, value in terms.items() if isinstance(value, float) and value != 0.0}
     return {

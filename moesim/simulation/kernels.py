@@ -87,7 +87,7 @@ def layer_kernels(
         copies: how much each rank receives.
         ledger: takes the seconds by source.
     """
-    model, table = parts.scenario.model, parts.kernels
+    model, table = parts.model, parts.kernels
     top_k, dtype = parts.router.top_k, parts.message_dtype["dispatch"]
     algorithm = parts.algorithm
 
@@ -125,6 +125,6 @@ def layer_kernels(
         "shared_expert": shared,
         "experts": experts,
         "unpermute": unpermute,
-        OTHER.name: np.full(len(tokens), parts.scenario.schedule.other_time),
+        OTHER.name: np.full(len(tokens), parts.schedule.other_time),
     }
     return LayerKernels(seconds, experts_floor_s=table.expert_floor_s(*shape))

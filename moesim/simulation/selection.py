@@ -76,7 +76,7 @@ def _in_one_pass(
     weight: NDArray[np.int64],
     sequence: NDArray[np.int32],
 ) -> Selection:
-    losses = parts.scenario.losses
+    losses = parts.losses
     ids, gates, sums = route_and_measure(
         logits,
         parts.router,
@@ -104,7 +104,7 @@ def _one_by_one(
     weight: NDArray[np.int64],
     sequence: NDArray[np.int32],
 ) -> Selection:
-    spec, losses = parts.router, parts.scenario.losses
+    spec, losses = parts.router, parts.losses
     assignment = route(logits, spec, bias)
     ids = assignment.expert_ids
     common: dict[str, Any] = {"weight": weight, "with_grad": False}

@@ -55,7 +55,7 @@ def simulate(scenario: Scenario, progress: Progress | None = None) -> Result:
     run = _Run(parts, workload, say)
     run.collect()
     say("tables")
-    result = run.result()
+    result = run.result(to_yaml(scenario))
     result.provenance.update(
         {
             "moesim": __version__,
@@ -77,7 +77,7 @@ class _Run:
         self._parts, self._workload, self._say = parts, workload, say
         self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
         self._ledger = KernelLedger()
-        self._tolerance = ToleranceLedger(parts.scenario.network.tolerance)
+        self._tolerance = ToleranceLedger(parts.tolerance)
         self._batch: Batch | None = None
         self._with_curves: list[TimedLayer] = []
         self._flows = FlowExport(parts.fabric)
@@ -94,7 +94,7 @@ class _Run:
                 self._with_curves.clear()
 
     def _batches(self) -> Iterator[Batch]:
-        for index in range(self._parts.scenario.workload.steps):
+        for index in range(self._parts.workload.steps):
             self._say(f"step {index}: routing and timeline")
             batch = self._workload.batch(index)
             self._batch = self._batch or batch
@@ -114,7 +114,7 @@ class _Run:
             for name in ("selections", "rank_copies", "node_copies") if load.copies is not None else ():
                 self._traffic.setdefault(f"{name}_layer{timed.recorded}", getattr(load.copies, name))
 
-    def result(self) -> Result:
+    def result(self, scenario_yaml: str) -> Result:
         parts, batch = self._parts, self._batch
         assert batch is not None  # noqa: S101 - the schema asks for at least one step
         recording = self._workload.recording
@@ -138,5 +138,5 @@ class _Run:
             explanation=told,
             flows=exported,
             traffic=self._traffic,
-            scenario_yaml=to_yaml(parts.scenario),
+            scenario_yaml=scenario_yaml,
         )

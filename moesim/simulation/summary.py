@@ -80,14 +80,14 @@ class SummaryBuilder:
         values: dict[str, Any] = {
             **mean,
             **self._bottleneck_figures(what if kind == "link" else None),
-            "name": self.parts.scenario.name,
+            "name": self.parts.name,
             "bottleneck": sentence,
             "step_time_s": float(np.mean(self.step_s)),
             "tokens": self.tokens,
             "distinct_tokens": self.distinct_tokens,
             "ranks": self.parts.fabric.n_ranks,
             "layers": len(self.layers),
-            "seed": self.parts.scenario.seed,
+            "seed": self.parts.seed,
             "counterfactual": counterfactual,
             **{f"source_{source}_share": shares.get(source, 0.0) for source in SOURCES},
         }
@@ -143,7 +143,7 @@ def _bandwidths(parts: Parts, load: LayerLoad, trace: LayerTrace, phase: str) ->
     names = tuple(f"{phase}_{name}_bytes_per_s" for name in _GB_NAMES)
     if seconds <= 0:
         return dict.fromkeys(names)
-    payload = payload_bytes(parts.scenario.model.hidden, parts.message_dtype[phase])
+    payload = payload_bytes(parts.model.hidden, parts.message_dtype[phase])
     ranks = parts.fabric.n_ranks
     # What the busiest rank sends: its tokens' copies out, and what its experts computed back.
     sent = totals.selections_sent if phase == "dispatch" else totals.selections_received
