@@ -41,7 +41,7 @@ TOP = "moesim"
 """Name of the modules that lie in no package."""
 ELSEWHERE = {"simulation": ("simulation", "timeline", "traffic")}
 """Folders of the tests of a package, where that is not the one of its name."""
-NOT_OF_TOP = ("test_docs.py", "test_benchmarks.py", "test_contract.py", "test_import_direction.py")
+NOT_OF_TOP = ("test_docs.py", "test_benchmarks.py", "test_contract.py", "test_import_direction.py", "test_mutations.py")
 LEFT_OUT = "not lab and not browser and not slow"
 MOST_BYTES = 12 << 30
 SLACK_S, TIMES_USUAL = 60.0, 4.0
