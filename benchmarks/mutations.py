@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -27,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -214,26 +214,29 @@ def mutations_of(file: str, source: bytes) -> list[Mutation]:
 def draw(root: Path, plain: int, kernels: int, seed: int) -> list[Mutation]:
     """Draw mutations from plain and from kernel modules, spread over the packages by their lines of code.
 
-    Within a package each kind is as likely as another, and each mutation of a kind.
+    Within a package the kinds take turns. An edit or a move of a module changes little of what is drawn of others.
     """
     compiled = set(with_imported(root, kernel_files(root)))
     drawn: list[Mutation] = []
     for count, of_kernels in ((plain, False), (kernels, True)):
-        lines, candidates = Counter[str](), dict[str, list[Mutation]]()
+        lines, candidates = Counter[str](), dict[str, dict[str, list[Mutation]]]()
         for path in sorted((root / "moesim").rglob("*.py")):
             source, file = path.read_bytes(), path.relative_to(root).as_posix()
             found = [one for one in mutations_of(file, source) if one.kind != "constant" or one.package not in DRAWN]
             if (path in compiled) == of_kernels and found and found[0].package not in NEED_TORCH:
                 lines[found[0].package] += source.count(b"\n")
-                candidates.setdefault(found[0].package, []).extend(found)
+                for one in found:
+                    candidates.setdefault(one.package, {}).setdefault(one.kind, []).append(one)
         for package, share in _shared_out(count, lines).items():
-            rng = random.Random(f"{seed} {package} {of_kernels}")  # noqa: S311 - not for secrets
-            for _ in range(min(share, len(candidates[package]))):
-                kind = rng.choice(sorted({one.kind for one in candidates[package]}))
-                taken = rng.choice([one for one in candidates[package] if one.kind == kind])
-                candidates[package].remove(taken)
-                drawn.append(taken)
+            of_kind = candidates[package]
+            kinds = sorted(of_kind, key=lambda kind: _lot(seed, f"{package} {of_kernels} {kind}"))
+            in_order = [sorted(of_kind[kind], key=lambda one: _lot(seed, one.key.rpartition("/")[2])) for kind in kinds]
+            drawn += [one for turn in zip_longest(*in_order) for one in turn if one is not None][:share]
     return drawn
+
+
+def _lot(seed: int, name: str) -> str:
+    return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
 def _shared_out(count: int, sizes: Counter[str]) -> dict[str, int]:
@@ -282,9 +285,12 @@ class Copies:
         self.free: SimpleQueue[Path] = SimpleQueue()
         self.usual: dict[tuple[str, bool], float] = {}
         self.timing = threading.Lock()
-        left_out = shutil.ignore_patterns(
-            ".git", ".venv*", "results", "reports", "*.nb?", "__pycache__", ".*_cache", FOLDER
-        )
+        made, hidden = shutil.ignore_patterns("*.nb?", "__pycache__"), {"results", FOLDER}
+        hidden |= {path.name for path in root.glob(".*") if path.name != ".ci"}
+
+        def left_out(of: str, names: list[str]) -> set[str]:
+            return made(of, names) | (hidden & set(names) if Path(of) == root else set())
+
         beside = root.parent / "shared"
         if beside.is_dir():  # published rows that some tests read where they are there
             (folder / "shared").symlink_to(beside)

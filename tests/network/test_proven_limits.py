@@ -127,3 +127,13 @@ def test_the_limits_of_a_dispatch_are_not_far_apart(flows, at_most):
     del arguments["latency"]
     earliest, latest = solve_within(tolerance=0.01, **arguments).last_proven
     assert 0.999 * exact <= earliest <= exact <= latest <= at_most * exact
+
+
+def test_a_link_is_done_no_earlier_than_it_can_have_carried_its_bytes():
+    # The first link carries 0.5 + 0.25 of the second flow, from 3 on; the second a flow of no bytes; the third none.
+    done = links_done(
+        np.array([2.0, 1.0, 1.0]), np.array([0, 1, 2, 3]), np.array([0, 0, 1]), np.array([1.0, 0.25, 1.0]),
+        np.array([0.5, 1.0, 0.0]), np.array([4.0, 3.0, 1.0]),
+    )  # fmt: skip
+    assert done[0] == pytest.approx(3 + 0.75 / 2, rel=1e-9) and done[0] <= 3 + 0.75 / 2
+    assert done[1:].tolist() == [-np.inf, -np.inf]

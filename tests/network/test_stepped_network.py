@@ -106,6 +106,34 @@ def test_many_flows_that_start_batch_by_batch_end_near_their_exact_times(monkeyp
         network.finish(handles[0])
 
 
+@pytest.mark.parametrize("few", [stepping.FEW, 0])
+def test_what_a_link_carries_is_kept_by_buckets_from_when_that_was_asked_for(few, monkeypatch):
+    monkeypatch.setattr(stepping, "FEW", few)
+    network = SteppedNetwork([4.0, 2.0], 0.1, range(0))
+    handle = network.start([0, 1], [1], None, [2.0])
+    network.run(np.inf)  # until 1
+    network.release(handle)
+    network.record_utilisation(0.5, [1])
+    network.start([0, 2, 3], [0, 1, 1], None, [1.6, 0.8])
+    while not network.idle:
+        network.run(np.inf)
+    # Both share the second link until 1.8, then one has it alone until 2.2.
+    begins, carried = network.utilisation()
+    assert network.now == pytest.approx(2.2) and begins == pytest.approx([1.0, 1.5, 2.0])
+    np.testing.assert_allclose(carried, [[1.0], [1.0], [0.4]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("few", [stepping.FEW, 0])
+def test_the_bottleneck_of_a_flow_is_its_slowest_link_or_no_link_where_its_cap_is_lower(few, monkeypatch):
+    monkeypatch.setattr(stepping, "FEW", few)
+    network = SteppedNetwork([4.0, 2.0], 0.1, range(0))
+    handle = network.start([0, 2, 4], [0, 1, 0, 1], None, [1.0, 1.0], None, [np.inf, 0.5])
+    while not network.idle:
+        network.run(np.inf)
+    _, flow, link = network.bottleneck_log(handle)
+    assert flow.tolist() == [0, 1] and link.tolist() == [1, -1]
+
+
 def test_proven_limits_count_the_flows_that_ran_beside(monkeypatch):
     network = SteppedNetwork([1.0], 0.01, range(0))
     one = network.start([0, 1], [0], None, [4.0])

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from benchmarks import workloads
 from moesim.errors import InputError
 from moesim.network import solve_flows, solve_within
-from moesim.network.stepped.filling import fill
 from moesim.network.stepped import stepping
+from moesim.network.stepped.filling import fill, lift
 from tests.reference.max_min import csr, fair_rates
 
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
@@ -102,6 +102,21 @@ def test_equal_messages_end_together_and_on_the_bound(monkeypatch):
     monkeypatch.setattr(stepping, "FEW", 0)
     flows = workloads.switch(16, "equal")
     np.testing.assert_allclose(within(flows, 0.01).finish, flows.bound(), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("lasts", "lifted"), [([1.0, 0.5, 0.7], 0), ([0.7, 0.5, 1.0], 2), ([0.5, 1.0, 0.7], 1)])
+def test_the_last_flow_of_a_link_ends_when_the_link_can_have_carried_all(lasts, lifted):
+    everyone, lists = np.ones(3, np.bool_), (np.array([0, 3]), np.arange(3, dtype=np.int32), np.array([1.0, 2.0, 1.0]))
+    got = np.array(lasts)
+    lift(np.array([2.0]), *lists, everyone, everyone, np.array([1.0, 1.0, 1.0]), 5.0, got)
+    want = np.array(lasts)
+    want[lifted] = 4 / 2  # 1 + 2 + 1 bytes at 2 bytes/s
+    assert got.tolist() == want.tolist()
+    lift(np.array([0.1]), *lists, everyone, everyone, np.array([1.0, 1.0, 1.0]), 5.0, got)
+    assert got[lifted] == 5.0  # not past the step
+    kept = got.copy()
+    lift(np.array([1e-3]), *lists, everyone, np.array([True, True, False]), np.array([1.0, 1.0, 1.0]), 50.0, got)
+    assert (got == kept).all()  # one goes on: the link is not done
 
 
 @pytest.mark.parametrize("seed", range(3))

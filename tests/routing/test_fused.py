@@ -215,6 +215,41 @@ def test_an_expert_left_out_may_share_its_prefix_with_the_last_chosen():
     assert (got == plain(logits, spec)[0]).all() and (got[:, 7] == 255).all()
 
 
+@pytest.mark.parametrize("bias", [None, np.linspace(0.0, 0.1, 256)])
+def test_experts_counted_without_limit_and_bias_may_share_a_prefix_too(bias):
+    # As above, in groups; the other tokens of the sequence rate experts 100 and 255 apart, which shows in the sums.
+    spec = ROUTERS["v3"]
+    logits = np.random.default_rng(13).normal(size=(16, 256)).astype(np.float32)
+    logits[:8] = -3.0
+    for inside, row in enumerate(logits[:8]):
+        row[224 : 224 + inside] = 3.0 + np.arange(inside)
+        row[: 7 - inside] = 12.0 + np.arange(7 - inside)
+        row[[100, 255]] = np.float32(1.5), np.nextafter(np.float32(1.5), np.float32(2.0))
+    logits[8:, 100], logits[8:, 255] = -5.0, 0.5
+    sequence = np.zeros(16, int)
+    ids, _, sums = route_and_measure(logits, spec, bias, sequence_id=sequence)
+    free = plain(logits, RouterSpec("v3", 256, 8))[0]
+    assert (free[:8, 7] == 255).all()
+    apart = measure(logits, ids, spec, sequence_id=sequence, counted_ids=free)
+    assert sums.sequences.product == pytest.approx(apart.sequences.product, rel=1e-6)
+
+
+def test_groups_whose_scores_sum_to_nearly_the_same_are_ranked_exactly():
+    # Pairs of logits of 16 bits whose sigmoids sum to within 1e-8 of each other, less than float32 can tell.
+    pairs = np.random.default_rng(14).normal(size=(100_000, 2)).astype(np.float16)
+    sums = (1 / (1 + np.exp(-pairs.astype(np.float64)))).sum(axis=1)
+    pairs, sums = pairs[np.argsort(sums)], np.sort(sums)
+    near = np.flatnonzero((np.diff(sums) > 1e-12) & (np.diff(sums) < 1e-8))[:32]
+    logits = np.full((2 * len(near), 256), -8.0, np.float16)
+    logits[:, [0, 32, 64]] = 6.0  # groups 0 to 2 are kept; group 3 or 4 is the fourth
+    for token, (one, other) in enumerate([*zip(near, near + 1, strict=True), *zip(near + 1, near, strict=True)]):
+        logits[token, 96:98], logits[token, 128:130] = pairs[one], pairs[other]
+    got, wanted = route(logits, ROUTERS["v3"]).expert_ids, plain(logits, ROUTERS["v3"])[0]
+    assert len(near) > 8 and (got == wanted).all()
+    fourth = np.where((wanted[:, :5] // 32 == 3).any(axis=1), 3, 4)
+    assert fourth.tolist() == [4] * len(near) + [3] * len(near)
+
+
 @pytest.mark.parametrize("n_tokens", [1, 15, 16, 17, 33])
 def test_a_batch_need_not_fill_its_last_sixteen_tokens(n_tokens):
     spec = ROUTERS["v3"]

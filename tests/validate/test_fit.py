@@ -183,6 +183,10 @@ def test_the_tuning_lines_of_normal_mode_are_read(tmp_path):
         43.5, 2048, 24, 2, "fp8",
     )  # fmt: skip
     assert (combine.published, combine.quantity, combine.dtype) == (44.1, "deepep_rdma_GBps", "bf16")
+    # Without a line of settings: what DeepEP's test of normal mode runs with if nothing is said.
+    path.write_text(path.read_text().split("\n", 1)[1])
+    dispatch, _ = measured_rows(path, Cluster("deepep-normal", "h100", ranks=16))
+    assert (dispatch.tokens, dispatch.hidden, dispatch.experts, dispatch.top_k) == (4096, 7168, 256, 8)
 
 
 def test_a_table_of_ones_own_is_read(tmp_path):

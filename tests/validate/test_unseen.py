@@ -192,3 +192,8 @@ def test_one_sided_kernels_of_another_source_are_met_after_four_rows():
         assert (len(found.measured), len(after)) == (4, n_rows)
         assert np.median(after) <= 0.04 < np.median(before)
         assert np.quantile(after, 0.9) <= p90 < np.quantile(before, 0.9)
+
+
+@pytest.mark.parametrize(("spread", "wider"), [(0.055, 0.55), (0.12, 1.2), (0.5, 1.5), (1.5, 1.5), (2.0, 2.0)])
+def test_what_no_set_has_fitted_is_held_a_tenth_as_much_and_no_less_than_the_unknown(spread, wider):
+    assert prior._wider(spread) == pytest.approx(wider)
