@@ -2,33 +2,33 @@
 
 from collections.abc import Callable
 
-from moesim.profile.kernels import attention, elementwise, experts, moving, routing
+from moesim.profile.kernels import attention_kernels, elementwise, expert_gemm, moving, router
 from moesim.profile.kernels.case import Case, Draw
 from moesim.profile.points import Point
 
 _BUILDERS: dict[str, Callable[[Point, Draw], Case]] = {
     "anchor_copy": moving.copy,
-    "anchor_gemm": experts.square,
+    "anchor_gemm": expert_gemm.square,
     "copy": moving.copy,
     "launch": moving.launch,
-    "grouped_gemm_up": experts.gemm,
-    "grouped_gemm_down": experts.gemm,
-    "expert_mlp": experts.mlp,
-    "router": routing.router,
-    "router_topk": routing.router,
-    "sort": routing.sort,
+    "grouped_gemm_up": expert_gemm.gemm,
+    "grouped_gemm_down": expert_gemm.gemm,
+    "expert_mlp": expert_gemm.mlp,
+    "router": router.router,
+    "router_topk": router.router,
+    "sort": router.sort,
     "permute": moving.permute,
     "unpermute": moving.unpermute,
     "swiglu": elementwise.swiglu,
     "quantize_fp8": elementwise.quantize_fp8,
-    "dense_gemm": experts.gemm,
-    "dense_mlp": experts.mlp,
-    "mla_prefill": attention.attention,
-    "mla_decode": attention.mla_decode,
-    "mha_prefill": attention.attention,
-    "mha_decode": attention.attention,
-    "gqa_prefill": attention.attention,
-    "gqa_decode": attention.attention,
+    "dense_gemm": expert_gemm.gemm,
+    "dense_mlp": expert_gemm.mlp,
+    "mla_prefill": attention_kernels.attention,
+    "mla_decode": attention_kernels.mla_decode,
+    "mha_prefill": attention_kernels.attention,
+    "mha_decode": attention_kernels.attention,
+    "gqa_prefill": attention_kernels.attention,
+    "gqa_decode": attention_kernels.attention,
 }
 
 

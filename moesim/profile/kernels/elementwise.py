@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from moesim.profile.kernels import experts, fp8
+from moesim.profile.kernels import expert_gemm, fp8
 from moesim.profile.kernels.case import (
     FP64,
     ONE_GEMM,
@@ -31,7 +31,7 @@ def swiglu(point: Point, draw: Draw) -> Case:
             from moesim.profile.kernels import fused_moe
 
             return fused_moe.swiglu(middle)
-        return experts.swiglu(middle)
+        return expert_gemm.swiglu(middle)
 
     def error(args: tuple[Any, ...], output: Any) -> float:
         taken = some_rows(point.tokens)
