@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from moesim.profile.grid import cpu_sizes, grid
-from moesim.profile.kernels import build, experts, fp8, moving
+from moesim.profile.kernels import build, expert_gemm, fp8, moving
 from moesim.profile.kernels.case import BF16, Case, Draw, dequantized, relative_error, rowwise, some_rows
 from moesim.profile.kernels.router import reference_gates, select
 from moesim.profile.peaks import Peaks
@@ -137,11 +137,11 @@ def test_grouped_gemms_give_each_row_the_weight_of_its_expert(loads):
     rng = np.random.default_rng(0)
     x, w = rng.integers(-2, 3, (13, 16)), rng.integers(-2, 3, (4, 8, 16))
     ends = torch.tensor(np.cumsum(loads), dtype=torch.int32)
-    ours = experts._product((torch.tensor(x).to(BF16),), (torch.tensor(w).to(BF16),), ends)
+    ours = expert_gemm._product((torch.tensor(x).to(BF16),), (torch.tensor(w).to(BF16),), ends)
     owner = np.repeat(np.arange(4), loads)
     np.testing.assert_array_equal(ours.float().numpy(), np.einsum("mk,mnk->mn", x, w[owner]))
     taken = list(range(13))
-    reference = experts._reference(torch.tensor(x).double(), (torch.tensor(w).double(),), loads, taken, dequantized)
+    reference = expert_gemm._reference(torch.tensor(x).double(), (torch.tensor(w).double(),), loads, taken, dequantized)
     np.testing.assert_array_equal(reference.numpy(), np.einsum("mk,mnk->mn", x, w[owner]))
 
 
