@@ -196,6 +196,8 @@ def _shown(name: str, value: Any) -> Cell:
         return "; ".join(str(_shown(name, inner)) for inner in value) or ABSENT
     if name.endswith("_efficiency") or name in ("median", "p90"):
         return quantity(value, "%")
+    if name.endswith(("_rate", "_peak")):
+        return quantity(value, "B/s")
     return quantity(value, "B" if name.endswith("_bytes_per_copy") else unit_of(name))
 
 
