@@ -16,7 +16,7 @@ FOLDER = ".numba_cache"
 KEPT = 2
 """States to keep: going back and forth between two branches compiles nothing."""
 
-_COMPILES = re.compile(r"\bnjit\b|^from moesim\.[\w.]+\.compiling import", re.MULTILINE)
+_COMPILES = re.compile(r"\bnjit\b|^from moesim\.[\w.]+\.(?:kernel|stage)_options import", re.MULTILINE)
 _IMPORTS = re.compile(r"^from (moesim[\w.]*) import (?:\(([^)]*)\)|(.*))$", re.MULTILINE)
 
 

@@ -223,7 +223,7 @@ class LayerTerms:
             Part(one.kernel, float(one.seconds[rank]), "kernel time on that rank's tokens", one.source, rank)
             for one in self._kernels(stage)
         ]
-        lost = sum(self._lost_to_held_sms(stage, name, rank) for name in self.trace.phases)
+        lost = float(self._lost_to_held_sms(stage)[rank])
         if lost > 0:
             parts.append(self._held(lost, rank))
         return [part for part in parts if part.value > 0]
@@ -235,16 +235,18 @@ class LayerTerms:
         how = "SMs that a communication kernel holds / all SMs, while the kernel ran beside it"
         return Part("SMs held by communication", lost, how, self.parts.constants["dispatch"].source, rank)
 
-    def _lost_to_held_sms(self, stage: str, phase_name: str, rank: int) -> float:
-        phase = self.trace.phases[phase_name]
-        if not phase.flows.sms:
-            return 0.0
-        begin = float(phase.enter_s[rank] + phase.flows.entry_setup_s)
-        if phase.flows.all_ranks_gate and phase.flows.n_flows:
-            begin = float(phase.launch_s[0])
-        begin = max(begin, float(self.trace.start_s[stage][rank]))
-        end = min(float(phase.leave_s[rank]), float(self.trace.end_s[stage][rank]))
-        return max(end - begin, 0.0) * phase.flows.sms / phase.flows.total_sms
+    def _lost_to_held_sms(self, stage: str) -> Floats:
+        """Seconds that a stage's kernels lost to SMs that communication kernels held meanwhile, [ranks]."""
+        trace = self.trace
+        lost = np.zeros(self.parts.fabric.n_ranks)
+        for phase in trace.phases.values():
+            flows = phase.flows
+            held = phase.enter_s + flows.entry_setup_s
+            if flows.all_ranks_gate and flows.n_flows:
+                held = np.full_like(held, phase.launch_s[0])
+            both = np.minimum(phase.leave_s, trace.end_s[stage]) - np.maximum(held, trace.start_s[stage])
+            lost += np.maximum(both, 0.0) * (flows.sms / flows.total_sms if flows.sms else 0.0)
+        return lost
 
     def _beside(self, stage: str, rank: int) -> list[Part]:
         """What of a stage outlasts the phase that it runs beside: all of it, less the time that is hidden."""
@@ -260,7 +262,7 @@ class LayerTerms:
         return [*self._stage(stage, rank), Part(f"{stage} beside a phase", -hidden, how, "simulated", rank)]
 
     def _mean_of_compute(self, component: str) -> list[Part]:
-        trace, ranks, parts = self.trace, range(self.parts.fabric.n_ranks), list[Part]()
+        trace, parts = self.trace, list[Part]()
         for stage in (stage for stage in KERNELS if stage.component == component):
             if stage.beside:
                 exposed = float(trace.exposed_s(stage.name).mean())
@@ -270,8 +272,7 @@ class LayerTerms:
                 Part(one.kernel, float(one.seconds.mean()), "mean over the ranks", one.source)
                 for one in self._kernels(stage.name)
             )
-            lost = [sum(self._lost_to_held_sms(stage.name, name, rank) for name in trace.phases) for rank in ranks]
-            parts.append(self._held(float(np.mean(lost)), None))
+            parts.append(self._held(float(self._lost_to_held_sms(stage.name).mean()), None))
         return [part for part in parts if part.value > 0]
 
     def ratios(self) -> dict[str, Ratio]:

@@ -64,7 +64,9 @@ class NetworkClock:
 
     def __init__(self, env: simpy.Environment, network: FlowNetwork | SteppedNetwork) -> None:
         self.env, self.network = env, network
+        # Of links that somebody has held: nominal and present capacity.
         self._nominal: dict[int, float] = {}
+        self._present: dict[int, float] = {}
         self._factors: dict[int, dict[Hashable, float]] = {}
         self._changed_at, self._changed, self._changed_to = array("d"), array("i"), array("d")
         self._waiting: dict[int, simpy.Event] = {}
@@ -112,7 +114,7 @@ class NetworkClock:
         if not 0.0 <= factor < math.inf:
             raise InputError(f"a link cannot have {factor} of its capacity", "factor", "give 0 or more, finite")
         self._catch_up()
-        before = self.network.capacity(link)
+        before = self._present[link] if link in self._present else self.network.capacity(link)
         nominal, factors = self._nominal.get(link, before), {**self._factors.get(link, {}), owner: factor}
         if factor == 1.0:
             del factors[owner]
@@ -123,7 +125,7 @@ class NetworkClock:
             self._changed.append(link)
             self._changed_to.append(after)
             self._wake_at(self.env.now)
-        self._nominal[link], self._factors[link] = nominal, factors
+        self._nominal[link], self._present[link], self._factors[link] = nominal, after, factors
 
     def capacity_events(self) -> CapacityEvents:
         """Return every change of a link's capacity until now, wires and ``sm`` links alike."""
