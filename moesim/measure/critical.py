@@ -28,12 +28,14 @@ class CriticalRank:
         kernel_s: dispatch and combine without wait, layout, notify and CPU synchronisation, by phase.
         held_by: seconds by what held the rank back: ``("link", class)``, ``("rank", number)``, ``("compute", "")``,
             ``("setup", "")``, ``("schedule", "")`` or ``("arrival", number)``.
+        of_ranks: the same parts of every rank's time, [ranks] each.
     """
 
     rank: int
     components: dict[str, float]
     kernel_s: dict[str, float]
     held_by: dict[tuple[str, str], float]
+    of_ranks: dict[str, Floats]
 
 
 def rank_components(trace: LayerTrace) -> dict[str, Floats]:
@@ -88,6 +90,7 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
         components=components,
         kernel_s={name: float(phase.kernel_s[rank]) for name, phase in trace.phases.items()},
         held_by=held_by,
+        of_ranks=parts,
     )
 
 

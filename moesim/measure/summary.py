@@ -8,7 +8,7 @@ import numpy as np
 from moesim.balance import imbalance
 from moesim.cluster import Fabric
 from moesim.layer import LayerLoad, Parts
-from moesim.measure.critical import CriticalRank, critical_rank, describe_bottleneck, rank_components
+from moesim.measure.critical import CriticalRank, critical_rank, describe_bottleneck
 from moesim.measure.lower_bound import LowerBound, lower_bound
 from moesim.results import COMPONENTS, SOURCES, SUMMARY
 from moesim.stages import OVER_RANKS, PHASES
@@ -38,7 +38,7 @@ class SummaryBuilder:
     def add_layer(self, load: LayerLoad, trace: LayerTrace, wire: dict[str, Floats]) -> dict[str, float | None]:
         """Take in one layer; returns its row of the ``steps`` table."""
         fabric = self.parts.fabric
-        critical, of_ranks = critical_rank(trace, fabric), rank_components(trace)
+        critical = critical_rank(trace, fabric)
         bound = lower_bound(trace, fabric, load.kernels.experts_floor_s)
         row: dict[str, float | None] = {
             "layer_time_s": trace.length_s,
@@ -48,7 +48,7 @@ class SummaryBuilder:
             "lower_bound_s": bound.seconds,
         }
         for name in OVER_RANKS:
-            seconds = of_ranks[f"{name}_time_s"]
+            seconds = critical.of_ranks[f"{name}_time_s"]
             row |= {f"{name}_time_mean_s": float(seconds.mean()), f"{name}_time_max_s": float(seconds.max())}
         for phase in PHASES:
             row[f"{phase}_kernel_time_s"] = critical.kernel_s[phase]

@@ -13,7 +13,7 @@ import numpy as np
 from moesim.balance import reach
 from moesim.cluster import Fabric
 from moesim.layer import KernelLedger, LayerLoad, Parts, PricedKernel
-from moesim.measure.critical import rank_components
+from moesim.measure.critical import CriticalRank
 from moesim.measure.lower_bound import LowerBound
 from moesim.measure.phase_path import Piece, path_of_rank, shares_of_ranks
 from moesim.measure.summary import counted_bytes
@@ -410,11 +410,10 @@ class RunTerms:
     _losses: list[tuple[int, dict[str, dict[str, float]]]] = field(default_factory=list)
 
     def add_layer(
-        self, load: LayerLoad, trace: LayerTrace, wire: Mapping[str, Floats], critical_rank: int, bound: LowerBound
+        self, load: LayerLoad, trace: LayerTrace, wire: Mapping[str, Floats], critical: CriticalRank, bound: LowerBound
     ) -> None:
         """Take one layer apart, in the order of the layers; ``wire`` are bytes on each link by phase, [links]."""
-        spent = rank_components(trace)
-        layer = LayerTerms(self.parts, load, trace, spent, critical_rank)
+        layer = LayerTerms(self.parts, load, trace, critical.of_ranks, critical.rank)
         self.book.add_sum("lower_bound_s", "s", trace.layer, self._bound(bound))
         for key, parts in layer.times().items():
             self.book.add_sum(key, "s", trace.layer, parts)
@@ -426,7 +425,7 @@ class RunTerms:
         if load.loss_products:
             self._losses.append((trace.layer, load.loss_products))
         self._n_layers += 1
-        self._step.append((trace.layer, trace.entry_s, trace.end_s_of_layer, spent))
+        self._step.append((trace.layer, trace.entry_s, trace.end_s_of_layer, critical.of_ranks))
 
     def _bound(self, bound: LowerBound) -> Iterator[Part]:
         fabric = self.parts.fabric

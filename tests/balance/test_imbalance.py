@@ -74,3 +74,8 @@ def test_arrays_that_do_not_describe_one_batch_are_refused(ids, sequence, weight
     with pytest.raises(InputError) as error:
         sequence_imbalance(ids, sequence, 4, weight)
     assert error.value.where == where
+
+
+def test_a_sequence_whose_copies_were_all_dropped_is_balanced():
+    ids = np.array([[0, 1], [-1, -1], [2, 2]], np.int32)
+    assert sequence_imbalance(ids, np.array([5, 6, 7]), 4).tolist() == [2.0, 1.0, 4.0]

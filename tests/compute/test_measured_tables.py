@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.compute import KernelTable, load_measured
+from moesim.compute.curves import measured_points
 from moesim.errors import InputError, ResourceError
 
 HEADER = "kernel,dtype,tokens_per_expert,experts,hidden,inter,seconds,gpu"
@@ -416,3 +417,18 @@ def test_ranks_are_priced_one_by_one_and_what_lies_outside_is_counted(others):
 )
 def test_a_call_that_the_rows_are_not_of_gets_no_answer(others, kernel, shape):
     assert others.times(kernel, shape) is None
+
+
+def test_the_measured_points_of_a_curve_are_the_rows_at_its_sizes(tmp_path, grid):
+    (points,) = measured_points(
+        grid.measured, "grouped_gemm_bf16", {"hidden": 2048, "inter": 1408, "experts": 4}
+    ).values()
+    assert points.x.tolist() == [64, 128, 512, 2048]
+    assert points.seconds.tolist() == [(20 + 4 * (20 + tokens * 0.1)) * 1e-6 for tokens in (64, 128, 512, 2048)]
+    with pytest.raises(InputError, match="experts 5") as error:
+        measured_points(grid.measured, "grouped_gemm_bf16", {"hidden": 2048, "inter": 1408, "experts": 5})
+    assert error.value.fix == "experts with rows: 1, 4, 16"
+    rows = ("permute,bf16,64,14336,5e-6,h200", "permute,fp8,256,14336,9e-6,h200", "permute,bf16,64,7168,4e-6,h200")
+    moved = table_of(tmp_path, *rows, header="kernel,dtype,rows,row_bytes,seconds,gpu").measured
+    points = measured_points(moved, "permute", {"row_bytes": 14336})["cold"]
+    assert (points.x.tolist(), points.seconds.tolist()) == ([64, 256], [5e-6, 9e-6])
