@@ -14,8 +14,8 @@ from tests.kernel_cache import FOLDER, digest, kernel_files, use_cache_of, with_
 ROOT = Path(__file__).parents[1]
 FILES = {
     "compiling.py": "import numba\n",
-    "stage/compiling.py": "from numba import njit\nkernel = njit(cache=True)\n",
-    "stage/loop.py": "from moesim.stage.compiling import kernel\nfrom moesim.stage import (\n    sizes,\n    words)\n",
+    "stage/stage_options.py": "from numba import njit\nkernel = njit(cache=True)\n",
+    "stage/loop.py": "from moesim.stage.stage_options import kernel\nfrom moesim.stage import (\n    sizes,\n    words)\n",
     "stage/sizes.py": "from moesim.stage.units import BYTE\nLANES = 16\n",
     "stage/units.py": "BYTE = 8\n",
     "stage/words.py": "NAME = 'loop'\n",
@@ -35,7 +35,7 @@ def package(tmp_path):
 
 def test_an_edit_of_what_kernels_are_made_of_makes_another_state(package):
     inside = package / "moesim" / "stage"
-    assert kernel_files(package) == [inside / "compiling.py", inside / "loop.py"]
+    assert kernel_files(package) == [inside / "loop.py", inside / "stage_options.py"]
     before = digest(package)
     for name in ("loop.py", "sizes.py", "units.py", "words.py"):
         with (inside / name).open("a") as file:
