@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 FILES = {
     "compiling.py": "import numba\n",
     "stage/stage_options.py": "from numba import njit\nkernel = njit(cache=True)\n",
-    "stage/loop.py": "from moesim.stage.stage_options import kernel\nfrom moesim.stage import (\n    sizes,\n    words)\n",
+    "stage/loop.py": "from moesim.stage.stage_options import kernel\n"
+    "from moesim.stage import (\n    sizes,\n    words)\n",
     "stage/sizes.py": "from moesim.stage.units import BYTE\nLANES = 16\n",
     "stage/units.py": "BYTE = 8\n",
     "stage/words.py": "NAME = 'loop'\n",
