@@ -134,14 +134,14 @@ class _Run:
         notes += note
         terms = self._terms.build(summary, self._summary.bottleneck()[1], self._ledger)
         audit_terms(summary, terms)
-        explained = explanation(parts, self._summary, terms, self._ledger, batch)
+        told = explanation(parts, self._summary, terms, self._ledger, batch)
         if self._tolerance.stepped:
-            explained["tolerance"] = self._tolerance.explanation()
+            told["tolerance"] = self._tolerance.explanation()
         return Result(
             summary=summary,
             tables=Tables(self._tables.build()),
             notes=tuple(notes),
-            explanation=explained,
+            explanation=told,
             flows=exported,
             traffic=self._traffic,
             scenario_yaml=scenario_yaml,

@@ -1,4 +1,4 @@
-"""Tables as columns: pieces joined, nulls kept, data frames only on access."""
+"""Tables as columns: pieces joined, nulls kept, data frames only when somebody looks."""
 
 import numpy as np
 import pytest
