@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from moesim.alltoall_library import ALGORITHMS
 from moesim.cli.app import app
 from moesim.cluster import topology_names
 from moesim.located_yaml import parse_yaml
 from moesim.results.result import TABLES
 from moesim.scenario import json_schema, load_scenario
 from moesim.scenario.files import is_path, shipped_names
-from moesim.traffic.algorithms import ALGORITHMS
 from moesim.traffic.messages import wire_bytes
 
 ROOT = Path(__file__).parents[1]

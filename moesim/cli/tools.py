@@ -27,12 +27,12 @@ def bw(
 
     Example: moesim bw h800-8x8-rail -b 1MiB -e 256MiB
     """
+    from moesim.alltoall_library import algorithm_named
     from moesim.cli.show import console, table
     from moesim.cluster import load_topology
     from moesim.errors import InputError
     from moesim.files import write_files
     from moesim.simulation.bandwidth import alltoall_table
-    from moesim.traffic.algorithms import algorithm_named
     from moesim.units import parse_bytes
 
     if algorithm_named(algorithm).copies != "selection":

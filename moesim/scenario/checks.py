@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from moesim.alltoall_library import algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, did_you_mean, fields_at
 from moesim.scenario.fields import ScenarioFields
@@ -9,10 +10,6 @@ from moesim.scenario.objective import parse_objective
 from moesim.scenario.thresholds import parse_threshold
 
 Breach = tuple[Loc, str, str]
-
-# All-to-alls whose layout can be known from before, and those that have a receive hook.
-_WITH_HANDLE = ("deepep-normal", "deepep-v2-hybrid", "deepep-v2-direct", "hybrid-ep")
-_WITH_HOOK = ("deepep-low-latency", "deepep-low-latency-nic")
 
 
 def breaches(scenario: ScenarioFields) -> Iterator[Breach]:
@@ -108,16 +105,13 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
             f"policy {scenario.placement.policy} places no replicas",
             "policy: eplb, or redundant_experts: 0",
         )
-    if scenario.alltoall.cached_handle and scenario.alltoall.algorithm not in _WITH_HANDLE:
-        yield (
-            ("alltoall", "cached_handle"),
-            f"{scenario.alltoall.algorithm} has no handle",
-            "cached_handle: false",
-        )
-    if not scenario.alltoall.receive_hook and scenario.alltoall.algorithm not in _WITH_HOOK:
+    algorithm = algorithm_named(scenario.alltoall.algorithm)
+    if scenario.alltoall.cached_handle and not algorithm.handle:
+        yield ("alltoall", "cached_handle"), f"{algorithm.name} has no handle", "cached_handle: false"
+    if not scenario.alltoall.receive_hook and not algorithm.receive_hook:
         yield (
             ("alltoall", "receive_hook"),
-            f"{scenario.alltoall.algorithm} has no receive hook",
+            f"{algorithm.name} has no receive hook",
             "receive_hook: true, the default",
         )
     if scenario.routing.update_bias and scenario.routing.kind != "v3":

@@ -5,10 +5,11 @@ Fields whose default is somebody's published figure are filled by ``moesim.scena
 validation; their placeholder never survives it.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
@@ -18,6 +19,10 @@ from moesim.units import Bandwidth, Count, Number, Share
 
 Name = Annotated[str, AfterValidator(refuse_escape)]
 Dtype = Literal["fp8", "bf16"]
+if TYPE_CHECKING:
+    AlgorithmName = str  # a type checker wants the names of a Literal written out
+else:
+    AlgorithmName = Literal[ALGORITHMS]
 
 
 class Block(BaseModel):
@@ -170,25 +175,15 @@ class PlacementBlock(Block):
 class AllToAll(Block):
     """How tokens travel to their experts and back."""
 
-    algorithm: Literal[
-        "nccl-direct",
-        "nccl-pxn",
-        "deepep-normal",
-        "deepep-v2-hybrid",
-        "deepep-v2-direct",
-        "hybrid-ep",
-        "deepep-low-latency",
-        "deepep-low-latency-nic",
-        "nvl-one-sided",
-        "nvl-two-sided",
-        "allgather-reduce-scatter",
-    ] = Field("deepep-normal", description="The library whose flows, sizes and set-up times are simulated.")
+    algorithm: AlgorithmName = Field(
+        "deepep-normal", description="The library whose flows, sizes and set-up times are simulated."
+    )
     dispatch_dtype: Dtype = Field("fp8", description="Type of dispatched tokens; the expert GEMM follows it.")
     combine_dtype: Dtype = Field("bf16", description="Type of the results on the way back.")
     cached_handle: bool = Field(
         False,
-        description="Layout known from before: no layout, no notify, no CPU synchronisation (deepep-normal, "
-        "deepep-v2-*, hybrid-ep).",
+        description="Layout known from before: no layout, no notify, no CPU synchronisation "
+        f"({', '.join(name for name in ALGORITHMS if algorithm_named(name).handle)}).",
     )
     calibration: Name = Field(
         "auto",

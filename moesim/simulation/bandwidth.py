@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import simpy
 
+from moesim.alltoall_library import algorithm_named
 from moesim.cluster import Fabric
 from moesim.network import FlowNetwork, NetworkClock
 from moesim.simulation.parts import PHASES
@@ -48,7 +49,7 @@ def alltoall_table(fabric: Fabric, algorithm: str, sizes: list[int], ecmp_seed: 
     """
     constants = calibration(algorithm, fabric.gpu)
     ranks = fabric.n_ranks
-    alike = algorithm != "nccl-pxn" and ranks_are_alike(fabric)
+    alike = algorithm_named(algorithm).flows == "pairs" and ranks_are_alike(fabric)
     rows = []
     for size in sizes:
         each = np.broadcast_to(np.int64(size // ranks), (ranks, ranks))

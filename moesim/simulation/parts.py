@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.alltoall_library import Algorithm, algorithm_named
 from moesim.cluster import Fabric, load_topology
 from moesim.compute import KernelTable
 from moesim.errors import InputError
 from moesim.placement import Placement, contiguous, eplb, round_robin
 from moesim.routing import RouterSpec
 from moesim.scenario import Scenario
-from moesim.traffic.algorithms import Algorithm, algorithm_named
 from moesim.traffic.calibration import Calibration, calibration
 from moesim.traffic.messages import published_bytes, wire_bytes
 from moesim.workload.npz_input import read_array

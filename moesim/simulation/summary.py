@@ -151,7 +151,7 @@ def _bandwidths(parts: Parts, load: LayerLoad, trace: LayerTrace, phase: str) ->
         per_node = parts.algorithm.copies == "node" and parts.fabric.n_nodes > 1
         rdma = float(totals.nodes_sent.sum()) / ranks * logical / seconds if per_node else None
         nvl: float | None = float(totals.ranks_sent.sum()) / ranks * logical / seconds
-    elif parts.algorithm.name.startswith("deepep-low-latency"):
+    elif parts.algorithm.counts_selections:
         rdma, nvl = float(totals.selections_sent.sum()) / ranks * logical / seconds, None
     else:
         rdma = nvl = None

@@ -1,4 +1,6 @@
-"""The all-to-all algorithms: from copies per pair to flows on links. Each has a page under ``docs/algorithms``.
+"""The all-to-all algorithms: from copies per pair to flows on links.
+
+Which of them lays an algorithm's flows is in its record (``moesim.alltoall_library``).
 
 ``direct`` holds those that send straight to a rank, ``pxn`` NCCL's over a local GPU on the destination's rail, ``tree``
 the hierarchical ones, ``ring`` all-gather with reduce-scatter.
@@ -7,8 +9,8 @@ the hierarchical ones, ``ring`` all-gather with reduce-scatter.
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.alltoall_library import algorithm_named
 from moesim.cluster import Fabric
-from moesim.traffic.algorithms import algorithm_named
 from moesim.traffic.copies import Copies
 from moesim.traffic.direct import check_one_domain, direct_flows
 from moesim.traffic.exchange import Exchange
@@ -63,10 +65,12 @@ def phase_flows(
     )
     if algorithm.one_domain:
         check_one_domain(fabric, algorithm.name)
-    if algorithm.name == "nccl-pxn":
-        return pxn_flows(exchange)
-    if algorithm.copies == "all":
-        return ring_flows(exchange)
-    if algorithm.copies == "node":
-        return tree_flows(exchange)
-    return direct_flows(exchange, copies.selections if algorithm.copies == "selection" else copies.rank_copies)
+    match algorithm.flows:
+        case "pairs":
+            return direct_flows(exchange, copies.selections if algorithm.copies == "selection" else copies.rank_copies)
+        case "trees":
+            return tree_flows(exchange)
+        case "proxies":
+            return pxn_flows(exchange)
+        case "rings":
+            return ring_flows(exchange)

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument, load_yaml, validate
 from moesim.mistakes import Loc, did_you_mean
-from moesim.traffic.algorithms import ALGORITHMS, algorithm_named
 from moesim.traffic.terms import Calibration, Protocol
 from moesim.units import Bandwidth, Count, Duration, Number
 

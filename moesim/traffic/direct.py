@@ -15,27 +15,9 @@ from numpy.typing import NDArray
 from moesim.cluster import Fabric
 from moesim.cluster.paths import TwoTierPaths
 from moesim.errors import InputError
-from moesim.traffic.algorithms import algorithm_named
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import Floats, Ints, KernelWork, PhaseFlows, Ptrs, pair_routes
 from moesim.traffic.terms import Protocol
-
-# Who has to be in before a flow starts, in dispatch and in combine. A put needs its source alone, send and receive need
-# both ends; where the kernel opens with a barrier or an exchange of counts, everybody.
-_GATES = {
-    "nccl-direct": ("ends", "ends"),
-    "deepep-low-latency": ("source", "source"),
-    "deepep-low-latency-nic": ("source", "source"),
-    "deepep-v2-direct": ("all", "all"),
-    "nvl-one-sided": ("source", "all"),
-    "nvl-two-sided": ("all", "ends"),
-}
-# Kernels that end with a barrier; all of DeepEP V2's, one-sided dispatch, where nobody knows who has pushed.
-_CLOSED_BY_A_BARRIER = {
-    ("deepep-v2-direct", "dispatch"),
-    ("deepep-v2-direct", "combine"),
-    ("nvl-one-sided", "dispatch"),
-}
 
 
 def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | None = None) -> PhaseFlows:
@@ -46,7 +28,7 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
         sent: copies that each rank's tokens send to each rank, [ranks, ranks].
         sources: build the flows from these ranks alone (default: all), for who knows that the others' are alike.
     """
-    fabric, constants, algorithm = exchange.fabric, exchange.constants, exchange.constants.algorithm
+    fabric, constants, algorithm = exchange.fabric, exchange.constants, exchange.algorithm
     sources = np.arange(fabric.n_ranks, dtype=np.int32) if sources is None else sources
     source = np.repeat(sources, fabric.n_ranks)
     target = np.tile(np.arange(fabric.n_ranks, dtype=np.int32), len(sources))
@@ -55,17 +37,16 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
     copies = sent[home, away]
     size = copies.astype(np.float64) * exchange.bytes_per_copy
     same_node = fabric.rank_node[source] == fabric.rank_node[target]
-    if algorithm == "deepep-low-latency-nic":
+    if algorithm.nic_only:
         ptr, links, latency = _nic_routes(fabric, source, target, exchange.ecmp_seed)
         same_node = np.zeros(len(size), np.bool_)
     else:
         ptr, links, latency = pair_routes(fabric, source, target, exchange.ecmp_seed)
-    gate = _GATES[algorithm][0 if exchange.is_dispatch else 1]
     each, ends_ptr = np.arange(len(size) + 1, dtype=np.int64), 2 * np.arange(len(size) + 1, dtype=np.int64)
     ends = np.column_stack([source, target]).ravel()
     kernel = exchange.kernel(size, home, None, copies, source, target)
     leave_ptr = leave_ranks = None
-    if algorithm_named(algorithm).posted:
+    if algorithm.posted:
         leave_ptr, leave_ranks = _receivers(source, target, same_node, kernel)
     flows = PhaseFlows(
         **exchange.terms(),
@@ -77,12 +58,10 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
         share=np.ones(len(links)),
         efficiency=exchange.link_efficiency()[links],
         delays=exchange.delays(latency, same_node, home),
-        gate_ptr=ends_ptr if gate == "ends" else each,
-        gate_ranks=ends if gate == "ends" else source,
+        gate_ptr=ends_ptr if exchange.gate == "ends" else each,
+        gate_ranks=ends if exchange.gate == "ends" else source,
         member_ptr=ends_ptr,
         member_ranks=ends,
-        all_ranks_gate=gate == "all",
-        all_ranks_leave=(algorithm, exchange.phase) in _CLOSED_BY_A_BARRIER,
         least_s=exchange.least_s(len(size)),
         kernel=kernel,
         leave_ptr=leave_ptr,

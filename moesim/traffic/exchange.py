@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.alltoall_library import Algorithm, Gate, algorithm_named
 from moesim.cluster import Fabric
 from moesim.errors import InputError
 from moesim.traffic.copies import Copies
@@ -48,6 +49,16 @@ class Exchange:
     n_experts: int
 
     @property
+    def algorithm(self) -> Algorithm:
+        """What sets the all-to-all apart."""
+        return algorithm_named(self.constants.algorithm)
+
+    @property
+    def gate(self) -> Gate:
+        """Who must have entered before a flow starts."""
+        return self.algorithm.gate(self.phase, self.fresh)
+
+    @property
     def is_dispatch(self) -> bool:
         """Whether tokens travel to their experts, rather than back."""
         return self.phase == "dispatch"
@@ -73,6 +84,8 @@ class Exchange:
             most = int(self.tokens.max())
         return {
             "phase": self.phase,
+            "all_ranks_gate": self.gate == "all",
+            "all_ranks_leave": self.phase in self.algorithm.closing_barrier,
             "entry_setup_s": constants.layout_s if fresh else 0.0,
             "group_setup": constants.exchange(fabric.n_nodes, fabric.n_ranks, most) if fresh else {},
             "sms": constants.sms,

@@ -12,9 +12,11 @@ byte) one byte per 16. What the libraries add on the wire was read in their kern
 - NCCL, Hybrid-EP and the NVLink kernels of TensorRT-LLM are taken to move the payload as it is.
 """
 
+from moesim.alltoall_library import algorithm_named
 from moesim.errors import InputError
 
 _SCALE_BLOCK = 128
+_HEADER = 16
 _DTYPES = ("fp8", "bf16", "mxfp8", "nvfp4")
 
 
@@ -31,7 +33,7 @@ def wire_bytes(algorithm: str, phase: str, hidden: int, dtype: str, top_k: int) 
     """Bytes that one token copy occupies on a wire.
 
     Args:
-        algorithm: one of ``moesim.traffic.algorithms.ALGORITHMS``.
+        algorithm: one of ``moesim.alltoall_library.ALGORITHMS``.
         phase: ``dispatch`` or ``combine``.
         hidden: channels of a token.
         dtype: ``fp8``, ``bf16``, ``mxfp8`` or ``nvfp4``.
@@ -40,24 +42,25 @@ def wire_bytes(algorithm: str, phase: str, hidden: int, dtype: str, top_k: int) 
     Returns:
         Bytes per copy; DeepSeek-V3's FP8 dispatch is 7,472 in normal and 7,408 in low-latency mode.
     """
-    payload, dispatch = payload_bytes(hidden, dtype), phase == "dispatch"
-    if algorithm == "deepep-normal":
-        return _aligned(payload + 8 + 8 * top_k, 16)
-    if algorithm.startswith("deepep-v2"):
-        metadata = 8 * top_k + (4 * (1 + top_k) if dispatch else 0)
-        return sum(_aligned(part, 32) for part in (*_channels_and_scales(hidden, dtype), metadata))
-    if algorithm.startswith("deepep-low-latency") and dispatch:
-        return payload + 16
-    if algorithm == "allgather-reduce-scatter" and dispatch:
-        return payload + 8 * top_k
+    payload, ids_and_weights = payload_bytes(hidden, dtype), 8 * top_k
+    match algorithm_named(algorithm).layout, phase:
+        case "packed", _:
+            return _aligned(payload + 8 + ids_and_weights, 16)
+        case "parts", _:
+            source_and_links = 4 * (1 + top_k) if phase == "dispatch" else 0
+            parts = (*_channels_and_scales(hidden, dtype), ids_and_weights + source_and_links)
+            return sum(_aligned(part, 32) for part in parts)
+        case "header", "dispatch":
+            return payload + _HEADER
+        case "experts", "dispatch":
+            return payload + ids_and_weights
     return payload
 
 
 def published_bytes(algorithm: str, phase: str, hidden: int, dtype: str) -> int:
-    """Bytes per copy that the library's own benchmark counts in its published GB/s."""
-    if algorithm.startswith("deepep-low-latency") and phase == "dispatch":
-        return payload_bytes(hidden, dtype) + 16
-    return payload_bytes(hidden, dtype)
+    """Bytes per copy that the library's own benchmark counts in its published GB/s: the payload and a header."""
+    header = _HEADER if (algorithm_named(algorithm).layout, phase) == ("header", "dispatch") else 0
+    return payload_bytes(hidden, dtype) + header
 
 
 def _channels_and_scales(hidden: int, dtype: str) -> tuple[int, int]:

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moesim.alltoall_library import Algorithm, algorithm_named
 from moesim.cluster import Fabric
 from moesim.cluster.paths import TwoTierPaths
 from moesim.errors import InputError
-from moesim.traffic.algorithms import Algorithm, algorithm_named
 from moesim.traffic.copies import Copies, CopyTotals, checked_ids
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import Floats, Ints, KernelWork, Pairs, PhaseFlows, Ptrs
@@ -45,6 +45,13 @@ from moesim.traffic.port_wires import DOWN, INTO, NEAR_INTO, NEAR_OUT, OUT, UP, 
 from moesim.traffic.terms import Calibration
 
 Counts = NDArray[np.int64]
+# Which copies cross ports, by the algorithm's flows, its copies and whether it uses the NIC inside a node too.
+_TRAVELS = {
+    ("pairs", "selection", False): PER_SELECTION,
+    ("pairs", "selection", True): PER_SELECTION_BY_NIC,
+    ("pairs", "rank", False): PER_RANK,
+    ("trees", "node", False): PER_NODE,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +140,7 @@ def port_flows(
         raise InputError(what, where="cluster.flows", fix="use pairs, or another algorithm or calibration")
     algorithm, n = algorithm_named(constants.algorithm), fabric.n_ranks
     paths, totals = _two_tier(fabric), ports.totals()
-    tree = algorithm.copies == "node"
+    tree = algorithm.flows == "trees"
     exchange = Exchange(
         fabric=fabric,
         # Sums over destinations, as one column: the terms of ``Exchange`` ask for sums alone.
@@ -162,12 +169,14 @@ def port_flows(
         "member_ptr": one_each,
         "member_ranks": home,
         "all_ranks_leave": True,
+        # The barriers of kernels inside one NVLink domain are not followed at ports.
+        "all_ranks_gate": exchange.gate == "all" and not algorithm.one_domain,
     }
     if algorithm.posted:
         leaf = paths.leaf[:n]
         waits |= _posted(wires, home, size, leaf, totals.selections_received, exchange.is_dispatch)
     return PhaseFlows(
-        **exchange.terms(),
+        **exchange.terms() | waits,
         source=home,
         target=home,
         size=size,
@@ -176,11 +185,9 @@ def port_flows(
         share=np.ones(len(wires.links)),
         efficiency=exchange.link_efficiency()[wires.links],
         delays=exchange.delays(latency, same_node, home),
-        all_ranks_gate=algorithm.name.startswith("deepep-v2") or (tree and exchange.fresh and exchange.is_dispatch),
         least_s=exchange.least_s(len(size)),
         pairs=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(4))),
         kernel=_joined([work for _, work in works], len(wires.copies)) if works else None,
-        **waits,
     )
 
 
@@ -300,12 +307,11 @@ def _two_tier(fabric: Fabric) -> TwoTierPaths:
 
 
 def _travels(algorithm: Algorithm) -> int:
-    if algorithm.name == "deepep-low-latency-nic":
-        return PER_SELECTION_BY_NIC
-    if algorithm.copies == "all" or algorithm.name == "nccl-pxn":
+    form = (algorithm.flows, algorithm.copies, algorithm.nic_only)
+    if form not in _TRAVELS:
         raise InputError(
             f"{algorithm.name} has no count of copies at ports",
             where="cluster.flows",
             fix="use pairs, or another algorithm",
         )
-    return {"selection": PER_SELECTION, "rank": PER_RANK, "node": PER_NODE}[algorithm.copies]
+    return _TRAVELS[form]

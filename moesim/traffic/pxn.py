@@ -83,7 +83,6 @@ def pxn_flows(exchange: Exchange) -> PhaseFlows:
         gate_ranks=ends,
         member_ptr=ends_ptr,
         member_ranks=ends,
-        all_ranks_gate=False,
         least_s=exchange.least_s(len(size)),
         pairs=partial(_pairs, sent, fabric, (near_source, near_target), (from_node, to_rank)),
     )

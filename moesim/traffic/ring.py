@@ -67,7 +67,6 @@ def ring_flows(exchange: Exchange) -> PhaseFlows:
         gate_ranks=home,
         member_ptr=n * np.arange(n + 1, dtype=np.int64),
         member_ranks=everybody,
-        all_ranks_gate=True,
         least_s=exchange.least_s(n),
         pairs=partial(_pairs, exchange),
     )

@@ -69,8 +69,6 @@ def tree_flows(exchange: Exchange) -> PhaseFlows:
     gate_ptr, gate_ranks = _grouped(
         np.concatenate([np.arange(n_flows), other_flow]), np.concatenate([first, other_rank]), n_flows
     )
-    # V2 opens every kernel with a barrier; before that only an exchange of counts needs everybody.
-    all_ranks_gate = exchange.constants.algorithm == "deepep-v2-hybrid" or (exchange.fresh and exchange.is_dispatch)
     return PhaseFlows(
         **exchange.terms(),
         source=there,
@@ -85,7 +83,6 @@ def tree_flows(exchange: Exchange) -> PhaseFlows:
         gate_ranks=gate_ranks,
         member_ptr=member_ptr,
         member_ranks=member_ranks,
-        all_ranks_gate=all_ranks_gate,
         least_s=exchange.least_s(n_flows),
         pairs=partial(_pairs, exchange),
         kernel=exchange.kernel(size, home, node_copies, rank_copies, forwarder),

@@ -25,7 +25,7 @@ class Bench:
     """One benchmark run.
 
     Attributes:
-        algorithm: of ``moesim.traffic.algorithms``.
+        algorithm: of ``moesim.alltoall_library``.
         calibration: name of the set of constants that belongs to the row's source.
         draw: gives the copies that travel; drawn when they are needed, shared between rows of one setting.
         bytes_per_copy: on the wire.

@@ -16,22 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.errors import InputError
 from moesim.validate.rows import NVL, RDMA, TIME, Row, key
 
 # Algorithm -> the library whose benchmark measures it.
-LIBRARIES = {
-    "nccl-direct": "nccl",
-    "nccl-pxn": "nccl",
-    "deepep-normal": "deepep-v1",
-    "deepep-v2-hybrid": "deepep-v2",
-    "deepep-v2-direct": "deepep-v2",
-    "hybrid-ep": "hybrid-ep",
-    "deepep-low-latency": "deepep-ll",
-    "deepep-low-latency-nic": "deepep-ll",
-    "nvl-one-sided": "trtllm-one-sided",
-    "nvl-two-sided": "trtllm-two-sided",
-}
+LIBRARIES = {name: library for name in ALGORITHMS if (library := algorithm_named(name).benchmark)}
+# Tokens per rank where a log does not say: what the library's test takes.
+_TEST_TOKENS = {"deepep-ll": 128}
 _MOST_BYTES = 64 * 10**6
 _TUNED = re.compile(
     r"\[tuning\] Best (?P<op>dispatch|combine)(?: \((?P<dtype>FP8|BF16)\))?: SMs (?P<sms>\d+).*?"
@@ -133,8 +125,8 @@ def _json_rows(text: str, path: Path, cluster: Cluster) -> Iterator[Row]:
 
 
 def _log_rows(text: str, path: Path, cluster: Cluster) -> Iterator[Row]:
-    low_latency = LIBRARIES[cluster.algorithm] == "deepep-ll"
-    setting = {"num_tokens": 128 if low_latency else 4096, "hidden": 7168, "num_experts": 256, "num_topk": 8}
+    tokens = _TEST_TOKENS.get(LIBRARIES[cluster.algorithm], 4096)
+    setting = {"num_tokens": tokens, "hidden": 7168, "num_experts": 256, "num_topk": 8}
     times: dict[str, list[float]] = {"dispatch": [], "combine": []}
     heard: set[str] = set()
     for line in text.splitlines():

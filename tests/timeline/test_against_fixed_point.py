@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.network import solve_flows
 from moesim.simulation.audit import _audit_phase, audit_components
 from moesim.simulation.critical import critical_rank, lower_bound_s
 from moesim.timeline import LANE, LayerWork, run_layers
 from moesim.traffic import count_all_copies
-from moesim.traffic.algorithms import ALGORITHMS, algorithm_named
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.terms import Protocol
 from tests.reference.alltoall_constants import plain

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.cluster import load_topology
 from moesim.simulation.summary import _bandwidths
 from moesim.traffic import Copies, count_all_copies
-from moesim.traffic.algorithms import ALGORITHMS, algorithm_named
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.merge import merge_rows
 from tests.reference.alltoall_constants import plain

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from moesim.alltoall_library import ALGORITHMS
 from moesim.errors import InputError
-from moesim.traffic.algorithms import ALGORITHMS
 from moesim.traffic.calibration import calibration, find_set, read_set, set_names
 from tests.reference.alltoall_constants import plain
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from moesim.alltoall_library import algorithm_named
 from moesim.cluster import load_topology
 from moesim.errors import InputError
 from moesim.simulation.bandwidth import run_phase
-from moesim.traffic.algorithms import algorithm_named
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.copies import count_all_copies
 from moesim.traffic.ports import count_port_copies, port_flows

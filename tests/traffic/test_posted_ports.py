@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import simpy
 
+from moesim.alltoall_library import algorithm_named
 from moesim.cluster import load_topology
 from moesim.network import FlowNetwork, NetworkClock
 from moesim.simulation.critical import lower_bound_s
 from moesim.timeline import LayerWork, run_layers
 from moesim.timeline.phase import PhaseRun, network_capacity
-from moesim.traffic.algorithms import algorithm_named
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.copies import count_all_copies
 from moesim.traffic.port_count import BACK, NIC_IN, NIC_OUT, NVLINK_IN, NVLINK_OUT
