@@ -1,4 +1,10 @@
+from pathlib import Path
+
 import pytest
+
+from tests.kernel_cache import use_cache_of
+
+use_cache_of(Path(__file__).parents[1])
 
 
 @pytest.fixture(autouse=True)

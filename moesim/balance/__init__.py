@@ -11,7 +11,7 @@ from moesim.balance.losses import (
     z_loss,
 )
 from moesim.balance.noise_floor import uniform_router_max_over_mean
-from moesim.balance.sums import LossFactors, losses_of_sums
+from moesim.balance.sums import LossFactors, losses_of_sums, measure
 
 __all__ = [
     "Imbalance",
@@ -24,6 +24,7 @@ __all__ = [
     "imbalance",
     "losses_of_sums",
     "max_violation",
+    "measure",
     "sequence_imbalance",
     "sequence_loss",
     "uniform_router_max_over_mean",

@@ -1,4 +1,4 @@
-"""Value and gradient of a loss that is linear in the affinities.
+"""What a loss that is linear in the affinities needs: the affinities, block by block, and its gradient.
 
 Affinities are those whose sum over the experts is 1: the softmax, or, on a sigmoid router, the sigmoid scores
 divided by their sum (DeepSeek-V3 eq. 19), in every loss alike. With them a perfectly balanced batch has the
@@ -27,38 +27,45 @@ class Loss:
     grad: NDArray[np.float64] | None
 
 
-def linear_loss(
+def weighted_affinities(
     logits: ArrayLike,
     spec: RouterSpec,
     coefficients: NDArray[np.float64],
     row: NDArray[np.int64],
-    share: NDArray[np.float64],
-    with_grad: bool,
-) -> Loss:
-    """Return ``sum_t share_t sum_i c_i p_ti``, where token t takes row ``row[t]`` of c[R, E].
+    slope: NDArray[np.float64] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return ``sum_i c_i p_ti`` of each token [T], where token t takes row ``row[t]`` of c[R, E].
 
-    The gradient of c.p is ``p_j (c_j - c.p)`` for the softmax p, and ``p_j (1 - s_j) (c_j - c.p)`` for the
-    sigmoid s divided by its sum.
+    With ``slope`` [T], the derivative of a loss by those sums, also the loss's gradient [T, E]. That of c.p is
+    ``p_j (c_j - c.p)`` for the softmax p, and ``p_j (1 - s_j) (c_j - c.p)`` for the sigmoid s divided by its sum.
     """
     x = np.asarray(logits)
-    value, grad = 0.0, np.empty(x.shape) if with_grad else None
-    for block, s in affinity_blocks(x, spec):
-        p = _sum_to_one(s, x[block]) if spec.score == "sigmoid" else s
+    sums, grad = np.empty(len(x)), None if slope is None else np.empty(x.shape)
+    for block, s, p in affinity_blocks(x, spec):
         c = coefficients[row[block]]
-        mean = np.einsum("te,te->t", c, p)
-        value += float(share[block] @ mean)
-        if grad is not None:
-            slope = p * (1.0 - s) if spec.score == "sigmoid" else p
-            grad[block] = share[block, None] * slope * (c - mean[:, None])
-    return Loss(value, grad)
+        sums[block] = np.einsum("te,te->t", c, p)
+        if slope is not None and grad is not None:
+            by_logit = p * (1.0 - s) if spec.score == "sigmoid" else p
+            grad[block] = slope[block, None] * by_logit * (c - sums[block, None])
+    return sums, grad
 
 
-def affinity_blocks(logits: NDArray[Any], spec: RouterSpec) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Yield the affinities [t, E] of consecutive blocks of tokens, with the slice that each block is."""
+def affinity_blocks(
+    logits: NDArray[Any], spec: RouterSpec
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield consecutive blocks of tokens: its slice, the scores s [t, E], and the affinities p [t, E]."""
     rows = max(1, LOGITS_PER_BLOCK // spec.n_experts)
     for start in range(0, len(logits), rows):
         block = slice(start, start + rows)
-        yield block, affinity(logits[block], spec, token_offset=start)
+        s = affinity(logits[block], spec, token_offset=start)
+        yield block, s, _sum_to_one(s, logits[block]) if spec.score == "sigmoid" else s
+
+
+def logsumexp(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the logarithm of each token's summed exponentials, float64 [T]."""
+    x = logits.astype(np.float64)
+    top = x.max(axis=1)
+    return np.asarray(top + np.log(np.exp(x - top[:, None]).sum(axis=1)), dtype=np.float64)
 
 
 def _sum_to_one(s: NDArray[np.float64], logits: NDArray[Any]) -> NDArray[np.float64]:

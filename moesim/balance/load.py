@@ -6,6 +6,7 @@ max/mean is the factor by which the busiest holds up the rest, mean/max its inve
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,8 +72,34 @@ def expert_load(expert_ids: ArrayLike, n_experts: int, weight: ArrayLike | None 
     copies = token_weight(weight, len(ids))
     kept = ids >= 0
     per_selection = np.broadcast_to(copies[:, None], ids.shape)[kept]
-    count = np.bincount(ids[kept], weights=per_selection, minlength=n_experts)
-    return np.asarray(count, dtype=np.float64)
+    return sum_by_row(ids[kept], per_selection, n_experts)
+
+
+def sum_by_row(row: NDArray[Any], values: NDArray[Any], n_rows: int) -> NDArray[np.float64]:
+    """Return the sum of the values [N] of each row, float64 [n_rows]; ``row`` [N] holds 0 to n_rows - 1."""
+    return np.asarray(np.bincount(row, weights=values, minlength=n_rows), dtype=np.float64)
+
+
+def tokens_received(
+    expert_ids: NDArray[np.int32], device: NDArray[np.int64], copies: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Count the tokens that each device receives, a token with several experts there once, float64 [D]."""
+    reached = np.sort(np.where(expert_ids >= 0, device[expert_ids], -1), axis=1)
+    first = np.ones(reached.shape, dtype=bool)
+    first[:, 1:] = reached[:, 1:] != reached[:, :-1]
+    first &= reached >= 0
+    per_device = np.broadcast_to(copies[:, None], reached.shape)[first]
+    return sum_by_row(reached[first], per_device, int(device.max()) + 1)
+
+
+def sequence_load(
+    expert_ids: NDArray[np.int32], row: NDArray[np.int64], copies: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return how often each expert was selected in each sequence, float64 ``shape`` [S, E]."""
+    counted = expert_ids >= 0
+    cell = (row[:, None] * shape[1] + expert_ids)[counted]
+    per_selection = np.broadcast_to(copies[:, None], expert_ids.shape)[counted]
+    return sum_by_row(cell, per_selection, shape[0] * shape[1]).reshape(shape)
 
 
 def sequence_imbalance(

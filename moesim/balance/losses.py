@@ -1,8 +1,8 @@
 """The balance losses of DeepSeekMoE, V2 and V3 and the router z-loss, with analytic gradients.
 
 Four of the five have one shape, ``L = alpha * sum_i f_i P_i``: per expert, a coefficient made of counts times
-its mean affinity. Counts carry no gradient, affinities do; so the losses differ in their coefficients alone,
-and ``gradient.py`` does the rest.
+its mean affinity. Counts carry no gradient, affinities do; so the losses differ in their coefficients alone, which
+are those of ``sums.py``, and ``gradient.py`` does the rest.
 
 Published constants (``form="paper"``) hold N_r, the number of experts, in f_i and D, the number of devices,
 in the communication loss; ``form="document"`` leaves them out, as the source document prints them.
@@ -12,8 +12,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.balance.batch import checked_selection, sequences, token_weight
-from moesim.balance.gradient import Loss, affinity_blocks, linear_loss
-from moesim.balance.load import expert_load
+from moesim.balance.gradient import Loss, affinity_blocks, logsumexp, weighted_affinities
+from moesim.balance.load import expert_load, sequence_load, sum_by_row, tokens_received
+from moesim.balance.sums import (
+    communication_coefficients,
+    device_coefficients,
+    device_numbers,
+    form_factor,
+    load_shares,
+    sequence_mean,
+    sequence_slope,
+)
 from moesim.errors import InputError
 from moesim.routing import RouterSpec
 
@@ -50,8 +59,8 @@ def expert_loss(
     """
     numerator = form_factor(form, spec.n_experts)
     ids, copies = _batch(logits, expert_ids, spec, weight)
-    f = expert_load(ids, spec.n_experts, copies) * (numerator / (spec.top_k * copies.sum()))
-    return linear_loss(logits, spec, f[None], _one_row(copies), alpha * _shares(copies), with_grad)
+    f = load_shares(expert_load(ids, spec.n_experts, copies), copies.sum(), spec)
+    return _linear_loss(logits, spec, f, copies, alpha * numerator, with_grad)
 
 
 def device_loss(
@@ -89,10 +98,8 @@ def device_loss(
     _paper_only(form, "device_loss")
     device = device_numbers(device_of_expert, spec)
     ids, copies = _batch(logits, expert_ids, spec, weight)
-    f = expert_load(ids, spec.n_experts, copies) * (spec.n_experts / (spec.top_k * copies.sum()))
-    f_device = np.bincount(device, weights=f) / np.bincount(device)
-    c = f_device[device]
-    return linear_loss(logits, spec, c[None], _one_row(copies), alpha * _shares(copies), with_grad)
+    shares = load_shares(expert_load(ids, spec.n_experts, copies), copies.sum(), spec)
+    return _linear_loss(logits, spec, device_coefficients(shares, device), copies, alpha, with_grad)
 
 
 def communication_loss(
@@ -129,12 +136,9 @@ def communication_loss(
     Source: DeepSeek-V2 eq. 29-31.
     """
     device = device_numbers(device_of_expert, spec)
-    n_devices = int(device.max()) + 1
-    numerator = form_factor(form, n_devices)
     ids, copies = _batch(logits, expert_ids, spec, weight)
-    f = _tokens_received(ids, device, copies) * (numerator / (reach(spec, n_devices) * copies.sum()))
-    c = f[device]
-    return linear_loss(logits, spec, c[None], _one_row(copies), alpha * _shares(copies), with_grad)
+    c = communication_coefficients(tokens_received(ids, device, copies), copies.sum(), device, spec, form)
+    return _linear_loss(logits, spec, c, copies, alpha, with_grad)
 
 
 def sequence_loss(
@@ -174,18 +178,14 @@ def sequence_loss(
     _paper_only(form, "sequence_loss")
     ids, copies = _batch(logits, expert_ids, spec, weight)
     row, n_sequences = sequences(sequence_id, len(ids), copies)
-    held = row >= 0
-    length = np.bincount(row[held], minlength=n_sequences)
-    mass = np.bincount(row[held], weights=copies[held], minlength=n_sequences)
-    cell = row[:, None] * spec.n_experts + ids
-    counted = held[:, None] & (ids >= 0)
-    per_selection = np.broadcast_to(copies[:, None], ids.shape)[counted]
-    count = np.bincount(cell[counted], weights=per_selection, minlength=n_sequences * spec.n_experts)
-    f = count.reshape(n_sequences, spec.n_experts) * (spec.n_experts / (spec.top_k * mass))[:, None]
-    # A sequence occurs mass / length times, and inside it a token weighs copies / mass.
-    share = np.zeros(len(ids))
-    share[held] = copies[held] / (length[row[held]] * (mass / length).sum())
-    return linear_loss(logits, spec, f, np.maximum(row, 0), alpha * share, with_grad)
+    # Tokens without copies have no row; they weigh nothing in any.
+    row = np.maximum(row, 0)
+    mass, tokens = (sum_by_row(row, values, n_sequences) for values in (copies, copies > 0))
+    count = sequence_load(ids, row, copies, (n_sequences, spec.n_experts))
+    slope = alpha * copies * sequence_slope(mass, tokens, spec)[row] if with_grad else None
+    own, grad = weighted_affinities(logits, spec, count, row, slope)
+    product = sum_by_row(row, copies * own, n_sequences)
+    return Loss(alpha * sequence_mean(product, mass, tokens, spec), grad)
 
 
 def z_loss(
@@ -218,26 +218,27 @@ def z_loss(
     softmax = RouterSpec("v1", n_experts=x.shape[1], top_k=1)
     share = alpha * _shares(_held_copies(weight, len(x)))
     value, grad = 0.0, np.empty(x.shape) if with_grad else None
-    for block, s in affinity_blocks(x, softmax):
-        # The largest affinity is 1 / sum(exp(x - max)).
-        lse = np.max(x[block], axis=1).astype(np.float64) - np.log(s.max(axis=1))
+    for block, s, _ in affinity_blocks(x, softmax):
+        lse = logsumexp(x[block])
         value += float(share[block] @ lse**2)
         if grad is not None:
             grad[block] = (2.0 * share[block] * lse)[:, None] * s
     return Loss(value, grad)
 
 
-def _tokens_received(
-    expert_ids: NDArray[np.int32], device: NDArray[np.int64], copies: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Count the tokens that each device receives, a token with several experts there once, float64 [D]."""
-    reached = np.sort(np.where(expert_ids >= 0, device[expert_ids], -1), axis=1)
-    first = np.ones(reached.shape, dtype=bool)
-    first[:, 1:] = reached[:, 1:] != reached[:, :-1]
-    first &= reached >= 0
-    per_device = np.broadcast_to(copies[:, None], reached.shape)[first]
-    received = np.bincount(reached[first], weights=per_device, minlength=int(device.max()) + 1)
-    return np.asarray(received, dtype=np.float64)
+def _linear_loss(
+    logits: ArrayLike,
+    spec: RouterSpec,
+    coefficients: NDArray[np.float64],
+    copies: NDArray[np.float64],
+    alpha: float,
+    with_grad: bool,
+) -> Loss:
+    """Return ``alpha * sum_i c_i P_i`` for c[E]."""
+    share = alpha * _shares(copies)
+    one_row = np.zeros(len(copies), dtype=np.int64)
+    own, grad = weighted_affinities(logits, spec, coefficients[None], one_row, share if with_grad else None)
+    return Loss(float(share @ own), grad)
 
 
 def _batch(
@@ -258,38 +259,8 @@ def _held_copies(weight: ArrayLike | None, n_tokens: int) -> NDArray[np.float64]
     return copies
 
 
-def _one_row(copies: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.zeros(len(copies), dtype=np.int64)
-
-
 def _shares(copies: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(copies / copies.sum(), dtype=np.float64)
-
-
-def device_numbers(device_of_expert: ArrayLike, spec: RouterSpec) -> NDArray[np.int64]:
-    """Return the device of each expert, int64 [E], renumbered so that every device holds an expert."""
-    devices = np.asarray(device_of_expert)
-    if devices.shape != (spec.n_experts,) or not np.issubdtype(devices.dtype, np.integer):
-        raise InputError(
-            f"device_of_expert has shape {devices.shape} and type {devices.dtype}",
-            "device_of_expert",
-            f"give one whole number per expert, {spec.n_experts} in all",
-        )
-    return np.unique(devices, return_inverse=True)[1]
-
-
-def reach(spec: RouterSpec, n_devices: int) -> int:
-    """Return M, the devices that a token may reach: its groups, or without groups as many as it has experts."""
-    return spec.top_groups if spec.n_groups > 1 else min(spec.top_k, n_devices)
-
-
-def form_factor(form: str, paper: int) -> int:
-    """Return N_r or D as the paper has it in front of its counts, 1 in the document's form."""
-    if form == "paper":
-        return paper
-    if form == "document":
-        return 1
-    raise InputError(f"unknown form {form!r} of a loss", "losses.form", "use paper or document")
 
 
 def _paper_only(form: str, name: str) -> None:

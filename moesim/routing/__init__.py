@@ -1,8 +1,8 @@
 """From router logits to each token's experts and gates: V1, V2 and V3 are one function and three presets."""
 
 from moesim.routing.assign import Assignment, route, route_and_count
-from moesim.routing.blocks import fits
-from moesim.routing.measure import RouterSums, route_and_measure
+from moesim.routing.blocks import fused_pass_takes
+from moesim.routing.measure import RouterSums, SequenceSums, route_and_measure
 from moesim.routing.scores import affinity, gate_mass_lost
 from moesim.routing.spec import RouterSpec, groups_of
 
@@ -10,8 +10,9 @@ __all__ = [
     "Assignment",
     "RouterSpec",
     "RouterSums",
+    "SequenceSums",
     "affinity",
-    "fits",
+    "fused_pass_takes",
     "gate_mass_lost",
     "groups_of",
     "route",

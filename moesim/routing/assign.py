@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.routing.blocks import Batch, fits, kernel_groups, route_in_blocks
+from moesim.routing.blocks import Batch, fused_pass_takes, kernel_groups, route_in_blocks
 from moesim.routing.scores import LOGITS_PER_BLOCK, checked_bias, checked_logits, kernel_block, not_finite
 from moesim.routing.select import select_and_gate
 from moesim.routing.spec import RouterSpec
@@ -74,7 +74,7 @@ def route_and_count(
     selection_bias = checked_bias(bias, spec)
     expert_ids = np.empty((len(x), spec.top_k), dtype=np.int32)
     gates = np.empty((len(x), spec.top_k), dtype=np.float64 if x.dtype == np.float64 else np.float32)
-    if fits(spec, x.dtype, selection_bias.size > 0):
+    if fused_pass_takes(spec, x.dtype, selection_bias.size > 0):
         nothing, load = (np.empty(0), np.empty(0, np.int64)), np.zeros(spec.n_experts, np.int64)
         batch = Batch(x, spec, selection_bias, expert_ids, gates, *nothing, token_offset=token_offset)
         for sums, _ in route_in_blocks(batch):

@@ -1,6 +1,6 @@
 """Batches cut into blocks for the fused kernel, on all cores, without a copy of the logits.
 
-Not every router fits the kernel, see ``fits``; for the others there is ``select``.
+Not every router goes through the kernel, see ``fused_pass_takes``; for the others there is ``select``.
 """
 
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
     token_offset: int = 0
 
 
-def fits(spec: RouterSpec, dtype: np.dtype[Any], biased: bool) -> bool:
+def fused_pass_takes(spec: RouterSpec, dtype: np.dtype[Any], biased: bool) -> bool:
     """Whether the fused kernel takes this router and these logits."""
     return (
         not UNCOMPILED

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError
-from moesim.routing.blocks import Batch, fits, route_in_blocks, zero_sums
+from moesim.routing.blocks import Batch, fused_pass_takes, route_in_blocks, zero_sums
 from moesim.routing.scores import checked_bias, checked_logits
 from moesim.routing.spec import RouterSpec
 
@@ -100,12 +100,12 @@ def route_and_measure(
         Expert ids int32 [T, K], gates float32 [T, K], and the sums.
 
     Raises:
-        InputError: wrong shapes or types, a router or logits that this pass is not made for (``fits`` tells), a NaN or
-            infinite logit (the error names the token), or a bias that is not finite.
+        InputError: wrong shapes or types, a router or logits that this pass is not made for (see
+            ``fused_pass_takes``), a NaN or infinite logit (the error names the token), or a bias that is not finite.
     """
     x = checked_logits(logits, spec, bfloat16)
     selection_bias = checked_bias(bias, spec)
-    if not fits(spec, x.dtype, selection_bias.size > 0):
+    if not fused_pass_takes(spec, x.dtype, selection_bias.size > 0):
         raise InputError(
             f"no fused pass for {spec.kind} top-{spec.top_k} of {spec.n_experts} experts on {x.dtype} logits",
             "route_and_measure",

@@ -1,7 +1,7 @@
 """One layer's router: the experts of each distinct token, and the figures that follow from router and logits alone.
 
-Logits that the fused kernel takes are routed and measured in one pass; the others by ``route`` and the losses one by
-one, which is slower and says the same.
+Logits that the fused kernel takes are routed and measured in one pass; the others are routed, then measured in NumPy,
+which is slower and gives the same sums.
 """
 
 from dataclasses import dataclass, replace
@@ -10,18 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.balance import (
-    LossFactors,
-    communication_loss,
-    device_loss,
-    expert_loss,
-    losses_of_sums,
-    sequence_imbalance,
-    sequence_loss,
-    z_loss,
-)
-from moesim.balance.losses import device_numbers
-from moesim.routing import RouterSpec, fits, gate_mass_lost, route, route_and_measure
+from moesim.balance import LossFactors, losses_of_sums, measure, sequence_imbalance
+from moesim.balance.sums import device_numbers
+from moesim.routing import RouterSpec, RouterSums, fused_pass_takes, route, route_and_measure
 from moesim.simulation.parts import Parts
 from moesim.workload import Batch
 
@@ -63,69 +54,40 @@ def select_experts(
         ids = batch.expert_ids[layer]
         within = sequence_imbalance(ids, sequence, spec.n_experts)
         return Selection(ids, None, _within(within) | dict.fromkeys(_NAMES))
-    logits = batch.logits[layer]
-    if fits(spec, logits.dtype, bias is not None and bool(np.any(bias))):
-        return _in_one_pass(parts, logits, bias, weight, sequence)
-    return _one_by_one(parts, logits, bias, weight, sequence)
-
-
-def _in_one_pass(
-    parts: Parts,
-    logits: NDArray[Any],
-    bias: NDArray[np.float32] | None,
-    weight: NDArray[np.int64],
-    sequence: NDArray[np.int32],
-) -> Selection:
-    losses = parts.scenario.losses
-    ids, gates, sums = route_and_measure(
+    logits, losses = batch.logits[layer], parts.scenario.losses
+    biased = bias is not None and bool(np.any(bias))
+    measured = route_and_measure if fused_pass_takes(spec, logits.dtype, biased) else route_then_measure
+    ids, gates, sums = measured(
         logits,
-        parts.router,
+        spec,
         bias,
         weight=weight,
-        device_of_expert=device_numbers(parts.loss_device, parts.router),
+        device_of_expert=device_numbers(parts.loss_device, spec),
         sequence_id=sequence,
     )
-    assert sums.sequences is not None  # noqa: S101 - they were given
     factors = LossFactors(
         losses.expert, losses.device, losses.communication, losses.sequence, losses.z, form=losses.form
     )
+    assert sums.sequences is not None  # noqa: S101 - they were given
     figures: dict[str, float | None] = {
         **_within(sums.sequences.max_over_mean),
-        **losses_of_sums(sums, parts.router, parts.loss_device, factors),
+        **losses_of_sums(sums, spec, parts.loss_device, factors),
         "gate_mass_lost": sums.gate_mass_lost / sums.weight,
     }
     return Selection(ids, gates, figures)
 
 
-def _one_by_one(
-    parts: Parts,
-    logits: NDArray[Any],
-    bias: NDArray[np.float32] | None,
-    weight: NDArray[np.int64],
-    sequence: NDArray[np.int32],
-) -> Selection:
-    spec, losses = parts.router, parts.scenario.losses
+def route_then_measure(
+    logits: NDArray[Any], spec: RouterSpec, bias: NDArray[np.float32] | None, **given: NDArray[Any]
+) -> tuple[NDArray[np.int32], NDArray[Any], RouterSums]:
+    """Do what ``route_and_measure`` does, for the routers and logits that it does not take."""
     assignment = route(logits, spec, bias)
-    ids = assignment.expert_ids
-    common: dict[str, Any] = {"weight": weight, "with_grad": False}
-    device, form = parts.loss_device, losses.form
-    # DeepSeek-V3 eq. 18 counts the top-k of the unbiased scores, whatever the token's experts were in the end.
-    of_sequence = ids
+    counted = assignment.expert_ids
     if spec.kind == "v3" and (spec.limited or bias is not None):
-        of_sequence = route(logits, unrestricted(spec)).expert_ids
-    lost = gate_mass_lost(logits, spec, ids)
-    figures: dict[str, float | None] = {
-        **_within(sequence_imbalance(ids, sequence, spec.n_experts)),
-        "expert_loss": expert_loss(logits, ids, spec, alpha=losses.expert, form=form, **common).value,
-        "device_loss": device_loss(logits, ids, spec, device, alpha=losses.device, **common).value,
-        "communication_loss": communication_loss(
-            logits, ids, spec, device, alpha=losses.communication, form=form, **common
-        ).value,
-        "sequence_loss": sequence_loss(logits, of_sequence, spec, sequence, alpha=losses.sequence, **common).value,
-        "z_loss": z_loss(logits, alpha=losses.z, **common).value,
-        "gate_mass_lost": float(np.average(lost, weights=weight)),
-    }
-    return Selection(ids, assignment.gates, figures)
+        # DeepSeek-V3 eq. 18 counts the top-k of the unbiased scores, whatever the token's experts were in the end.
+        counted = route(logits, unrestricted(spec)).expert_ids
+    sums = measure(logits, assignment.expert_ids, spec, counted_ids=counted, **given)
+    return assignment.expert_ids, assignment.gates, sums
 
 
 def unrestricted(spec: RouterSpec) -> RouterSpec:

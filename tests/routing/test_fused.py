@@ -15,9 +15,18 @@ from moesim.balance import (
     sequence_loss,
     z_loss,
 )
-from moesim.balance.losses import device_numbers
+from moesim.balance.sums import device_numbers
 from moesim.errors import InputError
-from moesim.routing import RouterSpec, blocks, fits, gate_mass_lost, route, route_and_count, route_and_measure, threads
+from moesim.routing import (
+    RouterSpec,
+    blocks,
+    fused_pass_takes,
+    gate_mass_lost,
+    route,
+    route_and_count,
+    route_and_measure,
+    threads,
+)
 from moesim.routing.blocks import kernel_groups
 from moesim.routing.exponential import ERROR_32, ERROR_64, exponential_32, exponential_64
 from moesim.routing.lanes import LANES, turn
@@ -79,7 +88,7 @@ def test_ids_and_gates_are_those_of_the_plain_scan_to_the_last_bit(name, spread)
     for bias in (None, rng.normal(size=spec.n_experts) * 0.01, np.full(spec.n_experts, -0.7)):
         if bias is not None and spec.score == "softmax":
             continue
-        assert fits(spec, logits.dtype, bias is not None)
+        assert fused_pass_takes(spec, logits.dtype, bias is not None)
         ids, gates = plain(logits, spec, bias)
         got = route(logits, spec, bias)
         assert (got.expert_ids == ids).all()

@@ -5,7 +5,7 @@ import pytest
 
 import moesim
 from moesim.errors import InputError
-from moesim.routing import RouterSpec, threads
+from moesim.routing import RouterSpec, gate_mass_lost, threads
 from moesim.simulation import following, selection
 from moesim.simulation.batches import open_workload
 from moesim.simulation.load import route_layer
@@ -29,7 +29,9 @@ def routed(scene):
 def test_chunks_and_threads_change_nothing(monkeypatch, ragged):
     counts = [0, 70, 1, 0, 33, 64, 5, 0] if ragged else 64
     synthetic = {"kind": "lognormal", "sigma": 0.8, "sequence_length": 16}
-    scene = scenario("placement.replica_choice=hash", workload={"synthetic": synthetic, "tokens_per_rank": counts})
+    # Which replica a token takes hangs on its number in the batch, not in its chunk.
+    replicas = ("placement.policy=eplb", "placement.redundant_experts=8", "placement.replica_choice=hash")
+    scene = scenario(*replicas, workload={"synthetic": synthetic, "tokens_per_rank": counts})
     results = []
     for chunk, cores in ((1 << 16, 1), (1, 1), (40, 3), (100, 2)):
         monkeypatch.setattr(following, "CHUNK_TOKENS", chunk)
@@ -55,20 +57,25 @@ def test_threads_change_no_bit_of_the_gate_mass(monkeypatch):
 
 @pytest.mark.jit
 @pytest.mark.parametrize("bias", [None, 0.05])
-def test_one_pass_says_what_the_losses_one_by_one_say(bias):
-    scene = scenario("model.n_experts=64")
-    parts = build_parts(scene)
+@pytest.mark.parametrize("kind", ["v2", "v3"])
+def test_routing_and_measuring_apart_gives_the_figures_of_one_pass(kind, bias, monkeypatch):
+    parts = build_parts(scenario("model.n_experts=64", f"routing.kind={kind}", "routing.top_groups=2"))
     batch = open_workload(parts).batch(0)
-    logits = batch.logits[0]
-    weight = np.bincount(batch.token_index, minlength=batch.distinct_tokens)
-    sequence = np.arange(len(logits), dtype=np.int32) // 16
+    # Distinct tokens of several copies each: an average over tokens differs from one over distinct tokens.
+    weight = np.random.default_rng(2).integers(1, 9, batch.distinct_tokens)
     if bias is not None:
         bias = (bias * np.random.default_rng(1).normal(size=64)).astype(np.float32)
-    arguments = (parts, logits, bias, weight, sequence)
-    fast, slow = selection._in_one_pass(*arguments), selection._one_by_one(*arguments)
+    if kind == "v2":
+        bias = None
+    fast = selection.select_experts(parts, batch, 0, bias, weight)
+    monkeypatch.setattr(selection, "fused_pass_takes", lambda *_: False)
+    slow = selection.select_experts(parts, batch, 0, bias, weight)
     assert (fast.expert_ids == slow.expert_ids).all() and (fast.gates == slow.gates).all()
-    assert fast.figures == pytest.approx(slow.figures, rel=1e-6, abs=1e-7)
-    assert fast.figures["gate_mass_lost"] > 0
+    assert fast.figures == pytest.approx(slow.figures, rel=1e-6, abs=1e-9)
+    lost = gate_mass_lost(batch.logits[0], parts.router, slow.expert_ids)
+    assert slow.figures["gate_mass_lost"] == pytest.approx((lost @ weight) / weight.sum(), rel=1e-12)
+    assert slow.figures["gate_mass_lost"] > 0.01
+    assert fast.figures["expert_loss"] != slow.figures["expert_loss"], "float32 in one pass, float64 apart"
 
 
 def test_flows_per_port_carry_the_same_bytes_and_say_that_they_are_an_estimate():
@@ -104,5 +111,5 @@ def test_a_result_with_flows_per_port_is_saved_and_read_back(tmp_path):
 
 
 def test_small_runs_are_routed_by_the_plain_scan():
-    assert not selection.fits(RouterSpec("v3", 32, 4), np.dtype(np.float32), False)
+    assert not selection.fused_pass_takes(RouterSpec("v3", 32, 4), np.dtype(np.float32), False)
     assert run().summary["gate_mass_lost"] >= 0
