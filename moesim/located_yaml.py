@@ -1,4 +1,4 @@
-"""YAML whose every value remembers its line, and pydantic errors told in those lines.
+"""YAML whose every value remembers its line, and pydantic errors that name those lines.
 
 The reader takes YAML 1.2 with the core schema and nothing that a configuration does not need: no aliases,
 anchors or tags (so no bombs and no code), no second document, no duplicate keys; size, depth and node count
@@ -32,7 +32,7 @@ from ruamel.yaml.events import (
 )
 
 from moesim.errors import InputError
-from moesim.mistakes import Loc, Mistakes, did_you_mean, dotted, told
+from moesim.mistakes import Loc, Mistakes, did_you_mean, dotted, input_error
 
 __all__ = [
     "LocatedDocument",
@@ -162,7 +162,7 @@ def load_yaml(path: str | Path) -> LocatedDocument:
 
 
 def parse_yaml(text: str | bytes, name: str = "<text>") -> LocatedDocument:
-    """Read YAML text; ``name`` is what places are told in.
+    """Read YAML text; ``name`` is the file's name in error messages.
 
     Raises:
         InputError: not UTF-8, a byte order mark or NUL, empty, over 10 MB, nested deeper than 64, more than
@@ -338,4 +338,4 @@ def validate(
     try:
         return model.model_validate(data, context=None if context is None else dict(context))
     except ValidationError as error:
-        raise told(error, model, document.error, data, at) from None
+        raise input_error(error, model, document.error, data, at) from None

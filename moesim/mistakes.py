@@ -1,7 +1,7 @@
-"""pydantic's errors told as people need them: the place in the file, what is wrong, what would be right.
+"""pydantic's errors in plain words: the place in the file, what is wrong, what would be right.
 
 Each field is blamed once, in moesim's words, with the value that was given, a suggestion for a misspelt key
-or name (over the keys that may stand there), and the places that the document knows.
+or name (over the keys allowed there), and the places that the document knows.
 """
 
 import difflib
@@ -48,8 +48,8 @@ def did_you_mean(given: object, known: Sequence[str], noun: str = "known") -> st
     return f"{noun}: {', '.join(known)}" if known else ""
 
 
-def told(error: ValidationError, model: type[BaseModel], blame: Blame, data: Any, at: Loc) -> InputError:
-    """Turn the errors of building ``model`` from ``data`` (which stands at ``at``) into one InputError.
+def input_error(error: ValidationError, model: type[BaseModel], blame: Blame, data: Any, at: Loc) -> InputError:
+    """Turn the errors of building ``model`` from ``data`` (found at ``at``) into one InputError.
 
     The first mistake in the order of the file carries the others.
     """
@@ -169,7 +169,7 @@ def _shown(value: object) -> str:
 
 
 def fields_at(model: type[BaseModel], loc: Loc, tags: Loc = ()) -> dict[str, str]:
-    """Return the field names (with their descriptions) of the models that may stand at ``loc``.
+    """Return the field names (with their descriptions) of the models allowed at ``loc``.
 
     Where several may, ``tags`` (a pydantic path, which names the branches of unions) picks among them.
     """

@@ -181,7 +181,7 @@ def recording_path(path_or_name: str | os.PathLike[str]) -> Path:
 
 
 def is_recording(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file is meant as a recording; a plain array of logits is not."""
+    """Return whether a file is meant as a recording; a plain array of logits is not."""
     try:
         with zipfile.ZipFile(path) as archive:
             return "meta.npy" in archive.namelist() or "logits.npy" not in archive.namelist()

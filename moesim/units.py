@@ -56,7 +56,7 @@ def _parse(text: object, units: Mapping[str, Decimal], noun: str, example: str, 
 
 
 def _unit_fix(number: str, unit: str, units: Mapping[str, Decimal]) -> str:
-    """Say which units may be meant: another case, ``Gbps`` or ``Gbit/s`` for ``Gb/s``, no ``/s``."""
+    """List the units that may be meant: another case, ``Gbps`` or ``Gbit/s`` for ``Gb/s``, no ``/s``."""
     spelt = unit.lower().replace("bps", "b/s").replace("bits", "b").replace("bit", "b").replace("bytes", "b")
     meant = [name for name in units if name.lower() in (spelt, f"{spelt}/s")]
     if "bps" in unit or "bit" in unit.lower():
@@ -98,7 +98,7 @@ def parse_share(text: object) -> float:
     """Read a share: a plain number such as ``0.001``, or a percentage as text such as ``0.1%``; return the number.
 
     Raises:
-        InputError: text that is no percentage, anything else that is no number, not finite or negative.
+        InputError: text that is not a percentage, anything else that is not a number, not finite or negative.
     """
     fix = "write a percentage such as 0.1% or a plain number such as 0.001"
     value: float

@@ -7,6 +7,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.main import get_command
 
@@ -14,10 +15,14 @@ from moesim.alltoall_library import ALGORITHMS
 from moesim.cli.app import app
 from moesim.cluster import topology_names
 from moesim.located_yaml import parse_yaml
+from moesim.network import solve_flows
+from moesim.placement import contiguous
 from moesim.results.result import TABLES
+from moesim.routing import RouterSpec, affinity, gate_mass_lost, route
 from moesim.scenario import json_schema, load_scenario
 from moesim.scenario.files import is_path, shipped_names
-from moesim.traffic.messages import wire_bytes
+from moesim.traffic import count_copies
+from moesim.traffic.messages import payload_bytes, wire_bytes
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")]
@@ -101,9 +106,14 @@ def test_links_lead_to_files_and_headings_that_are_there(page):
 
 
 @pytest.mark.parametrize("verb", list(verbs()))
-def test_the_readme_shows_every_verb(verb):
-    commands = "\n".join(blocks(ROOT / "README.md", "console"))
+def test_the_command_line_page_shows_every_verb(verb):
+    commands = "\n".join(blocks(ROOT / "docs/cli.md", "console"))
     assert re.search(rf"^\$ moesim {verb}\b", commands, re.MULTILINE)
+
+
+def test_the_readme_lists_every_verb_with_a_link_to_its_section():
+    rows = re.findall(r"^\| \[`(\w+)`\]\(docs/cli\.md#(\w+)\) \|", read("README.md"), re.MULTILINE)
+    assert sorted(rows) == sorted((name, name) for name in get_command(app).commands)
 
 
 @pytest.mark.parametrize("words", list(command_lines()))
@@ -142,9 +152,9 @@ def test_the_scenario_page_names_every_choice_and_no_key_that_does_not_exist():
     missing = {(key, value) for _, key, values in schema_keys() for value in values if f"`{value}`" not in page}
     assert not missing
     known = {key for _, key in KEYS}
-    told = set(re.findall(r"^\| `([a-z_]+\.[a-z_.]+)` \|", page, re.MULTILINE))
-    assert told
-    assert told <= known
+    listed = set(re.findall(r"^\| `([a-z_]+\.[a-z_.]+)` \|", page, re.MULTILINE))
+    assert listed
+    assert listed <= known
 
 
 def test_examples_of_the_scenario_page_load():
@@ -162,6 +172,73 @@ def test_the_method_page_has_every_algorithm_and_the_bytes_that_the_program_uses
     for algorithm, phase in (("deepep-normal", "dispatch"), ("deepep-low-latency", "dispatch")):
         in_bytes = [f"{wire_bytes(algorithm, phase, 7168, dtype, 8):,}" for dtype in ("bf16", "fp8")]
         assert f"| {' / '.join(in_bytes)} |" in page
+
+
+def followed_token():
+    """The section of the method page that follows one token, and the last cell of its rows by their first."""
+    section = re.search(r"^## One token, followed$(.*?)(?=^## )", read("docs/method.md"), re.MULTILINE | re.DOTALL)[1]
+    return section, dict(re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \|$", section, re.MULTILINE))
+
+
+def test_the_followed_token_takes_the_experts_that_the_router_selects():
+    section, rows = followed_token()
+    spec, bias = RouterSpec("v3", n_experts=8, top_k=3), -0.05 * (np.arange(8) == 5)
+    logits = np.array([[float(x) for x in rows["logits"].split(",")]])
+    assignment, s = route(logits, spec, bias=bias), affinity(logits, spec)[0]
+    ids = assignment.expert_ids
+    order = np.argsort(-(s + bias)[ids[0]], kind="stable")
+    chosen, kept = ids[0, order], s[ids[0]].sum()
+    assert rows["affinities"] == "expert " + ", ".join(f"{i}: {s[i]:.4f}" for i in (0, 3, 4, 5))
+    assert rows["experts"] == f"{', '.join(map(str, chosen))} (expert 5 comes to {s[5] + bias[5]:.4f})"
+    assert rows["gates"] == ", ".join(f"{gate:.4f}" for gate in assignment.gates[0, order])
+    assert f"s / {kept:.4f}, " in section
+    assert f"1 - {kept:.4f} / {np.sort(s)[-3:].sum():.4f}, " in section
+    assert rows["gate mass lost"] == f"{100 * gate_mass_lost(logits, spec, ids)[0]:.2f} %"
+    assert rows["ranks"] == ", ".join(str(rank) for rank in contiguous(8, 4).slot_rank[chosen])
+
+
+def test_the_followed_token_has_the_copies_bytes_and_times_that_the_stages_give():
+    section, rows = followed_token()
+    placement = contiguous(8, 4)
+    # All eight tokens: rank r's first and second, whose experts lie on p (neighbour), q (same GPU elsewhere) and d.
+    p, q, d = np.arange(4) ^ 1, np.arange(4) ^ 2, np.arange(4) ^ 3
+    first = np.stack([2 * q, 2 * q + 1, 2 * d], axis=1)
+    second = np.stack([2 * np.arange(4), 2 * p + 1, 2 * q], axis=1)
+    assert set(second[0]) == {int(i) for i in rows["experts"].split(" (")[0].split(", ")}
+    experts, home = np.concatenate([first, second]), np.tile(np.arange(4, dtype=np.int32), 2)
+    ranks = count_copies(experts, home, placement.slot_rank, 4, 2, dedup="rank")
+    nodes = count_copies(experts, home, placement.slot_rank, 4, 2, dedup="node")
+    mine = [count_copies(second[:1], home[:1], placement.slot_rank, 4, 2, dedup=dedup) for dedup in ("rank", "node")]
+    assert rows["copies"].startswith(f"{mine[0].sum()} (own rank 0, 1, 2); {mine[1].sum()} (")
+
+    times = {}
+    for phase, dtype in (("dispatch", "fp8"), ("combine", "bf16")):
+        copy = wire_bytes("deepep-normal", phase, 128, dtype, 3)
+        links, weights, sizes, ptr = [], [], [], [0]
+        for source in range(4):
+            for node in range(2):  # links: 0-3 NIC out, 4-7 NIC in, 8-11 NVLink out, 12-15 NVLink in
+                forwarder = 2 * node + source % 2
+                beside = forwarder ^ 1
+                share = ranks[source, beside] / nodes[source, node]
+                own = forwarder == source
+                links += ([] if own else [source, 4 + forwarder]) + [8 + forwarder, 12 + beside]
+                weights += ([] if own else [2, 2]) + [2 * share, 2 * share]
+                sizes.append(int(nodes[source, node]) * copy)
+                ptr.append(len(links))
+        carried = np.bincount(links, np.repeat(sizes, np.diff(ptr)) * weights) / 2
+        if phase == "dispatch":
+            assert rows["bytes of a copy"] == f"{payload_bytes(128, dtype)}; {copy}"
+            assert rows["NVLink, own node"] == rows["NIC, other node"] == f"{copy} bytes"
+            assert f"| own node | 1 copy, {sizes[0]} |" in section
+            assert f"| other node | 2 copies, {sizes[1]} |" in section
+            assert set(carried) == {sizes[1]}
+        else:
+            assert f"= {copy} bytes each" in section
+        capacity = np.repeat([50e9, 50e9, 200e9, 200e9], 4)
+        times[phase] = solve_flows(capacity, np.zeros(16), ptr, links, sizes, np.zeros(8), weight=weights).max() * 1e9
+    assert f"the NIC 352 / 25 = {times['dispatch']:.2f} ns" in section
+    assert f"**dispatch takes {times['dispatch']:.2f} ns**" in section
+    assert f"{sizes[1]} / 25 = **{times['combine']:.2f} ns**" in section
 
 
 def test_the_architecture_page_names_every_table_and_package():

@@ -19,7 +19,7 @@ def calibrate(
     algorithm: str = typer.Option("", "--algorithm", "-a", help="All-to-all that was measured."),
     gpu: str = typer.Option("", "--gpu", "-g", help="GPU of the cluster, lower case: h100."),
     out: Path | None = typer.Option(None, "--out", help="File to write; a folder with --published."),
-    start: str = typer.Option("auto", "--start", help="Set of constants to begin with: a name or a file."),
+    start: str = typer.Option("auto", "--start", help="Set of constants to start from: a name or a file."),
     ranks: int = typer.Option(0, "--ranks", min=0, help="Ranks that were measured, where the file does not say."),
     gpus_per_node: int = typer.Option(8, "--gpus-per-node", min=1, help="GPUs of one NVLink domain."),
     published: bool = typer.Option(False, "--published", help="Fit the shipped sets to the published rows."),
@@ -31,8 +31,8 @@ def calibrate(
     Use it with -o alltoall.calibration=my.yaml. CSV columns: op (dispatch, combine, alltoall), ranks, tokens, time_us;
     optional nodes, dtype, sms, hidden, experts, top_k; tokens are bytes per rank for nccl-*.
 
-    Four rows of a phase go far: the smallest and the largest message on the fewest ranks, the smallest on a middle
-    number of ranks, and on the most ranks one two thirds of the way between smallest and largest, in doublings.
+    Four rows of a phase are usually enough: the smallest and the largest message on the fewest ranks, the smallest on
+    a middle number of ranks, and on the most ranks one two thirds of the way from smallest to largest, in doublings.
 
     Example: moesim calibrate alltoall.json -a nccl-direct -g h100 --out my.yaml
     """
@@ -111,7 +111,7 @@ def _show(found: "Refit", what: str) -> None:
 
 
 def _show_moved(found: "Refit") -> None:
-    """What the user's rows changed, and what they cannot say."""
+    """Print what the user's rows changed, and what they leave open."""
     from moesim.cli.show import console, table
 
     lines = [(one.constant, one.of, one.before, one.after) for one in found.moved]

@@ -1,4 +1,4 @@
-"""``moesim explain``, ``trace``, ``topo``, ``schema``: looking at what is there."""
+"""``moesim explain``, ``trace``, ``topo``, ``schema``: looking at results, topologies and the schema."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def trace(
     run: Path = typer.Argument(..., help="Result folder."),
     out: Path | None = typer.Option(None, "--out", help="Where to put the unpacked JSON."),
 ) -> None:
-    """Show the run's trace file for https://ui.perfetto.dev or chrome://tracing, or unpack it.
+    """Print the path of the run's trace file, for https://ui.perfetto.dev or chrome://tracing, or unpack it.
 
     Example: moesim trace results/latest --out trace.json
     """

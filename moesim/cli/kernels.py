@@ -1,4 +1,4 @@
-"""``moesim kernels``: where compute times come from, how far they can be trusted, and tables of one's own."""
+"""``moesim kernels``: where compute times come from, how far they can be trusted, and tables of the user's own."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Any
 
 import typer
 
-_GPU_OF_TABLE = typer.Option(None, "--gpu", help="The GPU that a CSV table was measured on, where it does not say so.")
+_GPU_OF_TABLE = typer.Option(
+    None, "--gpu", help="The GPU that a CSV table was measured on, if the table does not name it."
+)
 _TABLE = typer.Argument(..., help="A GPU, or the path of a CSV table.")
 _KERNEL = (
     "grouped_gemm, dense_mlp and gemm with _bf16 or _fp8; router, permute, quantize_fp8, mla_decode, mla_prefill, "
@@ -26,11 +28,11 @@ _TOP_K = typer.Option(None, "--top-k", min=1, help="Experts per token; default 8
 _ROWS = typer.Option(None, "--rows", min=1, help="Rows that are permuted.")
 _ROW_BYTES = typer.Option(None, "--row-bytes", min=1, help="Bytes of one such row; default 14336.")
 _BATCH = typer.Option(None, "--batch", min=1, help="Sequences of attention; default 1.")
-_KV_LEN = typer.Option(None, "--kv-len", min=1, help="Cached tokens of each, the new ones included.")
+_KV_LEN = typer.Option(None, "--kv-len", min=1, help="Cached tokens of each sequence, the new ones included.")
 _HEADS = typer.Option(None, "--heads", min=1, help="Query heads; default 128.")
 _KV_HEADS = typer.Option(None, "--kv-heads", min=1, help="Heads of keys and values, of attn_decode and attn_prefill.")
 _LAYOUT = typer.Option(None, "--layout", help="Of grouped GEMMs: masked, contiguous, or by their size (default).")
-_HEAD_DIM = typer.Option(None, "--head-dim", min=1, help="Width of such a head.")
+_HEAD_DIM = typer.Option(None, "--head-dim", min=1, help="Width of an attention head.")
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def kernels_alone(context: typer.Context) -> None:
-    """Where compute times come from, how far they can be trusted, and tables of one's own; alone it lists them.
+    """Where compute times come from, how far to trust them, and your own tables; without a sub-verb, lists them.
 
     Example: moesim kernels
     """
@@ -141,7 +143,7 @@ def kernels_check(
 
 def kernels_fit(
     reference: Path = typer.Option(..., "--reference", help="Folder of measured rows to fit on."),
-    family: list[str] = typer.Option([], "--family", help="Fit this family alone; may be given again."),
+    family: list[str] = typer.Option([], "--family", help="Fit only this family; repeatable."),
     out: Path | None = typer.Option(None, "--out", help="YAML file to write; default: print it."),
 ) -> None:
     """Fit the kernel models again on a folder of measured rows.
@@ -169,9 +171,9 @@ def kernels_import(
     gpu: str = typer.Option(..., "--gpu", help="The GPU it was measured on; rows of another are refused."),
     out: Path = typer.Option(..., "--out", help="CSV table to write, for compute.table of a scenario."),
     format: str = typer.Option("auto", "--format", help="aiconfigurator, infersim, vidur, profile, or auto."),
-    impl: str | None = typer.Option(None, "--impl", help="Take the rows of this implementation alone."),
-    layout: str | None = typer.Option(None, "--layout", help="Take masked or contiguous grouped GEMMs alone."),
-    duplicates: str = typer.Option("refuse", "--duplicates", help="Keys that stand there twice: refuse, or median."),
+    impl: str | None = typer.Option(None, "--impl", help="Take only rows of this implementation."),
+    layout: str | None = typer.Option(None, "--layout", help="Take only masked or only contiguous grouped GEMMs."),
+    duplicates: str = typer.Option("refuse", "--duplicates", help="Duplicate keys: refuse, or take the median."),
     as_json: bool = _JSON,
 ) -> None:
     """Turn measured kernel times of another tool, or a profile, into a table for ``compute.table``.

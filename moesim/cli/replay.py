@@ -53,8 +53,10 @@ def compare(
     phase: Phase = _PHASE,
     layer: int | None = _LAYER,
     copies: Per = _COPIES,
-    matrix: Path | None = typer.Option(None, "--matrix", help="The matrix file, if it was changed since."),
-    topology: str | None = typer.Option(None, "--topology", help="Name or path, where the run's was a file."),
+    matrix: Path | None = typer.Option(None, "--matrix", help="The matrix file, if it was edited after the export."),
+    topology: str | None = typer.Option(
+        None, "--topology", help="Topology, by name or path; needed if the run's was a file."
+    ),
     calibration: str = typer.Option("auto", "--calibration", help="Constants of nccl-direct: auto, a set, or a file."),
 ) -> None:
     """Compare what alltoallv_perf measured with what moesim predicts for the same bytes.

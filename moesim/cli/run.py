@@ -32,7 +32,9 @@ def run(
     load: Path | None = typer.Option(
         None, "--load", help="With --topology: counts per expert, .csv or .parquet (layer,expert,count) or .npz."
     ),
-    tokens_per_rank: int | None = typer.Option(None, "--tokens-per-rank", help="With --topology: default 4096."),
+    tokens_per_rank: int | None = typer.Option(
+        None, "--tokens-per-rank", help="With --topology: tokens per rank; default 4096."
+    ),
     ep: int | None = typer.Option(None, "--ep", help="With --topology: ranks; default all GPUs."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value, as in -o routing.top_k=6."),
     seed: int | None = typer.Option(None, "--seed", help="Seed, instead of the scenario's."),
@@ -131,7 +133,7 @@ def _default_folder(scenario: "Scenario") -> Path:
     from datetime import UTC, datetime
 
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    # A variant's own name has a slash in it; its folder stands beside the others all the same.
+    # A variant's own name has a slash in it; its folder is beside the others all the same.
     return Path("results") / f"{scenario.name.replace('/', '-')}-{stamp}-{scenario.digest()[:8]}"
 
 
@@ -178,11 +180,11 @@ def _add_nearest_published(result: "Result") -> None:
     """
     from moesim.validate.nearest import nearest_of
 
-    for phase, told in result.explanation["alltoall"].items():
-        if "nearest_published" in told:
+    for phase, facts in result.explanation["alltoall"].items():
+        if "nearest_published" in facts:
             continue
         near = nearest_of(result, phase)
-        told["nearest_published"] = None if near is None else near.line()
+        facts["nearest_published"] = None if near is None else near.line()
 
 
 def _write_variants(

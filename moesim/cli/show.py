@@ -19,10 +19,10 @@ _PIPE_WIDTH = 240
 
 
 def console() -> Console:
-    """Standard output, without colour where it is no terminal or NO_COLOR is set.
+    """Standard output, without colour where it is not a terminal or NO_COLOR is set.
 
     No markup: names and notes come from files, and a bracket in one is a bracket. Into a pipe or a file goes the whole
-    width of a table: nobody reads there what was cut off.
+    width of a table: what is cut off there is lost.
     """
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
     return Console(highlight=False, soft_wrap=False, markup=False, width=width)

@@ -33,15 +33,15 @@ def sweep(
     together: list[str] = typer.Option(
         [], "--zip", help="Keys that move together: 'model.n_experts=64,128; model.expert_hidden=2048,1024'."
     ),
-    random: int | None = typer.Option(None, "--random", min=1, help="Draw so many of the combinations."),
+    random: int | None = typer.Option(None, "--random", min=1, help="Draw this many of the combinations."),
     random_seed: int = typer.Option(0, "--random-seed", min=0, help="Seed of that draw."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value for every point, as in moesim run."),
     objective: str | None = typer.Option(
         None, "--objective", help="'layer_time_s where gate_mass_lost < 0.01 and rank_load_max_over_mean < 1.3'."
     ),
-    per: list[str] = typer.Option([], "--per", help="KEY of an axis: tell the best point for each of its values too."),
+    per: list[str] = typer.Option([], "--per", help="KEY of an axis: also list the best point for each of its values."),
     impossible: str | None = typer.Option(
-        None, "--impossible", help="Points that cannot be: refuse to run any (default), or skip them."
+        None, "--impossible", help="Impossible points: refuse to run any (default), or skip them."
     ),
     jobs: int = typer.Option(0, "--jobs", min=0, help="Processes; 0 = one per core."),
     dask: str | None = typer.Option(None, "--dask", help="Run on a Dask cluster: tcp://HOST:PORT of its scheduler."),
@@ -52,7 +52,7 @@ def sweep(
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
-    """Simulate a scenario at every combination of some values; stopped by Ctrl-C or SIGTERM, the same command goes on.
+    """Simulate a scenario at every combination of some values; after Ctrl-C or SIGTERM, the same command resumes.
 
     Example: moesim sweep quickstart -p routing.top_k=2,4,8 -p routing.top_groups=1..4 --impossible skip
     """
@@ -77,7 +77,7 @@ def sweep(
     groups = axes_named(space, per or (block.per if block else ()))
     policy = impossible or (block.impossible if block else "refuse")
     if policy not in ("refuse", "skip"):
-        raise InputError(f"{policy!r:.40} is neither refuse nor skip", "--impossible")
+        raise InputError(f"{policy!r:.40} is not refuse or skip", "--impossible")
     if dask is not None and scheduler_file is not None:
         raise InputError("--dask and --scheduler-file both say where the workers are", fix="give one of them")
     if loaded.variants and not quiet:
@@ -95,7 +95,7 @@ def sweep(
                 watch=watch,
             )
     except KeyboardInterrupt as stopped:
-        typer.echo(f"finished points are kept; to go on: {_again(folder)}", err=True)
+        typer.echo(f"finished points are kept; to resume: {_again(folder)}", err=True)
         if isinstance(stopped, _Terminated):
             typer.echo("moesim: terminated", err=True)
             raise typer.Exit(_TERMINATED) from None
@@ -123,7 +123,7 @@ class _Terminated(KeyboardInterrupt):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn the first SIGTERM into an interrupt; a second one ends the process at once, as ever."""
+    """Turn the first SIGTERM into an interrupt; a second one ends the process at once, as usual."""
     if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
         yield
         return
@@ -145,12 +145,13 @@ def _default_folder(scenario: "Scenario", space: "Space") -> Path:
     from moesim.sweeps.digests import digest
 
     name = scenario.name.replace("/", "-")
-    # Not the files' content: a sweep whose files have changed is told so, rather than begun anew beside the old one.
+    # Not the files' content: a sweep whose files have changed is refused with a message, rather than started again
+    # beside the old one.
     return Path("results") / f"{name}-sweep-{digest(ScenarioTemplate.of(scenario).written(), space.described())[:8]}"
 
 
 def _again(folder: Path) -> str:
-    """The command that goes on, for a shell."""
+    """The command that resumes the sweep, for a shell."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--retry-failed"]
     given = any(argument == "--out" or argument.startswith("--out=") for argument in arguments)
     return shlex.join(["moesim", *arguments, *([] if given else ["--out", str(folder)])])

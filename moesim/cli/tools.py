@@ -20,7 +20,7 @@ def bw(
     end: str = typer.Option("1GiB", "-e", help="Largest message, bytes per rank."),
     factor: int = typer.Option(2, "-f", min=2, help="Factor from one size to the next."),
     algorithm: str = typer.Option("nccl-direct", "-a", "--algorithm", help="nccl-* or deepep-low-latency."),
-    ranks: int | None = typer.Option(None, "-g", "--ranks", help="Only the first so many GPUs."),
+    ranks: int | None = typer.Option(None, "-g", "--ranks", help="Use only this many GPUs, the first ones."),
     json_to: Path | None = typer.Option(None, "-J", "--json", help="Write the rows as JSON to this file."),
 ) -> None:
     """Simulate a uniform all-to-all over message sizes and print it as nccl-tests does.
@@ -101,7 +101,9 @@ def balance(
     scenario: str = typer.Argument(..., help="A scenario with a V3 router and logits."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
     steps: int = typer.Option(100, "--steps", min=1, help="Bias updates."),
-    from_zero: bool = typer.Option(True, "--from-zero/--from-recorded", help="Start without a bias, or the recorded."),
+    from_zero: bool = typer.Option(
+        True, "--from-zero/--from-recorded", help="Start without a bias, or from the recorded one."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print every step as JSON."),
 ) -> None:
     """Let the bias update run on the scenario's logits and print how the load evens out, step by step.

@@ -20,16 +20,16 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    tables: list[str] = typer.Option([], "--table", "-t", help="Only these tables (a name, or its beginning)."),
+    tables: list[str] = typer.Option([], "--table", "-t", help="Only these tables (names or prefixes)."),
     reference: Path | None = typer.Option(
         None, "--reference", help="Folder with the large published extracts, which do not ship."
     ),
-    rows: bool = typer.Option(False, "--rows", help="Print every row, not the spread of each table alone."),
+    rows: bool = typer.Option(False, "--rows", help="Print every row, not only the spread of each table."),
     as_json: bool = typer.Option(False, "--json", help="Print the rows as JSON."),
     page: Path | None = typer.Option(None, "--page", help="Write a page with plots: an .html file."),
     jobs: int = typer.Option(os.cpu_count() or 1, "--jobs", "-j", min=1, help="Worker processes."),
 ) -> None:
-    """Simulate every published measurement and say how far off it is, fitted rows and held-out ones apart.
+    """Simulate every published measurement and print the errors, fitted rows and held-out ones apart.
 
     Example: moesim validate --table deepep-v1
     """
@@ -68,7 +68,7 @@ def _rows(tables: list[str], reference: Path | None) -> "tuple[list[Row], int]":
     names = dict.fromkeys(row.table for row in everything)
     for table in tables:
         if not any(name.startswith(table) for name in names):
-            raise InputError(f"there is no table {table!r}", where="--table", fix=f"tables: {', '.join(names)}")
+            raise InputError(f"unknown table {table!r}", where="--table", fix=f"tables: {', '.join(names)}")
     chosen = [row for row in everything if not tables or any(row.table.startswith(table) for table in tables)]
     return chosen, len(read_ledger()) - len(everything)
 

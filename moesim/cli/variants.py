@@ -63,7 +63,7 @@ def _summarise(scenario: "Scenario") -> dict[str, Any]:
 
 @contextmanager
 def _named(scenario: "Scenario") -> Iterator[None]:
-    """Say whose mistake it is, where the mistake does not."""
+    """Name the scenario of a mistake that does not name its own."""
     from moesim.errors import InputError
 
     try:

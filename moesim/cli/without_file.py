@@ -1,6 +1,6 @@
 """A scenario from four facts typed on the command line: a topology, a model, expert counts, how many of each.
 
-For somebody who has a cluster and a log of expert loads and no scenario file yet: everything else is the default.
+For users with a cluster and a log of expert loads but no scenario file yet: everything else is the default.
 Counts hold no groups, so the router's limit on them is left out; the result says so.
 """
 
@@ -18,7 +18,7 @@ _EXAMPLE = "moesim run --topology h800-8x8-rail --model config.json --load count
 
 @dataclass(frozen=True)
 class Facts:
-    """What stands on the command line instead of a scenario; None where it was not given.
+    """What the command line gives instead of a scenario; None where it was not given.
 
     Attributes:
         topology: bare name or path.

@@ -17,7 +17,7 @@ Fact = str | int | float | None
 
 
 def facts(fabric: Fabric) -> dict[str, Fact]:
-    """Return what is to say of a cluster as a whole; None where it does not apply or was not computed.
+    """Return the facts of a cluster as a whole; None where it does not apply or was not computed.
 
     Latencies are seconds over the routes of (at most 64, evenly spaced) ranks to all others;
     ``oversubscription`` is the largest, over leaves, of the GPUs' capacity into the leaf over the leaf's

@@ -36,10 +36,10 @@ class Link(Section):
     source: DeviceName = Field(description="Device that sends.")
     target: DeviceName = Field(description="Device that receives.")
     bandwidth: PositiveBandwidth = Field(description="Peak of one direction.")
-    latency: Latency = Field(default=0.0, description="Of source to target, this link alone.")
+    latency: Latency = Field(default=0.0, description="Latency from source to target, of this link alone.")
     latency_back: Latency = Field(
         default=0.0,
-        description="Of target to source, if both_ways. Left at 0, only the sender's side counts, as in the "
+        description="Latency from target to source, if both_ways. Left at 0, only the sender's side counts, as in the "
         "other kinds, and a flow that fans out to several receivers counts it once.",
     )
     link_class: str = Field(

@@ -42,7 +42,7 @@ def draw(topology: AnyTopology, path: str | Path, title: str = "") -> Path:
     Args:
         topology: what ``read_topology`` returns.
         path: ends in .svg or .png; the folder exists.
-        title: what stands above; default the topology's own description.
+        title: text above the picture; default the topology's own description.
 
     Raises:
         InputError: another kind of file.
@@ -187,7 +187,7 @@ def _add_links(axes: Any, graph: Graph, shown: dict[str, str | None], shapes: di
         (x0, y0), (x1, y1) = _line_ends(shapes[low], shapes[high])
         axes.plot([x0, x1], [y0, y1], color=its_colour, linewidth=1.1, alpha=0.75, zorder=2)
     handles = [
-        Line2D([], [], color=colour[name], linewidth=2, label=_told(name, values))
+        Line2D([], [], color=colour[name], linewidth=2, label=_legend_label(name, values))
         for name, values in capacities.items()
     ]
     axes.figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=10)
@@ -200,7 +200,7 @@ def _line_ends(low: _Shape, high: _Shape) -> tuple[tuple[float, float], tuple[fl
     return (low.x, low.y + low.height / 2), (high.x, high.y - high.height / 2)
 
 
-def _told(link_class: str, capacities: list[float]) -> str:
+def _legend_label(link_class: str, capacities: list[float]) -> str:
     low, high = format_bandwidth(min(capacities)), format_bandwidth(max(capacities))
     each = low if low == high else f"{low} to {high}"
     by_switch = ", coloured by switch" if link_class == NIC else ""

@@ -1,4 +1,4 @@
-"""What can be wrong with a list of devices and links, told for each entry.
+"""What can be wrong with a list of devices and links, checked entry by entry.
 
 Whether every rank reaches every other is known only once routes are built (``paths.check_connected``).
 """

@@ -1,7 +1,7 @@
 """The cluster as the simulator sees it: links with a capacity and a latency, and routes between ranks.
 
 A link carries one direction. Its capacity is the peak payload rate; what an all-to-all algorithm reaches of
-it is the algorithm's efficiency, not the link's. Latency stands on the sender's link of a hop pair (see
+it is the algorithm's efficiency, not the link's. Latency is on the sender's link of a hop pair (see
 ``graph``), so the latency of a route is the sum over its links.
 """
 

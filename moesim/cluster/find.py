@@ -1,4 +1,4 @@
-"""Where topologies lie: in ``topologies/`` of a checkout, or in the package's data once installed."""
+"""Where topologies are: in ``topologies/`` of a checkout, or in the package's data once installed."""
 
 import difflib
 from pathlib import Path
@@ -42,5 +42,5 @@ def _stem(name: str) -> str:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name too long for the file system is no file
+    except OSError:  # a name too long for the file system is not a file
         return False

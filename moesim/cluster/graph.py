@@ -3,7 +3,7 @@
 Nodes carry ``kind`` (gpu or switch) and ``node`` (NVLink domain or -1), edges ``capacity`` (bytes/s of that
 direction), ``latency`` (s) and ``link_class``. An NVLink domain is one crossbar: each GPU has a link to
 ``nX.nvswitch`` and one back. A GPU's network cards are its own port to the leaf. The latency of a hop pair
-(GPU to switch to GPU) stands whole on the sender's link, and that of the way over a spine on the link that
+(GPU to switch to GPU) is put whole on the sender's link, and that of the way over a spine on the link that
 climbs: a route's sum is then right, and a flow that fans out behind a switch does not count it twice.
 
 Not modelled: PCIe between GPU and card, blocking inside a switch, links between NVSwitches.

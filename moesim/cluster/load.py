@@ -18,8 +18,8 @@ def load_topology(name_or_path: str | Path, nic_bandwidth: float | None = None, 
 
     Args:
         name_or_path: one of moesim's own (``h800-8x8-rail``) or a file.
-        nic_bandwidth: bytes/s instead of the file's for every NIC; uplinks told by oversubscription follow.
-        max_ranks: keep the first ranks only, at most so many.
+        nic_bandwidth: bytes/s instead of the file's for every NIC; uplinks given by oversubscription follow.
+        max_ranks: keep at most this many ranks, the first ones.
 
     Raises:
         InputError: no such topology, mistakes in the file, a bandwidth that is not positive.
@@ -45,7 +45,7 @@ def read_topology(path: str | Path) -> AnyTopology:
         raise document.error((), "the key kind is required", f"kinds: {', '.join(KINDS)}")
     kind = document.data["kind"]
     if not isinstance(kind, str) or kind not in KINDS:
-        raise document.error(("kind",), f"there is no kind {kind!r:.60}", did_you_mean(kind, list(KINDS), "kinds"))
+        raise document.error(("kind",), f"unknown kind {kind!r:.60}", did_you_mean(kind, list(KINDS), "kinds"))
     model: Any = KINDS[kind]
     spec: AnyTopology = validate(model, document)
     return spec

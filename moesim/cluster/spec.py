@@ -1,6 +1,6 @@
 """What a topology file may say: one pydantic model for each kind of cluster.
 
-Four regular kinds are told in a few numbers (``hgx``: one node; ``rail``: NIC i of every node on leaf i;
+Four regular kinds are described by a few numbers (``hgx``: one node; ``rail``: NIC i of every node on leaf i;
 ``leaf-spine``: all NICs of a node on the node's leaf; ``multi-plane``: NIC i of every node in a fat tree of its own);
 ``explicit`` lists every device and link.
 Bandwidths are peak payload rates of one direction and need a unit (``50GB/s``, ``400Gb/s``), so do
@@ -36,14 +36,14 @@ class Nvlink(Section):
     """The NVLink ports of one GPU towards the NVSwitches of its node."""
 
     bandwidth: PositiveBandwidth = Field(description="Peak of one GPU and direction, all its NVLinks together.")
-    latency: Latency = Field(default=3.33e-6, description="One way from GPU to GPU, whole route.")
+    latency: Latency = Field(default=3.33e-6, description="Latency one way from GPU to GPU, whole route.")
 
 
 class Nic(Section):
     """The network cards of one GPU."""
 
     bandwidth: PositiveBandwidth = Field(description="Peak of one card and direction.")
-    latency: Latency = Field(default=2.8e-6, description="One way from GPU to GPU under one leaf, whole route.")
+    latency: Latency = Field(default=2.8e-6, description="Latency one way from GPU to GPU under one leaf, whole route.")
     per_gpu: Count = Field(
         default=1,
         ge=1,
@@ -66,7 +66,7 @@ class LeafSpine(Section):
     uplink_bandwidth: PositiveBandwidth | None = Field(
         default=None, description="Peak of one leaf-spine link and direction, instead of oversubscription."
     )
-    latency: Latency = Field(default=0.9e-6, description="What the way over a spine adds, one way.")
+    latency: Latency = Field(default=0.9e-6, description="Latency that the way over a spine adds, one way.")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -87,7 +87,7 @@ SPREADING = (
 class Topology(Section):
     """What every kind of topology says."""
 
-    description: str = Field(default="", max_length=400, description="One sentence for people.")
+    description: str = Field(default="", max_length=400, description="One sentence that describes it.")
     gpu: GpuName
 
 

@@ -136,7 +136,7 @@ def load_measured(path: str | Path, gpu: str | None = None) -> MeasuredTable:
     """Read a user's kernel table.
 
     ``gpu`` is needed where the file has no gpu column and must agree with it where it has. Raises InputError
-    with ``file:line`` for every mistake (missing or unknown column, unknown unit, value that is no positive
+    with ``file:line`` for every mistake (missing or unknown column, unknown unit, value that is not a positive
     number, duplicate key, a time below what the GPU's peaks allow), ResourceError when it cannot be read.
     """
     file = Path(path)
@@ -159,7 +159,7 @@ def load_measured(path: str | Path, gpu: str | None = None) -> MeasuredTable:
 
 
 def read_table_file(file: Path) -> str:
-    """Return the text of a table. Raises InputError for what is no text file, ResourceError when it is unreadable."""
+    """Return the text of a table. Raises InputError if it is not a text file, ResourceError if it is unreadable."""
     try:
         if not file.is_file():
             raise InputError("no such kernel table", str(file), "a CSV file or one of the GPUs' names")

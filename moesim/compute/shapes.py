@@ -13,7 +13,7 @@ LARGEST_COUNT = 1 << 40
 
 
 def counts(name: str, given: ArrayLike, least: int = 0, whole: bool = True) -> Floats:
-    """Return ``given`` as float64. Raises InputError naming ``name`` where it is no number >= ``least``."""
+    """Return ``given`` as float64. Raises InputError naming ``name`` where it is not a number >= ``least``."""
     try:
         values = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):

@@ -18,7 +18,7 @@ _LARGEST = 1 << 40
 
 
 class _AnotherGpu(InputError):
-    """A row of another GPU: with one, the rest of the file is no use."""
+    """A row of another GPU: with one, the rest of the file is useless."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ def read_rows(content: str, file: str, gpu: Gpu | None = None) -> Reading:
 
     Raises:
         InputError: with ``file:line`` of up to 20 mistakes: a column that is missing or unknown, an unknown unit, a
-            value that is no positive number, a key that stands there twice, a time below what the GPU's peaks allow.
+            value that is not a positive number, a key that appears twice, a time below what the GPU's peaks allow.
     """
     reading = Reading(gpu=gpu)
     mistakes: list[InputError] = []
@@ -60,7 +60,7 @@ def read_rows(content: str, file: str, gpu: Gpu | None = None) -> Reading:
             reading.gpu = _same_gpu(fields, reading.gpu, where)
             row = header.row(fields, where)
             if row.key in first_line:
-                raise InputError("duplicate row", where, f"the same shape stands in line {first_line[row.key]}")
+                raise InputError("duplicate row", where, f"the same shape is in line {first_line[row.key]}")
             first_line[row.key] = line
             if layouts.setdefault((row.kernel, row.dtype, row.fixed), row.layout) != row.layout:
                 raise InputError("two layouts of one shape", where, "masked and contiguous rows go into two tables")
@@ -89,7 +89,7 @@ def _lines(content: str, file: str) -> Iterator[tuple[int, list[str]]]:
 
 
 class _Header(NamedTuple):
-    """Columns of a file, the unit of its times, and where it stands."""
+    """Columns of a file, the unit of its times, and its place."""
 
     columns: list[str]
     unit: str
@@ -99,7 +99,7 @@ class _Header(NamedTuple):
     def of(cls, columns: list[str], where: str) -> _Header:
         for column in columns:
             if columns.count(column) > 1:
-                raise InputError(f"column {column!r} stands there twice", where)
+                raise InputError(f"column {column!r} appears twice", where)
             if column not in KNOWN_COLUMNS and column.startswith(("time_", "seconds")):
                 raise InputError(f"unknown unit in column {column!r}", where, f"one of: {', '.join(UNITS)}")
             if column not in KNOWN_COLUMNS:

@@ -97,7 +97,9 @@ def _check_fit(n_experts: int, n_slots: int, n_ranks: int, n_nodes: int, n_group
             f"{n_groups} groups of {n_experts} experts", where="eplb", fix="a group has at least one expert"
         )
     if n_ranks % n_nodes:
-        raise InputError(f"{n_ranks} ranks on {n_nodes} nodes", where="eplb", fix="every node has as many ranks")
+        raise InputError(
+            f"{n_ranks} ranks on {n_nodes} nodes", where="eplb", fix="every node must have the same number of ranks"
+        )
     more = -(-max(n_slots, n_experts) // n_ranks) * n_ranks
     if n_slots % n_ranks:
         raise InputError(

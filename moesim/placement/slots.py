@@ -217,7 +217,7 @@ class Placement:
 
 
 def _ids(values: ArrayLike, name: str) -> NDArray[np.int32]:
-    """Return the ids as a fresh int32 array; refuse what is no whole number or does not fit."""
+    """Return the ids as a fresh int32 array; refuse what is not a whole number or does not fit."""
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
         raise InputError(f"{name} has dtype {array.dtype}", where="placement", fix="ids are integers")

@@ -86,7 +86,7 @@ def load_corpus(stdlib: Path | None = None) -> Corpus:
 
 
 def is_for_evaluation(document: str) -> bool:
-    """Tell whether the document of this name is kept out of training."""
+    """Return whether the document of this name is kept out of training."""
     fraction = int.from_bytes(hashlib.sha256(document.encode()).digest()[:4], "big") / 2**32
     return fraction < EVALUATION_SHARE
 

@@ -68,7 +68,7 @@ def training_charts(result: Result) -> list[LineChart]:
         LineChart(
             key="training_imbalance",
             title="Imbalance over training",
-            caption="How balance came about while the recorded model was trained, with its own router; mean over the "
+            caption="How balance developed while the recorded model was trained, with its own router; mean over the "
             "layers. MaxVio is max/mean of the experts less 1. Unseen text is of a domain held out of the training.",
             x_label="training step",
             y_label="max/mean",
@@ -91,7 +91,7 @@ def training_charts(result: Result) -> list[LineChart]:
             LineChart(
                 key="training_bias",
                 title="Spread of the bias over training",
-                caption="Largest less smallest bias of an expert, mean over the layers: how hard V3 has to push.",
+                caption="Largest less smallest bias of an expert, mean over the layers: how strongly V3 has to steer.",
                 x_label="training step",
                 y_label="bias spread",
                 series=_series(training, "training_step", {"bias_spread": "bias spread"}),

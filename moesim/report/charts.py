@@ -1,7 +1,7 @@
 """Charts as plain values: what is drawn, in which words and units, and the table behind it.
 
 A chart is made once from a result and then painted twice, by Bokeh or HTML on the page and by matplotlib in a file, so
-that the two can never tell different stories. Axis labels carry the unit; values are already in it.
+that the two always agree. Axis labels carry the unit; values are already in it.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Two sweeps side by side, point by point: points are the same where their axes have equal values.
 
-An axis ``seed`` is no axis of the comparison: points that differ in it alone are one point with a band, whose numbers
-are the medians over the seeds.
+An axis ``seed`` is not an axis of the comparison: points that differ only in it are one point with a band, whose
+numbers are the medians over the seeds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ class SweepComparison:
 
     Attributes:
         labels: names of the two.
-        axes: keys whose values tell the points apart.
+        axes: keys whose values identify the points.
         points: those with numbers in both.
         only: how many points with numbers only the first has, only the second.
         lost: values of the points that have numbers in the first and failed in the second.

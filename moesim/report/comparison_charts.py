@@ -28,7 +28,7 @@ def comparison_charts(runs: Runs) -> dict[str, Chart | None]:
             runs,
             "imbalance",
             "Imbalance",
-            "Most loaded over mean. Experts decide how good a router balances, ranks how long the expert compute "
+            "Most loaded over mean. Experts show how well a router balances, ranks how long the expert compute "
             "takes, nodes how long the wires between nodes are busy.",
             "max/mean",
             {

@@ -12,7 +12,7 @@ _HEADLINE = "layer_time_s"
 
 
 def noise_sentence(comparison: Comparison) -> str:
-    """Say whether the layer time changed by more than the noise of the seeds."""
+    """State whether the layer time changed by more than the noise of the seeds."""
     row = next(row for row in comparison.rows if row.key == _HEADLINE)
     first, second = comparison.labels
     if row.a_band is None or row.b_band is None:

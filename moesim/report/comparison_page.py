@@ -75,7 +75,7 @@ def render_comparison(
         runs: ``(name, result)``; the page links to ``<name>/report.html``.
         title: of the page.
         baseline: name of the run that the others are measured against; default the first.
-        bands: of two runs over seeds, in their order; the page then tells differences from noise.
+        bands: of two runs over seeds, in their order; the page then separates differences from noise.
 
     Returns:
         The page: no other file or network needed, the same bytes for the same results.
@@ -116,7 +116,7 @@ def comparison_figures(runs: Runs) -> dict[str, bytes]:
 
 
 def comparison_verdict(runs: Runs) -> Verdict:
-    """Say which of the trained routers is fastest and by how much; what-if runs only where nothing else is there."""
+    """State which of the trained routers is fastest and by how much; what-if runs only where nothing else is there."""
     trained = [(name, run) for name, run in runs if not run.summary["counterfactual"]]
     field = trained if len(trained) > 1 else list(runs)
     noun = "routers on their own training" if len(trained) == len(field) else "runs, what-if ones included"

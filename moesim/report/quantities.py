@@ -26,7 +26,7 @@ _AXES = {
 
 
 def is_share(key: str) -> bool:
-    """Say whether a value of this name is a part of a whole, printed in percent."""
+    """Return whether a value of this name is a part of a whole, printed in percent."""
     return key in _SHARES or key.endswith("_share")
 
 

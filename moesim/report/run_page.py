@@ -1,4 +1,4 @@
-"""The report of one run: the answer on the first screen, then the evidence, then what stands behind it."""
+"""The report of one run: the answer on the first screen, then the evidence, then what it rests on."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -196,8 +196,8 @@ def _tiles(result: Result) -> list[Tile]:
         Tile("Bottleneck link", named("bottleneck_utilisation"), f"used · max/mean {named('link_load_max_over_mean')}",
              f"{SUMMARY['bottleneck_utilisation'].text}; {SUMMARY['link_load_max_over_mean'].text}."),
         Tile("Tokens per second and GPU", quantity(None if rate is None else float(f"{rate:.4g}"), ""),
-             "through this layer alone", "tokens of a batch over the layer time and the number of ranks: an upper end, "
-             "since a model has many layers and attention besides"),
+             "through this layer alone", "tokens of a batch over the layer time and the number of ranks: an upper "
+             "limit, since a model has many layers and attention besides"),
     ]  # fmt: skip
 
 

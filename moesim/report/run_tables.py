@@ -1,4 +1,4 @@
-"""The tables of a run's report: numbers by definition, and what stands behind them."""
+"""The tables of a run's report: numbers by definition, and what they rest on."""
 
 from typing import Any
 
@@ -123,7 +123,7 @@ def kernel_sources(explanation: dict[str, Any]) -> list[str]:
 
 
 def _source(row: dict[str, Any]) -> str:
-    # A measured time is as good as its measurement; of others the report knows an error or says that nobody does.
+    # A measured time is as good as its measurement; for others the report gives the error or says that it is unknown.
     if row["error"] is None:
         return str(row["source"]) if row["source"] == "measured" else f"{row['source']} (error unknown)"
     return f"{row['source']} ± {quantity(row['error'], '%')}"

@@ -1,8 +1,8 @@
 """What a sweep answers, in words: one sentence made from its points, then what the limits cost and which axis matters.
 
 The best point is set against the base scenario where that is a point within the limits, else against the worst point
-within them. Where best points are told for each value of some axes, these are the answer; combinations with the same
-best values are told together, and an axis that changes none of them is said not to matter.
+within them. Where best points are given for each value of some axes, these are the answer; combinations with the same
+best values are listed together, and an axis that changes none of them is said not to matter.
 """
 
 from typing import NamedTuple
@@ -14,10 +14,10 @@ from moesim.report.quantities import is_share, named_quantity, quantity
 from moesim.report.run_page import Verdict
 from moesim.report.sweep_data import Places, SweepData, in_words
 
-_MOST_TOLD = 8
+_MOST_LISTED = 8
 
 
-class _Told(NamedTuple):
+class _Group(NamedTuple):
     """Combinations of some axes' values with the same best values of the others: who they are, and their points."""
 
     groups: list[Places]
@@ -25,7 +25,7 @@ class _Told(NamedTuple):
 
 
 def sweep_verdict(data: SweepData) -> Verdict:
-    """Say what is best in one sentence; then what the limits cost, and which axis matters most."""
+    """State what is best in one sentence; then what the limits cost, and which axis matters most."""
     if not np.isfinite(data.cost).any():
         return Verdict(answer_sentence(data), "The reasons are below.")
     parts = []
@@ -64,8 +64,8 @@ def _best_of_all(data: SweepData, best: int) -> str:
     worst = int(max(kept, key=lambda point: (data.cost[point], -point)))
     if data.base == best and worst != best:
         against = _than(data, best, worst, "the worst point")
-        return f"best point is the base scenario ({data.told(best)}): {found}, {against}."
-    text = f"best point is {data.told(best)}: {found}"
+        return f"best point is the base scenario ({data.label(best)}): {found}, {against}."
+    text = f"best point is {data.label(best)}: {found}"
     if worst == best:
         return f"{text}; no other point {'keeps the limits' if data.limits else 'has a result'}."
     if data.base is not None and data.within[data.base]:
@@ -74,19 +74,19 @@ def _best_of_all(data: SweepData, best: int) -> str:
 
 
 def _than(data: SweepData, best: int, other: int, name: str) -> str:
-    """Compare the best point with another one, told by the values in which it differs."""
+    """Compare the best point with another one, named by the values in which it differs."""
     ours, theirs = (float(data.column(data.key)[point]) for point in (best, other))
     differs = ", ".join(
-        axis.told(int(place))
+        axis.label(int(place))
         for axis, place, held in zip(data.axes, data.places[other], data.places[best], strict=True)
         if place != held
     )
     within = " within the limits" if data.limits and other != data.base else ""
-    told = f"{name}{within} ({differs}: {_value(data, other)})"
+    named = f"{name}{within} ({differs}: {_value(data, other)})"
     if ours == theirs or not theirs:
-        return f"{'as' if ours == theirs else 'against'} {told}"
+        return f"{'as' if ours == theirs else 'against'} {named}"
     change = (ours - theirs) / abs(theirs)
-    return f"{quantity(abs(change), '%')} {'more' if change > 0 else 'less'} than {told}"
+    return f"{quantity(abs(change), '%')} {'more' if change > 0 else 'less'} than {named}"
 
 
 def _best_of_groups(data: SweepData) -> str:
@@ -94,7 +94,7 @@ def _best_of_groups(data: SweepData) -> str:
     best, kept = _best_values(data, free), telling_axes(data)
     found = [places for places in best.values() if places is not None]
     shared = [k for k in range(len(free)) if len({places[k] for places in found}) == 1]
-    told_each = [k for k in range(len(free)) if k not in shared] or shared
+    listed_each = [k for k in range(len(free)) if k not in shared] or shared
     merged = _merged(data, best, kept)
     parts = []
     for places, one in merged.items():
@@ -102,25 +102,25 @@ def _best_of_groups(data: SweepData) -> str:
         if places is None:
             parts.append(f"no point for {whom}")
         else:
-            what = ", ".join(data.axes[free[k]].named(places[k]) for k in told_each) or "the one point"
+            what = ", ".join(data.axes[free[k]].named(places[k]) for k in listed_each) or "the one point"
             parts.append(f"{what} for {whom} ({_range(data, one.points)})")
-    if len(parts) > _MOST_TOLD:
-        parts[_MOST_TOLD:] = [f"{len(parts) - _MOST_TOLD} more in the table"]
+    if len(parts) > _MOST_LISTED:
+        parts[_MOST_LISTED:] = [f"{len(parts) - _MOST_LISTED} more in the table"]
     most = "Most" if data.larger_is_better else "Least"
     within = f" within {' and '.join(data.limits)}" if data.limits else ""
     idle = [data.axes[a].short for i, a in enumerate(data.per) if i not in kept]
     tail = f", whatever {' and '.join(idle)}" if idle else ""
-    if shared and told_each != shared:
+    if shared and listed_each != shared:
         tail += f", each with {', '.join(data.axes[free[k]].named(found[0][k]) for k in shared)}"
     listed = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
     return f"{most} {in_words(data.key)}{within}: {listed}{tail}."
 
 
-def _merged(data: SweepData, best: dict[Places, Places | None], kept: list[int]) -> dict[Places | None, _Told]:
-    """Put groups with the same best values together, named by the axes that tell."""
-    merged: dict[Places | None, _Told] = {}
+def _merged(data: SweepData, best: dict[Places, Places | None], kept: list[int]) -> dict[Places | None, _Group]:
+    """Put groups with the same best values together, named by the axes that matter."""
+    merged: dict[Places | None, _Group] = {}
     for group, point in data.groups:
-        one = merged.setdefault(best[group], _Told([], []))
+        one = merged.setdefault(best[group], _Group([], []))
         reduced = tuple(group[k] for k in kept)
         one.groups.extend([reduced] if reduced not in one.groups else [])
         one.points.extend([] if point is None else [point])
@@ -216,7 +216,7 @@ def groups_table(data: SweepData) -> DataTable | None:
 
 def _nearest(data: SweepData) -> str:
     point = data.anchor
-    return f"point {point} ({data.told(point)}): {_value(data, point)}; it {broken(data, point)}"
+    return f"point {point} ({data.label(point)}): {_value(data, point)}; it {broken(data, point)}"
 
 
 def _against(excess: float, larger_is_better: bool) -> str:
@@ -239,7 +239,7 @@ def _price_of_limits(data: SweepData) -> list[str]:
     if data.best is None or data.cost[first] >= data.cost[data.best]:
         return [f"{text}, none of them better."]
     return [
-        f"{text}; the best of them, point {first} ({data.told(int(first))}), would be {_value(data, int(first))} but "
+        f"{text}; the best of them, point {first} ({data.label(int(first))}), would be {_value(data, int(first))} but "
         f"{broken(data, int(first))}."
     ]
 
@@ -249,7 +249,7 @@ def _value(data: SweepData, point: int) -> str:
 
 
 def broken(data: SweepData, point: int) -> str:
-    """Say which limits a point does not keep, and its numbers there."""
+    """Name the limits that a point does not keep, and its numbers there."""
     limits = [limit for limit, holds in data.limits.items() if not holds[point]]
     return "breaks " + " and ".join(f"{limit} ({_found(data, limit.split()[0], point)})" for limit in limits)
 

@@ -43,7 +43,7 @@ def axis_charts(data: SweepData) -> list[Chart]:
         if not np.isfinite(medians).any():
             continue
         held = ", ".join(
-            other.told(int(data.places[data.anchor, a])) for a, other in enumerate(data.axes) if a != index
+            other.label(int(data.places[data.anchor, a])) for a, other in enumerate(data.axes) if a != index
         )
         caption = f"Others held at {held}." if held else ""
         caption += " Limits do not count here." if data.limits else ""
@@ -107,7 +107,7 @@ def pareto_charts(data: SweepData) -> list[LineChart]:
             LineChart(
                 key=f"pareto_{traded}",
                 title=f"{_capital(in_words(data.key))} against {word}",
-                caption=f"Each point is one of the sweep; to the right is more of {meaning}. On the front: no other "
+                caption=f"Each dot is a point of the sweep; to the right is more of {meaning}. On the front: no other "
                 "point within the limits is better in objective, gate mass lost and rank imbalance at once.",
                 x_label=_label(word, traded_unit),
                 y_label=_label(in_words(data.key), unit),
@@ -228,7 +228,7 @@ def _families(data: SweepData, index: int) -> Iterator[tuple[str, Ints]]:
     others = [a for a in range(len(data.axes)) if a not in (index, curves)]
     same = (data.places[:, others] == held[others]).all(axis=1)
     for place in range(sizes[curves]):
-        yield data.axes[curves].told(place), np.flatnonzero(same & (data.places[:, curves] == place))
+        yield data.axes[curves].label(place), np.flatnonzero(same & (data.places[:, curves] == place))
 
 
 def _label(name: str, unit: str) -> str:

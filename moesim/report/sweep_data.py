@@ -33,7 +33,7 @@ WORDS = {
     "nvlink_wire_bytes": "NVLink bytes",
     "nic_wire_bytes": "NIC bytes",
 }
-"""The numbers that a point is told by, in words."""
+"""The numbers shown for a point, in words."""
 
 # Last parts of a key that say nothing without the part before them.
 _VAGUE = {"name", "kind", "step", "algorithm", "preset"}
@@ -78,18 +78,18 @@ class SweepAxis:
         """Every value as one text."""
         return tuple(" / ".join(value) for value in self.values)
 
-    def told(self, place: int) -> str:
+    def label(self, place: int) -> str:
         """One value with its keys: ``top_k = 8``."""
         return ", ".join(
             f"{short_key(key)} = {value}" for key, value in zip(self.keys, self.values[place], strict=True)
         )
 
     def named(self, place: int) -> str:
-        """One value by one key, where that tells it from all others: ``recording.name = tiny-v1``."""
+        """One value by one key, where that distinguishes it from all others: ``recording.name = tiny-v1``."""
         for k, key in enumerate(self.keys):
             if len({value[k] for value in self.values}) == len(self.values):
                 return f"{short_key(key)} = {self.values[place][k]}"
-        return self.told(place)
+        return self.label(place)
 
     @cached_property
     def numbers(self) -> tuple[Floats, str, str] | None:
@@ -247,9 +247,9 @@ class SweepData:
         scale, name = axis_scale(values, unit)
         return values / scale, name
 
-    def told(self, point: int) -> str:
+    def label(self, point: int) -> str:
         """Values of a point with their keys."""
-        return ", ".join(axis.told(int(place)) for axis, place in zip(self.axes, self.places[point], strict=True))
+        return ", ".join(axis.label(int(place)) for axis, place in zip(self.axes, self.places[point], strict=True))
 
     def line(self, index: int, anchor: int | None = None) -> dict[int, int]:
         """Points along one axis with the others held at a point (``anchor``): place -> point."""

@@ -30,7 +30,7 @@ class MapCell(NamedTuple):
     kind: str
     text: str
     style: str
-    told: str
+    words: str
 
 
 class MapPanel(NamedTuple):
@@ -88,14 +88,14 @@ def heat_maps(data: SweepData) -> HeatMaps | None:
         value = values[point]
         if not np.isfinite(value):
             kind = data.status[point] if data.status[point] != "ok" else "failed"
-            return MapCell(point, kind, "", "", f"{data.told(point)}: {kind}")
+            return MapCell(point, kind, "", "", f"{data.label(point)}: {kind}")
         share = (
             0.0 if high <= low else (np.log(value / low) / np.log(high / low) if log else (value - low) / (high - low))
         )
         shade = round(255 * float(share))
         ink = "#10151b" if shade >= _DARK_INK_FROM else "#ffffff"
         kind = "ok" if data.within[point] else "over"
-        words = f"{data.told(point)}: {named_quantity(data.key, data.column(data.key)[point])}"
+        words = f"{data.label(point)}: {named_quantity(data.key, data.column(data.key)[point])}"
         words += "" if kind == "ok" else ", outside the limits"
         return MapCell(point, kind, cell_text(float(value)), f"background:{colours[shade]};color:{ink}", words)
 
@@ -115,7 +115,7 @@ def heat_maps(data: SweepData) -> HeatMaps | None:
         made.append(
             MapPanel(
                 held=",".join(str(fixed[a]) for a in held),
-                title=axes[panels].told(fixed[panels]) if panels is not None else "",
+                title=axes[panels].label(fixed[panels]) if panels is not None else "",
                 shown=all(fixed[a] == anchor[a] for a in held),
                 rows=body,
             )
@@ -154,10 +154,10 @@ def _layout(data: SweepData) -> tuple[int | None, int | None, int | None, list[i
     if cells > MOST_CELLS:
         return None
     if int(np.prod([size[a] for a in main + held])) > MOST_CELLS:
-        told = ", ".join(data.axes[a].told(int(data.places[data.anchor, a])) for a in held)
-        note, held = f" Held at {told}." if told else "", []
+        fixed_at = ", ".join(data.axes[a].label(int(data.places[data.anchor, a])) for a in held)
+        note, held = f" Held at {fixed_at}." if fixed_at else "", []
         if panels is not None and cells * size[panels] > MOST_CELLS:
-            note += f" Shown for {data.axes[panels].told(int(data.places[data.anchor, panels]))} alone."
+            note += f" Shown only for {data.axes[panels].label(int(data.places[data.anchor, panels]))}."
             panels = None
     long = {a: max(map(len, data.axes[a].labels)) > _LONG_LABEL for a in plane}
     plane.sort(key=lambda a: (not long[a], size[a], a))

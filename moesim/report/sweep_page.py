@@ -253,7 +253,7 @@ def _reasons(data: SweepData) -> DataTable | None:
     if not seen:
         return None
     rows: list[tuple[Cell, ...]] = [
-        (status, why, len(points), data.told(points[0])) for (status, why), points in seen.items()
+        (status, why, len(points), data.label(points[0])) for (status, why), points in seen.items()
     ]
     left_out = f"And {len(rows) - _REASONS} more reasons: see the table." if len(rows) > _REASONS else ""
     return DataTable(("status", "reason", "points", "such as"), rows[:_REASONS], left_out)

@@ -22,7 +22,7 @@ from moesim.report.quantities import Floats, axis_scale, filled
 from moesim.results import Result
 from moesim.results.definitions import COMPONENTS, SUMMARY
 
-# More rows than this make a timeline nobody can read: the slowest ranks are shown.
+# More rows than this make a timeline unreadable: the slowest ranks are shown.
 _TIMELINE_RANKS = 64
 
 _TIME_ORDER = (
@@ -108,7 +108,7 @@ def _timeline_ranks(spans: Columns) -> tuple[np.ndarray, np.ndarray, str]:
     rank, end = np.asarray(spans["rank"]), np.asarray(spans["end_s"])
     ranks = np.unique(rank)
     if len(ranks) <= _TIMELINE_RANKS:
-        return ranks, ranks, "Lines part the nodes."
+        return ranks, ranks, "Lines separate the nodes."
     last = np.zeros(int(ranks.max()) + 1)
     np.maximum.at(last, rank, end)
     slowest = np.argsort(-last, kind="stable")[:_TIMELINE_RANKS]
@@ -138,7 +138,7 @@ def wait_chart(result: Result) -> HeatMap | None:
         key="wait",
         title="Who waits for whom",
         caption=f"Time per layer that the ranks{' of a node' if per_node else ''} (rows) wait in dispatch and combine "
-        f"because the {noun} of the column has not come yet. A filled column is a straggler that many pay for.",
+        f"because the {noun} of the column has not entered yet. A filled column is a straggler that delays many.",
         row_label=f"waiting {noun}",
         column_label=f"{noun} waited for",
         value_label=f"wait ({unit})",

@@ -47,8 +47,8 @@ def traffic_chart(result: Result) -> HeatMap | None:
     return HeatMap(
         key="traffic",
         title=f"Traffic between {noun}s",
-        caption=f"Bytes per layer from each {noun} (row) to each other (column), on a log scale; white lines part the "
-        "nodes. What stays on its own rank crosses no wire and is not shown.",
+        caption=f"Bytes per layer from each {noun} (row) to each other (column), on a log scale; white lines separate "
+        "the nodes. What stays on its own rank crosses no wire and is not shown.",
         row_label=f"source {noun}",
         column_label=f"target {noun}",
         value_label=f"bytes per layer ({unit})",
@@ -148,7 +148,7 @@ def rank_chart(result: Result) -> BarChart:
     return BarChart(
         key="rank_load",
         title="Load of the ranks",
-        caption="Selections that each rank computes, per layer. The slowest rank sets everybody's pace.",
+        caption="Selections that each rank computes, per layer. The slowest rank sets the pace.",
         x_label="rank",
         y_label="selections",
         labels=tuple(str(rank) for rank in ranks),

@@ -30,27 +30,27 @@ class _Synthetic(Block):
 class Uniform(_Synthetic):
     """Every expert is equally popular."""
 
-    kind: Literal["uniform"] = Field(description="Which popularity the experts have.")
+    kind: Literal["uniform"] = Field(description="Distribution of popularity over the experts.")
 
 
 class Zipf(_Synthetic):
     """Popularity falls with the place of an expert to the power of -exponent."""
 
-    kind: Literal["zipf"] = Field(description="Which popularity the experts have.")
+    kind: Literal["zipf"] = Field(description="Distribution of popularity over the experts.")
     exponent: Number = Field(1.0, ge=0, le=10, description="Exponent of the Zipf law.")
 
 
 class Lognormal(_Synthetic):
     """Log popularity is normal."""
 
-    kind: Literal["lognormal"] = Field(description="Which popularity the experts have.")
+    kind: Literal["lognormal"] = Field(description="Distribution of popularity over the experts.")
     sigma: Number = Field(0.6, ge=0, le=10, description="Standard deviation of the log popularity.")
 
 
 class OneHotRank(_Synthetic):
-    """The experts of one rank are hot, all others alike."""
+    """The experts of one rank are hot, all others equally popular."""
 
-    kind: Literal["one_hot_rank"] = Field(description="Which popularity the experts have.")
+    kind: Literal["one_hot_rank"] = Field(description="Distribution of popularity over the experts.")
     ratio: Number = Field(2.0, gt=0, le=1000, description="Load of the hot rank's experts over the mean load.")
     hot_rank: Count = Field(0, ge=0, le=10**6, description="The rank whose experts are hot.")
 
@@ -62,13 +62,13 @@ def _one_or_many(value: object) -> str:
 
 
 class Workload(Block):
-    """What tokens arrive: one of recording, synthetic, expert_ids and counts says where experts come from."""
+    """Which tokens arrive: one of recording, synthetic, expert_ids and counts says where experts come from."""
 
     recording: RecordingSource | None = Field(
         None, description="Recorded router logits (default: tiny-KIND of the router's kind)."
     )
     synthetic: Annotated[Uniform | Zipf | Lognormal | OneHotRank, Field(discriminator="kind")] | None = Field(
-        None, description="Router logits made by rule."
+        None, description="Synthetic router logits."
     )
     expert_ids: Name | None = Field(None, description="A .npy or .npz file of chosen experts: no router is run.")
     counts: Name | None = Field(
@@ -84,7 +84,8 @@ class Workload(Block):
         | None
     ) = Field(None, description="Tokens on each rank: one number, or one per rank; null: recorded tokens // ranks.")
     assign: Literal["by_sequence", "striped"] = Field(
-        "by_sequence", description="Whole sequences to a rank, or token i to rank i modulo the ranks."
+        "by_sequence",
+        description="by_sequence: whole sequences to a rank; striped: token i to rank i modulo the ranks.",
     )
     sampling: Literal["block_bootstrap"] = Field(
         "block_bootstrap", description="How more tokens than recorded are made: whole sequences drawn again."
@@ -101,7 +102,7 @@ class Workload(Block):
 class LognormalOffset(Block):
     """exp(sigma x standard normal) x scale."""
 
-    distribution: Literal["lognormal"] = Field(description="How arrivals scatter.")
+    distribution: Literal["lognormal"] = Field(description="Distribution of the arrivals.")
     sigma: Number = Field(gt=0, le=10, description="Standard deviation of the logarithm.")
     scale: Duration = Field(description="Median (seconds).")
 
@@ -109,14 +110,14 @@ class LognormalOffset(Block):
 class UniformOffset(Block):
     """Evenly between 0 and scale."""
 
-    distribution: Literal["uniform"] = Field(description="How arrivals scatter.")
+    distribution: Literal["uniform"] = Field(description="Distribution of the arrivals.")
     scale: Duration = Field(description="Largest offset (seconds).")
 
 
 class NormalOffset(Block):
     """Normal around mean; below 0 counts as 0."""
 
-    distribution: Literal["normal"] = Field(description="How arrivals scatter.")
+    distribution: Literal["normal"] = Field(description="Distribution of the arrivals.")
     mean: Duration = Field(description="Mean (seconds).")
     scale: Duration = Field(description="Standard deviation (seconds).")
 
@@ -124,7 +125,7 @@ class NormalOffset(Block):
 class ExponentialOffset(Block):
     """Exponential."""
 
-    distribution: Literal["exponential"] = Field(description="How arrivals scatter.")
+    distribution: Literal["exponential"] = Field(description="Distribution of the arrivals.")
     scale: Duration = Field(description="Mean (seconds).")
 
 
@@ -132,9 +133,11 @@ Offset = LognormalOffset | UniformOffset | NormalOffset | ExponentialOffset
 
 
 class Schedule(Block):
-    """What phase of inference runs and when each rank arrives."""
+    """When each rank arrives, and what else it does per layer."""
 
-    phase: Literal["prefill", "decode"] = Field("prefill", description="Prefill (many tokens) or decode (few).")
+    phase: Literal["prefill", "decode"] = Field(
+        "prefill", description="A label, it changes no number: prefill (many tokens) or decode (few)."
+    )
     overlap: Literal["none"] = Field(
         "none", description="none: one micro-batch; the shared expert still runs beside dispatch."
     )

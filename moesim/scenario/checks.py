@@ -29,7 +29,7 @@ def breaches(scenario: ScenarioFields) -> Iterator[Breach]:
 def _router(scenario: ScenarioFields) -> Iterator[Breach]:
     routing, experts = scenario.routing, scenario.model.n_experts
     if routing.top_k > experts:
-        yield ("routing", "top_k"), f"{routing.top_k} experts per token of only {experts}", "lower top_k"
+        yield ("routing", "top_k"), f"{routing.top_k} experts per token, but only {experts} experts", "lower top_k"
     ep = scenario.parallel.ep
     groups = routing.groups if isinstance(routing.groups, int) else ep if routing.groups == "rank" else None
     if routing.top_groups == 0:
@@ -42,13 +42,13 @@ def _router(scenario: ScenarioFields) -> Iterator[Breach]:
     if groups is None:
         return
     if groups > experts:
-        yield ("routing", "groups"), f"{groups} groups of only {experts} experts", "fewer groups"
+        yield ("routing", "groups"), f"{groups} groups, but only {experts} experts", "use fewer groups"
         return
     if routing.top_groups > groups:
         yield (
             ("routing", "top_groups"),
             f"a token may reach {routing.top_groups} groups, but there are {groups}",
-            f"at most {groups}",
+            f"give at most {groups}",
         )
         return
     # numpy.array_split: the last groups are the small ones
@@ -72,19 +72,19 @@ def _workload(scenario: ScenarioFields) -> Iterator[Breach]:
         yield (
             ("workload", given[-1]) if given else ("workload",),
             f"{' and '.join(given) or 'no source of tokens'} given",
-            f"one of {', '.join(sources)} (set the others to null)",
+            f"give one of {', '.join(sources)} (set the others to null)",
         )
     if isinstance(workload.tokens_per_rank, tuple) and sum(workload.tokens_per_rank) == 0:
-        yield ("workload", "tokens_per_rank"), "no rank has any token", "at least one token"
+        yield ("workload", "tokens_per_rank"), "no rank has any token", "give at least one token"
     recording = workload.recording
     if recording is not None and recording.layers is not None and len(set(recording.layers)) < len(recording.layers):
         yield (
             ("workload", "recording", "layers"),
             "a layer is named twice",
-            "name each once; layers_simulated cycles",
+            "name each layer once; layers_simulated repeats them",
         )
     if scenario.routing.bias == "recorded" and recording is None:
-        yield ("routing", "bias"), "there is no recording to take the bias from", "bias: zero, or a file"
+        yield ("routing", "bias"), "there is no recording to take the bias from", "set bias: zero, or give a file"
 
 
 def _per_rank_lists(scenario: ScenarioFields) -> Iterator[Breach]:
@@ -94,7 +94,7 @@ def _per_rank_lists(scenario: ScenarioFields) -> Iterator[Breach]:
         (("schedule", "start_offset"), scenario.schedule.start_offset),
     ):
         if ep is not None and isinstance(value, tuple) and len(value) != ep:
-            yield loc, f"{len(value)} values for parallel.ep = {ep} ranks", "one value per rank"
+            yield loc, f"{len(value)} values for parallel.ep = {ep} ranks", "give one value per rank"
 
 
 def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
@@ -103,7 +103,7 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
         yield (
             ("placement", "redundant_experts"),
             f"policy {scenario.placement.policy} places no replicas",
-            "policy: eplb, or redundant_experts: 0",
+            "set policy: eplb, or redundant_experts: 0",
         )
     algorithm = algorithm_named(scenario.alltoall.algorithm)
     if scenario.alltoall.cached_handle and not algorithm.handle:
@@ -138,7 +138,7 @@ def _sweep(scenario: ScenarioFields) -> Iterator[Breach]:
         except InputError as error:
             yield place, error.what, error.fix
         if sum(key == other for _, other in named) > 1:
-            yield place, f"{key} is given twice", "one axis per key"
+            yield place, f"{key} is given twice", "give each key one axis"
     for i, group in enumerate(sweep.zip):
         if len({len(values) for values in group.values()}) != 1:
             lengths = ", ".join(f"{key}: {len(values)}" for key, values in group.items()) or "none"

@@ -24,7 +24,7 @@ _SIZES = ("n_experts", "hidden", "expert_hidden", "n_shared", "layers")
 
 
 def needs_preset(data: Mapping[str, Any]) -> bool:
-    """Say whether the data leave anything to the model preset."""
+    """Return whether the data leave anything to the model preset."""
     model, routing = data.get("model"), data.get("routing")
     return not all(name in _given(model) for name in _SIZES) or not all(name in _given(routing) for name in _ROUTING)
 

@@ -1,4 +1,4 @@
-"""The keys of a scenario file, section by section; what holds between them stands in ``checks``."""
+"""The keys of a scenario file, section by section; what must hold between them is in ``checks``."""
 
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ VARIANT_NAME = r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,62}"
 
 
 class ScenarioFields(Block):
-    """What may stand in a scenario file, each default that depends on no other key written out."""
+    """The keys of a scenario file, with every default that does not depend on another key."""
 
     name: str = Field(
         "scenario",
@@ -37,12 +37,12 @@ class ScenarioFields(Block):
     parallel: Parallel = Field(Parallel(), description="How the model is spread over the GPUs.")
     model: Model = Field(default_factory=Model, description="Sizes of the model.")
     routing: Routing = Field(default_factory=Routing, description="The router.")
-    workload: Workload = Field(default_factory=Workload, description="What tokens arrive.")
+    workload: Workload = Field(default_factory=Workload, description="Which tokens arrive.")
     placement: PlacementBlock = Field(PlacementBlock(), description="Which rank holds which experts.")
     alltoall: AllToAll = Field(AllToAll(), description="How tokens travel to their experts and back.")
     network: Network = Field(Network(), description="How exactly the flows on the wires are followed.")
     compute: Compute = Field(Compute(), description="Where kernel times come from.")
-    schedule: Schedule = Field(Schedule(), description="What phase runs and when each rank arrives.")
+    schedule: Schedule = Field(Schedule(), description="When each rank arrives, and what else it does per layer.")
     losses: Losses = Field(Losses(), description="Form and weights of the balance losses.")
     faults: tuple[dict[str, Any], ...] = Field((), description="Slow or broken parts; must be empty for now.")
     thresholds: tuple[str, ...] = Field(

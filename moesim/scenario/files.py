@@ -1,4 +1,4 @@
-"""Where the files lie that a scenario names, and how far its paths may reach.
+"""Where the files that a scenario names are, and how far its paths may reach.
 
 A bare name (``h800-8x8-rail``) is one of moesim's own: from ``scenarios/`` or ``topologies/`` of a checkout,
 from the package's data once installed. Anything with a folder or a file suffix is a path: relative to the
@@ -30,7 +30,7 @@ def _roots(folder: str) -> tuple[Path, ...]:
 
 
 def is_path(value: str) -> bool:
-    """Say whether a value of a scenario is a path (a folder or a known suffix in it) and not a bare name."""
+    """Return whether a value of a scenario is a path (a folder or a known suffix in it) and not a bare name."""
     return "/" in value or "\\" in value or value.lower().endswith(SUFFIXES)
 
 

@@ -33,7 +33,7 @@ class Objective:
         return -float(value) if self.larger_is_better else float(value)
 
     def meets(self, summary: Mapping[str, object]) -> bool:
-        """Say whether a summary keeps every limit."""
+        """Return whether a summary keeps every limit."""
         return all(limit.holds(summary) for limit in self.limits)
 
 

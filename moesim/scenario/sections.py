@@ -122,7 +122,7 @@ class Routing(Block):
     groups: Literal["rank", "node"] | Annotated[Count, Field(ge=1)] = Field(
         default_factory=_to_be_filled,
         description="What limits a token's reach: ranks, nodes, or a number of groups of experts; "
-        "1 is no limit (default: the preset's number if the kind is the preset's, else 1).",
+        "1 means no limit (default: the preset's number if the kind is the preset's, else 1).",
     )
     top_groups: Count = Field(
         default_factory=_to_be_filled,
@@ -214,7 +214,7 @@ class Network(Block):
     @classmethod
     def _zero_or_in_range(cls, tolerance: float) -> float:
         if tolerance and not 1e-4 <= tolerance <= 0.1:
-            raise Mistakes(((), f"{tolerance:g} is no tolerance", "0 is exact, else 0.01% to 10%"))
+            raise Mistakes(((), f"{tolerance:g} is out of range", "give 0 (exact) or 0.01% to 10%"))
         return tolerance
 
 
@@ -252,7 +252,7 @@ class Sweep(Block):
     """Axes of a sweep and what is compared along them."""
 
     question: str | None = Field(
-        None, max_length=300, description="What the sweep is to answer, in words: the first line of its report."
+        None, max_length=300, description="The question that the sweep answers, in words: the first line of its report."
     )
     axes: dict[str, tuple[Any, ...]] = Field(
         default_factory=dict,
@@ -265,14 +265,14 @@ class Sweep(Block):
     random: RandomPoints | None = Field(None, description="Draw points from the combinations; null: all of them.")
     objective: str = Field(
         "layer_time_s",
-        description="The number of the summary to make small (max KEY: large), and limits that the best point must "
+        description="The summary number to minimise (max KEY: maximise), and limits that the best point must "
         "keep: layer_time_s where gate_mass_lost < 0.01 and rank_load_max_over_mean < 1.3.",
     )
     per: tuple[str, ...] = Field(
-        (), description="Keys of axes: the best point is told for each combination of their values too."
+        (), description="Keys of axes: the best point is also listed for each combination of their values."
     )
     impossible: Literal["refuse", "skip"] = Field(
-        "refuse", description="Combinations that no scenario can be made of: run nothing, or leave them out."
+        "refuse", description="Combinations that make no valid scenario: run nothing, or leave them out."
     )
 
     @field_validator("question")
@@ -290,7 +290,7 @@ class Sweep(Block):
     def _per_axis(self) -> "Sweep":
         keys = [*self.axes, *(key for group in self.zip for key in group)]
         found = [
-            (("per", i), f"{key!r:.80} is no axis of this sweep", did_you_mean(key, keys))
+            (("per", i), f"{key!r:.80} is not an axis of this sweep", did_you_mean(key, keys))
             for i, key in enumerate(self.per)
             if key not in keys
         ]

@@ -50,15 +50,15 @@ def sweep(
             needs ``if __name__ == "__main__":``).
         jobs: points at once.
         together: axes of several keys each, which move together: ``[{"model.n_experts": [8, 16], ...: [...]}]``.
-        random: draw so many of the combinations instead of taking all.
+        random: draw this many of the combinations instead of taking all.
         random_seed: seed of that draw.
         impossible: ``refuse`` to run anything if a point is impossible, or ``skip`` such points (rows without numbers);
             None for what the block says.
-        out: folder with journal, table, report and answer, in which an interrupted sweep goes on; None for nothing on
+        out: folder with journal, table, report and answer, in which an interrupted sweep resumes; None for nothing on
             disk.
         objective: what the report calls best, such as ``layer_time_s where gate_mass_lost < 0.01``; None for what the
             block says.
-        per: keys of axes: the report tells the best point for each combination of their values too; None for what the
+        per: keys of axes: the report also lists the best point for each combination of their values; None for what the
             block says.
         figures: write every chart of the report as SVG and PNG too.
 

@@ -1,10 +1,10 @@
 """What a sweep says about its objective: the best point, the Pareto front, and how much each axis matters.
 
 The best point is the one of least cost among those that keep the objective's limits. The front holds every such point
-that no other beats in objective, gate mass lost and rank imbalance at once. The effect of an axis is told twice: at the
-best point (the other axes held there), and marginally (the median over all points with each value).
+that no other beats in objective, gate mass lost and rank imbalance at once. The effect of an axis is given twice: at
+the best point (the other axes held there), and marginally (the median over all points with each value).
 
-A best point can be told for each combination of the values of some axes too: the best M for every K.
+A best point can also be given for each combination of the values of some axes: the best M for every K.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class Answer:
         meeting: how many points keep the limits.
         front: in the order of the objective, best first.
         effects: one per axis, largest first.
-        per: axes, by their positions, for each combination of whose values a best point is told.
+        per: axes, by their positions, for each combination of whose values a best point is given.
         groups: these combinations, in the order of the values; those of which no point is there are left out.
     """
 
@@ -79,22 +79,22 @@ def axes_named(space: Space, keys: Sequence[str]) -> tuple[int, ...]:
     """Return the positions of the axes with these keys, in the order of the axes.
 
     Raises:
-        InputError: a key of no axis.
+        InputError: a key that is not an axis.
     """
     for key in keys:
         if key not in space.keys:
-            raise InputError(f"{key!r:.80} is no axis of this sweep", "per", did_you_mean(key, space.keys))
+            raise InputError(f"{key!r:.80} is not an axis of this sweep", "per", did_you_mean(key, space.keys))
     return tuple(a for a, axis in enumerate(space.axes) if not set(keys).isdisjoint(axis.keys))
 
 
 def answer(space: Space, objective: Objective, table: "pa.Table", per: tuple[int, ...] = ()) -> Answer:
-    """Answer an objective from the table of a sweep; points that failed or are impossible have no say.
+    """Answer an objective from the table of a sweep; points that failed or are impossible are left out.
 
     Args:
         space: all points.
         objective: what to be best at.
         table: the points.
-        per: axes, by their positions, for each combination of whose values a best point is told too.
+        per: axes, by their positions, for each combination of whose values a best point is also given.
     """
     names = {objective.key, *TRADED, *(limit.key for limit in objective.limits)}
     read = {name: table[name].to_pylist() for name in names}

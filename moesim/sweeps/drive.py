@@ -5,7 +5,7 @@ the points that were being computed and no other. A point is one task. What make
 the routing that they share; it travels with the task, so that any worker can take any point.
 
 When a worker dies, the tasks that were out are run again one at a time, so that the one which kills its worker is found
-out; after ``tries`` deaths its points are failed and the sweep goes on.
+out; after ``tries`` deaths its points are failed and the sweep continues.
 """
 
 from collections import Counter, deque
@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, 
 from typing import Any
 
 from moesim.errors import ResourceError
-from moesim.sweeps.evaluate import Routed, route_point, time_point, told
+from moesim.sweeps.evaluate import Routed, one_line, route_point, time_point
 from moesim.sweeps.journal import Outcome
 from moesim.sweeps.plan import Plan
 from moesim.sweeps.workers import Workers
@@ -28,16 +28,16 @@ def drive(plan: Plan, todo: Iterable[int], workers: Workers, record: Record) -> 
     Args:
         plan: the sweep.
         todo: points to run, possible ones.
-        workers: who runs them.
+        workers: what runs them.
         record: receives points as they are done, in any order.
 
     Raises:
-        ResourceError: the workers are gone for good.
+        ResourceError: the workers cannot be restarted.
     """
     _Drive(plan, todo, workers, record).run()
 
 
-_GONE = "the workers have gone away; the finished points are kept where the sweep has a folder: run it again to go on"
+_GONE = "the workers are gone; the finished points are kept where the sweep has a folder: run it again to resume"
 
 # A task is the digest of a routing, or the number of a point.
 _Task = str | int
@@ -65,7 +65,7 @@ class _Drive:
                     self._receive(future)
 
     def _send(self) -> bool:
-        """Hand out tasks while there are workers without; suspects one at a time."""
+        """Hand out tasks while workers are free; suspects one at a time."""
         sent = False
         while self._suspects or self._ready or self._unrouted:
             if len(self._out) >= (1 if self._suspects or self._on_trial() else self._workers.slots()):
@@ -90,7 +90,7 @@ class _Drive:
         except self._workers.deaths as death:
             future = Future()
             future.set_exception(death)
-        except (BrokenExecutor, RuntimeError) as error:  # broken or shut down, and nobody here can mend it
+        except (BrokenExecutor, RuntimeError) as error:  # broken or shut down, and it cannot be repaired here
             raise ResourceError(_GONE) from error
         self._out[future] = task
 
@@ -103,7 +103,7 @@ class _Drive:
         except (CancelledError, BrokenExecutor) as error:
             raise ResourceError(_GONE) from error
         except Exception as error:  # a result that cannot travel, an import that fails on the worker
-            result = told(error)
+            result = one_line(error)
         self._settle(self._out.pop(future), result)
 
     def _settle(self, task: _Task, result: Any) -> None:
@@ -124,7 +124,7 @@ class _Drive:
                 self._routed.pop(key, None)
 
     def _bury(self) -> None:
-        """A worker died: settle what came back all the same, begin anew, and suspect everything else that was out."""
+        """A worker died: settle what still came back, start again, and suspect every other task that was out."""
         renewed, out, self._out = self._workers.renew is not None, self._out, {}
         if not renewed:
             dead = [future for future in out if future.done() and isinstance(future.exception(), self._workers.deaths)]

@@ -157,8 +157,8 @@ def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed
     try:
         scenario = template.scenario(values)
         return route(parts_of(scenario), recording_of(scenario))
-    except Exception as error:  # a sweep goes on: the point's row says what happened
-        return told(error)
+    except Exception as error:  # the sweep continues: the point's row says what happened
+        return one_line(error)
 
 
 def time_point(template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed) -> Outcome:
@@ -166,10 +166,10 @@ def time_point(template: ScenarioTemplate, values: Mapping[str, Any], routed: Ro
     try:
         return Outcome("ok", None, summarise(parts_of(template.scenario(values)), routed))
     except Exception as error:  # as above
-        return Outcome("failed", told(error))
+        return Outcome("failed", one_line(error))
 
 
-def told(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Return an error in one line."""
     if isinstance(error, InputError):
         text = "; ".join(single.line() for single in (error, *error.others))

@@ -2,7 +2,7 @@
 
 One SQLite file in WAL mode with the driver as its only writer: each point is one transaction, so that a reader, or the
 next run after a kill, sees it whole or not at all. What the sweep *is* (scenario as written, axes, digests of the input
-files, version) stands in the journal too; a journal of another sweep is refused with what differs.
+files, version) is in the journal too; a journal of another sweep is refused with what differs.
 """
 
 import json
@@ -36,7 +36,7 @@ class Journal:
         self._database, self._where = database, where
 
     def add(self, outcomes: Iterable[tuple[int, Outcome]]) -> None:
-        """Write down points, all or none of them.
+        """Write points, all or none of them.
 
         Raises:
             ResourceError: the disk is full or the file cannot be written.
@@ -49,7 +49,7 @@ class Journal:
             self._database.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", rows)
 
     def forget(self, status: str) -> None:
-        """Strike out the points of a status, so that they are run again."""
+        """Remove the points of a status, so that they are run again."""
         with self._transaction():
             self._database.execute("DELETE FROM points WHERE status = ?", (status,))
 
@@ -72,7 +72,7 @@ class Journal:
                 yield point, Outcome(status, error, None if summary is None else json.loads(summary))
 
     def identity(self) -> dict[str, Any]:
-        """Return what sweep this is, as it was given to ``open_journal``."""
+        """Return the identity of this sweep, as it was given to ``open_journal``."""
         with self._telling():
             return dict(json.loads(self._database.execute("SELECT value FROM meta WHERE key = 'sweep'").fetchone()[0]))
 
@@ -99,11 +99,11 @@ class Journal:
             raise InputError(
                 f"the folder holds another sweep: {'; '.join([*found[:_MOST_DIFFERENCES], *more])}",
                 where=self._where,
-                fix="give another --out, or remove the folder to start anew",
+                fix="give another --out, or remove the folder to start again",
             )
 
     def check_schema(self) -> None:
-        """Refuse a file that is no journal of this schema version.
+        """Refuse a file that is not a journal of this schema version.
 
         Raises:
             InputError: see above.
@@ -113,7 +113,7 @@ class Journal:
         except sqlite3.OperationalError:
             row = None
         except sqlite3.DatabaseError as error:
-            raise InputError(f"not a journal: {error}", where=self._where, fix="remove it to start anew") from error
+            raise InputError(f"not a journal: {error}", where=self._where, fix="remove it to start again") from error
         if row is None or row[0] != SCHEMA_VERSION:
             found = "no journal of a sweep" if row is None else f"schema version {row[0]}"
             raise InputError(found, where=self._where, fix=f"this moesim reads version {SCHEMA_VERSION}")
@@ -139,7 +139,7 @@ class Journal:
             raise ResourceError(f"{self._where}: {error}") from error
         except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
             raise InputError(
-                f"not a sound journal: {error}", where=self._where, fix="remove it to start anew"
+                f"not an intact journal: {error}", where=self._where, fix="remove it to start again"
             ) from error
 
 
@@ -148,7 +148,7 @@ def open_journal(folder: Path | None) -> Iterator[Journal]:
     """Open the journal of a folder, made if it is not there; None for one that lives in memory.
 
     Raises:
-        InputError: the file is no SQLite file.
+        InputError: the file is not an SQLite file.
         ResourceError: it cannot be opened.
     """
     where = ":memory:" if folder is None else str(folder / JOURNAL_FILE)

@@ -1,4 +1,4 @@
-"""A sweep worked out before the first point runs: which points there are, which cannot be, which share their tokens."""
+"""The plan of a sweep before its first point runs: its points, the impossible ones, and which share their tokens."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from moesim.scenario import Scenario, ScenarioTemplate
 from moesim.scenario.load import PATH_FIELDS
 from moesim.simulation.parts import place
 from moesim.sweeps.digests import file_digest, input_files, routing_digest
-from moesim.sweeps.evaluate import parts_of, recording_of, told
+from moesim.sweeps.evaluate import one_line, parts_of, recording_of
 from moesim.sweeps.space import Space, axis_label
 
 
@@ -51,7 +51,7 @@ def make_plan(
             place(parts, np.ones(parts.router.n_experts, np.int64))
             possible[point] = routing_digest(parts, recording_of(scenario))
         except InputError as error:
-            impossible[point] = told(error)
+            impossible[point] = one_line(error)
         if seen % 100 == 99:
             say(seen + 1)
     return Plan(template, space, possible, impossible)
@@ -60,7 +60,7 @@ def make_plan(
 def refusal(plan: Plan) -> InputError:
     """Return the error that lists every impossible point, one line each."""
     lines = [
-        InputError(why, where=f"point {point} ({told_values(plan.space.values(point))})")
+        InputError(why, where=f"point {point} ({values_in_words(plan.space.values(point))})")
         for point, why in plan.impossible.items()
     ]
     last = InputError(
@@ -70,7 +70,7 @@ def refusal(plan: Plan) -> InputError:
     return InputError(lines[0].what, lines[0].where, "", (*lines[1:], last))
 
 
-def told_values(values: dict[str, Any]) -> str:
+def values_in_words(values: dict[str, Any]) -> str:
     """Return the values of a point as one would type them."""
     return ", ".join(f"{key}={axis_label(value)}" for key, value in values.items())
 

@@ -42,12 +42,12 @@ def answered(
         space: the points.
         objective: what to be best at.
         table: all points.
-        per: axes, by position, for each combination of whose values a best point is told.
+        per: axes, by position, for each combination of whose values a best point is given.
         command: see ``command_for`` and ``snippet_for``.
     """
     found = answer(space, objective, table, per)
 
-    def told(values: tuple[Any, ...]) -> str:
+    def in_words(values: tuple[Any, ...]) -> str:
         return " / ".join(map(axis_label, values))
 
     points = table["point"].to_pylist()
@@ -68,7 +68,7 @@ def answered(
         best=found.best,
         front=found.front,
         effects=tuple(
-            AxisEffect(one.axis, told(one.best), told(one.least), told(one.most), one.at_best, one.marginal)
+            AxisEffect(one.axis, in_words(one.best), in_words(one.least), in_words(one.most), one.at_best, one.marginal)
             for one in found.effects
         ),
         command=command,
@@ -96,7 +96,7 @@ def as_plain(found: Answer, data: SweepData, space: Space, table: "pa.Table") ->
     names = list(dict.fromkeys((found.objective.key, *TRADED, *(limit.key for limit in found.objective.limits))))
     rows = rows_of(table, names)
 
-    def told(point: int | None) -> dict[str, Any] | None:
+    def described(point: int | None) -> dict[str, Any] | None:
         return None if point is None else {"point": point, "values": space.values(point), "summary": rows[point]}
 
     def values(places: tuple[int, ...]) -> dict[str, Any]:
@@ -112,9 +112,9 @@ def as_plain(found: Answer, data: SweepData, space: Space, table: "pa.Table") ->
         "objective": found.objective.text,
         "points_within_limits": found.meeting,
         "base": data.base,
-        "best": told(found.best),
-        "best_per": [{"values": values(group.places), "best": told(group.best)} for group in found.groups],
-        "front": [told(point) for point in found.front],
+        "best": described(found.best),
+        "best_per": [{"values": values(group.places), "best": described(group.best)} for group in found.groups],
+        "front": [described(point) for point in found.front],
         "effects": [
             {
                 "axis": effect.axis,

@@ -1,4 +1,4 @@
-"""A sweep from beginning to end: plan, journal, workers, table. Run again, it goes on where it was.
+"""A sweep from beginning to end: plan, journal, workers, table. Run again, it resumes where it stopped.
 
 The folder holds ``journal.sqlite`` and, once every point is done, ``points.parquet``.
 """
@@ -55,7 +55,7 @@ def run_sweep(
             rows of their own.
         folder: journal and table; None to keep them in memory.
         retry_failed: run points again that failed before.
-        watch: is told how far things are.
+        watch: called with the progress.
 
     Raises:
         InputError: impossible points (all of them named), or the folder holds another sweep.

@@ -83,7 +83,7 @@ def read_table(folder: Path) -> tuple[tuple[str, ...], dict[str, list[Any]]]:
 
     path = folder / TABLE_FILE
     if not path.is_file():
-        raise InputError("the sweep is not finished", where=str(folder), fix="run its command again, it goes on")
+        raise InputError("the sweep is not finished", where=str(folder), fix="run its command again, it resumes")
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:

@@ -1,4 +1,4 @@
-"""Who computes: processes of this machine, a Dask cluster, or any ``concurrent.futures.Executor``.
+"""What computes: processes of this machine, a Dask cluster, or any ``concurrent.futures.Executor``.
 
 The drive loop knows nothing but ``Workers``: an executor, how many tasks it can run at once, and what to do when one of
 its workers dies.
@@ -26,14 +26,14 @@ _ASK_AGAIN_S = 5.0
 
 @dataclass
 class Workers:
-    """An executor and its ways.
+    """An executor and how it behaves.
 
     Attributes:
         executor: runs the tasks.
         slots: how many tasks it can run at once, now.
         deaths: exceptions that mean that a worker died, not that the task is wrong.
         tries: how often a task whose worker died is run in all.
-        renew: makes a new executor after a death; None where the old one goes on.
+        renew: makes a new executor after a death; None where the old one continues.
     """
 
     executor: Executor
@@ -45,7 +45,7 @@ class Workers:
 
 @contextmanager
 def local_workers(jobs: int) -> Iterator[Workers]:
-    """Give so many processes of this machine; none is left behind, however the block is left."""
+    """Give this many processes of this machine; none remains after the block, however it ends."""
     pool = _Pool(jobs)
     try:
         yield Workers(pool.start(), lambda: jobs, (BrokenExecutor,), tries=3, renew=pool.start)

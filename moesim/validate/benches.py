@@ -50,10 +50,10 @@ def bench_of(row: Row) -> Bench:
     """Return what has to run for a row.
 
     Raises:
-        InputError: the row is no transfer.
+        InputError: the row is not a transfer.
     """
     if row.library not in _LIBRARIES:
-        raise InputError(f"{row.table} is no transfer", where=row.key)
+        raise InputError(f"{row.table} is not a transfer", where=row.key)
     return _LIBRARIES[row.library](row)
 
 

@@ -13,11 +13,11 @@ _CAUSES = {
     "aic-normal-8-nodes": "this cluster was congested on eight nodes: the time does not fall with more SMs",
     "aic-ll-8-nodes": "dispatch on eight nodes starts 3 us later than on four, here 5",
     "nccl-h100": (
-        "below 1 MiB rows of equal bytes differ: who knew the median of each four would be 16.6 % off at the 90th "
+        "below 1 MiB rows of equal bytes differ: even the median of each four would be 16.6 % off at the 90th "
         "percentile"
     ),
     "nccl-h200": (
-        "below 1 MiB rows of equal bytes differ: who knew the median of each four would be 21.6 % off at the 90th "
+        "below 1 MiB rows of equal bytes differ: even the median of each four would be 21.6 % off at the 90th "
         "percentile; and four ranks, held out, begin as soon as two"
     ),
     "aic-two-sided-dispatch": "one and two tokens take 5 to 8 % longer than the four that were fitted",

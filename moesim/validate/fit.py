@@ -29,7 +29,7 @@ _SLOPES = ("nvlink_rank_slope",)
 
 @dataclass(frozen=True)
 class Free:
-    """A constant to be fitted: where it stands in a set, several places if they move together.
+    """A constant to be fitted: its place in a set, several places if they move together.
 
     A place is ``(phase, term)`` or ``("across", phase, term)``; a protocol's is ``(phase, protocol, term)``.
     A constant moves by a factor, the same in all places; where ``unit`` is given, in steps of it, so that it may start

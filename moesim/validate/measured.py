@@ -46,7 +46,7 @@ class Cluster:
     gpus_per_node: int = 8
 
     def nodes(self, ranks: int) -> int:
-        """NVLink domains of so many ranks."""
+        """Number of NVLink domains of this many ranks."""
         return max(1, -(-ranks // self.gpus_per_node))
 
 

@@ -39,7 +39,7 @@ class Near:
     differences: tuple[str, ...]
 
     def line(self) -> str:
-        """One line for people."""
+        """The row in one line of text."""
         row = self.row
         unit = "us" if row.quantity == TIME else "GB/s logical"
         said = f"{row.published:g} {unit}, {row.table} {row.key} ({row.source})"
@@ -50,7 +50,7 @@ def nearest_of(result: Result, phase: str) -> Near | None:
     """Find the nearest row of a run's ``dispatch`` or ``combine``.
 
     Raises:
-        InputError: the result's scenario has been spoilt.
+        InputError: the result's scenario is damaged.
     """
     topology, alltoall = result.explanation["topology"], result.explanation["alltoall"][phase]
     scenario = parse_yaml(result.scenario_yaml, "scenario.resolved.yaml")

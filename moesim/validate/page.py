@@ -1,6 +1,6 @@
 """A page of the comparison: what was simulated against what was published, one self-contained HTML file.
 
-How far every table is off, what misses its bar, what to expect on a cluster that nobody has calibrated; then two charts
+How far every table is off, what misses its bar, what to expect on a cluster that was not calibrated; then two charts
 for each table, simulated against published and the error over the message, with every row behind them.
 """
 
@@ -193,7 +193,7 @@ def _against(key: str, rows: Sequence[Outcome]) -> LineChart:
     return LineChart(
         f"{key}-against",
         "Simulated against published",
-        "On the dashed line there is no error.",
+        "On the dashed line the error is 0.",
         f"published, {unit}",
         f"simulated, {unit}",
         (*clouds, Series("no error", ends, ends, "#8a8a8a", "dashed")),

@@ -1,4 +1,4 @@
-"""Which constants of each shipped set are fitted; the rest stand in the set's file as its author put them.
+"""Which constants of each shipped set are fitted; the rest keep the values of the set's file.
 
 Constants that one measurement cannot tell apart share a value: a rate that does not depend on the direction, the
 set-up of a kernel in both phases. What is free follows from what a library's kernels do (``docs/algorithms``), not from

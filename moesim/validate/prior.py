@@ -1,4 +1,4 @@
-"""What a user's own measurements may move, and how far before that takes convincing.
+"""What a user's own measurements may move, and how much evidence it takes to move it further.
 
 A few rows determine less than a kernel has constants. What they leave open is not free, though: published sources of
 one library differ by so much and no more. So every constant starts from a shipped set and has a *spread*, the standard
@@ -26,7 +26,7 @@ ROW_SPREAD = 0.04
 RATE, SETUP, FLOOR, GROWTH, SLOPE, FILL = 0.055, 0.12, 0.07, 0.09, 0.03, 0.5
 # Of a constant that the set to begin with does not have, and of what SMs do: hardly held.
 _UNKNOWN = 1.5
-# What nobody fitted, or another GPU's, says that much less.
+# A constant that was not fitted, or is another GPU's, counts that much less.
 _LESS_CERTAIN = 10.0
 _SETUPS = ("setup_intra_node_s", "setup_inter_node_s")
 _SOME_SETUP_S, _SOME_FILL_TOKENS = 10e-6, 500.0

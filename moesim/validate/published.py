@@ -175,7 +175,7 @@ def _nvl72() -> Iterator[Row]:
 
 
 def _figures() -> Iterator[Row]:
-    """Figures that are no transfer times: KV-cache sizes, DeepSeek's bound on TPOT, balance of trained models."""
+    """Figures that are not transfer times: KV-cache sizes, DeepSeek's bound on TPOT, balance of trained models."""
     quantity = {"kv_cache_per_token": KV_CACHE, "tpot_bound": TPOT}
     for line in _read("arithmetic.csv"):
         yield Row(

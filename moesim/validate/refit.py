@@ -37,7 +37,7 @@ def refit_published(
     ledger: Mapping[tuple[str, str], Entry],
     wanted: Callable[[str], bool],
 ) -> Iterator[Refit]:
-    """Fit the shipped sets to the rows that the ledger allows, each from where it stands.
+    """Fit the shipped sets to the rows that the ledger allows, each starting from its current constants.
 
     Args:
         rows: published rows.

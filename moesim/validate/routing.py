@@ -50,7 +50,7 @@ def random_copies(
     if tokens > _MOST_TOKENS:
         times, rest = divmod(tokens, _MOST_TOKENS)
         if rest:
-            raise ValueError(f"{tokens} tokens are no multiple of {_MOST_TOKENS}")
+            raise ValueError(f"{tokens} tokens are not a multiple of {_MOST_TOKENS}")
         drawn = random_copies(ranks, per_node, _MOST_TOKENS, experts, top_k, top_nodes)
         return Copies(*(times * matrix for matrix in (drawn.selections, drawn.rank_copies, drawn.node_copies)))
     nodes = ranks // per_node
@@ -103,7 +103,7 @@ def balanced_copies(ranks: int, tokens: int, top_k: int) -> Copies:
 
 
 def equal_messages(ranks: int, per_pair: int) -> Copies:
-    """What an all-to-all of equal messages sends: so many bytes from every rank to every rank."""
+    """What an all-to-all of equal messages sends: the same bytes from every rank to every rank."""
     each = np.full((ranks, ranks), per_pair, np.int64)
     return Copies(each, each, each.sum(axis=1, keepdims=True))
 

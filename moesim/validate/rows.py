@@ -22,9 +22,9 @@ class Row:
 
     Attributes:
         table, key: name of the row; unique together.
-        library, release, gpu, source: what ran, which version, where, and who says so.
+        library, release, gpu, source: what ran, which version, where, and who published it.
         quantity: ``time_us``; ``deepep_rdma_GBps`` and ``deepep_nvl_GBps`` (logical: copies per distinct node or rank,
-            own ones included, over time); or a figure that is no transfer.
+            own ones included, over time); or a figure that is not a transfer.
         published: the value, in the unit of ``quantity``.
         op: ``dispatch``, ``combine``, ``prepare`` or ``alltoall``.
         ranks, nodes: GPUs and NVLink domains.

@@ -44,11 +44,11 @@ def moved(before: CalibrationSet, after: CalibrationSet, free: Iterable[Free]) -
 
 
 def left_open(rows: Sequence[Row], start: str) -> list[str]:
-    """Say what rows of this kind cannot tell, and where it is taken from.
+    """List what rows of this kind leave open, and where it is taken from.
 
     Args:
         rows: measured.
-        start: name of the set that was begun with.
+        start: name of the starting set.
     """
     said = []
     one_domain = rows[0].library.startswith("trtllm")
@@ -64,7 +64,7 @@ def left_open(rows: Sequence[Row], start: str) -> list[str]:
         said.append(f"only {rows[0].ranks} ranks were measured: how times grow with ranks and nodes is {start}'s")
     sizes = [row.tokens for row in rows]
     if max(sizes) < _ONE_SIZE * min(sizes):
-        said.append("messages of about one size were measured: set-up and rate are hardly told apart")
+        said.append("messages of about one size were measured: set-up and rate can hardly be separated")
     if len(rows) < FEW_ROWS:
         said.append(
             f"few rows: what they leave open is held near {start}; seven published phases, calibrated on four rows "

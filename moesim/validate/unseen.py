@@ -1,6 +1,6 @@
 """One source predicted with the constants of another that ran the same library on the same GPU.
 
-This is the error to expect on a cluster that nobody has calibrated: clusters differ, and a fit cannot know yours. Then
+This is the error to expect on a cluster that was not calibrated: clusters differ, and a fit cannot know yours. Then
 the same again after ``moesim calibrate`` on four rows of the source, as a user would measure them.
 """
 

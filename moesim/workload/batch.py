@@ -1,4 +1,4 @@
-"""A batch: which tokens stand on which rank, and which router logits each of them has.
+"""A batch: which tokens are on which rank, and which router logits each of them has.
 
 Tokens repeat (a recording is finite, a cluster is hungry), logits do not: a batch keeps the logits of
 its *distinct* tokens once and says for each simulated token which row is its own. The router then runs
@@ -37,9 +37,9 @@ class Batch:
     distinct_tokens: int
     """D."""
     notes: tuple[str, ...] = ()
-    """How these tokens came about, in sentences for the report."""
+    """Where these tokens come from, in sentences for the report."""
     estimated: tuple[str, ...] = ()
-    """What about these tokens is a model's answer and no fact of the input, likewise."""
+    """What about these tokens is estimated and not given by the input, in sentences for the report."""
     resampled: Mapping[str, Any] | None = None
     """The resampling model's name and its target and achieved figures; None where none was needed."""
 

@@ -64,7 +64,7 @@ def _csv_entries(path: Path, experts: int) -> dict[tuple[int, int], float]:
                 layer = _whole(row[place[0]], "layer", MAX_LAYERS, where)
                 expert = _whole(row[place[1]], "expert", experts, where)
                 if (layer, expert) in entries:
-                    raise InputError(f"layer {layer}, expert {expert} for the second time", where)
+                    raise InputError(f"layer {layer}, expert {expert} appears twice", where)
                 entries[layer, expert] = _count(row[place[2]], where)
     except FileNotFoundError:
         raise InputError("no such file", str(path)) from None
@@ -99,7 +99,7 @@ def _parquet_entries(path: Path, experts: int) -> dict[tuple[int, int], float]:
     _, first = np.unique(pairs, return_index=True)
     if len(first) < len(pairs):
         row = int(np.setdiff1d(np.arange(len(pairs)), first)[0])
-        raise InputError(f"layer {layer[row]}, expert {expert[row]} for the second time", _row(path, row))
+        raise InputError(f"layer {layer[row]}, expert {expert[row]} appears twice", _row(path, row))
     return dict(zip(zip(layer.tolist(), expert.tolist(), strict=True), count.tolist(), strict=True))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from moesim.errors import InputError
 
 MAX_TOKENS = 1 << 27
-"""Index arrays take 13 bytes per token, so this is under 2 GB; a slip of the keyboard is refused."""
+"""Index arrays take 13 bytes per token, so this is under 2 GB; a typo is refused."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ def tokens_of_ranks(tokens_per_rank: int | Sequence[int] | None, n_ranks: int, a
     if tokens_per_rank is None:
         if available < n_ranks:
             raise InputError(
-                f"{available} tokens do not go round {n_ranks} ranks",
+                f"{available} tokens are fewer than {n_ranks} ranks",
                 where=where,
-                fix="say how many each rank holds",
+                fix="give the tokens of each rank",
             )
         tokens_per_rank = available // n_ranks
     given = np.asarray(tokens_per_rank)
@@ -89,7 +89,7 @@ def draw_tokens(
         raise InputError(f"unknown assign {assign!r}", where="workload.assign", fix="use by_sequence or striped")
     pool, wanted = len(sequence_of_token), int(counts.sum())
     if pool == 0:
-        raise InputError("there is no token to draw from", where="workload", fix="choose other domains or layers")
+        raise InputError("no token to draw from", where="workload", fix="choose other domains or layers")
     begins = np.flatnonzero(np.diff(sequence_of_token, prepend=sequence_of_token[0] - 1))
     lengths = np.diff(begins, append=pool)
     if wanted <= pool:

@@ -73,7 +73,7 @@ def steer_loads(
     """Return the offset per expert [E] that, added to the logits, brings the loads close to ``target``.
 
     A damped fixed-point iteration in the logarithm of the load; the best offset seen is returned, so a
-    target that cannot be reached (an expert in more than every token) costs rounds, not sense.
+    target that cannot be reached (an expert in more than every token) only costs rounds.
     """
     offset = np.zeros(logits.shape[1], np.float32) if start is None else start.copy()
     spread = float(logits.std(axis=0).mean()) or 1.0

@@ -1,4 +1,4 @@
-"""Router logits that somebody recorded themselves, as one plain array.
+"""Router logits of the user's own, as one plain array.
 
 ``logits`` [tokens, E] or [layers, tokens, E] of floats in a ``.npy`` or ``.npz`` file: what a forward hook on
 the router's linear layer gives. Cut into sequences of a stated length, it is drawn from like a recording.

@@ -1,4 +1,4 @@
-"""Arrays from a user's ``.npy`` or ``.npz`` file, read with nothing trusted.
+"""Arrays from a user's ``.npy`` or ``.npz`` file, read without trusting the file.
 
 No pickle; the archive's member count, declared sizes and compression ratio are checked before anything is
 allocated, and whatever does not fit is an InputError that names the file.
@@ -20,7 +20,7 @@ MAX_BYTES = 4 << 30
 MAX_MEMBERS = 1000
 MAX_RATIO = 200
 RATIO_EXEMPT_BYTES = 1 << 20
-"""Small arrays of zeros compress further than MAX_RATIO in all honesty."""
+"""Small arrays of zeros legitimately compress further than MAX_RATIO."""
 
 
 def read_array(path: str | Path, member: str) -> NDArray[Any]:
@@ -45,7 +45,7 @@ def read_array(path: str | Path, member: str) -> NDArray[Any]:
 def number_layers(layers: Sequence[int] | None, count: int, where: str) -> tuple[int, ...]:
     """Return the numbers of ``count`` layers of data: those given, or 0, 1, ...
 
-    Raises InputError if as many different numbers as layers are not given.
+    Raises InputError unless as many different numbers as layers are given.
     """
     numbers = tuple(range(count)) if layers is None else tuple(int(layer) for layer in layers)
     if len(numbers) != count or len(set(numbers)) != count:

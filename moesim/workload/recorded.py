@@ -99,7 +99,7 @@ def recorded_batch(
 def _known_layers(recording: Recording, layers: Sequence[int]) -> tuple[int, ...]:
     known = tuple(int(layer) for layer in recording.layers)
     if not layers:
-        raise InputError("no layer is asked for", where="workload.recording.layers", fix=f"choose among {known}")
+        raise InputError("no layer is requested", where="workload.recording.layers", fix=f"choose among {known}")
     for layer in layers:
         if layer not in known:
             raise InputError(

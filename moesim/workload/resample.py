@@ -4,7 +4,7 @@ A recording has the experts that its model had; a scenario may want 256 or 258. 
 logits, the recorded ones are *refined* (more experts, ``refine.py``) or *merged* (fewer, ``merge.py``),
 against the very router of the scenario, such that two kinds of figures stay what they were: max / mean of
 the experts' loads, and the mean number of distinct ranks and nodes per token, for equal numbers of ranks and
-nodes on which experts are contiguous. What was reached stands beside the target; a miss is said in the note.
+nodes on which experts are contiguous. The note gives what was reached beside the target, and says so if it was missed.
 
 Not modelled: how a model trained with that many experts would have specialised them.
 """
@@ -58,7 +58,7 @@ def resample_experts(
     ``group_counts``: the numbers of ranks and nodes (and routing groups) at which distinct groups per token
     are kept. Numbers are compared whose every group holds an expert before and after (two after merging);
     experts lie contiguously on the largest of them, ``numpy.array_split``, and smaller ones join its groups.
-    ``weight`` [D]: how often each token stands in the batch; once if not given.
+    ``weight`` [D]: how often each token occurs in the batch; once if not given.
 
     Raises InputError if ``n_experts`` is less than what a token selects.
     """

@@ -1,4 +1,4 @@
-"""Router logits made by rule: uniform, Zipf, log-normal, one hot rank.
+"""Synthetic router logits: uniform, Zipf, log-normal, one hot rank.
 
 The logit of expert i in a token is log(popularity_i) + g with g standard Gumbel noise. The top-K of such
 logits is a sample of K experts without replacement with probabilities proportional to the popularities
@@ -190,7 +190,7 @@ def _check(
 ) -> None:
     where = "workload.synthetic"
     if not layers:
-        raise InputError("no layer is asked for", where=f"{where}.layers")
+        raise InputError("no layer is requested", where=f"{where}.layers")
     if not 1 <= top_k <= n_experts:
         raise InputError(f"top-{top_k} of {n_experts} experts", where="routing.top_k", fix="1 <= top_k <= n_experts")
     if kind in _PARAMETER:
@@ -207,5 +207,5 @@ def _check(
         raise InputError(
             f"{sequence_length} tokens per sequence, {max_distinct} distinct tokens",
             where=where,
-            fix="both are at least 1",
+            fix="both must be at least 1",
         )

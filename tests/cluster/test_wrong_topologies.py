@@ -56,7 +56,7 @@ def test_the_files_that_the_mistakes_are_made_in_are_right(tmp_path):
         ("400Gb/s", "400Gb/s, latency: 5s", 6, "at most 1"),
         ("400Gb/s", "400Gb/s, per_gpu: 0", 6, "at least 1"),
         ("kind: rail", "kind: rial", 1, "did you mean 'rail'"),
-        ("kind: rail", "kind: [rail]", 1, "there is no kind"),
+        ("kind: rail", "kind: [rail]", 1, "unknown kind"),
         ("gpu: h800", "gpu: H800 SXM", 2, "gpu"),
         ("nodes: 2\n", "nodes: two\n", 3, "whole number"),
         ("nodes: 2\n", "nodes: 0\n", 3, "at least 1"),

@@ -105,5 +105,5 @@ def test_a_scenario_is_refused_before_anything_heavy_is_imported(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     told, heavy = done.stdout.splitlines()
-    assert "bad.yaml:2:18: routing.top_k: 999 experts per token of only 256" in told
+    assert "bad.yaml:2:18: routing.top_k: 999 experts per token, but only 256 experts" in told
     assert heavy == "[]"

@@ -28,7 +28,7 @@ WRONG = {
     ),
     "a tolerance too large": (
         CLUSTER + "network: {tolerance: 20%}\n",
-        ["2:22: network.tolerance: 0.2 is no tolerance; 0 is exact, else 0.01% to 10%"],
+        ["2:22: network.tolerance: 0.2 is out of range; give 0 (exact) or 0.01% to 10%"],
     ),
     "a tolerance that is no share": (
         CLUSTER + "network: {tolerance: 1us}\n",
@@ -51,11 +51,11 @@ WRONG = {
     ),
     "more experts per token than experts": (
         CLUSTER + "routing: {top_k: 300}\n",
-        ["2:18: routing.top_k: 300 experts per token of only 256; lower top_k"],
+        ["2:18: routing.top_k: 300 experts per token, but only 256 experts; lower top_k"],
     ),
     "M above the number of groups": (
         CLUSTER + "routing: {top_groups: 9}\n",
-        ["2:23: routing.top_groups: a token may reach 9 groups, but there are 8; at most 8"],
+        ["2:23: routing.top_groups: a token may reach 9 groups, but there are 8; give at most 8"],
     ),
     "M groups too small for K": (
         CLUSTER + "routing: {kind: v2, top_k: 16, groups: 64, top_groups: 3}\nmodel: {n_experts: 258}\n",
@@ -71,7 +71,7 @@ WRONG = {
     ),
     "more groups than experts": (
         CLUSTER + "routing: {groups: 300}\n",
-        ["2:19: routing.groups: 300 groups of only 256 experts; fewer groups"],
+        ["2:19: routing.groups: 300 groups, but only 256 experts; use fewer groups"],
     ),
     "more rank groups allowed than ranks": (
         CLUSTER + "routing: {groups: rank, top_groups: 9}\nparallel: {ep: 4}\n",
@@ -88,7 +88,10 @@ WRONG = {
     ),
     "two sources of tokens": (
         CLUSTER + "workload: {recording: {name: tiny-v3}, synthetic: {kind: zipf}}\n",
-        ["2:51: workload.synthetic: recording and synthetic given; one of recording, synthetic, expert_ids, counts"],
+        [
+            "2:51: workload.synthetic: recording and synthetic given; "
+            "give one of recording, synthetic, expert_ids, counts"
+        ],
     ),
     "unknown synthetic kind": (
         CLUSTER + "workload: {synthetic: {kind: zipff}}\n",
@@ -104,11 +107,11 @@ WRONG = {
     ),
     "a list shorter than the ranks": (
         CLUSTER + "workload: {tokens_per_rank: [1, 2, 3]}\nparallel: {ep: 4}\n",
-        ["2:29: workload.tokens_per_rank: 3 values for parallel.ep = 4 ranks; one value per rank"],
+        ["2:29: workload.tokens_per_rank: 3 values for parallel.ep = 4 ranks; give one value per rank"],
     ),
     "no tokens at all": (
         CLUSTER + "workload: {tokens_per_rank: [0, 0]}\n",
-        ["2:29: workload.tokens_per_rank: no rank has any token; at least one token"],
+        ["2:29: workload.tokens_per_rank: no rank has any token; give at least one token"],
     ),
     "a layer named twice": (
         CLUSTER + "workload: {recording: {name: tiny-v3, layers: [1, 1]}}\n",
@@ -120,7 +123,7 @@ WRONG = {
     ),
     "a recorded bias without a recording": (
         CLUSTER + "workload: {synthetic: {kind: zipf}}\nrouting: {bias: recorded}\n",
-        ["3:17: routing.bias: there is no recording to take the bias from; bias: zero, or a file"],
+        ["3:17: routing.bias: there is no recording to take the bias from; set bias: zero, or give a file"],
     ),
     "a misspelt bias": (
         CLUSTER + "routing: {bias: recoded}\n",
@@ -178,7 +181,7 @@ WRONG = {
             "3:7: routing.top_kk: unknown key 'top_kk'; did you mean 'top_k'?",
             "4:6: variants.b: expected a block of keys",
             "5:3: variants.c/d: 'c/d' cannot name a variant",
-            "6:34: routing.top_k: 500 experts per token of only 256",
+            "6:34: routing.top_k: 500 experts per token, but only 256 experts",
             "7:7: seed: expected a whole number",
             "8:7: variants.g.variants: a variant cannot hold this",
         ],
@@ -251,7 +254,10 @@ def test_a_scenario_that_is_not_there_is_refused_with_the_nearest_name():
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("routing.top_k=300", "-o routing.top_k=300: routing.top_k: 300 experts per token of only 256; lower top_k"),
+        (
+            "routing.top_k=300",
+            "-o routing.top_k=300: routing.top_k: 300 experts per token, but only 256 experts; lower top_k",
+        ),
         ("routing.top_k=x", "-o routing.top_k=x: routing.top_k: expected a whole number, got 'x'"),
         ("foo.bar=3", "-o foo.bar=3: foo: unknown key 'foo'; keys known here: alltoall"),
         ("routing", "-o routing: 'routing' is not an override; write -o key=value"),

@@ -135,7 +135,7 @@ def test_experts_without_a_line_have_the_count_0(tmp_path):
         ("layer,expert,count\n0,0,-5\n", "c.csv:2: count is '-5'"),
         ("layer,expert,count\n0,0,nan\n", "c.csv:2: count is 'nan'"),
         ("layer,expert,count\n0,0,many\n", "c.csv:2: count is 'many'"),
-        ("layer,expert,count\n0,0,5\n0,0,6\n", "c.csv:3: layer 0, expert 0 for the second time"),
+        ("layer,expert,count\n0,0,5\n0,0,6\n", "c.csv:3: layer 0, expert 0 appears twice"),
         (b"layer,expert,count\n0,0,\xff\n", "cannot be read"),
     ],
 )

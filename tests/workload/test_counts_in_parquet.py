@@ -61,7 +61,7 @@ def test_a_batch_is_drawn_from_parquet_as_from_an_array(tmp_path):
         ({"expert": [0, 4, 1]}, {}, "row 2: expert is 4; a whole number from 0 to 3"),
         ({"expert": [0, 2**64 - 1, 1]}, {"expert": pa.uint64()}, "row 2: expert is 18446744073709551615"),
         ({"layer": [-1, 0, 1]}, {}, "row 1: layer is -1; a whole number from 0 to 9999"),
-        ({"layer": [3, 3, 3], "expert": [0, 2, 2]}, {}, "row 3: layer 3, expert 2 for the second time"),
+        ({"layer": [3, 3, 3], "expert": [0, 2, 2]}, {}, "row 3: layer 3, expert 2 appears twice"),
         ({"layer": [1.0, 2.0, 3.0]}, {}, "layer is of type double"),
         ({"count": ["1", "2", "3"]}, {}, "count is of type"),
         ({"count": [[1], [2], [3]]}, {}, "count is of type list"),

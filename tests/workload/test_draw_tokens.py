@@ -100,7 +100,7 @@ def test_tokens_per_rank_defaults_to_an_even_share():
         ([[1, 2]], 2, "one per rank"),
         (MAX_TOKENS, 2, "can be simulated at once"),
         (4, 0, "0 ranks"),
-        (None, 64, "do not go round 64 ranks"),
+        (None, 64, "are fewer than 64 ranks"),
     ],
 )
 def test_impossible_token_counts_are_refused(tokens, ranks, says):

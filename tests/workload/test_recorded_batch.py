@@ -95,11 +95,11 @@ def test_resampling_asks_for_the_router(recording):
     ("how", "says"),
     [
         ({"layers": [4]}, "no MoE layer 4"),
-        ({"layers": []}, "no layer is asked for"),
+        ({"layers": []}, "no layer is requested"),
         ({"domains": ["poems"]}, "no domain 'poems'"),
         ({"domains": []}, "no token to draw from"),
         ({"step": 7}, "no snapshot of training step 7"),
-        ({"n_ranks": 5000}, "do not go round"),
+        ({"n_ranks": 5000}, "tokens are fewer than 5000 ranks"),
     ],
 )
 def test_what_was_not_recorded_is_refused(recording, how, says):

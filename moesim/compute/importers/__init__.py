@@ -140,7 +140,7 @@ def import_table(
         raise InputError(f"the path says {named}, but {known.name} is asked for", str(file))
     job = Job(file, known)
     if "device" not in columns:
-        job.note(f"the file does not say on which GPU it was measured: {known.name} is what you said")
+        job.note(f"the file does not say on which GPU it was measured: {known.name} was given")
     refused: Counter[str] = Counter()
     taken: list[Taken] = []
     read = 0
@@ -177,7 +177,7 @@ def _format(wanted: str, columns: Sequence[str], file: Path) -> tuple[str, Modul
         raise InputError("this is a kernel table already", str(file), "name it in compute.table of a scenario")
     if wanted != "auto":
         needed = ", ".join(name.replace("|", " or ") for name in FORMATS[wanted].NEEDED)
-        raise InputError(f"no table of {wanted}", str(file), f"it has columns {needed}")
+        raise InputError(f"not a table of {wanted}", str(file), f"it has columns {needed}")
     raise InputError("a table in no known format", str(file), f"known: {', '.join(FORMATS)}; see docs/kernel-tables.md")
 
 
@@ -187,7 +187,7 @@ def _rows(record: Record, reader: ModuleType, job: Job, impl: str | None, layout
     if "device" in record.fields and not device_is(device, job.gpu):
         raise Refused(f"measured on {device or 'a device without a name'}, not on {job.gpu.name}")
     if impl is not None and record.text(reader.IMPL) != impl:
-        raise Refused(f"computed by {record.text(reader.IMPL) or 'nobody named'}, not by {impl}")
+        raise Refused(f"computed by {record.text(reader.IMPL) or 'an unnamed implementation'}, not by {impl}")
     for row in reader.rows_of(record, job):
         if layout is not None and row.layout and row.layout != layout:
             raise Refused(f"{row.layout}, not {layout}")

@@ -33,7 +33,7 @@ def rows_of(record: Record, job: Job) -> Iterator[Row]:
     elif operation in ("mla_generation", "mla_context"):
         yield _mla(operation, record)
     else:
-        raise Refused(f"op_name {operation or 'is empty'} is no kernel of a table")
+        raise Refused(f"op_name {operation or 'is empty'} is not a kernel of a table")
     job.note(NOTES.get(operation, ""))
 
 

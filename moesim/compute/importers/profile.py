@@ -55,7 +55,7 @@ def rows_of(record: Record, job: Job) -> Iterator[Row]:
         case "grouped_gemm_up" | "grouped_gemm_down" | "swiglu":
             raise Refused(f"{kernel}: a part of expert_mlp, whose rows are taken")
         case _:
-            raise Refused(f"kernel {kernel or 'is empty'} is none that a table has")
+            raise Refused(f"kernel {kernel or 'is empty'} is not one that a table has")
 
 
 def _experts(record: Record, seconds: float, cache: str) -> Row:

@@ -43,14 +43,14 @@ class Record:
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
-            raise Refused(f"{column} is no number above 0")
+            raise Refused(f"{column} is not a number above 0")
         return value
 
     def whole(self, column: str) -> int:
         """Return a positive whole number. Raises Refused."""
         value = self.number(column)
         if value != int(value):
-            raise Refused(f"{column} is no whole number")
+            raise Refused(f"{column} is not a whole number")
         return int(value)
 
     def dtype(self, column: str) -> str:
