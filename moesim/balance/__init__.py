@@ -11,7 +11,7 @@ from moesim.balance.losses import (
     z_loss,
 )
 from moesim.balance.noise_floor import uniform_router_max_over_mean
-from moesim.balance.sums import LossFactors, losses_of_sums, measure
+from moesim.balance.sums import LossFactors, loss_products, losses_of_sums, measure
 
 __all__ = [
     "Imbalance",
@@ -22,6 +22,7 @@ __all__ = [
     "expert_load",
     "expert_loss",
     "imbalance",
+    "loss_products",
     "losses_of_sums",
     "max_violation",
     "measure",

@@ -4,6 +4,7 @@ Each formula stands here once: ``losses_of_sums`` makes the values of it, ``loss
 from ``moesim.routing.measure``, in one pass with the routing, or for any router and logits from ``measure``.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,15 @@ class LossFactors:
 def losses_of_sums(
     sums: RouterSums, spec: RouterSpec, device_of_expert: ArrayLike, factors: LossFactors
 ) -> dict[str, float]:
-    """Return the value of each loss by name, ``expert_loss`` to ``z_loss``.
+    """Return the value of each loss by name, ``expert_loss`` to ``z_loss``: the product of its ``loss_products``."""
+    products = loss_products(sums, spec, device_of_expert, factors)
+    return {name: math.prod(product.values()) for name, product in products.items()}
+
+
+def loss_products(
+    sums: RouterSums, spec: RouterSpec, device_of_expert: ArrayLike, factors: LossFactors
+) -> dict[str, dict[str, float]]:
+    """Return what each loss is the product of: alpha, and the sum that the paper's equation names.
 
     Args:
         sums: of the whole batch, measured with sequences and with the devices of ``device_numbers``.
@@ -57,11 +66,15 @@ def losses_of_sums(
     held = sums.sequences.weight > 0
     own, weight, length = (getattr(sums.sequences, name)[held] for name in ("product", "weight", "tokens"))
     return {
-        "expert_loss": factors.expert * form_factor(factors.form, spec.n_experts) * float(shares @ mean_affinity),
-        "device_loss": factors.device * float(per_device @ mean_affinity),
-        "communication_loss": factors.communication * float(received @ mean_affinity),
-        "sequence_loss": factors.sequence * sequence_mean(own, weight, length, spec),
-        "z_loss": factors.z * sums.logsumexp_squared / tokens,
+        "expert_loss": {
+            "alpha": factors.expert,
+            "N_r": form_factor(factors.form, spec.n_experts),
+            "sum": float(shares @ mean_affinity),
+        },
+        "device_loss": {"alpha": factors.device, "sum": float(per_device @ mean_affinity)},
+        "communication_loss": {"alpha": factors.communication, "sum": float(received @ mean_affinity)},
+        "sequence_loss": {"alpha": factors.sequence, "sum": sequence_mean(own, weight, length, spec)},
+        "z_loss": {"alpha": factors.z, "sum": sums.logsumexp_squared / tokens},
     }
 
 

@@ -31,6 +31,7 @@ class RoutedLayer:
         tokens: tokens that start on each rank, [ranks].
         copies: by pair; None where they are counted at the ``ports``, which are None otherwise.
         figures: balance figures and losses by the names of the ``steps`` table; None where they do not apply.
+        loss_products: what each loss is the product of.
     """
 
     expert_tokens: NDArray[np.int64]
@@ -41,6 +42,7 @@ class RoutedLayer:
     copies: Copies | None
     ports: PortCopies | None
     figures: dict[str, float | None]
+    loss_products: dict[str, dict[str, float]]
 
     @property
     def totals(self) -> CopyTotals:
@@ -91,6 +93,7 @@ def route_layer(parts: Parts, batch: Batch, layer: int, bias: NDArray[np.float32
         copies=followed.copies,
         ports=followed.ports,
         figures=figures | selection.figures,
+        loss_products=selection.loss_products,
     )
 
 

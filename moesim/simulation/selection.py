@@ -4,13 +4,14 @@ Logits that the fused kernel takes are routed and measured in one pass; the othe
 which is slower and gives the same sums.
 """
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.balance import LossFactors, losses_of_sums, measure, sequence_imbalance
+from moesim.balance import LossFactors, loss_products, measure, sequence_imbalance
 from moesim.balance.sums import device_numbers
 from moesim.routing import RouterSpec, RouterSums, fused_pass_takes, route, route_and_measure
 from moesim.simulation.parts import Parts
@@ -27,11 +28,13 @@ class Selection:
         expert_ids: int32 [D, K].
         gates: [D, K]; None where the workload gives the experts.
         figures: losses, gate mass lost and imbalance within sequences by name; None where they do not apply.
+        loss_products: what each loss is the product of; nothing where no router runs.
     """
 
     expert_ids: NDArray[np.int32]
     gates: NDArray[Any] | None
     figures: dict[str, float | None]
+    loss_products: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def select_experts(
@@ -69,12 +72,13 @@ def select_experts(
         losses.expert, losses.device, losses.communication, losses.sequence, losses.z, form=losses.form
     )
     assert sums.sequences is not None  # noqa: S101 - they were given
+    products = loss_products(sums, spec, parts.loss_device, factors)
     figures: dict[str, float | None] = {
         **_within(sums.sequences.max_over_mean),
-        **losses_of_sums(sums, spec, parts.loss_device, factors),
+        **{name: math.prod(product.values()) for name, product in products.items()},
         "gate_mass_lost": sums.gate_mass_lost / sums.weight,
     }
-    return Selection(ids, gates, figures)
+    return Selection(ids, gates, figures, products)
 
 
 def route_then_measure(

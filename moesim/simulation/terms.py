@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim.balance.sums import reach
 from moesim.cluster import Fabric
 from moesim.results.definitions import COMPONENTS, SUMMARY
 from moesim.results.terms import Share, Term
@@ -34,6 +35,21 @@ _FORMULAS = {
     "epilogue": "after the last byte, per token of the rank",
     "sum of the answers": "reads the K answers of each token, writes their sum",
     "sum of what was fetched": "adds up the copies that it fetched",
+}
+
+
+_OF_THE_ROUTER = {
+    "uniform_router_expert_max_over_mean": "expected max / mean of T K selections drawn evenly over E experts",
+    "sequence_imbalance_p50": "median over the sequences of max / mean load of an expert within one",
+    "sequence_imbalance_p99": "99th percentile over the sequences of the same",
+    "gate_mass_lost": "1 - scores of the experts selected / scores of the unrestricted top-k, mean over the tokens",
+}
+_LOSS_SUMS = {
+    "expert_loss": "sum over experts of (share of the selections) x (mean affinity)",
+    "device_loss": "sum over devices of f'_d P'_d: mean of N_r / (K T) x selections, sum of affinities",
+    "communication_loss": "sum over devices of f''_d P''_d: D / (M T) x tokens sent to the device, sum of affinities",
+    "sequence_loss": "mean over sequences of sum over experts of f_i P_i within the sequence",
+    "z_loss": "mean over tokens of logsumexp(logits) squared",
 }
 
 
@@ -267,6 +283,10 @@ class LayerTerms:
         ):
             number = float(sent.sum())
             found[key] = (number / tokens_in, f"{what} / tokens", ratio((what, number), ("tokens", tokens_in)))
+        for key, formula in _OF_THE_ROUTER.items():
+            value = load.figures[key]
+            if value is not None:
+                found[key] = (value, formula, [])
         return found
 
 
@@ -320,6 +340,8 @@ class RunTerms:
     # Of each layer of the step at hand: when each rank entered and left, and what its time went to, [ranks] each.
     _step: list[tuple[int, Floats, Floats, dict[str, Floats]]] = field(default_factory=list)
     _step_s: list[dict[str, float]] = field(default_factory=list)
+    # Of each layer with a router: what its losses are the products of.
+    _losses: list[tuple[int, dict[str, dict[str, float]]]] = field(default_factory=list)
 
     def add_layer(self, load: LayerLoad, trace: LayerTrace, critical_rank: int) -> None:
         """Take one layer apart, in the order of the layers."""
@@ -328,6 +350,8 @@ class RunTerms:
             self.book.add_sum(key, "s", trace.layer, parts)
         for key, (value, formula, terms) in layer.ratios().items():
             self.book.add_mean(key, "", trace.layer, value, formula, terms)
+        if load.loss_products:
+            self._losses.append((trace.layer, load.loss_products))
         self._n_layers += 1
         self._step.append((trace.layer, trace.entry_s, trace.end_s_of_layer, rank_components(trace)))
 
@@ -362,4 +386,38 @@ class RunTerms:
             )
             for name in self._step_s[0]
         ]
+        if self._losses:
+            found |= {key: self._loss(key) for key in _LOSS_SUMS}
         return {key: found[key] for key in SUMMARY if key in found and summary[key] is not None}
+
+    def _loss(self, key: str) -> list[Term]:
+        """Alpha, the paper's constant and the sum of its equation, which alone differs between layers."""
+        name, router = key.removesuffix("_loss"), self.parts.router
+        devices = len(np.unique(self.parts.loss_device))
+        sizes = f"N_r {router.n_experts}, K {router.top_k}, D {devices}, M {reach(router, devices)}"
+        layers = [
+            Term(
+                name=f"layer {layer}", value=losses[key]["sum"], unit="", formula="", source="simulated", combine="mean"
+            )
+            for layer, losses in self._losses
+        ]
+        first = self._losses[0][1][key]
+        factors = {
+            "alpha": (f"losses.{name}", "scenario"),
+            "N_r": (f"number of experts, form {self._form}", "scenario"),
+        }
+        terms = [
+            Term(name=what, value=first[what], unit="", formula=how, source=source, combine="product")
+            for what, (how, source) in factors.items()
+            if what in first
+        ]
+        mean = sum(term["value"] for term in layers) / len(layers)
+        formula = f"{_LOSS_SUMS[key]} ({sizes})"
+        sums = Term(
+            name="sum", value=mean, unit="", formula=formula, source="simulated", combine="product", terms=layers
+        )
+        return [*terms, sums]
+
+    @property
+    def _form(self) -> str:
+        return self.parts.scenario.losses.form
