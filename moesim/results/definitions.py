@@ -10,12 +10,20 @@ class Definition(NamedTuple):
     text: str
 
 
+def _over_ranks(name: str, what: str) -> dict[str, Definition]:
+    return {
+        f"{name}_time_mean_s": Definition("s", f"{what}, mean over all ranks"),
+        f"{name}_time_max_s": Definition("s", f"{what}, on the rank that it takes longest"),
+    }
+
+
 def _phase_bandwidths(phase: str) -> dict[str, Definition]:
     ports = "received" if phase == "dispatch" else "sent"
     return {
         f"{phase}_time_s": Definition(
             "s", f"{phase} on the critical rank, waiting for others left out, layout and notify included"
         ),
+        **_over_ranks(phase, f"{phase}, waiting for others left out, layout and notify included"),
         f"{phase}_kernel_time_s": Definition("s", f"{phase} on the critical rank without layout, notify and CPU wait"),
         f"{phase}_algbw_bytes_per_s": Definition(
             "B/s", "nccl-tests algbw: the most that one rank sends, its own part included, over the slowest rank's time"
@@ -39,8 +47,9 @@ SUMMARY: dict[str, Definition] = {
     ),
     "lower_bound_s": Definition(
         "s",
-        "largest over ranks of: busiest own dispatch port's bytes that it waits for / peak + floor time of its routed "
-        "experts + busiest own combine port's bytes sent that wait for it / peak",
+        "what no schedule beats, largest over ranks of: busiest own dispatch port's bytes that it waits for / peak + "
+        "floor time of its routed experts + busiest own combine port's bytes sent that wait for it / peak; and over "
+        "links that ranks share of: all its bytes / peak + the least that must come after them, or before them",
     ),
     "step_time_s": Definition("s", "a whole step, from the first entry to the last end, averaged over the steps"),
     "arrival_time_s": Definition("s", "how much later than the first rank the critical rank entered the layer"),
@@ -50,6 +59,7 @@ SUMMARY: dict[str, Definition] = {
     "expert_compute_time_s": Definition(
         "s", "routed experts on the critical rank, and what of the shared expert outlasts dispatch"
     ),
+    **_over_ranks("expert_compute", "routed experts, and what of the shared expert outlasts dispatch"),
     **_phase_bandwidths("combine"),
     "unpermute_time_s": Definition("s", "weighted sum of the experts' outputs on the critical rank"),
     "wait_time_s": Definition(
@@ -113,6 +123,9 @@ COMPONENTS = (
     "unpermute_time_s",
     "wait_time_s",
 )
-"""The parts of ``layer_time_s``, which they sum to."""
+"""The parts of ``layer_time_s``, which they sum to: those of the critical rank."""
+
+OVER_RANKS = ("dispatch", "expert_compute", "combine")
+"""Parts of which the summary has the mean over all ranks and the slowest rank's time too."""
 
 SOURCES = ("measured", "fitted", "interpolated", "estimated", "extrapolated")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from moesim.errors import InputError
-from moesim.results.definitions import COMPONENTS, SUMMARY
+from moesim.results.definitions import SUMMARY
 from moesim.results.result import Result
 from moesim.results.terms import Share, Term
 from moesim.units import format_bandwidth, format_bytes, format_duration
@@ -110,9 +110,7 @@ def _context_of(key: str) -> Callable[[Result, str], Iterator[str]]:
         return _phase
     if key == "lower_bound_s" or key.endswith("wire_bytes"):
         return _links
-    if f"{key.removesuffix('_mean_s').removesuffix('_max_s').removesuffix('_s')}_s" in COMPONENTS or key.startswith(
-        "source"
-    ):
+    if key.startswith(("gate_time", "permute_time", "expert_compute_time", "unpermute_time", "source")):
         return _kernels
     return _router
 

@@ -21,6 +21,7 @@ SUMMARY_KEYS: tuple[str, ...] = (
     "layer_time_s",
     "step_time_s",
     *(f"{part}_time_s" for part in _COMPONENTS),
+    *(f"{part}_time_{over}_s" for part in ("dispatch", "expert_compute", "combine") for over in ("mean", "max")),
     "dispatch_kernel_time_s",
     "combine_kernel_time_s",
     "lower_bound_s",

@@ -1,7 +1,7 @@
-"""The critical rank of a layer: the last to end. Its time taken apart, and what held it back.
+"""The ranks' time in a layer taken apart, and what held back the critical rank: the last to end.
 
-Every instant of the critical rank counts once, in the phase that its main lane is in. For the bottleneck, transfer
-time belongs to the link class that holds back the rank's last-finishing flow, wait to the rank waited for.
+Every instant of a rank counts once, in the phase that its main lane is in. For the bottleneck, transfer time belongs to
+the link class that holds back the rank's last-finishing flow, wait to the rank waited for.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
 from moesim.timeline import LayerTrace, PhaseTrace
-from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
+from moesim.traffic.flows import Floats, Ints, Ptrs
 
 # Ends that differ by no more than rounding are one instant.
 _TOGETHER_ULPS = 8
@@ -63,21 +63,9 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
     """
     last = trace.end_s_of_layer.max()
     together = trace.end_s_of_layer >= last - _TOGETHER_ULPS * np.spacing(last)
-    waited = trace.dispatch.wait_s + trace.combine.wait_s
-    rank = int(np.argmin(np.where(together, waited, np.inf)))
-    took = {name: float(trace.end_s[name][rank] - trace.start_s[name][rank]) for name in trace.start_s}
-    waits = {name: float(phase.wait_s[rank]) for name, phase in _phases(trace).items()}
-    exposed = float(trace.exposed_shared_s[rank])
-    components = {
-        "arrival_time_s": float(trace.entry_s[rank] - trace.entry_s.min()),
-        "gate_time_s": took["gate"],
-        "permute_time_s": took["permute"],
-        "dispatch_time_s": took["dispatch"] - waits["dispatch"],
-        "expert_compute_time_s": took["experts"] + exposed,
-        "combine_time_s": took["combine"] - waits["combine"],
-        "unpermute_time_s": took["unpermute"],
-        "wait_time_s": waits["dispatch"] + waits["combine"],
-    }
+    parts = rank_components(trace)
+    rank = int(np.argmin(np.where(together, parts["wait_time_s"], np.inf)))
+    components = {name: float(seconds[rank]) for name, seconds in parts.items()}
     held_by: dict[tuple[str, str], float] = {}
 
     def add(kind: str, what: str, seconds: float) -> None:
@@ -85,12 +73,13 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
             held_by[kind, what] = held_by.get((kind, what), 0.0) + seconds
 
     add("arrival", str(rank), components["arrival_time_s"])
-    add("compute", "", took["gate"] + took["permute"] + took["experts"] + exposed + took["unpermute"])
+    compute = ("gate", "permute", "expert_compute", "unpermute")
+    add("compute", "", sum(components[f"{name}_time_s"] for name in compute))
     for name, phase in _phases(trace).items():
-        add("rank", str(phase.waited_on[rank]), waits[name])
+        add("rank", str(phase.waited_on[rank]), float(phase.wait_s[rank]))
         kernel = float(phase.kernel_s[rank])
         tail = min(float(phase.tail_s[rank]), kernel)
-        add("setup", "", took[name] - waits[name] - kernel)
+        add("setup", "", components[f"{name}_time_s"] - kernel)
         add("link", "kernel", tail)
         shares, delay = _held_back_by(phase, rank, fabric)
         delay = min(delay, kernel - tail)
@@ -169,55 +158,3 @@ _LINK_WORDS = {
     "rate cap": "what one pair of GPUs reaches",
     "kernel": "the communication kernel",
 }
-
-
-def lower_bound_s(trace: LayerTrace, fabric: Fabric, experts_floor_s: Floats) -> float:
-    """Return what no schedule of these flows can beat, in seconds.
-
-    Largest over ranks of: busiest own dispatch port's bytes over its peak, the floor time of the rank's routed
-    experts, busiest own combine port's bytes sent over its peak. A port is a link that ends at the rank's GPU; its own
-    bytes are those that it waits for in dispatch, and those that wait for it in combine. Where ranks post bytes, all
-    bytes of a link bound the quickest of those who wait for them.
-    """
-    into, out = _rank_ports(fabric.link_target, fabric), _rank_ports(fabric.link_source, fabric)
-    flows, back = trace.dispatch.flows, trace.combine.flows
-    waiting_ptr, waiting = flows.waiting
-    busiest, sent = np.zeros(fabric.n_ranks), np.zeros(fabric.n_ranks)
-    for rank_of_link in (into, out):
-        at_rank = rank_of_link >= 0
-        own = _bytes_at(flows, rank_of_link, waiting_ptr, waiting, flows.all_ranks_leave) / fabric.capacity
-        np.maximum.at(busiest, rank_of_link[at_rank], own[at_rank])
-    at_rank = out >= 0
-    own = _bytes_at(back, out, back.gate_ptr, back.gate_ranks, back.all_ranks_gate) / fabric.capacity
-    np.maximum.at(sent, out[at_rank], own[at_rank])
-    bound = float((experts_floor_s + busiest + sent).max())
-    if flows.leave_ptr is None:
-        return bound
-    quickest = np.full(fabric.n_links, np.inf)
-    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
-    carries = flows.size[flow] > 0
-    least = np.minimum.reduceat(np.append((experts_floor_s + sent)[waiting], np.inf), waiting_ptr[:-1])
-    np.minimum.at(quickest, flows.route_links[carries], least[flow[carries]])
-    posted = flows.link_wire_bytes(fabric.n_links) / fabric.capacity + quickest
-    return max(bound, float(posted.max(initial=0.0, where=np.isfinite(posted))))
-
-
-def _bytes_at(flows: PhaseFlows, rank_of_link: NDArray[np.int64], ptr: Ptrs, ranks: Ints, everybody: bool) -> Floats:
-    """Bytes on each link of the flows in whose row of ranks (CSR) the one at the link stands, [links]."""
-    if everybody:
-        return flows.link_wire_bytes(len(rank_of_link))
-    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
-    here, found = rank_of_link[flows.route_links], np.zeros(len(flow), np.bool_)
-    # One place of the rows after the other: few flows have long ones.
-    place, left = 0, np.flatnonzero(here >= 0)
-    while len(left := left[~found[left] & (ptr[flow[left]] + place < ptr[flow[left] + 1])]):
-        found[left] = ranks[ptr[flow[left]] + place] == here[left]
-        place += 1
-    on_link = np.where(found, flows.size[flow] * flows.share, 0.0)
-    return np.bincount(flows.route_links, weights=on_link, minlength=len(rank_of_link)).astype(np.float64)
-
-
-def _rank_ports(ends: tuple[str, ...], fabric: Fabric) -> NDArray[np.int64]:
-    """Rank whose GPU stands at this end of each link, -1 where it is a switch, [links]."""
-    rank_of = {name: rank for rank, name in enumerate(fabric.rank_names)}
-    return np.array([rank_of.get(end, -1) for end in ends], np.int64)

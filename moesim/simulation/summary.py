@@ -7,9 +7,10 @@ import numpy as np
 
 from moesim.balance import imbalance
 from moesim.cluster import Fabric
-from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
-from moesim.simulation.critical import CriticalRank, critical_rank, describe_bottleneck, lower_bound_s
+from moesim.results.definitions import COMPONENTS, OVER_RANKS, SOURCES, SUMMARY
+from moesim.simulation.critical import CriticalRank, critical_rank, describe_bottleneck, rank_components
 from moesim.simulation.load import LayerLoad
+from moesim.simulation.lower_bound import LowerBound, lower_bound
 from moesim.simulation.parts import PHASES, Parts
 from moesim.timeline import LayerTrace
 from moesim.traffic.flows import Floats
@@ -26,6 +27,7 @@ class SummaryBuilder:
     parts: Parts
     layers: list[dict[str, float | None]] = field(default_factory=list)
     critical: list[CriticalRank] = field(default_factory=list)
+    bounds: list[LowerBound] = field(default_factory=list)
     wire: dict[str, Floats] = field(default_factory=dict)
     link_figures: list[dict[str, dict[str, float]]] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
@@ -35,15 +37,19 @@ class SummaryBuilder:
     def add_layer(self, load: LayerLoad, trace: LayerTrace, wire: dict[str, Floats]) -> dict[str, float | None]:
         """Take in one layer; returns its row of the ``steps`` table."""
         fabric = self.parts.fabric
-        critical = critical_rank(trace, fabric)
+        critical, of_ranks = critical_rank(trace, fabric), rank_components(trace)
+        bound = lower_bound(trace, fabric, load.kernels.experts_floor_s)
         layer_time = float(trace.end_s_of_layer.max() - trace.entry_s.min())
         row: dict[str, float | None] = {
             "layer_time_s": layer_time,
             **critical.components,
             **load.figures,
             "rank_wait_mean_s": float((trace.dispatch.wait_s + trace.combine.wait_s).mean()),
-            "lower_bound_s": lower_bound_s(trace, fabric, load.kernels.experts_floor_s),
+            "lower_bound_s": bound.seconds,
         }
+        for name in OVER_RANKS:
+            seconds = of_ranks[f"{name}_time_s"]
+            row |= {f"{name}_time_mean_s": float(seconds.mean()), f"{name}_time_max_s": float(seconds.max())}
         for phase in PHASES:
             row[f"{phase}_kernel_time_s"] = critical.kernel_s[phase]
             row |= _bandwidths(self.parts, load, trace, phase)
@@ -53,6 +59,7 @@ class SummaryBuilder:
             row[f"{link_class}_wire_bytes"] = float(total[ports].sum())
         self.layers.append(row)
         self.critical.append(critical)
+        self.bounds.append(bound)
         for phase in PHASES:
             self.wire[phase] = self.wire.get(phase, 0.0) + wire[phase]
         self.link_figures.append(_link_figures(fabric, trace, wire))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moesim.cluster import load_topology
-from moesim.simulation.critical import lower_bound_s
+from moesim.simulation.lower_bound import lower_bound
 from moesim.timeline import LayerWork, run_layers
 from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
@@ -40,5 +40,5 @@ def test_what_a_neighbour_sends_by_the_own_nic_is_not_the_own_load(tmp_path, alg
     assert traces[0].dispatch.flows.link_wire_bytes(fabric.n_links)[fabric.paths.nic_out[1]] == MILLISECOND
     # Rank 1 has 9 ms of experts and nothing else; rank 3 receives for 1 ms, and its answers' first hop is NVLink.
     took = traces[0].end_s_of_layer.max()
-    assert lower_bound_s(traces[0], fabric, slow) == pytest.approx(9e-3) and took < 9.5e-3
-    assert lower_bound_s(traces[0], fabric, nothing) == pytest.approx(1e-3 + MILLISECOND / 200e9)
+    assert lower_bound(traces[0], fabric, slow).seconds == pytest.approx(9e-3) and took < 9.5e-3
+    assert lower_bound(traces[0], fabric, nothing).seconds == pytest.approx(1e-3 + MILLISECOND / 200e9)

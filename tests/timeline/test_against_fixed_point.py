@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.network import solve_flows
 from moesim.simulation.audit import _audit_phase, audit_components
-from moesim.simulation.critical import critical_rank, lower_bound_s
+from moesim.simulation.critical import critical_rank
+from moesim.simulation.lower_bound import lower_bound
 from moesim.timeline import LANE, LayerWork, run_layers
 from moesim.traffic import count_all_copies
 from moesim.traffic.alltoall import phase_flows
@@ -127,7 +128,7 @@ def test_the_parts_of_the_critical_rank_add_up_and_nothing_beats_the_lower_bound
         audit_components(critical.components, took, trace.layer)
         assert trace.end_s_of_layer[critical.rank] == trace.end_s_of_layer.max()
         assert sum(critical.held_by.values()) == pytest.approx(took, rel=1e-9, abs=1e-15)
-        assert lower_bound_s(trace, fabric, work.experts_s) <= took * (1 + 1e-9)
+        assert lower_bound(trace, fabric, work.experts_s).seconds <= took * (1 + 1e-9)
         for phase in (trace.dispatch, trace.combine):
             _audit_phase("phase", fabric, phase)
 

@@ -8,7 +8,8 @@ import pytest
 from moesim.errors import InvariantError
 from moesim.simulation.audit import _audit_phase, audit_components
 from moesim.simulation.bandwidth import run_phase
-from moesim.simulation.critical import critical_rank, lower_bound_s
+from moesim.simulation.critical import critical_rank
+from moesim.simulation.lower_bound import lower_bound
 from moesim.timeline import LayerWork, run_layers
 from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
@@ -154,10 +155,10 @@ def test_posted_bytes_bound_those_who_wait_for_them():
     floor_s = np.array([9e-3, 1e-3, 2e-3, 3e-3])
     # Rank 0's port needs 3 ms; somebody then has at least 1 ms of experts and 1 ms of answers. Each receives 1 ms:
     # rank 3 has 1 + 3 + 1. Rank 0 itself waits for nothing.
-    close(lower_bound_s(traces[0], wide, floor_s), 9e-3)
-    close(lower_bound_s(traces[0], wide, np.array([0, 1e-3, 2e-3, 3e-3])), 5e-3)
-    close(lower_bound_s(traces[0], wide, np.array([0, 1e-3, 1e-3, 2e-3])), 5e-3)
-    assert lower_bound_s(traces[0], wide, np.zeros(4)) <= traces[0].end_s_of_layer.max()
+    close(lower_bound(traces[0], wide, floor_s).seconds, 9e-3)
+    close(lower_bound(traces[0], wide, np.array([0, 1e-3, 2e-3, 3e-3])).seconds, 5e-3)
+    close(lower_bound(traces[0], wide, np.array([0, 1e-3, 1e-3, 2e-3])).seconds, 5e-3)
+    assert lower_bound(traces[0], wide, np.zeros(4)).seconds <= traces[0].end_s_of_layer.max()
 
 
 def test_the_auditor_sees_who_leaves_before_its_flows(pair):

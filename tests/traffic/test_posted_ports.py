@@ -7,7 +7,7 @@ import simpy
 from moesim.alltoall_library import algorithm_named
 from moesim.cluster import load_topology
 from moesim.network import FlowNetwork, NetworkClock
-from moesim.simulation.critical import lower_bound_s
+from moesim.simulation.lower_bound import lower_bound
 from moesim.timeline import LayerWork, run_layers
 from moesim.timeline.phase import PhaseRun, network_capacity
 from moesim.traffic.alltoall import phase_flows
@@ -121,7 +121,7 @@ def test_a_layer_takes_about_as_long_as_with_every_pair_a_flow(fabric, skew, mos
         work, traces = LayerWork(nothing, nothing, nothing, experts, nothing, *phases, False), []
         run_layers(fabric, 1, lambda _, work=work: work, traces.append, nothing, 0.0, 1e-3)
         taken[name] = traces[0].end_s_of_layer.max()
-        assert 0 < lower_bound_s(traces[0], fabric, experts) <= taken[name]
+        assert 0 < lower_bound(traces[0], fabric, experts).seconds <= taken[name]
     assert taken["ports"] == pytest.approx(taken["pairs"], rel=most)
 
 
