@@ -135,7 +135,7 @@ class _Run:
         row = self._summary.add_layer(load, trace, wire)
         self._tolerance.add_layer(trace)
         critical = self._summary.critical[-1]
-        self._terms.add_layer(load, trace, critical.rank)
+        self._terms.add_layer(load, trace, critical.rank, self._summary.bounds[-1])
         audit_components(critical.components, float(row["layer_time_s"] or 0.0), trace.layer)
         recorded = batch.layers[trace.layer % len(batch.layers)]
         columns: dict[str, Any] = {key: nulls(1) if value is None else [value] for key, value in row.items()}

@@ -4,7 +4,7 @@ Sums are averaged part by part, with the rank and the link that each part is fro
 term per layer, made of its numerator and denominator. ``moesim.results.terms`` says how a list gives its value.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from moesim.results.terms import Share, Term
 from moesim.simulation.critical import rank_components
 from moesim.simulation.kernels import PricedKernel
 from moesim.simulation.load import LayerLoad
+from moesim.simulation.lower_bound import LowerBound
 from moesim.simulation.parts import PHASES, Parts
 from moesim.simulation.phase_path import Piece, path_of_rank, shares_of_ranks
 from moesim.timeline import LayerTrace, PhaseTrace
@@ -343,9 +344,10 @@ class RunTerms:
     # Of each layer with a router: what its losses are the products of.
     _losses: list[tuple[int, dict[str, dict[str, float]]]] = field(default_factory=list)
 
-    def add_layer(self, load: LayerLoad, trace: LayerTrace, critical_rank: int) -> None:
+    def add_layer(self, load: LayerLoad, trace: LayerTrace, critical_rank: int, bound: LowerBound) -> None:
         """Take one layer apart, in the order of the layers."""
         layer = LayerTerms(self.parts, load, trace, critical_rank)
+        self.book.add_sum("lower_bound_s", "s", trace.layer, self._bound(bound))
         for key, parts in layer.times().items():
             self.book.add_sum(key, "s", trace.layer, parts)
         for key, (value, formula, terms) in layer.ratios().items():
@@ -354,6 +356,13 @@ class RunTerms:
             self._losses.append((trace.layer, load.loss_products))
         self._n_layers += 1
         self._step.append((trace.layer, trace.entry_s, trace.end_s_of_layer, rank_components(trace)))
+
+    def _bound(self, bound: LowerBound) -> Iterator[Part]:
+        fabric = self.parts.fabric
+        for part in bound.parts:
+            peak = np.nan if part.link is None else float(fabric.capacity[fabric.link_names.index(part.link)])
+            source = "kernel roofline" if part.link is None else f"topology {fabric.name}"
+            yield Part(part.name, part.seconds, part.formula, source, part.rank, part.link, peak)
 
     def end_step(self) -> None:
         """Take the step apart along the rank that ends it: its own time in every layer, and what lies between."""
