@@ -57,7 +57,9 @@ def test_a_flow_waits_for_whom_the_page_says(algorithm):
 
 @pytest.mark.parametrize("algorithm", RECORDS, ids=ALGORITHMS)
 def test_a_barrier_closes_the_phases_that_the_page_says(algorithm):
-    closed = {(algorithm.name, phase) for phase in ("dispatch", "combine") if flows_of(algorithm, phase).all_ranks_leave}
+    closed = {
+        (algorithm.name, phase) for phase in ("dispatch", "combine") if flows_of(algorithm, phase).all_ranks_leave
+    }
     assert closed == {key for key in BARRIERS if key[0] == algorithm.name}
 
 

@@ -26,11 +26,12 @@ MAY_IMPORT = {
     "cluster": {"located_yaml", "mistakes"},
     "model": {"located_yaml"},
     "workload": {"recording_format"},
-    "timeline": {"network", "compute", "cluster", "traffic"},  # of traffic the flows of a phase, a dataclass
-    "scenario": {"located_yaml", "mistakes", "model", "alltoall_library"},  # the names of the all-to-alls
-    "simulation": STAGES | FILES | {"timeline", "results", "scenario", "alltoall_library"},
-    "results": {"files"},
-    "report": {"results", "files"},
+    "timeline": {"network", "cluster", "traffic", "stages"},  # of traffic the flows of a phase, a dataclass
+    "stages": set(),  # the list of a layer's stages: names and colours, without numpy
+    "scenario": {"located_yaml", "mistakes", "model", "stages", "alltoall_library"},  # the names of both
+    "simulation": STAGES | FILES | {"timeline", "results", "scenario", "stages", "alltoall_library"},
+    "results": {"files", "stages"},
+    "report": {"results", "files", "stages"},
     "record": {"routing", "balance", "recording_format", "files"},
     "alltoall_library": set(),  # facts about libraries, for the scenario (no arrays there) and for the stages alike
     "files": set(),
@@ -101,7 +102,16 @@ def test_the_stages_know_nothing_of_scenarios_and_results():
 
 def test_the_scenario_imports_no_array_library():
     for path in SOURCES:
-        if part_of(path) in ("scenario", "alltoall_library", "located_yaml", "mistakes", "units", "errors", "model"):
+        if part_of(path) in (
+            "scenario",
+            "alltoall_library",
+            "stages",
+            "located_yaml",
+            "mistakes",
+            "units",
+            "errors",
+            "model",
+        ):
             libraries = {names[0] for names in imports(path)}
             assert not libraries & {"numpy", "pandas", "numba", "scipy", "networkx", "pyarrow", "matplotlib"}, path
 

@@ -1,5 +1,7 @@
 """Colours that colour-blind readers can tell apart (Okabe and Ito; cividis), one meaning each on every page."""
 
+from moesim.stages import STAGES
+
 INK = "#1c2733"
 """Text and axes of charts; the page swaps it for a light one in dark mode."""
 GRID = "#d9dee5"
@@ -10,17 +12,7 @@ MARK = "#6b7785"
 """Levels to compare with; swapped too."""
 
 # Blues compute, oranges move bytes, greys wait.
-PHASES = {
-    "arrival": "#a9b2bd",
-    "gate": "#a6cee3",
-    "permute": "#56b4e9",
-    "dispatch": "#e69f00",
-    "expert_compute": "#0072b2",
-    "shared_expert": "#009e73",
-    "combine": "#d55e00",
-    "unpermute": "#3d93cf",
-    "wait": "#87909b",
-}
+PHASES = {"arrival": "#a9b2bd", **{stage.label: stage.colour for stage in STAGES}, "wait": "#87909b"}
 
 _LINK_CLASSES = {"nvlink": "#009e73", "nic": "#d55e00", "leaf-spine": "#cc79a7"}
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moesim import stages
 from moesim.report.charts import BarChart, Gantt, HeatMap, LineChart, Mark, Part, Series, StackedBars
 from moesim.report.columns import (
     RANK_PAIR_LIMIT,
@@ -25,17 +26,12 @@ from moesim.results.definitions import COMPONENTS, SUMMARY
 # More rows than this make a timeline unreadable: the slowest ranks are shown.
 _TIMELINE_RANKS = 64
 
-_TIME_ORDER = (
-    "gate_time_s",
-    "permute_time_s",
-    "expert_compute_time_s",
-    "unpermute_time_s",
-    "dispatch_time_s",
-    "combine_time_s",
-    "arrival_time_s",
-    "wait_time_s",
-)
-_KINDS = {"dispatch_time_s": "transfer", "combine_time_s": "transfer", "arrival_time_s": "wait", "wait_time_s": "wait"}
+_KIND_OF = {
+    **dict.fromkeys(stages.KERNEL_COMPONENTS, "compute"),
+    **dict.fromkeys(stages.PHASES, "transfer"),
+    **dict.fromkeys(("arrival", "wait"), "wait"),
+}
+_BESIDE = [stage.label for stage in stages.STAGES if stage.beside]
 
 
 def time_chart(runs: Sequence[tuple[str, Result]]) -> StackedBars:
@@ -43,9 +39,8 @@ def time_chart(runs: Sequence[tuple[str, Result]]) -> StackedBars:
     times = np.array([[float(run.summary[key] or 0.0) for key in COMPONENTS] for _, run in runs])
     scale, unit = axis_scale(times.sum(axis=1), "s")
     parts = []
-    for key in _TIME_ORDER:
-        name = key.removesuffix("_time_s")
-        kind = _KINDS.get(key, "compute")
+    for name, kind in _KIND_OF.items():
+        key = f"{name}_time_s"
         values = times[:, COMPONENTS.index(key)] / scale
         parts.append(Part(name.replace("_", " "), kind, PHASES[name], values, SUMMARY[key].text))
     bounds = [run.summary["lower_bound_s"] for _, run in runs]
@@ -75,7 +70,7 @@ def timeline_chart(result: Result) -> Gantt | None:
     scale, unit = axis_scale(end, "s")
     row = np.searchsorted(chosen, np.asarray(spans["rank"]))
     wait, blamed = filled(spans["wait_s"]), filled(spans["waited_on"])
-    phase, slim = [str(name) for name in spans["phase"]], np.asarray(spans["lane"]) == "shared"
+    phase, slim = [str(name) for name in spans["phase"]], np.isin(spans["phase"], _BESIDE)
     notes = [
         f"waits {wait[i] / scale:.4g} {unit} for rank {int(blamed[i])}" if wait[i] > 0 and blamed[i] >= 0 else ""
         for i in range(len(row))

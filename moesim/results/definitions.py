@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from moesim import stages
+
 
 class Definition(NamedTuple):
     """Unit and meaning of a summary value."""
@@ -20,10 +22,6 @@ def _over_ranks(name: str, what: str) -> dict[str, Definition]:
 def _phase_bandwidths(phase: str) -> dict[str, Definition]:
     ports = "received" if phase == "dispatch" else "sent"
     return {
-        f"{phase}_time_s": Definition(
-            "s", f"{phase} on the critical rank, waiting for others left out, layout and notify included"
-        ),
-        **_over_ranks(phase, f"{phase}, waiting for others left out, layout and notify included"),
         f"{phase}_kernel_time_s": Definition("s", f"{phase} on the critical rank without layout, notify and CPU wait"),
         f"{phase}_algbw_bytes_per_s": Definition(
             "B/s", "nccl-tests algbw: the most that one rank sends, its own part included, over the slowest rank's time"
@@ -40,6 +38,17 @@ def _phase_bandwidths(phase: str) -> dict[str, Definition]:
     }
 
 
+def _components() -> dict[str, Definition]:
+    """What each part of a layer takes, on which rank, with the bandwidths of its phases."""
+    said = {stage.component: stage.meaning for stage in stages.STAGES if stage.meaning}
+    found: dict[str, Definition] = {}
+    for name in stages.COMPONENTS[1:-1]:
+        found[f"{name}_time_s"] = Definition("s", f"{said[name]}, on the critical rank")
+        found |= _over_ranks(name, said[name]) if name in stages.OVER_RANKS else {}
+        found |= _phase_bandwidths(name) if name in stages.PHASES else {}
+    return found
+
+
 SUMMARY: dict[str, Definition] = {
     "name": Definition("", "name of the scenario"),
     "layer_time_s": Definition(
@@ -53,15 +62,7 @@ SUMMARY: dict[str, Definition] = {
     ),
     "step_time_s": Definition("s", "a whole step, from the first entry to the last end, averaged over the steps"),
     "arrival_time_s": Definition("s", "how much later than the first rank the critical rank entered the layer"),
-    "gate_time_s": Definition("s", "router GEMM, top-k and the cast to FP8 on the critical rank"),
-    "permute_time_s": Definition("s", "sorting tokens by expert on the critical rank"),
-    **_phase_bandwidths("dispatch"),
-    "expert_compute_time_s": Definition(
-        "s", "routed experts on the critical rank, and what of the shared expert outlasts dispatch"
-    ),
-    **_over_ranks("expert_compute", "routed experts, and what of the shared expert outlasts dispatch"),
-    **_phase_bandwidths("combine"),
-    "unpermute_time_s": Definition("s", "weighted sum of the experts' outputs on the critical rank"),
+    **_components(),
     "wait_time_s": Definition(
         "s", "time of the critical rank in dispatch or combine with none of its own flows in progress"
     ),
@@ -113,19 +114,7 @@ SUMMARY: dict[str, Definition] = {
     "source_extrapolated_share": Definition("", "share of compute time outside the range measured"),
 }
 
-COMPONENTS = (
-    "arrival_time_s",
-    "gate_time_s",
-    "permute_time_s",
-    "dispatch_time_s",
-    "expert_compute_time_s",
-    "combine_time_s",
-    "unpermute_time_s",
-    "wait_time_s",
-)
+COMPONENTS = tuple(f"{name}_time_s" for name in stages.COMPONENTS)
 """The parts of ``layer_time_s``, which they sum to: those of the critical rank."""
-
-OVER_RANKS = ("dispatch", "expert_compute", "combine")
-"""Parts of which the summary has the mean over all ranks and the slowest rank's time too."""
 
 SOURCES = ("measured", "fitted", "interpolated", "estimated", "extrapolated")

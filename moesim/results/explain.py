@@ -8,6 +8,7 @@ from moesim.errors import InputError
 from moesim.results.definitions import SUMMARY
 from moesim.results.result import Result
 from moesim.results.terms import Share, Term
+from moesim.stages import PHASES
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
 # Ranks and links listed of a term, and layers of an average; the largest come first.
@@ -106,7 +107,7 @@ def _context_of(key: str) -> Callable[[Result, str], Iterator[str]]:
     if key in _OF_THE_LAYER:
         return _layer
     phase = key.split("_")[0]
-    if phase in ("dispatch", "combine"):
+    if phase in PHASES:
         return _phase
     if key == "lower_bound_s" or key.endswith("wire_bytes"):
         return _links

@@ -1,7 +1,7 @@
-"""Chrome / Perfetto trace of a run: one process per node, one lane per rank, counters of link utilisation.
+"""Chrome / Perfetto trace of a run: one process per node, two lanes per rank, counters of link utilisation.
 
-Times are microseconds, as the format wants them. Slices of one lane never overlap: overlapped work (the shared expert)
-has a lane of its own.
+Times are microseconds, as the format wants them. Slices of one lane never overlap: what a rank computes beside a phase
+is on its other lane.
 """
 
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.stages import LANES
+
 _EVENT_LIMIT = 1_000_000
-_LANES = ("main", "shared")
 
 
 def chrome_trace(spans: dict[str, Any], series: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
@@ -30,10 +31,9 @@ def chrome_trace(spans: dict[str, Any], series: dict[str, Any], summary: dict[st
         events.append(_metadata("process_name", node, 0, {"name": f"node {node}"}))
         events.append(_metadata("process_sort_index", node, 0, {"sort_index": node}))
     for node, rank in seen:
-        for lane, name in enumerate(_LANES):
-            tid = rank * len(_LANES) + lane
-            label = f"rank {rank}" if name == "main" else f"rank {rank} shared expert"
-            events.append(_metadata("thread_name", node, tid, {"name": label}))
+        for lane, name in enumerate(LANES):
+            tid = rank * len(LANES) + lane
+            events.append(_metadata("thread_name", node, tid, {"name": f"rank {rank} {name}"}))
             events.append(_metadata("thread_sort_index", node, tid, {"sort_index": tid}))
     begin, end = _microseconds(spans, "start_s"), _microseconds(spans, "end_s")
     shown = np.flatnonzero(end > begin)
@@ -48,7 +48,7 @@ def chrome_trace(spans: dict[str, Any], series: dict[str, Any], summary: dict[st
                 "name": str(spans["phase"][i]),
                 "cat": "moe",
                 "pid": int(spans["node"][i]),
-                "tid": int(spans["rank"][i]) * len(_LANES) + _LANES.index(str(spans["lane"][i])),
+                "tid": int(spans["rank"][i]) * len(LANES) + LANES.index(spans["lane"][i]),
                 "ts": float(begin[i]),
                 "dur": round(float(end[i] - begin[i]), 4),
                 "args": arguments,

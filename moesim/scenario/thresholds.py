@@ -12,18 +12,17 @@ from dataclasses import dataclass
 
 from moesim.errors import InputError
 from moesim.mistakes import did_you_mean
+from moesim.stages import COMPONENTS, OVER_RANKS, PHASES
 from moesim.units import parse_bandwidth, parse_bytes, parse_duration
 
-_COMPONENTS = ("arrival", "gate", "permute", "dispatch", "expert_compute", "combine", "unpermute", "wait")
 _BANDWIDTHS = ("algbw", "busbw", "deepep_rdma", "deepep_nvl")
 
 SUMMARY_KEYS: tuple[str, ...] = (
     "layer_time_s",
     "step_time_s",
-    *(f"{part}_time_s" for part in _COMPONENTS),
-    *(f"{part}_time_{over}_s" for part in ("dispatch", "expert_compute", "combine") for over in ("mean", "max")),
-    "dispatch_kernel_time_s",
-    "combine_kernel_time_s",
+    *(f"{part}_time_s" for part in COMPONENTS),
+    *(f"{part}_time_{over}_s" for part in OVER_RANKS for over in ("mean", "max")),
+    *(f"{phase}_kernel_time_s" for phase in PHASES),
     "lower_bound_s",
     "rank_wait_mean_s",
     "bottleneck_utilisation",
@@ -42,7 +41,7 @@ SUMMARY_KEYS: tuple[str, ...] = (
     "node_copies_per_token",
     "nvlink_wire_bytes",
     "nic_wire_bytes",
-    *(f"{phase}_{kind}_bytes_per_s" for phase in ("dispatch", "combine") for kind in _BANDWIDTHS),
+    *(f"{phase}_{kind}_bytes_per_s" for phase in PHASES for kind in _BANDWIDTHS),
     "gate_mass_lost",
     "expert_loss",
     "device_loss",

@@ -33,7 +33,7 @@ def audit_layer(fabric: Fabric, load: LayerLoad, trace: LayerTrace, tokens: int,
     received = load.totals.ranks_sent.sum()
     if not load.totals.nodes_sent.sum() <= received <= selections:
         raise InvariantError(f"layer {layer}: copies per node, rank and selection are not in ascending order")
-    for name, phase in (("dispatch", trace.dispatch), ("combine", trace.combine)):
+    for name, phase in trace.phases.items():
         _audit_phase(f"layer {layer} {name}", fabric, phase)
     out, back = trace.dispatch.flows.size.sum(), trace.combine.flows.size.sum()
     _close(

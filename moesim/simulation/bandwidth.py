@@ -8,8 +8,8 @@ import simpy
 from moesim.alltoall_library import algorithm_named
 from moesim.cluster import Fabric
 from moesim.network import FlowNetwork, NetworkClock
-from moesim.simulation.parts import PHASES
 from moesim.simulation.symmetry import ranks_are_alike, solve_alike
+from moesim.stages import PHASES
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.calibration import calibration

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
+from moesim.stages import COMPONENTS, KERNEL_COMPONENTS, STAGES
 from moesim.timeline import LayerTrace, PhaseTrace
 from moesim.traffic.flows import Floats, Ints, Ptrs
 
@@ -41,18 +42,14 @@ def rank_components(trace: LayerTrace) -> dict[str, Floats]:
     Dispatch and combine are time in the phase less the wait there; expert compute is the routed experts and what of the
     shared expert outlasts dispatch. A rank's row sums to its end less the first rank's entry.
     """
-    took = {name: trace.end_s[name] - trace.start_s[name] for name in trace.start_s}
-    out, back = trace.dispatch.wait_s, trace.combine.wait_s
-    return {
-        "arrival_time_s": trace.entry_s - trace.entry_s.min(),
-        "gate_time_s": took["gate"],
-        "permute_time_s": took["permute"],
-        "dispatch_time_s": took["dispatch"] - out,
-        "expert_compute_time_s": took["experts"] + trace.exposed_shared_s,
-        "combine_time_s": took["combine"] - back,
-        "unpermute_time_s": took["unpermute"],
-        "wait_time_s": out + back,
-    }
+    spent: dict[str, Floats] = dict.fromkeys(COMPONENTS, np.zeros(len(trace.entry_s)))
+    for stage in STAGES:
+        own = trace.exposed_s(stage.name)
+        if stage.kind == "phase":
+            own = trace.end_s[stage.name] - trace.start_s[stage.name] - trace.phases[stage.name].wait_s
+        spent[stage.component] = spent[stage.component] + own
+    spent |= {"arrival": trace.entry_s - trace.entry_s.min(), "wait": trace.wait_s}
+    return {f"{name}_time_s": seconds for name, seconds in spent.items()}
 
 
 def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
@@ -73,9 +70,8 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
             held_by[kind, what] = held_by.get((kind, what), 0.0) + seconds
 
     add("arrival", str(rank), components["arrival_time_s"])
-    compute = ("gate", "permute", "expert_compute", "unpermute")
-    add("compute", "", sum(components[f"{name}_time_s"] for name in compute))
-    for name, phase in _phases(trace).items():
+    add("compute", "", sum(components[f"{name}_time_s"] for name in KERNEL_COMPONENTS))
+    for name, phase in trace.phases.items():
         add("rank", str(phase.waited_on[rank]), float(phase.wait_s[rank]))
         kernel = float(phase.kernel_s[rank])
         tail = min(float(phase.tail_s[rank]), kernel)
@@ -89,13 +85,9 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
     return CriticalRank(
         rank=rank,
         components=components,
-        kernel_s={name: float(phase.kernel_s[rank]) for name, phase in _phases(trace).items()},
+        kernel_s={name: float(phase.kernel_s[rank]) for name, phase in trace.phases.items()},
         held_by=held_by,
     )
-
-
-def _phases(trace: LayerTrace) -> dict[str, PhaseTrace]:
-    return {"dispatch": trace.dispatch, "combine": trace.combine}
 
 
 def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[str, float], float]:

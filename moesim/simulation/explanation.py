@@ -9,8 +9,9 @@ import numpy as np
 from moesim.cluster import Fabric
 from moesim.results.terms import Term
 from moesim.simulation.kernels import KernelLedger
-from moesim.simulation.parts import PHASES, Parts
+from moesim.simulation.parts import Parts
 from moesim.simulation.summary import SummaryBuilder
+from moesim.stages import PHASES
 from moesim.workload import Batch
 
 

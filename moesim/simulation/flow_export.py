@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
 from moesim.results import Note
-from moesim.simulation.parts import PHASES
+from moesim.stages import PHASES
 from moesim.timeline import LayerTrace
 
 # Flows kept at most; past this the file would outgrow everything else.
@@ -24,12 +24,12 @@ class FlowExport:
 
     def add_layer(self, trace: LayerTrace) -> None:
         """Keep the flows of one layer, as long as there are not too many."""
-        self._n_flows += trace.dispatch.flows.n_flows + trace.combine.flows.n_flows
+        self._n_flows += sum(phase.flows.n_flows for phase in trace.phases.values())
         if self._n_flows > _FLOW_LIMIT:
             self._pieces.clear()
             return
         for index, name in enumerate(PHASES):
-            phase = trace.dispatch if name == "dispatch" else trace.combine
+            phase = trace.phases[name]
             flows = phase.flows
             # Kernels of ranks, where flows need them, stand behind the wires.
             ptr, links, weight = flows.resources(self._fabric.n_links)

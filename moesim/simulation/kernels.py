@@ -7,6 +7,7 @@ inside its communication kernels; the shared experts as one dense MLP.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from moesim.compute import KernelTimes
 from moesim.simulation.parts import Parts
+from moesim.stages import KERNELS, OTHER
 from moesim.traffic.copies import CopyTotals
 from moesim.traffic.messages import payload_bytes
 
@@ -67,18 +69,24 @@ class PricedKernel:
 
 @dataclass(frozen=True)
 class LayerKernels:
-    """Seconds of each rank's kernels in one layer, [ranks] each; ``experts_floor_s`` is the roofline at peak.
+    """What each stage of a layer runs on every rank.
 
-    ``kernels`` are those that each stage is the sum of.
+    Attributes:
+        kernels: of each stage, by its name; those without a kernel are left out.
+        experts_floor_s: the routed experts by the roofline at peak, [ranks].
     """
 
-    gate_s: Floats
-    permute_s: Floats
-    shared_expert_s: Floats
-    experts_s: Floats
-    unpermute_s: Floats
-    experts_floor_s: Floats
     kernels: Mapping[str, Sequence[PricedKernel]]
+    experts_floor_s: Floats
+
+    @cached_property
+    def seconds(self) -> dict[str, Floats]:
+        """Seconds of every stage that runs kernels, [ranks] each."""
+        none = np.zeros(len(self.experts_floor_s))
+        return {
+            stage.name: sum((kernel.seconds for kernel in self.kernels.get(stage.name, ())), none)
+            for stage in (*KERNELS, OTHER)
+        }
 
 
 def layer_kernels(
@@ -101,51 +109,38 @@ def layer_kernels(
     """
     model, table = parts.scenario.model, parts.kernels
     top_k, dtype = parts.router.top_k, parts.message_dtype["dispatch"]
-    algorithm = parts.algorithm
+    algorithm, kernels = parts.algorithm, dict[str, list[PricedKernel]]()
 
-    kernels: dict[str, list[PricedKernel]] = {}
-
-    def priced(stage: str, kernel: str, times: KernelTimes, work: NDArray[np.int64]) -> Floats:
+    def add(stage: str, kernel: str, work: NDArray[np.int64], times: KernelTimes) -> None:
         # A rank without work launches nothing.
         seconds = np.where(work > 0, ledger.add(kernel, times), 0.0)
         source = f"{times.source}: {times.note}" if times.note else str(times.source)
         kernels.setdefault(stage, []).append(PricedKernel(kernel, seconds, source))
-        return seconds
 
-    def timed(stage: str, kernel: str, work: NDArray[np.int64], **shape: Any) -> Floats:
-        return priced(stage, kernel, table.times(kernel, **shape), work)
+    def timed(stage: str, kernel: str, work: NDArray[np.int64], **shape: Any) -> None:
+        add(stage, kernel, work, table.times(kernel, **shape))
 
-    gate = timed("gate", "router", tokens, tokens=tokens, hidden=model.hidden, n_experts=model.n_experts, top_k=top_k)
+    timed("gate", "router", tokens, tokens=tokens, hidden=model.hidden, n_experts=model.n_experts, top_k=top_k)
     if dtype == "fp8" and not algorithm.quantises_inside:
-        gate = gate + timed("gate", "quantize_fp8", tokens, tokens=tokens, hidden=model.hidden)
+        timed("gate", "quantize_fp8", tokens, tokens=tokens, hidden=model.hidden)
     row_bytes, out_bytes = payload_bytes(model.hidden, dtype), payload_bytes(model.hidden, "bf16")
     received = copies.selections_received
-    if algorithm.permutes_inside:
-        permute = unpermute = np.zeros(len(tokens))
-    else:
+    if not algorithm.permutes_inside:
         rows = tokens * top_k if algorithm.permutes_first else received
-        permute = timed("permute", "permute", rows, rows=rows, row_bytes=row_bytes)
+        timed("permute", "permute", rows, rows=rows, row_bytes=row_bytes)
         merged = tokens if algorithm.permutes_first else copies.ranks_received
         fan_in = rows / np.maximum(merged, 1)
-        unpermute = timed("unpermute", "unpermute", merged, rows=merged, row_bytes=out_bytes, top_k=fan_in)
+        timed("unpermute", "unpermute", merged, rows=merged, row_bytes=out_bytes, top_k=fan_in)
     if model.n_shared:
         inter = model.expert_hidden * model.n_shared
-        shared = timed("shared_expert", f"dense_mlp_{dtype}", tokens, tokens=tokens, hidden=model.hidden, inter=inter)
-    else:
-        shared = np.zeros(len(tokens))
+        timed("shared_expert", f"dense_mlp_{dtype}", tokens, tokens=tokens, hidden=model.hidden, inter=inter)
     order = np.argsort(slot_rank, kind="stable")
     ptr = np.searchsorted(slot_rank[order], np.arange(len(tokens) + 1))
     shape = (dtype, slot_tokens[order], model.hidden, model.expert_hidden, ptr)
     # Low-latency kernels leave each expert's rows in a slab of their own, the others lay them one after another.
     layout = "masked" if algorithm.permutes_inside else "contiguous"
-    times = table.grouped_gemm(*shape, layout=layout)
-    experts = priced("experts", f"grouped_gemm_{dtype}", times, np.ones(len(tokens), np.int64))
-    return LayerKernels(
-        gate_s=gate,
-        permute_s=permute,
-        shared_expert_s=shared,
-        experts_s=experts,
-        unpermute_s=unpermute,
-        experts_floor_s=table.expert_floor_s(*shape),
-        kernels=kernels,
-    )
+    all_ranks = np.ones(len(tokens), np.int64)
+    add("experts", f"grouped_gemm_{dtype}", all_ranks, table.grouped_gemm(*shape, layout=layout))
+    other = np.full(len(tokens), parts.scenario.schedule.other_time)
+    kernels[OTHER.name] = [PricedKernel("schedule.other_time", other, "scenario")]
+    return LayerKernels(kernels, table.expert_floor_s(*shape))

@@ -10,8 +10,9 @@ from moesim.balance import imbalance, uniform_router_max_over_mean
 from moesim.placement import Placement
 from moesim.simulation.following import Followed, follow_tokens, totals_of
 from moesim.simulation.kernels import KernelLedger, LayerKernels, layer_kernels
-from moesim.simulation.parts import PHASES, Parts, place
+from moesim.simulation.parts import Parts, place
 from moesim.simulation.selection import select_experts
+from moesim.stages import PHASES
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.copies import Copies, CopyTotals
 from moesim.traffic.flows import PhaseFlows
@@ -64,7 +65,9 @@ class LayerLoad(RoutedLayer):
     kernels: LayerKernels
 
 
-def route_layer(parts: Parts, batch: Batch, layer: int, bias: NDArray[np.float32] | None) -> RoutedLayer:
+def route_layer(
+    parts: Parts, batch: Batch, layer: int, bias: NDArray[np.float32] | None, placement: Placement | None = None
+) -> RoutedLayer:
     """Route one layer's logits and follow the tokens to their ranks.
 
     Args:
@@ -72,6 +75,7 @@ def route_layer(parts: Parts, batch: Batch, layer: int, bias: NDArray[np.float32
         batch: tokens; only its distinct rows are routed, their answers gathered.
         layer: which of the batch's layers.
         bias: of the V3 router, [experts]; None for none.
+        placement: where the experts are; None to place them by this very load.
     """
     spec = parts.router
     weight = np.bincount(batch.token_index, minlength=batch.distinct_tokens)
@@ -81,7 +85,7 @@ def route_layer(parts: Parts, batch: Batch, layer: int, bias: NDArray[np.float32
     expert_tokens = np.bincount(
         selection.expert_ids.ravel()[taken], weights=times[taken], minlength=spec.n_experts
     ).astype(np.int64)
-    placement = place(parts, expert_tokens)
+    placement = placement or place(parts, expert_tokens)
     followed = follow_tokens(parts, batch, placement, selection)
     figures = _load_figures(parts, batch, expert_tokens, placement, followed)
     return RoutedLayer(

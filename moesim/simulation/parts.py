@@ -19,11 +19,10 @@ from moesim.errors import InputError
 from moesim.placement import Placement, contiguous, eplb, round_robin
 from moesim.routing import RouterSpec
 from moesim.scenario import Scenario
+from moesim.stages import PHASES
 from moesim.traffic.calibration import Calibration, calibration
 from moesim.traffic.messages import published_bytes, wire_bytes
 from moesim.workload.npz_input import read_array
-
-PHASES = ("dispatch", "combine")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from moesim.routing import route
 from moesim.scenario import Scenario
 from moesim.simulation.batches import open_workload
 from moesim.simulation.parts import build_parts
-from moesim.simulation.step import initial_state
+from moesim.simulation.steps import initial_state
 
 
 def compare_placements(scenario: Scenario, redundant_experts: int | None) -> list[dict[str, Any]]:

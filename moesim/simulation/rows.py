@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from moesim.cluster import Fabric
 from moesim.results import TableBuilder, nulls
 from moesim.simulation.load import LayerLoad
-from moesim.timeline import LANE, LayerTrace, LinkSeries, PhaseTrace
+from moesim.stages import KERNELS, PHASES, STAGES
+from moesim.timeline import LayerTrace, LinkSeries, PhaseTrace
 from moesim.timeline.intervals import union_length
 from moesim.traffic.flows import PhaseFlows
 
@@ -22,8 +23,6 @@ _SHORTEST_BUCKET_S = 1e-6
 # Buckets x links that a run keeps at most (32 MB): past this the buckets get wider.
 _CELLS = 4_000_000
 
-_PHASE_NAMES = {"experts": "expert_compute"}
-
 
 def add_layer_rows(
     tables: TableBuilder,
@@ -31,7 +30,8 @@ def add_layer_rows(
     fabric: Fabric,
     load: LayerLoad,
     trace: LayerTrace,
-) -> dict[str, Floats]:
+    wire: dict[str, Floats],
+) -> None:
     """Add a layer's rows to ``ranks, experts, links, transfers`` and ``spans``.
 
     Args:
@@ -40,14 +40,10 @@ def add_layer_rows(
         fabric: of the run.
         load: routing and traffic of the layer.
         trace: when everything happened.
-
-    Returns:
-        Bytes on each link by phase, [links].
+        wire: bytes on each link by phase, [links].
     """
-    phases = {"dispatch": trace.dispatch, "combine": trace.combine}
-    wire: dict[str, Floats] = {}
-    for name, phase in phases.items():
-        wire[name] = _add_links(tables, where, fabric, name, phase)
+    for name, phase in trace.phases.items():
+        _add_links(tables, where, fabric, name, phase, wire[name])
         _add_transfers(tables, where, fabric, load, name, phase)
     _add_ranks(tables, where, fabric, load, trace, wire)
     slots = np.arange(load.placement.n_slots)
@@ -62,12 +58,12 @@ def add_layer_rows(
         gate_mass=nulls(len(slots)) if mass is None else mass,
     )
     _add_spans(tables, where, fabric, trace)
-    return wire
 
 
-def _add_links(tables: TableBuilder, where: dict[str, int], fabric: Fabric, name: str, phase: PhaseTrace) -> Floats:
+def _add_links(
+    tables: TableBuilder, where: dict[str, int], fabric: Fabric, name: str, phase: PhaseTrace, wire: Floats
+) -> None:
     flows = phase.flows
-    wire = flows.link_wire_bytes(fabric.n_links)
     flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
     carries = (flows.size[flow] > 0) & (flows.share > 0)
     flow, link = flow[carries], flows.route_links[carries]
@@ -90,7 +86,6 @@ def _add_links(tables: TableBuilder, where: dict[str, int], fabric: Fabric, name
         busy_s=busy,
         utilisation=wire / (fabric.capacity * efficiency * length) if length > 0 else np.zeros_like(wire),
     )
-    return wire
 
 
 def _begin(phase: PhaseTrace) -> float:
@@ -105,7 +100,7 @@ def add_series_rows(
     tables: TableBuilder, where: dict[str, int], fabric: Fabric, trace: LayerTrace, series: LinkSeries
 ) -> None:
     """Add a layer's ``link_series`` rows: the buckets in which a phase moved bytes, per link class."""
-    for name, phase in (("dispatch", trace.dispatch), ("combine", trace.combine)):
+    for name, phase in trace.phases.items():
         first, last = np.searchsorted(series.bucket_start_s, [_begin(phase), _end(phase)])
         during = slice(max(int(first) - 1, 0), int(last))
         utilisation = series.utilisation[during]
@@ -127,16 +122,15 @@ def add_series_rows(
                 )
 
 
-def bucket_width_s(fabric: Fabric, load: LayerLoad, last_entry_s: float, n_layers: int, other_time_s: float) -> float:
+def bucket_width_s(fabric: Fabric, load: LayerLoad, last_entry_s: float, n_layers: int) -> float:
     """Width of the time buckets of a run: a fortieth of what the busiest link needs for one dispatch.
 
     Wider where the run is so long, by late ranks or many layers, that the buckets would fill the memory.
     """
     busiest = {name: _busiest_link_s(fabric, flows) for name, flows in load.flows.items()}
-    kernels = load.kernels
-    compute = kernels.gate_s + kernels.permute_s + kernels.shared_expert_s + kernels.experts_s + kernels.unpermute_s
+    compute = sum(load.kernels.seconds.values(), np.zeros(fabric.n_ranks))
     setup = sum(flows.entry_setup_s + flows.group_setup_s for flows in load.flows.values())
-    layer_s = sum(busiest.values()) + setup + float(compute.max()) + other_time_s
+    layer_s = sum(busiest.values()) + setup + float(compute.max())
     longest = _CELLS / max(fabric.n_links, 1)
     return max(busiest["dispatch"] / _BUCKETS, _SHORTEST_BUCKET_S, (last_entry_s + n_layers * layer_s) / longest)
 
@@ -202,14 +196,9 @@ def _add_ranks(
         rank = np.array([rank_of.get(end, -1) for end in ends])
         at_rank = rank >= 0
         through[direction] = np.bincount(rank[at_rank], weights=total[at_rank], minlength=fabric.n_ranks)
-    compute = sum(
-        (trace.end_s[name] - trace.start_s[name] for name in LANE if name not in ("dispatch", "combine")),
-        np.zeros(fabric.n_ranks),
-    )
-    wait = trace.dispatch.wait_s + trace.combine.wait_s
-    in_phases = sum(
-        (trace.end_s[name] - trace.start_s[name] for name in ("dispatch", "combine")), np.zeros(fabric.n_ranks)
-    )
+    took = {name: trace.end_s[name] - trace.start_s[name] for name in trace.start_s}
+    compute = sum((took[stage.name] for stage in KERNELS), np.zeros(fabric.n_ranks))
+    in_phases = sum((took[name] for name in PHASES), np.zeros(fabric.n_ranks))
     tables.add(
         "ranks",
         **where,
@@ -222,26 +211,26 @@ def _add_ranks(
         sent_bytes=through["sent"],
         received_bytes=through["received"],
         compute_s=compute,
-        transfer_s=in_phases - wait,
-        wait_s=wait,
+        transfer_s=in_phases - trace.wait_s,
+        wait_s=trace.wait_s,
         finish_s=trace.end_s_of_layer,
     )
 
 
 def _add_spans(tables: TableBuilder, where: dict[str, int], fabric: Fabric, trace: LayerTrace) -> None:
     ranks = np.arange(fabric.n_ranks, dtype=np.int32)
-    for name in LANE:
-        phase: Any = {"dispatch": trace.dispatch, "combine": trace.combine}.get(name)
+    for stage in STAGES:
+        phase = trace.phases.get(stage.name)
         blamed = phase.waited_on if phase is not None else np.full(fabric.n_ranks, -1, np.int32)
         tables.add(
             "spans",
             **where,
             rank=ranks,
             node=fabric.rank_node,
-            lane="shared" if name == "shared_expert" else "main",
-            phase=_PHASE_NAMES.get(name, name),
-            start_s=trace.start_s[name],
-            end_s=trace.end_s[name],
+            lane=stage.lane,
+            phase=stage.label,
+            start_s=trace.start_s[stage.name],
+            end_s=trace.end_s[stage.name],
             wait_s=phase.wait_s if phase is not None else np.zeros(fabric.n_ranks),
             waited_on=np.ma.masked_less(blamed, 0),
         )

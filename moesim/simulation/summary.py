@@ -7,11 +7,12 @@ import numpy as np
 
 from moesim.balance import imbalance
 from moesim.cluster import Fabric
-from moesim.results.definitions import COMPONENTS, OVER_RANKS, SOURCES, SUMMARY
+from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
 from moesim.simulation.critical import CriticalRank, critical_rank, describe_bottleneck, rank_components
 from moesim.simulation.load import LayerLoad
 from moesim.simulation.lower_bound import LowerBound, lower_bound
-from moesim.simulation.parts import PHASES, Parts
+from moesim.simulation.parts import Parts
+from moesim.stages import OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace
 from moesim.traffic.flows import Floats
 from moesim.traffic.messages import payload_bytes
@@ -31,6 +32,8 @@ class SummaryBuilder:
     wire: dict[str, Floats] = field(default_factory=dict)
     link_figures: list[dict[str, dict[str, float]]] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
+    tokens: int = 0
+    distinct_tokens: int = 0
     first_entry_s: float = np.inf
     last_end_s: float = 0.0
 
@@ -39,12 +42,11 @@ class SummaryBuilder:
         fabric = self.parts.fabric
         critical, of_ranks = critical_rank(trace, fabric), rank_components(trace)
         bound = lower_bound(trace, fabric, load.kernels.experts_floor_s)
-        layer_time = float(trace.end_s_of_layer.max() - trace.entry_s.min())
         row: dict[str, float | None] = {
-            "layer_time_s": layer_time,
+            "layer_time_s": trace.length_s,
             **critical.components,
             **load.figures,
-            "rank_wait_mean_s": float((trace.dispatch.wait_s + trace.combine.wait_s).mean()),
+            "rank_wait_mean_s": float(trace.wait_s.mean()),
             "lower_bound_s": bound.seconds,
         }
         for name in OVER_RANKS:
@@ -67,12 +69,13 @@ class SummaryBuilder:
         self.last_end_s = max(self.last_end_s, float(trace.end_s_of_layer.max()))
         return row
 
-    def end_step(self) -> None:
-        """Close a step: each runs on a clock of its own that begins at 0."""
+    def end_step(self, tokens: int, distinct_tokens: int) -> None:
+        """Close a step of so many tokens: each runs on a clock of its own that begins at 0."""
+        self.tokens, self.distinct_tokens = max(self.tokens, tokens), max(self.distinct_tokens, distinct_tokens)
         self.step_s.append(self.last_end_s - self.first_entry_s)
         self.first_entry_s, self.last_end_s = np.inf, 0.0
 
-    def build(self, shares: dict[str, float], tokens: int, distinct: int, counterfactual: bool) -> dict[str, Any]:
+    def build(self, shares: dict[str, float], counterfactual: bool) -> dict[str, Any]:
         """Average over the layers and name the bottleneck."""
         mean = {key: _mean([row[key] for row in self.layers]) for key in self.layers[0]}
         held: dict[tuple[str, str], float] = {}
@@ -87,8 +90,8 @@ class SummaryBuilder:
             "name": self.parts.scenario.name,
             "bottleneck": sentence,
             "step_time_s": float(np.mean(self.step_s)),
-            "tokens": tokens,
-            "distinct_tokens": distinct,
+            "tokens": self.tokens,
+            "distinct_tokens": self.distinct_tokens,
             "ranks": self.parts.fabric.n_ranks,
             "layers": len(self.layers),
             "seed": self.parts.scenario.seed,
@@ -126,7 +129,7 @@ class SummaryBuilder:
 def _link_figures(fabric: Fabric, trace: LayerTrace, wire: dict[str, Floats]) -> dict[str, dict[str, float]]:
     """By link class: how busy its busiest link is while its phase moves bytes, and how evenly its links are loaded."""
     busiest = np.zeros(fabric.n_links)
-    for name, phase in (("dispatch", trace.dispatch), ("combine", trace.combine)):
+    for name, phase in trace.phases.items():
         moving = float(phase.finish_s.max() - phase.start_s.min()) if len(phase.start_s) else 0.0
         if moving > 0:
             efficiency = np.ones(fabric.n_links)
@@ -143,8 +146,7 @@ def _link_figures(fabric: Fabric, trace: LayerTrace, wire: dict[str, Floats]) ->
 
 def _bandwidths(parts: Parts, load: LayerLoad, trace: LayerTrace, phase: str) -> dict[str, float | None]:
     """The bandwidths that the libraries' own benchmarks would print for this phase, by their definitions."""
-    totals, its_trace = load.totals, trace.dispatch if phase == "dispatch" else trace.combine
-    seconds = float(its_trace.kernel_s.max())
+    totals, seconds = load.totals, float(trace.phases[phase].kernel_s.max())
     names = tuple(f"{phase}_{name}_bytes_per_s" for name in _GB_NAMES)
     if seconds <= 0:
         return dict.fromkeys(names)

@@ -18,9 +18,10 @@ from moesim.simulation.critical import rank_components
 from moesim.simulation.kernels import PricedKernel
 from moesim.simulation.load import LayerLoad
 from moesim.simulation.lower_bound import LowerBound
-from moesim.simulation.parts import PHASES, Parts
+from moesim.simulation.parts import Parts
 from moesim.simulation.phase_path import Piece, path_of_rank, shares_of_ranks
-from moesim.timeline import LayerTrace, PhaseTrace
+from moesim.stages import KERNEL_COMPONENTS, KERNELS, OVER_RANKS
+from moesim.timeline import LayerTrace
 from moesim.traffic.flows import Floats
 
 LINK_WORDS = {"nvlink": "NVLink", "nic": "NIC"}
@@ -145,17 +146,15 @@ class LayerTerms:
     Attributes:
         parts: of the scenario.
         load, trace: of the layer.
+        spent: seconds of every rank by the names of ``COMPONENTS``, [ranks] each.
         critical_rank: the last to end.
     """
 
     parts: Parts
     load: LayerLoad
     trace: LayerTrace
+    spent: Mapping[str, Floats]
     critical_rank: int
-
-    @property
-    def _phases(self) -> dict[str, PhaseTrace]:
-        return {"dispatch": self.trace.dispatch, "combine": self.trace.combine}
 
     def times(self) -> dict[str, list[Part]]:
         """Parts of the times of the critical rank and of the slowest, by the summary's names."""
@@ -166,42 +165,38 @@ class LayerTerms:
                 Part("entry of the critical rank", float(trace.entry_s[rank]), "its clock", "simulated", rank),
                 Part("entry of the first rank", -float(trace.entry_s[first]), "its clock", "simulated", first),
             ],
-            "gate_time_s": self._stage("gate", rank),
-            "permute_time_s": self._stage("permute", rank),
-            "expert_compute_time_s": [*self._stage("experts", rank), *self._exposed(rank)],
-            "unpermute_time_s": self._stage("unpermute", rank),
             "wait_time_s": [
                 Part(f"wait in {name}", float(phase.wait_s[rank]), "none of the rank's own flows is in progress",
                      f"simulated: rank {phase.waited_on[rank]} came last", rank)
-                for name, phase in self._phases.items() if phase.wait_s[rank] > 0
+                for name, phase in self.trace.phases.items() if phase.wait_s[rank] > 0
             ],
             "rank_wait_mean_s": [
                 Part(f"wait in {name}", float(phase.wait_s.mean()), "mean over the ranks", "simulated")
-                for name, phase in self._phases.items()
+                for name, phase in self.trace.phases.items()
             ],
+            **{f"{name}_time_s": self._compute(name, rank) for name in KERNEL_COMPONENTS},
         }  # fmt: skip
-        for name, phase in self._phases.items():
+        for name, phase in self.trace.phases.items():
             path = self._phase(name, rank)
             found[f"{name}_time_s"] = path
             before = ("layout", *phase.flows.group_setup)
             found[f"{name}_kernel_time_s"] = [part for part in path if part.name not in before]
-            own = phase.leave_s - phase.enter_s - phase.wait_s
-            found[f"{name}_time_max_s"] = self._phase(name, int(np.argmax(own)))
-            found[f"{name}_time_mean_s"] = self._mean_of_phase(name, phase)
-        compute = trace.end_s["experts"] - trace.start_s["experts"] + trace.exposed_shared_s
-        slowest = int(np.argmax(compute))
-        found["expert_compute_time_max_s"] = [*self._stage("experts", slowest), *self._exposed(slowest)]
-        found["expert_compute_time_mean_s"] = self._mean_of_experts()
+        for name in OVER_RANKS:
+            slowest = int(np.argmax(self.spent[f"{name}_time_s"]))
+            of_slowest = self._phase(name, slowest) if name in trace.phases else self._compute(name, slowest)
+            mean = self._mean_of_phase(name) if name in trace.phases else self._mean_of_compute(name)
+            found |= {f"{name}_time_max_s": of_slowest, f"{name}_time_mean_s": mean}
         return found
 
     def _phase(self, name: str, rank: int) -> list[Part]:
         constants, fabric = self.parts.constants[name].source, self.parts.fabric
         return [
-            _part(piece, rank, constants, fabric) for piece in path_of_rank(self._phases[name], rank, fabric.capacity)
+            _part(piece, rank, constants, fabric)
+            for piece in path_of_rank(self.trace.phases[name], rank, fabric.capacity)
         ]
 
-    def _mean_of_phase(self, name: str, phase: PhaseTrace) -> list[Part]:
-        shares, constants = shares_of_ranks(phase), self.parts.constants[name].source
+    def _mean_of_phase(self, name: str) -> list[Part]:
+        shares, constants = shares_of_ranks(self.trace.phases[name]), self.parts.constants[name].source
         named = (
             ("layout", shares.layout_s, _FORMULAS["layout"], constants),
             ("own flows in progress", shares.in_progress_s, "from gate to end, set-up included", "simulated"),
@@ -210,13 +205,18 @@ class LayerTerms:
         )
         return [Part(what, float(s.mean()), how, where) for what, s, how, where in named if s.any()]
 
+    def _compute(self, component: str, rank: int) -> list[Part]:
+        stages = [stage for stage in KERNELS if stage.component == component]
+        parts = [self._beside(stage.name, rank) if stage.beside else self._stage(stage.name, rank) for stage in stages]
+        return [part for of_stage in parts for part in of_stage]
+
     def _stage(self, stage: str, rank: int) -> list[Part]:
         """The kernels of a stage on a rank, and what SMs that a communication kernel held meanwhile cost them."""
         parts = [
             Part(one.kernel, float(one.seconds[rank]), "kernel time on that rank's tokens", one.source, rank)
             for one in self._kernels(stage)
         ]
-        lost = sum(self._lost_to_held_sms(stage, name, rank) for name in PHASES)
+        lost = sum(self._lost_to_held_sms(stage, name, rank) for name in self.trace.phases)
         if lost > 0:
             parts.append(self._held(lost, rank))
         return [part for part in parts if part.value > 0]
@@ -229,7 +229,7 @@ class LayerTerms:
         return Part("SMs held by communication", lost, how, self.parts.constants["dispatch"].source, rank)
 
     def _lost_to_held_sms(self, stage: str, phase_name: str, rank: int) -> float:
-        phase = self._phases[phase_name]
+        phase = self.trace.phases[phase_name]
         if not phase.flows.sms:
             return 0.0
         begin = float(phase.enter_s[rank] + phase.flows.entry_setup_s)
@@ -239,30 +239,33 @@ class LayerTerms:
         end = min(float(phase.leave_s[rank]), float(self.trace.end_s[stage][rank]))
         return max(end - begin, 0.0) * phase.flows.sms / phase.flows.total_sms
 
-    def _exposed(self, rank: int) -> list[Part]:
-        """What of the shared expert outlasts dispatch: all of it, less the time that it ran beside dispatch."""
+    def _beside(self, stage: str, rank: int) -> list[Part]:
+        """What of a stage outlasts the phase that it runs beside: all of it, less the time that is hidden."""
         trace = self.trace
-        if trace.exposed_shared_s[rank] <= 0:
+        exposed = float(trace.exposed_s(stage)[rank])
+        if exposed <= 0:
             return []
-        beside = float(trace.end_s["dispatch"][rank] - trace.start_s["shared_expert"][rank])
-        hidden = Part(
-            "shared expert beside dispatch", -beside, "from its start to the end of dispatch", "simulated", rank
-        )
-        return [*self._stage("shared_expert", rank), hidden]
+        began = trace.start_s[stage][rank]
+        inside = [min(phase.leave_s[rank], trace.end_s[stage][rank]) - max(phase.enter_s[rank], began)
+                  for phase in trace.phases.values()]  # fmt: skip
+        hidden = sum(float(seconds) for seconds in inside if seconds > 0)
+        how = "while a phase was in progress beside it"
+        return [*self._stage(stage, rank), Part(f"{stage} beside a phase", -hidden, how, "simulated", rank)]
 
-    def _mean_of_experts(self) -> list[Part]:
-        ranks = range(self.parts.fabric.n_ranks)
-        parts = [
-            Part(one.kernel, float(one.seconds.mean()), "mean over the ranks", one.source)
-            for one in self._kernels("experts")
-        ]
-        lost = float(np.mean([sum(self._lost_to_held_sms("experts", name, rank) for name in PHASES) for rank in ranks]))
-        exposed = float(self.trace.exposed_shared_s.mean())
-        if lost > 0:
-            parts.append(self._held(lost, None))
-        if exposed > 0:
-            parts.append(Part("shared expert past dispatch", exposed, "mean over the ranks", "simulated"))
-        return parts
+    def _mean_of_compute(self, component: str) -> list[Part]:
+        trace, ranks, parts = self.trace, range(self.parts.fabric.n_ranks), list[Part]()
+        for stage in (stage for stage in KERNELS if stage.component == component):
+            if stage.beside:
+                exposed = float(trace.exposed_s(stage.name).mean())
+                parts.append(Part(f"{stage.name} past its phase", exposed, "mean over the ranks", "simulated"))
+                continue
+            parts += (
+                Part(one.kernel, float(one.seconds.mean()), "mean over the ranks", one.source)
+                for one in self._kernels(stage.name)
+            )
+            lost = [sum(self._lost_to_held_sms(stage.name, name, rank) for name in trace.phases) for rank in ranks]
+            parts.append(self._held(float(np.mean(lost)), None))
+        return [part for part in parts if part.value > 0]
 
     def ratios(self) -> dict[str, tuple[float, str, list[Term]]]:
         """Value, formula and terms of the loads, by the summary's names."""
@@ -346,7 +349,8 @@ class RunTerms:
 
     def add_layer(self, load: LayerLoad, trace: LayerTrace, critical_rank: int, bound: LowerBound) -> None:
         """Take one layer apart, in the order of the layers."""
-        layer = LayerTerms(self.parts, load, trace, critical_rank)
+        spent = rank_components(trace)
+        layer = LayerTerms(self.parts, load, trace, spent, critical_rank)
         self.book.add_sum("lower_bound_s", "s", trace.layer, self._bound(bound))
         for key, parts in layer.times().items():
             self.book.add_sum(key, "s", trace.layer, parts)
@@ -355,7 +359,7 @@ class RunTerms:
         if load.loss_products:
             self._losses.append((trace.layer, load.loss_products))
         self._n_layers += 1
-        self._step.append((trace.layer, trace.entry_s, trace.end_s_of_layer, rank_components(trace)))
+        self._step.append((trace.layer, trace.entry_s, trace.end_s_of_layer, spent))
 
     def _bound(self, bound: LowerBound) -> Iterator[Part]:
         fabric = self.parts.fabric

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moesim.results import Note
-from moesim.simulation.parts import PHASES
+from moesim.stages import PHASES
 from moesim.timeline import LayerTrace, PhaseTrace
 from moesim.traffic.flows import PhaseFlows
 
@@ -36,9 +36,9 @@ class ToleranceLedger:
     def add_layer(self, trace: LayerTrace) -> None:
         """Take in one layer."""
         off_s = 0.0
-        for name, phase in (("dispatch", trace.dispatch), ("combine", trace.combine)):
+        for name, phase in trace.phases.items():
             off_s += self._add_phase(name, phase)
-        layer_s = float(trace.end_s_of_layer.max() - trace.entry_s.min())
+        layer_s = trace.length_s
         self._estimated["layer"] = max(self._estimated["layer"], off_s / layer_s if layer_s else 0.0)
 
     def _add_phase(self, name: str, phase: PhaseTrace) -> float:

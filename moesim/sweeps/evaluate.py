@@ -8,7 +8,7 @@ A worker keeps what it has read or built lately (recordings, batches, fabrics), 
 from.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -17,17 +17,13 @@ from moesim.cluster import Fabric
 from moesim.errors import InputError, MoesimError
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
 from moesim.scenario import Scenario, ScenarioTemplate
-from moesim.simulation.audit import audit_components, audit_layer
 from moesim.simulation.batches import Workload
 from moesim.simulation.kernels import KernelLedger
-from moesim.simulation.load import LayerLoad, RoutedLayer
-from moesim.simulation.offsets import start_offsets
 from moesim.simulation.parts import Parts, build_fabric, build_parts, counterfactuals
-from moesim.simulation.step import OFFSET_STAGE, State, clock_step, initial_state, route_step
+from moesim.simulation.steps import RoutedStep, route_steps, run_steps
 from moesim.simulation.summary import SummaryBuilder
 from moesim.sweeps.digests import batch_digest, fabric_digest, file_digest
 from moesim.sweeps.journal import Outcome
-from moesim.timeline import LayerTrace
 from moesim.workload import Batch
 
 T = TypeVar("T")
@@ -56,18 +52,6 @@ class Recent(Generic[T]):
 _recordings: Recent[Recording] = Recent(4)
 _batches: Recent[Batch] = Recent(4)
 _fabrics: Recent[Fabric] = Recent(64)
-
-
-@dataclass(frozen=True)
-class RoutedStep:
-    """One simulated batch after routing: of each recorded layer, where its tokens go."""
-
-    layers: dict[int, RoutedLayer]
-    batch_layers: tuple[int, ...]
-    tokens: int
-    distinct_tokens: int
-    given: bool
-    """The experts came with the workload: no router ran."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +89,13 @@ def recording_of(scenario: Scenario) -> Recording | None:
 def route(parts: Parts, recording: Recording | None) -> Routed:
     """Route every batch of a scenario."""
     workload, tokens = Workload(parts, recording), batch_digest(parts, recording)
-    steps: list[RoutedStep] = []
-    state: State | None = None
-    for index in range(parts.scenario.workload.steps):
-        batch = _batches.get((tokens, index), lambda index=index: workload.batch(index))  # type: ignore[misc]
-        state = state or initial_state(parts, batch)
-        layers, state = route_step(parts, state, batch)
-        given = batch.logits is None
-        steps.append(RoutedStep(layers, batch.layers, batch.tokens, batch.distinct_tokens, given))
+    batches = (
+        _batches.get((tokens, index), lambda index=index: workload.batch(index))  # type: ignore[misc]
+        for index in range(parts.scenario.workload.steps)
+    )
+    steps = tuple(route_steps(parts, batches))
     different = counterfactuals(parts, recording.router) if recording is not None else ()
-    return Routed(tuple(steps), bool(different))
+    return Routed(steps, bool(different))
 
 
 def summarise(parts: Parts, routed: Routed) -> dict[str, Any]:
@@ -127,29 +108,8 @@ def summarise(parts: Parts, routed: Routed) -> dict[str, Any]:
         InvariantError: a law of the simulator was broken.
     """
     summary, ledger = SummaryBuilder(parts), KernelLedger()
-    scenario, fabric = parts.scenario, parts.fabric
-    offsets = start_offsets(scenario.schedule.start_offset, fabric.n_ranks, parts.rng(OFFSET_STAGE))
-    for step in routed.steps:
-        left: dict[int, tuple[LayerLoad, LayerTrace]] = {}
-
-        def collect(load: LayerLoad, trace: LayerTrace, left: dict[int, tuple[LayerLoad, LayerTrace]] = left) -> None:
-            left[trace.layer] = (load, trace)
-
-        clock_step(parts, step.layers, ledger, offsets, collect, _NO_CURVES_S)
-        for layer in sorted(left):
-            _add_layer(parts, summary, step, *left.pop(layer))
-        summary.end_step()
-    tokens, distinct = (max(getattr(step, name) for step in routed.steps) for name in ("tokens", "distinct_tokens"))
-    return summary.build(ledger.shares(), tokens, distinct, routed.counterfactual)
-
-
-def _add_layer(parts: Parts, summary: SummaryBuilder, step: RoutedStep, load: LayerLoad, trace: LayerTrace) -> None:
-    top_k, links = parts.router.top_k, parts.fabric.n_links
-    dropped = int(step.tokens * top_k - load.totals.selections_sent.sum()) if step.given else 0
-    audit_layer(parts.fabric, load, trace, step.tokens, top_k, dropped)
-    wire = {name: flows.link_wire_bytes(links) for name, flows in load.flows.items()}
-    row = summary.add_layer(load, trace, wire)
-    audit_components(summary.critical[-1].components, float(row["layer_time_s"] or 0.0), trace.layer)
+    deque(run_steps(parts, routed.steps, summary, ledger, _NO_CURVES_S), maxlen=0)
+    return summary.build(ledger.shares(), routed.counterfactual)
 
 
 def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed | str:

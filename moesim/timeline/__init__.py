@@ -1,6 +1,16 @@
 """When each rank does what: per-rank processes on one clock."""
 
 from moesim.timeline.phase import PhaseTrace
-from moesim.timeline.ranks import LANE, LayerTrace, LayerWork, LinkSeries, run_layers
+from moesim.timeline.program import Operation, Program, moe_layers
+from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, run_layers
 
-__all__ = ["LANE", "LayerTrace", "LayerWork", "LinkSeries", "PhaseTrace", "run_layers"]
+__all__ = [
+    "LayerTrace",
+    "LayerWork",
+    "LinkSeries",
+    "Operation",
+    "PhaseTrace",
+    "Program",
+    "moe_layers",
+    "run_layers",
+]

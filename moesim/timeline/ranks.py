@@ -1,65 +1,86 @@
-"""Per-rank processes on one clock: gate, permute, dispatch, experts, combine, unpermute, layer after layer.
+"""Every rank's program on one clock: two processes per rank, one for each of its lanes.
 
 Every rank goes its own way; the only thing that ties ranks together are the flows of the all-to-alls, so a late rank
 delays those who wait for it and nobody else. A compute kernel is a flow of so many seconds on the rank's own ``sm``
-pseudo-link, whose capacity 1 is the whole GPU; a communication kernel that holds SMs lowers it while it runs.
+pseudo-link, whose capacity 1 is the whole GPU; a communication kernel that holds SMs lowers it while it runs. A kernel
+on the network lane is a transfer of a fixed time.
 
-One compute stream per rank: the shared expert starts when dispatch does and runs beside it; what of it is left when
-dispatch ends delays the routed experts and is *exposed*. NCCL permutes before dispatch and unpermutes after combine,
-DeepEP permutes after dispatch and unpermutes before combine.
-
-Not modelled: overlap of two micro-batches, CPU launch gaps between kernels.
+Not modelled: CPU launch gaps between kernels.
 """
 
-from collections.abc import Callable, Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import simpy
 
 from moesim.cluster import Fabric
+from moesim.errors import InvariantError
 from moesim.network import FlowNetwork, NetworkClock, SteppedNetwork
+from moesim.stages import LANES, Lane
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
+from moesim.timeline.program import Key, Operation, Program
 from moesim.traffic.flows import Floats, Ints, PhaseFlows
 
 _ONE = np.array([0, 1], np.int64)
 
-LANE = ("gate", "permute", "dispatch", "shared_expert", "experts", "combine", "unpermute")
-
 
 @dataclass(frozen=True)
 class LayerWork:
-    """What one MoE layer asks of every rank: kernel seconds, [ranks] each, and the flows of its two phases."""
+    """What a layer of a micro-batch asks of every rank: ``seconds`` [ranks] of each kernel, ``flows`` of each phase."""
 
-    gate_s: Floats
-    permute_s: Floats
-    shared_expert_s: Floats
-    experts_s: Floats
-    unpermute_s: Floats
-    dispatch: PhaseFlows
-    combine: PhaseFlows
-    permute_first: bool
+    seconds: dict[str, Floats]
+    flows: dict[str, PhaseFlows]
+
+
+WorkOf = Callable[[int, int], LayerWork]
+"""The work of a layer (first argument) of a micro-batch (second)."""
 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """When each rank did what in one layer. Absolute seconds, [ranks].
+    """When each rank did what in one layer of one micro-batch. Absolute seconds, [ranks].
 
-    ``start_s[name]`` and ``end_s[name]`` for every name of ``LANE``; ``shared_expert`` runs in a lane of its own.
+    ``start_s[name]`` and ``end_s[name]`` of every stage that is part of the layer, in the order of the program;
+    ``phases[name]`` of its all-to-alls.
     """
 
     layer: int
-    entry_s: Floats
-    end_s_of_layer: Floats
+    micro_batch: int
     start_s: dict[str, Floats]
     end_s: dict[str, Floats]
-    dispatch: PhaseTrace
-    combine: PhaseTrace
+    phases: dict[str, PhaseTrace]
+    entry_s: Floats
+    end_s_of_layer: Floats
 
     @property
-    def exposed_shared_s(self) -> Floats:
-        """Part of the shared expert that outlasts dispatch and so delays the routed experts, [ranks]."""
-        return np.maximum(self.end_s["shared_expert"] - self.end_s["dispatch"], 0.0)
+    def dispatch(self) -> PhaseTrace:
+        """What became of dispatch."""
+        return self.phases["dispatch"]
+
+    @property
+    def combine(self) -> PhaseTrace:
+        """What became of combine."""
+        return self.phases["combine"]
+
+    @property
+    def length_s(self) -> float:
+        """From the first rank's entry to the last one's end."""
+        return float(self.end_s_of_layer.max() - self.entry_s.min())
+
+    @property
+    def wait_s(self) -> Floats:
+        """Time in the phases with none of a rank's own flows in progress, [ranks]."""
+        return sum((phase.wait_s for phase in self.phases.values()), np.zeros(len(self.entry_s)))
+
+    def exposed_s(self, name: str) -> Floats:
+        """Time of a stage in which the rank is in none of this layer's phases: what it adds to the layer, [ranks]."""
+        exposed, covered, end = np.zeros(len(self.entry_s)), self.start_s[name], self.end_s[name]
+        for phase in self.phases:
+            exposed += np.maximum(np.minimum(self.start_s[phase], end) - covered, 0.0)
+            covered = np.maximum(covered, self.end_s[phase])
+        return exposed + np.maximum(end - covered, 0.0)
 
 
 @dataclass(frozen=True)
@@ -73,28 +94,27 @@ class LinkSeries:
 
 def run_layers(
     fabric: Fabric,
-    n_layers: int,
-    work_of_layer: Callable[[int], LayerWork],
-    collect: Callable[[LayerTrace], None],
+    program: Program,
+    work_of: WorkOf,
     start_offset_s: Floats,
-    other_time_s: float,
     bucket_s: float,
     tolerance: float = 0.0,
-) -> LinkSeries:
-    """Run every rank through all layers.
+) -> Iterator[LayerTrace | LinkSeries]:
+    """Run a program on every rank.
 
     Args:
         fabric: links of the cluster.
-        n_layers: layers, one after the other.
-        work_of_layer: called once per layer, when the first rank reaches it.
-        collect: called with each layer's trace when its last rank has left, in the order in which that happens.
-        start_offset_s: when each rank enters the first layer, [ranks].
-        other_time_s: compute time between two layers (attention and the like).
+        program: what each rank does, in order.
+        work_of: called once per layer and micro-batch, when the first rank reaches it.
+        start_offset_s: when each rank begins, [ranks].
         bucket_s: width of the time buckets in which the links' use is kept.
         tolerance: longest step of the flows on wires as a share of the busiest link's time; 0: every event.
 
-    Returns:
-        What the links carried over time.
+    Yields:
+        Each layer's trace when its last rank has left it, then what the links carried over time.
+
+    Raises:
+        InvariantError: the program names an operation that it does not hold, or one that waits for it in turn.
     """
     env = simpy.Environment()
     capacity = network_capacity(fabric)
@@ -102,95 +122,117 @@ def run_layers(
     if tolerance:
         network = SteppedNetwork(capacity, tolerance, range(fabric.n_links, fabric.n_links + fabric.n_ranks))
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
-    cluster = _Ranks(NetworkClock(env, network), fabric, n_layers, work_of_layer, collect, other_time_s)
+    ranks = _Ranks(NetworkClock(env, network), fabric, program, work_of)
     for rank in range(fabric.n_ranks):
-        env.process(cluster.rank(rank, float(start_offset_s[rank])))
-    env.run()
+        for lane in LANES:
+            env.process(ranks.run(rank, lane, float(start_offset_s[rank])))
+    while env.peek() < np.inf:
+        env.step()
+        while ranks.left:
+            yield ranks.left.popleft()
+    ranks.check_all_done()
     bucket_start_s, served = network.utilisation()
-    return LinkSeries(bucket_s, bucket_start_s, served / (fabric.capacity * bucket_s))
+    yield LinkSeries(bucket_s, bucket_start_s, served / (fabric.capacity * bucket_s))
 
 
 class _LayerInProgress:
-    def __init__(self, layer: int, work: LayerWork, clock: NetworkClock, sm_link: Ints) -> None:
-        n_ranks = len(sm_link)
-        self.layer, self.work = layer, work
-        self.dispatch = PhaseRun(clock, work.dispatch, sm_link)
-        self.combine = PhaseRun(clock, work.combine, sm_link)
-        self.entry = np.full(n_ranks, np.nan)
-        self.end = np.full(n_ranks, np.nan)
-        self.start_of = {name: np.full(n_ranks, np.nan) for name in LANE}
-        self.end_of = {name: np.full(n_ranks, np.nan) for name in LANE}
+    def __init__(self, work: LayerWork, operations: list[Operation], clock: NetworkClock, sm_link: Ints) -> None:
+        n_ranks, names = len(sm_link), [operation.stage.name for operation in operations]
+        self.work, self._of = work, operations[0]
+        self.phases = {
+            operation.stage.name: PhaseRun(clock, work.flows[operation.stage.name], sm_link)
+            for operation in operations
+            if operation.stage.kind == "phase"
+        }
+        self.start_of = {name: np.full(n_ranks, np.nan) for name in names}
+        self.end_of = {name: np.full(n_ranks, np.nan) for name in names}
+        self.to_do = n_ranks * len(names)
 
     def trace(self) -> LayerTrace:
         return LayerTrace(
-            layer=self.layer,
-            entry_s=self.entry,
-            end_s_of_layer=self.end,
+            layer=self._of.layer,
+            micro_batch=self._of.micro_batch,
             start_s=self.start_of,
             end_s=self.end_of,
-            dispatch=self.dispatch.trace(),
-            combine=self.combine.trace(),
+            phases={name: phase.trace() for name, phase in self.phases.items()},
+            entry_s=np.minimum.reduce(list(self.start_of.values())),
+            end_s_of_layer=np.maximum.reduce(list(self.end_of.values())),
         )
 
 
 class _Ranks:
     """The ranks' processes and the layers that some rank is in."""
 
-    def __init__(
-        self,
-        clock: NetworkClock,
-        fabric: Fabric,
-        n_layers: int,
-        work_of_layer: Callable[[int], LayerWork],
-        collect: Callable[[LayerTrace], None],
-        other_time_s: float,
-    ) -> None:
+    def __init__(self, clock: NetworkClock, fabric: Fabric, program: Program, work_of: WorkOf) -> None:
+        self.left: deque[LayerTrace] = deque()
         self._clock, self._env = clock, clock.env
         self._sm_link = np.arange(fabric.n_ranks, dtype=np.int32) + fabric.n_links
-        self._n_layers, self._work_of_layer, self._collect = n_layers, work_of_layer, collect
-        self._other_time_s = other_time_s
-        self._open: dict[int, _LayerInProgress] = {}
+        self._program, self._work_of = program, work_of
+        self._open: dict[tuple[int, int], _LayerInProgress] = {}
+        self._part_of: dict[tuple[int, int], list[Operation]] = {}
+        for operation in program:
+            if operation.stage.component:
+                self._part_of.setdefault((operation.layer, operation.micro_batch), []).append(operation)
+        self._place: dict[Key, int] = {operation.key: place for place, operation in enumerate(program)}
+        self._done = [bytearray(len(program)) for _ in range(fabric.n_ranks)]
+        self._awaited: dict[tuple[int, int], simpy.Event] = {}
+        self._on_lane = {
+            lane: [
+                (place, operation, self._waits(operation))
+                for place, operation in enumerate(program)
+                if operation.stage.lane == lane
+            ]
+            for lane in LANES
+        }
 
-    def rank(self, rank: int, offset_s: float) -> Generator[simpy.Event, object, None]:
-        env = self._env
+    def _waits(self, operation: Operation) -> tuple[int, ...]:
+        unknown = [key for key in operation.after if key not in self._place]
+        if unknown:
+            raise InvariantError(f"{operation.key} waits for {unknown[0]}, which the program does not hold")
+        return tuple(self._place[key] for key in operation.after)
+
+    def run(self, rank: int, lane: Lane, offset_s: float) -> Generator[simpy.Event, object, None]:
+        """Take one lane of a rank through its operations."""
+        env, done = self._env, self._done[rank]
         if offset_s:
             yield env.timeout(offset_s)
-        for index in range(self._n_layers):
-            layer = self._layer(index)
-            work = layer.work
-            layer.entry[rank] = env.now
-            yield from self._compute(layer, rank, "gate", work.gate_s)
-            if work.permute_first:
-                yield from self._compute(layer, rank, "permute", work.permute_s)
-            shared = env.process(self._compute(layer, rank, "shared_expert", work.shared_expert_s))
-            yield from self._phase(layer, rank, "dispatch", layer.dispatch)
-            yield shared
-            if not work.permute_first:
-                yield from self._compute(layer, rank, "permute", work.permute_s)
-            yield from self._compute(layer, rank, "experts", work.experts_s)
-            if not work.permute_first:
-                yield from self._compute(layer, rank, "unpermute", work.unpermute_s)
-            yield from self._phase(layer, rank, "combine", layer.combine)
-            if work.permute_first:
-                yield from self._compute(layer, rank, "unpermute", work.unpermute_s)
-            layer.end[rank] = env.now
-            if not np.isnan(layer.end).any():
-                self._collect(self._open.pop(index).trace())
-            if self._other_time_s and index + 1 < self._n_layers:
-                yield from self._run_kernel(rank, self._other_time_s)
+        for place, operation, waits in self._on_lane[lane]:
+            for before in waits:
+                if not done[before]:
+                    self._awaited[rank, before] = env.event()
+                    yield self._awaited[rank, before]
+            yield from self._do(operation, rank)
+            done[place] = True
+            if (rank, place) in self._awaited:
+                self._awaited.pop((rank, place)).succeed()
 
-    def _layer(self, index: int) -> _LayerInProgress:
-        if index not in self._open:
-            self._open[index] = _LayerInProgress(index, self._work_of_layer(index), self._clock, self._sm_link)
-        return self._open[index]
+    def check_all_done(self) -> None:
+        """Raise InvariantError where a rank waits for what never comes."""
+        for rank, done in enumerate(self._done):
+            if not all(done):
+                raise InvariantError(f"rank {rank} never gets {self._program[done.index(0)].key} done")
 
-    def _compute(
-        self, layer: _LayerInProgress, rank: int, name: str, seconds: Floats
-    ) -> Generator[simpy.Event, object, None]:
-        layer.start_of[name][rank] = self._env.now
-        if seconds[rank] > 0:
-            yield from self._run_kernel(rank, float(seconds[rank]))
-        layer.end_of[name][rank] = self._env.now
+    def _do(self, operation: Operation, rank: int) -> Generator[simpy.Event, object, None]:
+        stage, key = operation.stage, (operation.layer, operation.micro_batch)
+        layer = self._layer(key)
+        name, env = stage.name, self._env
+        if stage.component:
+            layer.start_of[name][rank] = env.now
+        if stage.kind == "phase":
+            yield from layer.phases[name].enter(rank)
+        elif (seconds := float(layer.work.seconds[name][rank])) > 0:
+            yield from self._run_kernel(rank, seconds) if stage.lane == "compute" else self._transfer(seconds)
+        if stage.component:
+            layer.end_of[name][rank] = env.now
+            layer.to_do -= 1
+            if not layer.to_do:
+                self.left.append(self._open.pop(key).trace())
+
+    def _layer(self, key: tuple[int, int]) -> _LayerInProgress:
+        if key not in self._open:
+            work = self._work_of(*key)
+            self._open[key] = _LayerInProgress(work, self._part_of[key], self._clock, self._sm_link)
+        return self._open[key]
 
     def _run_kernel(self, rank: int, seconds: float) -> Generator[simpy.Event, object, None]:
         """A kernel that takes so many seconds with the whole GPU to itself."""
@@ -203,9 +245,5 @@ class _Ranks:
         network.release(handle)
         network.release_waiters(waiter, 1)
 
-    def _phase(
-        self, layer: _LayerInProgress, rank: int, name: str, phase: PhaseRun
-    ) -> Generator[simpy.Event, object, None]:
-        layer.start_of[name][rank] = self._env.now
-        yield from phase.enter(rank)
-        layer.end_of[name][rank] = self._env.now
+    def _transfer(self, seconds: float) -> Generator[simpy.Event, object, None]:
+        yield self._env.timeout(seconds)

@@ -13,11 +13,11 @@ import numpy as np
 from moesim.network import solve_flows
 
 
-def walk(fabric, works, offsets, other_s, passes=300):
+def walk(fabric, works, offsets, permutes_first, passes=300):
     """Return one record per layer: ``start`` and ``end`` of each lane, entry, and a record for each phase."""
     ends = None
     for _ in range(passes):
-        layers = _one_pass(fabric, works, offsets, other_s, ends)
+        layers = _one_pass(fabric, works, offsets, permutes_first, ends)
         solved = _solve(fabric, [phase for layer in layers for phase in (layer.dispatch, layer.combine)])
         if ends is not None and all(np.allclose(a, b, rtol=1e-13, atol=0) for a, b in zip(ends, solved, strict=True)):
             return layers
@@ -25,7 +25,7 @@ def walk(fabric, works, offsets, other_s, passes=300):
     raise AssertionError("the passes do not settle")
 
 
-def _one_pass(fabric, works, offsets, other_s, ends):
+def _one_pass(fabric, works, offsets, permutes_first, ends):
     now = np.array(offsets, float)
     layers = []
     for index, work in enumerate(works):
@@ -46,24 +46,24 @@ def _one_pass(fabric, works, offsets, other_s, ends):
             layer.end[name] = now.copy()
             return record
 
-        kernel("gate", work.gate_s)
-        if work.permute_first:
-            kernel("permute", work.permute_s)
-        layer.dispatch = phase("dispatch", work.dispatch, guess[0])
+        kernel("gate", work.seconds["gate"])
+        if permutes_first:
+            kernel("permute", work.seconds["permute"])
+        layer.dispatch = phase("dispatch", work.flows["dispatch"], guess[0])
         layer.start["shared_expert"] = layer.start["dispatch"]
         layer.end["shared_expert"] = np.array([_shared(layer, work, rank) for rank in range(fabric.n_ranks)])
         now = np.maximum(now, layer.end["shared_expert"])
-        if not work.permute_first:
-            kernel("permute", work.permute_s)
-        kernel("experts", work.experts_s)
-        if not work.permute_first:
-            kernel("unpermute", work.unpermute_s)
-        layer.combine = phase("combine", work.combine, guess[1])
-        if work.permute_first:
-            kernel("unpermute", work.unpermute_s)
+        if not permutes_first:
+            kernel("permute", work.seconds["permute"])
+        kernel("experts", work.seconds["experts"])
+        if not permutes_first:
+            kernel("unpermute", work.seconds["unpermute"])
+        layer.combine = phase("combine", work.flows["combine"], guess[1])
+        if permutes_first:
+            kernel("unpermute", work.seconds["unpermute"])
         layer.leave = now.copy()
         layers.append(layer)
-        now = now + other_s
+        now = now + work.seconds["other"]
     return layers
 
 
@@ -123,7 +123,7 @@ def uncovered(intervals, begin, end):
 
 def _shared(layer, work, rank):
     """End of the shared expert: at full speed but for the time in which the dispatch kernel holds SMs."""
-    start, seconds, phase = layer.start["dispatch"][rank], work.shared_expert_s[rank], layer.dispatch
+    start, seconds, phase = layer.start["dispatch"][rank], work.seconds["shared_expert"][rank], layer.dispatch
     hold = phase.ready.max() if phase.flows.all_ranks_gate else phase.ready[rank]
     release = phase.leave[rank]
     speed = 1 - phase.flows.sms / phase.flows.total_sms

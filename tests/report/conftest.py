@@ -102,7 +102,7 @@ def fake_tables(layers: int = 2, training: bool = True, seed: int = 0) -> Tables
             waits = ranks * 5e-6 if phase == "dispatch" else np.zeros(RANKS)
             blamed = np.where(ranks == 0, -1, 0) if phase == "dispatch" else np.full(RANKS, -1)
             tables.add(
-                "spans", **where, rank=ranks, node=node, lane="main", phase=phase, start_s=clock,
+                "spans", **where, rank=ranks, node=node, lane="compute", phase=phase, start_s=clock,
                 end_s=clock + seconds, wait_s=waits, waited_on=np.ma.masked_less(blamed, 0),
             )  # fmt: skip
             clock = clock + seconds
@@ -137,7 +137,9 @@ def fake_explanation(**router: Any) -> dict[str, Any]:
         "kernels": [kernel],
         "critical_ranks": [3, 3],
         "terms": {},
-        "held_longest": {"link": "n0.gpu0->n0.nvswitch", "seconds": 3e-4, "capacity_bytes_per_s": 2e11, "peers_bytes_per_s": 2e11},
+        "held_longest": {
+            "link": link["link"], "seconds": 3e-4, "capacity_bytes_per_s": 1e11, "peers_bytes_per_s": 2e11,
+        },
         "held_by_s": {"link nvlink": 1.6e-3, "rank 0": 2e-4, "compute": 6e-4, "setup": 1e-4},
         "busiest_links": {"dispatch": [link], "combine": [link]},
         "workload": {"notes": [], "resampled": None},

@@ -132,7 +132,7 @@ def test_a_timeline_of_many_ranks_keeps_the_slowest() -> None:
     start = np.zeros(100)
     spans |= {
         "step": start, "layer": start, "micro_batch": start, "rank": rank, "node": rank // 4,
-        "lane": np.full(100, "main"),
+        "lane": np.full(100, "compute"),
         "phase": np.full(100, "gate"), "start_s": start, "end_s": 1e-3 + 1e-6 * ((rank * 37) % 100),
         "wait_s": start, "waited_on": np.ma.masked_all(100),
     }  # fmt: skip

@@ -294,9 +294,9 @@ def test_the_trace_is_valid_and_lanes_never_overlap(saved):
         ordered = sorted(lane, key=lambda event: event["ts"])
         for before, after in itertools.pairwise(ordered):
             assert before["ts"] + before["dur"] <= after["ts"] + 1e-6
-    assert len(lanes) == 16  # a main lane and one for the shared expert per rank
+    assert len(lanes) == 16  # two lanes per rank
     names = {(e["pid"], e["tid"]): e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
-    assert set(lanes) <= set(names) and sorted(names.values())[:2] == ["rank 0", "rank 0 shared expert"]
+    assert set(lanes) <= set(names) and sorted(names.values())[:2] == ["rank 0 compute", "rank 0 network"]
     assert [e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "process_name"] == ["node 0"]
 
 

@@ -1,17 +1,14 @@
 """Every law of the audit, broken by hand: the auditor must see it."""
 
 import dataclasses
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from moesim.errors import InvariantError
-from moesim.simulation import audit, simulate, step
+from moesim.simulation import audit, simulate, steps
 from tests.simulation.small import TOP_K, scenario
-
-MODULE = sys.modules["moesim.simulation.simulate"]  # its name is hidden behind the function of the same name
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +16,7 @@ def layer():
     """The arguments with which a small run had its only layer audited."""
     seen = []
     patch = pytest.MonkeyPatch()
-    patch.setattr(MODULE, "audit_layer", lambda *arguments: seen.append(arguments))
+    patch.setattr(steps, "audit_layer", lambda *arguments: seen.append(arguments))
     simulate(scenario("cluster.topology=h800-8x8-rail", "parallel.ep=16", "workload.tokens_per_rank=16"))
     patch.undo()
     return seen[0]
@@ -32,7 +29,7 @@ def audited(layer, load=None, trace=None, dropped=0):
 
 def with_phase(layer, name, **changes):
     trace = layer[2]
-    return replace(trace, **{name: replace(getattr(trace, name), **changes)})
+    return replace(trace, phases=trace.phases | {name: replace(trace.phases[name], **changes)})
 
 
 def test_a_sound_layer_passes(layer):
@@ -68,7 +65,7 @@ def test_more_node_copies_than_rank_copies_are_seen(layer):
 
 @pytest.mark.parametrize("name", ["dispatch", "combine"])
 def test_a_flow_without_an_end_is_seen(layer, name):
-    finish = getattr(layer[2], name).finish_s.copy()
+    finish = layer[2].phases[name].finish_s.copy()
     finish[3] = np.nan
     with pytest.raises(InvariantError, match=f"{name}: a finish time is missing"):
         audited(layer, trace=with_phase(layer, name, finish_s=finish))
@@ -122,12 +119,12 @@ def test_components_that_do_not_sum_or_are_negative_are_seen():
 
 
 def test_a_breach_in_a_run_stops_it(monkeypatch):
-    honest = step.layer_load
+    honest = steps.layer_load
 
     def generous(*arguments):
         load = honest(*arguments)
         return dataclasses.replace(load, slot_tokens=load.slot_tokens + 1)
 
-    monkeypatch.setattr(step, "layer_load", generous)
+    monkeypatch.setattr(steps, "layer_load", generous)
     with pytest.raises(InvariantError):
         simulate(scenario())

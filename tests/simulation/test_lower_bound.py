@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.cluster import build_fabric, load_topology
 from moesim.cluster.spec import KINDS
 from moesim.simulation.lower_bound import lower_bound
-from moesim.timeline import LayerWork, run_layers
+from moesim.stages import KERNELS, PHASES
+from moesim.timeline import LayerWork, moe_layers, run_layers
 from moesim.traffic import Copies, count_all_copies
-from moesim.traffic.algorithms import ALGORITHMS, algorithm_named
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.ports import count_port_copies, port_flows
 from tests.reference.alltoall_constants import GB, plain
@@ -36,18 +37,16 @@ def test_what_a_neighbour_sends_by_the_own_nic_is_not_the_own_load(tmp_path, alg
     fabric = load_topology(tmp_path / "planes.yaml")
     sent = np.zeros((4, 4), int)
     sent[0, 3] = MILLISECOND  # for the plane of rank 3: by the NIC of rank 1, and back by that of rank 2
-    copies, nothing, traces = Copies(sent, sent, np.zeros((4, 2), int)), np.zeros(4), []
-    flows = [phase_flows(fabric, copies, plain(algorithm), phase, 1) for phase in ("dispatch", "combine")]
+    copies, nothing = Copies(sent, sent, np.zeros((4, 2), int)), np.zeros(4)
+    flows = {phase: phase_flows(fabric, copies, plain(algorithm), phase, 1) for phase in ("dispatch", "combine")}
     slow = np.array([0, 9e-3, 0, 0])
-    run_layers(
-        fabric, 1, lambda _: LayerWork(nothing, nothing, nothing, slow, nothing, *flows, False), traces.append,
-        nothing, 0.0, 1e-3,
-    )  # fmt: skip
-    assert traces[0].dispatch.flows.link_wire_bytes(fabric.n_links)[fabric.paths.nic_out[1]] == MILLISECOND
+    work = LayerWork({stage.name: nothing for stage in KERNELS} | {"experts": slow}, flows)
+    trace, _ = run_layers(fabric, moe_layers(1, False), lambda *_: work, nothing, 1e-3)
+    assert trace.dispatch.flows.link_wire_bytes(fabric.n_links)[fabric.paths.nic_out[1]] == MILLISECOND
     # Rank 1 has 9 ms of experts and nothing else; rank 3 receives for 1 ms, and its answers' first hop is NVLink.
-    took = traces[0].end_s_of_layer.max()
-    assert lower_bound(traces[0], fabric, slow).seconds == pytest.approx(9e-3) and took < 9.5e-3
-    assert lower_bound(traces[0], fabric, nothing).seconds == pytest.approx(1e-3 + MILLISECOND / 200e9)
+    took = trace.end_s_of_layer.max()
+    assert lower_bound(trace, fabric, slow).seconds == pytest.approx(9e-3) and took < 9.5e-3
+    assert lower_bound(trace, fabric, nothing).seconds == pytest.approx(1e-3 + MILLISECOND / 200e9)
 
 
 def two_leaves(algorithm, *bytes_per_copy):
@@ -63,7 +62,7 @@ def two_leaves(algorithm, *bytes_per_copy):
         phase_flows(fabric, copies, plain(algorithm), phase, size, tokens=np.full(4, 1))
         for phase, size in zip(("dispatch", "combine"), bytes_per_copy, strict=True)
     ]
-    trace = run(fabric, LayerWork(nothing, nothing, nothing, floor_s, nothing, *flows, True), nothing)
+    trace = run(fabric, work_of({"experts": floor_s}, flows), nothing, permutes_first=True)
     return lower_bound(trace, fabric, floor_s), trace.end_s_of_layer.max()
 
 
@@ -112,7 +111,7 @@ def small_cluster(rng):
 
 
 def drawn(seed):
-    """Fabric, work of one layer and arrivals; with constants at the peaks, and without set-up, half of the time."""
+    """Fabric, work of one layer, arrivals and order; with constants at the peaks, and without set-up, half of the time."""
     rng = np.random.default_rng(seed)
     fabric = small_cluster(rng)
     n = fabric.n_ranks
@@ -151,26 +150,31 @@ def drawn(seed):
 
     experts = kernel(rng.choice([0, 30e-6, 1e-3]))
     other = [kernel(rng.choice([0, 20e-6])) for _ in range(4)]
-    work = LayerWork(other[0], other[1], other[2], experts, other[3], *flows, name.startswith("nccl"))
-    return fabric, work, rng.exponential(rng.choice([0, 5e-6, 200e-6]), n)
+    kernels = zip(("gate", "permute", "shared_expert", "unpermute"), other, strict=True)
+    work = work_of({"experts": experts} | dict(kernels), flows)
+    return fabric, work, rng.exponential(rng.choice([0, 5e-6, 200e-6]), n), name.startswith("nccl")
 
 
-def run(fabric, work, arrivals):
-    traces = []
-    run_layers(fabric, 1, lambda _: work, traces.append, arrivals, 0.0, 1e-3)
-    return traces[0]
+def work_of(seconds, flows):
+    nothing = np.zeros(len(seconds["experts"]))
+    return LayerWork({stage.name: nothing for stage in KERNELS} | seconds, dict(zip(PHASES, flows, strict=True)))
+
+
+def run(fabric, work, arrivals, permutes_first):
+    trace, _ = run_layers(fabric, moe_layers(1, permutes_first), lambda *_: work, arrivals, 1e-3)
+    return trace
 
 
 def check_scenarios(seeds):
     """Hold the bound of each drawn layer against its time, the plain loops, its parts and cuts of several links."""
     rng, decided, closest = np.random.default_rng(0), set(), 0.0
     for seed in seeds:
-        fabric, work, arrivals = drawn(seed)
-        trace = run(fabric, work, arrivals)
-        bound = lower_bound(trace, fabric, work.experts_s)
+        fabric, work, *how = drawn(seed)
+        trace = run(fabric, work, *how)
+        bound = lower_bound(trace, fabric, work.seconds["experts"])
         took = float(trace.end_s_of_layer.max() - trace.entry_s.min())
         assert bound.seconds <= took * (1 + 1e-9), seed
-        chains = bounds(trace, fabric, work.experts_s)
+        chains = bounds(trace, fabric, work.seconds["experts"])
         longest = max(map(max, filter(None, chains.values())))
         assert bound.seconds == pytest.approx(longest, rel=1e-12, abs=1e-18), seed
         assert sum(part.seconds for part in bound.parts) == pytest.approx(bound.seconds, rel=1e-12), seed

@@ -12,7 +12,8 @@ from moesim.network import solve_flows
 from moesim.simulation.audit import _audit_phase, audit_components
 from moesim.simulation.critical import critical_rank
 from moesim.simulation.lower_bound import lower_bound
-from moesim.timeline import LANE, LayerWork, run_layers
+from moesim.stages import KERNELS, OTHER, STAGES
+from moesim.timeline import LayerWork, moe_layers, run_layers
 from moesim.traffic import count_all_copies
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.terms import Protocol
@@ -71,20 +72,22 @@ def runs(draw):
         started = np.bincount(home, minlength=ranks)
         copies = count_all_copies(slot_ids, home, np.arange(slots) // 2, ranks, gpus)
         size = int(rng.integers(1, 1_000_000))
-        flows = [
-            phase_flows(fabric, copies, constants, phase, size, cached, tokens=started, n_experts=slots)
+        flows = {
+            phase: phase_flows(fabric, copies, constants, phase, size, cached, tokens=started, n_experts=slots)
             for phase in ("dispatch", "combine")
-        ]
-        return LayerWork(kernel(), kernel(), 3 * kernel(), kernel(), kernel(), *flows, algorithm.startswith("nccl"))
+        }
+        seconds = {stage.name: (3 if stage.beside else 1) * kernel() for stage in KERNELS}
+        return LayerWork(seconds | {OTHER.name: np.full(ranks, other_s)}, flows)
 
+    other_s = draw(st.sampled_from([0.0, 40 * US]))
     works = [work() for _ in range(draw(st.integers(1, 3)))]
     offsets = rng.exponential(draw(st.sampled_from([0, 5, 200])) * US, ranks)
-    return fabric, works, offsets, draw(st.sampled_from([0.0, 40 * US]))
+    return fabric, works, offsets, algorithm.startswith("nccl")
 
 
-def simulate(fabric, works, offsets, other_s):
-    traces = []
-    run_layers(fabric, len(works), lambda index: works[index], traces.append, offsets, other_s, bucket_s=100 * US)
+def simulate(fabric, works, offsets, permutes_first):
+    program = moe_layers(len(works), permutes_first, other=works[0].seconds[OTHER.name].any())
+    *traces, _ = run_layers(fabric, program, lambda layer, _: works[layer], offsets, bucket_s=100 * US)
     return traces
 
 
@@ -98,7 +101,7 @@ def test_every_rank_and_flow_is_where_the_fixed_point_has_it(run):
     for trace, layer in zip(simulate(*run), walk(*run), strict=True):
         close(trace.entry_s, layer.entry)
         close(trace.end_s_of_layer, layer.leave)
-        for name in LANE:
+        for name in (stage.name for stage in STAGES):
             close(trace.start_s[name], layer.start[name])
             close(trace.end_s[name], layer.end[name])
         for phase, want in ((trace.dispatch, layer.dispatch), (trace.combine, layer.combine)):
@@ -128,7 +131,7 @@ def test_the_parts_of_the_critical_rank_add_up_and_nothing_beats_the_lower_bound
         audit_components(critical.components, took, trace.layer)
         assert trace.end_s_of_layer[critical.rank] == trace.end_s_of_layer.max()
         assert sum(critical.held_by.values()) == pytest.approx(took, rel=1e-9, abs=1e-15)
-        assert lower_bound(trace, fabric, work.experts_s).seconds <= took * (1 + 1e-9)
+        assert lower_bound(trace, fabric, work.seconds["experts"]).seconds <= took * (1 + 1e-9)
         for phase in (trace.dispatch, trace.combine):
             _audit_phase("phase", fabric, phase)
 
@@ -168,7 +171,7 @@ def test_a_run_repeats_itself_to_the_last_bit(run):
 @settings(max_examples=15, deadline=None)
 def test_all_times_scale_together(run, power):
     """Bytes, latencies and seconds times c: every time is c times what it was; exactly so for a power of two."""
-    fabric, works, offsets, other_s = run
+    fabric, works, offsets, permutes_first = run
     factor = 2.0**power
 
     def scaled(flows):
@@ -180,10 +183,9 @@ def test_all_times_scale_together(run, power):
         return replace(flows, **changes)
 
     def slower(work):
-        kernels = {name: value * factor for name, value in vars(work).items() if name.endswith("_s")}
-        changes = kernels | {"dispatch": scaled(work.dispatch), "combine": scaled(work.combine)}
-        return LayerWork(**(vars(work) | changes))
+        seconds = {name: value * factor for name, value in work.seconds.items()}
+        return LayerWork(seconds, {name: scaled(flows) for name, flows in work.flows.items()})
 
-    after = simulate(fabric, [slower(work) for work in works], offsets * factor, other_s * factor)
+    after = simulate(fabric, [slower(work) for work in works], offsets * factor, permutes_first)
     for one, other in zip(simulate(*run), after, strict=True):
         assert np.array_equal(one.end_s_of_layer * factor, other.end_s_of_layer)

@@ -8,7 +8,8 @@ import pytest
 
 from moesim.errors import InputError
 from moesim.simulation.critical import critical_rank
-from moesim.timeline import LANE, LayerWork, run_layers
+from moesim.stages import OTHER, STAGES
+from moesim.timeline import LayerWork, moe_layers, run_layers
 from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
 from tests.reference.alltoall_constants import plain
@@ -32,16 +33,18 @@ def work(fabric, algorithm=LOW_LATENCY, copies=0, sms=None, cached=True, **kerne
         for phase in ("dispatch", "combine")
     }
     seconds = {
-        f"{name}_s": np.broadcast_to(np.array(kernels_us.get(name, 0.0)) * US, fabric.n_ranks).copy()
+        name: np.broadcast_to(np.array(kernels_us.get(name, 0.0)) * US, fabric.n_ranks).copy()
         for name in ("gate", "permute", "shared_expert", "experts", "unpermute")
     }
-    return LayerWork(**seconds, **flows, permute_first=algorithm == NCCL)
+    return LayerWork(seconds, flows)
 
 
-def run(fabric, works, offsets_us=0.0, other_us=0.0, bucket_s=10 * US):
-    traces = []
+def run(fabric, works, offsets_us=0.0, other_us=0.0, bucket_s=10 * US, permutes_first=False):
     offsets = np.broadcast_to(np.array(offsets_us) * US, fabric.n_ranks)
-    series = run_layers(fabric, len(works), lambda i: works[i], traces.append, offsets, other_us * US, bucket_s)
+    other = {OTHER.name: np.full(fabric.n_ranks, other_us * US)}
+    works = [replace(work, seconds=work.seconds | other) for work in works]
+    program = moe_layers(len(works), permutes_first, other=other_us > 0)
+    *traces, series = run_layers(fabric, program, lambda layer, _: works[layer], offsets, bucket_s)
     return traces, series
 
 
@@ -61,8 +64,9 @@ ALL = {"gate": 3, "permute": 5, "shared_expert": 1, "experts": 40, "unpermute": 
     ],
 )
 def test_the_parts_of_a_layer_follow_each_other_without_a_gap(fabric, algorithm, order):
-    (trace,), _ = run(fabric, [work(fabric, algorithm, 10, **ALL)], offsets_us=[0, 1, 2, 8])
-    assert sorted(LANE) == sorted([*order, "shared_expert"])
+    layer = work(fabric, algorithm, 10, **ALL)
+    (trace,), _ = run(fabric, [layer], offsets_us=[0, 1, 2, 8], permutes_first=algorithm == NCCL)
+    assert sorted(stage.name for stage in STAGES) == sorted([*order, "shared_expert"])
     assert np.array_equal(trace.start_s[order[0]], trace.entry_s)
     for before, after in pairwise(order):
         assert np.array_equal(trace.end_s[before], trace.start_s[after])
@@ -70,7 +74,7 @@ def test_the_parts_of_a_layer_follow_each_other_without_a_gap(fabric, algorithm,
     assert np.array_equal(trace.start_s["shared_expert"], trace.start_s["dispatch"])
     for name in ("gate", "permute", "experts", "unpermute"):
         close(trace.end_s[name] - trace.start_s[name], ALL[name] * US)
-    assert (trace.exposed_shared_s == 0).all()
+    assert (trace.exposed_s("shared_expert") == 0).all()
 
 
 def test_a_kernel_without_work_takes_no_time(fabric):
@@ -81,14 +85,14 @@ def test_a_kernel_without_work_takes_no_time(fabric):
 def test_a_shared_expert_shorter_than_dispatch_is_free(fabric):
     without, with_it = (run(fabric, [work(fabric, experts=10, shared_expert=us)])[0][0] for us in (0, 24))
     close(with_it.end_s["shared_expert"], 24 * US)  # as long as a dispatch without bytes
-    close(with_it.exposed_shared_s, 0)
+    close(with_it.exposed_s("shared_expert"), 0)
     close(with_it.end_s_of_layer, without.end_s_of_layer)
 
 
 def test_what_outlasts_dispatch_of_the_shared_expert_delays_the_routed_ones(fabric):
     shared = [0, 24, 30, 100]
     (trace,), _ = run(fabric, [work(fabric, permute=2, experts=10, shared_expert=shared)])
-    close(trace.exposed_shared_s, np.array([0, 0, 6, 76]) * US)
+    close(trace.exposed_s("shared_expert"), np.array([0, 0, 6, 76]) * US)
     close(trace.start_s["permute"], np.array([24, 24, 30, 100]) * US)
     close(trace.start_s["experts"], np.array([26, 26, 32, 102]) * US)
     (trace,), _ = run(fabric, [work(fabric, permute=2, experts=10, shared_expert=100)])
@@ -109,7 +113,7 @@ def test_the_shared_expert_runs_slower_while_the_communication_kernel_holds_sms(
 
 def test_sms_are_given_back_after_every_phase(fabric):
     layers = [work(fabric, NCCL, 20, **ALL) for _ in range(3)]
-    traces, _ = run(fabric, layers, offsets_us=[0, 3, 9, 1], other_us=13)
+    traces, _ = run(fabric, layers, offsets_us=[0, 3, 9, 1], other_us=13, permutes_first=True)
     for trace in traces:
         for name in ("gate", "permute", "experts", "unpermute"):
             close(trace.end_s[name] - trace.start_s[name], ALL[name] * US)
@@ -164,7 +168,7 @@ def test_other_time_runs_between_layers_and_not_after_the_last(fabric):
 def test_ranks_that_share_no_flow_drift_apart_by_their_own_speed(fabric):
     """Flows within pairs only: the pair with the slow rank falls back by so much in every layer."""
     layer = work(fabric, experts=[10, 10, 30, 10])
-    layer = replace(layer, dispatch=within_pairs(layer.dispatch), combine=within_pairs(layer.combine))
+    layer = replace(layer, flows={name: within_pairs(flows) for name, flows in layer.flows.items()})
     traces, _ = run(fabric, [layer] * 5)
     for index, trace in enumerate(traces, start=1):
         close(trace.end_s_of_layer, index * np.array([58, 58, 78, 78]) * US)
@@ -195,7 +199,7 @@ def within_pairs(flows):
 
 def test_work_after_combine_is_waited_for_in_the_next_dispatch(fabric):
     works = [work(fabric, NCCL, unpermute=[0, 0, 0, 60])] * 3
-    traces, _ = run(fabric, works)
+    traces, _ = run(fabric, works, permutes_first=True)
     lead = [float(trace.entry_s[3] - trace.entry_s[0]) for trace in traces]
     close(lead, np.array([0, 60, 60]) * US)
     for trace in traces[1:]:
@@ -204,15 +208,15 @@ def test_work_after_combine_is_waited_for_in_the_next_dispatch(fabric):
 
 
 def test_layers_are_collected_in_order_and_asked_for_once(fabric):
-    asked, traces = [], []
+    asked = []
     layer = work(fabric, NCCL, 3, experts=[1, 9, 2, 4], unpermute=[0, 50, 0, 0])
 
-    def work_of(index):
-        asked.append(index)
+    def work_of(index, micro_batch):
+        asked.append((index, micro_batch))
         return layer
 
-    run_layers(fabric, 6, work_of, traces.append, np.zeros(4), 0.0, 10 * US)
-    assert asked == list(range(6))
+    *traces, _ = run_layers(fabric, moe_layers(6, permutes_first=True), work_of, np.zeros(4), 10 * US)
+    assert asked == [(index, 0) for index in range(6)]
     assert [trace.layer for trace in traces] == list(range(6))
 
 
@@ -230,8 +234,8 @@ def test_curves_of_link_use_hold_every_byte(algorithm):
     constants = plain(algorithm, "h800")
     nodes = np.maximum(sent[:, [0, 2]], sent[:, [1, 3]])
     copies = Copies(sent, sent, nodes)
-    flows = [phase_flows(fabric, copies, constants, phase, 100_000) for phase in ("dispatch", "combine")]
-    layer = LayerWork(*np.zeros((4, 4)), np.zeros(4), *flows, permute_first=False)
+    flows = {phase: phase_flows(fabric, copies, constants, phase, 100_000) for phase in ("dispatch", "combine")}
+    layer = replace(work(fabric), flows=flows)
     (trace,), series = run(fabric, [layer], offsets_us=[0, 3, 1, 2], bucket_s=7 * US)
     carried = (series.utilisation * fabric.capacity * series.bucket_s).sum(axis=0)
     want = np.zeros(fabric.n_links)

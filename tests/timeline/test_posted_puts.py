@@ -10,7 +10,8 @@ from moesim.simulation.audit import _audit_phase, audit_components
 from moesim.simulation.bandwidth import run_phase
 from moesim.simulation.critical import critical_rank
 from moesim.simulation.lower_bound import lower_bound
-from moesim.timeline import LayerWork, run_layers
+from moesim.stages import KERNELS
+from moesim.timeline import LayerWork, moe_layers, run_layers
 from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
 from tests.reference.alltoall_constants import plain
@@ -90,18 +91,18 @@ def test_a_rank_that_sends_much_and_receives_little_leaves_early(fabric):
 
 def layer(fabric, sent, experts_us=0.0):
     nothing = np.zeros(fabric.n_ranks)
-    flows = [flows_of(fabric, sent, phase=phase) for phase in ("dispatch", "combine")]
-    return LayerWork(nothing, nothing, nothing, nothing + experts_us * US, nothing, *flows, False)
+    flows = {phase: flows_of(fabric, sent, phase=phase) for phase in ("dispatch", "combine")}
+    seconds = {stage.name: nothing for stage in KERNELS}
+    return LayerWork(seconds | {"experts": nothing + experts_us * US}, flows)
 
 
 @pytest.fixture(scope="module")
 def pair():
     """Two GPUs; rank 0 sends 100 us of a NIC, rank 1 sends 10."""
     two = small_rail(2, 1)
-    traces = []
     work = layer(two, [[0, 100 * NIC_US], [10 * NIC_US, 0]])
-    run_layers(two, 1, lambda _: work, traces.append, np.zeros(2), 0.0, 100 * US)
-    return two, traces[0]
+    trace, _ = run_layers(two, moe_layers(1, False), lambda *_: work, np.zeros(2), 100 * US)
+    return two, trace
 
 
 def test_what_is_still_on_the_wire_shares_it_with_what_comes_after(pair):
@@ -150,15 +151,14 @@ def test_posted_bytes_bound_those_who_wait_for_them():
     wide = small_rail(4, 1)
     sent = np.zeros((4, 4), int)
     sent[0, 1:] = 50_000_000  # a millisecond of a NIC at its peak, to each of the others
-    traces = []
-    run_layers(wide, 1, lambda _: layer(wide, sent), traces.append, np.zeros(4), 0.0, 1e-3)
+    trace, _ = run_layers(wide, moe_layers(1, False), lambda *_: layer(wide, sent), np.zeros(4), 1e-3)
     floor_s = np.array([9e-3, 1e-3, 2e-3, 3e-3])
     # Rank 0's port needs 3 ms; somebody then has at least 1 ms of experts and 1 ms of answers. Each receives 1 ms:
     # rank 3 has 1 + 3 + 1. Rank 0 itself waits for nothing.
-    close(lower_bound(traces[0], wide, floor_s).seconds, 9e-3)
-    close(lower_bound(traces[0], wide, np.array([0, 1e-3, 2e-3, 3e-3])).seconds, 5e-3)
-    close(lower_bound(traces[0], wide, np.array([0, 1e-3, 1e-3, 2e-3])).seconds, 5e-3)
-    assert lower_bound(traces[0], wide, np.zeros(4)).seconds <= traces[0].end_s_of_layer.max()
+    close(lower_bound(trace, wide, floor_s).seconds, 9e-3)
+    close(lower_bound(trace, wide, np.array([0, 1e-3, 2e-3, 3e-3])).seconds, 5e-3)
+    close(lower_bound(trace, wide, np.array([0, 1e-3, 1e-3, 2e-3])).seconds, 5e-3)
+    assert lower_bound(trace, wide, np.zeros(4)).seconds <= trace.end_s_of_layer.max()
 
 
 def test_the_auditor_sees_who_leaves_before_its_flows(pair):

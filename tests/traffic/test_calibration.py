@@ -193,4 +193,6 @@ def test_the_two_sided_preparation_depends_on_ranks_and_tokens():
     constants = replace(
         plain("nvl-two-sided"), prepare_s=13.06 * US, prepare_rank_doubling_s=0.77 * US, prepare_token_s=6.9e-9
     )
-    assert sum(constants.exchange(1, 64, 1024).values()) == pytest.approx((10.75 + 0.77 * 6) * US + 6.9e-9 * 1024, rel=1e-9)
+    assert sum(constants.exchange(1, 64, 1024).values()) == pytest.approx(
+        (10.75 + 0.77 * 6) * US + 6.9e-9 * 1024, rel=1e-9
+    )

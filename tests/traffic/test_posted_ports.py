@@ -8,7 +8,8 @@ from moesim.alltoall_library import algorithm_named
 from moesim.cluster import load_topology
 from moesim.network import FlowNetwork, NetworkClock
 from moesim.simulation.lower_bound import lower_bound
-from moesim.timeline import LayerWork, run_layers
+from moesim.stages import KERNELS
+from moesim.timeline import LayerWork, moe_layers, run_layers
 from moesim.timeline.phase import PhaseRun, network_capacity
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.copies import count_all_copies
@@ -117,11 +118,12 @@ def test_a_layer_takes_about_as_long_as_with_every_pair_a_flow(fabric, skew, mos
     experts = ports.totals().selections_received * 2 * US
     taken = {}
     for name, build, copies in (("pairs", phase_flows, pairs), ("ports", port_flows, ports)):
-        phases = [build(fabric, copies, plain("deepep-low-latency"), phase, BYTES) for phase in ("dispatch", "combine")]
-        work, traces = LayerWork(nothing, nothing, nothing, experts, nothing, *phases, False), []
-        run_layers(fabric, 1, lambda _, work=work: work, traces.append, nothing, 0.0, 1e-3)
-        taken[name] = traces[0].end_s_of_layer.max()
-        assert 0 < lower_bound(traces[0], fabric, experts).seconds <= taken[name]
+        constants = plain("deepep-low-latency")
+        flows = {phase: build(fabric, copies, constants, phase, BYTES) for phase in ("dispatch", "combine")}
+        work = LayerWork({stage.name: nothing for stage in KERNELS} | {"experts": experts}, flows)
+        trace, _ = run_layers(fabric, moe_layers(1, False), lambda *_, work=work: work, nothing, 1e-3)
+        taken[name] = trace.end_s_of_layer.max()
+        assert 0 < lower_bound(trace, fabric, experts).seconds <= taken[name]
     assert taken["ports"] == pytest.approx(taken["pairs"], rel=most)
 
 

@@ -1,0 +1,76 @@
+"""What a rank is to do: operations on two lanes, in order, and what each waits for. Plain data, one for all ranks.
+
+Every lane is serial and takes its operations in the order given; an operation starts when its lane is free and what it
+names is done on the same rank. What ties ranks together are the flows of the all-to-alls alone. What an operation costs
+stands elsewhere (``LayerWork``): a program is the order only, so a schedule is a function that returns one.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from moesim.stages import OTHER, STAGES, Stage
+
+Key = tuple[str, int, int]
+"""An operation: name of its stage, layer, micro-batch."""
+
+
+class Operation(NamedTuple):
+    """A stage of one layer and micro-batch.
+
+    Attributes:
+        after: operations that must be done first, beside those before it on its lane.
+    """
+
+    stage: Stage
+    layer: int
+    micro_batch: int = 0
+    after: tuple[Key, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """What others name it by."""
+        return self.stage.name, self.layer, self.micro_batch
+
+
+Program = tuple[Operation, ...]
+
+
+def moe_layers(n_layers: int, permutes_first: bool, other: bool = False) -> Program:
+    """One micro-batch through MoE layers, one after the other.
+
+    Every stage follows the one before it, but those that run ``beside`` a phase: they start with it.
+
+    Args:
+        n_layers: layers.
+        permutes_first: tokens are sorted before dispatch and put back after combine (NCCL), else sorted after dispatch
+            and put back before combine (DeepEP).
+        other: compute something else between two layers.
+    """
+    return tuple(_in_turn(n_layers, layer_order(permutes_first), other))
+
+
+def layer_order(permutes_first: bool) -> tuple[Stage, ...]:
+    """The stages of one layer in the order in which they start."""
+    if permutes_first:
+        return STAGES
+    named = {stage.name: stage for stage in STAGES}
+    moved = {"experts": "permute", "combine": "unpermute"}
+    order: list[Stage] = []
+    for stage in STAGES:
+        if stage.name in moved:
+            order.append(named[moved[stage.name]])
+        if stage.name not in moved.values():
+            order.append(stage)
+    return tuple(order)
+
+
+def _in_turn(n_layers: int, order: tuple[Stage, ...], other: bool) -> Iterator[Operation]:
+    before: tuple[Key, ...] = ()
+    for layer in range(n_layers):
+        for stage in (OTHER, *order) if other and layer else order:
+            if stage.beside:
+                yield Operation(stage, layer)
+                continue
+            operation = Operation(stage, layer, after=before)
+            yield operation
+            before = (operation.key,)
