@@ -6,6 +6,7 @@ from moesim.cluster.draw import draw
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.find import find_topology, topology_names
 from moesim.cluster.load import load_topology, read_topology, with_nic_bandwidth
+from moesim.cluster.places import links_of, overridden, place_of
 
 __all__ = [
     "Fabric",
@@ -16,7 +17,10 @@ __all__ = [
     "facts",
     "find_topology",
     "link_class_rows",
+    "links_of",
     "load_topology",
+    "overridden",
+    "place_of",
     "read_topology",
     "topology_names",
     "with_nic_bandwidth",

@@ -6,6 +6,7 @@ it is the algorithm's efficiency, not the link's. Latency is on the sender's lin
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,29 @@ class Fabric:
     def link_classes(self) -> tuple[str, ...]:
         """The link classes present, in the order of the links."""
         return tuple(dict.fromkeys(self.link_class))
+
+    @cached_property
+    def link_source_rank(self) -> npt.NDArray[np.int64]:
+        """Rank whose GPU each link leaves, -1 where that is a switch, [links]."""
+        return self._rank_at(self.link_source)
+
+    @cached_property
+    def link_target_rank(self) -> npt.NDArray[np.int64]:
+        """Rank whose GPU each link leads to, -1 where that is a switch, [links]."""
+        return self._rank_at(self.link_target)
+
+    def _rank_at(self, ends: tuple[str, ...]) -> npt.NDArray[np.int64]:
+        rank_of = {name: rank for rank, name in enumerate(self.rank_names)}
+        return np.array([rank_of.get(end, -1) for end in ends], np.int64)
+
+    @cached_property
+    def links_at(self) -> dict[str, tuple[list[int], list[int]]]:
+        """Links that leave each device, and those that lead to it; devices in the order of the links."""
+        at: dict[str, tuple[list[int], list[int]]] = {}
+        for way, ends in enumerate((self.link_source, self.link_target)):
+            for link, end in enumerate(ends):
+                at.setdefault(end, ([], []))[way].append(link)
+        return at
 
     def is_class(self, link_class: str) -> npt.NDArray[np.bool_]:
         """Return which links are of a class, bool[links]."""

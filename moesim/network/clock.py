@@ -4,23 +4,50 @@ While flows are in progress, the network runs ahead to the next completion that 
 to the next event of the environment: until then nobody can start or change anything. The one pending wake
 is scheduled behind everything else of its instant (a priority below SimPy's normal one), so that processes
 that act at the same time act on the same state, in whatever order they come, and rates are solved once.
+
+A link's capacity has owners: a kernel that holds SMs, a fault. Each knows only its own factor; the link has its
+nominal capacity times the product of all, so that who comes or goes leaves the others' share as it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
+import numpy as np
 import simpy
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from simpy.events import EventPriority
 
-from moesim.errors import InvariantError
+from moesim.errors import InputError, InvariantError
 from moesim.network.flow_network import FlowNetwork
+from moesim.network.state import Floats, Ints
 from moesim.network.stepped_network import SteppedNetwork
 
 BEHIND_ALL = EventPriority(9)
 """SimPy's own priorities are 0 (urgent) and 1 (normal)."""
+
+
+class CapacityEvents(NamedTuple):
+    """Changes of capacity in the order in which they happened, as ``solve_flows(capacity_events=...)`` takes them.
+
+    ``time`` seconds, ``link`` id, ``capacity`` bytes/s from then on.
+    """
+
+    time: Floats
+    link: Ints
+    capacity: Floats
+
+    def only(self, which: NDArray[np.bool_]) -> CapacityEvents:
+        """Return some of the events, bool[events]."""
+        return CapacityEvents(self.time[which], self.link[which], self.capacity[which])
+
+    @classmethod
+    def none(cls) -> CapacityEvents:
+        """Return no events."""
+        return cls(np.zeros(0), np.zeros(0, np.int32), np.zeros(0))
 
 
 class _Wake(simpy.Event):
@@ -37,6 +64,9 @@ class NetworkClock:
 
     def __init__(self, env: simpy.Environment, network: FlowNetwork | SteppedNetwork) -> None:
         self.env, self.network = env, network
+        self._nominal: dict[int, float] = {}
+        self._factors: dict[int, dict[Hashable, float]] = {}
+        self._changed_at, self._changed, self._changed_to = array("d"), array("i"), array("d")
         self._waiting: dict[int, simpy.Event] = {}
         self._due: list[int] = []
         self._due_at = -math.inf
@@ -70,11 +100,34 @@ class NetworkClock:
                 self._waiting[waiter] = event
         return event
 
-    def set_capacity(self, link: int, value: float) -> None:
-        """Give a link another capacity from now on; see ``FlowNetwork.set_capacity``."""
+    def scale(self, link: int, owner: Hashable, factor: float) -> None:
+        """Let ``owner`` hold a link at ``factor`` of its nominal capacity from now on; 1 lets go of it.
+
+        The nominal capacity is what the network was made with. Factors of several owners multiply; one owner's new
+        factor takes the place of its old one.
+
+        Raises:
+            InputError: a factor that is negative or not finite, or a link whose flows take steps (network.tolerance).
+        """
+        if not 0.0 <= factor < math.inf:
+            raise InputError(f"a link cannot have {factor} of its capacity", "factor", "give 0 or more, finite")
         self._catch_up()
-        self.network.set_capacity(link, value)
-        self._wake_at(self.env.now)
+        before = self.network.capacity(link)
+        nominal, factors = self._nominal.get(link, before), {**self._factors.get(link, {}), owner: factor}
+        if factor == 1.0:
+            del factors[owner]
+        after = nominal * math.prod(factors.values())
+        if after != before:
+            self.network.set_capacity(link, after)
+            self._changed_at.append(self.env.now)
+            self._changed.append(link)
+            self._changed_to.append(after)
+            self._wake_at(self.env.now)
+        self._nominal[link], self._factors[link] = nominal, factors
+
+    def capacity_events(self) -> CapacityEvents:
+        """Return every change of a link's capacity until now, wires and ``sm`` links alike."""
+        return CapacityEvents(np.array(self._changed_at), np.array(self._changed), np.array(self._changed_to))
 
     def cancel(self, handle: int, flow: int) -> None:
         """Take a flow out of the network now; see ``FlowNetwork.cancel``."""

@@ -242,6 +242,10 @@ class FlowNetwork:
             self._s.flow.phase[slot] = WAITING
             start_flow(self._s, slot)
 
+    def capacity(self, link: int) -> float:
+        """Return the present capacity of a link, bytes/s."""
+        return float(self._s.link.capacity[checks.ids([link], "link", self._n_links)[0]])
+
     def set_capacity(self, link: int, value: float) -> None:
         """Give a link another capacity (bytes/s, finite, 0 allowed: its flows stall) from now on."""
         index = checks.ids([link], "link", self._n_links)[0]

@@ -158,10 +158,15 @@ class SteppedNetwork:
         self._only_exact(handle, "cannot be sent another way")
         self._exact.reroute(handle, flow, route_links, weight)
 
+    def capacity(self, link: int) -> float:
+        """Return the present capacity of a link, bytes/s."""
+        return self._exact.capacity(link)
+
     def set_capacity(self, link: int, value: float) -> None:
         """Give an exact link another capacity."""
         if link not in self._exact_links:
-            raise InputError(f"link {link} cannot change", "tolerance", "use tolerance 0 where capacities change")
+            what = f"the capacity of link {link} cannot change while flows take steps"
+            raise InputError(what, "network.tolerance", "it must be 0 where capacities of wires change")
         self._exact.set_capacity(link, value)
 
     def run(self, until: float) -> tuple[float, Ints]:

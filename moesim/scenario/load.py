@@ -156,7 +156,7 @@ def _one(
             document = document.with_value(override.loc, override.value, override.origin)
         document = document.without("variants")
         scenario = validate(Scenario, document, context={"base_dir": base_dir})
-        scenario._base_dir = base_dir
+        scenario._base_dir, scenario._document = base_dir, document
         missing = list(_missing_files(scenario, document))
     except InputError as error:
         mistakes.append(error)
@@ -242,6 +242,6 @@ def _with_variants(main: Scenario, variants: Mapping[str, Scenario]) -> Scenario
             if section not in ("name", "variants") and value != base.get(section)
         }
     named = Scenario.model_validate({**base, "variants": blocks}, context={"base_dir": main.base_dir})
-    named._base_dir = main.base_dir
+    named._base_dir, named._document = main.base_dir, main._document
     named._variants = dict(variants)
     return named

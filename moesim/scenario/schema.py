@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import PrivateAttr, ValidationInfo, model_validator
 
 from moesim.errors import InputError
-from moesim.mistakes import Mistakes
+from moesim.located_yaml import LocatedDocument
+from moesim.mistakes import Loc, Mistakes, dotted
 from moesim.model import ModelSpec, load_model, model_names
 from moesim.scenario.checks import breaches
 from moesim.scenario.defaults import MODEL_PRESET, filled, needs_preset, preset_name
@@ -27,6 +28,7 @@ class Scenario(ScenarioFields):
 
     _base_dir: Path = PrivateAttr(default_factory=Path.cwd)
     _variants: dict[str, "Scenario"] = PrivateAttr(default_factory=dict)
+    _document: LocatedDocument | None = PrivateAttr(None)  # what it was read from, overrides in place
     _template: Any = PrivateAttr(None)  # the ScenarioTemplate that load_scenario made it from
 
     @model_validator(mode="before")
@@ -73,6 +75,12 @@ class Scenario(ScenarioFields):
             InputError: the path leads out of the scenario's folder, or there is no such file.
         """
         return str(contained(name_or_path, self._base_dir)) if is_path(name_or_path) else name_or_path
+
+    def error(self, loc: Loc, what: str, fix: str = "") -> InputError:
+        """Return an error about the value at ``loc``, with file, line and column where it was read from one."""
+        if self._document is None:
+            return InputError(what, dotted(loc), fix)
+        return self._document.error(loc, what, fix)
 
     def model_spec(self) -> ModelSpec:
         """Return the preset with the sizes and the top_k of this scenario.

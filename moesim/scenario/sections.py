@@ -43,12 +43,27 @@ def _known_model(name: str) -> str:
     return name
 
 
+Place = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class LinkOverride(Block):
+    """Links that are not as the topology has them."""
+
+    where: Place | Annotated[tuple[Place, ...], Field(min_length=1)] = Field(
+        description="A place or a list of places, such as n3.gpu2.nic, rail2, spine0 or n3.gpu2->leaf2."
+    )
+    bandwidth: Bandwidth = Field(description="Peak rate of each of these links per direction (bytes/s).")
+
+
 class Cluster(Block):
     """The machine."""
 
     topology: Name = Field(description="A topology by bare name (`moesim topo list` lists them) or a path.")
     nic_bandwidth: Bandwidth | None = Field(
         None, description="Peak rate of every NIC per direction, instead of the topology's (bytes/s)."
+    )
+    overrides: tuple[LinkOverride, ...] = Field(
+        (), description="Links with another bandwidth than the topology's; where two name one link, the later holds."
     )
     ecmp_seed: Count = Field(
         0, ge=0, lt=2**63, description="Seed of the hash that spreads flows over equal-cost paths."

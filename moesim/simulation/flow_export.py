@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
+from moesim.network import CapacityEvents
 from moesim.results import Note
 from moesim.stages import PHASES
 from moesim.timeline import LayerTrace
@@ -20,6 +21,7 @@ class FlowExport:
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
         self._pieces: list[dict[str, NDArray[Any]]] = []
+        self._events = CapacityEvents.none()
         self._n_flows = 0
 
     def add_layer(self, trace: LayerTrace) -> None:
@@ -31,6 +33,8 @@ class FlowExport:
         for index, name in enumerate(PHASES):
             phase = trace.phases[name]
             flows = phase.flows
+            # Each trace has all changes until then: that of the last phase to end has those of the others too.
+            self._events = max(self._events, phase.capacity_events, key=lambda events: len(events.time))
             # Kernels of ranks, where flows need them, stand behind the wires.
             ptr, links, weight = flows.resources(self._fabric.n_links)
             self._pieces.append(
@@ -62,4 +66,13 @@ class FlowExport:
         fabric, highest = self._fabric, int(joined["route_links"].max(initial=-1))
         kernels = np.ones(fabric.n_ranks if highest >= fabric.n_links else 0)
         capacity = np.concatenate([fabric.capacity, kernels])
-        return {"capacity": capacity, "latency": np.zeros(len(capacity)), "route_ptr": route_ptr, **joined}, []
+        arrays = {"capacity": capacity, "latency": np.zeros(len(capacity)), "route_ptr": route_ptr, **joined}
+        return arrays | self._changes(len(capacity)), []
+
+    def _changes(self, n_links: int) -> dict[str, NDArray[Any]]:
+        """Changes of the exported links' capacities; nothing where there are none."""
+        events = self._events
+        # In the network the ranks' ``sm`` links stand between the wires and the kernels.
+        link = np.where(events.link < self._fabric.n_links, events.link, events.link - self._fabric.n_ranks)
+        kept = events._replace(link=link).only(link < n_links)
+        return {f"event_{name}": column for name, column in kept._asdict().items()} if len(kept.time) else {}

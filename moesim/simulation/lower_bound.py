@@ -80,7 +80,7 @@ def lower_bound(trace: LayerTrace, fabric: Fabric, experts_floor_s: Floats) -> L
         experts_floor_s: least time of each rank's routed experts, [ranks].
     """
     out, back = trace.dispatch.flows, trace.combine.flows
-    source, target = _rank_ports(fabric.link_source, fabric), _rank_ports(fabric.link_target, fabric)
+    source, target = fabric.link_source_rank, fabric.link_target_rank
     shared = (source < 0) & (target < 0)
     gates = back.gate_ptr, back.gate_ranks
     got = _busiest(fabric, out, *out.waiting, out.all_ranks_leave, shared, (target, source))
@@ -179,9 +179,3 @@ def _bytes_at(flows: PhaseFlows, rank_of_link: NDArray[np.int64], ptr: Ptrs, ran
         place += 1
     on_link = np.where(found, flows.size[flow] * flows.share, 0.0)
     return np.bincount(flows.route_links, weights=on_link, minlength=len(rank_of_link)).astype(np.float64)
-
-
-def _rank_ports(ends: tuple[str, ...], fabric: Fabric) -> NDArray[np.int64]:
-    """Rank whose GPU stands at this end of each link, -1 where it is a switch, [links]."""
-    rank_of = {name: rank for rank, name in enumerate(fabric.rank_names)}
-    return np.array([rank_of.get(end, -1) for end in ends], np.int64)

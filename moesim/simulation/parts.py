@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.alltoall_library import Algorithm, algorithm_named
-from moesim.cluster import Fabric, load_topology
+from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable
 from moesim.errors import InputError
 from moesim.placement import Placement, contiguous, eplb, round_robin
@@ -63,9 +63,14 @@ def build_fabric(scenario: Scenario) -> Fabric:
     """Build the ranks that the scenario runs on.
 
     Raises:
-        InputError: fewer GPUs than ranks, or nodes of different size.
+        InputError: overrides of links that are not there, fewer GPUs than ranks, or nodes of different size.
     """
-    fabric = load_topology(scenario.source(scenario.cluster.topology), nic_bandwidth=scenario.cluster.nic_bandwidth)
+    cluster = scenario.cluster
+    fabric = overridden(
+        load_topology(scenario.source(cluster.topology), nic_bandwidth=cluster.nic_bandwidth),
+        [(override.where, override.bandwidth) for override in cluster.overrides],
+        lambda loc, what, fix: scenario.error(("cluster", "overrides", *loc), what, fix),
+    )
     if scenario.parallel.ep is not None:
         if scenario.parallel.ep > fabric.n_ranks:
             raise InputError(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.cluster import Fabric, load_topology
+from moesim.cluster import Fabric, load_topology, overridden
 from moesim.errors import InputError
 from moesim.located_yaml import parse_yaml
 from moesim.results import Result
@@ -82,7 +82,8 @@ def fabric_of(result: Result, topology: str | None) -> Fabric:
         fabric = load_topology(topology or cluster["topology"], None if speed is None else parse_bandwidth(speed))
     except InputError as error:
         raise InputError(error.what, where=error.where, fix="give --topology") from None
-    return fabric.first_ranks(ranks)
+    overrides = [(each["where"], parse_bandwidth(each["bandwidth"])) for each in cluster.get("overrides", [])]
+    return overridden(fabric, overrides).first_ranks(ranks)
 
 
 def _scenario(result: Result) -> Any:

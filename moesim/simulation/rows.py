@@ -11,6 +11,7 @@ from moesim.simulation.load import LayerLoad
 from moesim.stages import KERNELS, PHASES, STAGES
 from moesim.timeline import LayerTrace, LinkSeries, PhaseTrace
 from moesim.timeline.intervals import union_length
+from moesim.timeline.link_use import phase_use
 from moesim.traffic.flows import PhaseFlows
 
 Floats = NDArray[np.float64]
@@ -70,9 +71,6 @@ def _add_links(
     order = np.lexsort((phase.start_s[flow], link))
     ptr = np.searchsorted(link[order], np.arange(fabric.n_links + 1))
     busy = union_length(ptr, phase.start_s[flow[order]], phase.finish_s[flow[order]])
-    efficiency = np.ones(fabric.n_links)
-    efficiency[flows.route_links] = flows.efficiency
-    length = _end(phase) - _begin(phase)
     tables.add(
         "links",
         **where,
@@ -84,7 +82,7 @@ def _add_links(
         capacity_bytes_per_s=fabric.capacity,
         wire_bytes=wire,
         busy_s=busy,
-        utilisation=wire / (fabric.capacity * efficiency * length) if length > 0 else np.zeros_like(wire),
+        utilisation=phase_use(fabric, phase, wire),
     )
 
 
@@ -189,11 +187,9 @@ def _add_ranks(
     sent, received, own = totals.selections_sent, totals.selections_received, totals.selections_own
     if load.hierarchical:
         sent, received, own = totals.ranks_sent, totals.ranks_received, totals.ranks_own
-    rank_of = {name: rank for rank, name in enumerate(fabric.rank_names)}
     total = wire["dispatch"] + wire["combine"]
     through: dict[str, NDArray[Any]] = {}
-    for direction, ends in (("sent", fabric.link_source), ("received", fabric.link_target)):
-        rank = np.array([rank_of.get(end, -1) for end in ends])
+    for direction, rank in (("sent", fabric.link_source_rank), ("received", fabric.link_target_rank)):
         at_rank = rank >= 0
         through[direction] = np.bincount(rank[at_rank], weights=total[at_rank], minlength=fabric.n_ranks)
     took = {name: trace.end_s[name] - trace.start_s[name] for name in trace.start_s}

@@ -14,6 +14,7 @@ from moesim.simulation.lower_bound import LowerBound, lower_bound
 from moesim.simulation.parts import Parts
 from moesim.stages import OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace
+from moesim.timeline.link_use import phase_use
 from moesim.traffic.flows import Floats
 from moesim.traffic.messages import payload_bytes
 
@@ -130,11 +131,7 @@ def _link_figures(fabric: Fabric, trace: LayerTrace, wire: dict[str, Floats]) ->
     """By link class: how busy its busiest link is while its phase moves bytes, and how evenly its links are loaded."""
     busiest = np.zeros(fabric.n_links)
     for name, phase in trace.phases.items():
-        moving = float(phase.finish_s.max() - phase.start_s.min()) if len(phase.start_s) else 0.0
-        if moving > 0:
-            efficiency = np.ones(fabric.n_links)
-            efficiency[phase.flows.route_links] = phase.flows.efficiency
-            busiest = np.maximum(busiest, wire[name] / (fabric.capacity * efficiency * moving))
+        busiest = np.maximum(busiest, phase_use(fabric, phase, wire[name]))
     figures = {}
     for link_class in fabric.link_classes:
         of_class = fabric.is_class(link_class)

@@ -11,7 +11,7 @@ batch of tokens       seed, workload, number of experts, ranks and nodes, the fi
                       where the tokens follow from it (resampled experts, synthetic logits, drawn counts)
 routing of a batch    the batch; router, groups and bias, placement, losses, and which ranks share a node; where
                       copies are counted at the ports of ranks, the all-to-all and the fabric too
-fabric                the topology's file, the NIC bandwidth, the number of ranks
+fabric                the topology's file, the NIC bandwidth, overrides of links, the number of ranks
 ====================  ==========================================================================================
 """
 
@@ -124,7 +124,9 @@ def _content_digest(path: str, mtime_ns: int, size: int) -> str:
 def fabric_digest(scenario: Scenario) -> str:
     """Digest of what the cluster is built from."""
     topology = find_topology(scenario.source(scenario.cluster.topology))
-    return digest("fabric", str(topology), file_digest(topology), scenario.cluster.nic_bandwidth, scenario.parallel.ep)
+    cluster = scenario.cluster
+    links = (cluster.nic_bandwidth, cluster.overrides)
+    return digest("fabric", str(topology), file_digest(topology), links, scenario.parallel.ep)
 
 
 def batch_digest(parts: "Parts", recording: "Recording | None") -> str:

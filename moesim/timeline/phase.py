@@ -16,7 +16,7 @@ import simpy
 from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
-from moesim.network import NetworkClock, SteppedNetwork
+from moesim.network import CapacityEvents, NetworkClock, SteppedNetwork
 from moesim.timeline.intervals import gaps
 from moesim.traffic.flows import Floats, Ints, PhaseFlows
 
@@ -55,6 +55,8 @@ class PhaseTrace:
         waited_on: the rank that ended the longest wait, -1 where there was none, [ranks].
         tail_s: part in which the kernel goes on after the rank's last flow, for its floor or its epilogue, [ranks].
         bottleneck_time_s, bottleneck_flow, bottleneck_link: each change of the link that holds a flow back.
+        capacity_events: changes of the capacity of wires and communication kernels since the clock began; none of the
+            ``sm`` links, which no flow of a phase crosses.
         limits: how far from exact this may be; None where every event was followed.
     """
 
@@ -71,6 +73,7 @@ class PhaseTrace:
     bottleneck_time_s: Floats
     bottleneck_flow: Ints
     bottleneck_link: Ints
+    capacity_events: CapacityEvents
     limits: PhaseLimits | None = None
 
     @property
@@ -142,7 +145,7 @@ class PhaseRun:
         self.leave_s[rank] = env.now
         self._left += 1
         if flows.sms:
-            self._clock.set_capacity(int(self._sm_link[rank]), 1.0)
+            self._clock.scale(int(self._sm_link[rank]), self, 1.0)
 
     def _everybody_done(self, rank: int) -> simpy.Event:
         self._done += 1
@@ -171,6 +174,7 @@ class PhaseRun:
             network.release(handle)
         network.release_waiters(self._first_waiter, len(self.enter_s))
         wait, blamed, tail = self._waits(finish)
+        events = self._clock.capacity_events()
         return PhaseTrace(
             flows=flows,
             launch_s=self.launch_s,
@@ -185,6 +189,7 @@ class PhaseRun:
             bottleneck_time_s=np.concatenate(times),
             bottleneck_flow=np.concatenate(changed).astype(np.int32),
             bottleneck_link=np.concatenate(links),
+            capacity_events=events.only((events.link < self._sm_link[0]) | (events.link > self._sm_link[-1])),
             limits=limits,
         )
 
@@ -271,8 +276,9 @@ class PhaseRun:
             self._all_started[complete].succeed()
 
     def _hold_sms(self, rank: int) -> None:
-        if self._flows.sms:
-            self._clock.set_capacity(int(self._sm_link[rank]), 1.0 - self._flows.sms / self._flows.total_sms)
+        # A rank without flows may have left before the gate of all ranks opened.
+        if self._flows.sms and np.isnan(self.leave_s[rank]):
+            self._clock.scale(int(self._sm_link[rank]), self, 1.0 - self._flows.sms / self._flows.total_sms)
 
 
 def _rows(ptr: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

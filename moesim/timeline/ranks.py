@@ -19,6 +19,7 @@ from moesim.cluster import Fabric
 from moesim.errors import InvariantError
 from moesim.network import FlowNetwork, NetworkClock, SteppedNetwork
 from moesim.stages import LANES, Lane
+from moesim.timeline.link_use import LinkUse
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.timeline.program import Key, Operation, Program
 from moesim.traffic.flows import Floats, Ints, PhaseFlows
@@ -122,7 +123,8 @@ def run_layers(
     if tolerance:
         network = SteppedNetwork(capacity, tolerance, range(fabric.n_links, fabric.n_links + fabric.n_ranks))
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
-    ranks = _Ranks(NetworkClock(env, network), fabric, program, work_of)
+    clock = NetworkClock(env, network)
+    ranks = _Ranks(clock, fabric, program, work_of)
     for rank in range(fabric.n_ranks):
         for lane in LANES:
             env.process(ranks.run(rank, lane, float(start_offset_s[rank])))
@@ -132,7 +134,8 @@ def run_layers(
             yield ranks.left.popleft()
     ranks.check_all_done()
     bucket_start_s, served = network.utilisation()
-    yield LinkSeries(bucket_s, bucket_start_s, served / (fabric.capacity * bucket_s))
+    use = LinkUse(fabric.capacity, clock.capacity_events())
+    yield LinkSeries(bucket_s, bucket_start_s, use.share(served, bucket_start_s, bucket_s))
 
 
 class _LayerInProgress:

@@ -140,6 +140,12 @@ class PhaseFlows:
         seconds = np.repeat(self.size, np.diff(self.kernel.ptr)) * self.kernel.s_per_byte
         return np.bincount(self.kernel.ranks, weights=seconds, minlength=n_ranks).astype(np.float64)
 
+    def link_efficiency(self, n_links: int) -> Floats:
+        """Share of its peak that the algorithm reaches on each link, 1 where the phase has no flow, [links]."""
+        efficiency = np.ones(n_links)
+        efficiency[self.route_links] = self.efficiency
+        return efficiency
+
     def link_wire_bytes(self, n_links: int) -> Floats:
         """Bytes that cross each link in this phase, [links]."""
         per_entry = np.repeat(self.size, np.diff(self.route_ptr)) * self.share

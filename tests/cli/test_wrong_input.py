@@ -39,6 +39,11 @@ SCENARIOS = {
     "more experts per token than experts": (changed("top_k: 4", "top_k: 64"), "of only 32", [4]),
     "an unknown kind": (changed("kind: v3", "kind: v4"), "expected one of v1, v2, v3", [4]),
     "an unknown topology": (changed("hgx-h800", "hgx-h80"), "did you mean 'hgx-h800'", [2]),
+    "an override of links that are not there": (
+        changed("{topology: hgx-h800}", "{topology: hgx-h800, overrides: [{where: n1.nic, bandwidth: 1GB/s}]}"),
+        "no place 'n1' in hgx-h800",
+        [2],
+    ),
     "an unknown preset": (changed("deepseek-v3,", "deepseek-v33,"), "did you mean 'deepseek-v3'", [3]),
     "no cluster": (changed("cluster: {topology: hgx-h800}\n", ""), "this key is required", [1]),
     "a key twice": (SCENARIO + "name: again\n", "name", [8]),

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import simpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from moesim.errors import InvariantError
-from moesim.network import FlowNetwork, NetworkClock, solve_flows
+from moesim.errors import InputError, InvariantError
+from moesim.network import FlowNetwork, NetworkClock, SteppedNetwork, solve_flows
 from tests.reference.max_min import csr
 
 
@@ -71,11 +73,11 @@ def test_a_capacity_that_changes_in_mid_flight_counts_from_then_on():
 
     def degrade():
         yield ranks.env.timeout(2.0)
-        ranks.clock.set_capacity(0, 1.0)
+        ranks.clock.scale(0, "fault", 0.1)
         yield ranks.env.timeout(3.0)
-        ranks.clock.set_capacity(0, 0.0)
+        ranks.clock.scale(0, "fault", 0.0)
         yield ranks.env.timeout(5.0)
-        ranks.clock.set_capacity(0, 37.0)
+        ranks.clock.scale(0, "fault", 3.7)
 
     ranks.env.process(degrade())
     ranks.env.run()
@@ -83,14 +85,93 @@ def test_a_capacity_that_changes_in_mid_flight_counts_from_then_on():
 
 
 def test_a_stalled_flow_goes_on_when_somebody_repairs_its_link_much_later():
-    ranks = Ranks([0.0])
+    ranks = Ranks([3.0])
+    ranks.clock.scale(0, "cut", 0.0)
     ranks.send("flow", 0.0, [(0, 1)], 6.0)
     ranks.env.run()
     assert ranks.done == {}
     ranks.env.run(until=100.0)
-    ranks.clock.set_capacity(0, 3.0)
+    ranks.clock.scale(0, "cut", 1.0)
     ranks.env.run()
     assert ranks.done == {"flow": 102.0}
+
+
+def test_owners_of_a_link_multiply_and_whoever_lets_go_leaves_the_others_share():
+    ranks = Ranks([10.0])
+    ranks.send("flow", 0.0, [(0, 1)], 60.0)
+    capacity = []
+
+    def change():
+        for owner, factor in (("kernel", 0.3), ("fault", 0.5), ("kernel", 0.2), ("kernel", 1.0), ("fault", 1.0)):
+            yield ranks.env.timeout(1.0)
+            ranks.clock.scale(0, owner, factor)
+            capacity.append(ranks.network.capacity(0))
+
+    ranks.env.process(change())
+    ranks.env.run()
+    # One owner alone has the very product, and nobody leaves a rounding behind.
+    assert capacity == [10.0 * 0.3, 10.0 * (0.3 * 0.5), 10.0 * (0.5 * 0.2), 10.0 * 0.5, 10.0]
+    # In the five seconds: 10, 3, 1.5, 1 and 5 bytes; then 10 a second.
+    assert ranks.done["flow"] == pytest.approx(5.0 + (60.0 - 20.5) / 10.0, rel=1e-14)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 2), st.sampled_from("abc"), st.sampled_from([0.0, 0.3, 0.7, 1.0, 2.0])))
+)
+def test_capacity_is_nominal_times_the_factors_that_are_held(changes):
+    nominal = np.array([3.0, 7.0, 11.0])
+    ranks, held = Ranks(nominal), {}
+    for link, owner, factor in changes:
+        ranks.clock.scale(link, owner, factor)
+        held[link, owner] = factor
+    for link in range(3):
+        factors = [factor for (at, _), factor in held.items() if at == link]
+        assert ranks.network.capacity(link) == pytest.approx(nominal[link] * np.prod(factors), rel=1e-14)
+
+
+def test_the_clock_keeps_what_changed_and_solving_with_it_gives_the_same_times():
+    rng = np.random.default_rng(3)
+    capacity, size, start = rng.random(3) + 0.5, rng.random(12) + 0.5, rng.random(12) * 4
+    routes = [[(int(link), 1) for link in rng.choice(3, 2, replace=False)] for _ in range(12)]
+    ranks = Ranks(capacity, now=0.7)
+    for i in range(12):
+        ranks.send(i, start[i], routes[i], size[i])
+
+    def change():
+        for link, owner, factor in ((0, "a", 0.2), (2, "b", 0.5), (0, "b", 0.5), (2, "b", 0.5), (0, "a", 1.0)):
+            yield ranks.env.timeout(1.1)
+            ranks.clock.scale(link, owner, factor)
+
+    ranks.env.process(change())
+    ranks.env.run()
+    events = ranks.clock.capacity_events()
+    # The fourth changes nothing.
+    np.testing.assert_allclose(events.time, 0.7 + 1.1 * np.array([1, 2, 3, 5]), rtol=1e-15)
+    assert events.link.tolist() == [0, 2, 0, 0]
+    assert events.capacity.tolist() == (capacity[[0, 2, 0, 0]] * [0.2, 0.5, 0.2 * 0.5, 0.5]).tolist()
+    solved = {"latency": np.zeros(3), "size": size, "start": 0.7 + start, **csr(routes)}
+    done = [ranks.done[i] for i in range(12)]
+    np.testing.assert_allclose(done, solve_flows(capacity, capacity_events=events, **solved), rtol=1e-13)
+    assert np.abs(done - solve_flows(capacity, **solved)).max() > 0.1
+
+
+@pytest.mark.parametrize("factor", [-0.1, np.nan, np.inf])
+def test_a_factor_that_no_link_can_have_is_refused(factor):
+    ranks = Ranks([1.0])
+    with pytest.raises(InputError, match="of its capacity; give 0 or more"):
+        ranks.clock.scale(0, "fault", factor)
+    assert ranks.network.capacity(0) == 1.0
+
+
+def test_a_wire_whose_flows_take_steps_keeps_its_capacity():
+    network = SteppedNetwork([1.0, 1.0], 0.01, range(1, 2))
+    clock = NetworkClock(simpy.Environment(), network)
+    with pytest.raises(InputError, match=r"network\.tolerance: .* link 0 .*; it must be 0"):
+        clock.scale(0, "fault", 0.5)
+    clock.scale(1, "kernel", 0.5)
+    assert [network.capacity(link) for link in (0, 1)] == [1.0, 0.5]
+    assert clock.capacity_events().link.tolist() == [1]
 
 
 def test_a_flow_that_is_taken_away_or_sent_elsewhere_ends_its_wait():
@@ -181,4 +262,4 @@ def test_a_network_in_front_of_its_environment_is_refused():
     ranks = Ranks([1.0])
     ranks.network.run(3.0)
     with pytest.raises(InvariantError):
-        ranks.clock.set_capacity(0, 2.0)
+        ranks.clock.scale(0, "fault", 2.0)

@@ -31,6 +31,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "seed": (1, {}),
     "cluster.topology": ("h800-16x8-rail", {}),
     "cluster.nic_bandwidth": ("200Gb/s", {}),
+    "cluster.overrides": ([{"where": "n0.gpu2.nic", "bandwidth": "200Gb/s"}], {}),
     "cluster.ecmp_seed": (1, {}),
     "cluster.flows": ("ports", {}),
     "parallel.ep": (32, {}),

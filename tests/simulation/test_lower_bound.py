@@ -111,7 +111,7 @@ def small_cluster(rng):
 
 
 def drawn(seed):
-    """Fabric, work of one layer, arrivals and order; with constants at the peaks, and without set-up, half of the time."""
+    """Fabric, work of one layer, arrivals, order; half of the time with constants at the peaks and no set-up."""
     rng = np.random.default_rng(seed)
     fabric = small_cluster(rng)
     n = fabric.n_ranks

@@ -34,6 +34,7 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "seed": (1, {}, BATCH),
     "cluster.topology": ("h100-8x8-leaf-spine", {}, "fabric"),
     "cluster.nic_bandwidth": ("200Gb/s", {}, "fabric"),
+    "cluster.overrides": ([{"where": "n0.gpu2.nic", "bandwidth": "200Gb/s"}], {}, "fabric"),
     "cluster.ecmp_seed": (1, {}, ""),
     "cluster.flows": ("ports", {}, "routing"),
     "parallel.ep": (8, {}, f"fabric {BATCH}"),

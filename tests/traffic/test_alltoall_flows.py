@@ -349,7 +349,7 @@ def bandwidths(fabric, copies, algorithm, kernel_s, hidden=128):
         published_bytes={"dispatch": published},
     )
     load = SimpleNamespace(totals=copies.totals(), hierarchical=algorithm == NORMAL)
-    trace = SimpleNamespace(dispatch=SimpleNamespace(kernel_s=np.array(kernel_s)))
+    trace = SimpleNamespace(phases={"dispatch": SimpleNamespace(kernel_s=np.array(kernel_s))})
     found = _bandwidths(parts, load, trace, "dispatch")
     return [found[f"dispatch_{name}_bytes_per_s"] for name in ("algbw", "busbw", "deepep_rdma", "deepep_nvl")]
 

@@ -1,0 +1,77 @@
+"""What links carried of what they could: the one denominator of every utilisation.
+
+A link can carry the integral of its capacity over the span looked at, times what the all-to-all reaches of it. The
+capacity is that of the fabric until it changes: while a fault halves a link, it could carry half.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moesim.cluster import Fabric
+from moesim.network import CapacityEvents
+from moesim.timeline.phase import PhaseTrace
+from moesim.traffic.flows import Floats
+
+
+@dataclass(frozen=True)
+class LinkUse:
+    """Capacity of links over time.
+
+    Attributes:
+        capacity: bytes/s when the clock begins, [links].
+        events: later changes, in order; those of links beyond these do not count.
+    """
+
+    capacity: Floats
+    events: CapacityEvents
+
+    def share(
+        self, carried: Floats, begin_s: float | Floats, length_s: float, efficiency: float | Floats = 1.0
+    ) -> Floats:
+        """Return the share of what each link could carry that it did, 0 where it could carry nothing.
+
+        Args:
+            carried: bytes, [links], or [spans, links] for several spans.
+            begin_s: when the span begins, or spans of equal length, [spans].
+            length_s: how long it is.
+            efficiency: share of the capacity that can be reached, [links].
+        """
+        could = self._could_carry(np.asarray(begin_s, np.float64), length_s, efficiency)
+        share: Floats = np.divide(carried, could, out=np.zeros_like(carried), where=could > 0)
+        return share
+
+    def _could_carry(self, begin: Floats, length_s: float, efficiency: float | Floats) -> Floats:
+        could: Floats = self.capacity * efficiency * length_s
+        links = np.unique(self.events.link[self.events.link < len(self.capacity)])
+        if not len(links):
+            return could
+        reached = np.broadcast_to(efficiency, could.shape)
+        could = np.broadcast_to(could, (*begin.shape, len(could))).copy()
+        for link in links:
+            could[..., link] = reached[link] * self._integral(link, begin, begin + length_s)
+        return could
+
+    def _integral(self, link: int, begin: Floats, end: Floats) -> Floats:
+        """Bytes at full capacity from ``begin`` to ``end``."""
+        own = self.events.only(self.events.link == link)
+        since, until = np.append(-np.inf, own.time), np.append(own.time, np.inf)
+        total = np.zeros(np.shape(begin))
+        for level, first, last in zip(np.append(self.capacity[link], own.capacity), since, until, strict=True):
+            total += level * np.maximum(np.minimum(end, last) - np.maximum(begin, first), 0.0)
+        return total
+
+
+def phase_use(fabric: Fabric, phase: PhaseTrace, wire_bytes: Floats) -> Floats:
+    """Return the use of each link by a phase, from its first byte to its last, [links].
+
+    Args:
+        fabric: of the run.
+        phase: as it happened.
+        wire_bytes: what it moved over each link, [links].
+    """
+    if not len(phase.start_s):
+        return np.zeros_like(wire_bytes)
+    begin, end = float(phase.start_s.min()), float(phase.finish_s.max())
+    use = LinkUse(fabric.capacity, phase.capacity_events)
+    return use.share(wire_bytes, begin, end - begin, phase.flows.link_efficiency(fabric.n_links))
