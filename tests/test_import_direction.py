@@ -11,11 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "moesim"
 
-SHARED = {"errors", "units", "compiling"}
+SHARED = {"errors", "units", "compiling", "csr"}
 STAGES = {"routing", "balance", "placement", "traffic", "compute", "cluster", "network", "model", "workload"}
 FILES = {"files", "located_yaml", "mistakes", "recording_format"}
 
-# What each part of the package may import of the others, beside ``errors``, ``units`` and ``compiling``.
+# What each part of the package may import of the others, beside what all share.
 MAY_IMPORT = {
     "routing": set(),
     "balance": {"routing"},  # the router's knobs and its affinities, from which the losses follow
@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "spawn": set(),
     "errors": set(),
     "compiling": set(),
+    "csr": set(),
     "units": set(),
 }
 ON_TOP = {"cli", "sweeps", "validate"}

@@ -25,6 +25,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim import csr
 from moesim.network.compiling import inlined, kernel
 from moesim.network.filling import list_flows
 from moesim.network.state import Floats, Ints, Pointers
@@ -51,7 +52,7 @@ def longest_time(capacity: Floats, ptr: Pointers, links: Ints, weight: Floats, s
     list_flows(order, ptr, links, weight, list_ptr, flow, load)
     at = size[flow]
     slope, value = np.empty((2, len(links)))
-    _lay_curves(list_ptr, at, load / np.repeat(capacity, np.diff(list_ptr)), slope, value)
+    _lay_curves(list_ptr, at, load / csr.spread(capacity, list_ptr), slope, value)
     steepest = np.bincount(links, weights=weight, minlength=n_links) / capacity
     longest = np.empty(len(size))
     _longest(ptr, links, weight, size, cap, list_ptr, at, slope, value, steepest, longest)
@@ -60,9 +61,9 @@ def longest_time(capacity: Floats, ptr: Pointers, links: Ints, weight: Floats, s
 
 def shortest_time(capacity: Floats, ptr: Pointers, links: Ints, weight: Floats, size: Floats, cap: Floats) -> Floats:
     """Return the seconds that each flow takes at least: alone on its links, [flows]; arguments as above."""
-    per_byte = 1.0 / cap
-    np.maximum.at(per_byte, np.repeat(np.arange(len(size)), np.diff(ptr)), weight / capacity[links])
-    loaded = np.bincount(np.repeat(np.arange(len(size)), np.diff(ptr)), weights=weight, minlength=len(size)) > 0
+    per_byte, flow = 1.0 / cap, csr.owners(ptr)
+    np.maximum.at(per_byte, flow, weight / capacity[links])
+    loaded = np.bincount(flow, weights=weight, minlength=len(size)) > 0
     return np.where(loaded, size * per_byte, 0.0) * (1.0 - ROUNDING)
 
 
@@ -70,7 +71,7 @@ def links_done(
     capacity: Floats, ptr: Pointers, links: Ints, weight: Floats, size: Floats, start: Floats
 ) -> NDArray[np.float64]:
     """Return the instant before which each link cannot have carried its bytes, -inf without any, [links]."""
-    flow = np.repeat(np.arange(len(size)), np.diff(ptr))
+    flow = csr.owners(ptr)
     carried = weight * size[flow]
     first = np.full(len(capacity), np.inf)
     np.minimum.at(first, links[carried > 0], start[flow[carried > 0]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim import csr
 from moesim.network.state import Floats, Ints, Pointers
 
 Hashes = NDArray[np.uint64]
@@ -31,7 +32,7 @@ def classes_of_equal(
     length = np.diff(ptr)
     same = (length == length[like]) & (size == size[like]) & (start == start[like]) & (cap == cap[like])
     entry = np.arange(ptr[-1])
-    flow = np.repeat(np.arange(n), length)
+    flow = csr.owners(ptr)
     twin = np.where(same[flow], ptr[like[flow]] + entry - ptr[flow], entry)
     differs = (links[entry] != links[twin]) | (weight[entry] != weight[twin])
     same &= np.bincount(flow, weights=differs, minlength=n) == 0
@@ -52,7 +53,7 @@ def _mixed(values: Hashes) -> Hashes:
 
 
 def _route_hashes(ptr: Pointers, links: Ints, weight: Floats) -> Hashes:
-    place = np.arange(len(links)) - np.repeat(ptr[:-1], np.diff(ptr))
+    place = np.arange(len(links)) - csr.spread(ptr[:-1], ptr)
     each = _mixed(_mixed(links.astype(np.uint64) ^ (place.astype(np.uint64) << np.uint64(32))) ^ _bits(weight))
     total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(each)])
     return np.asarray(total[ptr[1:]] - total[ptr[:-1]], np.uint64)

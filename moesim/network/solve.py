@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from moesim import csr
 from moesim.errors import InputError
 from moesim.network import checks
 from moesim.network.equal import classes_of_equal
@@ -46,7 +47,7 @@ def solve_flows(
     n = len(ptr) - 1
     delay = checks.numbers(latency, "latency", np.size(capacity), "link")
     begin = checks.numbers(start, "start", n, least=-np.inf)
-    takes_part = begin + np.bincount(np.repeat(np.arange(n), np.diff(ptr)), delay[links], minlength=n)
+    takes_part = begin + np.bincount(csr.owners(ptr), delay[links], minlength=n)
     if tolerance:
         if capacity_events is not None:
             raise InputError("takes no capacity_events", "tolerance", "use tolerance 0")
@@ -59,11 +60,8 @@ def solve_flows(
     first, which = (np.arange(n), np.arange(n)) if found is None else found
     if found is not None:
         # One flow stands for its class: it loads its links as often as the class has flows.
-        length = np.diff(ptr)[first]
-        short = np.concatenate([[0], np.cumsum(length)])
-        entries = np.arange(short[-1]) + np.repeat(ptr[first] - short[:-1], length)
-        ptr, links = short, links[entries]
-        weights = weights[entries] * np.repeat(np.bincount(which), length)
+        ptr, entries = csr.rows_of(ptr, first)
+        links, weights = links[entries], weights[entries] * csr.spread(np.bincount(which), ptr)
     network = FlowNetwork(capacity, now=min(takes_part.min(initial=0.0), times.min(initial=0.0)))
     handle = network.start(ptr, links, weights, sizes[first], takes_part[first], caps[first])
     for time, link, value in zip(times, changed, values, strict=True):

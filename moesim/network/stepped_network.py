@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moesim import csr
 from moesim.errors import InputError
 from moesim.network import checks
 from moesim.network.bounds import links_done, longest_time, shortest_time
@@ -264,9 +265,8 @@ class SteppedNetwork:
             return
         rows = ended.flow - self._base
         self._finish[rows], self._off[rows] = ended.finish, ended.off
-        begin, length = self._wait_ptr[rows], self._wait_ptr[rows + 1] - self._wait_ptr[rows]
-        ptr = np.concatenate([[0], np.cumsum(length)])
-        ids = self._wait_ids[np.arange(ptr[-1]) + np.repeat(begin - ptr[:-1], length)]
+        ptr, entries = csr.rows_of(self._wait_ptr, rows)
+        ids = self._wait_ids[entries]
         finish = np.maximum(ended.finish, self.now)
         none = np.zeros(len(rows) + 1, np.int64)
         while self._ends and self._ends[0][1] < self.now:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim import csr
 from moesim.network.filling import fill, held_by, lift, list_flows
 from moesim.network.state import Floats, Ints, Pointers
 
@@ -75,9 +76,7 @@ class Table:
 
     def only(self, rows: Pointers) -> Table:
         """Return some rows, in the order given."""
-        length = np.diff(self.ptr)[rows]
-        ptr = np.concatenate([[0], np.cumsum(length)])
-        entries = np.arange(ptr[-1]) + np.repeat(self.ptr[rows] - ptr[:-1], length)
+        ptr, entries = csr.rows_of(self.ptr, rows)
         return Table(
             self.flow[rows], self.size[rows], self.cap[rows], self.start[rows], ptr,
             self.links[entries], self.weight[entries],
@@ -85,19 +84,20 @@ class Table:
 
     def load(self, n_links: int) -> Floats:
         """Return the bytes times weight that each link has to carry, [links]."""
-        carried = self.weight * np.repeat(self.size, np.diff(self.ptr))
+        carried = self.weight * csr.spread(self.size, self.ptr)
         return np.bincount(self.links, weights=carried, minlength=n_links).astype(np.float64)
 
 
 def loaded(table: Table) -> tuple[Table, Flags]:
     """Return the flows that have bytes for a link to carry, without routes' weights of 0, and which they are."""
-    owner = np.repeat(np.arange(len(table.flow)), np.diff(table.ptr))
+    owner = csr.owners(table.ptr)
     used = table.weight > 0
-    moves = (np.bincount(owner[used], minlength=len(table.flow)) > 0) & (table.size > 0)
+    length = np.bincount(owner[used], minlength=len(table.flow))
+    moves = (length > 0) & (table.size > 0)
     if used.all() and moves.all():
         return table, moves
     used &= moves[owner]
-    ptr = np.concatenate([[0], np.cumsum(np.bincount(owner[used], minlength=len(table.flow))[moves])])
+    ptr = csr.from_lengths(length[moves])
     flow, size, cap, start = table.flow[moves], table.size[moves], table.cap[moves], table.start[moves]
     return Table(flow, size, cap, start, ptr, table.links[used], table.weight[used]), moves
 
@@ -107,7 +107,7 @@ def joined(tables: list[Table]) -> Table:
     lengths = np.concatenate([np.diff(table.ptr) for table in tables])
     columns = zip(*((t.flow, t.size, t.cap, t.start, t.links, t.weight) for t in tables), strict=True)
     flow, size, cap, start, links, weight = (np.concatenate(column) for column in columns)
-    return Table(flow, size, cap, start, np.concatenate([[0], np.cumsum(lengths)]), links, weight)
+    return Table(flow, size, cap, start, csr.from_lengths(lengths), links, weight)
 
 
 _NONE = np.zeros(0)
@@ -218,7 +218,7 @@ class Steps:
         self._missed[n:] = self.now - self._table.start[n:]
         if new:
             n_links = len(self._capacity)
-            weight = self._table.weight * np.repeat(self._left, np.diff(self._table.ptr))
+            weight = self._table.weight * csr.spread(self._left, self._table.ptr)
             load = sum((table.load(n_links) for table in waiting), np.zeros(n_links))
             load += np.bincount(self._table.links, weights=weight, minlength=n_links)
             self._scale = max(self._scale, float((load / self._capacity).max(initial=0.0)))
@@ -230,7 +230,7 @@ class Steps:
         """
         weight = self._table.weight
         if times is not None:
-            weight = weight * np.repeat(times, np.diff(self._table.ptr))
+            weight = weight * csr.spread(times, self._table.ptr)
         table, n_links = self._table, len(self._capacity)
         rate = np.where(self._active, -1.0, 0.0)
         level, room, load = np.empty((3, n_links))
@@ -309,7 +309,7 @@ class Steps:
             rate = np.where(self._active, self._rate, 0.0)
             self._left = np.maximum(self._left - rate * passed, 0.0)
             if self._carried is not None:
-                weight = self._table.weight * np.repeat(rate, np.diff(self._table.ptr))
+                weight = self._table.weight * csr.spread(rate, self._table.ptr)
                 load = np.bincount(self._table.links, weights=weight, minlength=len(self._capacity))
                 self._carried(self.now, time, load.astype(np.float64))
         self.now = self.end = time

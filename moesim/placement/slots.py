@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moesim import csr
 from moesim.errors import InputError
 from moesim.placement.replica import hashed_replicas, nearest_replicas, take_nearest, take_turns
 
@@ -175,8 +176,7 @@ class Placement:
             raise InputError(f"ranks_per_node is {ranks_per_node}", where="choose", fix="it must be at least 1")
         self._check_range(ids, source)
         # Replicas of expert e are slots[first[e]:first[e + 1]], lowest slot first.
-        slots = np.argsort(slot_expert, kind="stable").astype(np.int32)
-        first = np.concatenate([[0], np.cumsum(self.replicas())]).astype(np.int64)
+        first, slots = csr.grouped(slot_expert, np.arange(self.n_slots, dtype=np.int32), self.n_experts)
         by_position: dict[str, Callable[..., Any]] = {"round_robin": take_turns, "hash": hashed_replicas}
         if policy != "same_node" and policy not in by_position:
             raise InputError(f"unknown policy {policy!r}", where="choose", fix="use same_node, round_robin or hash")

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim import csr
 from moesim.cluster import Fabric
 from moesim.cluster.paths import TwoTierPaths
 from moesim.errors import InputError
@@ -90,10 +91,10 @@ def _receivers(
     """Who waits for each flow: its target, and its source where the kernel there makes the copies or works on them."""
     held = by_kernel.copy()
     if kernel is not None:
-        flow = np.repeat(np.arange(len(source)), np.diff(kernel.ptr))
+        flow = csr.owners(kernel.ptr)
         held[flow[kernel.ranks == source[flow]]] = True
     waits = np.column_stack([held, np.ones(len(source), np.bool_)])
-    return np.concatenate([[0], np.cumsum(1 + held)]), np.column_stack([source, target])[waits]
+    return csr.from_lengths(1 + held), np.column_stack([source, target])[waits]
 
 
 def _nic_routes(fabric: Fabric, source: Ints, target: Ints, seed: int) -> tuple[Ptrs, Ints, Floats]:
@@ -131,7 +132,7 @@ def _with_protocols(exchange: Exchange, flows: PhaseFlows, latency: Floats, same
     np.maximum.at(longest, same_node.astype(np.int64), latency)
     return replace(
         flows,
-        efficiency=np.repeat(rate / peak, np.diff(flows.route_ptr)),
+        efficiency=csr.spread(rate / peak, flows.route_ptr),
         delays={"route latency": latency, "set-up": np.maximum(setup - longest[same_node.astype(np.int64)], 0.0)},
         least_s=floor,
         rate_cap=cap if np.isfinite(cap).any() else None,

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim import csr
 from moesim.alltoall_library import Algorithm, Gate, algorithm_named
 from moesim.cluster import Fabric
 from moesim.errors import InputError
 from moesim.traffic.copies import Copies
-from moesim.traffic.flows import Floats, Ints, KernelWork, csr
+from moesim.traffic.flows import Floats, Ints, KernelWork
 from moesim.traffic.merge import merge_rows
 from moesim.traffic.terms import Calibration
 
@@ -173,10 +174,10 @@ class Exchange:
             len(size),
             self.fabric.n_ranks,
         )
-        owner = np.repeat(flow, np.diff(ptr))
+        owner = csr.owners(ptr)
         used = (seconds > 0) & (size[owner] > 0)
         owner = owner[used]
-        return KernelWork(csr(owner, len(size)), ranks[used], seconds[used] / size[owner])
+        return KernelWork(csr.pointers(owner, len(size)), ranks[used], seconds[used] / size[owner])
 
     def _token_work_s(self) -> Floats | None:
         """Kernel seconds of each rank that go with its tokens, [ranks]; None where no term does."""

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim import csr
 from moesim.cluster import Fabric
 
 Ints = NDArray[np.int32]
@@ -122,13 +123,12 @@ class PhaseFlows:
         kernel = self.kernel
         if kernel is None:
             return self.route_ptr, self.route_links, self.weight
-        wires, kernels = np.diff(self.route_ptr), np.diff(kernel.ptr)
         ptr = self.route_ptr + kernel.ptr
         links = np.empty(ptr[-1], np.int32)
         weight = np.empty(ptr[-1])
         # A row is its wires, then its kernels.
-        at_wire = np.arange(len(self.route_links)) + np.repeat(kernel.ptr[:-1], wires)
-        at_kernel = np.arange(len(kernel.ranks)) + np.repeat(self.route_ptr[1:], kernels)
+        at_wire = np.arange(len(self.route_links)) + csr.spread(kernel.ptr[:-1], self.route_ptr)
+        at_kernel = np.arange(len(kernel.ranks)) + csr.spread(self.route_ptr[1:], kernel.ptr)
         links[at_wire], weight[at_wire] = self.route_links, self.weight
         links[at_kernel], weight[at_kernel] = kernel.ranks + first_kernel, kernel.s_per_byte
         return ptr, links, weight
@@ -137,7 +137,7 @@ class PhaseFlows:
         """Seconds of its kernel that each rank's flows need, [ranks]."""
         if self.kernel is None:
             return np.zeros(n_ranks)
-        seconds = np.repeat(self.size, np.diff(self.kernel.ptr)) * self.kernel.s_per_byte
+        seconds = csr.spread(self.size, self.kernel.ptr) * self.kernel.s_per_byte
         return np.bincount(self.kernel.ranks, weights=seconds, minlength=n_ranks).astype(np.float64)
 
     def link_efficiency(self, n_links: int) -> Floats:
@@ -148,7 +148,7 @@ class PhaseFlows:
 
     def link_wire_bytes(self, n_links: int) -> Floats:
         """Bytes that cross each link in this phase, [links]."""
-        per_entry = np.repeat(self.size, np.diff(self.route_ptr)) * self.share
+        per_entry = csr.spread(self.size, self.route_ptr) * self.share
         return np.bincount(self.route_links, weights=per_entry, minlength=n_links).astype(np.float64)
 
 
@@ -169,13 +169,6 @@ class Pairs:
     target: NDArray[np.int64]
     copies: NDArray[np.int64]
     flow: NDArray[np.int64]
-
-
-def csr(owner: NDArray[np.int64], n_owners: int) -> Ptrs:
-    """Row pointers of entries that are already sorted by owner."""
-    ptr = np.zeros(n_owners + 1, np.int64)
-    np.cumsum(np.bincount(owner, minlength=n_owners), out=ptr[1:])
-    return ptr
 
 
 def pair_routes(fabric: Fabric, source: Ints, target: Ints, seed: int) -> tuple[Ptrs, Ints, Floats]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim import csr
 from moesim.cluster import Fabric
 from moesim.cluster.paths import TwoTierPaths
 from moesim.traffic.flows import Floats, Ints, Ptrs
@@ -76,8 +77,7 @@ def wires_of(
             one = np.full(len(links), np.argmax(paths.leaf[:n_ranks] == leaf), np.int32)
             add([links], np.full(len(links), crossing[leaf] / len(links)), one, way)
     hops = np.concatenate(routes)
-    ptr = np.zeros(len(hops) + 1, np.int64)
-    np.cumsum((hops >= 0).sum(axis=1), out=ptr[1:])
+    ptr = csr.from_lengths((hops >= 0).sum(axis=1))
     links_of = hops[hops >= 0].astype(np.int32)
     return Wires(ptr, links_of, *(np.concatenate(each) for each in (copies, owner, ways)))
 

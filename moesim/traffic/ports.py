@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moesim import csr
 from moesim.alltoall_library import Algorithm, algorithm_named
 from moesim.cluster import Fabric
 from moesim.cluster.paths import TwoTierPaths
@@ -247,9 +248,8 @@ def _with_rows(home: Ints, rows: dict[int, NDArray[np.int64]]) -> tuple[Ptrs, In
     """Ranks of each flow (CSR): these of the flows that are named, of every other flow the rank that it belongs to."""
     length = np.ones(len(home), np.int64)
     length[list(rows)] = [len(ranks) for ranks in rows.values()]
-    ptr = np.zeros(len(home) + 1, np.int64)
-    np.cumsum(length, out=ptr[1:])
-    made = np.repeat(home, length)
+    ptr = csr.from_lengths(length)
+    made = csr.spread(home, ptr)
     for flow, ranks in rows.items():
         made[ptr[flow] : ptr[flow + 1]] = ranks
     return ptr, made
@@ -289,11 +289,8 @@ def _kernels(
 
 def _joined(works: Sequence[KernelWork], before: int) -> KernelWork:
     """The works of several runs of flows as one, after flows without any."""
-    ptr = [np.zeros(before + 1, np.int64)]
-    for work in works:
-        ptr.append(ptr[-1][-1] + work.ptr[1:])
     return KernelWork(
-        np.concatenate(ptr),
+        csr.from_lengths(np.concatenate([np.zeros(before, np.int64), *(np.diff(work.ptr) for work in works)])),
         np.concatenate([work.ranks for work in works]),
         np.concatenate([work.s_per_byte for work in works]),
     )

@@ -12,9 +12,10 @@ from functools import partial
 
 import numpy as np
 
+from moesim import csr
 from moesim.cluster import Fabric
 from moesim.traffic.exchange import Counts, Exchange
-from moesim.traffic.flows import Ints, Pairs, PhaseFlows, csr, pair_routes
+from moesim.traffic.flows import Ints, Pairs, PhaseFlows, pair_routes
 from moesim.traffic.merge import merge_rows
 from moesim.traffic.tree import members_of_nodes, same_index_rank
 
@@ -43,15 +44,15 @@ def pxn_flows(exchange: Exchange) -> PhaseFlows:
     via = (fan_size > 0) & (fan_rank != proxy[fan_flow])
     out = fan_flow[via]
     fan_ptr, fan_links, fan_latency = pair_routes(fabric, fan_rank[via], proxy[out], exchange.ecmp_seed)
-    fan_entries = np.repeat(np.arange(len(out)), np.diff(fan_ptr))
+    fan_entries = csr.owners(fan_ptr)
     longest_fan = np.zeros(n_far)
     np.maximum.at(longest_fan, out, fan_latency)
 
     route_ptr, route_links, share = merge_rows(
         np.concatenate(
             [
-                np.repeat(np.arange(n_near), np.diff(near_ptr)),
-                n_near + np.repeat(np.arange(n_far), np.diff(leg_ptr)),
+                csr.owners(near_ptr),
+                n_near + csr.owners(leg_ptr),
                 n_near + out[fan_entries],
             ]
         ),
@@ -65,9 +66,9 @@ def pxn_flows(exchange: Exchange) -> PhaseFlows:
     target = np.concatenate([near_target, to_rank])
     size = np.concatenate([sizes[near_source, near_target], far_size])
     # Both ends: the whole sending node, whose messages leave as one, and the receiver.
-    far_ranks = np.insert(fan_rank, csr(fan_flow, n_far)[1:], to_rank)
+    far_ranks = np.insert(fan_rank, csr.pointers(fan_flow, n_far)[1:], to_rank)
     lengths = np.concatenate([np.full(n_near, 2), 1 + np.bincount(fan_flow, minlength=n_far)])
-    ends_ptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ends_ptr = csr.from_lengths(lengths)
     ends = np.concatenate([np.column_stack([near_source, near_target]).ravel(), far_ranks]).astype(np.int32)
     return PhaseFlows(
         **exchange.terms(),

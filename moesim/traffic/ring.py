@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 
+from moesim import csr
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import Pairs, PhaseFlows, pair_routes
 from moesim.traffic.merge import merge_rows
@@ -45,10 +46,9 @@ def ring_flows(exchange: Exchange) -> PhaseFlows:
 
     # Nothing comes back home.
     flow, hop = np.nonzero(far != rank[:, None])
-    lengths = np.diff(hop_ptr)[hop]
-    entry = np.repeat(hop_ptr[hop] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+    ptr, entry = csr.rows_of(hop_ptr, hop)
     route_ptr, route_links, share = merge_rows(
-        np.repeat(flow, lengths), hop_links[entry], np.repeat(hop_share[hop], lengths), n, fabric.n_links
+        csr.spread(flow, ptr), hop_links[entry], csr.spread(hop_share[hop], ptr), n, fabric.n_links
     )
     latency = np.full(n, hop_latency.max() if len(hop_latency) else 0.0)
     everybody = np.tile(rank.astype(np.int32), n)

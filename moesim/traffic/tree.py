@@ -13,9 +13,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim import csr
 from moesim.cluster import Fabric
 from moesim.traffic.exchange import Exchange
-from moesim.traffic.flows import Ints, Pairs, PhaseFlows, csr, pair_routes
+from moesim.traffic.flows import Ints, Pairs, PhaseFlows, pair_routes
 from moesim.traffic.merge import merge_rows
 
 
@@ -33,7 +34,7 @@ def tree_flows(exchange: Exchange) -> PhaseFlows:
     # The long leg: home <-> forwarder. Empty on the home node.
     there, back = (home, forwarder) if exchange.is_dispatch else (forwarder, home)
     leg_ptr, leg_links, leg_latency = pair_routes(fabric, there, back, exchange.ecmp_seed)
-    leg_flow = np.repeat(np.arange(n_flows), np.diff(leg_ptr))
+    leg_flow = csr.owners(leg_ptr)
 
     # The fan: forwarder <-> every rank of the node that holds one of the token's experts.
     fan_flow, fan_rank = members_of_nodes(fabric, node)
@@ -43,7 +44,7 @@ def tree_flows(exchange: Exchange) -> PhaseFlows:
     fan_flow, fan_rank, fan_copies = fan_flow[used], fan_rank[used], fan_copies[used]
     out, into = (forwarder[fan_flow], fan_rank) if exchange.is_dispatch else (fan_rank, forwarder[fan_flow])
     fan_ptr, fan_links, fan_latency = pair_routes(fabric, out, into, exchange.ecmp_seed)
-    fan_entries = np.repeat(np.arange(len(fan_flow)), np.diff(fan_ptr))
+    fan_entries = csr.owners(fan_ptr)
     fan_share = (fan_copies / node_copies[fan_flow])[fan_entries]
 
     route_ptr, route_links, share = merge_rows(
@@ -60,13 +61,13 @@ def tree_flows(exchange: Exchange) -> PhaseFlows:
     # Everybody on the node waits for the flow's end, and so does the token's own rank.
     member_flow, member_rank = members_of_nodes(fabric, node)
     away = np.flatnonzero(~same_node)
-    member_ptr, member_ranks = _grouped(
+    member_ptr, member_ranks = csr.grouped(
         np.concatenate([member_flow, away]), np.concatenate([member_rank, home[away]]), n_flows
     )
     # Dispatch needs its source and its forwarder; combine needs its forwarder and whoever contributes.
     first = home if exchange.is_dispatch else forwarder
     other_flow, other_rank = (away, forwarder[away]) if exchange.is_dispatch else (fan_flow, fan_rank)
-    gate_ptr, gate_ranks = _grouped(
+    gate_ptr, gate_ranks = csr.grouped(
         np.concatenate([np.arange(n_flows), other_flow]), np.concatenate([first, other_rank]), n_flows
     )
     return PhaseFlows(
@@ -91,20 +92,16 @@ def tree_flows(exchange: Exchange) -> PhaseFlows:
 
 def same_index_rank(fabric: Fabric, rank: Ints, node: Ints) -> Ints:
     """The GPU of ``node`` with the same index in its node as ``rank``; nodes of unequal size wrap around."""
-    first = np.searchsorted(fabric.rank_node, np.arange(fabric.n_nodes)).astype(np.int32)
-    size = np.bincount(fabric.rank_node, minlength=fabric.n_nodes)
-    index = rank - first[fabric.rank_node[rank]]
-    return (first[node] + index % size[node]).astype(np.int32)
+    ptr = csr.pointers(fabric.rank_node, fabric.n_nodes)
+    index = rank - ptr[fabric.rank_node[rank]]
+    return (ptr[node] + index % np.diff(ptr)[node]).astype(np.int32)
 
 
 def members_of_nodes(fabric: Fabric, node: Ints) -> tuple[NDArray[np.int64], Ints]:
     """For each row's node, every rank of that node: (row, rank) pairs sorted by row."""
-    size = np.bincount(fabric.rank_node, minlength=fabric.n_nodes)
-    first = np.searchsorted(fabric.rank_node, np.arange(fabric.n_nodes))
-    row = np.repeat(np.arange(len(node)), size[node])
-    ptr = csr(row, len(node))
-    rank = first[node[row]] + np.arange(len(row)) - ptr[row]
-    return row, rank.astype(np.int32)
+    # Ranks are node-major, so a rank is its own place among those of all nodes.
+    ptr, rank = csr.rows_of(csr.pointers(fabric.rank_node, fabric.n_nodes), node)
+    return csr.owners(ptr), rank.astype(np.int32)
 
 
 def _pairs(exchange: Exchange) -> Pairs:
@@ -115,8 +112,3 @@ def _pairs(exchange: Exchange) -> Pairs:
     home, away = home[other], away[other]
     source, target = (home, away) if exchange.is_dispatch else (away, home)
     return Pairs(source, target, copies[home, away], home * fabric.n_nodes + fabric.rank_node[away])
-
-
-def _grouped(owner: NDArray[np.int64], rank: Ints, n_owners: int) -> tuple[NDArray[np.int64], Ints]:
-    order = np.argsort(owner, kind="stable")
-    return csr(owner, n_owners), rank[order]
