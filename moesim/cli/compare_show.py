@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from moesim.cli.show import console, table, text, with_unit
+from moesim.report.compare import critical_words
 from moesim.report.comparison_noise import noise_sentence
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def print_comparison(comparison: "Comparison", as_json: bool) -> None:
     columns = ("number", first, second, "change", "")
     rows = [(row.key, with_unit(row.key, row.a), with_unit(row.key, row.b), _percent(row.delta_percent), row.verdict)
             for row in shown]  # fmt: skip
+    ranks = [critical_words(ranks) for ranks in comparison.critical_ranks]
+    console().print(f"critical rank: {ranks[0]} in {first}, {ranks[1]} in {second}", soft_wrap=True)
     if not noisy:
         console().print(table("", columns, rows))
         return
@@ -65,7 +68,7 @@ def print_sweep_comparison(comparison: "SweepComparison", as_json: bool) -> None
     only = [f"{n} only in {label}" for n, label in zip(comparison.only, comparison.labels, strict=True) if n]
     lost = [f"{len(comparison.lost)} failed in {second}"] if comparison.lost else []
     out.print(", ".join([f"{len(comparison.points)} points in both", *only, *lost]), soft_wrap=True)
-    verdicts = ("worse", "better", "neutral", "within noise")
+    verdicts = ("worse", "better", "traded", "neutral", "within noise")
     counts: dict[str, Counter[str]] = {}
     worst: dict[str, tuple[float, str]] = {}
     for point in comparison.points:

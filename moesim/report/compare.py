@@ -2,18 +2,27 @@
 
 The noise of a number is the band from its least to its most over runs that differ in their seed alone. A difference is
 within the noise where the bands of the two sides touch.
+
+What differs beyond that is not judged by itself alone:
+
+- A number that tells of one rank or one link class is judged where it tells of the same in both runs. Else another
+  rank was the last to end (``other rank``), or another class holds the layer back (``other class``). Where that is not
+  known, as of a sweep's points, it is ``neutral``. Means over the ranks and the slowest rank's times are always judged.
+- Nothing that the clock measures inside a layer (parts of its time, bandwidths) is better unless the layer takes less
+  time. What it gained another part has lost (``traded``): flows that start late have the wires to themselves.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from moesim.report.quantities import is_share, unit_of
 from moesim.results import Result
-from moesim.results.definitions import COMPONENTS, SUMMARY
+from moesim.results.definitions import COMPONENTS, OVER_RANKS, SUMMARY
 
-Verdict = Literal["better", "worse", "same", "neutral", "within noise"]
+Verdict = Literal["better", "worse", "same", "neutral", "within noise", "traded", "other rank", "other class"]
 
 # Numbers of which less is better, though no suffix says so.
 _LESS = {
@@ -21,8 +30,12 @@ _LESS = {
     "node_max_violation", "link_max_violation", "copies_per_token", "rank_copies_per_token", "node_copies_per_token",
     "gate_mass_lost", "source_extrapolated_share",
 }  # fmt: skip
+_WHOLE = ("layer_time_s", "step_time_s")
+OF_CRITICAL_RANK = {*COMPONENTS, "dispatch_kernel_time_s", "combine_kernel_time_s"}
+"""Numbers that tell of the critical rank alone."""
+_OF_LINK_CLASS = {"link_load_max_over_mean", "link_load_mean_over_max", "link_max_violation"}
 # Parts trade against each other: their sum, the layer time, is what counts as a regression.
-_PARTS = {*COMPONENTS, "dispatch_kernel_time_s", "combine_kernel_time_s"}
+_PARTS = OF_CRITICAL_RANK | {f"{name}_time_{over}_s" for name in OVER_RANKS for over in ("mean", "max")}
 _NOT_COMPARED = ("seed", "counterfactual")
 # Relative differences below this are rounding.
 _SAME = 1e-9
@@ -63,6 +76,25 @@ def bands_over(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Band]:
     return bands
 
 
+class Subjects(NamedTuple):
+    """Whom a run's numbers tell of: the critical rank of each layer, and the link class of its link figures."""
+
+    critical_ranks: tuple[int, ...]
+    link_class: str | None
+
+
+def subjects_of(result: Result) -> Subjects:
+    """Return whom a run's numbers tell of."""
+    explained = result.explanation
+    return Subjects(tuple(explained["critical_ranks"]), explained.get("bottleneck_class"))
+
+
+def critical_words(ranks: Sequence[int]) -> str:
+    """Name the rank that most layers end with: ``rank 3``, or ``rank 3 in 40 of 58 layers``."""
+    rank, layers = min(Counter(ranks).items(), key=lambda one: (-one[1], one[0]))
+    return f"rank {rank}" if layers == len(ranks) else f"rank {rank} in {layers} of {len(ranks)} layers"
+
+
 @dataclass(frozen=True)
 class ComparisonRow:
     """One number of two summaries.
@@ -74,7 +106,7 @@ class ComparisonRow:
         b: of the second.
         delta_percent: (b - a) / |a| in percent; None where a is 0 or either is missing.
         verdict: whether b is better or worse; neutral where neither direction is good; within noise where the bands
-            of the two touch.
+            of the two touch; traded, other rank and other class as above.
         a_band: of the first run over seeds; None where no other seeds were run.
         b_band: of the second.
     """
@@ -97,10 +129,11 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs compared number by number, in the order of the summary."""
+    """Two runs compared number by number, in the order of the summary; and the critical rank of each layer in both."""
 
     labels: tuple[str, str]
     rows: tuple[ComparisonRow, ...]
+    critical_ranks: tuple[tuple[int, ...], tuple[int, ...]]
 
     def worst_regression(self, percent: float = 0.0) -> ComparisonRow | None:
         """The row that got worse most, if by more than ``percent``; parts of the layer time do not count."""
@@ -119,32 +152,66 @@ def compare(
         labels: names of the two.
         bands: of the two over seeds; None where no other seeds were run.
     """
-    return Comparison((labels[0], labels[1]), compare_summaries(a.summary, b.summary, bands))
+    subjects = subjects_of(a), subjects_of(b)
+    rows = compare_summaries(a.summary, b.summary, bands, subjects)
+    return Comparison((labels[0], labels[1]), rows, (subjects[0].critical_ranks, subjects[1].critical_ranks))
 
 
 def compare_summaries(
-    a: Mapping[str, Any], b: Mapping[str, Any], bands: tuple[Bands, Bands] | None = None
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    bands: tuple[Bands, Bands] | None = None,
+    subjects: tuple[Subjects, Subjects] | None = None,
 ) -> tuple[ComparisonRow, ...]:
-    """Compare two summaries number by number; see ``compare``."""
-    rows = []
-    for key in SUMMARY:
-        left, right = _number(a.get(key)), _number(b.get(key))
-        if key in _NOT_COMPARED or (left is None and right is None):
-            continue
-        delta = None
-        if left is not None and right is not None and left != 0:
-            delta = 100 * (right - left) / abs(left)
-        a_band, b_band = (None, None) if bands is None else (bands[0].get(key), bands[1].get(key))
-        verdict = _verdict(key, left, right)
-        if verdict != "same" and left != right and a_band is not None and b_band is not None and a_band.touches(b_band):
-            verdict = "within noise"
-        rows.append(ComparisonRow(key, unit_of(key), left, right, delta, verdict, a_band, b_band))
-    return tuple(rows)
+    """Compare two summaries number by number; see ``compare``. ``subjects`` is None where they are not known."""
+    keys = [key for key in SUMMARY if key not in _NOT_COMPARED]
+    rows = {key: row for key in keys if (row := _compared(key, a, b, bands)) is not None}
+    faster = "layer_time_s" in rows and rows["layer_time_s"].verdict == "better"
+    return tuple(replace(row, verdict=_in_context(row, subjects, faster)) for row in rows.values())
+
+
+def _compared(
+    key: str, a: Mapping[str, Any], b: Mapping[str, Any], bands: tuple[Bands, Bands] | None
+) -> ComparisonRow | None:
+    """Compare a number by itself; None where it applies to neither summary."""
+    left, right = _number(a.get(key)), _number(b.get(key))
+    if left is None and right is None:
+        return None
+    delta = None
+    if left is not None and right is not None and left != 0:
+        delta = 100 * (right - left) / abs(left)
+    a_band, b_band = (None, None) if bands is None else (bands[0].get(key), bands[1].get(key))
+    verdict = _verdict(key, left, right)
+    if verdict != "same" and left != right and a_band is not None and b_band is not None and a_band.touches(b_band):
+        verdict = "within noise"
+    return ComparisonRow(key, unit_of(key), left, right, delta, verdict, a_band, b_band)
+
+
+def _in_context(row: ComparisonRow, subjects: tuple[Subjects, Subjects] | None, faster: bool) -> Verdict:
+    """Judge a number that differs by whom it tells of, and by whether the layer is faster."""
+    if row.verdict not in ("better", "worse"):
+        return row.verdict
+    if row.key in OF_CRITICAL_RANK | _OF_LINK_CLASS:
+        if subjects is None:
+            return "neutral"
+        a, b = subjects
+        if row.key in OF_CRITICAL_RANK and a.critical_ranks != b.critical_ranks:
+            return "other rank"
+        if row.key in _OF_LINK_CLASS and a.link_class != b.link_class:
+            return "other class"
+    return "traded" if row.verdict == "better" and is_inside_layer(row.key) and not faster else row.verdict
+
+
+def is_inside_layer(key: str) -> bool:
+    """Whether the clock measures a number inside the layer: a part of its time, or bytes over such a part."""
+    return unit_of(key) in ("s", "B/s") and key not in _WHOLE
 
 
 def direction(key: str) -> int:
     """-1 where less of a summary value is better, 1 where more is, 0 where neither."""
-    if key in _LESS or key.endswith(("_time_s", "_load_max_over_mean", "_wire_bytes", "_loss")):
+    if key in _LESS or key.endswith(
+        ("_time_s", "_time_mean_s", "_time_max_s", "_load_max_over_mean", "_wire_bytes", "_loss")
+    ):
         return -1
     if key.endswith(("_mean_over_max", "_bytes_per_s")) or key == "source_measured_share":
         return 1

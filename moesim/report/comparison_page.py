@@ -6,7 +6,15 @@ from urllib.parse import quote
 
 from moesim.errors import InputError
 from moesim.report.charts import Cell, DataTable
-from moesim.report.compare import Bands, compare, direction
+from moesim.report.compare import (
+    OF_CRITICAL_RANK,
+    Bands,
+    compare,
+    critical_words,
+    direction,
+    is_inside_layer,
+    subjects_of,
+)
 from moesim.report.comparison_charts import Runs, comparison_charts, training_overlays
 from moesim.report.comparison_noise import noise_chart, noise_sentence, numbers_table
 from moesim.report.page import render, view_of
@@ -21,8 +29,14 @@ _COLUMNS = {
     "layer_time_s": "layer time",
     "lower_bound_s": "lower bound",
     "dispatch_time_s": "dispatch",
+    "dispatch_time_mean_s": "dispatch, mean rank",
+    "dispatch_time_max_s": "dispatch, slowest rank",
     "combine_time_s": "combine",
+    "combine_time_mean_s": "combine, mean rank",
+    "combine_time_max_s": "combine, slowest rank",
     "expert_compute_time_s": "expert compute",
+    "expert_compute_time_mean_s": "expert compute, mean rank",
+    "expert_compute_time_max_s": "expert compute, slowest rank",
     "wait_time_s": "wait",
     "rank_wait_mean_s": "wait, mean rank",
     "expert_load_max_over_mean": "experts max/mean",
@@ -56,13 +70,14 @@ _SECTIONS = [
 
 
 class Row(NamedTuple):
-    """One run in the table: cells in the order of the columns, whether each is the best of the trained ones."""
+    """One run in the table: its critical rank, cells in the order of the columns, and whether each is the best."""
 
     name: str
     link: str
     reasons: list[str]
     delta: str
     verdict: str
+    critical: str
     cells: list[tuple[str, bool]]
 
 
@@ -145,12 +160,7 @@ def _ratio(run: Result) -> str:
 
 
 def _rows(runs: Runs, base: Result) -> list[Row]:
-    trained = [run.summary for _, run in runs if not run.summary["counterfactual"]]
-    best: dict[str, float] = {}
-    for key in _COLUMNS:
-        known = [float(summary[key]) for summary in trained if summary[key] is not None]
-        if len(known) > 1 and min(known) < max(known) and direction(key):
-            best[key] = min(known) if direction(key) < 0 else max(known)
+    best = _best([run for _, run in runs if not run.summary["counterfactual"]])
     rows = []
     base_time = float(base.summary["layer_time_s"])
     for name, run in runs:
@@ -159,17 +169,34 @@ def _rows(runs: Runs, base: Result) -> list[Row]:
         if summary["counterfactual"] and not reasons:
             reasons = ["not the router that the logits were trained with"]
         change = 100 * (float(summary["layer_time_s"]) / base_time - 1) if base_time else 0.0
+        fastest = "layer_time_s" not in best or summary["layer_time_s"] == best["layer_time_s"]
         cells = [
             (
                 named_quantity(key, summary[key]),
-                key in best and not summary["counterfactual"] and summary[key] == best[key],
+                key in best
+                and not summary["counterfactual"]
+                and summary[key] == best[key]
+                and (fastest or not is_inside_layer(key)),
             )
             for key in _COLUMNS
         ]
         delta = "" if run is base else f"{change:+.1f} %".replace("-", "−")
         verdict = "" if abs(change) < 0.05 else "better" if change < 0 else "worse"
-        rows.append(Row(name, f"./{quote(name, safe='')}/report.html", reasons, delta, verdict, cells))
+        critical = critical_words(subjects_of(run).critical_ranks)
+        rows.append(Row(name, f"./{quote(name, safe='')}/report.html", reasons, delta, verdict, critical, cells))
     return rows
+
+
+def _best(trained: list[Result]) -> dict[str, float]:
+    """The best value of every column in which the runs differ; none of numbers that tell of different ranks."""
+    one_rank = len({subjects_of(run).critical_ranks for run in trained}) <= 1
+    best: dict[str, float] = {}
+    for key in _COLUMNS:
+        known = [float(run.summary[key]) for run in trained if run.summary[key] is not None]
+        judged = direction(key) and (one_rank or key not in OF_CRITICAL_RANK)
+        if judged and len(known) > 1 and min(known) < max(known):
+            best[key] = min(known) if direction(key) < 0 else max(known)
+    return best
 
 
 def _common_chips(runs: Runs) -> list[str]:

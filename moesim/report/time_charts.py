@@ -18,6 +18,7 @@ from moesim.report.columns import (
     rows_in,
     sum_over_layers,
 )
+from moesim.report.compare import critical_words, subjects_of
 from moesim.report.palette import LINK_WORDS, PHASES, link_colour
 from moesim.report.quantities import Floats, axis_scale, filled
 from moesim.results import Result
@@ -44,13 +45,16 @@ def time_chart(runs: Sequence[tuple[str, Result]]) -> StackedBars:
         values = times[:, COMPONENTS.index(key)] / scale
         parts.append(Part(name.replace("_", " "), kind, PHASES[name], values, SUMMARY[key].text))
     bounds = [run.summary["lower_bound_s"] for _, run in runs]
+    critical = {name: critical_words(subjects_of(run).critical_ranks) for name, run in runs}
+    moved = len({subjects_of(run).critical_ranks for _, run in runs}) > 1
     return StackedBars(
         key="time",
         title="Where the layer time goes",
         caption="Parts of the time of the critical rank, the last to end; they add up to the layer time. "
-        "Blue is compute, orange moves bytes, grey waits; the black line is the lower bound.",
+        "Blue is compute, orange moves bytes, grey waits; the black line is the lower bound."
+        + (" Another rank is critical in another run: its parts may differ where no rank's do." if moved else ""),
         x_label=f"time per layer ({unit})",
-        rows=tuple(name for name, _ in runs),
+        rows=tuple(f"{name}, {critical[name]}" if moved else name for name, _ in runs),
         parts=tuple(parts),
         bounds=np.array([np.nan if bound is None else bound / scale for bound in bounds]),
         flagged=tuple(bool(run.summary["counterfactual"]) for _, run in runs),

@@ -47,6 +47,7 @@ def explanation(
         "critical_ranks": [critical.rank for critical in summary.critical],
         "held_by_s": summary.held_by(),
         "held_longest": _held_longest(fabric, terms),
+        "bottleneck_class": summary.bottleneck()[1],
         "busiest_links": {phase: _busiest(parts, summary, phase) for phase in PHASES},
         "workload": {"notes": [*batch.notes, *batch.estimated], "resampled": batch.resampled},
     }

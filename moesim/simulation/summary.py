@@ -79,15 +79,10 @@ class SummaryBuilder:
     def build(self, shares: dict[str, float], counterfactual: bool) -> dict[str, Any]:
         """Average over the layers and name the bottleneck."""
         mean = {key: _mean([row[key] for row in self.layers]) for key in self.layers[0]}
-        held: dict[tuple[str, str], float] = {}
-        for critical in self.critical:
-            for key, seconds in critical.held_by.items():
-                held[key] = held.get(key, 0.0) + seconds
-        total = sum(row["layer_time_s"] or 0.0 for row in self.layers)
-        sentence, kind, what = describe_bottleneck(held, total)
+        sentence, link_class = self.bottleneck()
         values: dict[str, Any] = {
             **mean,
-            **self._bottleneck_figures(what if kind == "link" else None),
+            **self._bottleneck_figures(link_class),
             "name": self.parts.scenario.name,
             "bottleneck": sentence,
             "step_time_s": float(np.mean(self.step_s)),
@@ -112,15 +107,27 @@ class SummaryBuilder:
                 held[name] = held.get(name, 0.0) + seconds
         return dict(sorted(held.items(), key=lambda item: (-item[1], item[0])))
 
-    def _bottleneck_figures(self, link_class: str | None) -> dict[str, float | None]:
-        """Layer means of the bottleneck class's link figures, or of the busiest class's where it is no link."""
+    def bottleneck(self) -> tuple[str, str | None]:
+        """Name the bottleneck in a sentence; and the link class that the link figures tell of.
+
+        That is the bottleneck's class, or where it is no link the class of the busiest; None where nothing moves.
+        """
+        held: dict[tuple[str, str], float] = {}
+        for critical in self.critical:
+            for key, seconds in critical.held_by.items():
+                held[key] = held.get(key, 0.0) + seconds
+        total = sum(row["layer_time_s"] or 0.0 for row in self.layers)
+        sentence, kind, what = describe_bottleneck(held, total)
         use = {
             name: float(np.mean([layer[name]["bottleneck_utilisation"] for layer in self.link_figures]))
             for name in self.parts.fabric.link_classes
         }
-        if link_class not in use:
-            link_class = max(use, key=lambda name: use[name], default=None)
-        if link_class is None or use[link_class] == 0:
+        link_class = what if kind == "link" and what in use else max(use, key=lambda name: use[name], default=None)
+        return sentence, link_class if link_class is not None and use[link_class] > 0 else None
+
+    def _bottleneck_figures(self, link_class: str | None) -> dict[str, float | None]:
+        """Layer means of a link class's figures."""
+        if link_class is None:
             return dict.fromkeys(_LINK_FIGURES)
         return {
             name: float(np.mean([layer[link_class][name] for layer in self.link_figures])) for name in _LINK_FIGURES
