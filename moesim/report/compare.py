@@ -20,7 +20,8 @@ from typing import Any, Literal, NamedTuple
 
 from moesim.report.quantities import is_share, unit_of
 from moesim.results import Result
-from moesim.results.definitions import COMPONENTS, OVER_RANKS, SUMMARY
+from moesim.results.definitions import COMPONENTS, SUMMARY
+from moesim.stages import OVER_RANKS
 
 Verdict = Literal["better", "worse", "same", "neutral", "within noise", "traded", "other rank", "other class"]
 
