@@ -15,6 +15,7 @@ from moesim.units import format_bandwidth, format_bytes, format_duration
 if TYPE_CHECKING:
     from moesim.results import Result
 
+# Wider than any table here, so that a pipe gets every column in full.
 _PIPE_WIDTH = 240
 
 

@@ -77,7 +77,7 @@ def sweep(
     groups = axes_named(space, per or (block.per if block else ()))
     policy = impossible or (block.impossible if block else "refuse")
     if policy not in ("refuse", "skip"):
-        raise InputError(f"{policy!r:.40} is not refuse or skip", "--impossible")
+        raise InputError(f"{policy!r:.40} is not a policy", "--impossible", "use refuse or skip")
     if dask is not None and scheduler_file is not None:
         raise InputError("--dask and --scheduler-file both say where the workers are", fix="give one of them")
     if loaded.variants and not quiet:

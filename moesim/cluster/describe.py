@@ -10,6 +10,7 @@ from moesim.cluster.fabric import Fabric
 from moesim.cluster.graph import LEAF_SPINE
 from moesim.units import format_bandwidth, format_duration
 
+# Above this, max-flow takes too long for a line of a table: bisection is not given.
 MAX_BISECTION_LINKS = 5_000
 MAX_LATENCY_SOURCES = 64
 

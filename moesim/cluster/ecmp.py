@@ -8,6 +8,7 @@ is splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014), applied after each 
 import numpy as np
 import numpy.typing as npt
 
+# splitmix64's increment: 2^64 over the golden ratio, odd.
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
 

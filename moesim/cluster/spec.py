@@ -20,6 +20,7 @@ from moesim.cluster.explicit_checks import explicit_mistakes
 from moesim.mistakes import Mistakes
 from moesim.units import Count, Number
 
+# Larger files are taken for typos: tables per rank, and routes per pair of leaf and spine, must fit memory.
 MAX_RANKS = 65_536
 MAX_LEAF_SPINE_PAIRS = 100_000
 

@@ -20,7 +20,9 @@ from moesim import __version__
 from moesim.errors import ResourceError
 from moesim.spawn import WorkerContext
 
+# Time for a Dask scheduler to answer, and for its first worker to join.
 _JOIN_S = 30
+# Dask workers come and go; asking for their number at every task would slow the sweep.
 _ASK_AGAIN_S = 5.0
 
 

@@ -21,7 +21,9 @@ from moesim.validate.rows import BANDWIDTHS, Row, phase_of
 Place = tuple[str, ...]
 Simulate = Callable[[Row, Calibration], float]
 
+# Residuals (logarithms) past this count linearly, so that a few bad rows do not bend the rest.
 _SOFT = 0.05
+# Of the finite differences: above the simulation's rounding, small beside what a constant may move.
 _STEP = 1e-3
 # Terms that may be negative.
 _SLOPES = ("nvlink_rank_slope",)

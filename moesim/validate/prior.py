@@ -29,6 +29,7 @@ _UNKNOWN = 1.5
 # A constant that was not fitted, or is another GPU's, counts that much less.
 _LESS_CERTAIN = 10.0
 _SETUPS = ("setup_intra_node_s", "setup_inter_node_s")
+# Where a fit begins if the set has no such term: a factor cannot move 0.
 _SOME_SETUP_S, _SOME_FILL_TOKENS = 10e-6, 500.0
 _FACTORS = {
     "nic_rate": RATE,
@@ -57,6 +58,7 @@ _GROWTH = {
     "floor_rank_doubling_s": ("floor_s", GROWTH),
     "nvlink_rank_slope": ("", SLOPE),
 }
+# One tray of an NVL72: such groups have a floor of their own (``traffic.terms``).
 _FEW_RANKS = 4
 # A constant is left alone if two spreads more of it change no row by as much as this.
 _FELT = 0.002

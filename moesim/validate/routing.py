@@ -25,6 +25,7 @@ _FEW_TOKENS = 8192
 # Tokens of a rank past which copies are multiplied.
 _MOST_TOKENS = 16_384
 _CHUNK = 2048
+# What DeepEP's test_low_latency.py masks.
 _MASKED = 10
 
 Ids = NDArray[np.int32]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from moesim.workload.fidelity import Select, distinct_groups, expert_loads, steer_loads, with_mean_one
 
+# How much of its group's highest logit an expert gets; bisected to about 0.01.
 PULL_RANGE = (-2.0, 4.0)
 PULL_ROUNDS = 10
 CLOSE_ENOUGH = 0.001

@@ -92,11 +92,11 @@ def test_aiconfigurators_mla_rows_count_the_new_token_to_the_cache(tmp_path):
         (moe(moe_dtype="int4_wo"), "moe_dtype int4_wo: tables hold bf16 and fp8"),
         (moe(num_tokens=16), "under one token per expert: how many experts got one is not in the file"),
         (moe(op_name="moe_context", num_tokens=2048), "context under 128 tokens per expert: only some"),
-        (moe(op_name="moe_shared"), "op_name moe_shared is no kernel of a table"),
+        (moe(op_name="moe_shared"), "op_name moe_shared is not a kernel of a table"),
         (moe(moe_ep_size=3), "the experts or their width do not divide among the ranks"),
-        (moe(latency=0), "latency is no number above 0"),
-        (moe(latency="nan"), "latency is no number above 0"),
-        (moe(num_tokens="4096.5"), "num_tokens is no whole number"),
+        (moe(latency=0), "latency is not a number above 0"),
+        (moe(latency="nan"), "latency is not a number above 0"),
+        (moe(num_tokens="4096.5"), "num_tokens is not a whole number"),
         (moe(latency=0.2), "faster than the peaks of h100 allow"),  # 705 MB of weights take 210 us
     ],
 )
@@ -215,7 +215,7 @@ def test_a_file_without_a_device_is_believed_unless_its_path_names_another_gpu(t
     with pytest.raises(InputError, match="the path says h20, but h800 is asked for"):
         import_table(write(tmp_path / "h20", rows), "h800")
     made = import_table(write(tmp_path, rows), "h800")
-    assert any("h800 is what you said" in note for note in made.notes)
+    assert any("h800 was given" in note for note in made.notes)
 
 
 # Vidur
@@ -335,7 +335,7 @@ def test_of_several_implementations_in_a_profile_the_fastest_counts(tmp_path):
         ({"schema_version": "2"}, "schema_version 2: this version reads 1"),
         ({"cache": "warm"}, "cache warm: a table has cold and hot"),
         ({"kernel": "grouped_gemm_up"}, "grouped_gemm_up: a part of expert_mlp, whose rows are taken"),
-        ({"kernel": "anchor_copy"}, "kernel anchor_copy is none that a table has"),
+        ({"kernel": "anchor_copy"}, "kernel anchor_copy is not one that a table has"),
         ({"device": "cpu"}, "measured on cpu, not on h100"),
     ],
 )
@@ -369,7 +369,7 @@ def test_the_table_says_where_it_is_from_and_reads_back_as_it_was_made(tmp_path)
     ("rows", "options", "says"),
     [
         ([{"a": 1}], {}, "a table in no known format; known: profile, aiconfigurator, infersim, vidur"),
-        ([moe()], {"format": "vidur"}, "no table of vidur; it has columns num_tensor_parallel_workers, n_embd"),
+        ([moe()], {"format": "vidur"}, "not a table of vidur; it has columns num_tensor_parallel_workers, n_embd"),
         ([moe()], {"format": "vidru"}, "unknown format 'vidru'; did you mean vidur?"),
         ([{"kernel": "gemm", "dtype": "fp8", "seconds": 1}], {}, "this is a kernel table already"),
     ],

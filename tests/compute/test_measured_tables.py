@@ -175,7 +175,7 @@ def test_a_table_without_a_gpu_column_takes_the_gpu_of_the_topology(tmp_path):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        (GOOD, "duplicate row; the same shape stands in line 2"),
+        (GOOD, "duplicate row; the same shape is in line 2"),
         (GOOD.replace("100e-6", "-1"), "seconds is '-1'"),
         (GOOD.replace("100e-6", "0"), "expected a finite time above 0"),
         (GOOD.replace("100e-6", "nan"), "seconds is 'nan'"),
@@ -210,7 +210,7 @@ def test_a_malformed_row_is_refused_with_its_line(tmp_path, row, says):
         (HEADER.replace("seconds", "time_ns"), "unknown unit in column 'time_ns'"),
         (HEADER.replace("seconds,", ""), "exactly one time column"),
         (HEADER + ",time_us", "exactly one time column"),
-        (HEADER + ",gpu", "column 'gpu' stands there twice"),
+        (HEADER + ",gpu", "column 'gpu' appears twice"),
     ],
 )
 def test_a_malformed_header_is_refused_with_its_line(tmp_path, header, says):

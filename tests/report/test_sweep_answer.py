@@ -133,7 +133,7 @@ def test_a_curve_of_a_group_holds_the_points_that_no_other_of_it_beats() -> None
             assert curve.x.tolist() == [pytest.approx(15.0)] * 2
             continue
         top_k = label.rsplit(" ", 1)[1]
-        ours = [i for i in range(24) if f"top_k = {top_k}" in data.told(i) and "= 64" in data.told(i)]
+        ours = [i for i in range(24) if f"top_k = {top_k}" in data.label(i) and "= 64" in data.label(i)]
         ours = [i for i in ours if np.isfinite(y[i])]
         unbeaten = [i for i in ours if not any(x[j] <= x[i] and y[j] <= y[i] and j != i for j in ours)]
         assert curve.x.tolist() == pytest.approx(sorted(100 * x[i] for i in unbeaten))

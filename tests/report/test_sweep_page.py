@@ -195,7 +195,7 @@ def test_more_cells_than_a_page_can_hold_are_left_to_the_table() -> None:
     wide = swept((numbered("a.b", 60), numbered("a.c", 60)), effects=())
     assert heat_maps(wide) is None
     deep = heat_maps(swept((numbered("a.b", 40), numbered("a.c", 40), numbered("a.d", 3)), effects=()))
-    assert deep is not None and "Shown for d = 0 alone." in deep.note
+    assert deep is not None and "Shown only for d = 0." in deep.note
     assert sum(len(line) for panel in deep.panels for _, line in panel.rows) == 1600 <= MOST_CELLS
     held = heat_maps(swept(tuple(numbered(f"a.{name}", 8) for name in "bcde"), effects=()))
     assert held is not None and "Held at e = 0." in held.note and len(held.panels) == 8 and held.held == []

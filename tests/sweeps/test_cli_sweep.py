@@ -112,7 +112,7 @@ WRONG = {
     "an axis without values": (["-p", "seed"], "-p seed: 'seed' is not an axis"),
     "an unknown key": (["-p", "routing.topk=1"], "did you mean 'top_k'"),
     "an unknown number": (["-p", "seed=1", "--objective", "layer_tme_s"], "--objective: no number 'layer_tme_s'"),
-    "another policy": (["-p", "seed=1", "--impossible", "ignore"], "'ignore' is neither refuse nor skip"),
+    "another policy": (["-p", "seed=1", "--impossible", "ignore"], "'ignore' is not a policy; use refuse or skip"),
     "two clusters": (["-p", "seed=1", "--dask", "tcp://a:1", "--scheduler-file", "f"], "both say where"),
     "impossible points": (["-p", "routing.top_groups=4,9"], "1 of 2 points are impossible and none was run"),
     "a wrong override": (["-p", "seed=1", "-o", "seed=x"], "-o seed=x"),
@@ -200,7 +200,7 @@ def test_ctrl_c_and_sigterm_stop_and_print_the_command_that_goes_on(here, sent, 
     left, text, _ = interrupted(here, sent)
     assert left == code, text
     folder = next((here / "results").iterdir())
-    assert f"to go on: moesim sweep small.yaml -p seed=0..4999 --jobs 2 --out results/{folder.name}" in text
+    assert f"to resume: moesim sweep small.yaml -p seed=0..4999 --jobs 2 --out results/{folder.name}" in text
     assert text.rstrip().endswith(last)
     assert "Traceback" not in text
     assert "points" in text and "/5000" in text
@@ -218,7 +218,7 @@ def test_sigterm_keeps_what_is_finished_and_the_same_command_goes_on(here, moesi
     code, out, err = moesim(*arguments)
     assert (code, out) == (143, "")
     assert err.splitlines() == [
-        f"finished points are kept; to go on: moesim {' '.join(arguments)}",
+        f"finished points are kept; to resume: moesim {' '.join(arguments)}",
         "moesim: terminated",
     ]
     assert signal.getsignal(signal.SIGTERM) == before

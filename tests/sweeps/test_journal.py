@@ -66,7 +66,7 @@ def test_a_journal_of_another_schema_version_is_refused(tmp_path):
 
 def test_what_is_no_journal_is_refused(tmp_path):
     (tmp_path / JOURNAL_FILE).write_bytes(b"no database" * 100)
-    with pytest.raises(InputError, match="not a sound journal"), open_journal(tmp_path):
+    with pytest.raises(InputError, match="not an intact journal"), open_journal(tmp_path):
         pass
     (tmp_path / JOURNAL_FILE).unlink()
     database = sqlite3.connect(tmp_path / JOURNAL_FILE)

@@ -105,7 +105,7 @@ def test_another_question_or_grouping_is_the_same_sweep(here, typed, monkeypatch
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"per": ["routing.topk"]}, "'routing.topk' is no axis of this sweep; did you mean 'routing.top_k'?"),
+        ({"per": ["routing.topk"]}, "'routing.topk' is not an axis of this sweep; did you mean 'routing.top_k'?"),
         ({"question": "a\u0007b"}, "not a line of printable text"),
         ({"question": " "}, "not a line of printable text"),
         ({"question": "x" * 301}, "at most 300"),
@@ -121,7 +121,7 @@ def test_a_wrong_question_or_grouping_is_refused_with_its_place(here, typed, cha
 def test_a_grouping_by_no_axis_is_refused_before_anything_runs(here, typed, monkeypatch):
     monkeypatch.setattr(drive, "route_point", None)
     code, _, err = typed("sweep small.yaml --per routing.kind --out out")
-    assert (code, err) == (2, "per: 'routing.kind' is no axis of this sweep; did you mean 'routing.top_k'?\n")
+    assert (code, err) == (2, "per: 'routing.kind' is not an axis of this sweep; did you mean 'routing.top_k'?\n")
     with pytest.raises(InputError, match="no axis of this sweep"):
         sweep("small.yaml", per=["routing.kind"])
 

@@ -284,7 +284,7 @@ def test_workers_that_have_gone_away_stop_the_sweep_and_nothing_is_lost(tmp_path
             future.set_exception(CancelledError())
             return future
 
-    with Gone(1) as executor, pytest.raises(ResourceError, match="gone away"):
+    with Gone(1) as executor, pytest.raises(ResourceError, match="workers are gone"):
         sweep(SMALL, AXES, executor, out=tmp_path)
     from moesim.sweeps.journal import open_journal
 
@@ -295,7 +295,7 @@ def test_workers_that_have_gone_away_stop_the_sweep_and_nothing_is_lost(tmp_path
 def test_an_executor_that_breaks_or_is_shut_down_stops_the_sweep():
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
-    with pytest.raises(ResourceError, match="gone away"):
+    with pytest.raises(ResourceError, match="workers are gone"):
         sweep(SMALL, {"seed": [0]}, executor)
 
     class Broken(Executor):
@@ -304,7 +304,7 @@ def test_an_executor_that_breaks_or_is_shut_down_stops_the_sweep():
             future.set_exception(BrokenExecutor())
             return future
 
-    with pytest.raises(ResourceError, match="gone away"):
+    with pytest.raises(ResourceError, match="workers are gone"):
         sweep(SMALL, {"seed": [0]}, Broken())
 
 
