@@ -106,7 +106,7 @@ class _Run:
     def _add_layer(self, timed: TimedLayer) -> None:
         load, trace = timed.load, timed.trace
         add_layer_rows(self._tables, timed.where, self._parts.fabric, load, trace, timed.wire)
-        self._terms.add_layer(load, trace, timed.critical.rank, self._summary.bounds[-1])
+        self._terms.add_layer(load, trace, timed.wire, timed.critical.rank, self._summary.bounds[-1])
         self._tolerance.add_layer(trace)
         columns: dict[str, Any] = {key: nulls(1) if value is None else [value] for key, value in timed.row.items()}
         named = {"critical_rank": [timed.critical.rank], "recorded_layer": timed.recorded}
@@ -132,7 +132,7 @@ class _Run:
         notes += degraded(parts, self._ledger, self._tolerance, batch)
         exported, note = self._flows.arrays()
         notes += note
-        terms = self._terms.build(summary)
+        terms = self._terms.build(summary, self._summary.bottleneck()[1], self._ledger)
         audit_terms(summary, terms)
         told = explanation(parts, self._summary, terms, self._ledger, batch)
         if self._tolerance.stepped:

@@ -148,27 +148,34 @@ def _link_figures(fabric: Fabric, trace: LayerTrace, wire: dict[str, Floats]) ->
     return figures
 
 
-def _bandwidths(parts: Parts, load: LayerLoad, trace: LayerTrace, phase: str) -> dict[str, float | None]:
-    """The bandwidths that the libraries' own benchmarks would print for this phase, by their definitions."""
-    totals, seconds = load.totals, float(trace.phases[phase].kernel_s.max())
-    names = tuple(f"{phase}_{name}_bytes_per_s" for name in _GB_NAMES)
-    if seconds <= 0:
-        return dict.fromkeys(names)
-    payload = payload_bytes(parts.scenario.model.hidden, parts.message_dtype[phase])
-    ranks = parts.fabric.n_ranks
+def counted_bytes(parts: Parts, load: LayerLoad, phase: str) -> dict[str, float | None]:
+    """Bytes per rank that the libraries' own benchmarks count in this phase, by the name of their bandwidth.
+
+    ``algbw`` counts what the busiest rank sends, its own part included; None where no benchmark of that name is run.
+    """
+    totals, ranks, logical = load.totals, parts.fabric.n_ranks, parts.published_bytes[phase]
     # What the busiest rank sends: its tokens' copies out, and what its experts computed back.
     sent = totals.selections_sent if phase == "dispatch" else totals.selections_received
-    algbw = float(sent.max()) * payload / seconds
-    logical = parts.published_bytes[phase]
+    payload = payload_bytes(parts.scenario.model.hidden, parts.message_dtype[phase])
+    rdma = nvl = None
     if load.hierarchical:
         per_node = parts.algorithm.copies == "node" and parts.fabric.n_nodes > 1
-        rdma = float(totals.nodes_sent.sum()) / ranks * logical / seconds if per_node else None
-        nvl: float | None = float(totals.ranks_sent.sum()) / ranks * logical / seconds
+        rdma = float(totals.nodes_sent.sum()) / ranks * logical if per_node else None
+        nvl = float(totals.ranks_sent.sum()) / ranks * logical
     elif parts.algorithm.counts_selections:
-        rdma, nvl = float(totals.selections_sent.sum()) / ranks * logical / seconds, None
-    else:
-        rdma = nvl = None
-    return dict(zip(names, (algbw, algbw * (ranks - 1) / ranks, rdma, nvl), strict=True))
+        rdma = float(totals.selections_sent.sum()) / ranks * logical
+    return {"algbw": float(sent.max()) * payload, "deepep_rdma": rdma, "deepep_nvl": nvl}
+
+
+def _bandwidths(parts: Parts, load: LayerLoad, trace: LayerTrace, phase: str) -> dict[str, float | None]:
+    """The bandwidths that the libraries' own benchmarks would print for this phase, by their definitions."""
+    seconds, ranks = float(trace.phases[phase].kernel_s.max()), parts.fabric.n_ranks
+    found: dict[str, float | None] = dict.fromkeys(_GB_NAMES)
+    if seconds > 0:
+        counted = counted_bytes(parts, load, phase).items()
+        found |= {name: moved / seconds for name, moved in counted if moved is not None}
+        found["busbw"] = (found["algbw"] or 0.0) * (ranks - 1) / ranks
+    return {f"{phase}_{name}_bytes_per_s": value for name, value in found.items()}
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -12,16 +12,18 @@ import numpy as np
 
 from moesim.balance.sums import reach
 from moesim.cluster import Fabric
-from moesim.results.definitions import COMPONENTS, SUMMARY
+from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
 from moesim.results.terms import Share, Term
 from moesim.simulation.critical import rank_components
-from moesim.simulation.kernels import PricedKernel
+from moesim.simulation.kernels import KernelLedger, PricedKernel
 from moesim.simulation.load import LayerLoad
 from moesim.simulation.lower_bound import LowerBound
 from moesim.simulation.parts import Parts
 from moesim.simulation.phase_path import Piece, path_of_rank, shares_of_ranks
-from moesim.stages import KERNEL_COMPONENTS, KERNELS, OVER_RANKS
+from moesim.simulation.summary import counted_bytes
+from moesim.stages import KERNEL_COMPONENTS, KERNELS, OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace
+from moesim.timeline.link_use import phase_could_carry
 from moesim.traffic.flows import Floats
 
 LINK_WORDS = {"nvlink": "NVLink", "nic": "NIC"}
@@ -137,6 +139,10 @@ def ratio(above: tuple[str, float], below: tuple[str, float], unit_above: str = 
         Term(name=name, value=value, unit=unit, formula="", source="simulated", combine="ratio")
         for (name, value), unit in ((above, unit_above), (below, unit_below))
     ]
+
+
+Ratio = tuple[float, str, list[Term]]
+"""A number of one layer that is no sum: its value, formula and terms."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +273,7 @@ class LayerTerms:
             parts.append(self._held(float(np.mean(lost)), None))
         return [part for part in parts if part.value > 0]
 
-    def ratios(self) -> dict[str, tuple[float, str, list[Term]]]:
+    def ratios(self) -> dict[str, Ratio]:
         """Value, formula and terms of the loads, by the summary's names."""
         load, fabric = self.load, self.parts.fabric
         by_rank = np.bincount(load.placement.slot_rank, weights=load.slot_tokens, minlength=fabric.n_ranks)
@@ -276,7 +282,7 @@ class LayerTerms:
             "rank": by_rank.astype(np.float64),
             "node": np.bincount(fabric.rank_node, weights=by_rank).astype(np.float64),
         }
-        found: dict[str, tuple[float, str, list[Term]]] = {}
+        found: dict[str, Ratio] = {}
         for noun, tokens in loads.items():
             found |= spread_terms(noun, tokens, "selections", lambda index, noun=noun: f"{noun} {index}")  # type: ignore[misc]
         totals, tokens_in = load.totals, float(load.tokens.sum())
@@ -291,12 +297,64 @@ class LayerTerms:
             value = load.figures[key]
             if value is not None:
                 found[key] = (value, formula, [])
+        for phase in PHASES:
+            found |= self._bandwidths(phase)
+        return found
+
+    def _bandwidths(self, phase: str) -> dict[str, Ratio]:
+        seconds, ranks = float(self.trace.phases[phase].kernel_s.max()), self.parts.fabric.n_ranks
+        if seconds <= 0:
+            return {}
+        found: dict[str, Ratio] = {}
+        slowest = ("kernel time of the slowest rank", seconds)
+        for name, moved in counted_bytes(self.parts, self.load, phase).items():
+            if moved is not None:
+                terms = ratio((f"bytes per rank as {name} counts them", moved), slowest, "B", "s")
+                found[f"{phase}_{name}_bytes_per_s"] = (moved / seconds, "bytes / time", terms)
+        algbw = found[f"{phase}_algbw_bytes_per_s"][0]
+        factors = (("algbw", algbw, "B/s"), ("(ranks - 1) / ranks", (ranks - 1) / ranks, ""))
+        terms = [
+            Term(name=name, value=value, unit=unit, formula="", source="simulated", combine="product")
+            for name, value, unit in factors
+        ]
+        found[f"{phase}_busbw_bytes_per_s"] = (algbw * (ranks - 1) / ranks, "algbw x (ranks - 1) / ranks", terms)
+        return found
+
+    def bytes_on_ports(self, wire: Mapping[str, Floats]) -> dict[str, list[Part]]:
+        """Parts of the bytes on sender ports, by the summary's names; ``wire`` bytes on each link by phase, [links]."""
+        fabric, how = self.parts.fabric, "over the sender ports: bytes of a copy x copies that cross it"
+        return {
+            f"{name}_wire_bytes": [
+                Part(phase, float(moved[fabric.is_class(name) & fabric.sender_port].sum()), how, "simulated")
+                for phase, moved in wire.items()
+            ]
+            for name in ("nvlink", "nic")
+        }
+
+    def links(self, wire: Mapping[str, Floats]) -> dict[str, dict[str, Ratio]]:
+        """By link class, value, formula and terms of the figures that tell of the bottleneck's class."""
+        fabric = self.parts.fabric
+        total = sum(wire.values(), np.zeros(fabric.n_links))
+        could = {name: phase_could_carry(fabric, phase) for name, phase in self.trace.phases.items()}
+        found = {}
+        for link_class in fabric.link_classes:
+            links = np.flatnonzero(fabric.is_class(link_class))
+            names = [fabric.link_names[link] for link in links]
+            figures = spread_terms("link", total[links], "bytes", names.__getitem__, "B")
+            use = {phase: wire[phase][links] / np.where(could[phase][links] > 0, could[phase][links], np.inf)
+                   for phase in PHASES}  # fmt: skip
+            phase = max(PHASES, key=lambda name: float(use[name].max()))
+            at = int(np.argmax(use[phase]))
+            carried, most = float(wire[phase][links[at]]), float(could[phase][links[at]])
+            if most > 0:
+                above = (f"bytes on {names[at]} in {phase}", carried)
+                terms = ratio(above, ("bytes that it could carry meanwhile", most), "B", "B")
+                figures["bottleneck_utilisation"] = (carried / most, "bytes / (capacity x efficiency x time)", terms)
+            found[link_class] = figures
         return found
 
 
-def spread_terms(
-    noun: str, load: Floats, what: str, name: Callable[[int], str], unit: str = ""
-) -> dict[str, tuple[float, str, list[Term]]]:
+def spread_terms(noun: str, load: Floats, what: str, name: Callable[[int], str], unit: str = "") -> dict[str, Ratio]:
     """The three ratios of an imbalance with their terms; none where nothing is loaded, which counts as balanced."""
     most, mean = float(load.max()), float(load.mean())
     violation = "max_violation" if noun == "expert" else f"{noun}_max_violation"
@@ -344,18 +402,25 @@ class RunTerms:
     # Of each layer of the step at hand: when each rank entered and left, and what its time went to, [ranks] each.
     _step: list[tuple[int, Floats, Floats, dict[str, Floats]]] = field(default_factory=list)
     _step_s: list[dict[str, float]] = field(default_factory=list)
+    # Of each layer: the figures of the links of each class, of which the bottleneck's is known at the end.
+    _links: list[tuple[int, dict[str, dict[str, Ratio]]]] = field(default_factory=list)
     # Of each layer with a router: what its losses are the products of.
     _losses: list[tuple[int, dict[str, dict[str, float]]]] = field(default_factory=list)
 
-    def add_layer(self, load: LayerLoad, trace: LayerTrace, critical_rank: int, bound: LowerBound) -> None:
-        """Take one layer apart, in the order of the layers."""
+    def add_layer(
+        self, load: LayerLoad, trace: LayerTrace, wire: Mapping[str, Floats], critical_rank: int, bound: LowerBound
+    ) -> None:
+        """Take one layer apart, in the order of the layers; ``wire`` are bytes on each link by phase, [links]."""
         spent = rank_components(trace)
         layer = LayerTerms(self.parts, load, trace, spent, critical_rank)
         self.book.add_sum("lower_bound_s", "s", trace.layer, self._bound(bound))
         for key, parts in layer.times().items():
             self.book.add_sum(key, "s", trace.layer, parts)
+        for key, parts in layer.bytes_on_ports(wire).items():
+            self.book.add_sum(key, "B", trace.layer, parts)
         for key, (value, formula, terms) in layer.ratios().items():
-            self.book.add_mean(key, "", trace.layer, value, formula, terms)
+            self.book.add_mean(key, SUMMARY[key].unit, trace.layer, value, formula, terms)
+        self._links.append((trace.layer, layer.links(wire)))
         if load.loss_products:
             self._losses.append((trace.layer, load.loss_products))
         self._n_layers += 1
@@ -382,9 +447,24 @@ class RunTerms:
         self._step_s.append(seconds)
         self._step.clear()
 
-    def build(self, summary: Mapping[str, Any]) -> dict[str, list[Term]]:
-        """Return the terms of every number of the summary that has a value."""
+    def build(self, summary: Mapping[str, Any], link_class: str | None, ledger: KernelLedger) -> dict[str, list[Term]]:
+        """Return the terms of every number of the summary that has a value.
+
+        Args:
+            summary: of the run.
+            link_class: that its link figures tell of.
+            ledger: the kernels' seconds by source.
+        """
+        if link_class is not None:
+            for layer, classes in self._links:
+                for key, (value, formula, terms) in classes[link_class].items():
+                    self.book.add_mean(key, "", layer, value, formula, terms)
         found = self.book.build(self._n_layers)
+        all_s = sum(ledger.seconds.values())
+        for source in SOURCES:
+            own_s = sum(seconds for (_, its), seconds in ledger.seconds.items() if its == source)
+            above, below = (f"seconds of kernels that are {source}", own_s), ("seconds of all kernels", all_s)
+            found[f"source_{source}_share"] = ratio(above, below, "s", "s")
         found["layer_time_s"] = [
             Term(name=name, value=summary[name], unit="s", formula=f"see {name}", source="simulated")
             for name in COMPONENTS

@@ -37,11 +37,12 @@ class LinkUse:
             length_s: how long it is.
             efficiency: share of the capacity that can be reached, [links].
         """
-        could = self._could_carry(np.asarray(begin_s, np.float64), length_s, efficiency)
+        could = self.could_carry(np.asarray(begin_s, np.float64), length_s, efficiency)
         share: Floats = np.divide(carried, could, out=np.zeros_like(carried), where=could > 0)
         return share
 
-    def _could_carry(self, begin: Floats, length_s: float, efficiency: float | Floats) -> Floats:
+    def could_carry(self, begin: Floats, length_s: float, efficiency: float | Floats) -> Floats:
+        """Return the bytes that each link could carry over the span, [links] or [spans, links]; as ``share``."""
         could: Floats = self.capacity * efficiency * length_s
         links = np.unique(self.events.link[self.events.link < len(self.capacity)])
         if not len(links):
@@ -70,8 +71,15 @@ def phase_use(fabric: Fabric, phase: PhaseTrace, wire_bytes: Floats) -> Floats:
         phase: as it happened.
         wire_bytes: what it moved over each link, [links].
     """
+    could = phase_could_carry(fabric, phase)
+    use: Floats = np.divide(wire_bytes, could, out=np.zeros_like(wire_bytes), where=could > 0)
+    return use
+
+
+def phase_could_carry(fabric: Fabric, phase: PhaseTrace) -> Floats:
+    """Return the bytes that each link could carry from a phase's first byte to its last, [links]."""
     if not len(phase.start_s):
-        return np.zeros_like(wire_bytes)
+        return np.zeros(fabric.n_links)
     begin, end = float(phase.start_s.min()), float(phase.finish_s.max())
     use = LinkUse(fabric.capacity, phase.capacity_events)
-    return use.share(wire_bytes, begin, end - begin, phase.flows.link_efficiency(fabric.n_links))
+    return use.could_carry(np.asarray(begin), end - begin, phase.flows.link_efficiency(fabric.n_links))
