@@ -36,7 +36,7 @@ SCENARIOS = {
     "a misspelt block": (changed("routing:", "rooting:"), "did you mean 'routing'", [4]),
     "a word for a number": (changed("top_k: 4", "top_k: four"), "expected a whole number, got 'four'", [4]),
     "a number out of bounds": (changed("top_k: 4", "top_k: 0"), "at least 1", [4]),
-    "more experts per token than experts": (changed("top_k: 4", "top_k: 64"), "of only 32", [4]),
+    "more experts per token than experts": (changed("top_k: 4", "top_k: 64"), "but only 32 experts", [4]),
     "an unknown kind": (changed("kind: v3", "kind: v4"), "expected one of v1, v2, v3", [4]),
     "an unknown topology": (changed("hgx-h800", "hgx-h80"), "did you mean 'hgx-h800'", [2]),
     "an override of links that are not there": (

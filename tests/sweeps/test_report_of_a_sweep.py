@@ -122,7 +122,7 @@ def test_a_grouping_by_no_axis_is_refused_before_anything_runs(here, typed, monk
     monkeypatch.setattr(drive, "route_point", None)
     code, _, err = typed("sweep small.yaml --per routing.kind --out out")
     assert (code, err) == (2, "per: 'routing.kind' is not an axis of this sweep; did you mean 'routing.top_k'?\n")
-    with pytest.raises(InputError, match="no axis of this sweep"):
+    with pytest.raises(InputError, match="not an axis of this sweep"):
         sweep("small.yaml", per=["routing.kind"])
 
 

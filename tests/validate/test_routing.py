@@ -57,7 +57,7 @@ def test_the_balanced_router_sends_tokens_to_groups_of_eight_ranks_in_turn(ranks
 def test_past_a_large_batch_copies_are_multiples():
     large, small = random_copies(8, 8, 32_768, 64, 4), random_copies(8, 8, 16_384, 64, 4)
     assert (large.rank_copies == 2 * small.rank_copies).all()
-    with pytest.raises(ValueError, match="no multiple"):
+    with pytest.raises(ValueError, match="not a multiple"):
         random_copies(8, 8, 20_000, 64, 4)
 
 
