@@ -23,13 +23,13 @@ def print_comparison(comparison: "Comparison", as_json: bool) -> None:
         print(json.dumps(asdict(comparison), indent=1, allow_nan=False))
         return
     noisy = any(row.a_band is not None for row in comparison.rows)
-    shown = [row for row in comparison.rows if row.a != row.b or _varies(row)]
+    shown = [row for row in comparison.rows if (row.a != row.b and row.verdict != "same") or _varies(row)]
     first, second = comparison.labels
     columns = ("number", first, second, "change", "")
     rows = [(row.key, with_unit(row.key, row.a), with_unit(row.key, row.b), _percent(row.delta_percent), row.verdict)
             for row in shown]  # fmt: skip
     ranks = [critical_words(ranks) for ranks in comparison.critical_ranks]
-    console().print(f"critical rank: {ranks[0]} in {first}, {ranks[1]} in {second}", soft_wrap=True)
+    console().print(f"critical: {ranks[0]} ({first}), {ranks[1]} ({second})", soft_wrap=True)
     if not noisy:
         console().print(table("", columns, rows))
         return

@@ -8,8 +8,9 @@ What differs beyond that is not judged by itself alone:
 - A number that tells of one rank or one link class is judged where it tells of the same in both runs. Else another
   rank was the last to end (``other rank``), or another class holds the layer back (``other class``). Where that is not
   known, as of a sweep's points, it is ``neutral``. Means over the ranks and the slowest rank's times are always judged.
-- Nothing that the clock measures inside a layer (parts of its time, bandwidths) is better unless the layer takes less
-  time. What it gained another part has lost (``traded``): flows that start late have the wires to themselves.
+- Nothing that the clock measures (times and bandwidths) is better unless the layer or the step takes less time, and
+  neither takes more. What it gained something else has lost (``traded``): flows that start late have the wires to
+  themselves, and ranks that drift apart make one layer shorter and the next longer.
 """
 
 from collections import Counter
@@ -31,13 +32,14 @@ _LESS = {
     "node_max_violation", "link_max_violation", "copies_per_token", "rank_copies_per_token", "node_copies_per_token",
     "gate_mass_lost", "source_extrapolated_share",
 }  # fmt: skip
-_WHOLE = ("layer_time_s", "step_time_s")
 OF_CRITICAL_RANK = {*COMPONENTS, "dispatch_kernel_time_s", "combine_kernel_time_s"}
 """Numbers that tell of the critical rank alone."""
 _OF_LINK_CLASS = {"link_load_max_over_mean", "link_load_mean_over_max", "link_max_violation"}
 # Parts trade against each other: their sum, the layer time, is what counts as a regression.
 _PARTS = OF_CRITICAL_RANK | {f"{name}_time_{over}_s" for name in OVER_RANKS for over in ("mean", "max")}
 _NOT_COMPARED = ("seed", "counterfactual")
+# The critical ranks of so many layers are listed.
+_FEW_LAYERS = 4
 # Relative differences below this are rounding.
 _SAME = 1e-9
 
@@ -91,9 +93,13 @@ def subjects_of(result: Result) -> Subjects:
 
 
 def critical_words(ranks: Sequence[int]) -> str:
-    """Name the rank that most layers end with: ``rank 3``, or ``rank 3 in 40 of 58 layers``."""
+    """Name the critical rank of each layer, of many the most frequent: ``ranks 3, 0``, ``rank 3 in 9 of 16 layers``."""
     rank, layers = min(Counter(ranks).items(), key=lambda one: (-one[1], one[0]))
-    return f"rank {rank}" if layers == len(ranks) else f"rank {rank} in {layers} of {len(ranks)} layers"
+    if layers == len(ranks):
+        return f"rank {rank}"
+    if len(ranks) <= _FEW_LAYERS:
+        return f"ranks {', '.join(map(str, ranks))}"
+    return f"rank {rank} in {layers} of {len(ranks)} layers"
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,8 @@ def compare_summaries(
     """Compare two summaries number by number; see ``compare``. ``subjects`` is None where they are not known."""
     keys = [key for key in SUMMARY if key not in _NOT_COMPARED]
     rows = {key: row for key in keys if (row := _compared(key, a, b, bands)) is not None}
-    faster = "layer_time_s" in rows and rows["layer_time_s"].verdict == "better"
+    whole = {rows[key].verdict for key in ("layer_time_s", "step_time_s") if key in rows}
+    faster = "better" in whole and "worse" not in whole
     return tuple(replace(row, verdict=_in_context(row, subjects, faster)) for row in rows.values())
 
 
@@ -189,7 +196,7 @@ def _compared(
 
 
 def _in_context(row: ComparisonRow, subjects: tuple[Subjects, Subjects] | None, faster: bool) -> Verdict:
-    """Judge a number that differs by whom it tells of, and by whether the layer is faster."""
+    """Judge a number that differs by whom it tells of, and by whether the run is faster."""
     if row.verdict not in ("better", "worse"):
         return row.verdict
     if row.key in OF_CRITICAL_RANK | _OF_LINK_CLASS:
@@ -200,19 +207,17 @@ def _in_context(row: ComparisonRow, subjects: tuple[Subjects, Subjects] | None, 
             return "other rank"
         if row.key in _OF_LINK_CLASS and a.link_class != b.link_class:
             return "other class"
-    return "traded" if row.verdict == "better" and is_inside_layer(row.key) and not faster else row.verdict
+    return "traded" if row.verdict == "better" and is_timed(row.key) and not faster else row.verdict
 
 
-def is_inside_layer(key: str) -> bool:
-    """Whether the clock measures a number inside the layer: a part of its time, or bytes over such a part."""
-    return unit_of(key) in ("s", "B/s") and key not in _WHOLE
+def is_timed(key: str) -> bool:
+    """Whether the clock measures a number: a time, or bytes over a time."""
+    return unit_of(key) in ("s", "B/s")
 
 
 def direction(key: str) -> int:
     """-1 where less of a summary value is better, 1 where more is, 0 where neither."""
-    if key in _LESS or key.endswith(
-        ("_time_s", "_time_mean_s", "_time_max_s", "_load_max_over_mean", "_wire_bytes", "_loss")
-    ):
+    if key in _LESS | _PARTS or key.endswith(("_time_s", "_load_max_over_mean", "_wire_bytes", "_loss")):
         return -1
     if key.endswith(("_mean_over_max", "_bytes_per_s")) or key == "source_measured_share":
         return 1

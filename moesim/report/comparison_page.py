@@ -12,7 +12,7 @@ from moesim.report.compare import (
     compare,
     critical_words,
     direction,
-    is_inside_layer,
+    is_timed,
     subjects_of,
 )
 from moesim.report.comparison_charts import Runs, comparison_charts, training_overlays
@@ -176,7 +176,7 @@ def _rows(runs: Runs, base: Result) -> list[Row]:
                 key in best
                 and not summary["counterfactual"]
                 and summary[key] == best[key]
-                and (fastest or not is_inside_layer(key)),
+                and (fastest or not is_timed(key)),
             )
             for key in _COLUMNS
         ]

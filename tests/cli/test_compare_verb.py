@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -76,6 +77,64 @@ def test_a_folder_that_its_scenario_does_not_give_any_more_has_no_noise(moesim, 
     assert done.code == 2 and "does not give its numbers any more (layer_time_s" in done.err
     assert len(done.err.splitlines()) == 1
     assert moesim("compare", "old", folders / "far").code == 0
+
+
+NIC = "{source: b.gpu1, target: tor-b, bandwidth: 400Gb/s"
+
+
+@pytest.fixture(scope="module")
+def one_slow_nic(tmp_path_factory):
+    """Runs on two nodes of two GPUs that differ in one NIC at half rate; every rank computes the same on both."""
+    folder = tmp_path_factory.mktemp("nic")
+    shipped = (Path(__file__).parents[2] / "topologies/two-nodes-explicit.yaml").read_text()
+    assert NIC in shipped
+    for name, bandwidth in (("whole", "400Gb/s"), ("half", "200Gb/s")):
+        (folder / f"{name}.yaml").write_text(shipped.replace(NIC, NIC.replace("400Gb/s", bandwidth)))
+        for algorithm in ("nccl-direct", "deepep-low-latency", "deepep-normal", "deepep-v2-hybrid"):
+            blocks = {
+                "cluster": {"topology": str(folder / f"{name}.yaml")},
+                "model": {"preset": "deepseek-v3", "n_experts": 16, "hidden": 2048, "expert_hidden": 512},
+                "routing": {"kind": "v1", "top_k": 4, "groups": 1},
+                "workload": {
+                    "synthetic": {"kind": "lognormal", "sigma": 0.8, "sequence_length": 16},
+                    "tokens_per_rank": 2048,
+                },
+                "alltoall": {"algorithm": algorithm},
+            }
+            package.simulate(package.load_scenario({"name": algorithm, **blocks})).save(folder / f"{name}-{algorithm}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "layer"),
+    [
+        ("nccl-direct", "worse"),
+        ("deepep-low-latency", "worse"),
+        ("deepep-normal", "worse"),
+        ("deepep-v2-hybrid", "same"),
+    ],
+)
+def test_nothing_is_better_with_one_nic_at_half_rate(moesim, one_slow_nic, algorithm, layer):
+    folders = [one_slow_nic / f"{name}-{algorithm}" for name in ("whole", "half")]
+    done = moesim("compare", *folders, "--json")
+    rows = {row["key"]: row for row in json.loads(done.out)["rows"]}
+    assert "better" not in {row["verdict"] for row in rows.values()}
+    assert rows["layer_time_s"]["verdict"] == layer
+    for over in ("mean", "max"):
+        row = rows[f"expert_compute_time_{over}_s"]
+        assert row["a"] == pytest.approx(row["b"], rel=1e-12) and row["verdict"] == "same"
+
+
+def test_the_critical_rank_is_told_where_it_changes_hands(moesim, one_slow_nic):
+    """Rank 0 computes a fifth less than rank 1, which was the last before: compute has not become faster."""
+    folders = [one_slow_nic / f"{name}-nccl-direct" for name in ("whole", "half")]
+    done = moesim("compare", *folders)
+    assert done.out.startswith("critical: rank 1 (whole-nccl-direct), rank 0 (half-nccl-direct)\n")
+    assert re.search(r"expert_compute_time_s .* -19\.\d+ % +other rank", done.out)
+    assert "expert_compute_time_max_s" not in done.out
+    ranks = [pd.read_parquet(folder / "steps.parquet")["critical_rank"].tolist() for folder in folders]
+    found = json.loads(moesim("compare", *folders, "--json").out)
+    assert found["critical_ranks"] == ranks == [[1], [0]]
 
 
 def swept(here, name, **axes):

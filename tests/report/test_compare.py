@@ -1,12 +1,15 @@
 """Two runs side by side: direction, size and the worst regression."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.report import compare, render_comparison
 from moesim.report.charts import table_of
-from moesim.report.compare import Band, bands_over, direction
+from moesim.report.compare import Band, bands_over, compare_summaries, critical_words, direction
 from moesim.report.comparison_noise import noise_chart, noise_sentence
 from moesim.report.static import figure_files
 from moesim.results import Result
@@ -47,8 +50,106 @@ def test_parts_that_trade_against_each_other_do_not_fail_a_comparison(result: Re
     shifted = renamed(result, dispatch_time_s=5e-4, combine_time_s=7e-4)
     comparison = compare(result, shifted)
     verdicts = {row.key: row.verdict for row in comparison.rows}
-    assert (verdicts["dispatch_time_s"], verdicts["combine_time_s"]) == ("worse", "better")
+    assert (verdicts["dispatch_time_s"], verdicts["combine_time_s"]) == ("worse", "traded")
     assert comparison.worst_regression(1.0) is None
+
+
+def verdicts(a: Result, b: Result, *keys: str) -> list[str]:
+    found = {row.key: row.verdict for row in compare(a, b).rows}
+    return [found[key] for key in keys]
+
+
+PARTS = ("combine_time_s", "combine_time_mean_s", "combine_time_max_s", "combine_algbw_bytes_per_s", "wait_time_s")
+
+
+@pytest.mark.parametrize(
+    ("layer", "step", "verdict"),
+    [
+        (0.9, 0.9, "better"),
+        (0.9, 1.0, "better"),
+        (1.0, 0.9, "better"),
+        (1.0, 1.0, "traded"),
+        (1.1, 1.1, "traded"),
+        (0.9, 1.1, "traded"),
+        (1.1, 0.9, "traded"),
+    ],
+)
+def test_no_time_and_no_bandwidth_is_better_unless_the_whole_takes_less_time(
+    result: Result, layer: float, step: float, verdict: str
+) -> None:
+    summary = result.summary
+    other = renamed(
+        result,
+        layer_time_s=layer * summary["layer_time_s"],
+        step_time_s=step * summary["step_time_s"],
+        combine_algbw_bytes_per_s=1.25 * summary["combine_algbw_bytes_per_s"],
+        **{key: 0.8 * summary[key] for key in PARTS if key.endswith("_s") and not key.endswith("_per_s")},
+        gate_mass_lost=0.03,
+    )
+    assert verdicts(result, other, *PARTS) == [verdict] * len(PARTS)
+    assert verdicts(result, other, "gate_mass_lost") == ["better"]
+    whole = verdicts(result, other, "layer_time_s", "step_time_s")
+    assert ("better" in whole) == (verdict == "better")
+    assert [one == "worse" for one in whole] == [layer > 1, step > 1]
+
+
+def explained(result: Result, **changes: Any) -> Result:
+    return replace(result, explanation=result.explanation | changes)
+
+
+def test_parts_of_the_critical_rank_are_not_judged_where_another_rank_is_critical(result: Result) -> None:
+    """Every rank computes the same, but the critical one has less to compute."""
+    changes = {"layer_time_s": 1e-3, "expert_compute_time_s": 1e-4, "combine_time_s": 9e-4, "combine_time_max_s": 1.4}
+    other = explained(renamed(result, **changes), critical_ranks=[3, 5])
+    keys = ("layer_time_s", "expert_compute_time_s", "combine_time_s", "gate_time_s", "dispatch_kernel_time_s")
+    assert verdicts(result, other, *keys) == ["better", "other rank", "other rank", "same", "same"]
+    slowest = ("expert_compute_time_max_s", "expert_compute_time_mean_s", "combine_time_max_s")
+    assert verdicts(result, other, *slowest) == ["same", "same", "better"]
+    same_rank = explained(other, critical_ranks=[3, 3])
+    assert verdicts(result, same_rank, *keys[1:3]) == ["better", "worse"]
+    assert compare(result, other).critical_ranks == ((3, 3), (3, 5))
+    assert compare(result, other).worst_regression(0.0) is None
+
+
+def test_link_figures_of_another_class_are_not_judged(result: Result) -> None:
+    link_figures = ("link_load_max_over_mean", "link_load_mean_over_max", "link_max_violation")
+    of_nvlink = explained(result, bottleneck_class="nvlink")
+    other = explained(renamed(result, **dict.fromkeys(link_figures, 1.2)), bottleneck_class="nic")
+    assert verdicts(of_nvlink, other, *link_figures) == ["other class"] * 3
+    assert verdicts(of_nvlink, explained(other, bottleneck_class="nvlink"), *link_figures) == [
+        "better",
+        "worse",
+        "better",
+    ]
+
+
+def test_summaries_that_do_not_say_whom_they_tell_of_are_not_judged_there(result: Result) -> None:
+    faster = {key: 0.5 * result.summary[key] for key in ("layer_time_s", "combine_time_s", "combine_time_max_s")}
+    other = result.summary | faster | {"link_max_violation": 0.1}
+    found = {row.key: row.verdict for row in compare_summaries(result.summary, other)}
+    assert [found[key] for key in (*faster, "link_max_violation")] == ["better", "neutral", "better", "neutral"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "words"),
+    [([7], "rank 7"), ([2] * 9, "rank 2"), ([3, 0, 3], "ranks 3, 0, 3"), ([4, 1, 9, 1, 4], "rank 1 in 2 of 5 layers")],
+)
+def test_the_critical_rank_of_each_layer_or_of_most_is_named(ranks: list[int], words: str) -> None:
+    assert critical_words(ranks) == words
+
+
+def test_the_page_names_critical_ranks_and_bolds_no_part_of_different_ones(result: Result) -> None:
+    changes = {"layer_time_s": 1e-3, "step_time_s": 2e-3, "combine_time_s": 7.77e-4, "combine_time_max_s": 1.23e-4}
+    same = renamed(result, **changes)
+    moved = explained(same, critical_ranks=[5, 3])
+    pages = [render_comparison([("before", result), ("after", after)], "two") for after in (same, moved)]
+    for page, bold in zip(pages, (True, False), strict=True):
+        assert ('class="best">777 µs' in page) == bold
+        assert 'class="best">123 µs' in page
+        assert ("before, rank 3" in page) == ("Another rank is critical" in page) == (not bold)
+    assert ">ranks 5, 3<" in pages[1] and ">rank 3<" in pages[1]
+    slower = renamed(moved, layer_time_s=3e-3)
+    assert 'class="best">123 µs' not in render_comparison([("before", result), ("after", slower)], "two")
 
 
 def test_what_applies_to_one_run_only_is_neutral(result: Result) -> None:
@@ -59,7 +160,8 @@ def test_what_applies_to_one_run_only_is_neutral(result: Result) -> None:
 @pytest.mark.parametrize(
     ("key", "way"),
     [("layer_time_s", -1), ("rank_load_mean_over_max", 1), ("nic_wire_bytes", -1), ("bottleneck_utilisation", 0),
-     ("lower_bound_s", 0), ("tokens", 0), ("combine_busbw_bytes_per_s", 1), ("max_violation", -1)],
+     ("lower_bound_s", 0), ("rank_wait_mean_s", 0), ("combine_time_mean_s", -1), ("dispatch_time_max_s", -1),
+     ("tokens", 0), ("combine_busbw_bytes_per_s", 1), ("max_violation", -1)],
 )  # fmt: skip
 def test_the_good_direction_of_a_number(key: str, way: int) -> None:
     assert direction(key) == way

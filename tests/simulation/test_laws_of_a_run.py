@@ -86,6 +86,27 @@ def test_components_sum_to_the_layer_time(result):
     assert (steps[list(COMPONENTS)] >= -1e-15).all(axis=None)
 
 
+def test_mean_and_slowest_rank_of_a_part_are_those_of_the_ranks_spans(result):
+    spans = result.tables["spans"]
+    own = spans.end_s - spans.start_s - spans.wait_s
+    # What of the shared expert outlasts dispatch delays the routed experts.
+    dispatched = spans[spans.phase == "dispatch"].set_index(["step", "layer", "rank"]).end_s
+    shared = spans[spans.phase == "shared_expert"].set_index(["step", "layer", "rank"]).end_s
+    exposed = (shared - dispatched).clip(lower=0)
+    for phase in ("dispatch", "expert_compute", "combine"):
+        of_ranks = own[spans.phase == phase].set_axis(exposed.index)
+        of_ranks = of_ranks + exposed if phase == "expert_compute" else of_ranks
+        by_layer = of_ranks.groupby(["step", "layer"])
+        steps = result.tables["steps"]
+        for over, want in (("mean", by_layer.mean()), ("max", by_layer.max())):
+            key = f"{phase}_time_{over}_s"
+            np.testing.assert_allclose(steps[key], want, rtol=1e-9)
+            assert result.summary[key] == pytest.approx(want.mean(), rel=1e-9)
+        of_critical = of_ranks.loc[list(zip(steps.step, steps.layer, steps.critical_rank, strict=True))]
+        np.testing.assert_allclose(steps[f"{phase}_time_s"], of_critical, rtol=1e-9, atol=1e-15)
+        assert (steps[f"{phase}_time_max_s"] >= steps[f"{phase}_time_s"] * (1 - 1e-12)).all()
+
+
 def test_no_layer_beats_its_lower_bound(result):
     steps = result.tables["steps"]
     assert (steps["lower_bound_s"] > 0).all()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.network import solve_flows
 from moesim.simulation.audit import _audit_phase, audit_components
-from moesim.simulation.critical import critical_rank
+from moesim.simulation.critical import critical_rank, rank_components
 from moesim.simulation.lower_bound import lower_bound
 from moesim.stages import KERNELS, OTHER, STAGES
 from moesim.timeline import LayerWork, moe_layers, run_layers
@@ -130,6 +130,11 @@ def test_the_parts_of_the_critical_rank_add_up_and_nothing_beats_the_lower_bound
         critical = critical_rank(trace, fabric)
         audit_components(critical.components, took, trace.layer)
         assert trace.end_s_of_layer[critical.rank] == trace.end_s_of_layer.max()
+        parts = rank_components(trace)
+        assert {name: seconds[critical.rank] for name, seconds in parts.items()} == critical.components
+        np.testing.assert_allclose(
+            sum(parts.values()), trace.end_s_of_layer - trace.entry_s.min(), rtol=1e-9, atol=1e-15
+        )
         assert sum(critical.held_by.values()) == pytest.approx(took, rel=1e-9, abs=1e-15)
         assert lower_bound(trace, fabric, work.seconds["experts"]).seconds <= took * (1 + 1e-9)
         for phase in (trace.dispatch, trace.combine):
