@@ -58,7 +58,7 @@ def _summarise(scenario: "Scenario") -> dict[str, Any]:
 
     with _named(scenario):
         parts = parts_of(scenario)
-        return summarise(parts, route(parts, recording_of(scenario)))
+        return summarise(parts, route(scenario, parts, recording_of(scenario)))
 
 
 @contextmanager

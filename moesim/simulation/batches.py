@@ -27,8 +27,8 @@ class Workload:
 
     def batch(self, step: int) -> Batch:
         """Draw the batch of a simulated step, the same for the same seed and step."""
-        parts, workload = self.parts, self.parts.scenario.workload
-        seed = np.random.SeedSequence(parts.scenario.seed, spawn_key=(_WORKLOAD_STAGE, step))
+        parts, workload = self.parts, self.parts.workload
+        seed = np.random.SeedSequence(parts.seed, spawn_key=(_WORKLOAD_STAGE, step))
         common: dict[str, Any] = {
             "n_ranks": parts.fabric.n_ranks,
             "rng": np.random.default_rng(seed),
@@ -48,10 +48,10 @@ class Workload:
                 **common,
             )
         if workload.expert_ids is not None:
-            batch = expert_ids_batch(parts.scenario.source(workload.expert_ids), **common)
+            batch = expert_ids_batch(workload.expert_ids, **common)
             _check_width(parts, batch)
             return batch
-        batch = counts_batch(parts.scenario.source(str(workload.counts)), top_k=parts.router.top_k, **common)
+        batch = counts_batch(str(workload.counts), top_k=parts.router.top_k, **common)
         return replace(batch, estimated=(*batch.estimated, *_limit_not_applied(parts)))
 
     def _recorded(
@@ -59,8 +59,8 @@ class Workload:
     ) -> Batch:
         parts, recording = self.parts, self.recording
         if recording is None:
-            batch = logits_batch(parts.scenario.source(source.name), layers=source.layers, **common)
-            if parts.router.kind == "v3" and parts.scenario.routing.bias == "recorded":
+            batch = logits_batch(source.name, layers=source.layers, **common)
+            if parts.router.kind == "v3" and parts.bias == "recorded":
                 batch = replace(batch, notes=(*batch.notes, "no bias came with these logits: none is used"))
             return batch
         counts = (parts.fabric.n_ranks, parts.fabric.n_nodes, parts.router.n_groups)
@@ -81,10 +81,10 @@ def open_workload(parts: Parts) -> Workload:
     Raises:
         InputError: the recording cannot be read.
     """
-    source = parts.scenario.workload.recording
+    source = parts.workload.recording
     if source is None:
         return Workload(parts, None)
-    path = recording_path(parts.scenario.source(source.name))
+    path = recording_path(source.name)
     return Workload(parts, read_recording(path) if is_recording(path) else None)
 
 
@@ -105,10 +105,10 @@ def _of_width(spec: RouterSpec, n_experts: int) -> RouterSpec:
 
 def _limit_not_applied(parts: Parts) -> tuple[str, ...]:
     """Say which limit on a token's groups, the scenario's own or else the model's, counts know nothing of."""
-    router, published = parts.router, parts.scenario.model_spec().router
+    router, published = parts.router, parts.published_router
     if router.limited:
         reached, groups = router.top_groups, router.n_groups
-    elif router.kind == published.kind and published.top_groups < published.n_groups:
+    elif published is not None and router.kind == published.kind and published.top_groups < published.n_groups:
         reached, groups = published.top_groups, published.n_groups
     else:
         return ()

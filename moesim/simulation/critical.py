@@ -27,7 +27,7 @@ class CriticalRank:
         components: the parts of ``layer_time_s`` by name; they sum to it.
         kernel_s: dispatch and combine without wait, layout, notify and CPU synchronisation, by phase.
         held_by: seconds by what held the rank back: ``("link", class)``, ``("rank", number)``, ``("compute", "")``,
-            ``("setup", "")`` or ``("arrival", number)``.
+            ``("setup", "")``, ``("schedule", "")`` or ``("arrival", number)``.
     """
 
     rank: int
@@ -48,7 +48,7 @@ def rank_components(trace: LayerTrace) -> dict[str, Floats]:
         if stage.kind == "phase":
             own = trace.end_s[stage.name] - trace.start_s[stage.name] - trace.phases[stage.name].wait_s
         spent[stage.component] = spent[stage.component] + own
-    spent |= {"arrival": trace.entry_s - trace.entry_s.min(), "wait": trace.wait_s}
+    spent |= {"arrival": trace.entry_s - trace.entry_s.min(), "wait": trace.wait_s + trace.idle_s}
     return {f"{name}_time_s": seconds for name, seconds in spent.items()}
 
 
@@ -71,6 +71,7 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
 
     add("arrival", str(rank), components["arrival_time_s"])
     add("compute", "", sum(components[f"{name}_time_s"] for name in KERNEL_COMPONENTS))
+    add("schedule", "", float(trace.idle_s[rank]))
     for name, phase in trace.phases.items():
         add("rank", str(phase.waited_on[rank]), float(phase.wait_s[rank]))
         kernel = float(phase.kernel_s[rank])
@@ -138,6 +139,7 @@ def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -
         "rank": f"waiting for rank {what}: {share}",
         "setup": f"set-up of the all-to-all (layout, notify, CPU synchronisation): {share}",
         "arrival": f"late arrival of rank {what}: {share}",
+        "schedule": f"another micro-batch on the critical rank: {share}",
     }
     return words[kind], kind, what
 

@@ -48,5 +48,5 @@ def bias_dynamics(scenario: Scenario, steps: int, from_zero: bool) -> list[dict[
                 "gate_mass_lost": float(np.average(gate_mass_lost(logits, spec, ids), weights=weight)),
             }
         )
-        bias = update_bias(bias, load, rate=scenario.losses.bias_rate)
+        bias = update_bias(bias, load, rate=parts.losses.bias_rate)
     return rows

@@ -56,7 +56,7 @@ def explanation(
 def _phase(parts: Parts, phase: str) -> dict[str, Any]:
     """Bytes, and constants as this run used them: rates on its own ports, set-up for its own nodes and ranks."""
     constants, fabric = parts.constants[phase], parts.fabric
-    fresh = phase == "dispatch" and not parts.scenario.alltoall.cached_handle
+    fresh = phase == "dispatch" and not parts.cached_handle
     used = {field.name: getattr(constants, field.name) for field in fields(constants)}
     rates: dict[str, Any] = {}
     for name in fabric.link_classes:

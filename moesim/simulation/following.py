@@ -44,8 +44,7 @@ class Followed:
 
 def uses_ports(parts: Parts) -> bool:
     """Whether traffic is simulated per port rather than per pair of ranks or nodes."""
-    flows = parts.scenario.cluster.flows
-    return flows == "ports" or (flows == "auto" and parts.fabric.n_ranks > MOST_PAIR_RANKS)
+    return parts.flows == "ports" or (parts.flows == "auto" and parts.fabric.n_ranks > MOST_PAIR_RANKS)
 
 
 def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: Selection) -> Followed:
@@ -70,7 +69,7 @@ def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: S
             selection.expert_ids[rows],
             rank,
             fabric.ranks_per_node,
-            policy=parts.scenario.placement.replica_choice,
+            policy=parts.placement.replica_choice,
             seed=seed,
             first_token=int(cuts[chunk]),
         )

@@ -107,7 +107,7 @@ def layer_kernels(
         copies: how much each rank receives.
         ledger: takes the seconds by source.
     """
-    model, table = parts.scenario.model, parts.kernels
+    model, table = parts.model, parts.kernels
     top_k, dtype = parts.router.top_k, parts.message_dtype["dispatch"]
     algorithm, kernels = parts.algorithm, dict[str, list[PricedKernel]]()
 
@@ -141,6 +141,6 @@ def layer_kernels(
     layout = "masked" if algorithm.permutes_inside else "contiguous"
     all_ranks = np.ones(len(tokens), np.int64)
     add("experts", f"grouped_gemm_{dtype}", all_ranks, table.grouped_gemm(*shape, layout=layout))
-    other = np.full(len(tokens), parts.scenario.schedule.other_time)
+    other = np.full(len(tokens), parts.schedule.other_time)
     kernels[OTHER.name] = [PricedKernel("schedule.other_time", other, "scenario")]
     return LayerKernels(kernels, table.expert_floor_s(*shape))

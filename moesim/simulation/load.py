@@ -125,14 +125,14 @@ def _flows(parts: Parts, routed: RoutedLayer, phase: str) -> PhaseFlows:
         "constants": parts.constants[phase],
         "phase": phase,
         "bytes_per_copy": parts.wire_bytes[phase],
-        "cached_handle": parts.scenario.alltoall.cached_handle,
+        "cached_handle": parts.cached_handle,
         "tokens": routed.tokens,
         "n_experts": parts.n_slots,
     }
     if routed.ports is not None:
         return port_flows(parts.fabric, routed.ports, **common)
     assert routed.copies is not None  # noqa: S101 - one or the other by construction
-    return phase_flows(parts.fabric, routed.copies, ecmp_seed=parts.scenario.cluster.ecmp_seed, **common)
+    return phase_flows(parts.fabric, routed.copies, ecmp_seed=parts.ecmp_seed, **common)
 
 
 def _load_figures(

@@ -27,7 +27,7 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
             text = f"{100 * shares[source]:.0f} % of compute time is {source}: {', '.join(kernels)}"
             notes.append(Note("degraded" if source == "extrapolated" else "estimated", text))
     constants = parts.constants["dispatch"]
-    own = Path(parts.scenario.alltoall.calibration)
+    own = Path(parts.calibration)
     if own.suffix in (".yaml", ".yml"):
         rates = f"those of your file {own.name}"
     else:
@@ -41,7 +41,7 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
         notes.append(Note("estimated", PORTS_NOTE))
     elif parts.fabric.n_ranks > RANK_PAIR_LIMIT:
         notes.append(Note("info", f"more than {RANK_PAIR_LIMIT} ranks: the transfers table is per node pair"))
-    layers = parts.scenario.workload.layers_simulated
+    layers = parts.workload.layers_simulated
     if layers and layers > len(batch.layers):
         notes.append(Note("info", f"{layers} layers simulated by cycling {len(batch.layers)} recorded ones"))
     return notes

@@ -16,9 +16,12 @@ from moesim.alltoall_library import Algorithm, algorithm_named
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable
 from moesim.errors import InputError
+from moesim.model import PublishedRouter
 from moesim.placement import Placement, contiguous, eplb, round_robin
 from moesim.routing import RouterSpec
 from moesim.scenario import Scenario
+from moesim.scenario.arrivals import Schedule, Workload
+from moesim.scenario.sections import Losses, Model, PlacementBlock
 from moesim.stages import PHASES
 from moesim.traffic.calibration import Calibration, calibration
 from moesim.traffic.messages import published_bytes, wire_bytes
@@ -29,34 +32,59 @@ from moesim.workload.npz_input import read_array
 class Parts:
     """The fixed parts of a simulation.
 
+    A section of the scenario stands here as it is where a stage is about all of it.
+
     Attributes:
+        workload: its files by their absolute paths.
         groups_are: what a routing group stands for: ``rank``, ``node``, or ``count`` for plain contiguous groups.
         loss_device: device of each expert in the balance losses: the routing group where there is one, else the
             rank, [experts].
         algorithm: what sets the all-to-all apart; ``constants`` its terms for this GPU and number of nodes, by phase.
+        calibration: where the constants come from, as the scenario names it.
         message_dtype, wire_bytes, published_bytes: of one token copy, by phase.
+        cached_handle: dispatch reuses the layout of one before.
+        flows: simulated by ``pairs`` of ranks or at their ``ports``; ``auto`` chooses by their number.
+        ecmp_seed: of the hash that spreads flows over equal paths.
+        tolerance: longest step of the flows as a share of the busiest link's time; 0 follows every event.
+        published_router: the model's own, for counts, which know no groups; None for other workloads.
+        bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
+        update_bias: move it after every step.
     """
 
-    scenario: Scenario
+    name: str
+    seed: int
     fabric: Fabric
+    model: Model
+    workload: Workload
+    placement: PlacementBlock
+    schedule: Schedule
+    losses: Losses
     router: RouterSpec
+    published_router: PublishedRouter | None
+    bias: str
+    update_bias: bool
     groups_are: str
     loss_device: NDArray[np.int32]
     kernels: KernelTable
     algorithm: Algorithm
     constants: dict[str, Calibration]
+    calibration: str
     message_dtype: Mapping[str, str]
     wire_bytes: dict[str, int]
     published_bytes: dict[str, int]
+    cached_handle: bool
+    flows: str
+    ecmp_seed: int
+    tolerance: float
 
     @property
     def n_slots(self) -> int:
         """Experts of a layer with their replicas."""
-        return self.scenario.model.n_experts + self.scenario.placement.redundant_experts
+        return self.model.n_experts + self.placement.redundant_experts
 
     def rng(self, stage: int) -> np.random.Generator:
         """Random numbers of one stage: a function of the scenario's seed and the stage, not of what ran before."""
-        return np.random.default_rng(np.random.SeedSequence(self.scenario.seed, spawn_key=(stage,)))
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stage,)))
 
 
 def build_fabric(scenario: Scenario) -> Fabric:
@@ -100,7 +128,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     """
     fabric = fabric or build_fabric(scenario)
     experts = scenario.model.n_experts
-    home = np.asarray(first_placement(scenario, fabric).home_rank())
+    home = np.asarray(_first_placement(scenario.placement.policy, experts, fabric.n_ranks).home_rank())
     router, groups_are, group = _router(scenario, fabric, home)
     dtype = {"dispatch": scenario.alltoall.dispatch_dtype, "combine": scenario.alltoall.combine_dtype}
     algorithm, hidden, top_k = scenario.alltoall.algorithm, scenario.model.hidden, scenario.routing.top_k
@@ -109,18 +137,46 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     ratio = {phase: wire[phase] / published[phase] for phase in PHASES}
     constants = {phase: _constants(scenario, fabric, phase, ratio[phase]) for phase in PHASES}
     return Parts(
-        scenario=scenario,
+        name=scenario.name,
+        seed=scenario.seed,
         fabric=fabric,
+        model=scenario.model,
+        workload=_with_paths(scenario),
+        placement=scenario.placement,
+        schedule=scenario.schedule,
+        losses=scenario.losses,
         router=router,
+        published_router=scenario.model_spec().router if scenario.workload.counts is not None else None,
+        bias=scenario.source(scenario.routing.bias),
+        update_bias=scenario.routing.update_bias,
         groups_are=groups_are,
         loss_device=group if router.n_groups > 1 else home[:experts],
         kernels=KernelTable.load(scenario.source(scenario.compute.table), gpu=fabric.gpu),
         algorithm=algorithm_named(algorithm),
         constants=constants,
+        calibration=scenario.alltoall.calibration,
         message_dtype=dtype,
         wire_bytes=wire,
         published_bytes=published,
+        cached_handle=scenario.alltoall.cached_handle,
+        flows=scenario.cluster.flows,
+        ecmp_seed=scenario.cluster.ecmp_seed,
+        tolerance=scenario.network.tolerance,
     )
+
+
+def _with_paths(scenario: Scenario) -> Workload:
+    """The workload section with its files by their absolute paths."""
+    section = scenario.workload
+    changes: dict[str, Any] = {
+        name: scenario.source(value)
+        for name, value in (("expert_ids", section.expert_ids), ("counts", section.counts))
+        if value is not None
+    }
+    if section.recording is not None:
+        path = scenario.source(section.recording.name)
+        changes["recording"] = section.recording.model_copy(update={"name": path})
+    return section.model_copy(update=changes)
 
 
 def _constants(scenario: Scenario, fabric: Fabric, phase: str, wire_over_published: float) -> Calibration:
@@ -142,24 +198,22 @@ def _constants(scenario: Scenario, fabric: Fabric, phase: str, wire_over_publish
     return made
 
 
-def first_placement(scenario: Scenario, fabric: Fabric) -> Placement:
+def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
     """The placement before any load is known; EPLB starts from contiguous groups, which it keeps on their nodes."""
-    make = round_robin if scenario.placement.policy == "round_robin" else contiguous
-    return make(scenario.model.n_experts, fabric.n_ranks)
+    make = round_robin if policy == "round_robin" else contiguous
+    return make(n_experts, n_ranks)
 
 
 def place(parts: Parts, load: NDArray[np.int64]) -> Placement:
     """Place the experts, given their loads [experts]; only EPLB looks at them."""
-    scenario, fabric = parts.scenario, parts.fabric
-    if scenario.placement.policy != "eplb":
-        return first_placement(scenario, fabric)
-    slots = scenario.model.n_experts + scenario.placement.redundant_experts
+    fabric, experts, slots = parts.fabric, parts.model.n_experts, parts.n_slots
+    if parts.placement.policy != "eplb":
+        return _first_placement(parts.placement.policy, experts, fabric.n_ranks)
     if slots % fabric.n_ranks:
         raise InputError(
             f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
             where="placement.redundant_experts",
-            fix=f"use {-scenario.model.n_experts % fabric.n_ranks} redundant experts, or that plus a multiple of "
-            f"{fabric.n_ranks}",
+            fix=f"use {-experts % fabric.n_ranks} redundant experts, or that plus a multiple of {fabric.n_ranks}",
         )
     return eplb(
         load, n_slots=slots, n_ranks=fabric.n_ranks, n_nodes=fabric.n_nodes, n_groups=max(parts.router.n_groups, 1)
@@ -206,7 +260,7 @@ def _router(scenario: Scenario, fabric: Fabric, home: NDArray[np.int32]) -> tupl
 def counterfactuals(parts: Parts, trained: dict[str, object]) -> tuple[str, ...]:
     """In which ways the router differs from the one that the recorded logits were trained with, in words."""
     found = []
-    router, routing = parts.router, parts.scenario.routing
+    router = parts.router
     for name, used in (("kind", router.kind), ("top_k", router.top_k)):
         if name in trained and trained[name] != used:
             found.append(f"{name} {used} on logits trained with {trained[name]}")
@@ -215,7 +269,7 @@ def counterfactuals(parts: Parts, trained: dict[str, object]) -> tuple[str, ...]
     used_limit = f"{router.top_groups} of {router.n_groups} groups" if router.limited else "no group limit"
     if trained_limit != used_limit:
         found.append(f"{used_limit} on logits trained with {trained_limit}")
-    if trained.get("kind") == "v3" and routing.bias == "zero":
+    if trained.get("kind") == "v3" and parts.bias == "zero":
         found.append("bias off on logits trained with it")
     return tuple(found)
 
@@ -226,7 +280,7 @@ def read_bias(parts: Parts) -> NDArray[np.float32]:
     Raises:
         InputError: not such a file, another number of experts, or a value that is not finite.
     """
-    path = Path(parts.scenario.source(parts.scenario.routing.bias))
+    path = Path(parts.bias)
     raw: NDArray[Any]
     try:
         raw = read_array(path, "bias") if path.suffix == ".npy" else np.array(path.read_text("utf-8").split(), float)

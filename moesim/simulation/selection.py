@@ -57,7 +57,7 @@ def select_experts(
         ids = batch.expert_ids[layer]
         within = sequence_imbalance(ids, sequence, spec.n_experts)
         return Selection(ids, None, _within(within) | dict.fromkeys(_NAMES))
-    logits, losses = batch.logits[layer], parts.scenario.losses
+    logits, losses = batch.logits[layer], parts.losses
     biased = bias is not None and bool(np.any(bias))
     measured = route_and_measure if fused_pass_takes(spec, logits.dtype, biased) else route_then_measure
     ids, gates, sums = measured(

@@ -57,7 +57,7 @@ def simulate(scenario: Scenario, progress: Progress | None = None) -> Result:
     run = _Run(parts, workload, say)
     run.collect()
     say("tables")
-    result = run.result()
+    result = run.result(to_yaml(scenario))
     result.provenance.update(
         {
             "moesim": __version__,
@@ -79,7 +79,7 @@ class _Run:
         self._parts, self._workload, self._say = parts, workload, say
         self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
         self._ledger, self._terms = KernelLedger(), RunTerms(parts)
-        self._tolerance = ToleranceLedger(parts.scenario.network.tolerance)
+        self._tolerance = ToleranceLedger(parts.tolerance)
         self._batch: Batch | None = None
         self._with_curves: list[TimedLayer] = []
         self._flows = FlowExport(parts.fabric)
@@ -97,7 +97,7 @@ class _Run:
                 self._terms.end_step()
 
     def _batches(self) -> Iterator[Batch]:
-        for index in range(self._parts.scenario.workload.steps):
+        for index in range(self._parts.workload.steps):
             self._say(f"step {index}: routing and timeline")
             batch = self._workload.batch(index)
             self._batch = self._batch or batch
@@ -118,7 +118,7 @@ class _Run:
             for name in ("selections", "rank_copies", "node_copies") if load.copies is not None else ():
                 self._traffic.setdefault(f"{name}_layer{timed.recorded}", getattr(load.copies, name))
 
-    def result(self) -> Result:
+    def result(self, scenario_yaml: str) -> Result:
         parts, batch = self._parts, self._batch
         assert batch is not None  # noqa: S101 - the schema asks for at least one step
         recording = self._workload.recording
@@ -144,5 +144,5 @@ class _Run:
             explanation=told,
             flows=exported,
             traffic=self._traffic,
-            scenario_yaml=to_yaml(parts.scenario),
+            scenario_yaml=scenario_yaml,
         )

@@ -83,9 +83,9 @@ class TimedLayer:
 
 def initial_state(parts: Parts, batch: Batch) -> State:
     """The biases that the scenario asks for: as recorded, none, or from a file."""
-    if parts.router.kind != "v3" or parts.scenario.routing.bias == "zero":
+    if parts.router.kind != "v3" or parts.bias == "zero":
         return State(dict.fromkeys(batch.layers))
-    if parts.scenario.routing.bias == "recorded":
+    if parts.bias == "recorded":
         return State({layer: batch.bias.get(layer) for layer in batch.layers})
     return State({layer: read_bias(parts) for layer in batch.layers})
 
@@ -105,14 +105,14 @@ def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, St
         Its routing, and the state for the next step: the biases moved by this step's loads where the scenario asks for
         it (arXiv:2408.15664, Alg. 1), else as they were.
     """
-    layers = batch.layers[: parts.scenario.workload.layers_simulated]
+    layers = batch.layers[: parts.workload.layers_simulated]
     routed = {
         layer: route_layer(parts, batch, layer, state.bias[layer], state.placement.get(layer)) for layer in layers
     }
     step = RoutedStep(routed, batch.tokens, batch.distinct_tokens, given=batch.logits is None)
-    if not parts.scenario.routing.update_bias:
+    if not parts.update_bias:
         return step, state
-    rate, none = parts.scenario.losses.bias_rate, np.zeros(parts.router.n_experts)
+    rate, none = parts.losses.bias_rate, np.zeros(parts.router.n_experts)
     moved: dict[int, NDArray[np.float32] | None] = {}
     for layer in layers:
         bias = state.bias[layer]
@@ -143,7 +143,7 @@ def run_steps(
     Raises:
         InvariantError: a law of the simulator was broken.
     """
-    arrivals, rng = parts.scenario.schedule.start_offset, parts.rng(_OFFSET_STAGE)
+    arrivals, rng = parts.schedule.start_offset, parts.rng(_OFFSET_STAGE)
     offsets = start_offsets(arrivals, parts.fabric.n_ranks, rng)
     for index, step in enumerate(steps):
         wait_until_compiled()
@@ -163,7 +163,7 @@ class _Loads:
         self._parts, self._routed, self._ledger = parts, step.layers, ledger
         self._recorded = tuple(step.layers)
         self._made: dict[int, LayerLoad] = {}
-        self.n_layers = parts.scenario.workload.layers_simulated or len(step.layers)
+        self.n_layers = parts.workload.layers_simulated or len(step.layers)
 
     def recorded(self, layer: int) -> int:
         """The recorded layer that a simulated one stands for."""
@@ -187,11 +187,11 @@ def _on_the_clock(
         bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers)
     return run_layers(
         parts.fabric,
-        moe_layers(loads.n_layers, parts.algorithm.permutes_first, other=parts.scenario.schedule.other_time > 0),
+        moe_layers(loads.n_layers, parts.algorithm.permutes_first, other=parts.schedule.other_time > 0),
         work_of,
         start_offset_s,
         bucket_s,
-        parts.scenario.network.tolerance if steps_pay(loads.of(0).flows) else 0.0,
+        parts.tolerance if steps_pay(loads.of(0).flows) else 0.0,
     )
 
 

@@ -83,14 +83,14 @@ class SummaryBuilder:
         values: dict[str, Any] = {
             **mean,
             **self._bottleneck_figures(link_class),
-            "name": self.parts.scenario.name,
+            "name": self.parts.name,
             "bottleneck": sentence,
             "step_time_s": float(np.mean(self.step_s)),
             "tokens": self.tokens,
             "distinct_tokens": self.distinct_tokens,
             "ranks": self.parts.fabric.n_ranks,
             "layers": len(self.layers),
-            "seed": self.parts.scenario.seed,
+            "seed": self.parts.seed,
             "counterfactual": counterfactual,
             **{f"source_{source}_share": shares.get(source, 0.0) for source in SOURCES},
         }
@@ -156,7 +156,7 @@ def counted_bytes(parts: Parts, load: LayerLoad, phase: str) -> dict[str, float 
     totals, ranks, logical = load.totals, parts.fabric.n_ranks, parts.published_bytes[phase]
     # What the busiest rank sends: its tokens' copies out, and what its experts computed back.
     sent = totals.selections_sent if phase == "dispatch" else totals.selections_received
-    payload = payload_bytes(parts.scenario.model.hidden, parts.message_dtype[phase])
+    payload = payload_bytes(parts.model.hidden, parts.message_dtype[phase])
     rdma = nvl = None
     if load.hierarchical:
         per_node = parts.algorithm.copies == "node" and parts.fabric.n_nodes > 1

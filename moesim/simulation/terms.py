@@ -171,11 +171,7 @@ class LayerTerms:
                 Part("entry of the critical rank", float(trace.entry_s[rank]), "its clock", "simulated", rank),
                 Part("entry of the first rank", -float(trace.entry_s[first]), "its clock", "simulated", first),
             ],
-            "wait_time_s": [
-                Part(f"wait in {name}", float(phase.wait_s[rank]), "none of the rank's own flows is in progress",
-                     f"simulated: rank {phase.waited_on[rank]} came last", rank)
-                for name, phase in self.trace.phases.items() if phase.wait_s[rank] > 0
-            ],
+            "wait_time_s": list(self._waits(rank)),
             "rank_wait_mean_s": [
                 Part(f"wait in {name}", float(phase.wait_s.mean()), "mean over the ranks", "simulated")
                 for name, phase in self.trace.phases.items()
@@ -193,6 +189,15 @@ class LayerTerms:
             mean = self._mean_of_phase(name) if name in trace.phases else self._mean_of_compute(name)
             found |= {f"{name}_time_max_s": of_slowest, f"{name}_time_mean_s": mean}
         return found
+
+    def _waits(self, rank: int) -> Iterator[Part]:
+        for name, phase in self.trace.phases.items():
+            if phase.wait_s[rank] > 0:
+                how, last = "none of the rank's own flows is in progress", int(phase.waited_on[rank])
+                yield Part(f"wait in {name}", float(phase.wait_s[rank]), how, f"simulated: rank {last} came last", rank)
+        if self.trace.idle_s[rank] > 0:
+            how = "between its stages of this layer"
+            yield Part("busy with another micro-batch", float(self.trace.idle_s[rank]), how, "simulated", rank)
 
     def _phase(self, name: str, rank: int) -> list[Part]:
         constants, fabric = self.parts.constants[name].source, self.parts.fabric
@@ -513,4 +518,4 @@ class RunTerms:
 
     @property
     def _form(self) -> str:
-        return self.parts.scenario.losses.form
+        return self.parts.losses.form

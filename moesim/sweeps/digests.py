@@ -129,9 +129,9 @@ def fabric_digest(scenario: Scenario) -> str:
     return digest("fabric", str(topology), file_digest(topology), links, scenario.parallel.ep)
 
 
-def batch_digest(parts: "Parts", recording: "Recording | None") -> str:
+def batch_digest(scenario: Scenario, parts: "Parts", recording: "Recording | None") -> str:
     """Digest of what the batches of tokens are made from."""
-    scenario, fabric = parts.scenario, parts.fabric
+    fabric = parts.fabric
     files = {name: sha for name, sha in file_digests(scenario).items() if name.startswith("workload.")}
     plain = recording is not None and recording.n_experts == parts.router.n_experts
     shape = (fabric.n_ranks, None if plain else fabric.n_nodes)
@@ -139,15 +139,14 @@ def batch_digest(parts: "Parts", recording: "Recording | None") -> str:
     return digest("batch", scenario.seed, scenario.workload, files, shape, parts.router.n_experts, router)
 
 
-def routing_digest(parts: "Parts", recording: "Recording | None") -> str:
+def routing_digest(scenario: Scenario, parts: "Parts", recording: "Recording | None") -> str:
     """Digest of what the routing of all batches follows from: experts, placement, copies, losses."""
-    scenario, fabric = parts.scenario, parts.fabric
-    routing = scenario.routing
+    fabric, routing = parts.fabric, scenario.routing
     ports = (scenario.alltoall.algorithm, fabric_digest(scenario)) if uses_ports(parts) else None
     bias = file_digests(scenario).get("routing.bias")
     return digest(
         "routing",
-        batch_digest(parts, recording),
+        batch_digest(scenario, parts, recording),
         parts.router,
         parts.loss_device,
         (routing.bias, bias, routing.update_bias),

@@ -86,12 +86,12 @@ def recording_of(scenario: Scenario) -> Recording | None:
     return _recordings.get((str(path), file_digest(path)), lambda: read_recording(path))
 
 
-def route(parts: Parts, recording: Recording | None) -> Routed:
+def route(scenario: Scenario, parts: Parts, recording: Recording | None) -> Routed:
     """Route every batch of a scenario."""
-    workload, tokens = Workload(parts, recording), batch_digest(parts, recording)
+    workload, tokens = Workload(parts, recording), batch_digest(scenario, parts, recording)
     batches = (
         _batches.get((tokens, index), lambda index=index: workload.batch(index))  # type: ignore[misc]
-        for index in range(parts.scenario.workload.steps)
+        for index in range(parts.workload.steps)
     )
     steps = tuple(route_steps(parts, batches))
     different = counterfactuals(parts, recording.router) if recording is not None else ()
@@ -116,7 +116,7 @@ def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed
     """Route a point's batches; the text of what went wrong where that cannot be done."""
     try:
         scenario = template.scenario(values)
-        return route(parts_of(scenario), recording_of(scenario))
+        return route(scenario, parts_of(scenario), recording_of(scenario))
     except Exception as error:  # the sweep continues: the point's row says what happened
         return one_line(error)
 

@@ -49,7 +49,7 @@ def make_plan(
             scenario = template.scenario(space.values(point))
             parts = parts_of(scenario)
             place(parts, np.ones(parts.router.n_experts, np.int64))
-            possible[point] = routing_digest(parts, recording_of(scenario))
+            possible[point] = routing_digest(scenario, parts, recording_of(scenario))
         except InputError as error:
             impossible[point] = one_line(error)
         if seen % 100 == 99:

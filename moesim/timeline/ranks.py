@@ -83,6 +83,15 @@ class LayerTrace:
             covered = np.maximum(covered, self.end_s[phase])
         return exposed + np.maximum(end - covered, 0.0)
 
+    @property
+    def idle_s(self) -> Floats:
+        """Time between entry and end in which the rank is in none of the layer's stages, [ranks]."""
+        start, end = np.array(list(self.start_s.values())), np.array(list(self.end_s.values()))
+        order = np.argsort(start, axis=0)
+        start, end = np.take_along_axis(start, order, 0), np.take_along_axis(end, order, 0)
+        gaps = np.maximum(start[1:] - np.maximum.accumulate(end)[:-1], 0.0)
+        return np.asarray(gaps.sum(axis=0))
+
 
 @dataclass(frozen=True)
 class LinkSeries:

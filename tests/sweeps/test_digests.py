@@ -171,15 +171,15 @@ def stages(scenario):
     recording = open_workload(parts).recording
     found = {
         "fabric": fabric_digest(scenario),
-        "batch": batch_digest(parts, recording),
-        "routing": routing_digest(parts, recording),
+        "batch": batch_digest(scenario, parts, recording),
+        "routing": routing_digest(scenario, parts, recording),
     }
-    return found, parts, recording
+    return found, scenario, parts, recording
 
 
-def routed(parts, recording):
+def routed(scenario, parts, recording):
     """Everything that routing hands on, as one digest."""
-    result = route(parts, recording)
+    result = route(scenario, parts, recording)
     placements = [
         (layer.placement.slot_expert, layer.placement.slot_rank)
         for step in result.steps
@@ -190,7 +190,7 @@ def routed(parts, recording):
         for step in result.steps
         for layer in step.layers.values()
     ]
-    sizes = [(step.batch_layers, step.tokens, step.distinct_tokens, step.given) for step in result.steps]
+    sizes = [(tuple(step.layers), step.tokens, step.distinct_tokens, step.given) for step in result.steps]
     return digest(placements, rest, sizes, result.counterfactual)
 
 

@@ -47,7 +47,7 @@ def test_a_point_has_the_very_summary_of_a_run_of_its_own(name, tmp_path):
     np.save(tmp_path / "ids.npy", np.array([rng.permutation(16)[:4] for _ in range(64)], np.int32))
     scenario = by_hand(*SCENARIOS[name], ids=tmp_path / "ids.npy")
     parts = parts_of(scenario)
-    assert summarise(parts, route(parts, recording_of(scenario))) == moesim.simulate(scenario).summary
+    assert summarise(parts, route(scenario, parts, recording_of(scenario))) == moesim.simulate(scenario).summary
 
 
 @pytest.fixture(scope="module")

@@ -228,6 +228,28 @@ def test_a_straggler_keeps_everyone_back_in_every_layer(fabric):
 
 
 @pytest.mark.parametrize("algorithm", [NORMAL, LOW_LATENCY, NCCL])
+def test_the_parts_of_a_layer_add_up_where_two_micro_batches_take_turns(fabric, algorithm):
+    """Stage by stage, first one micro-batch, then the other: what a layer does not do itself is wait."""
+    layer = work(fabric, algorithm, 40, **ALL)
+    one = moe_layers(3, permutes_first=algorithm == NCCL)
+    program = tuple(
+        operation._replace(micro_batch=batch, after=tuple((name, at, batch) for name, at, _ in operation.after))
+        for operation in one
+        for batch in (0, 1)
+    )
+    *traces, _ = run_layers(fabric, program, lambda *_: layer, np.array([0, 4, 1, 0]) * US, 10 * US)
+    assert [(trace.layer, trace.micro_batch) for trace in traces] == [(i, b) for i in range(3) for b in (0, 1)]
+    (alone,), _ = run(fabric, [layer], permutes_first=algorithm == NCCL)
+    assert (alone.idle_s == 0).all()
+    for trace in traces:
+        critical = critical_rank(trace, fabric)
+        assert trace.idle_s[critical.rank] >= 3 * US  # while one is in its gate, the other waits for it
+        close(sum(critical.components.values()), trace.length_s)
+        close(sum(critical.held_by.values()), trace.length_s)
+        close(critical.held_by["schedule", ""], trace.idle_s[critical.rank])
+
+
+@pytest.mark.parametrize("algorithm", [NORMAL, LOW_LATENCY, NCCL])
 def test_curves_of_link_use_hold_every_byte(algorithm):
     fabric = small_rail(2, 2)
     sent = np.array([[1, 5, 2, 0], [3, 1, 0, 4], [2, 2, 2, 9], [0, 1, 8, 1]])

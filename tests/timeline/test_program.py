@@ -153,17 +153,25 @@ def test_every_rank_runs_its_program_from_its_own_start():
 
 
 def test_a_kernel_counts_where_no_phase_of_its_layer_runs():
-    """Phases cover seconds 2 to 4 and 9 to 12; stages that span both, touch one, lie within, or outlast it."""
+    """Phases cover seconds 2 to 4 and 9 to 12; stages that span both, touch one, lie within, outlast it, follow it."""
     traces = run((Operation(A, 0),), {"attention": 1})
-    spans = {"one": (2, 4), "two": (9, 12), "wide": (0, 10), "early": (1, 2), "within": (3, 4), "over": (3, 6)}
+    spans = {
+        "one": (2, 4),
+        "two": (9, 12),
+        "wide": (0, 10),
+        "early": (1, 2),
+        "within": (3, 4),
+        "over": (3, 6),
+        "late": (5, 8),
+    }
     trace = replace(
         traces[0, 0],
         start_s={name: np.array([float(begin)]) for name, (begin, _) in spans.items()},
         end_s={name: np.array([float(end)]) for name, (_, end) in spans.items()},
         phases=dict.fromkeys(("one", "two")),
     )
-    exposed = {name: float(trace.exposed_s(name)[0]) for name in ("wide", "early", "within", "over")}
-    assert exposed == {"wide": 7, "early": 1, "within": 0, "over": 2}
+    exposed = {name: float(trace.exposed_s(name)[0]) for name in ("wide", "early", "within", "over", "late")}
+    assert exposed == {"wide": 7, "early": 1, "within": 0, "over": 2, "late": 3}
 
 
 def test_a_program_that_waits_for_what_it_does_not_hold_is_refused():
