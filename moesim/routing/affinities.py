@@ -124,12 +124,16 @@ def share_lost(
     Both are [K, 16], of which column ``lane`` is the token's with the logits ``x[t]``.
     """
     top_k = chosen.shape[0]
-    same, taken, possible = 0, 0.0, 0.0
+    same, higher, taken, possible = 0, 0, 0.0, 0.0
     lowest = np.float32(np.inf)
     for k in range(top_k):
         lowest = min(lowest, x[t, unrestricted[k, lane]])
         possible += np.float64(score[lane, unrestricted[k, lane]])
     for k in range(top_k):
-        same += x[t, chosen[k, lane]] >= lowest
+        own, free = x[t, chosen[k, lane]], x[t, unrestricted[k, lane]]
+        same += own >= lowest
+        # Of several experts with the lowest logit, more may be chosen in the place of a higher one.
+        higher += free > lowest
+        higher -= own > lowest
         taken += np.float64(score[lane, chosen[k, lane]])
-    return 0.0 if same == top_k else max(0.0, 1.0 - taken / possible)
+    return 0.0 if same == top_k and higher == 0 else max(0.0, 1.0 - taken / possible)

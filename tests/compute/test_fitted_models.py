@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from moesim.compute import load_gpu
 from moesim.compute.fitted import attention, draws, experts, gemm, models, tiles
 from moesim.compute.fitted.coefficients import fitted
+from moesim.compute.fitted.families import FAMILIES
 from tests.reference.expert_time import best_tile, gemm_seconds
 
 H800 = load_gpu("h800")
@@ -50,6 +51,23 @@ def test_a_grouped_gemm_costs_what_its_slow_twin_says(loads, shape):
             loads, n, k, expected, groups, given_.rows, given_.columns, H800.fp8_flops, H800.hbm_bandwidth, H800.sms, c
         )
         assert one.seconds[0] == pytest.approx(slow, rel=1e-12)
+
+
+@pytest.mark.parametrize(("columns", "width"), [(132 * 192, 192), (132 * 160, 160), (132 * 144, 144), (132 * 128, 128)])
+@pytest.mark.parametrize("layout", [tiles.CONTIGUOUS, tiles.DENSE])
+def test_the_narrowest_tile_that_saves_a_wave_is_taken(layout, columns, width):
+    # One row of tiles on 132 SMs: one wave with tiles so wide, two with the next narrower ones.
+    cut = tiles.choose(layout, np.array([128]), np.array([columns]), np.array([1]), 132)
+    assert (cut.rows[0], cut.columns[0], cut.sms[0]) == (128, width, 132)
+
+
+def test_no_fit_may_find_more_than_the_peaks():
+    for family in FAMILIES.values():
+        for variant in ("", "bf16", "fp8"):
+            for parameter in family.parameters(variant):
+                assert parameter.low <= parameter.start <= parameter.high
+                if parameter.name in ("e", "em"):
+                    assert parameter.low > 0 and parameter.high <= 1, family.name
 
 
 def test_one_row_worked_out_by_hand():
@@ -168,6 +186,8 @@ def test_prefill_counts_the_blocks_of_every_token():
         work = attention.prepare_prefill(gpu, np.array([300]), np.array([length]), 128, 512, 64)
         blocks = np.mean([-(-(t + 1) // 64) for t in range(length)])
         assert work.flops[0] == pytest.approx(300 * length * 2 / 132 * blocks * 64 * 64 * 2 * 1088)
+        # Two bytes each: a token's latent of 512 and position of 64; a query row of both in, a latent out, 128 heads.
+        assert work.moved[0] == 2 * 300 * length * (576 + 128 * (576 + 512))
 
 
 # Draws of uneven loads.

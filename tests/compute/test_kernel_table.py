@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.compute import SOURCES, KernelTable, gpus, load_gpu
+from moesim.compute.curves import kernel_curve
 from moesim.errors import InputError
 
 V3 = {"hidden": 7168, "inter": 2048}
@@ -332,3 +333,19 @@ def test_the_listing_names_every_kernel_and_every_source():
     relatives = KernelTable.load("b200")
     assert all(row["source"] != "fitted" for row in relatives.describe())
     assert sum(", of the h" in row["what"] for row in relatives.sources()) == 6
+
+
+@pytest.mark.parametrize("x", [None, np.array([3.0, 700.0])])
+def test_a_curve_has_the_times_of_its_places_and_the_floor_of_each(x):
+    table, gpu = KernelTable.load("h100"), load_gpu("h100")
+    curve = kernel_curve(table, "permute", {"row_bytes": 7168}, x)
+    if x is None:  # powers of two and three places between, rounded, up to 262,144 rows
+        assert curve.x[:5].tolist() == [1, 2, 3, 4, 5] and curve.x[-1] == 2**18
+        assert np.isin(2.0 ** np.arange(19), curve.x).all() and (np.diff(curve.x) > 0).all()
+    else:
+        assert curve.x is x
+    assert curve.axis == "rows" and curve.sizes == {"row_bytes": 7168}
+    for at, seconds, floor in zip(curve.x, curve.seconds, curve.floor, strict=True):
+        assert seconds == table.time("permute", rows=int(at), row_bytes=7168).seconds
+        # Each row is moved once at least: the other copy of it may lie in the cache.
+        assert floor == pytest.approx(at * 7168 / gpu.hbm_bandwidth, rel=1e-12)

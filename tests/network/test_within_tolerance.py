@@ -103,6 +103,19 @@ def test_equal_messages_end_together_and_on_the_bound(monkeypatch):
     np.testing.assert_allclose(within(flows, 0.01).finish, flows.bound(), rtol=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_link_stays_full_while_flows_that_start_within_a_step_catch_up(seed, monkeypatch):
+    monkeypatch.setattr(stepping, "FEW", 5)
+    rng, n = np.random.default_rng(seed), 200
+    size = rng.random(n) + 0.5
+    start = np.where(np.arange(n) < 60, 0.0, rng.random(n) * 0.2 * size.sum())
+    one_link = {"capacity": [1.0], "route_ptr": np.arange(n + 1), "route_links": np.zeros(n, int)}
+    got = solve_within(tolerance=0.02, size=size, start=start, **one_link)
+    assert got.finish.max() == pytest.approx(size.sum(), rel=1e-12)
+    exact = solve_flows(latency=[0.0], size=size, start=start, **one_link)
+    np.testing.assert_allclose(got.finish, exact, atol=0.0005 * size.sum())
+
+
 def test_smaller_steps_are_nearer(monkeypatch):
     monkeypatch.setattr(stepping, "FEW", 5)
     monkeypatch.setattr(stepping, "SHARE_PER_STEP", 1.0)
