@@ -60,20 +60,20 @@ def main() -> int:
     parser.add_argument("after", type=Path)
     parser.add_argument("--within", type=float, default=1e-12)
     arguments = parser.parse_args()
-    beyond = 0
+    beyond, new, gone = 0, set[str](), set[str]()
     for folder in folders(arguments.before):
         before, after = facts_of(arguments.before / folder), facts_of(arguments.after / folder)
         off = {key: difference(before[key], after[key]) for key in before if key in after}
         equal, near = sum(not value for value in off.values()), [key for key, value in off.items() if value]
         beyond += sum(value > arguments.within for value in off.values())
         print(f"{folder}: {equal} of {len(off)} columns and numbers equal to the bit")
-        for title, names in (
-            ("differ", [f"{file} {name} ({off[file, name]:.1e})" for file, name in near]),
-            ("new", [f"{file} {name}" for file, name in after if (file, name) not in before]),
-            ("gone", [f"{file} {name}" for file, name in before if (file, name) not in after]),
-        ):
-            if names:
-                print(f"  {title}: {', '.join(names)}")
+        if near:
+            print("  differ:", ", ".join(f"{file} {name} ({off[file, name]:.1e})" for file, name in near))
+        new |= {" ".join(key) for key in after if key not in before}
+        gone |= {" ".join(key) for key in before if key not in after}
+    for title, names in (("new", new), ("gone", gone)):
+        if names:
+            print(f"{title}: {', '.join(sorted(names))}")
     print(f"{beyond} differ by more than {arguments.within:g}")
     return int(beyond > 0)
 

@@ -193,9 +193,9 @@ def test_a_run_in_which_a_wire_changes_stands_in_its_exported_flows_and_in_every
 
 def test_a_wire_that_changes_in_a_run_with_steps_is_refused_in_a_line(slowed):
     slowed(0, (1e-4, 0.5))
-    from moesim.simulation import step
+    from moesim.simulation import steps
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "steps_pay", lambda flows: True)
+        patch.setattr(steps, "steps_pay", lambda flows: True)
         with pytest.raises(InputError, match=r"network\.tolerance: .* it must be 0"):
             moesim.simulate(scenario(*RAIL, "network.tolerance=1%"))
