@@ -66,13 +66,17 @@ def print_run(result: "Result") -> None:
     out, summary = console(), result.summary
     out.print(Text(summary["name"], style="bold"), f": {summary['bottleneck']}", sep="", soft_wrap=True)
     total = summary["layer_time_s"]
-    rows = [("layer", with_unit("layer_time_s", total), "100 %")]
+
+    def shown(key: str) -> str:
+        return result.value(key).words(lambda number: with_unit(key, number))
+
+    rows = [("layer", shown("layer_time_s"), "100 %")]
     for key in COMPONENTS:
         share = summary[key] / total if total else 0.0
         name = key.removesuffix("_time_s").replace("_", " ")
-        rows.append((f"  {name}", with_unit(key, summary[key]), f"{share:.1%}"))
-    rows.append(("lower bound", with_unit("lower_bound_s", summary["lower_bound_s"]), ""))
-    rows.append(("wait, mean over ranks", with_unit("rank_wait_mean_s", summary["rank_wait_mean_s"]), ""))
+        rows.append((f"  {name}", shown(key), f"{share:.1%}"))
+    rows.append(("lower bound", shown("lower_bound_s"), ""))
+    rows.append(("wait, mean over ranks", shown("rank_wait_mean_s"), ""))
     out.print(table("", ("time per layer, critical rank", "", "share"), rows))
     names = (
         "expert_load_max_over_mean",
@@ -87,7 +91,7 @@ def print_run(result: "Result") -> None:
         "gate_mass_lost",
         "bottleneck_utilisation",
     )
-    out.print(table("", ("load and traffic", ""), [(key, with_unit(key, summary[key])) for key in names]))
+    out.print(table("", ("load and traffic", ""), [(key, shown(key)) for key in names]))
     for note in result.notes:
         out.print(f"{note.kind}: {note.text}", style="yellow" if note.kind in ("degraded", "counterfactual") else "")
 

@@ -24,7 +24,7 @@ def validate(
     reference: Path | None = typer.Option(
         None, "--reference", help="Folder with the large published extracts, which do not ship."
     ),
-    rows: bool = typer.Option(False, "--rows", help="Print every row, not only the spread of each table."),
+    every_row: bool = typer.Option(False, "--every-row", help="Print every row, not only the spread of each table."),
     as_json: bool = typer.Option(False, "--json", help="Print the rows as JSON."),
     page: Path | None = typer.Option(None, "--page", help="Write a page with plots: an .html file."),
     jobs: int = typer.Option(os.cpu_count() or 1, "--jobs", "-j", min=1, help="Worker processes."),
@@ -47,7 +47,7 @@ def validate(
     if as_json:
         typer.echo(json.dumps([_as_dict(outcome) for outcome in outcomes], indent=1))
     else:
-        _show(outcomes, rows or bool(tables))
+        _show(outcomes, every_row or bool(tables))
         _show_unseen(elsewhere)
         _show_bytes(chosen + ([] if tables else uccl_rows()))
         if left_out and not tables:

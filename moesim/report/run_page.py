@@ -101,6 +101,7 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
         constants=run_tables.constants(result.explanation),
         kernels=run_tables.kernels(result.explanation),
         busiest=run_tables.busiest(result.explanation),
+        terms=run_tables.terms(result.explanation),
         topology=run_tables.topology(result.explanation),
         provenance=run_tables.provenance(result),
         scenario_yaml=result.scenario_yaml,
@@ -159,6 +160,13 @@ def verdict(result: Result) -> Verdict:
         text += f"at most {quantity(left, '%')} is left to win with this routing on these wires."
     else:
         text += "."
+    if held := result.explanation["held_longest"]:
+        text += f" The link that held the critical rank longest is {held['link']}: {quantity(held['seconds'], 's')}"
+        if held["capacity_bytes_per_s"] < held["peers_bytes_per_s"]:
+            peak, peers = (quantity(held[name], "B/s") for name in ("capacity_bytes_per_s", "peers_bytes_per_s"))
+            text += f" a layer, at a peak of {peak} where most of its class have {peers}."
+        else:
+            text += " a layer."
     return Verdict(f"Bottleneck: {str(summary['bottleneck']).replace(': ', ', ', 1)}.", text)
 
 
@@ -166,7 +174,7 @@ def _tiles(result: Result) -> list[Tile]:
     s = result.summary
 
     def named(key: str) -> str:
-        return named_quantity(key, s[key])
+        return result.value(key).words(lambda number: named_quantity(key, number))
 
     def share(key: str) -> str:
         return quantity((s[key] or 0.0) / s["layer_time_s"], "%") if s["layer_time_s"] else ABSENT

@@ -12,6 +12,8 @@ from moesim.results.definitions import SUMMARY
 
 # Facts of the wall clock would make equal runs give different pages.
 _WALL_CLOCK = ("utc", "wall_s")
+# Numbers whose terms the page lists.
+_TAKEN_APART = ("dispatch_time_s", "expert_compute_time_s", "combine_time_s", "lower_bound_s")
 # Rows of the table of what held the critical ranks back.
 _HOLDERS = 12
 
@@ -143,8 +145,19 @@ def topology(explanation: dict[str, Any]) -> DataTable:
     return DataTable(("link class", "peak per direction", "latency"), rows)
 
 
+def terms(explanation: dict[str, Any]) -> DataTable:
+    """What the times and the bound are the sums of, with the link or rank that each part is mostly from."""
+    rows: list[tuple[Cell, ...]] = []
+    for key in _TAKEN_APART:
+        for term in explanation["terms"].get(key, ()):
+            most = term.get("of", [{}])[0]
+            where = most.get("link") or (f"rank {most['rank']}" if "rank" in most else ABSENT)
+            rows.append((key, term["name"], quantity(term["value"], "s"), where, term["formula"], term["source"]))
+    return DataTable(("number", "part", "time", "mostly of", "how it comes about", "source"), rows)
+
+
 def busiest(explanation: dict[str, Any]) -> DataTable:
-    """The link of each class with most bytes, by phase."""
+    """The link of each class that needs longest for its bytes, by phase."""
     rows: list[tuple[Cell, ...]] = [
         (
             phase,

@@ -1,8 +1,22 @@
 """What each number of the summary means, in one sentence with its unit: the report's hover text and ``explain``."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from moesim import stages
+
+
+class Value(NamedTuple):
+    """A number as it is shown: with the interval that it lies in where that is known, else None."""
+
+    value: Any
+    low: float | None = None
+    high: float | None = None
+
+    def words(self, written: Callable[[Any], str]) -> str:
+        """Return the value, and the interval behind it where there is one; ``written`` writes one number."""
+        text = written(self.value)
+        return text if self.low is None else f"{text} ({written(self.low)} to {written(self.high)})"
 
 
 class Definition(NamedTuple):

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from moesim.errors import InputError
@@ -25,8 +26,8 @@ def explain_lines(result: Result, key: str) -> Iterator[str]:
         close = difflib.get_close_matches(key, SUMMARY, n=1)
         fix = f"did you mean {close[0]}?" if close else f"choose among {', '.join(SUMMARY)}"
         raise InputError(f"no number {key!r} in a summary", fix=fix)
-    definition, value = SUMMARY[key], result.summary[key]
-    yield f"{key} = {_quantity(definition.unit, value)}"
+    definition = SUMMARY[key]
+    yield f"{key} = {result.value(key).words(partial(_quantity, definition.unit))}"
     yield f"  {definition.text}"
     terms: Sequence[Term] = result.explanation["terms"].get(key, ())
     if terms:

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.files import folder_in_one_piece
-from moesim.results.definitions import SUMMARY
+from moesim.results.definitions import SUMMARY, Value
 from moesim.results.tables import Tables, read_parquet, write_parquet
 from moesim.results.trace import chrome_trace
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 TABLES = ("steps", "ranks", "experts", "links", "link_series", "transfers", "spans")
 """What every result has; ``training`` comes with a recording."""
 
@@ -50,6 +50,7 @@ class Result:
         traffic: copies per pair and layer, arrays by name.
         scenario_yaml: the fully resolved scenario.
         provenance: versions, host, wall time; the only part that differs between equal runs.
+        intervals: (low, high) of the summary's numbers whose error is known.
     """
 
     summary: dict[str, Any]
@@ -60,6 +61,11 @@ class Result:
     traffic: dict[str, NDArray[Any]]
     scenario_yaml: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def value(self, key: str) -> Value:
+        """Return a number of the summary with the interval that it lies in."""
+        return Value(self.summary[key], *self.intervals.get(key, ()))
 
     def save(self, directory: str | Path, extra: Mapping[str, bytes] | None = None) -> Path:
         """Write the result folder; an existing result is replaced.
@@ -80,7 +86,8 @@ class Result:
 
     def _write_files(self, folder: Path) -> None:
         (folder / "scenario.resolved.yaml").write_text(self.scenario_yaml, encoding="utf-8")
-        _write_json(folder / "summary.json", {"schema": SCHEMA_VERSION, "summary": self.summary})
+        summary = {"schema": SCHEMA_VERSION, "summary": self.summary, "intervals": dict(self.intervals)}
+        _write_json(folder / "summary.json", summary)
         notes = [{"kind": note.kind, "text": note.text} for note in self.notes]
         _write_json(folder / "notes.json", {"schema": SCHEMA_VERSION, "notes": notes})
         _write_json(folder / "explanation.json", {"schema": SCHEMA_VERSION, "explanation": self.explanation})
@@ -122,6 +129,7 @@ def load_result(directory: str | Path) -> Result:
         traffic=_read_npz(folder / "traffic.npz"),
         scenario_yaml=_read_text(folder / "scenario.resolved.yaml"),
         provenance=_read_json(folder / "provenance.json", "provenance"),
+        intervals=_read_json(folder / "summary.json", "intervals"),
     )
 
 

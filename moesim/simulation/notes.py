@@ -1,6 +1,9 @@
 """What the reader of a result must not take at face value."""
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from moesim.results import Note
 from moesim.simulation.following import PORTS_NOTE, uses_ports
@@ -8,11 +11,12 @@ from moesim.simulation.kernels import KernelLedger
 from moesim.simulation.parts import Parts
 from moesim.simulation.rows import RANK_PAIR_LIMIT
 from moesim.simulation.tolerance import ToleranceLedger
+from moesim.units import format_bandwidth
 from moesim.workload import Batch
 
 
 def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, batch: Batch) -> list[Note]:
-    """Tell it, the most important first.
+    """Return the caveats, the most important first.
 
     Args:
         parts: of the scenario.
@@ -36,6 +40,7 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
             rates += f" ({held_out['rows']:.0f} others are {100 * held_out['median']:.1f} % off in the median)"
         rates += ", not of your cluster"
     notes.append(Note("estimated", f"all-to-all rates are {rates}: {constants.source}"))
+    notes += (Note("estimated", text) for text in _scaled(parts))
     notes += tolerance.notes()
     if uses_ports(parts):
         notes.append(Note("estimated", PORTS_NOTE))
@@ -45,3 +50,17 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     if layers and layers > len(batch.layers):
         notes.append(Note("info", f"{layers} layers simulated by cycling {len(batch.layers)} recorded ones"))
     return notes
+
+
+def _scaled(parts: Parts) -> Iterator[str]:
+    """Say where rates were measured on ports of another speed than this cluster's."""
+    constants, fabric = parts.constants["dispatch"], parts.fabric
+    for name, word, fitted in (("nvlink", "NVLink", constants.nvlink_peak), ("nic", "NIC", constants.nic_peak)):
+        peaks = fabric.capacity[fabric.is_class(name)]
+        used = fabric.n_ranks > 1 if name == "nvlink" else fabric.n_nodes > 1
+        if used and len(peaks) and not np.isclose(peaks, fitted).all():
+            here = " to ".join(dict.fromkeys(format_bandwidth(float(peak)) for peak in (peaks.min(), peaks.max())))
+            yield (
+                f"{word} rates were measured on ports of {format_bandwidth(fitted)}; here they are {here}, and the "
+                f"all-to-all is taken to reach the same share of them"
+            )

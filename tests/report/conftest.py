@@ -136,7 +136,13 @@ def fake_explanation(**router: Any) -> dict[str, Any]:
         "router": {"kind": "v3", "top_k": 8, "n_groups": 8, "top_groups": 4, "groups_are": "node"} | router,
         "kernels": [kernel],
         "critical_ranks": [3, 3],
-        "terms": {},
+        "terms": {
+            "dispatch_time_s": [
+                {"name": "layout", "value": 5e-5, "unit": "s", "formula": "own work", "source": "a fit"},
+                {"name": "held by NVLink", "value": 3e-4, "unit": "s", "formula": "bytes / rate", "source": "simulated",
+                 "of": [{"layers": [0, 1], "value": 3e-4, "rank": 3, "link": link["link"]}]},
+            ],
+        },
         "held_longest": {
             "link": link["link"], "seconds": 3e-4, "capacity_bytes_per_s": 1e11, "peers_bytes_per_s": 2e11,
         },
