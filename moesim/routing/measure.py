@@ -109,7 +109,7 @@ def route_and_measure(
         raise InputError(
             f"no fused pass for {spec.kind} top-{spec.top_k} of {spec.n_experts} experts on {x.dtype} logits",
             "route_and_measure",
-            "use route and the losses of moesim.balance",
+            "use route, then moesim.balance.measure",
         )
     copies = np.ones(len(x)) if weight is None else _array("weight", weight, np.float64, len(x))
     device = np.empty(0, np.int64)
