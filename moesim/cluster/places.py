@@ -74,13 +74,11 @@ def overridden(
     capacity = fabric.capacity.copy()
     mistakes: list[InputError] = []
     for i, (where, bandwidth) in enumerate(overrides):
-        at: Loc = (i, "where")
-        for loc, place in (
-            [(at, where)] if isinstance(where, str) else [((*at, k), each) for k, each in enumerate(where)]
-        ):
+        for k, place in enumerate([where] if isinstance(where, str) else where):
             try:
                 capacity[_of_one_class(fabric, place)] = bandwidth
             except InputError as error:
+                loc: Loc = (i, "where") if isinstance(where, str) else (i, "where", k)
                 mistakes.append(blame(loc, error.what, error.fix))
     if mistakes:
         first, *others = mistakes
@@ -152,8 +150,9 @@ def _unknown(fabric: Fabric, place: str) -> InputError:
     shapes: dict[str, list[str]] = {}
     for device in fabric.links_at:
         shapes.setdefault(_shape(device), []).append(device)
-    spans = [names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}" for names in shapes.values()]
-    fix = f"there are n0 to n{fabric.n_nodes - 1}, rail0 to rail{fabric.ranks_per_node - 1}, {', '.join(spans[:8])}"
+    ends = [("n0", f"n{fabric.n_nodes - 1}"), ("rail0", f"rail{fabric.ranks_per_node - 1}")]
+    ends += [(names[0], names[-1]) for names in shapes.values()]
+    fix = f"there are {', '.join(first if first == last else f'{first} to {last}' for first, last in ends[:10])}"
     base = place.rpartition(".")[0]
     known = [*fabric.links_at, *(f"{base}.{name}" for name in fabric.link_classes)]
     # A number too large is told by the range, not by a name that looks like it.

@@ -39,11 +39,6 @@ SCENARIOS = {
     "more experts per token than experts": (changed("top_k: 4", "top_k: 64"), "but only 32 experts", [4]),
     "an unknown kind": (changed("kind: v3", "kind: v4"), "expected one of v1, v2, v3", [4]),
     "an unknown topology": (changed("hgx-h800", "hgx-h80"), "did you mean 'hgx-h800'", [2]),
-    "an override of links that are not there": (
-        changed("{topology: hgx-h800}", "{topology: hgx-h800, overrides: [{where: n1.nic, bandwidth: 1GB/s}]}"),
-        "no place 'n1' in hgx-h800",
-        [2],
-    ),
     "an unknown preset": (changed("deepseek-v3,", "deepseek-v33,"), "did you mean 'deepseek-v3'", [3]),
     "no cluster": (changed("cluster: {topology: hgx-h800}\n", ""), "this key is required", [1]),
     "a key twice": (SCENARIO + "name: again\n", "name", [8]),
@@ -112,6 +107,22 @@ def test_a_wrong_override_is_refused_by_its_own_text(moesim, here):
     ):
         done = moesim("run", "small.yaml", "-o", override)
         assert done.code == 2 and said in done.err and len(done.err.splitlines()) == 1, done.err
+
+
+def test_an_override_of_links_that_are_not_there_is_refused_where_it_was_written(moesim, here):
+    links = "[{where: n0.gpu1.nvlink, bandwidth: 1GB/s}, {where: n1.nic, bandwidth: 1GB/s}]"
+    text = changed("{topology: hgx-h800}", f"{{topology: hgx-h800, overrides: {links}}}")
+    (here / "wrong.yaml").write_text(text)
+    before = {path.name for path in here.iterdir()}
+    for arguments, where in (
+        (("wrong.yaml",), f"wrong.yaml:2:{text.splitlines()[1].index('n1.nic') + 1}: "),
+        (("small.yaml", "-o", f"cluster.overrides={links}"), f"-o cluster.overrides={links}: "[:100]),
+    ):
+        done = moesim("run", *arguments, "-q")
+        (line,) = assert_refused(
+            done, here, before, "cluster.overrides[1].where: no place 'n1' in hgx-h800; there are n0, "
+        )
+        assert line.startswith(where)
 
 
 def test_a_wrong_command_line_is_exit_2_with_one_line(moesim, here):
