@@ -12,7 +12,7 @@ import numpy as np
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
 from moesim.results.terms import Term, combined
-from moesim.simulation.load import LayerLoad
+from moesim.simulation.layer_load import LayerLoad
 from moesim.timeline import LayerTrace, PhaseTrace
 
 _SLACK = 1e-9

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
 from moesim.results import TableBuilder, nulls
-from moesim.simulation.load import LayerLoad
+from moesim.simulation.layer_load import LayerLoad
 from moesim.stages import KERNELS, PHASES, STAGES
 from moesim.timeline import LayerTrace, LinkSeries, PhaseTrace
 from moesim.timeline.intervals import union_length

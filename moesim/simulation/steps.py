@@ -16,9 +16,10 @@ from moesim.simulation.ahead import wait_until_compiled
 from moesim.simulation.audit import audit_components, audit_layer
 from moesim.simulation.critical import CriticalRank
 from moesim.simulation.kernels import KernelLedger
-from moesim.simulation.load import LayerLoad, RoutedLayer, layer_load, route_layer
+from moesim.simulation.layer_load import LayerLoad, layer_load
 from moesim.simulation.offsets import start_offsets
 from moesim.simulation.parts import Parts, read_bias
+from moesim.simulation.route_layer import RoutedLayer, route_layer
 from moesim.simulation.rows import bucket_width_s
 from moesim.simulation.summary import SummaryBuilder
 from moesim.simulation.tolerance import steps_pay

@@ -9,7 +9,7 @@ from moesim.balance import imbalance
 from moesim.cluster import Fabric
 from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
 from moesim.simulation.critical import CriticalRank, critical_rank, describe_bottleneck, rank_components
-from moesim.simulation.load import LayerLoad
+from moesim.simulation.layer_load import LayerLoad
 from moesim.simulation.lower_bound import LowerBound, lower_bound
 from moesim.simulation.parts import Parts
 from moesim.stages import OVER_RANKS, PHASES

@@ -16,7 +16,7 @@ from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
 from moesim.results.terms import Share, Term
 from moesim.simulation.critical import rank_components
 from moesim.simulation.kernels import KernelLedger, PricedKernel
-from moesim.simulation.load import LayerLoad
+from moesim.simulation.layer_load import LayerLoad
 from moesim.simulation.lower_bound import LowerBound
 from moesim.simulation.parts import Parts
 from moesim.simulation.phase_path import Piece, path_of_rank, shares_of_ranks

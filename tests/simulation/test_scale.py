@@ -8,8 +8,8 @@ from moesim.errors import InputError
 from moesim.routing import RouterSpec, gate_mass_lost, threads
 from moesim.simulation import following, selection
 from moesim.simulation.batches import open_workload
-from moesim.simulation.load import route_layer
 from moesim.simulation.parts import build_parts
+from moesim.simulation.route_layer import route_layer
 from tests.simulation.small import RANKS, run, scenario
 
 TWO_NODES = {
