@@ -97,8 +97,8 @@ def compiling() -> Row:
 def table_of_equal_messages() -> list[Row]:
     """A uniform all-to-all on one switch by classes: what ``moesim bw`` runs."""
     from moesim.cluster import build_fabric
-    from moesim.cluster.spec import LeafSpineTopology
-    from moesim.simulation.bandwidth import alltoall_table
+    from moesim.cluster.topology_spec import LeafSpineTopology
+    from moesim.timeline.uniform_alltoall import alltoall_table
 
     rows = []
     for nodes in (4, 32, 128, 512):

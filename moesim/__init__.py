@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from moesim.errors import InputError, InvariantError, ResourceError
     from moesim.results import Result, load_result
+    from moesim.run.simulate import simulate  # the package has function and module of this name
     from moesim.scenario import Scenario, load_scenario
-    from moesim.simulation.simulate import simulate  # the package has function and module of this name
     from moesim.sweeps import sweep
 
 _HOME = {
@@ -23,7 +23,7 @@ _HOME = {
     "Scenario": "moesim.scenario",
     "load_result": "moesim.results",
     "load_scenario": "moesim.scenario",
-    "simulate": "moesim.simulation",
+    "simulate": "moesim.run",
     "sweep": "moesim.sweeps",
 }
 

@@ -1,6 +1,6 @@
 """The stages of an MoE layer, once: what the layer's order, times, tables, summary, thresholds and charts follow from.
 
-A new stage is one more row here and its seconds in ``moesim/simulation/kernels.py``.
+A new stage is one more row here and its seconds in ``moesim/layer/kernel_seconds.py``.
 """
 
 from typing import Literal, NamedTuple

@@ -20,9 +20,9 @@ from moesim.placement import contiguous
 from moesim.results.result import TABLES
 from moesim.routing import RouterSpec, affinity, gate_mass_lost, route
 from moesim.scenario import json_schema, load_scenario
-from moesim.scenario.files import is_path, shipped_names
+from moesim.scenario.named_files import is_path, shipped_names
 from moesim.traffic import count_copies
-from moesim.traffic.messages import payload_bytes, wire_bytes
+from moesim.traffic.copy_bytes import payload_bytes, wire_bytes
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")]

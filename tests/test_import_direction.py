@@ -26,10 +26,13 @@ MAY_IMPORT = {
     "cluster": {"located_yaml", "mistakes"},
     "model": {"located_yaml"},
     "workload": {"recording_format"},
-    "timeline": {"network", "cluster", "traffic", "stages"},  # of traffic the flows of a phase, a dataclass
+    "timeline": {"network", "cluster", "traffic", "stages", "alltoall_library"},  # of traffic the flows of a phase
     "stages": set(),  # the list of a layer's stages: names and colours, without numpy
     "scenario": {"located_yaml", "mistakes", "model", "stages", "alltoall_library"},  # the names of both
-    "simulation": STAGES | FILES | {"timeline", "results", "scenario", "stages", "alltoall_library"},
+    # Tokens, routing and load of a layer; then what traces say; then the loop that has both.
+    "layer": STAGES | FILES | {"results", "scenario", "stages", "alltoall_library"},
+    "measure": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer"},
+    "run": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer", "measure"},
     "results": {"files", "stages"},
     "report": {"results", "files", "stages"},
     "record": {"routing", "balance", "recording_format", "files"},
@@ -45,7 +48,7 @@ MAY_IMPORT = {
     "units": set(),
 }
 ON_TOP = {"cli", "sweeps", "validate"}
-ABOVE_THE_STAGES = ("simulation", "results", "report", "cli", "sweeps", "validate", "record", "profile")
+ABOVE_THE_STAGES = ("layer", "measure", "run", "results", "report", "cli", "sweeps", "validate", "record", "profile")
 
 
 def part_of(path: Path) -> str:
@@ -129,10 +132,10 @@ LIGHT = {
     "moesim": ("numpy", "pydantic"),
     "moesim.alltoall_library": ("numpy", "pydantic"),
     "moesim.profile": ("numpy", "pydantic", "torch"),
-    "moesim.profile.run": ("numpy", "pydantic", "torch"),
+    "moesim.profile.command": ("numpy", "pydantic", "torch"),
     "moesim.cli": ("numpy", "pandas", "pydantic", "matplotlib", "numba", "networkx", "bokeh", "scipy", "simpy"),
     "moesim.scenario": ("numpy", "pandas", "matplotlib", "numba", "networkx", "bokeh", "scipy", "simpy"),
-    "moesim.simulation": ("pandas", "matplotlib", "networkx", "bokeh", "pyarrow", "jinja2"),  # numba looks for scipy
+    "moesim.run": ("pandas", "matplotlib", "networkx", "bokeh", "pyarrow", "jinja2"),  # numba looks for scipy
     "moesim.results": ("pandas", "matplotlib", "networkx", "bokeh", "scipy", "pyarrow", "numba"),
 }
 

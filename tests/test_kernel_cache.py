@@ -8,7 +8,7 @@ import pytest
 
 from moesim.compiling import is_compiled
 from moesim.network import solve_flows
-from moesim.network.progress import advance
+from moesim.network.exact.progress import advance
 from tests.kernel_cache import FOLDER, digest, kernel_files, use_cache_of, with_imported
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def test_the_two_latest_states_are_kept(package, monkeypatch):
 
 def test_kernels_of_the_package_are_the_files_of_its_hot_loops():
     names = {path.relative_to(ROOT / "moesim").as_posix() for path in with_imported(ROOT, kernel_files(ROOT))}
-    assert {"network/max_min.py", "network/state.py", "routing/select.py", "routing/lanes.py"} <= names
+    assert {"network/exact/max_min.py", "network/exact/state.py", "routing/select.py", "routing/lanes.py"} <= names
     assert not any(name.startswith(("cli/", "scenario/", "report/")) for name in names)
 
 

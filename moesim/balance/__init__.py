@@ -2,7 +2,7 @@
 
 from moesim.balance.bias import update_bias
 from moesim.balance.gradient import Loss
-from moesim.balance.load import Imbalance, expert_load, imbalance, max_violation, sequence_imbalance
+from moesim.balance.load_spread import Imbalance, expert_load, imbalance, max_violation, sequence_imbalance
 from moesim.balance.losses import (
     communication_loss,
     device_loss,

@@ -11,9 +11,8 @@ in the communication loss; ``form="document"`` leaves them out, as the source do
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.balance.batch import checked_selection, sequences, token_weight
 from moesim.balance.gradient import Loss, affinity_blocks, logsumexp, weighted_affinities
-from moesim.balance.load import expert_load, sequence_load, sum_by_row, tokens_received
+from moesim.balance.load_spread import expert_load, sequence_load, sum_by_row, tokens_received
 from moesim.balance.sums import (
     communication_coefficients,
     device_coefficients,
@@ -23,6 +22,7 @@ from moesim.balance.sums import (
     sequence_mean,
     sequence_slope,
 )
+from moesim.balance.token_weights import checked_selection, sequences, token_weight
 from moesim.errors import InputError
 from moesim.routing import RouterSpec
 

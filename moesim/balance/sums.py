@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.balance.batch import checked_selection, sequences, token_weight
 from moesim.balance.gradient import affinity_blocks, logsumexp
-from moesim.balance.load import expert_load, sequence_imbalance, sequence_load, sum_by_row, tokens_received
+from moesim.balance.load_spread import expert_load, sequence_imbalance, sequence_load, sum_by_row, tokens_received
+from moesim.balance.token_weights import checked_selection, sequences, token_weight
 from moesim.errors import InputError
 from moesim.routing import RouterSpec, RouterSums, SequenceSums, gate_mass_lost
 

@@ -56,8 +56,8 @@ def _measured(
     from moesim.errors import InputError
     from moesim.files import write_files
     from moesim.mistakes import did_you_mean
-    from moesim.traffic.calibration import find_set
-    from moesim.validate.measured import LIBRARIES, Cluster, measured_rows
+    from moesim.traffic.constant_sets import find_set
+    from moesim.validate.measured_rows import LIBRARIES, Cluster, measured_rows
     from moesim.validate.refit import refit_measured
     from moesim.validate.set_file import spell_set
 

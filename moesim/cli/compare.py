@@ -11,7 +11,7 @@ import typer
 from moesim.cli.run import folder_labels
 
 if TYPE_CHECKING:
-    from moesim.report.compare import Bands
+    from moesim.report.comparison import Bands
     from moesim.results import Result
     from moesim.scenario import Scenario
 
@@ -111,7 +111,7 @@ def _compare_runs(
 def _compare_sweeps(a: Path, b: Path, limit: float | None, as_json: bool) -> None:
     from moesim.cli.compare_show import print_sweep_comparison, told
     from moesim.report.compare_sweeps import SweepTable, compare_sweeps
-    from moesim.sweeps.table import read_table
+    from moesim.sweeps.points_table import read_table
 
     first, second = (SweepTable(str(folder), *read_table(folder)) for folder in (a, b))
     comparison = compare_sweeps(first, second, _labels(a, b))
@@ -146,7 +146,7 @@ def _noise(
             would then not be that of the numbers compared.
     """
     from moesim.cli.variants import summarise_all
-    from moesim.report.compare import bands_over
+    from moesim.report.comparison import bands_over
 
     scenarios: dict[str, Scenario] = {}
     for side, folder in zip("AB", folders, strict=True):

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from moesim.cli.show import console, table, text, with_unit
-from moesim.report.compare import critical_words
+from moesim.report.comparison import critical_words
 from moesim.report.comparison_noise import noise_sentence
 
 if TYPE_CHECKING:
     from moesim.report import Comparison
-    from moesim.report.compare import Band, ComparisonRow
     from moesim.report.compare_sweeps import SweepComparison
+    from moesim.report.comparison import Band, ComparisonRow
 
 _MOST_POINTS = 20
 

@@ -22,6 +22,6 @@ def profile(
 
     Example: moesim profile --out h100.csv
     """
-    from moesim.profile.run import run
+    from moesim.profile.command import run
 
     typer.echo(run(out, device, budget, quick, families, quiet))

@@ -35,7 +35,7 @@ def export(
     """
     from moesim import load_result
     from moesim.files import write_files
-    from moesim.simulation.replay import as_text, busiest_bytes, traffic_matrix
+    from moesim.validate.alltoallv_replay import as_text, busiest_bytes, traffic_matrix
 
     matrix = traffic_matrix(load_result(run), phase, layer, copies)
     write_files(out.parent, {out.name: as_text(matrix).encode()})
@@ -65,7 +65,8 @@ def compare(
     """
     from moesim import load_result
     from moesim.cli.show import console, table
-    from moesim.simulation.replay import (
+    from moesim.traffic.constant_sets import find_set
+    from moesim.validate.alltoallv_replay import (
         check_same,
         fabric_of,
         predicted_s,
@@ -73,7 +74,6 @@ def compare(
         read_measurement,
         traffic_matrix,
     )
-    from moesim.traffic.calibration import find_set
 
     result = load_result(run)
     fabric = fabric_of(result, topology)

@@ -64,7 +64,7 @@ def run(
         results = simulate_all(runs, jobs or os.cpu_count() or 1, say)
         missed = _write_variants(loaded, results, runs, target, figures)
     else:
-        from moesim.simulation import simulate
+        from moesim.run import simulate
 
         result = simulate(loaded, progress=say)
         results = {loaded.name: result}

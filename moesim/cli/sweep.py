@@ -15,8 +15,8 @@ import typer
 
 if TYPE_CHECKING:
     from moesim.scenario import Scenario
-    from moesim.sweeps.run import Watch
     from moesim.sweeps.space import Space
+    from moesim.sweeps.sweep_run import Watch
     from moesim.sweeps.workers import Workers
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -61,8 +61,8 @@ def sweep(
     from moesim.scenario import load_scenario, parse_objective
     from moesim.scenario.sections import RandomPoints
     from moesim.sweeps.answers import axes_named
-    from moesim.sweeps.run import run_sweep
     from moesim.sweeps.space import parse_axis_option, parse_together_option, space_of
+    from moesim.sweeps.sweep_run import run_sweep
 
     loaded = load_scenario(scenario, overrides=override)
     block = loaded.sweep

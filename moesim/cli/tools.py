@@ -32,7 +32,7 @@ def bw(
     from moesim.cluster import load_topology
     from moesim.errors import InputError
     from moesim.files import write_files
-    from moesim.simulation.bandwidth import alltoall_table
+    from moesim.timeline.uniform_alltoall import alltoall_table
     from moesim.units import parse_bytes
 
     if algorithm_named(algorithm).copies != "selection":
@@ -87,8 +87,8 @@ def place(
     Example: moesim place quickstart --redundant 8
     """
     from moesim.cli.show import console, table
+    from moesim.run.placement_study import compare_placements
     from moesim.scenario import load_scenario
-    from moesim.simulation.placements import compare_placements
 
     rows = compare_placements(load_scenario(scenario, overrides=override), redundant)
     if as_json:
@@ -113,8 +113,8 @@ def balance(
     Example: moesim balance quickstart --steps 200 -o losses.bias_rate=0.01
     """
     from moesim.cli.show import console, table
+    from moesim.run.bias_study import bias_dynamics
     from moesim.scenario import load_scenario
-    from moesim.simulation.dynamics import bias_dynamics
 
     rows = bias_dynamics(load_scenario(scenario, overrides=override), steps, from_zero)
     if as_json:

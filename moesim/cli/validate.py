@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from moesim.validate.evaluate import Outcome
-    from moesim.validate.rows import Row
+    from moesim.validate.evaluate_rows import Outcome
+    from moesim.validate.published_row import Row
     from moesim.validate.statistics import Spread
     from moesim.validate.unseen import Unseen
 
@@ -34,11 +34,11 @@ def validate(
     Example: moesim validate --table deepep-v1
     """
     from moesim.files import write_files
-    from moesim.validate.evaluate import evaluate
+    from moesim.validate.evaluate_rows import evaluate
     from moesim.validate.ledger import read_ledger
-    from moesim.validate.page import page_of
     from moesim.validate.published import uccl_rows
     from moesim.validate.unseen import unseen
+    from moesim.validate.validation_page import page_of
 
     chosen, left_out = _rows(tables, reference)
     ledger = read_ledger()

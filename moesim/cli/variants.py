@@ -47,14 +47,14 @@ def _each(
 
 
 def _simulate(scenario: "Scenario") -> "Result":
-    from moesim.simulation import simulate
+    from moesim.run import simulate
 
     with _named(scenario):
         return simulate(scenario)
 
 
 def _summarise(scenario: "Scenario") -> dict[str, Any]:
-    from moesim.sweeps.evaluate import parts_of, recording_of, route, summarise
+    from moesim.sweeps.evaluate_points import parts_of, recording_of, route, summarise
 
     with _named(scenario):
         parts = parts_of(scenario)

@@ -2,11 +2,11 @@
 
 from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
-from moesim.cluster.draw import draw
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.find import find_topology, topology_names
-from moesim.cluster.load import load_topology, read_topology, with_nic_bandwidth
 from moesim.cluster.places import links_of, overridden, place_of
+from moesim.cluster.topology_picture import draw
+from moesim.cluster.topology_reader import load_topology, read_topology, with_nic_bandwidth
 
 __all__ = [
     "Fabric",

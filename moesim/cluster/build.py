@@ -7,7 +7,7 @@ import numpy as np
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.graph import Graph, build_graph
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths, check_connected, shortest_paths, two_tier_paths
-from moesim.cluster.spec import AnyTopology, ExplicitTopology, HgxTopology, MultiPlaneTopology
+from moesim.cluster.topology_spec import AnyTopology, ExplicitTopology, HgxTopology, MultiPlaneTopology
 
 
 def build_fabric(spec: AnyTopology, name: str, where: str = "") -> Fabric:

@@ -12,7 +12,7 @@ Not modelled: PCIe between GPU and card, blocking inside a switch, links between
 from collections import Counter
 from typing import Any, TypeAlias
 
-from moesim.cluster.spec import (
+from moesim.cluster.topology_spec import (
     AnyTopology,
     ExplicitTopology,
     HgxTopology,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from moesim.compute.interpolate import Grid
+from moesim.compute.kernel_table import KernelTable
 from moesim.compute.measured import MeasuredTable, Shape
 from moesim.compute.roofline import Floats
 from moesim.compute.surfaces import mlp_floor
-from moesim.compute.table import KernelTable
 from moesim.compute.table_format import AXES, MLP, kernel_work
 from moesim.compute.times import KernelTime
 from moesim.errors import InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from moesim.compute import published
+from moesim.compute import published_gemm
 from moesim.compute.fitted import models
 from moesim.compute.fitted.coefficients import Fitted, fitted
 from moesim.compute.fitted.families import FAMILIES
@@ -20,7 +20,7 @@ def _families(gpu: Gpu) -> dict[str, list[Fitted]]:
     whole = [models.find(name, gpu) for name in ("deepep_generation", "deepep_context")]
     dealt = ("flashmla_decode", gpu.name, "bf16") in fitted()
     prefill = models.find("mha_prefill", gpu, "bf16")
-    rate = ("mla_prefill", gpu.name) in published.attention_rates() and prefill.gpu != gpu.name
+    rate = ("mla_prefill", gpu.name) in published_gemm.attention_rates() and prefill.gpu != gpu.name
     return {
         "grouped_gemm": whole if models.has_whole_mlp(gpu) else grouped,
         "gemm": [*grouped, models.find("dense_gemm", gpu)],
@@ -41,7 +41,7 @@ def sources(gpu: Gpu, measured: MeasuredTable | None) -> list[dict[str, str]]:
         where = "" if model.gpu == gpu.name else f", of the {model.gpu}"
         source = f"fitted on {model.fit.rows} rows of {model.source}"
         rows.append({"what": f"{FAMILIES[model.family].title}{where}", "source": source})
-    rate = published.attention_rates().get(("mla_prefill", gpu.name))
+    rate = published_gemm.attention_rates().get(("mla_prefill", gpu.name))
     if rate is not None and not _families(gpu)["mla_prefill"]:
         rows.append({"what": "mla_prefill, rate", "source": rate.citation})
     rows.append({"what": "kernels that move data", "source": MEMORY})

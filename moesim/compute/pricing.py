@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.compute import published, roofline, shapes
+from moesim.compute import published_gemm, roofline, shapes
 from moesim.compute.fitted import models
 from moesim.compute.fitted.models import Estimate
 from moesim.compute.gpus import Gpu, nearest
@@ -158,7 +158,7 @@ def mla_prefill(
         _add(bill, [one], np.where(cached > 0, work.floor(gpu), 0.0))
         return bill.close()
     work = roofline.mla_prefill_work(new, cached, heads, split, qk, v)
-    rate = published.attention_rates().get(("mla_prefill", gpu.name))
+    rate = published_gemm.attention_rates().get(("mla_prefill", gpu.name))
     if rate is not None and models.find("mha_prefill", gpu, "bf16").gpu != gpu.name:
         seconds = work.estimate(gpu, rate.teraflops * 1e12 / gpu.bf16_flops)
         bill.add("estimated", seconds, None, f"estimated at {rate.gpu}'s share of peak, {rate.citation}")

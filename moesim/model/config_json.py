@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moesim.errors import InputError
-from moesim.model.spec import Attention, ModelSpec, PublishedRouter
+from moesim.model.model_spec import Attention, ModelSpec, PublishedRouter
 
 MAX_BYTES = 10 * 10**6
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument, did_you_mean, load_yaml, validate
 from moesim.model.config_json import read_config_json
-from moesim.model.spec import Attention, ModelSpec, PublishedRouter
+from moesim.model.model_spec import Attention, ModelSpec, PublishedRouter
 from moesim.units import Count, Number
 
 _FILE = Path(__file__).resolve().parent.parent / "data" / "models.yaml"

@@ -1,10 +1,10 @@
 """Flows on the fabric's links: exact max-min fair sharing, in time."""
 
 from moesim.network.clock import CapacityEvents, NetworkClock
-from moesim.network.flow_network import FlowNetwork
+from moesim.network.exact.flow_network import FlowNetwork
 from moesim.network.solve import solve_flows
-from moesim.network.stepped import WithinTolerance, solve_within
-from moesim.network.stepped_network import SteppedNetwork
+from moesim.network.stepped.solve_within import WithinTolerance, solve_within
+from moesim.network.stepped.stepped_network import SteppedNetwork
 
 __all__ = [
     "CapacityEvents",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from moesim.errors import InputError
-from moesim.network.state import Floats, Ints, Pointers
+from moesim.network.exact.state import Floats, Ints, Pointers
 
 
 def ids(values: ArrayLike, name: str, n: int) -> Ints:

@@ -22,9 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 from simpy.events import EventPriority
 
 from moesim.errors import InputError, InvariantError
-from moesim.network.flow_network import FlowNetwork
-from moesim.network.state import Floats, Ints
-from moesim.network.stepped_network import SteppedNetwork
+from moesim.network.exact.flow_network import FlowNetwork
+from moesim.network.exact.state import Floats, Ints
+from moesim.network.stepped.stepped_network import SteppedNetwork
 
 BEHIND_ALL = EventPriority(9)
 """SimPy's own priorities are 0 (urgent) and 1 (normal)."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import csr
-from moesim.network.state import Floats, Ints, Pointers
+from moesim.network.exact.state import Floats, Ints, Pointers
 
 Hashes = NDArray[np.uint64]
 

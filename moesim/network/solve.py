@@ -9,9 +9,9 @@ from moesim import csr
 from moesim.errors import InputError
 from moesim.network import checks
 from moesim.network.equal import classes_of_equal
-from moesim.network.flow_network import FlowNetwork
-from moesim.network.state import Floats, Ints
-from moesim.network.stepped import solve_within
+from moesim.network.exact.flow_network import FlowNetwork
+from moesim.network.exact.state import Floats, Ints
+from moesim.network.stepped.solve_within import solve_within
 
 
 def solve_flows(

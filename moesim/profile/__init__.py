@@ -4,6 +4,6 @@ Needs PyTorch and the standard library, nothing else: ``python -m moesim.profile
 typer are absent. Importing this package loads none of them, nor PyTorch.
 """
 
-from moesim.profile.columns import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION
+from moesim.profile.csv_columns import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION
 
 __all__ = ["COLUMNS", "KEY_COLUMNS", "SCHEMA_VERSION"]

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from moesim.errors import MoesimError, ResourceError
-from moesim.profile.run import DEFAULT_BUDGET_S, run
+from moesim.profile.command import DEFAULT_BUDGET_S, run
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from moesim.errors import InputError
-from moesim.profile.columns import SCHEMA_VERSION
+from moesim.profile.csv_columns import SCHEMA_VERSION
 from moesim.profile.points import LAYERS, Layer, LoadShape, Point
 from moesim.profile.work import mla_heads_bytes
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.files import write_files
-from moesim.profile.columns import SCHEMA_VERSION
-from moesim.profile.journal import Journal
+from moesim.profile.csv_columns import SCHEMA_VERSION
+from moesim.profile.timing_journal import Journal
 
 DRIFT_LIMIT = 0.03
 ANCHORS = ("anchor_copy", "anchor_gemm")

@@ -16,10 +16,10 @@ import torch
 
 import moesim
 from moesim.errors import InputError, ResourceError
-from moesim.record.losses import LOSS_NAMES, N_DEVICES, PUBLISHED_ALPHA
 from moesim.record.model import Sizes
 from moesim.record.snapshot import assemble
 from moesim.record.text import DOMAINS, HELD_OUT, Corpus, EvaluationText, evaluation_text, load_corpus
+from moesim.record.torch_losses import LOSS_NAMES, N_DEVICES, PUBLISHED_ALPHA
 from moesim.record.training import METHODS, Method, Plan, Trained, snapshot_steps, steps_within, train
 from moesim.recording_format import META_KEYS, SCHEMA_VERSION, Recording, write_recording
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from moesim.record.losses import LOSS_NAMES, PUBLISHED_ALPHA, balance_losses
 from moesim.record.model import LanguageModel
 from moesim.record.moe import MoE, Routed, affinity
 from moesim.record.text import DOMAINS, HELD_OUT, EvaluationText
+from moesim.record.torch_losses import LOSS_NAMES, PUBLISHED_ALPHA, balance_losses
 from moesim.recording_format import Recording
 
 EVALUATION_CHUNK = 16

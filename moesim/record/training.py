@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from moesim.record.losses import Balancing, balance_losses
 from moesim.record.model import LanguageModel, Sizes
 from moesim.record.moe import V1, V2, V3, Router
 from moesim.record.snapshot import Snapshot, take_snapshot
 from moesim.record.text import Corpus, EvaluationText, training_batch
+from moesim.record.torch_losses import Balancing, balance_losses
 
 FINAL_LEARNING_RATE_SHARE = 0.1
 GRADIENT_NORM = 1.0

@@ -1,11 +1,11 @@
 """Results as pages people read: one per run, one comparing several, one per sweep; and the charts as files."""
 
-from moesim.report.compare import Comparison, ComparisonRow, compare
+from moesim.report.comparison import Comparison, ComparisonRow, compare
 from moesim.report.comparison_page import comparison_figures, render_comparison
 from moesim.report.run_page import render_run, run_figures
 from moesim.report.sweep_data import AxisEffect, SweepAxis, SweepData
 from moesim.report.sweep_page import render_sweep, sweep_figures
-from moesim.report.thresholds import ThresholdOutcome
+from moesim.report.threshold_outcome import ThresholdOutcome
 
 __all__ = [
     "AxisEffect",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moesim.errors import InputError
-from moesim.report.compare import ComparisonRow, bands_over, compare_summaries
+from moesim.report.comparison import ComparisonRow, bands_over, compare_summaries
 from moesim.results.definitions import SUMMARY
 
 _SEED = "seed"

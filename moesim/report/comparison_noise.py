@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from moesim.report.charts import Cell, DataTable, DotChart
-from moesim.report.compare import Band, Comparison, ComparisonRow
+from moesim.report.comparison import Band, Comparison, ComparisonRow
 from moesim.report.quantities import quantity
 
 _HEADLINE = "layer_time_s"

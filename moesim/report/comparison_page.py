@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from moesim.errors import InputError
 from moesim.report.charts import Cell, DataTable
-from moesim.report.compare import (
+from moesim.report.comparison import (
     OF_CRITICAL_RANK,
     Bands,
     compare,

@@ -12,7 +12,7 @@ from moesim.report.columns import columns_of, rows_in
 from moesim.report.page import ChartView, render, view_of
 from moesim.report.quantities import ABSENT, named_quantity, quantity
 from moesim.report.static import figure_files
-from moesim.report.thresholds import ThresholdOutcome
+from moesim.report.threshold_outcome import ThresholdOutcome
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
     bandwidth_chart,

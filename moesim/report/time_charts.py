@@ -18,7 +18,7 @@ from moesim.report.columns import (
     rows_in,
     sum_over_layers,
 )
-from moesim.report.compare import critical_words, subjects_of
+from moesim.report.comparison import critical_words, subjects_of
 from moesim.report.palette import LINK_WORDS, PHASES, link_colour
 from moesim.report.quantities import Floats, axis_scale, filled
 from moesim.results import Result

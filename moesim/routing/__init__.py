@@ -3,8 +3,8 @@
 from moesim.routing.assign import Assignment, route, route_and_count
 from moesim.routing.blocks import fused_pass_takes
 from moesim.routing.measure import RouterSums, SequenceSums, route_and_measure
+from moesim.routing.router_spec import RouterSpec, groups_of
 from moesim.routing.scores import affinity, gate_mass_lost
-from moesim.routing.spec import RouterSpec, groups_of
 
 __all__ = [
     "Assignment",

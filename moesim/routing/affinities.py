@@ -8,9 +8,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.routing.compiling import stage, summing_stage
 from moesim.routing.exponential import exponential_32, exponential_64
 from moesim.routing.select import sigmoid
+from moesim.routing.stage_options import stage, summing_stage
 
 _ONE = np.float32(1.0)
 # Sums of exponentials between which none that matters is near the limits of float32, exp(-87) and exp(87).

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.routing.blocks import Batch, fused_pass_takes, kernel_groups, route_in_blocks
+from moesim.routing.router_spec import RouterSpec
 from moesim.routing.scores import LOGITS_PER_BLOCK, checked_bias, checked_logits, kernel_block, not_finite
 from moesim.routing.select import select_and_gate
-from moesim.routing.spec import RouterSpec
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from moesim.compiling import announce
 from moesim.routing.fused import Sums, route_block
 from moesim.routing.keys import BFLOAT16, FLOAT16, FLOAT32, Groups, bias_for_keys, last_bits
 from moesim.routing.lanes import LANES
+from moesim.routing.router_spec import RouterSpec, groups_of
 from moesim.routing.scores import kernel_block, not_finite
-from moesim.routing.spec import RouterSpec, groups_of
 from moesim.routing.threads import in_blocks
 from moesim.routing.top_eight import CHUNK
 

@@ -8,7 +8,7 @@ machine.
 
 import numpy as np
 
-from moesim.routing.compiling import stage
+from moesim.routing.stage_options import stage
 
 LIMIT_32 = np.float32(87.0)
 """Beyond it on either side a float32 exponential is that of the limit."""

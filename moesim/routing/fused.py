@@ -16,12 +16,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from moesim.routing.affinities import TOGETHER, add_affinities, scores_of_row, share_lost, sums_of_row
-from moesim.routing.compiling import stage
 from moesim.routing.gates import look_up_chosen, order_chosen, to_gates
 from moesim.routing.group_limit import GroupWork, confirm_bound, confirm_order, leave_out, limit_groups, rank_exactly
 from moesim.routing.keys import FLOAT32, Bias, Groups, id_bits_of, is_short, load_row, pack_biased_row, pack_rows
 from moesim.routing.lanes import turn
 from moesim.routing.select import select_and_gate
+from moesim.routing.stage_options import stage
 from moesim.routing.tokens import count_chosen, exact_free, fetch_ahead, next_tokens, write_tokens
 from moesim.routing.top_eight import CHUNK, LOWEST, ROWS, merge_chunks, merge_columns, sort_chunks
 

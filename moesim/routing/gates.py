@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.routing.affinities import softmax_denominator
-from moesim.routing.compiling import stage
 from moesim.routing.exponential import LIMIT_64, exponential_64
 from moesim.routing.lanes import LANES
 from moesim.routing.select import sigmoid
+from moesim.routing.stage_options import stage
 
 # Bound of the relative error of a gate: that of exponentials, with room for the sums and quotients after them.
 _ERROR = 1e-13

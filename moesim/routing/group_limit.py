@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.routing.compiling import stage
 from moesim.routing.exponential import ERROR_32, exponential_32
 from moesim.routing.keys import Groups, logit_of
 from moesim.routing.lanes import LANES
 from moesim.routing.select import sigmoid
+from moesim.routing.stage_options import stage
 from moesim.routing.top_eight import LOWEST, ROWS
 
 _ONE, _ZERO, _FAR, _MORE = np.float32(1.0), np.float32(0.0), np.float32(np.inf), np.float32(ROWS + 1)

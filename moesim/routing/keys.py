@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.routing.compiling import stage
 from moesim.routing.exponential import ERROR_32
+from moesim.routing.stage_options import stage
 
 FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2
 # Scores of at most 1 with a bias are too close to tell within this, which leaves room for the roundings of adding it.

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError
 from moesim.routing.blocks import Batch, fused_pass_takes, route_in_blocks, zero_sums
+from moesim.routing.router_spec import RouterSpec
 from moesim.routing.scores import checked_bias, checked_logits
-from moesim.routing.spec import RouterSpec
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError
+from moesim.routing.router_spec import RouterSpec
 from moesim.routing.select import mass_lost
-from moesim.routing.spec import RouterSpec
 
 # Tokens are handed to the kernels in blocks of about this many logits: float16 and strided input is converted
 # block by block, never as a whole.

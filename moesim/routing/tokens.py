@@ -6,10 +6,10 @@ Arrays [K, 16] hold a figure of each chosen expert and token.
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.routing.compiling import stage
 from moesim.routing.keys import FLOAT32
 from moesim.routing.lanes import LANES, prefetch
 from moesim.routing.select import keep_best
+from moesim.routing.stage_options import stage
 
 
 @stage

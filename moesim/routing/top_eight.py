@@ -11,8 +11,8 @@ the bitonic merge.
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.routing.compiling import stage
 from moesim.routing.lanes import LANES
+from moesim.routing.stage_options import stage
 
 Keys = NDArray[np.int32]
 

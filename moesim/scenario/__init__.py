@@ -4,9 +4,9 @@ Imports no array library: a wrong scenario is refused before anything heavy is l
 """
 
 from moesim.scenario.axes import Override, parse_axis, parse_override
-from moesim.scenario.files import is_path, shipped_names
-from moesim.scenario.load import ScenarioTemplate, from_here, load_scenario, name_from
+from moesim.scenario.named_files import is_path, shipped_names
 from moesim.scenario.objective import Objective, parse_objective
+from moesim.scenario.scenario_reader import ScenarioTemplate, from_here, load_scenario, name_from
 from moesim.scenario.schema import Scenario, json_schema
 from moesim.scenario.thresholds import SUMMARY_KEYS, Threshold, parse_threshold
 

@@ -16,10 +16,10 @@ from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument
 from moesim.mistakes import Loc, Mistakes, dotted
 from moesim.model import ModelSpec, load_model, model_names
-from moesim.scenario.checks import breaches
+from moesim.scenario.breaches import breaches
 from moesim.scenario.defaults import MODEL_PRESET, filled, needs_preset, preset_name
 from moesim.scenario.fields import ScenarioFields
-from moesim.scenario.files import contained, is_path, refuse_escape
+from moesim.scenario.named_files import contained, is_path, refuse_escape
 from moesim.scenario.thresholds import Threshold, parse_threshold
 
 

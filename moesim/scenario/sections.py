@@ -14,7 +14,7 @@ from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
 from moesim.scenario.axes import parse_axis
-from moesim.scenario.files import is_path, refuse_escape
+from moesim.scenario.named_files import is_path, refuse_escape
 from moesim.units import Bandwidth, Count, Number, Share
 
 Name = Annotated[str, AfterValidator(refuse_escape)]

@@ -73,8 +73,8 @@ def sweep(
     from moesim.scenario import parse_objective
     from moesim.scenario.sections import RandomPoints, Sweep
     from moesim.sweeps.answers import axes_named
-    from moesim.sweeps.run import run_sweep
     from moesim.sweeps.space import space_of
+    from moesim.sweeps.sweep_run import run_sweep
     from moesim.sweeps.workers import Workers, local_workers
 
     loaded = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)

@@ -27,13 +27,13 @@ import numpy as np
 from pydantic import BaseModel
 
 from moesim.cluster.find import find_topology
+from moesim.layer.destinations import uses_ports
 from moesim.recording_format import recording_path
 from moesim.scenario import Scenario, is_path
-from moesim.simulation.following import uses_ports
 
 if TYPE_CHECKING:
+    from moesim.layer.parts import Parts
     from moesim.recording_format import Recording
-    from moesim.simulation.parts import Parts
 
 
 def digest(*values: Any) -> str:

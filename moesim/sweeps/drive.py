@@ -14,9 +14,9 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, 
 from typing import Any
 
 from moesim.errors import ResourceError
-from moesim.sweeps.evaluate import Routed, one_line, route_point, time_point
+from moesim.sweeps.evaluate_points import Routed, one_line, route_point, time_point
 from moesim.sweeps.journal import Outcome
-from moesim.sweeps.plan import Plan
+from moesim.sweeps.point_plan import Plan
 from moesim.sweeps.workers import Workers
 
 Record = Callable[[Iterable[tuple[int, Outcome]]], None]

@@ -16,11 +16,11 @@ from moesim.files import write_files
 from moesim.report import AxisEffect, SweepAxis, SweepData, render_sweep, sweep_figures
 from moesim.report.sweep_answer import answer_sentence
 from moesim.scenario import Objective, Scenario
-from moesim.scenario.files import is_path
-from moesim.scenario.load import PATH_FIELDS
+from moesim.scenario.named_files import is_path
+from moesim.scenario.scenario_reader import PATH_FIELDS
 from moesim.sweeps.answers import TRADED, Answer, answer
+from moesim.sweeps.points_table import number_of
 from moesim.sweeps.space import Axis, Space, axis_label
-from moesim.sweeps.table import number_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from moesim.errors import InputError
 from moesim.scenario import Scenario, from_here, parse_axis
 from moesim.scenario.axes import Override
-from moesim.scenario.checks import check_axis
+from moesim.scenario.breaches import check_axis
 
 if TYPE_CHECKING:
     from moesim.scenario.sections import RandomPoints, Sweep

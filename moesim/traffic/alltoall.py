@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from moesim.alltoall_library import algorithm_named
 from moesim.cluster import Fabric
+from moesim.traffic.constants import Calibration
 from moesim.traffic.copies import Copies
 from moesim.traffic.direct import check_one_domain, direct_flows
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import PhaseFlows
 from moesim.traffic.pxn import pxn_flows
 from moesim.traffic.ring import ring_flows
-from moesim.traffic.terms import Calibration
 from moesim.traffic.tree import tree_flows
 
 

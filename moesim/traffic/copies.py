@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError
-from moesim.traffic.count import count_tokens
+from moesim.traffic.copy_count import count_tokens
 
 Dedup = Literal["none", "rank", "node"]
 

@@ -16,9 +16,9 @@ from moesim import csr
 from moesim.cluster import Fabric
 from moesim.cluster.paths import TwoTierPaths
 from moesim.errors import InputError
+from moesim.traffic.constants import Protocol
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import Floats, Ints, KernelWork, PhaseFlows, Ptrs, pair_routes
-from moesim.traffic.terms import Protocol
 
 
 def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | None = None) -> PhaseFlows:

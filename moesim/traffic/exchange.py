@@ -15,10 +15,10 @@ from moesim import csr
 from moesim.alltoall_library import Algorithm, Gate, algorithm_named
 from moesim.cluster import Fabric
 from moesim.errors import InputError
+from moesim.traffic.constants import Calibration
 from moesim.traffic.copies import Copies
 from moesim.traffic.flows import Floats, Ints, KernelWork
-from moesim.traffic.merge import merge_rows
-from moesim.traffic.terms import Calibration
+from moesim.traffic.row_merge import merge_rows
 
 Counts = NDArray[np.int64]
 

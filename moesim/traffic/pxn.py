@@ -16,7 +16,7 @@ from moesim import csr
 from moesim.cluster import Fabric
 from moesim.traffic.exchange import Counts, Exchange
 from moesim.traffic.flows import Ints, Pairs, PhaseFlows, pair_routes
-from moesim.traffic.merge import merge_rows
+from moesim.traffic.row_merge import merge_rows
 from moesim.traffic.tree import members_of_nodes, same_index_rank
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from moesim import csr
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import Pairs, PhaseFlows, pair_routes
-from moesim.traffic.merge import merge_rows
+from moesim.traffic.row_merge import merge_rows
 
 
 def ring_flows(exchange: Exchange) -> PhaseFlows:

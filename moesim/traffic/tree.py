@@ -17,7 +17,7 @@ from moesim import csr
 from moesim.cluster import Fabric
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import Ints, Pairs, PhaseFlows, pair_routes
-from moesim.traffic.merge import merge_rows
+from moesim.traffic.row_merge import merge_rows
 
 
 def tree_flows(exchange: Exchange) -> PhaseFlows:

@@ -5,7 +5,7 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.model import kv_cache_bytes
 from moesim.network import solve_flows
-from moesim.validate.rows import KV_CACHE, TPOT, Row
+from moesim.validate.published_row import KV_CACHE, TPOT, Row
 
 # Insights into DeepSeek-V3 (ISCA 2025), table 1: BF16; layers, KV heads, head dimension.
 _CACHES: dict[str, dict[str, int | str]] = {

@@ -11,9 +11,9 @@ from functools import partial
 
 from moesim.errors import InputError
 from moesim.traffic import Copies
-from moesim.traffic.messages import payload_bytes, published_bytes, wire_bytes
-from moesim.validate import routing
-from moesim.validate.rows import Row
+from moesim.traffic.copy_bytes import payload_bytes, published_bytes, wire_bytes
+from moesim.validate.benchmark_routing import balanced_copies, equal_messages, one_seed_copies, random_copies
+from moesim.validate.published_row import Row
 
 _TOP_NODES = 4  # DeepEP's test: min(nodes, 4) groups
 # aiconfigurator's FP8 rows move the activations alone; NVFP4 ones their scales too (7,168 and 4,032 B at H = 7,168).
@@ -69,7 +69,7 @@ def _normal(row: Row) -> Bench:
     return Bench(
         algorithm="deepep-normal",
         calibration=sets.get(row.gpu, f"deepep-normal-blackwell{_cast(row)}"),
-        draw=partial(routing.random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, top_nodes),
+        draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, top_nodes),
         bytes_per_copy=wire_bytes("deepep-normal", row.op, row.hidden, row.dtype, row.top_k),
         counted_bytes=published_bytes("deepep-normal", row.op, row.hidden, row.dtype),
         uses_sms=True,
@@ -83,7 +83,7 @@ def _second(row: Row) -> Bench:
     return Bench(
         algorithm=algorithm,
         calibration="deepep-v2-hybrid-h100" if across else "deepep-v2-direct-b200",
-        draw=partial(routing.random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, None),
+        draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, None),
         bytes_per_copy=wire_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
         counted_bytes=published_bytes(algorithm, row.op, row.hidden, row.dtype),
         uses_sms=True,
@@ -95,7 +95,7 @@ def _pcie(row: Row) -> Bench:
     return Bench(
         algorithm="deepep-v2-direct",
         calibration="deepep-v2-direct-h20-pcie",
-        draw=partial(routing.random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, None),
+        draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, None),
         bytes_per_copy=wire_bytes("deepep-v2-direct", row.op, row.hidden, row.dtype, row.top_k),
         counted_bytes=published_bytes("deepep-v2-direct", row.op, row.hidden, row.dtype),
     )
@@ -112,7 +112,7 @@ def _low_latency(row: Row) -> Bench:
     return Bench(
         algorithm=algorithm,
         calibration=name,
-        draw=partial(routing.random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, masked=True),
+        draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, masked=True),
         bytes_per_copy=wire_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
         counted_bytes=published_bytes(algorithm, row.op, row.hidden, row.dtype),
     )
@@ -125,7 +125,7 @@ def _hybrid(row: Row) -> Bench:
     return Bench(
         algorithm="hybrid-ep",
         calibration=name + ("" if row.measure == "kernel" else "-torch") + _cast(row),
-        draw=partial(routing.one_seed_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k),
+        draw=partial(one_seed_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k),
         bytes_per_copy=wire_bytes("hybrid-ep", row.op, row.hidden, row.dtype, row.top_k),
         counted_bytes=published_bytes("hybrid-ep", row.op, row.hidden, row.dtype),
         uses_sms=True,
@@ -137,7 +137,7 @@ def _nccl(row: Row) -> Bench:
     return Bench(
         algorithm="nccl-direct",
         calibration=f"nccl-direct-{row.gpu}",
-        draw=partial(routing.equal_messages, row.ranks, row.tokens // row.ranks),
+        draw=partial(equal_messages, row.ranks, row.tokens // row.ranks),
         bytes_per_copy=1,
         counted_bytes=1,
     )
@@ -149,7 +149,7 @@ def _one_sided(row: Row) -> Bench:
     return Bench(
         algorithm="nvl-one-sided",
         calibration="nvl-one-sided-gb200" + ("-aic" if row.table.startswith("aic") else ""),
-        draw=partial(routing.balanced_copies, row.ranks, row.tokens, row.top_k),
+        draw=partial(balanced_copies, row.ranks, row.tokens, row.top_k),
         bytes_per_copy=bytes_,
         counted_bytes=bytes_,
     )
@@ -161,7 +161,7 @@ def _two_sided(row: Row) -> Bench:
     return Bench(
         algorithm="nvl-two-sided",
         calibration=f"nvl-two-sided-gb200{_cast(row)}",
-        draw=partial(routing.balanced_copies, row.ranks, row.tokens, row.top_k),
+        draw=partial(balanced_copies, row.ranks, row.tokens, row.top_k),
         bytes_per_copy=bytes_,
         counted_bytes=bytes_,
     )

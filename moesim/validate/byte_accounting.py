@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from moesim.validate.benches import bench_of
-from moesim.validate.rows import Row
+from moesim.validate.published_row import Row
 
 ALLOWED = 0.01
 # With fewer tokens it is chance how many of the ten selections that the low-latency test masks are the same.

@@ -1,6 +1,6 @@
 """Why rows are off where they are: what is known of each table, in words; where nothing is known it says so."""
 
-from moesim.validate.evaluate import Outcome
+from moesim.validate.evaluate_rows import Outcome
 
 UNEXPLAINED = "unexplained"
 

@@ -4,7 +4,7 @@ import functools
 
 from moesim.cluster import Fabric
 from moesim.cluster.build import build_fabric
-from moesim.cluster.spec import HgxTopology, LeafSpine, Nic, Nvlink, RailTopology
+from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, RailTopology
 from moesim.units import exact_bandwidth
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moesim.errors import InputError
-from moesim.validate.rows import TIME, Row, experts_tested, key, rounding
+from moesim.validate.published_row import TIME, Row, experts_tested, key, rounding
 
 FILES = (
     "aic_deepep_normal_multinode.csv",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.resources import files
 
-from moesim.validate.rows import Row
+from moesim.validate.published_row import Row
 
 FIT, HELD_OUT = "fit", "held-out"
 COLUMNS = ("table", "row", "library", "release", "gpu", "source", "quantity", "role", "suspect", "rule")

@@ -7,9 +7,9 @@ from moesim.located_yaml import parse_yaml
 from moesim.results import Result
 from moesim.validate.benches import is_transfer
 from moesim.validate.ledger import read_ledger
-from moesim.validate.measured import LIBRARIES
+from moesim.validate.measured_rows import LIBRARIES
 from moesim.validate.published import published_rows
-from moesim.validate.rows import TIME, Row
+from moesim.validate.published_row import TIME, Row
 
 # How many doublings of ranks or tokens another GPU, or another type of token, counts as.
 _OTHER_GPU, _OTHER_DTYPE = 3.0, 1.0

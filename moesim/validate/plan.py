@@ -5,7 +5,7 @@ set-up of a kernel in both phases. What is free follows from what a library's ke
 how many rows there are.
 """
 
-from moesim.validate.fit import Free, Place
+from moesim.validate.fit_constants import Free, Place
 
 _BOTH = ("dispatch", "combine")
 

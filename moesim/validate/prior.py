@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from moesim.traffic.calibration import CalibrationSet, find_set, set_names
+from moesim.traffic.constant_sets import CalibrationSet, find_set, set_names
 from moesim.validate.benches import bench_of
-from moesim.validate.fit import Free, Place, value_at, with_value
+from moesim.validate.fit_constants import Free, Place, value_at, with_value
 from moesim.validate.plan import BASE, FREE
-from moesim.validate.rows import Row, phase_of
-from moesim.validate.simulate import constants_from, simulate_row
+from moesim.validate.published_row import Row, phase_of
+from moesim.validate.row_simulation import constants_from, simulate_row
 
 # Relative error to expect of a row: held-out rows are 2.6 % off in the median, which is two thirds of a deviation.
 ROW_SPREAD = 0.04

@@ -10,7 +10,7 @@ import csv
 from collections.abc import Iterator
 from importlib.resources import files
 
-from moesim.validate.rows import KV_CACHE, NVL, RDMA, TIME, TPOT, VIOLATION, Row, experts_tested, key, rounding
+from moesim.validate.published_row import KV_CACHE, NVL, RDMA, TIME, TPOT, VIOLATION, Row, experts_tested, key, rounding
 
 _LOW_LATENCY_TABLE = {"h800": "deepep-ll-h800", "h20": "deepep-ll-h20", "h100": "deepep-ll-h100-cx7"}
 

@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moesim.errors import InputError
-from moesim.traffic.calibration import CalibrationSet, find_set
+from moesim.traffic.constant_sets import CalibrationSet, find_set
 from moesim.validate.benches import bench_of, is_transfer
-from moesim.validate.fit import Fitted, Free, fit, value_at, with_value
+from moesim.validate.calibration_words import Moved, left_open, moved
+from moesim.validate.fit_constants import Fitted, Free, fit, value_at, with_value
 from moesim.validate.ledger import FIT, Entry
 from moesim.validate.plan import BASE, FREE
 from moesim.validate.prior import ROW_SPREAD, open_constants
-from moesim.validate.rows import Row
+from moesim.validate.published_row import Row
+from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.set_file import rounded
-from moesim.validate.simulate import constants_from, simulate_row
 from moesim.validate.statistics import Spread
-from moesim.validate.told import Moved, left_open, moved
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""A set of constants as a file: what ``moesim.traffic.calibration`` reads, with units, five significant digits."""
+"""A set of constants as a file: what ``moesim.traffic.constant_sets`` reads, with units, five significant digits."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from moesim.traffic.calibration import CalibrationSet
-from moesim.traffic.terms import Protocol
+from moesim.traffic.constant_sets import CalibrationSet
+from moesim.traffic.constants import Protocol
 
 _DIGITS = 5
 # A fit that lets a time go to nothing stops just before.

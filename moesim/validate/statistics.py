@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim.validate.benches import is_transfer
-from moesim.validate.evaluate import Outcome
+from moesim.validate.evaluate_rows import Outcome
 from moesim.validate.ledger import FIT
 
 LARGE, SMALL = "large messages", "small messages"

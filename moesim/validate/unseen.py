@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from moesim.traffic.calibration import CalibrationSet, find_set
+from moesim.traffic.constant_sets import CalibrationSet, find_set
 from moesim.validate.benches import bench_of
 from moesim.validate.ledger import FIT, Entry
+from moesim.validate.published_row import Row
 from moesim.validate.refit import refit_measured
-from moesim.validate.rows import Row
-from moesim.validate.simulate import constants_from, simulate_row
+from moesim.validate.row_simulation import constants_from, simulate_row
 
 # Table -> the other source's set.
 _PAIRS = {

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from moesim.errors import InputError
 from moesim.workload.batch import Batch
 from moesim.workload.counts_file import SUFFIXES, read_counts
-from moesim.workload.draw import Draw, draw_blocks, tokens_of_ranks
 from moesim.workload.npz_input import number_layers, read_array
+from moesim.workload.token_draw import Draw, draw_blocks, tokens_of_ranks
 
 MAX_DISTINCT = 65_536
 """Tokens drawn from counts, per layer; more repeat whole blocks of them."""

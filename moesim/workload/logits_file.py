@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.workload.batch import Batch
-from moesim.workload.draw import draw_blocks, tokens_of_ranks
 from moesim.workload.npz_input import number_layers, read_array
+from moesim.workload.token_draw import draw_blocks, tokens_of_ranks
 
 
 def logits_batch(

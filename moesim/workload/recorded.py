@@ -15,9 +15,9 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.recording_format import Recording
 from moesim.workload.batch import Batch, Logits
-from moesim.workload.draw import draw_tokens, tokens_of_ranks
 from moesim.workload.fidelity import Select
 from moesim.workload.resample import resample_experts
+from moesim.workload.token_draw import draw_tokens, tokens_of_ranks
 
 
 def recorded_batch(

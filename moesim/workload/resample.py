@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.workload.batch import Logits
+from moesim.workload.expert_merging import merge
 from moesim.workload.fidelity import Select, distinct_groups, expert_loads, group_of_expert, max_over_mean
-from moesim.workload.merge import merge
 from moesim.workload.refine import parent_of_expert, refine
 
 TOLERANCE = 0.02

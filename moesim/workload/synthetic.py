@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.workload.batch import Batch
-from moesim.workload.draw import draw_tokens, tokens_of_ranks
+from moesim.workload.token_draw import draw_tokens, tokens_of_ranks
 
 KINDS = ("uniform", "zipf", "lognormal", "one_hot_rank")
 MAX_DISTINCT = 16_384

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.small import run as simulated
-from tests.simulation.small import small_recording
+from tests.run.small import run as simulated
+from tests.run.small import small_recording
 from tests.sweeps.killed import interruptible
 
 ROOT = str(Path(__file__).parents[2])
@@ -153,7 +153,7 @@ def test_an_interrupt_is_exit_130_without_a_traceback_and_nothing_is_written(moe
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("moesim.simulation.simulate", interrupted)
+    monkeypatch.setattr("moesim.run.simulate", interrupted)
     done = moesim("run", "small.yaml", "--out", "run")
     assert done.code == 130 and done.err.splitlines()[-1] == "moesim: interrupted"
     assert not (here / "run").exists()
@@ -165,7 +165,7 @@ def test_a_broken_invariant_is_exit_70_and_nothing_is_written(moesim, here, monk
     def broken(*_, **__):
         raise InvariantError("layer 0: a byte is missing")
 
-    monkeypatch.setattr("moesim.simulation.simulate", broken)
+    monkeypatch.setattr("moesim.run.simulate", broken)
     done = moesim("run", "small.yaml", "-q", "--out", "run")
     assert (done.code, done.err) == (70, "moesim: layer 0: a byte is missing\n")
     assert not (here / "run").exists()
@@ -175,7 +175,7 @@ def test_a_bug_is_exit_70_in_one_line_and_debug_alone_shows_the_traceback(moesim
     def bug(*_, **__):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("moesim.simulation.simulate", bug)
+    monkeypatch.setattr("moesim.run.simulate", bug)
     done = moesim("run", "small.yaml", "-q")
     assert done.code == 70 and len(done.err.splitlines()) == 1 and "ZeroDivisionError" in done.err
     assert "Traceback" in moesim("run", "small.yaml", "-q", "--debug").err

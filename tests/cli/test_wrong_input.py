@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import SCENARIO
-from tests.simulation.small import small_recording
+from tests.run.small import small_recording
 
 TOPOLOGY = """\
 kind: hgx

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from moesim.cluster import Fabric, build_fabric, load_topology
 from moesim.cluster.ecmp import ecmp_choice
 from moesim.cluster.graph import build_graph
-from moesim.cluster.spec import ExplicitTopology, LeafSpineTopology, RailTopology
+from moesim.cluster.topology_spec import ExplicitTopology, LeafSpineTopology, RailTopology
 
 GB = 1e9
 

@@ -6,7 +6,7 @@ import pytest
 
 from moesim.cluster import load_topology
 from moesim.cluster.graph import build_graph
-from moesim.cluster.load import read_topology
+from moesim.cluster.topology_reader import read_topology
 
 SMALL = """
 kind: multi-plane

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moesim.cluster import build_fabric, links_of, load_topology, overridden, place_of, topology_names
-from moesim.cluster.spec import ExplicitTopology, HgxTopology, LeafSpineTopology
+from moesim.cluster.topology_spec import ExplicitTopology, HgxTopology, LeafSpineTopology
 from moesim.errors import InputError
 from tests.reference.small_rail import small_rail
 

@@ -13,7 +13,7 @@ from moesim.compute.fitted.document import tables
 from moesim.compute.fitted.families import FAMILIES, with_draws
 from moesim.compute.fitted.fit import files, fit, plain
 from moesim.compute.fitted.roles import drawn, even, held_out
-from moesim.compute.fitted.rows import READERS, nominal_loads, read
+from moesim.compute.fitted.timed_rows import READERS, nominal_loads, read
 from moesim.compute.roofline import gemm_work, mla_decode_work
 from moesim.errors import InputError
 

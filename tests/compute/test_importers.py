@@ -268,7 +268,7 @@ ONE = {"impl": "torch+triton"}
 
 
 def test_a_profiles_columns_are_those_that_its_package_writes():
-    columns = pytest.importorskip("moesim.profile.columns")
+    columns = pytest.importorskip("moesim.profile.csv_columns")
     assert set(profile()) <= set(columns.COLUMNS)
     assert {"expert_mlp", "dense_mlp", "dense_gemm", "router", "permute", "quantize_fp8", "mla_decode", "mla_prefill",
             "mha_decode", "gqa_prefill", "grouped_gemm_up", "swiglu"} <= set(columns.KERNELS)  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moesim.compute import KernelTable, load_gpu
-from moesim.compute.published import attention_rates
+from moesim.compute.published_gemm import attention_rates
 from moesim.compute.roofline import gemm_work
 from tests.reference.deepgemm import deepgemm_rows
 

@@ -132,7 +132,7 @@ def test_what_is_almost_equal_is_not_taken_for_equal():
 
 def test_equal_flows_are_one_event_however_many():
     from moesim.network import FlowNetwork
-    from moesim.network.state import N_EVENTS
+    from moesim.network.exact.state import N_EVENTS
 
     n = 8
     routes = [[(i, 1), (n + j, 1)] for i in range(n) for j in range(n) if i != j]

@@ -224,7 +224,7 @@ def test_released_batches_leave_their_storage_to_new_ones():
 
 
 def test_intervals_of_slots_are_joined_when_they_come_back():
-    from moesim.network.state import Slots
+    from moesim.network.exact.state import Slots
 
     slots = Slots(10)
     first = [slots.take(n) for n in (3, 2, 4, 1)]
@@ -308,7 +308,7 @@ def test_what_cannot_be_is_refused():
 
 
 def test_rates_that_never_settle_are_reported_as_a_bug_of_ours(monkeypatch):
-    from moesim.network import flow_network
+    from moesim.network.exact import flow_network
 
     network = FlowNetwork([1.0])
     handle = network.start(size=[1.0], **ONE)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks import workloads
 from moesim.network import solve_flows, solve_within
-from moesim.network.bounds import links_done, longest_time, shortest_time
+from moesim.network.stepped.bounds import links_done, longest_time, shortest_time
 from tests.reference.max_min import csr, finish_times
 
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=80)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from moesim.network import FlowNetwork, flow_network
-from moesim.network.state import LIVE, pays_reach
+from moesim.network import FlowNetwork
+from moesim.network.exact import flow_network
+from moesim.network.exact.state import LIVE, pays_reach
 from tests.reference.max_min import csr
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from moesim.profile.columns import COLUMNS, SCHEMA_VERSION
+from moesim.profile.csv_columns import COLUMNS, SCHEMA_VERSION
 from moesim.profile.points import Point
 
 

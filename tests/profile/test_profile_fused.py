@@ -10,7 +10,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined, Triton's own too
 pytest.importorskip("triton")
 
-from moesim.profile.kernels import fp8, fused
+from moesim.profile.kernels import fp8, fused_moe
 from moesim.profile.kernels.case import FP8, FP32, Draw, relative_error, rowwise, swiglu_reference
 
 pytestmark = pytest.mark.lab
@@ -29,8 +29,8 @@ def draw():
 
 def test_swiglu(draw):
     middle = draw.normal(5, 2 * 176)
-    assert relative_error(fused.swiglu(middle), swiglu_reference(middle)) < 0.005
-    cast, scale = fused.swiglu_fp8(middle)
+    assert relative_error(fused_moe.swiglu(middle), swiglu_reference(middle)) < 0.005
+    cast, scale = fused_moe.swiglu_fp8(middle)
     theirs = rowwise(swiglu_reference(middle).float())
     assert relative_error(scale, theirs[1]) < 1e-5
     assert cast_alike(cast, theirs[0])
@@ -38,7 +38,7 @@ def test_swiglu(draw):
 
 def test_quantize(draw):
     values = draw.normal(3, 1280)  # ten groups: more than one program takes
-    cast, scale = fused.quantize(values)
+    cast, scale = fused_moe.quantize(values)
     theirs = fp8.block_rows(values)
     assert relative_error(scale, theirs[1]) < 1e-6
     assert cast_alike(cast, theirs[0])
@@ -46,19 +46,19 @@ def test_quantize(draw):
 
 def test_permute_moves_rows_as_they_are(draw):
     values, source = draw.normal(3, 1280), draw.integers(3, 10)
-    assert torch.equal(fused.permute(values, source), values[source])
+    assert torch.equal(fused_moe.permute(values, source), values[source])
     bits = values.to(FP8).view(torch.uint8)
-    assert torch.equal(fused.permute(bits, source), bits[source])
+    assert torch.equal(fused_moe.permute(bits, source), bits[source])
 
 
 def test_unpermute_sums_with_gates(draw):
     rows, place, gates = draw.normal(12, 1280), draw.permutation(12).view(4, 3), draw.normal(4, 3, dtype=FP32)
     reference = (gates.double()[..., None] * rows.double()[place]).sum(1)
-    assert relative_error(fused.unpermute(rows, place, gates), reference) < 0.01
+    assert relative_error(fused_moe.unpermute(rows, place, gates), reference) < 0.01
 
 
 def test_nothing_changes_nothing(draw):
     values = draw.normal(4)
     before = values.clone()
-    fused.nothing(values)
+    fused_moe.nothing(values)
     assert torch.equal(values, before)

@@ -4,7 +4,7 @@ import pytest
 
 from moesim.errors import InputError
 from moesim.model import load_model
-from moesim.profile.columns import COLUMNS, DESCRIPTION, IMPLEMENTATIONS, KERNELS, KEY_COLUMNS
+from moesim.profile.csv_columns import COLUMNS, DESCRIPTION, IMPLEMENTATIONS, KERNELS, KEY_COLUMNS
 from moesim.profile.grid import FAMILIES, anchors, cpu_sizes, digest, gpu_sizes, grid, level
 from moesim.profile.points import LAYERS, Point, expert_loads
 

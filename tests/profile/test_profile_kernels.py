@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 from moesim.profile.grid import cpu_sizes, grid
 from moesim.profile.kernels import build, experts, fp8, moving
 from moesim.profile.kernels.case import BF16, Case, Draw, dequantized, relative_error, rowwise, some_rows
-from moesim.profile.kernels.routing import reference_gates, select
-from moesim.profile.measure import rows_of
+from moesim.profile.kernels.router import reference_gates, select
 from moesim.profile.peaks import Peaks
+from moesim.profile.point_measurement import rows_of
 from moesim.profile.points import LAYERS, Point
 from moesim.profile.timing import Samples
 from moesim.routing import RouterSpec, route
@@ -78,7 +78,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch, kernel):
         last = wrong.get(kernel, lambda out: (out[0], out[1] * 2) if isinstance(out, tuple) else out.roll(1, 0) + 1)
         return replace(case, call=lambda *args: last(case.call(*args)))
 
-    monkeypatch.setattr("moesim.profile.measure.build", spoilt)
+    monkeypatch.setattr("moesim.profile.point_measurement.build", spoilt)
     timer = Stopwatch()
     for row in rows(point, timer):
         assert row["status"].startswith("wrong: error ")
@@ -98,7 +98,7 @@ def test_what_breaks_while_it_is_timed_is_a_row():
 
 def test_a_result_that_is_not_finite_is_wrong(monkeypatch):
     case = Case(lambda: (torch.ones(2),), lambda ones: ones * torch.nan, lambda a, out: relative_error(out, a[0]), 0.1)
-    monkeypatch.setattr("moesim.profile.measure.build", lambda point, draw: case)
+    monkeypatch.setattr("moesim.profile.point_measurement.build", lambda point, draw: case)
     assert rows(POINTS[0])[0]["status"] == "wrong: error inf above 0.1"
 
 

@@ -15,13 +15,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from moesim.errors import InputError, ResourceError
-from moesim.profile import session
+from moesim.profile import timing_session
 from moesim.profile.__main__ import main
-from moesim.profile.columns import COLUMNS, KEY_COLUMNS
+from moesim.profile.command import run
+from moesim.profile.csv_columns import COLUMNS, KEY_COLUMNS
 from moesim.profile.grid import cpu_sizes
 from moesim.profile.kernels.case import Draw
-from moesim.profile.measure import row as row_of
-from moesim.profile.run import run
+from moesim.profile.point_measurement import row as row_of
 
 pytestmark = pytest.mark.lab
 ROOT = Path(__file__).parents[2]
@@ -41,10 +41,10 @@ def clock(monkeypatch):
     def rows(point, device, name, cache_bytes, timer, peaks):
         now[0] += 1.0
         measured.append(point)
-        return [row_of(point, state, name, peaks, "ok") for state in session.caches(point, cache_bytes)]
+        return [row_of(point, state, name, peaks, "ok") for state in timing_session.caches(point, cache_bytes)]
 
-    monkeypatch.setattr(session, "rows_of", rows)
-    monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(timing_session, "rows_of", rows)
+    monkeypatch.setattr(timing_session.time, "monotonic", lambda: now[0])
     return measured
 
 
@@ -108,7 +108,7 @@ def test_the_first_points_of_a_cut_run_are_the_coarse_ones(tmp_path, clock):
 
 def test_a_run_that_was_killed_goes_on_after_its_last_whole_row(tmp_path, clock, monkeypatch):
     path = tmp_path / "cpu.csv"
-    append = session.Journal.append
+    append = timing_session.Journal.append
 
     def dies(journal, row):
         append(journal, row)
@@ -117,11 +117,11 @@ def test_a_run_that_was_killed_goes_on_after_its_last_whole_row(tmp_path, clock,
                 file.write(b"1,expert_ml")
             raise SystemExit(137)
 
-    monkeypatch.setattr(session.Journal, "append", dies)
+    monkeypatch.setattr(timing_session.Journal, "append", dies)
     with pytest.raises(SystemExit):
         run(path, "cpu", families="grouped", quiet=True)
     assert meta(path)["sessions"][0]["ended"] == "cut off"
-    monkeypatch.setattr(session.Journal, "append", append)
+    monkeypatch.setattr(timing_session.Journal, "append", append)
     run(path, "cpu", families="grouped", quiet=True)
     table = pd.read_csv(path)
     assert len(table) > 40
@@ -130,14 +130,14 @@ def test_a_run_that_was_killed_goes_on_after_its_last_whole_row(tmp_path, clock,
 
 def test_a_point_that_kills_the_process_is_given_up_after_two_deaths(tmp_path, clock, monkeypatch):
     path = tmp_path / "cpu.csv"
-    survives = session.rows_of
+    survives = timing_session.rows_of
 
     def rows(point, *given):
         if point.kernel == "launch" and point.batch == 10:
             os._exit(9)
         return survives(point, *given)
 
-    monkeypatch.setattr(session, "rows_of", rows)
+    monkeypatch.setattr(timing_session, "rows_of", rows)
 
     def child():
         pid = os.fork()
@@ -213,10 +213,10 @@ def test_a_gpu_that_is_known_gets_an_expectation_readings_and_peaks(tmp_path, mo
         kind="cuda", name="NVIDIA H100 80GB HBM3", triton=False, cache_bytes=2 << 20, identity={"device": "H100"},
         facts={"sms": 132}, reading=lambda: reading, context_works=lambda: True,
     )  # fmt: skip
-    monkeypatch.setattr(session, "Machine", lambda device: machine)
-    monkeypatch.setattr(session, "CudaTimer", lambda cache_bytes: session.ClockTimer())
-    monkeypatch.setattr(session.grids, "gpu_sizes", lambda triton: replace(cpu_sizes(), fused=True))
-    monkeypatch.setattr("moesim.profile.measure.Draw", lambda device, seed: Draw("cpu", seed))
+    monkeypatch.setattr(timing_session, "Machine", lambda device: machine)
+    monkeypatch.setattr(timing_session, "CudaTimer", lambda cache_bytes: timing_session.ClockTimer())
+    monkeypatch.setattr(timing_session.grids, "gpu_sizes", lambda triton: replace(cpu_sizes(), fused=True))
+    monkeypatch.setattr("moesim.profile.point_measurement.Draw", lambda device, seed: Draw("cpu", seed))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setitem(sys.modules, "triton", None)
     path = tmp_path / "h100.csv"

@@ -1,5 +1,5 @@
+from moesim.profile.counts import summary, uneven_load
 from moesim.profile.points import Point
-from moesim.profile.summary import summary, uneven_load
 
 
 def uneven(shape, tokens=64):

@@ -7,14 +7,16 @@ import pytest
 
 from moesim.cli import main as command_line
 from moesim.profile.__main__ import main
-from moesim.profile.columns import COLUMNS, DESCRIPTION, IMPLEMENTATIONS, KERNELS
+from moesim.profile.csv_columns import COLUMNS, DESCRIPTION, IMPLEMENTATIONS, KERNELS
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def no_torch(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith(("moesim.profile.session", "moesim.profile.kernels"))]:
+    for name in [
+        name for name in sys.modules if name.startswith(("moesim.profile.timing_session", "moesim.profile.kernels"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
 

@@ -5,8 +5,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from moesim import balance
-from moesim.record.losses import LOSS_NAMES, N_DEVICES, balance_losses
 from moesim.record.moe import V1, V2, V3, Routed, affinity, select
+from moesim.record.torch_losses import LOSS_NAMES, N_DEVICES, balance_losses
 from moesim.routing import RouterSpec, route
 
 pytestmark = pytest.mark.lab

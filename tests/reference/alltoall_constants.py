@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from moesim.traffic.calibration import Calibration
+from moesim.traffic.constant_sets import Calibration
 
 US, GB = 1e-6, 1e9
 

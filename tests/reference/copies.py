@@ -1,4 +1,4 @@
-"""Copies counted with sets, one token at a time: what moesim.traffic.count must equal."""
+"""Copies counted with sets, one token at a time: what moesim.traffic.copy_count must equal."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """Small rail-optimised clusters, built from a few numbers."""
 
 from moesim.cluster import build_fabric
-from moesim.cluster.spec import RailTopology
+from moesim.cluster.topology_spec import RailTopology
 
 
 def small_rail(nodes, gpus_per_node, ranks=None, nvlink="200GB/s", nic="50GB/s", gpu="h800", routing="spray"):

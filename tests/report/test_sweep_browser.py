@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.report import render_comparison, render_sweep
-from moesim.report.compare import bands_over
+from moesim.report.comparison import bands_over
 from tests.report import test_browser as shared
 from tests.report.conftest import fake_result
 from tests.report.test_page import HOSTILE

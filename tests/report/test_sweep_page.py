@@ -352,9 +352,9 @@ def test_hostile_text_is_only_text() -> None:
 def test_a_finished_sweep_becomes_a_page_with_commands_that_run_its_points() -> None:
     from moesim.scenario import load_scenario, parse_objective
     from moesim.sweeps.journal import Outcome
+    from moesim.sweeps.points_table import arrow_table
     from moesim.sweeps.report import answered, command_for
     from moesim.sweeps.space import Axis, Space
-    from moesim.sweeps.table import arrow_table
 
     scenario = load_scenario("quickstart", overrides=["name=toy"])
     space = Space(

@@ -7,7 +7,7 @@ import pytest
 from moesim.errors import InputError
 from moesim.results.definitions import COMPONENTS, SUMMARY
 from moesim.results.explain import explain_lines
-from tests.simulation.small import run
+from tests.run.small import run
 
 SITUATIONS = {
     "small": (),

@@ -16,7 +16,7 @@ import pytest
 import moesim
 from moesim.errors import InputError, ResourceError
 from moesim.results import SCHEMA_VERSION, Note
-from tests.simulation.small import recorded, run, run_ids, scenario, small_recording
+from tests.run.small import recorded, run, run_ids, scenario, small_recording
 
 LAYERS = "workload.layers_simulated=2"
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from moesim.errors import InputError
 from moesim.scenario import Scenario, json_schema, load_scenario, shipped_names
 from moesim.scenario.dump import to_yaml
-from moesim.scenario.files import shipped_scenario
+from moesim.scenario.named_files import shipped_scenario
 
 BASE = {
     "cluster": {"topology": "h800-8x8-rail"},

@@ -7,8 +7,8 @@ from small_sweep import AXES, SMALL, noted_time_point
 
 from moesim.scenario import load_scenario
 from moesim.sweeps import drive
-from moesim.sweeps.run import run_sweep
 from moesim.sweeps.space import space_of
+from moesim.sweeps.sweep_run import run_sweep
 from moesim.sweeps.workers import dask_workers, local_workers
 
 if __name__ == "__main__":

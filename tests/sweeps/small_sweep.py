@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from moesim.sweeps.evaluate import time_point
+from moesim.sweeps.evaluate_points import time_point
 
 SMALL = {
     "name": "small",

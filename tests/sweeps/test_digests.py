@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+from moesim.layer.parts import build_parts
+from moesim.layer.token_batches import open_workload
 from moesim.scenario import Scenario, load_scenario
-from moesim.simulation.batches import open_workload
-from moesim.simulation.parts import build_parts
 from moesim.sweeps.digests import batch_digest, digest, fabric_digest, file_digests, routing_digest
-from moesim.sweeps.evaluate import route
+from moesim.sweeps.evaluate_points import route
 
 BASE = {
     "name": "base",

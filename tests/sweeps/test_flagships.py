@@ -4,7 +4,7 @@ import pytest
 
 from moesim.recording_format import read_recording
 from moesim.scenario import ScenarioTemplate, load_scenario, shipped_names
-from moesim.sweeps.plan import make_plan
+from moesim.sweeps.point_plan import make_plan
 from moesim.sweeps.space import space_of
 
 POINTS = {

@@ -12,10 +12,10 @@ import moesim
 from moesim.errors import InputError, ResourceError
 from moesim.scenario import load_scenario
 from moesim.sweeps import drive, sweep
-from moesim.sweeps.evaluate import Recent, parts_of, recording_of, route, summarise
+from moesim.sweeps.evaluate_points import Recent, parts_of, recording_of, route, summarise
 from moesim.sweeps.journal import JOURNAL_FILE
-from moesim.sweeps.run import run_sweep
 from moesim.sweeps.space import space_of
+from moesim.sweeps.sweep_run import run_sweep
 from moesim.sweeps.workers import local_workers
 
 SCENARIOS = {

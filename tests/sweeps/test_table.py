@@ -1,8 +1,8 @@
 """The table of a sweep: columns that can be plotted, the same bytes for the same points."""
 
 from moesim.sweeps.journal import Outcome
+from moesim.sweeps.points_table import arrow_table, axis_column, parquet_bytes
 from moesim.sweeps.space import space_of
-from moesim.sweeps.table import arrow_table, axis_column, parquet_bytes
 
 
 def test_quantities_become_numbers_in_si_units_where_all_are():

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.alltoall_library import ALGORITHMS, algorithm_named
+from moesim.measure.critical import critical_rank, rank_components
+from moesim.measure.lower_bound import lower_bound
 from moesim.network import solve_flows
-from moesim.simulation.audit import _audit_phase, audit_components
-from moesim.simulation.critical import critical_rank, rank_components
-from moesim.simulation.lower_bound import lower_bound
+from moesim.run.audit import _audit_phase, audit_components
 from moesim.stages import KERNELS, OTHER, STAGES
 from moesim.timeline import LayerWork, moe_layers, run_layers
 from moesim.traffic import count_all_copies
 from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.terms import Protocol
+from moesim.traffic.constants import Protocol
 from tests.reference.alltoall_constants import plain
 from tests.reference.small_rail import small_rail
 from tests.reference.timeline import walk

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import simpy
 
+from moesim.measure.flow_export import FlowExport
 from moesim.network import FlowNetwork, NetworkClock, solve_flows
-from moesim.simulation.flow_export import FlowExport
 from moesim.timeline.link_use import phase_use
 from moesim.timeline.phase import PhaseRun, network_capacity
 from tests.reference.small_rail import small_rail

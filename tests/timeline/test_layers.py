@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError
-from moesim.simulation.critical import critical_rank
+from moesim.measure.critical import critical_rank
 from moesim.stages import OTHER, STAGES
 from moesim.timeline import LayerWork, moe_layers, run_layers
 from moesim.traffic import Copies

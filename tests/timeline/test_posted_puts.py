@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from moesim.errors import InvariantError
-from moesim.simulation.audit import _audit_phase, audit_components
-from moesim.simulation.bandwidth import run_phase
-from moesim.simulation.critical import critical_rank
-from moesim.simulation.lower_bound import lower_bound
+from moesim.measure.critical import critical_rank
+from moesim.measure.lower_bound import lower_bound
+from moesim.run.audit import _audit_phase, audit_components
 from moesim.stages import KERNELS
 from moesim.timeline import LayerWork, moe_layers, run_layers
+from moesim.timeline.uniform_alltoall import run_phase
 from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
 from tests.reference.alltoall_constants import plain

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.cluster import load_topology
-from moesim.simulation.summary import _bandwidths
+from moesim.measure.summary import _bandwidths
 from moesim.traffic import Copies, count_all_copies
 from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.merge import merge_rows
+from moesim.traffic.row_merge import merge_rows
 from tests.reference.alltoall_constants import plain
 from tests.reference.small_rail import small_rail
 from tests.reference.tree_flows import (

@@ -6,7 +6,7 @@ import pytest
 
 from moesim.alltoall_library import ALGORITHMS
 from moesim.errors import InputError
-from moesim.traffic.calibration import calibration, find_set, read_set, set_names
+from moesim.traffic.constant_sets import calibration, find_set, read_set, set_names
 from tests.reference.alltoall_constants import plain
 
 US, GB = 1e-6, 1e9

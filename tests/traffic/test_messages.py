@@ -3,7 +3,7 @@
 import pytest
 
 from moesim.errors import InputError
-from moesim.traffic.messages import payload_bytes, published_bytes, wire_bytes
+from moesim.traffic.copy_bytes import payload_bytes, published_bytes, wire_bytes
 
 NORMAL, LOW_LATENCY, NCCL = "deepep-normal", "deepep-low-latency", "nccl-direct"
 

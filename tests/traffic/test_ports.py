@@ -8,11 +8,11 @@ import pytest
 from moesim.alltoall_library import algorithm_named
 from moesim.cluster import load_topology
 from moesim.errors import InputError
-from moesim.simulation.bandwidth import run_phase
+from moesim.timeline.uniform_alltoall import run_phase
 from moesim.traffic.alltoall import phase_flows
+from moesim.traffic.constants import Protocol
 from moesim.traffic.copies import count_all_copies
-from moesim.traffic.ports import count_port_copies, port_flows
-from moesim.traffic.terms import Protocol
+from moesim.traffic.ports.flows_per_port import count_port_copies, port_flows
 from tests.reference.alltoall_constants import plain
 
 RAIL = """

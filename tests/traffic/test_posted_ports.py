@@ -6,15 +6,15 @@ import simpy
 
 from moesim.alltoall_library import algorithm_named
 from moesim.cluster import load_topology
+from moesim.measure.lower_bound import lower_bound
 from moesim.network import FlowNetwork, NetworkClock
-from moesim.simulation.lower_bound import lower_bound
 from moesim.stages import KERNELS
 from moesim.timeline import LayerWork, moe_layers, run_layers
 from moesim.timeline.phase import PhaseRun, network_capacity
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.copies import count_all_copies
-from moesim.traffic.port_count import BACK, NIC_IN, NIC_OUT, NVLINK_IN, NVLINK_OUT
-from moesim.traffic.ports import count_port_copies, port_flows
+from moesim.traffic.ports.flows_per_port import count_port_copies, port_flows
+from moesim.traffic.ports.port_count import BACK, NIC_IN, NIC_OUT, NVLINK_IN, NVLINK_OUT
 from tests.reference.alltoall_constants import plain
 
 US, BYTES, RANKS, TOKENS = 1e-6, 100_000, 16, 400

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from moesim.cluster import load_topology
-from moesim.simulation.bandwidth import alltoall_table, run_phase
+from moesim.timeline.uniform_alltoall import alltoall_table, run_phase
 from moesim.traffic import Copies, count_all_copies
 from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.messages import published_bytes, wire_bytes
+from moesim.traffic.copy_bytes import published_bytes, wire_bytes
 from tests.reference.alltoall_constants import plain
 
 EXPERTS, TOP_K, HIDDEN, TOP_NODES, GPUS = 256, 8, 7168, 4, 8

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError
-from moesim.simulation.audit import _audit_phase
-from moesim.simulation.bandwidth import run_phase
+from moesim.run.audit import _audit_phase
+from moesim.timeline.uniform_alltoall import run_phase
 from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.terms import Protocol
+from moesim.traffic.constants import Protocol
 from tests.reference.alltoall_constants import plain
 from tests.reference.small_rail import small_rail
 

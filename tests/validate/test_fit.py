@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError
-from moesim.traffic.calibration import DATA, find_set, read_set, set_names
+from moesim.traffic.constant_sets import DATA, find_set, read_set, set_names
 from moesim.validate.benches import bench_of, is_transfer
-from moesim.validate.fit import Free, fit, value_at, with_value
+from moesim.validate.fit_constants import Free, fit, value_at, with_value
 from moesim.validate.ledger import FIT, read_ledger
-from moesim.validate.measured import Cluster, measured_rows
+from moesim.validate.measured_rows import Cluster, measured_rows
 from moesim.validate.plan import BASE, FREE
 from moesim.validate.published import published_rows
+from moesim.validate.published_row import TIME, Row, key
 from moesim.validate.refit import refit_measured, refit_published
-from moesim.validate.rows import TIME, Row, key
+from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.set_file import rounded, spell_set
-from moesim.validate.simulate import constants_from, simulate_row
 
 
 def low_latency_rows(truth):
@@ -77,7 +77,7 @@ def test_a_sets_file_reads_back_as_the_set(name, tmp_path):
 
 
 def set_path(name):
-    from moesim.traffic.calibration import DATA
+    from moesim.traffic.constant_sets import DATA
 
     return DATA / f"{name}.yaml"
 

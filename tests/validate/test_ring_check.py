@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moesim.simulation.bandwidth import run_phase
+from moesim.timeline.uniform_alltoall import run_phase
 from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.calibration import calibration
+from moesim.traffic.constant_sets import calibration
 from moesim.validate.clusters import cluster
 
 TABLE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "kernels" / "aic_nccl_intranode_h100_h200.csv"

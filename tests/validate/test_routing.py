@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moesim.traffic import expected_distinct
-from moesim.validate.routing import balanced_copies, equal_messages, one_seed_copies, random_copies
+from moesim.validate.benchmark_routing import balanced_copies, equal_messages, one_seed_copies, random_copies
 
 
 @pytest.mark.parametrize(("ranks", "nodes"), [(8, 1), (16, 2), (32, 4)])

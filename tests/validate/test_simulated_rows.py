@@ -9,8 +9,8 @@ from moesim.validate.benches import bench_of, is_transfer
 from moesim.validate.byte_accounting import account
 from moesim.validate.ledger import read_ledger
 from moesim.validate.published import published_rows, uccl_rows
-from moesim.validate.rows import NVL, RDMA, TIME, Row, key, rounding
-from moesim.validate.simulate import constants_of, simulate_row
+from moesim.validate.published_row import NVL, RDMA, TIME, Row, key, rounding
+from moesim.validate.row_simulation import constants_of, simulate_row
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from moesim.traffic.calibration import find_set, read_set
-from moesim.validate.fit import Free, value_at, with_value
+from moesim.traffic.constant_sets import find_set, read_set
+from moesim.validate.calibration_words import Moved, left_open, moved
+from moesim.validate.fit_constants import Free, value_at, with_value
+from moesim.validate.published_row import TIME, Row, key
 from moesim.validate.refit import refit_measured
-from moesim.validate.rows import TIME, Row, key
+from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.set_file import spell_set
-from moesim.validate.simulate import constants_from, simulate_row
-from moesim.validate.told import Moved, left_open, moved
 
 
 def nccl(ranks, nodes, size, published=1.0):

@@ -6,15 +6,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from moesim.traffic.calibration import DATA, find_set, read_set
+from moesim.traffic.constant_sets import DATA, find_set, read_set
 from moesim.validate import prior
-from moesim.validate.fit import value_at, with_value
+from moesim.validate.fit_constants import value_at, with_value
 from moesim.validate.ledger import FIT, read_ledger
 from moesim.validate.plan import FREE
 from moesim.validate.published import published_rows
+from moesim.validate.published_row import TIME, Row, key
 from moesim.validate.refit import refit_measured
-from moesim.validate.rows import TIME, Row, key
-from moesim.validate.simulate import constants_from, simulate_row
+from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.unseen import to_measure, unseen
 
 

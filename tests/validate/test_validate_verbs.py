@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from moesim import load_scenario, simulate
-from moesim.traffic.calibration import read_set
-from moesim.validate.evaluate import Outcome, evaluate
+from moesim.traffic.constant_sets import read_set
+from moesim.validate.evaluate_rows import Outcome, evaluate
 from moesim.validate.extracts import extract_rows, has_extracts
 from moesim.validate.ledger import Entry, read_ledger
-from moesim.validate.page import page_of
 from moesim.validate.published import published_rows
-from moesim.validate.rows import TIME, Row
+from moesim.validate.published_row import TIME, Row
 from moesim.validate.statistics import Spread, counts, fitted, mean_over_tables, misses
 from moesim.validate.unseen import Unseen
+from moesim.validate.validation_page import page_of
 from tests.cli.conftest import moesim as moesim_fixture
 from tests.cli.conftest import run_folder as run_folder_fixture
 

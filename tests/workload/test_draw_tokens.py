@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
-from moesim.workload.draw import MAX_TOKENS, draw_blocks, draw_tokens, tokens_of_ranks
+from moesim.workload.token_draw import MAX_TOKENS, draw_blocks, draw_tokens, tokens_of_ranks
 
 POOL = np.repeat(np.arange(6), [4, 4, 4, 4, 4, 4]).astype(np.int32)
 

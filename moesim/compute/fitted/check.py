@@ -14,7 +14,7 @@ from moesim.compute.fitted.coefficients import Fitted
 from moesim.compute.fitted.draws import DRAWS_PER_ROW
 from moesim.compute.fitted.families import FAMILIES, Family, with_draws
 from moesim.compute.fitted.roles import drawn, even, held_out
-from moesim.compute.fitted.rows import READERS, Rows, read
+from moesim.compute.fitted.timed_rows import READERS, Rows, read
 from moesim.compute.gpus import Gpu, load_gpu
 from moesim.compute.roofline import Floats
 

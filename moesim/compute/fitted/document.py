@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from moesim.compute.fitted.check import CheckRow, check
 from moesim.compute.fitted.coefficients import Fitted, fitted
 from moesim.compute.fitted.families import FAMILIES
-from moesim.compute.fitted.rows import EXCLUSIONS
+from moesim.compute.fitted.timed_rows import EXCLUSIONS
 
 MICROSECONDS = ("t0", "tE", "a", "tc", "tq", "th")
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compute.fitted import attention, draws, experts, gemm, tiles
-from moesim.compute.fitted.rows import Rows
+from moesim.compute.fitted.timed_rows import Rows
 from moesim.compute.gpus import Gpu
 from moesim.compute.roofline import Floats, mla_prefill_work
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compute.fitted.families import Family
-from moesim.compute.fitted.rows import Rows
 from moesim.compute.fitted.split import frozen
+from moesim.compute.fitted.timed_rows import Rows
 from moesim.errors import InputError
 
 

@@ -28,9 +28,9 @@ def swiglu(point: Point, draw: Draw) -> Case:
 
     def call(middle: Tensor) -> Tensor:
         if point.impl == "triton":
-            from moesim.profile.kernels import fused
+            from moesim.profile.kernels import fused_moe
 
-            return fused.swiglu(middle)
+            return fused_moe.swiglu(middle)
         return experts.swiglu(middle)
 
     def error(args: tuple[Any, ...], output: Any) -> float:
@@ -48,9 +48,9 @@ def quantize_fp8(point: Point, draw: Draw) -> Case:
 
     def call(values: Tensor) -> tuple[Tensor, Tensor]:
         if point.impl == "triton":
-            from moesim.profile.kernels import fused
+            from moesim.profile.kernels import fused_moe
 
-            return fused.quantize(values)
+            return fused_moe.quantize(values)
         return fp8.block_rows(values)
 
     def error(args: tuple[Any, ...], output: Any) -> float:

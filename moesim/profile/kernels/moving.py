@@ -41,9 +41,9 @@ def launch(point: Point, draw: Draw) -> Case:
     """Return ``batch`` kernels in a row that add one to a number each, or do nothing (Triton); eager or as a graph."""
     one: Callable[[Tensor], object] = _add_one
     if point.impl == "triton":
-        from moesim.profile.kernels import fused
+        from moesim.profile.kernels import fused_moe
 
-        one = fused.nothing
+        one = fused_moe.nothing
 
     def chain(number: Tensor) -> Tensor:
         for _ in range(point.batch):
@@ -83,9 +83,9 @@ def permute(point: Point, draw: Draw) -> Case:
 
     def call(rows: Tensor, source: Tensor) -> Tensor:
         if point.impl == "triton":
-            from moesim.profile.kernels import fused
+            from moesim.profile.kernels import fused_moe
 
-            return fused.permute(rows, source)
+            return fused_moe.permute(rows, source)
         return rows.index_select(0, source)
 
     def error(args: tuple[Any, ...], output: Any) -> float:
@@ -106,9 +106,9 @@ def unpermute(point: Point, draw: Draw) -> Case:
 
     def call(rows: Tensor, place: Tensor, gates: Tensor) -> Tensor:
         if point.impl == "triton":
-            from moesim.profile.kernels import fused
+            from moesim.profile.kernels import fused_moe
 
-            return fused.unpermute(rows, place, gates)
+            return fused_moe.unpermute(rows, place, gates)
         chosen = rows.index_select(0, place.flatten()).view(*place.shape, -1)
         return torch.bmm(gates[:, None].to(rows.dtype), chosen).squeeze(1)
 

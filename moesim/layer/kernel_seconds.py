@@ -1,0 +1,146 @@
+"""Kernel seconds of one MoE layer on every rank, and where each second comes from.
+
+What runs besides the routed experts: the router GEMM with its top-k and, before a normal-mode FP8 dispatch, the cast
+(both in ``gate``); sorting by expert (``permute``) and the weighted sum (``unpermute``), which low-latency mode does
+inside its communication kernels; the shared experts as one dense MLP.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.compute import KernelTimes
+from moesim.layer.parts import Parts
+from moesim.stages import KERNELS, OTHER
+from moesim.traffic.copies import CopyTotals
+from moesim.traffic.copy_bytes import payload_bytes
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class KernelLedger:
+    """Seconds by (kernel, source), over ranks, and the largest relative error that a source states."""
+
+    seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    errors: dict[tuple[str, str], float | None] = field(default_factory=dict)
+    notes: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def add(self, kernel: str, times: KernelTimes) -> Floats:
+        """Enter what a kernel took on the ranks, and hand the seconds through."""
+        total = float(times.seconds.sum())
+        for source, share in times.shares.items():
+            key = (kernel, str(source))
+            self.seconds[key] = self.seconds.get(key, 0.0) + total * share
+            error = times.error if source == times.source else None
+            known = self.errors.get(key)
+            self.errors[key] = error if known is None or error is None else max(known, error)
+            self.notes[key] = times.note
+        return times.seconds
+
+    def shares(self) -> dict[str, float]:
+        """Share of all compute seconds by source."""
+        total = sum(self.seconds.values())
+        by_source: dict[str, float] = {}
+        for (_, source), seconds in self.seconds.items():
+            by_source[source] = by_source.get(source, 0.0) + seconds / total
+        return by_source
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per kernel and source, for the report and ``explain``."""
+        return [
+            {"kernel": key[0], "source": key[1], "seconds": seconds, "error": self.errors[key], "note": self.notes[key]}
+            for key, seconds in sorted(self.seconds.items())
+        ]
+
+
+@dataclass(frozen=True)
+class PricedKernel:
+    """One kernel of a stage: its seconds on each rank, [ranks], and where most of them come from."""
+
+    kernel: str
+    seconds: Floats
+    source: str
+
+
+@dataclass(frozen=True)
+class LayerKernels:
+    """What each stage of a layer runs on every rank.
+
+    Attributes:
+        kernels: of each stage, by its name; those without a kernel are left out.
+        experts_floor_s: the routed experts by the roofline at peak, [ranks].
+    """
+
+    kernels: Mapping[str, Sequence[PricedKernel]]
+    experts_floor_s: Floats
+
+    @cached_property
+    def seconds(self) -> dict[str, Floats]:
+        """Seconds of every stage that runs kernels, [ranks] each."""
+        none = np.zeros(len(self.experts_floor_s))
+        return {
+            stage.name: sum((kernel.seconds for kernel in self.kernels.get(stage.name, ())), none)
+            for stage in (*KERNELS, OTHER)
+        }
+
+
+def layer_kernels(
+    parts: Parts,
+    tokens: NDArray[np.int64],
+    slot_tokens: NDArray[np.int64],
+    slot_rank: NDArray[np.int32],
+    copies: CopyTotals,
+    ledger: KernelLedger,
+) -> LayerKernels:
+    """Time the kernels of a layer.
+
+    Args:
+        parts: of the scenario.
+        tokens: tokens that start on each rank, [ranks].
+        slot_tokens: selections that each slot computes, [slots].
+        slot_rank: rank of each slot, [slots].
+        copies: how much each rank receives.
+        ledger: takes the seconds by source.
+    """
+    model, table = parts.model, parts.kernels
+    top_k, dtype = parts.router.top_k, parts.message_dtype["dispatch"]
+    algorithm, kernels = parts.algorithm, dict[str, list[PricedKernel]]()
+
+    def add(stage: str, kernel: str, work: NDArray[np.int64], times: KernelTimes) -> None:
+        # A rank without work launches nothing.
+        seconds = np.where(work > 0, ledger.add(kernel, times), 0.0)
+        source = f"{times.source}: {times.note}" if times.note else str(times.source)
+        kernels.setdefault(stage, []).append(PricedKernel(kernel, seconds, source))
+
+    def timed(stage: str, kernel: str, work: NDArray[np.int64], **shape: Any) -> None:
+        add(stage, kernel, work, table.times(kernel, **shape))
+
+    timed("gate", "router", tokens, tokens=tokens, hidden=model.hidden, n_experts=model.n_experts, top_k=top_k)
+    if dtype == "fp8" and not algorithm.quantises_inside:
+        timed("gate", "quantize_fp8", tokens, tokens=tokens, hidden=model.hidden)
+    row_bytes, out_bytes = payload_bytes(model.hidden, dtype), payload_bytes(model.hidden, "bf16")
+    received = copies.selections_received
+    if not algorithm.permutes_inside:
+        rows = tokens * top_k if algorithm.permutes_first else received
+        timed("permute", "permute", rows, rows=rows, row_bytes=row_bytes)
+        merged = tokens if algorithm.permutes_first else copies.ranks_received
+        fan_in = rows / np.maximum(merged, 1)
+        timed("unpermute", "unpermute", merged, rows=merged, row_bytes=out_bytes, top_k=fan_in)
+    if model.n_shared:
+        inter = model.expert_hidden * model.n_shared
+        timed("shared_expert", f"dense_mlp_{dtype}", tokens, tokens=tokens, hidden=model.hidden, inter=inter)
+    order = np.argsort(slot_rank, kind="stable")
+    ptr = np.searchsorted(slot_rank[order], np.arange(len(tokens) + 1))
+    shape = (dtype, slot_tokens[order], model.hidden, model.expert_hidden, ptr)
+    # Low-latency kernels leave each expert's rows in a slab of their own, the others lay them one after another.
+    layout = "masked" if algorithm.permutes_inside else "contiguous"
+    all_ranks = np.ones(len(tokens), np.int64)
+    add("experts", f"grouped_gemm_{dtype}", all_ranks, table.grouped_gemm(*shape, layout=layout))
+    other = np.full(len(tokens), parts.schedule.other_time)
+    kernels[OTHER.name] = [PricedKernel("schedule.other_time", other, "scenario")]
+    return LayerKernels(kernels, table.expert_floor_s(*shape))

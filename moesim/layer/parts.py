@@ -1,0 +1,297 @@
+"""What a scenario is made of: each section turned into the values that one stage works with.
+
+This is the only place that reads the scenario; the stages take arrays and small dataclasses.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.alltoall_library import Algorithm, algorithm_named
+from moesim.cluster import Fabric, load_topology, overridden
+from moesim.compute import KernelTable
+from moesim.errors import InputError
+from moesim.model import PublishedRouter
+from moesim.placement import Placement, contiguous, eplb, round_robin
+from moesim.routing import RouterSpec
+from moesim.scenario import Scenario
+from moesim.scenario.arrivals import Schedule, Workload
+from moesim.scenario.sections import Losses, Model, PlacementBlock
+from moesim.stages import PHASES
+from moesim.traffic.constant_sets import Calibration, calibration
+from moesim.traffic.copy_bytes import published_bytes, wire_bytes
+from moesim.workload.npz_input import read_array
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The fixed parts of a simulation.
+
+    A section of the scenario stands here as it is where a stage is about all of it.
+
+    Attributes:
+        workload: its files by their absolute paths.
+        groups_are: what a routing group stands for: ``rank``, ``node``, or ``count`` for plain contiguous groups.
+        loss_device: device of each expert in the balance losses: the routing group where there is one, else the
+            rank, [experts].
+        algorithm: what sets the all-to-all apart; ``constants`` its terms for this GPU and number of nodes, by phase.
+        calibration: where the constants come from, as the scenario names it.
+        message_dtype, wire_bytes, published_bytes: of one token copy, by phase.
+        cached_handle: dispatch reuses the layout of one before.
+        flows: simulated by ``pairs`` of ranks or at their ``ports``; ``auto`` chooses by their number.
+        ecmp_seed: of the hash that spreads flows over equal paths.
+        tolerance: longest step of the flows as a share of the busiest link's time; 0 follows every event.
+        published_router: the model's own, for counts, which know no groups; None for other workloads.
+        bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
+        update_bias: move it after every step.
+    """
+
+    name: str
+    seed: int
+    fabric: Fabric
+    model: Model
+    workload: Workload
+    placement: PlacementBlock
+    schedule: Schedule
+    losses: Losses
+    router: RouterSpec
+    published_router: PublishedRouter | None
+    bias: str
+    update_bias: bool
+    groups_are: str
+    loss_device: NDArray[np.int32]
+    kernels: KernelTable
+    algorithm: Algorithm
+    constants: dict[str, Calibration]
+    calibration: str
+    message_dtype: Mapping[str, str]
+    wire_bytes: dict[str, int]
+    published_bytes: dict[str, int]
+    cached_handle: bool
+    flows: str
+    ecmp_seed: int
+    tolerance: float
+
+    @property
+    def n_slots(self) -> int:
+        """Experts of a layer with their replicas."""
+        return self.model.n_experts + self.placement.redundant_experts
+
+    def rng(self, stage: int) -> np.random.Generator:
+        """Random numbers of one stage: a function of the scenario's seed and the stage, not of what ran before."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stage,)))
+
+
+def build_fabric(scenario: Scenario) -> Fabric:
+    """Build the ranks that the scenario runs on.
+
+    Raises:
+        InputError: overrides of links that are not there, fewer GPUs than ranks, or nodes of different size.
+    """
+    cluster = scenario.cluster
+    fabric = overridden(
+        load_topology(scenario.source(cluster.topology), nic_bandwidth=cluster.nic_bandwidth),
+        [(override.where, override.bandwidth) for override in cluster.overrides],
+        lambda loc, what, fix: scenario.error(("cluster", "overrides", *loc), what, fix),
+    )
+    if scenario.parallel.ep is not None:
+        if scenario.parallel.ep > fabric.n_ranks:
+            raise InputError(
+                f"ep is {scenario.parallel.ep} but {fabric.name} has {fabric.n_ranks} GPUs",
+                where="parallel.ep",
+                fix="lower ep or choose a larger topology",
+            )
+        fabric = fabric.first_ranks(scenario.parallel.ep)
+    if (fabric.rank_node != np.arange(fabric.n_ranks) // fabric.ranks_per_node).any():
+        raise InputError(
+            f"the nodes of {fabric.name} hold different numbers of GPUs",
+            where="cluster.topology",
+            fix="use a topology with equally large nodes (the last may be smaller)",
+        )
+    return fabric
+
+
+def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
+    """Resolve a scenario into its parts.
+
+    Args:
+        scenario: the scenario.
+        fabric: its ``build_fabric``, where that is at hand already.
+
+    Raises:
+        InputError: a section that does not fit the cluster or another section.
+    """
+    fabric = fabric or build_fabric(scenario)
+    experts = scenario.model.n_experts
+    home = np.asarray(_first_placement(scenario.placement.policy, experts, fabric.n_ranks).home_rank())
+    router, groups_are, group = _router(scenario, fabric, home)
+    dtype = {"dispatch": scenario.alltoall.dispatch_dtype, "combine": scenario.alltoall.combine_dtype}
+    algorithm, hidden, top_k = scenario.alltoall.algorithm, scenario.model.hidden, scenario.routing.top_k
+    wire = {phase: wire_bytes(algorithm, phase, hidden, dtype[phase], top_k) for phase in PHASES}
+    published = {phase: published_bytes(algorithm, phase, hidden, dtype[phase]) for phase in PHASES}
+    ratio = {phase: wire[phase] / published[phase] for phase in PHASES}
+    constants = {phase: _constants(scenario, fabric, phase, ratio[phase]) for phase in PHASES}
+    return Parts(
+        name=scenario.name,
+        seed=scenario.seed,
+        fabric=fabric,
+        model=scenario.model,
+        workload=_with_paths(scenario),
+        placement=scenario.placement,
+        schedule=scenario.schedule,
+        losses=scenario.losses,
+        router=router,
+        published_router=scenario.model_spec().router if scenario.workload.counts is not None else None,
+        bias=scenario.source(scenario.routing.bias),
+        update_bias=scenario.routing.update_bias,
+        groups_are=groups_are,
+        loss_device=group if router.n_groups > 1 else home[:experts],
+        kernels=KernelTable.load(scenario.source(scenario.compute.table), gpu=fabric.gpu),
+        algorithm=algorithm_named(algorithm),
+        constants=constants,
+        calibration=scenario.alltoall.calibration,
+        message_dtype=dtype,
+        wire_bytes=wire,
+        published_bytes=published,
+        cached_handle=scenario.alltoall.cached_handle,
+        flows=scenario.cluster.flows,
+        ecmp_seed=scenario.cluster.ecmp_seed,
+        tolerance=scenario.network.tolerance,
+    )
+
+
+def _with_paths(scenario: Scenario) -> Workload:
+    """The workload section with its files by their absolute paths."""
+    section = scenario.workload
+    changes: dict[str, Any] = {
+        name: scenario.source(value)
+        for name, value in (("expert_ids", section.expert_ids), ("counts", section.counts))
+        if value is not None
+    }
+    if section.recording is not None:
+        path = scenario.source(section.recording.name)
+        changes["recording"] = section.recording.model_copy(update={"name": path})
+    return section.model_copy(update=changes)
+
+
+def _constants(scenario: Scenario, fabric: Fabric, phase: str, wire_over_published: float) -> Calibration:
+    """The terms of the scenario's all-to-all on this GPU and number of nodes."""
+    alltoall, sms = scenario.alltoall, scenario.alltoall.sms
+    source = scenario.source(alltoall.calibration)
+    made = calibration(alltoall.algorithm, fabric.gpu, wire_over_published, sms, phase=phase, source=source)
+    made = made.spanning(fabric.n_nodes)
+    if sms is None and not alltoall.receive_hook:
+        # Without the hook the kernel stays: one block for as many experts as it takes to fit them all on the GPU.
+        experts = scenario.model.n_experts + scenario.placement.redundant_experts
+        made = replace(made, sms=math.ceil(experts / math.ceil(experts / made.total_sms)))
+    if made.sms > made.total_sms:
+        raise InputError(
+            f"the communication kernel holds {made.sms} SMs but {fabric.gpu} has {made.total_sms}",
+            where="alltoall.sms",
+            fix=f"use at most {made.total_sms}",
+        )
+    return made
+
+
+def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
+    """The placement before any load is known; EPLB starts from contiguous groups, which it keeps on their nodes."""
+    make = round_robin if policy == "round_robin" else contiguous
+    return make(n_experts, n_ranks)
+
+
+def place(parts: Parts, load: NDArray[np.int64]) -> Placement:
+    """Place the experts, given their loads [experts]; only EPLB looks at them."""
+    fabric, experts, slots = parts.fabric, parts.model.n_experts, parts.n_slots
+    if parts.placement.policy != "eplb":
+        return _first_placement(parts.placement.policy, experts, fabric.n_ranks)
+    if slots % fabric.n_ranks:
+        raise InputError(
+            f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
+            where="placement.redundant_experts",
+            fix=f"use {-experts % fabric.n_ranks} redundant experts, or that plus a multiple of {fabric.n_ranks}",
+        )
+    return eplb(
+        load, n_slots=slots, n_ranks=fabric.n_ranks, n_nodes=fabric.n_nodes, n_groups=max(parts.router.n_groups, 1)
+    )
+
+
+def _router(scenario: Scenario, fabric: Fabric, home: NDArray[np.int32]) -> tuple[RouterSpec, str, NDArray[np.int32]]:
+    """The router, what its groups stand for, and the group of each expert: groups follow the placement."""
+    routing, experts = scenario.routing, scenario.model.n_experts
+    if routing.groups in ("rank", "node"):
+        place_of = home if routing.groups == "rank" else fabric.rank_node[home]
+        names, numbers = np.unique(place_of, return_inverse=True)
+        n_groups, groups_are = len(names), str(routing.groups)
+    else:
+        n_groups, groups_are = int(routing.groups), "count"
+        sizes = [len(part) for part in np.array_split(np.arange(experts), n_groups)]
+        numbers = np.repeat(np.arange(n_groups), sizes)
+    group = numbers.astype(np.int32)
+    where = "routing.top_groups"
+    if routing.top_groups > n_groups:
+        raise InputError(
+            f"top_groups is {routing.top_groups} but there are {n_groups} groups ({routing.groups})",
+            where=where,
+            fix=f"use 1 to {n_groups}",
+        )
+    try:
+        spec = RouterSpec(
+            kind=routing.kind,
+            n_experts=experts,
+            top_k=routing.top_k,
+            n_groups=n_groups,
+            top_groups=routing.top_groups,
+            score=routing.score,
+            group_score=routing.group_score,
+            normalize=routing.normalize,
+            scale=routing.scale,
+            group_of_expert=group,
+        )
+    except InputError as error:
+        raise InputError(error.what, where=where, fix=error.fix) from error
+    return spec, groups_are, group
+
+
+def counterfactuals(parts: Parts, trained: dict[str, object]) -> tuple[str, ...]:
+    """In which ways the router differs from the one that the recorded logits were trained with, in words."""
+    found = []
+    router = parts.router
+    for name, used in (("kind", router.kind), ("top_k", router.top_k)):
+        if name in trained and trained[name] != used:
+            found.append(f"{name} {used} on logits trained with {trained[name]}")
+    groups, limit = int(str(trained.get("n_groups", 1))), int(str(trained.get("top_groups", 1)))
+    trained_limit = f"{limit} of {groups} groups" if limit < groups else "no group limit"
+    used_limit = f"{router.top_groups} of {router.n_groups} groups" if router.limited else "no group limit"
+    if trained_limit != used_limit:
+        found.append(f"{used_limit} on logits trained with {trained_limit}")
+    if trained.get("kind") == "v3" and parts.bias == "zero":
+        found.append("bias off on logits trained with it")
+    return tuple(found)
+
+
+def read_bias(parts: Parts) -> NDArray[np.float32]:
+    """Read the bias file that the scenario names: one number per expert, ``.npy`` or one per line of text.
+
+    Raises:
+        InputError: not such a file, another number of experts, or a value that is not finite.
+    """
+    path = Path(parts.bias)
+    raw: NDArray[Any]
+    try:
+        raw = read_array(path, "bias") if path.suffix == ".npy" else np.array(path.read_text("utf-8").split(), float)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"not readable as numbers: {error}", where=str(path), fix="one number per expert") from None
+    if raw.shape != (parts.router.n_experts,) or raw.dtype.kind not in "iuf" or not np.isfinite(raw).all():
+        raise InputError(
+            f"a bias of shape {raw.shape} and type {raw.dtype}",
+            where=str(path),
+            fix=f"give {parts.router.n_experts} finite numbers, one per expert",
+        )
+    return raw.astype(np.float32)

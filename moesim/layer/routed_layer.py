@@ -1,0 +1,110 @@
+"""One MoE layer routed: who receives what, and how even that is. Nothing here knows of wires or kernels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.balance import imbalance, uniform_router_max_over_mean
+from moesim.layer.destinations import Followed, follow_tokens, totals_of
+from moesim.layer.parts import Parts, place
+from moesim.layer.selection import select_experts
+from moesim.placement import Placement
+from moesim.traffic.copies import Copies, CopyTotals
+from moesim.traffic.ports.flows_per_port import PortCopies
+from moesim.workload import Batch
+
+_FLOOR_STAGE = 3
+
+
+@dataclass(frozen=True)
+class RoutedLayer:
+    """Where one layer's tokens go: follows from tokens, router and placement alone, whatever the wires and kernels.
+
+    Attributes:
+        expert_tokens: selections of each expert, [experts].
+        placement: of this layer; ``slot_tokens`` and ``slot_gate_mass`` are by its slots.
+        tokens: tokens that start on each rank, [ranks].
+        copies: by pair; None where they are counted at the ``ports``, which are None otherwise.
+        figures: balance figures and losses by the names of the ``steps`` table; None where they do not apply.
+        loss_products: what each loss is the product of.
+    """
+
+    expert_tokens: NDArray[np.int64]
+    placement: Placement
+    slot_tokens: NDArray[np.int64]
+    slot_gate_mass: NDArray[np.float64] | None
+    tokens: NDArray[np.int64]
+    copies: Copies | None
+    ports: PortCopies | None
+    figures: dict[str, float | None]
+    loss_products: dict[str, dict[str, float]]
+
+    @property
+    def totals(self) -> CopyTotals:
+        """Copies by source and by destination."""
+        return totals_of(self.copies, self.ports)
+
+
+def route_layer(
+    parts: Parts, batch: Batch, layer: int, bias: NDArray[np.float32] | None, placement: Placement | None = None
+) -> RoutedLayer:
+    """Route one layer's logits and follow the tokens to their ranks.
+
+    Args:
+        parts: of the scenario.
+        batch: tokens; only its distinct rows are routed, their answers gathered.
+        layer: which of the batch's layers.
+        bias: of the V3 router, [experts]; None for none.
+        placement: where the experts are; None to place them by this very load.
+    """
+    spec = parts.router
+    weight = np.bincount(batch.token_index, minlength=batch.distinct_tokens)
+    selection = select_experts(parts, batch, layer, bias, weight)
+    times = np.repeat(weight, selection.expert_ids.shape[1])
+    taken = selection.expert_ids.ravel() >= 0
+    expert_tokens = np.bincount(
+        selection.expert_ids.ravel()[taken], weights=times[taken], minlength=spec.n_experts
+    ).astype(np.int64)
+    placement = placement or place(parts, expert_tokens)
+    followed = follow_tokens(parts, batch, placement, selection)
+    figures = _load_figures(parts, batch, expert_tokens, placement, followed)
+    return RoutedLayer(
+        expert_tokens=expert_tokens,
+        placement=placement,
+        slot_tokens=followed.slot_tokens,
+        slot_gate_mass=followed.slot_gate_mass,
+        tokens=np.bincount(batch.token_rank, minlength=parts.fabric.n_ranks),
+        copies=followed.copies,
+        ports=followed.ports,
+        figures=figures | selection.figures,
+        loss_products=selection.loss_products,
+    )
+
+
+def _load_figures(
+    parts: Parts, batch: Batch, expert_tokens: NDArray[np.int64], placement: Placement, followed: Followed
+) -> dict[str, float | None]:
+    fabric, totals = parts.fabric, totals_of(followed.copies, followed.ports)
+    rank_tokens = np.bincount(np.asarray(placement.slot_rank), weights=followed.slot_tokens, minlength=fabric.n_ranks)
+    experts = imbalance(expert_tokens)
+    figures: dict[str, float | None] = {
+        "expert_load_max_over_mean": experts.max_over_mean,
+        "expert_load_mean_over_max": experts.mean_over_max,
+        "max_violation": experts.max_violation,
+    }
+    for name, load in (("rank", rank_tokens), ("node", np.bincount(fabric.rank_node, weights=rank_tokens))):
+        spread = imbalance(load)
+        figures[f"{name}_load_max_over_mean"] = spread.max_over_mean
+        figures[f"{name}_load_mean_over_max"] = spread.mean_over_max
+        figures[f"{name}_max_violation"] = spread.max_violation
+    for name, sent in (
+        ("copies_per_token", totals.selections_sent),
+        ("rank_copies_per_token", totals.ranks_sent),
+        ("node_copies_per_token", totals.nodes_sent),
+    ):
+        figures[name] = float(sent.sum()) / batch.tokens
+    figures["uniform_router_expert_max_over_mean"] = uniform_router_max_over_mean(
+        batch.distinct_tokens, parts.router.n_experts, parts.router.top_k, parts.rng(_FLOOR_STAGE)
+    )
+    return figures

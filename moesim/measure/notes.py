@@ -1,0 +1,66 @@
+"""What the reader of a result must not take at face value."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from moesim.layer.destinations import PORTS_NOTE, uses_ports
+from moesim.layer.kernel_seconds import KernelLedger
+from moesim.layer.parts import Parts
+from moesim.measure.layer_tables import RANK_PAIR_LIMIT
+from moesim.measure.tolerance import ToleranceLedger
+from moesim.results import Note
+from moesim.units import format_bandwidth
+from moesim.workload import Batch
+
+
+def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, batch: Batch) -> list[Note]:
+    """Return the caveats, the most important first.
+
+    Args:
+        parts: of the scenario.
+        ledger: the kernels' seconds by source.
+        tolerance: how far off flows that took steps may be.
+        batch: of the first step.
+    """
+    notes, shares = [], ledger.shares()
+    for source in ("extrapolated", "estimated"):
+        if shares.get(source, 0.0) > 0:
+            kernels = sorted({row["kernel"] for row in ledger.rows() if row["source"] == source})
+            text = f"{100 * shares[source]:.0f} % of compute time is {source}: {', '.join(kernels)}"
+            notes.append(Note("degraded" if source == "extrapolated" else "estimated", text))
+    constants = parts.constants["dispatch"]
+    own = Path(parts.calibration)
+    if own.suffix in (".yaml", ".yml"):
+        rates = f"those of your file {own.name}"
+    else:
+        rates = f"fitted on {len(constants.rows)} published figures" if constants.rows else "defaults"
+        if held_out := dict(constants.held_out):
+            rates += f" ({held_out['rows']:.0f} others are {100 * held_out['median']:.1f} % off in the median)"
+        rates += ", not of your cluster"
+    notes.append(Note("estimated", f"all-to-all rates are {rates}: {constants.source}"))
+    notes += (Note("estimated", text) for text in _scaled(parts))
+    notes += tolerance.notes()
+    if uses_ports(parts):
+        notes.append(Note("estimated", PORTS_NOTE))
+    elif parts.fabric.n_ranks > RANK_PAIR_LIMIT:
+        notes.append(Note("info", f"more than {RANK_PAIR_LIMIT} ranks: the transfers table is per node pair"))
+    layers = parts.workload.layers_simulated
+    if layers and layers > len(batch.layers):
+        notes.append(Note("info", f"{layers} layers simulated by cycling {len(batch.layers)} recorded ones"))
+    return notes
+
+
+def _scaled(parts: Parts) -> Iterator[str]:
+    """Say where rates were measured on ports of another speed than this cluster's."""
+    constants, fabric = parts.constants["dispatch"], parts.fabric
+    for name, word, fitted in (("nvlink", "NVLink", constants.nvlink_peak), ("nic", "NIC", constants.nic_peak)):
+        peaks = fabric.capacity[fabric.is_class(name)]
+        used = fabric.n_ranks > 1 if name == "nvlink" else fabric.n_nodes > 1
+        if used and len(peaks) and not np.isclose(peaks, fitted).all():
+            here = " to ".join(dict.fromkeys(format_bandwidth(float(peak)) for peak in (peaks.min(), peaks.max())))
+            yield (
+                f"{word} rates were measured on ports of {format_bandwidth(fitted)}; here they are {here}, and the "
+                f"all-to-all is taken to reach the same share of them"
+            )

@@ -1,0 +1,54 @@
+"""Placements of one scenario's experts compared by the load that they give the hottest slot, rank and node."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.balance import imbalance
+from moesim.layer.parts import build_parts
+from moesim.layer.token_batches import open_workload
+from moesim.placement import Placement, contiguous, eplb, round_robin
+from moesim.routing import route
+from moesim.run.steps import initial_state
+from moesim.scenario import Scenario
+
+
+def compare_placements(scenario: Scenario, redundant_experts: int | None) -> list[dict[str, Any]]:
+    """Compare contiguous, round robin and EPLB on the first layer's load.
+
+    Args:
+        scenario: gives the tokens, the router and the cluster.
+        redundant_experts: replicas for EPLB; None for as many as fill the ranks evenly with at least one each.
+
+    Returns:
+        One row per placement: slots, and max / mean load of slots, ranks and nodes, replicas sharing evenly.
+    """
+    parts = build_parts(scenario)
+    batch = open_workload(parts).batch(0)
+    layer, fabric, experts = batch.layers[0], parts.fabric, parts.router.n_experts
+    if batch.logits is not None:
+        ids = route(batch.logits[layer], parts.router, initial_state(parts, batch).bias[layer]).expert_ids
+    else:
+        ids = (batch.expert_ids or {})[layer]
+    load = np.bincount(ids[batch.token_index].ravel(), minlength=experts)
+    ranks = fabric.n_ranks
+    extra = redundant_experts if redundant_experts is not None else -experts % ranks or ranks
+    placements = {"contiguous": contiguous(experts, ranks), "round_robin": round_robin(experts, ranks)}
+    for slots in sorted({experts + (-experts % ranks), experts + extra}):
+        placements[f"eplb, {slots - experts} redundant"] = eplb(
+            load, n_slots=slots, n_ranks=ranks, n_nodes=fabric.n_nodes, n_groups=parts.router.n_groups
+        )
+    return [{"placement": name, **_row(placement, load, fabric.rank_node)} for name, placement in placements.items()]
+
+
+def _row(placement: Placement, load: NDArray[np.int64], rank_node: NDArray[np.int32]) -> dict[str, Any]:
+    per_slot = placement.planned_slot_load(load)
+    per_rank = np.bincount(placement.slot_rank, weights=per_slot, minlength=len(rank_node))
+    per_node = np.bincount(rank_node, weights=per_rank)
+    return {
+        "slots": placement.n_slots,
+        "slot": imbalance(per_slot).max_over_mean,
+        "rank": imbalance(per_rank).max_over_mean,
+        "node": imbalance(per_node).max_over_mean,
+    }

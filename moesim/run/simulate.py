@@ -1,0 +1,148 @@
+"""From a scenario to its result: every step routed and run on the clock, audited, and made into tables."""
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim import __version__
+from moesim.layer.kernel_seconds import KernelLedger
+from moesim.layer.parts import Parts, build_parts, counterfactuals
+from moesim.layer.token_batches import Workload, add_training_rows, open_workload
+from moesim.measure.explained import explanation
+from moesim.measure.flow_export import FlowExport
+from moesim.measure.layer_tables import add_layer_rows, add_series_rows
+from moesim.measure.notes import degraded
+from moesim.measure.summary import SummaryBuilder
+from moesim.measure.terms_of_run import RunTerms
+from moesim.measure.tolerance import ToleranceLedger
+from moesim.results import Note, Result, TableBuilder, Tables, nulls
+from moesim.run.audit import audit_terms
+from moesim.run.compile_ahead import compile_ahead
+from moesim.run.steps import TimedLayer, route_steps, run_steps
+from moesim.scenario import Scenario
+from moesim.scenario.dump import to_yaml
+from moesim.workload import Batch
+
+# Layers with curves of link utilisation over time; more would swell the result and say the same.
+_SERIES_LAYERS = 4
+
+Progress = Callable[[str], None]
+
+
+def simulate(scenario: Scenario, progress: Progress | None = None) -> Result:
+    """Simulate one scenario (its ``variants`` are ignored).
+
+    Args:
+        scenario: from ``moesim.load_scenario``.
+        progress: called with a line when a stage begins.
+
+    Returns:
+        The result, byte-identical for the same scenario and seed but for its provenance.
+
+    Raises:
+        InputError: parts of the scenario do not fit each other, or a file of it cannot be used.
+        InvariantError: a law of the simulator was broken; no result is returned.
+    """
+    began = time.monotonic()
+    say = progress or (lambda _: None)
+    compile_ahead()
+    say("topology, model and kernel tables")
+    parts = build_parts(scenario)
+    workload = open_workload(parts)
+    run = _Run(parts, workload, say)
+    run.collect()
+    say("tables")
+    result = run.result(to_yaml(scenario))
+    result.provenance.update(
+        {
+            "moesim": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "machine": platform.machine(),
+            "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "wall_s": round(time.monotonic() - began, 3),
+            "scenario_sha256": scenario.digest(),
+        }
+    )
+    return result
+
+
+class _Run:
+    """Collects the layers of one simulation."""
+
+    def __init__(self, parts: Parts, workload: Workload, say: Progress) -> None:
+        self._parts, self._workload, self._say = parts, workload, say
+        self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
+        self._ledger, self._terms = KernelLedger(), RunTerms(parts)
+        self._tolerance = ToleranceLedger(parts.tolerance)
+        self._batch: Batch | None = None
+        self._with_curves: list[TimedLayer] = []
+        self._flows = FlowExport(parts.fabric)
+        self._traffic: dict[str, NDArray[Any]] = {}
+
+    def collect(self) -> None:
+        steps = route_steps(self._parts, self._batches())
+        for timed in run_steps(self._parts, steps, self._summary, self._ledger):
+            if isinstance(timed, TimedLayer):
+                self._add_layer(timed)
+            else:
+                for layer in self._with_curves:
+                    add_series_rows(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
+                self._with_curves.clear()
+                self._terms.end_step()
+
+    def _batches(self) -> Iterator[Batch]:
+        for index in range(self._parts.workload.steps):
+            self._say(f"step {index}: routing and timeline")
+            batch = self._workload.batch(index)
+            self._batch = self._batch or batch
+            yield batch
+
+    def _add_layer(self, timed: TimedLayer) -> None:
+        load, trace = timed.load, timed.trace
+        add_layer_rows(self._tables, timed.where, self._parts.fabric, load, trace, timed.wire)
+        self._terms.add_layer(load, trace, timed.wire, timed.critical.rank, self._summary.bounds[-1])
+        self._tolerance.add_layer(trace)
+        columns: dict[str, Any] = {key: nulls(1) if value is None else [value] for key, value in timed.row.items()}
+        named = {"critical_rank": [timed.critical.rank], "recorded_layer": timed.recorded}
+        self._tables.add("steps", **timed.where, **named, **columns)
+        if timed.step == 0:
+            if trace.layer < _SERIES_LAYERS:
+                self._with_curves.append(timed)
+            self._flows.add_layer(trace)
+            for name in ("selections", "rank_copies", "node_copies") if load.copies is not None else ():
+                self._traffic.setdefault(f"{name}_layer{timed.recorded}", getattr(load.copies, name))
+
+    def result(self, scenario_yaml: str) -> Result:
+        parts, batch = self._parts, self._batch
+        assert batch is not None  # noqa: S101 - the schema asks for at least one step
+        recording = self._workload.recording
+        different = counterfactuals(parts, recording.router) if recording is not None else ()
+        if recording is not None:
+            add_training_rows(self._tables, recording, batch.layers)
+        summary = self._summary.build(self._ledger.shares(), bool(different))
+        notes = [Note("counterfactual", text) for text in different]
+        notes += [Note("info", text) for text in batch.notes]
+        notes += [Note("estimated", text) for text in batch.estimated]
+        notes += degraded(parts, self._ledger, self._tolerance, batch)
+        exported, note = self._flows.arrays()
+        notes += note
+        terms = self._terms.build(summary, self._summary.bottleneck()[1], self._ledger)
+        audit_terms(summary, terms)
+        told = explanation(parts, self._summary, terms, self._ledger, batch)
+        if self._tolerance.stepped:
+            told["tolerance"] = self._tolerance.explanation()
+        return Result(
+            summary=summary,
+            tables=Tables(self._tables.build()),
+            notes=tuple(notes),
+            explanation=told,
+            flows=exported,
+            traffic=self._traffic,
+            scenario_yaml=scenario_yaml,
+        )

@@ -1,5 +1,0 @@
-"""From a scenario to a result."""
-
-from moesim.simulation.simulate import simulate
-
-__all__ = ["simulate"]

@@ -1,0 +1,140 @@
+"""What a worker does for a sweep: route a batch of tokens, then put points that share it on the clock.
+
+Two pure functions, so that it does not matter which worker runs which, or how often. ``route_point`` gives the small
+values that everything downstream follows from (copies per pair of ranks, loads, figures); ``time_point`` needs no token
+any more. Points that differ only in wires, kernels or timing therefore share one routing, whoever computed it.
+
+A worker keeps what it has read or built lately (recordings, batches, fabrics), found by the digest of what it was made
+from.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from moesim.cluster import Fabric
+from moesim.errors import InputError, MoesimError
+from moesim.layer.kernel_seconds import KernelLedger
+from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals
+from moesim.layer.token_batches import Workload
+from moesim.measure.summary import SummaryBuilder
+from moesim.recording_format import Recording, is_recording, read_recording, recording_path
+from moesim.run.steps import RoutedStep, route_steps, run_steps
+from moesim.scenario import Scenario, ScenarioTemplate
+from moesim.sweeps.digests import batch_digest, fabric_digest, file_digest
+from moesim.sweeps.journal import Outcome
+from moesim.workload import Batch
+
+T = TypeVar("T")
+
+_LONGEST_ERROR = 500
+# One bucket over everything: a sweep draws no curves of link use.
+_NO_CURVES_S = 1e9
+
+
+class Recent(Generic[T]):
+    """The few last values that were asked for, by key."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._values = size, OrderedDict[Hashable, T]()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the value of a key, made where it is not kept any more."""
+        if key not in self._values:
+            self._values[key] = make()
+        self._values.move_to_end(key)
+        while len(self._values) > self._size:
+            self._values.popitem(last=False)
+        return self._values[key]
+
+
+_recordings: Recent[Recording] = Recent(4)
+_batches: Recent[Batch] = Recent(4)
+_fabrics: Recent[Fabric] = Recent(64)
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Every batch of a point after routing, and whether its router is another than the logits were trained with."""
+
+    steps: tuple[RoutedStep, ...]
+    counterfactual: bool
+
+
+def parts_of(scenario: Scenario) -> Parts:
+    """Build the parts of a scenario on a fabric that may be kept from before.
+
+    Raises:
+        InputError: sections that do not fit each other.
+    """
+    return build_parts(scenario, _fabrics.get(fabric_digest(scenario), lambda: build_fabric(scenario)))
+
+
+def recording_of(scenario: Scenario) -> Recording | None:
+    """Return the recording that a scenario's tokens come from, None where they do not come from one of moesim's own.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    source = scenario.workload.recording
+    if source is None:
+        return None
+    path = recording_path(scenario.source(source.name))
+    if not is_recording(path):
+        return None
+    return _recordings.get((str(path), file_digest(path)), lambda: read_recording(path))
+
+
+def route(scenario: Scenario, parts: Parts, recording: Recording | None) -> Routed:
+    """Route every batch of a scenario."""
+    workload, tokens = Workload(parts, recording), batch_digest(scenario, parts, recording)
+    batches = (
+        _batches.get((tokens, index), lambda index=index: workload.batch(index))  # type: ignore[misc]
+        for index in range(parts.workload.steps)
+    )
+    steps = tuple(route_steps(parts, batches))
+    different = counterfactuals(parts, recording.router) if recording is not None else ()
+    return Routed(steps, bool(different))
+
+
+def summarise(parts: Parts, routed: Routed) -> dict[str, Any]:
+    """Put routed batches on the clock.
+
+    Returns:
+        The summary that ``moesim.simulate`` gives for this scenario, and nothing else of its result.
+
+    Raises:
+        InvariantError: a law of the simulator was broken.
+    """
+    summary, ledger = SummaryBuilder(parts), KernelLedger()
+    deque(run_steps(parts, routed.steps, summary, ledger, _NO_CURVES_S), maxlen=0)
+    return summary.build(ledger.shares(), routed.counterfactual)
+
+
+def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed | str:
+    """Route a point's batches; the text of what went wrong where that cannot be done."""
+    try:
+        scenario = template.scenario(values)
+        return route(scenario, parts_of(scenario), recording_of(scenario))
+    except Exception as error:  # the sweep continues: the point's row says what happened
+        return one_line(error)
+
+
+def time_point(template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed) -> Outcome:
+    """Put a routed point on the clock; a failed outcome where that cannot be done."""
+    try:
+        return Outcome("ok", None, summarise(parts_of(template.scenario(values)), routed))
+    except Exception as error:  # as above
+        return Outcome("failed", one_line(error))
+
+
+def one_line(error: Exception) -> str:
+    """Return an error in one line."""
+    if isinstance(error, InputError):
+        text = "; ".join(single.line() for single in (error, *error.others))
+    elif isinstance(error, MoesimError):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:_LONGEST_ERROR]

@@ -1,0 +1,134 @@
+"""A sweep from beginning to end: plan, journal, workers, table. Run again, it resumes where it stopped.
+
+The folder holds ``journal.sqlite`` and, once every point is done, ``points.parquet``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from moesim.errors import ResourceError
+from moesim.files import write_files
+from moesim.scenario import Scenario, ScenarioTemplate
+from moesim.sweeps.drive import drive
+from moesim.sweeps.journal import JOURNAL_FILE, Journal, Outcome, open_journal
+from moesim.sweeps.lock import folder_lock
+from moesim.sweeps.point_plan import Plan, identity, make_plan, refusal
+from moesim.sweeps.points_table import TABLE_FILE, arrow_table, parquet_bytes
+from moesim.sweeps.space import Space
+from moesim.sweeps.workers import Workers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Watch = Callable[[str, int, int], None]
+"""Called with what is going on (``planning`` or ``points``), how much of it is done and how much there is."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A finished sweep: its points by status, and its table."""
+
+    counts: dict[str, int]
+    table: "pa.Table"
+
+
+def run_sweep(
+    scenario: Scenario,
+    space: Space,
+    workers: Callable[[int], AbstractContextManager[Workers]],
+    *,
+    impossible: Literal["refuse", "skip"] = "refuse",
+    folder: Path | None = None,
+    retry_failed: bool = False,
+    watch: Watch = lambda *_: None,
+) -> Swept:
+    """Run every point that the folder does not hold yet.
+
+    Args:
+        scenario: what the points have in common.
+        space: the points.
+        workers: makes the workers, given how many points there are to run; not called where nothing is left to do.
+        impossible: whether points that no scenario can be made of stop the sweep before the first one runs, or become
+            rows of their own.
+        folder: journal and table; None to keep them in memory.
+        retry_failed: run points again that failed before.
+        watch: called with the progress.
+
+    Raises:
+        InputError: impossible points (all of them named), or the folder holds another sweep.
+        ResourceError: the folder is in use or cannot be written, or the workers are gone.
+    """
+    template, total = ScenarioTemplate.of(scenario), len(space)
+
+    def planned(points: Iterable[int], number: int) -> Plan:
+        plan = make_plan(template, space, points, lambda seen: watch("planning", seen, number))
+        if plan.impossible and impossible == "refuse":
+            raise refusal(plan)
+        return plan
+
+    # A new sweep is planned before its folder is touched: one that is refused leaves nothing behind.
+    fresh = folder is None or not (folder / JOURNAL_FILE).exists()
+    plan = planned(range(total), total) if fresh else None
+    with _held(folder), open_journal(folder) as journal:
+        journal.begin(identity(scenario, template, space))
+        if retry_failed:
+            journal.forget("failed")
+        done = journal.done()
+        todo = [point for point in range(total) if point not in done]
+        if todo:
+            plan = plan or planned(todo, len(todo))
+            _run(plan, [point for point in todo if point in plan.possible], workers, journal, watch, total)
+        table = arrow_table(space, journal.outcomes())
+        if folder is not None:
+            write_files(folder, {TABLE_FILE: parquet_bytes(table)})
+        return Swept(journal.counts(), table)
+
+
+def _run(
+    plan: Plan,
+    todo: list[int],
+    workers: Callable[[int], AbstractContextManager[Workers]],
+    journal: Journal,
+    watch: Watch,
+    total: int,
+) -> None:
+    skipped = [(point, Outcome("impossible", why)) for point, why in plan.impossible.items()]
+    journal.add(skipped)
+    done = total - len(todo)
+    watch("points", done, total)
+
+    def record(outcomes: Iterable[tuple[int, Outcome]]) -> None:
+        nonlocal done
+        rows = list(outcomes)
+        journal.add(rows)
+        done += len(rows)
+        watch("points", done, total)
+
+    if todo:
+        with workers(len(todo)) as crew:
+            drive(plan, todo, crew, record)
+
+
+@contextmanager
+def _held(folder: Path | None) -> Iterator[None]:
+    """Hold the folder, made if it is not there.
+
+    Raises:
+        ResourceError: it holds something else, is in use, or cannot be written.
+    """
+    if folder is None:
+        with nullcontext():
+            yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ours = (folder / JOURNAL_FILE).exists() or not any(entry.name[0] != "." for entry in folder.iterdir())
+    except OSError as error:
+        raise ResourceError(f"cannot write {folder}: {error.strerror or error}") from error
+    if not ours:
+        raise ResourceError(f"{folder} exists and is not a sweep of moesim's: choose another place")
+    with folder_lock(folder):
+        yield
