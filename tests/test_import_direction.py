@@ -4,6 +4,7 @@ import ast
 import functools
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,21 @@ def test_a_module_imports_only_what_stands_before_it(path):
     assert not used & (ON_TOP - {part}) or part == "cli", f"{part} imports what sits on top"
     if part not in ON_TOP | {"report"}:
         assert "report" not in used
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_other_packages_are_entered_by_their_face(path):
+    # A verb of the command line loads the one module that it needs, when it is called.
+    if part_of(path) == "cli":
+        return
+    past = {names for names in imports(path) if names[0] == "moesim" and len(names) > 2 and names[1] != part_of(path)}
+    assert not past
+
+
+def test_no_two_modules_share_their_name():
+    # Verbs of the command line are named by what they call.
+    stems = Counter(path.stem for path in SOURCES if part_of(path) != "cli")
+    assert {name for name, count in stems.items() if count > 1} <= {"__init__", "__main__"}
 
 
 def test_the_stages_know_nothing_of_scenarios_and_results():

@@ -3,15 +3,9 @@
 from moesim.balance.bias import update_bias
 from moesim.balance.gradient import Loss
 from moesim.balance.load_spread import Imbalance, expert_load, imbalance, max_violation, sequence_imbalance
-from moesim.balance.losses import (
-    communication_loss,
-    device_loss,
-    expert_loss,
-    sequence_loss,
-    z_loss,
-)
+from moesim.balance.losses import communication_loss, device_loss, expert_loss, sequence_loss, z_loss
 from moesim.balance.noise_floor import uniform_router_max_over_mean
-from moesim.balance.sums import LossFactors, loss_products, losses_of_sums, measure
+from moesim.balance.sums import LossFactors, device_numbers, loss_products, losses_of_sums, measure, reach
 
 __all__ = [
     "Imbalance",
@@ -19,6 +13,7 @@ __all__ = [
     "LossFactors",
     "communication_loss",
     "device_loss",
+    "device_numbers",
     "expert_load",
     "expert_loss",
     "imbalance",
@@ -26,6 +21,7 @@ __all__ = [
     "losses_of_sums",
     "max_violation",
     "measure",
+    "reach",
     "sequence_imbalance",
     "sequence_loss",
     "uniform_router_max_over_mean",

@@ -1,1 +1,28 @@
 """A run before its clock: tokens, where each layer's routing sends them, what that asks of the cluster."""
+
+from moesim.layer.destinations import PORTS_NOTE, uses_ports
+from moesim.layer.kernel_seconds import KernelLedger, PricedKernel
+from moesim.layer.loaded_layer import LayerLoad, layer_load
+from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place, read_bias
+from moesim.layer.routed_layer import RoutedLayer, route_layer
+from moesim.layer.token_batches import Workload, add_training_rows, open_workload
+
+__all__ = [
+    "PORTS_NOTE",
+    "KernelLedger",
+    "LayerLoad",
+    "Parts",
+    "PricedKernel",
+    "RoutedLayer",
+    "Workload",
+    "add_training_rows",
+    "build_fabric",
+    "build_parts",
+    "counterfactuals",
+    "layer_load",
+    "open_workload",
+    "place",
+    "read_bias",
+    "route_layer",
+    "uses_ports",
+]

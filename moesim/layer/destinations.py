@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from moesim.layer.parts import Parts
 from moesim.layer.selection import Selection
 from moesim.placement import Placement
-from moesim.routing.threads import in_blocks
-from moesim.traffic.copies import Copies, CopyTotals, add_copies, no_copies
-from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies
+from moesim.routing import in_blocks
+from moesim.traffic import Copies, CopyTotals, PortCopies, add_copies, count_port_copies, no_copies
 from moesim.workload import Batch
 
 PLACEMENT_STAGE = 2

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from moesim.compute import KernelTimes
 from moesim.layer.parts import Parts
 from moesim.stages import KERNELS, OTHER
-from moesim.traffic.copies import CopyTotals
-from moesim.traffic.copy_bytes import payload_bytes
+from moesim.traffic import CopyTotals, payload_bytes
 
 Floats = NDArray[np.float64]
 

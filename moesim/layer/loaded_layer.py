@@ -9,9 +9,7 @@ from moesim.layer.kernel_seconds import KernelLedger, LayerKernels, layer_kernel
 from moesim.layer.parts import Parts
 from moesim.layer.routed_layer import RoutedLayer
 from moesim.stages import PHASES
-from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.flows import PhaseFlows
-from moesim.traffic.ports.flows_per_port import port_flows
+from moesim.traffic import PhaseFlows, phase_flows, port_flows
 
 
 @dataclass(frozen=True)

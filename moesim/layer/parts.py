@@ -19,13 +19,10 @@ from moesim.errors import InputError
 from moesim.model import PublishedRouter
 from moesim.placement import Placement, contiguous, eplb, round_robin
 from moesim.routing import RouterSpec
-from moesim.scenario import Scenario
-from moesim.scenario.arrivals import Schedule, Workload
-from moesim.scenario.sections import Losses, Model, PlacementBlock
+from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
-from moesim.traffic.constant_sets import Calibration, calibration
-from moesim.traffic.copy_bytes import published_bytes, wire_bytes
-from moesim.workload.npz_input import read_array
+from moesim.traffic import Calibration, calibration, published_bytes, wire_bytes
+from moesim.workload import read_array
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from moesim.layer.destinations import Followed, follow_tokens, totals_of
 from moesim.layer.parts import Parts, place
 from moesim.layer.selection import select_experts
 from moesim.placement import Placement
-from moesim.traffic.copies import Copies, CopyTotals
-from moesim.traffic.ports.flows_per_port import PortCopies
+from moesim.traffic import Copies, CopyTotals, PortCopies
 from moesim.workload import Batch
 
 _FLOOR_STAGE = 3

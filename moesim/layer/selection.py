@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.balance import LossFactors, loss_products, measure, sequence_imbalance
-from moesim.balance.sums import device_numbers
+from moesim.balance import LossFactors, device_numbers, loss_products, measure, sequence_imbalance
 from moesim.layer.parts import Parts
 from moesim.routing import RouterSpec, RouterSums, fused_pass_takes, route, route_and_measure
 from moesim.workload import Batch

@@ -12,7 +12,7 @@ from moesim.layer.parts import Parts
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
 from moesim.results import TableBuilder, nulls
 from moesim.routing import RouterSpec, route
-from moesim.scenario.arrivals import RecordingSource
+from moesim.scenario import RecordingSource
 from moesim.workload import Batch, counts_batch, expert_ids_batch, logits_batch, recorded_batch, synthetic_batch
 
 _WORKLOAD_STAGE, _POPULARITY_STAGE = 1, 5

@@ -1,1 +1,24 @@
 """What a run's traces say: critical rank, bound, summary, tables, and the terms of every number."""
+
+from moesim.measure.critical import CriticalRank
+from moesim.measure.explained import explanation
+from moesim.measure.flow_export import FlowExport
+from moesim.measure.layer_tables import add_layer_rows, add_series_rows, bucket_width_s
+from moesim.measure.notes import degraded
+from moesim.measure.summary import SummaryBuilder
+from moesim.measure.terms_of_run import RunTerms
+from moesim.measure.tolerance import ToleranceLedger, steps_pay
+
+__all__ = [
+    "CriticalRank",
+    "FlowExport",
+    "RunTerms",
+    "SummaryBuilder",
+    "ToleranceLedger",
+    "add_layer_rows",
+    "add_series_rows",
+    "bucket_width_s",
+    "degraded",
+    "explanation",
+    "steps_pay",
+]

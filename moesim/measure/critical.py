@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moesim.cluster import Fabric
 from moesim.stages import COMPONENTS, KERNEL_COMPONENTS, STAGES
 from moesim.timeline import LayerTrace, PhaseTrace
-from moesim.traffic.flows import Floats, Ints, Ptrs
+from moesim.traffic import Floats, Ints, Ptrs
 
 # Ends that differ by no more than rounding are one instant.
 _TOGETHER_ULPS = 8

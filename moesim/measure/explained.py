@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from moesim.cluster import Fabric
-from moesim.layer.kernel_seconds import KernelLedger
-from moesim.layer.parts import Parts
+from moesim.layer import KernelLedger, Parts
 from moesim.measure.summary import SummaryBuilder
-from moesim.results.terms import Term
+from moesim.results import Term
 from moesim.stages import PHASES
 from moesim.workload import Batch
 

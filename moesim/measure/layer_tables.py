@@ -6,13 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
-from moesim.layer.loaded_layer import LayerLoad
+from moesim.layer import LayerLoad
 from moesim.results import TableBuilder, nulls
 from moesim.stages import KERNELS, PHASES, STAGES
-from moesim.timeline import LayerTrace, LinkSeries, PhaseTrace
-from moesim.timeline.intervals import union_length
-from moesim.timeline.link_use import phase_use
-from moesim.traffic.flows import PhaseFlows
+from moesim.timeline import LayerTrace, LinkSeries, PhaseTrace, phase_use, union_length
+from moesim.traffic import PhaseFlows
 
 Floats = NDArray[np.float64]
 

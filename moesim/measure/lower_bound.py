@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
 from moesim.timeline import LayerTrace
-from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
+from moesim.traffic import Floats, Ints, PhaseFlows, Ptrs
 
 _ORDER = ("dispatch link", "routed experts", "combine link")
 _WAITED_FOR, _WAIT_FOR_IT = "bytes that the rank waits for / peak", "bytes that wait for the rank / peak"

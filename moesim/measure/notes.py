@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moesim.layer.destinations import PORTS_NOTE, uses_ports
-from moesim.layer.kernel_seconds import KernelLedger
-from moesim.layer.parts import Parts
+from moesim.layer import PORTS_NOTE, KernelLedger, Parts, uses_ports
 from moesim.measure.layer_tables import RANK_PAIR_LIMIT
 from moesim.measure.tolerance import ToleranceLedger
 from moesim.results import Note

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.timeline import PhaseTrace
-from moesim.timeline.intervals import union_length
-from moesim.traffic.flows import Floats, Ints, Ptrs
+from moesim.timeline import PhaseTrace, union_length
+from moesim.traffic import Floats, Ints, Ptrs
 
 
 @dataclass(frozen=True)

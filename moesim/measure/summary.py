@@ -7,16 +7,13 @@ import numpy as np
 
 from moesim.balance import imbalance
 from moesim.cluster import Fabric
-from moesim.layer.loaded_layer import LayerLoad
-from moesim.layer.parts import Parts
+from moesim.layer import LayerLoad, Parts
 from moesim.measure.critical import CriticalRank, critical_rank, describe_bottleneck, rank_components
 from moesim.measure.lower_bound import LowerBound, lower_bound
-from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
+from moesim.results import COMPONENTS, SOURCES, SUMMARY
 from moesim.stages import OVER_RANKS, PHASES
-from moesim.timeline import LayerTrace
-from moesim.timeline.link_use import phase_use
-from moesim.traffic.copy_bytes import payload_bytes
-from moesim.traffic.flows import Floats
+from moesim.timeline import LayerTrace, phase_use
+from moesim.traffic import Floats, payload_bytes
 
 _LINK_FIGURES = ("link_load_max_over_mean", "link_load_mean_over_max", "link_max_violation", "bottleneck_utilisation")
 _GB_NAMES = ("algbw", "busbw", "deepep_rdma", "deepep_nvl")

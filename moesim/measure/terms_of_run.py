@@ -10,21 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from moesim.balance.sums import reach
+from moesim.balance import reach
 from moesim.cluster import Fabric
-from moesim.layer.kernel_seconds import KernelLedger, PricedKernel
-from moesim.layer.loaded_layer import LayerLoad
-from moesim.layer.parts import Parts
+from moesim.layer import KernelLedger, LayerLoad, Parts, PricedKernel
 from moesim.measure.critical import rank_components
 from moesim.measure.lower_bound import LowerBound
 from moesim.measure.phase_path import Piece, path_of_rank, shares_of_ranks
 from moesim.measure.summary import counted_bytes
-from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
-from moesim.results.terms import Share, Term
+from moesim.results import COMPONENTS, SOURCES, SUMMARY, Share, Term
 from moesim.stages import KERNEL_COMPONENTS, KERNELS, OVER_RANKS, PHASES
-from moesim.timeline import LayerTrace
-from moesim.timeline.link_use import phase_could_carry
-from moesim.traffic.flows import Floats
+from moesim.timeline import LayerTrace, phase_could_carry
+from moesim.traffic import Floats
 
 LINK_WORDS = {"nvlink": "NVLink", "nic": "NIC"}
 _FORMULAS = {

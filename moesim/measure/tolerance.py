@@ -7,7 +7,7 @@ from typing import Any
 from moesim.results import Note
 from moesim.stages import PHASES
 from moesim.timeline import LayerTrace, PhaseTrace
-from moesim.traffic.flows import PhaseFlows
+from moesim.traffic import PhaseFlows
 
 STEPS_PAY = 250_000
 """Flows of a phase from which steps are faster than following every event: measured, for steps of 1 %."""

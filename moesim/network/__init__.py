@@ -2,6 +2,7 @@
 
 from moesim.network.clock import CapacityEvents, NetworkClock
 from moesim.network.exact.flow_network import FlowNetwork
+from moesim.network.exact.progress import advance
 from moesim.network.solve import solve_flows
 from moesim.network.stepped.solve_within import WithinTolerance, solve_within
 from moesim.network.stepped.stepped_network import SteppedNetwork
@@ -12,6 +13,7 @@ __all__ = [
     "NetworkClock",
     "SteppedNetwork",
     "WithinTolerance",
+    "advance",
     "solve_flows",
     "solve_within",
 ]

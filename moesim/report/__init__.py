@@ -1,24 +1,37 @@
 """Results as pages people read: one per run, one comparing several, one per sweep; and the charts as files."""
 
+from moesim.report.charts import Cell, DataTable, DotChart, LineChart, Mark, Series
 from moesim.report.comparison import Comparison, ComparisonRow, compare
 from moesim.report.comparison_page import comparison_figures, render_comparison
+from moesim.report.page import ChartView, render, view_of
 from moesim.report.run_page import render_run, run_figures
+from moesim.report.sweep_answer import answer_sentence
 from moesim.report.sweep_data import AxisEffect, SweepAxis, SweepData
 from moesim.report.sweep_page import render_sweep, sweep_figures
 from moesim.report.threshold_outcome import ThresholdOutcome
 
 __all__ = [
     "AxisEffect",
+    "Cell",
+    "ChartView",
     "Comparison",
     "ComparisonRow",
+    "DataTable",
+    "DotChart",
+    "LineChart",
+    "Mark",
+    "Series",
     "SweepAxis",
     "SweepData",
     "ThresholdOutcome",
+    "answer_sentence",
     "compare",
     "comparison_figures",
+    "render",
     "render_comparison",
     "render_run",
     "render_sweep",
     "run_figures",
     "sweep_figures",
+    "view_of",
 ]

@@ -8,8 +8,7 @@ from moesim.report.charts import LineChart, Mark, Series
 from moesim.report.columns import Columns, columns_of, mean_by, rows_in
 from moesim.report.palette import series_colour
 from moesim.report.quantities import filled
-from moesim.results import Result
-from moesim.results.definitions import SUMMARY
+from moesim.results import SUMMARY, Result
 
 LOSSES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "z_loss")
 _IMBALANCE = {

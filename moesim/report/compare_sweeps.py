@@ -10,7 +10,7 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.report.comparison import ComparisonRow, bands_over, compare_summaries
-from moesim.results.definitions import SUMMARY
+from moesim.results import SUMMARY
 
 _SEED = "seed"
 

@@ -20,8 +20,7 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from moesim.report.quantities import is_share, unit_of
-from moesim.results import Result
-from moesim.results.definitions import COMPONENTS, SUMMARY
+from moesim.results import COMPONENTS, SUMMARY, Result
 from moesim.stages import OVER_RANKS
 
 Verdict = Literal["better", "worse", "same", "neutral", "within noise", "traded", "other rank", "other class"]

@@ -22,8 +22,7 @@ from moesim.report.quantities import named_quantity, quantity
 from moesim.report.run_page import Verdict, chips
 from moesim.report.scenario_diff import changed_keys
 from moesim.report.static import figure_files
-from moesim.results import Result
-from moesim.results.definitions import SUMMARY
+from moesim.results import SUMMARY, Result
 
 _COLUMNS = {
     "layer_time_s": "layer time",

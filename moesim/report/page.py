@@ -18,7 +18,7 @@ from moesim.report.charts import Chart, DataTable, SmallMultiples, StackedBars, 
 from moesim.report.embedding import chart_json
 from moesim.report.interactive import height_of, legend_of
 from moesim.report.quantities import ABSENT, Floats, named_quantity, quantity
-from moesim.results.definitions import SUMMARY
+from moesim.results import SUMMARY
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.results.definitions import SUMMARY
+from moesim.results import SUMMARY
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
 Floats = NDArray[np.float64]

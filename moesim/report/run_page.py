@@ -22,8 +22,7 @@ from moesim.report.traffic_charts import (
     top_links,
     traffic_chart,
 )
-from moesim.results import Result
-from moesim.results.definitions import SOURCES, SUMMARY
+from moesim.results import SOURCES, SUMMARY, Result
 
 _NOTE_ORDER = ("counterfactual", "degraded", "estimated", "info")
 _SECTIONS = [

@@ -7,8 +7,7 @@ from moesim.report.charts import Cell, DataTable
 from moesim.report.palette import LINK_WORDS
 from moesim.report.quantities import ABSENT, quantity, unit_of
 from moesim.report.traffic_charts import wire_bandwidths
-from moesim.results import Result
-from moesim.results.definitions import SUMMARY
+from moesim.results import SUMMARY, Result
 
 # Facts of the wall clock would make equal runs give different pages.
 _WALL_CLOCK = ("utc", "wall_s")

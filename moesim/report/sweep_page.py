@@ -16,7 +16,7 @@ from moesim.report.sweep_charts import axis_charts, group_charts, pareto_charts,
 from moesim.report.sweep_data import WORDS, SweepData, in_words, short_key
 from moesim.report.sweep_map_files import map_files
 from moesim.report.sweep_maps import HeatMaps, heat_maps
-from moesim.results.definitions import SUMMARY
+from moesim.results import SUMMARY
 
 # Rows of the table of points; the rest is in points.parquet.
 TABLE_ROWS = 1000

@@ -21,8 +21,7 @@ from moesim.report.columns import (
 from moesim.report.comparison import critical_words, subjects_of
 from moesim.report.palette import LINK_WORDS, PHASES, link_colour
 from moesim.report.quantities import Floats, axis_scale, filled
-from moesim.results import Result
-from moesim.results.definitions import COMPONENTS, SUMMARY
+from moesim.results import COMPONENTS, SUMMARY, Result
 
 # More rows than this make a timeline unreadable: the slowest ranks are shown.
 _TIMELINE_RANKS = 64

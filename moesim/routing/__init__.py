@@ -5,6 +5,7 @@ from moesim.routing.blocks import fused_pass_takes
 from moesim.routing.measure import RouterSums, SequenceSums, route_and_measure
 from moesim.routing.router_spec import RouterSpec, groups_of
 from moesim.routing.scores import affinity, gate_mass_lost
+from moesim.routing.threads import in_blocks
 
 __all__ = [
     "Assignment",
@@ -15,6 +16,7 @@ __all__ = [
     "fused_pass_takes",
     "gate_mass_lost",
     "groups_of",
+    "in_blocks",
     "route",
     "route_and_count",
     "route_and_measure",

@@ -1,5 +1,11 @@
 """From a scenario to a result: the one loop over steps and layers, audited."""
 
 from moesim.run.simulate import simulate
+from moesim.run.steps import RoutedStep, route_steps, run_steps
 
-__all__ = ["simulate"]
+__all__ = [
+    "RoutedStep",
+    "route_steps",
+    "run_steps",
+    "simulate",
+]

@@ -11,8 +11,8 @@ import numpy as np
 
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
-from moesim.layer.loaded_layer import LayerLoad
-from moesim.results.terms import Term, combined
+from moesim.layer import LayerLoad
+from moesim.results import Term, combined
 from moesim.timeline import LayerTrace, PhaseTrace
 
 _SLACK = 1e-9

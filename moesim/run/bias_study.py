@@ -6,8 +6,7 @@ import numpy as np
 
 from moesim.balance import expert_load, max_violation, update_bias
 from moesim.errors import InputError
-from moesim.layer.parts import build_parts
-from moesim.layer.token_batches import open_workload
+from moesim.layer import build_parts, open_workload
 from moesim.routing import gate_mass_lost, route
 from moesim.scenario import Scenario
 

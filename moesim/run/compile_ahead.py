@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from moesim.compiling import is_compiled
-from moesim.network.exact.progress import advance
+from moesim.network import advance
 
 # What a run asks for once it has routed, in small.
 _EXAMPLE = """

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.scenario.arrivals import ExponentialOffset, LognormalOffset, NormalOffset, Offset, UniformOffset
+from moesim.scenario import ExponentialOffset, LognormalOffset, NormalOffset, Offset, UniformOffset
 
 
 def start_offsets(

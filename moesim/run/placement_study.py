@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.balance import imbalance
-from moesim.layer.parts import build_parts
-from moesim.layer.token_batches import open_workload
+from moesim.layer import build_parts, open_workload
 from moesim.placement import Placement, contiguous, eplb, round_robin
 from moesim.routing import route
 from moesim.run.steps import initial_state

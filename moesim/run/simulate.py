@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import __version__
-from moesim.layer.kernel_seconds import KernelLedger
-from moesim.layer.parts import Parts, build_parts, counterfactuals
-from moesim.layer.token_batches import Workload, add_training_rows, open_workload
-from moesim.measure.explained import explanation
-from moesim.measure.flow_export import FlowExport
-from moesim.measure.layer_tables import add_layer_rows, add_series_rows
-from moesim.measure.notes import degraded
-from moesim.measure.summary import SummaryBuilder
-from moesim.measure.terms_of_run import RunTerms
-from moesim.measure.tolerance import ToleranceLedger
+from moesim.layer import KernelLedger, Parts, Workload, add_training_rows, build_parts, counterfactuals, open_workload
+from moesim.measure import (
+    FlowExport,
+    RunTerms,
+    SummaryBuilder,
+    ToleranceLedger,
+    add_layer_rows,
+    add_series_rows,
+    degraded,
+    explanation,
+)
 from moesim.results import Note, Result, TableBuilder, Tables, nulls
 from moesim.run.audit import audit_terms
 from moesim.run.compile_ahead import compile_ahead
 from moesim.run.steps import TimedLayer, route_steps, run_steps
-from moesim.scenario import Scenario
-from moesim.scenario.dump import to_yaml
+from moesim.scenario import Scenario, to_yaml
 from moesim.workload import Batch
 
 # Layers with curves of link utilisation over time; more would swell the result and say the same.

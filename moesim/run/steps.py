@@ -11,20 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.balance import update_bias
-from moesim.layer.kernel_seconds import KernelLedger
-from moesim.layer.loaded_layer import LayerLoad, layer_load
-from moesim.layer.parts import Parts, read_bias
-from moesim.layer.routed_layer import RoutedLayer, route_layer
-from moesim.measure.critical import CriticalRank
-from moesim.measure.layer_tables import bucket_width_s
-from moesim.measure.summary import SummaryBuilder
-from moesim.measure.tolerance import steps_pay
+from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, layer_load, read_bias, route_layer
+from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, steps_pay
 from moesim.placement import Placement
 from moesim.run.audit import audit_components, audit_layer
 from moesim.run.compile_ahead import wait_until_compiled
 from moesim.run.offsets import start_offsets
 from moesim.timeline import LayerTrace, LayerWork, LinkSeries, moe_layers, run_layers
-from moesim.traffic.flows import Floats
+from moesim.traffic import Floats
 from moesim.workload import Batch
 
 _OFFSET_STAGE = 4

@@ -3,20 +3,48 @@
 Imports no array library: a wrong scenario is refused before anything heavy is loaded.
 """
 
+from moesim.scenario.arrivals import (
+    ExponentialOffset,
+    LognormalOffset,
+    NormalOffset,
+    Offset,
+    RecordingSource,
+    Schedule,
+    UniformOffset,
+    Workload,
+)
 from moesim.scenario.axes import Override, parse_axis, parse_override
+from moesim.scenario.breaches import check_axis
+from moesim.scenario.dump import to_yaml
 from moesim.scenario.named_files import is_path, shipped_names
 from moesim.scenario.objective import Objective, parse_objective
-from moesim.scenario.scenario_reader import ScenarioTemplate, from_here, load_scenario, name_from
+from moesim.scenario.scenario_reader import PATH_FIELDS, ScenarioTemplate, from_here, load_scenario, name_from
 from moesim.scenario.schema import Scenario, json_schema
+from moesim.scenario.sections import Losses, Model, PlacementBlock, RandomPoints, Sweep
 from moesim.scenario.thresholds import SUMMARY_KEYS, Threshold, parse_threshold
 
 __all__ = [
+    "PATH_FIELDS",
     "SUMMARY_KEYS",
+    "ExponentialOffset",
+    "LognormalOffset",
+    "Losses",
+    "Model",
+    "NormalOffset",
     "Objective",
+    "Offset",
     "Override",
+    "PlacementBlock",
+    "RandomPoints",
+    "RecordingSource",
     "Scenario",
     "ScenarioTemplate",
+    "Schedule",
+    "Sweep",
     "Threshold",
+    "UniformOffset",
+    "Workload",
+    "check_axis",
     "from_here",
     "is_path",
     "json_schema",
@@ -27,4 +55,5 @@ __all__ = [
     "parse_override",
     "parse_threshold",
     "shipped_names",
+    "to_yaml",
 ]

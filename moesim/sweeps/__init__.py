@@ -70,8 +70,7 @@ def sweep(
         InputError: a wrong scenario or axis, impossible points, a folder that holds another sweep.
         ResourceError: the folder is in use or cannot be written.
     """
-    from moesim.scenario import parse_objective
-    from moesim.scenario.sections import RandomPoints, Sweep
+    from moesim.scenario import RandomPoints, Sweep, parse_objective
     from moesim.sweeps.answers import axes_named
     from moesim.sweeps.space import space_of
     from moesim.sweeps.sweep_run import run_sweep

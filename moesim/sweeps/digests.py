@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
-from moesim.cluster.find import find_topology
-from moesim.layer.destinations import uses_ports
+from moesim.cluster import find_topology
+from moesim.layer import uses_ports
 from moesim.recording_format import recording_path
 from moesim.scenario import Scenario, is_path
 
 if TYPE_CHECKING:
-    from moesim.layer.parts import Parts
+    from moesim.layer import Parts
     from moesim.recording_format import Recording
 
 

@@ -15,12 +15,10 @@ from typing import Any, Generic, TypeVar
 
 from moesim.cluster import Fabric
 from moesim.errors import InputError, MoesimError
-from moesim.layer.kernel_seconds import KernelLedger
-from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals
-from moesim.layer.token_batches import Workload
-from moesim.measure.summary import SummaryBuilder
+from moesim.layer import KernelLedger, Parts, Workload, build_fabric, build_parts, counterfactuals
+from moesim.measure import SummaryBuilder
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
-from moesim.run.steps import RoutedStep, route_steps, run_steps
+from moesim.run import RoutedStep, route_steps, run_steps
 from moesim.scenario import Scenario, ScenarioTemplate
 from moesim.sweeps.digests import batch_digest, fabric_digest, file_digest
 from moesim.sweeps.journal import Outcome

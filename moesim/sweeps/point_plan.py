@@ -8,9 +8,8 @@ import numpy as np
 
 from moesim import __version__
 from moesim.errors import InputError
-from moesim.layer.parts import place
-from moesim.scenario import Scenario, ScenarioTemplate
-from moesim.scenario.scenario_reader import PATH_FIELDS
+from moesim.layer import place
+from moesim.scenario import PATH_FIELDS, Scenario, ScenarioTemplate
 from moesim.sweeps.digests import file_digest, input_files, routing_digest
 from moesim.sweeps.evaluate_points import one_line, parts_of, recording_of
 from moesim.sweeps.space import Space, axis_label

@@ -13,11 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.files import write_files
-from moesim.report import AxisEffect, SweepAxis, SweepData, render_sweep, sweep_figures
-from moesim.report.sweep_answer import answer_sentence
-from moesim.scenario import Objective, Scenario
-from moesim.scenario.named_files import is_path
-from moesim.scenario.scenario_reader import PATH_FIELDS
+from moesim.report import AxisEffect, SweepAxis, SweepData, answer_sentence, render_sweep, sweep_figures
+from moesim.scenario import PATH_FIELDS, Objective, Scenario, is_path
 from moesim.sweeps.answers import TRADED, Answer, answer
 from moesim.sweeps.points_table import number_of
 from moesim.sweeps.space import Axis, Space, axis_label

@@ -14,12 +14,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from moesim.errors import InputError
-from moesim.scenario import Scenario, from_here, parse_axis
-from moesim.scenario.axes import Override
-from moesim.scenario.breaches import check_axis
+from moesim.scenario import Override, Scenario, check_axis, from_here, parse_axis
 
 if TYPE_CHECKING:
-    from moesim.scenario.sections import RandomPoints, Sweep
+    from moesim.scenario import RandomPoints, Sweep
 
 MAX_POINTS = 100_000
 

@@ -1,8 +1,11 @@
 """When each rank does what: per-rank processes on one clock."""
 
+from moesim.timeline.intervals import union_length
+from moesim.timeline.link_use import phase_could_carry, phase_use
 from moesim.timeline.phase import PhaseTrace
 from moesim.timeline.program import Operation, Program, moe_layers
 from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, run_layers
+from moesim.timeline.uniform_alltoall import run_phase
 
 __all__ = [
     "LayerTrace",
@@ -12,5 +15,9 @@ __all__ = [
     "PhaseTrace",
     "Program",
     "moe_layers",
+    "phase_could_carry",
+    "phase_use",
     "run_layers",
+    "run_phase",
+    "union_length",
 ]

@@ -14,14 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.cluster import Fabric
-from moesim.cluster.paths import TwoTierPaths
+from moesim.cluster import Fabric, TwoTierPaths
 from moesim.errors import InputError
 from moesim.network import solve_flows
 from moesim.timeline.phase import network_capacity
-from moesim.traffic.direct import direct_flows
-from moesim.traffic.exchange import Exchange
-from moesim.traffic.flows import Floats, Ints, PhaseFlows
+from moesim.traffic import Exchange, Floats, Ints, PhaseFlows, direct_flows
 
 _KINDS = ("nvlink_out", "nvlink_in", "nic_out", "nic_in")
 

@@ -11,7 +11,7 @@ import numpy as np
 from moesim.cluster import Fabric
 from moesim.network import CapacityEvents
 from moesim.timeline.phase import PhaseTrace
-from moesim.traffic.flows import Floats
+from moesim.traffic import Floats
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from moesim.cluster import Fabric
 from moesim.network import CapacityEvents, NetworkClock, SteppedNetwork
 from moesim.timeline.intervals import gaps
-from moesim.traffic.flows import Floats, Ints, PhaseFlows
+from moesim.traffic import Floats, Ints, PhaseFlows
 
 
 def network_capacity(fabric: Fabric) -> Floats:

@@ -22,7 +22,7 @@ from moesim.stages import LANES, Lane
 from moesim.timeline.link_use import LinkUse
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.timeline.program import Key, Operation, Program
-from moesim.traffic.flows import Floats, Ints, PhaseFlows
+from moesim.traffic import Floats, Ints, PhaseFlows
 
 _ONE = np.array([0, 1], np.int64)
 

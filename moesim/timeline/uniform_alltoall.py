@@ -11,12 +11,7 @@ from moesim.network import FlowNetwork, NetworkClock
 from moesim.stages import PHASES
 from moesim.timeline.interchangeable_ranks import ranks_are_alike, solve_alike
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
-from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.constant_sets import calibration
-from moesim.traffic.constants import Calibration
-from moesim.traffic.copies import Copies
-from moesim.traffic.exchange import Exchange
-from moesim.traffic.flows import PhaseFlows
+from moesim.traffic import Calibration, Copies, Exchange, PhaseFlows, calibration, phase_flows
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,48 @@
 """How many copies of each token go where, and the flows that carry them."""
 
-from moesim.traffic.copies import Copies, count_all_copies, count_copies, expected_distinct
+from moesim.traffic.alltoall import phase_flows
+from moesim.traffic.constant_sets import Calibration, CalibrationSet, calibration, find_set, set_names
+from moesim.traffic.constants import Protocol
+from moesim.traffic.copies import (
+    Copies,
+    CopyTotals,
+    add_copies,
+    count_all_copies,
+    count_copies,
+    expected_distinct,
+    no_copies,
+)
+from moesim.traffic.copy_bytes import payload_bytes, published_bytes, wire_bytes
+from moesim.traffic.direct import direct_flows
+from moesim.traffic.exchange import Exchange
+from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
+from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 
-__all__ = ["Copies", "count_all_copies", "count_copies", "expected_distinct"]
+__all__ = [
+    "Calibration",
+    "CalibrationSet",
+    "Copies",
+    "CopyTotals",
+    "Exchange",
+    "Floats",
+    "Ints",
+    "PhaseFlows",
+    "PortCopies",
+    "Protocol",
+    "Ptrs",
+    "add_copies",
+    "calibration",
+    "count_all_copies",
+    "count_copies",
+    "count_port_copies",
+    "direct_flows",
+    "expected_distinct",
+    "find_set",
+    "no_copies",
+    "payload_bytes",
+    "phase_flows",
+    "port_flows",
+    "published_bytes",
+    "set_names",
+    "wire_bytes",
+]

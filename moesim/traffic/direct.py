@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import csr
-from moesim.cluster import Fabric
-from moesim.cluster.paths import TwoTierPaths
+from moesim.cluster import Fabric, TwoTierPaths
 from moesim.errors import InputError
 from moesim.traffic.constants import Protocol
 from moesim.traffic.exchange import Exchange

@@ -18,11 +18,8 @@ from moesim.cluster import Fabric, load_topology, overridden
 from moesim.errors import InputError
 from moesim.located_yaml import parse_yaml
 from moesim.results import Result
-from moesim.timeline.uniform_alltoall import run_phase
-from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.constant_sets import calibration
-from moesim.traffic.copies import Copies
-from moesim.traffic.copy_bytes import payload_bytes
+from moesim.timeline import run_phase
+from moesim.traffic import Copies, calibration, payload_bytes, phase_flows
 from moesim.units import parse_bandwidth
 
 ALGORITHM = "nccl-direct"

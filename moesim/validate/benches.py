@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from moesim.errors import InputError
-from moesim.traffic import Copies
-from moesim.traffic.copy_bytes import payload_bytes, published_bytes, wire_bytes
+from moesim.traffic import Copies, payload_bytes, published_bytes, wire_bytes
 from moesim.validate.benchmark_routing import balanced_copies, equal_messages, one_seed_copies, random_copies
 from moesim.validate.published_row import Row
 

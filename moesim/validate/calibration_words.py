@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from moesim.traffic.constant_sets import CalibrationSet
+from moesim.traffic import CalibrationSet
 from moesim.validate.fit_constants import Free, Place, value_at
 from moesim.validate.published_row import Row, phase_of
 from moesim.validate.set_file import quantity

@@ -2,9 +2,7 @@
 
 import functools
 
-from moesim.cluster import Fabric
-from moesim.cluster.build import build_fabric
-from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, RailTopology
+from moesim.cluster import Fabric, HgxTopology, LeafSpine, Nic, Nvlink, RailTopology, build_fabric
 from moesim.units import exact_bandwidth
 
 

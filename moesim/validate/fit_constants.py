@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.traffic.constant_sets import CalibrationSet
-from moesim.traffic.constants import Calibration, Protocol
+from moesim.traffic import Calibration, CalibrationSet, Protocol
 from moesim.validate.published_row import BANDWIDTHS, Row, phase_of
 
 Place = tuple[str, ...]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.traffic.constant_sets import CalibrationSet, find_set, set_names
+from moesim.traffic import CalibrationSet, find_set, set_names
 from moesim.validate.benches import bench_of
 from moesim.validate.fit_constants import Free, Place, value_at, with_value
 from moesim.validate.plan import BASE, FREE

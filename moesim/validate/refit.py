@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moesim.errors import InputError
-from moesim.traffic.constant_sets import CalibrationSet, find_set
+from moesim.traffic import CalibrationSet, find_set
 from moesim.validate.benches import bench_of, is_transfer
 from moesim.validate.calibration_words import Moved, left_open, moved
 from moesim.validate.fit_constants import Fitted, Free, fit, value_at, with_value

@@ -7,11 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
-from moesim.timeline.uniform_alltoall import run_phase
-from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.constant_sets import CalibrationSet, find_set
-from moesim.traffic.constants import Calibration
-from moesim.traffic.flows import PhaseFlows
+from moesim.timeline import run_phase
+from moesim.traffic import Calibration, CalibrationSet, PhaseFlows, find_set, phase_flows
 from moesim.validate.benches import Bench, bench_of
 from moesim.validate.clusters import cluster
 from moesim.validate.published_row import NVL, RDMA, TIME, Row, phase_of

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from moesim.traffic.constant_sets import CalibrationSet
-from moesim.traffic.constants import Protocol
+from moesim.traffic import CalibrationSet, Protocol
 
 _DIGITS = 5
 # A fit that lets a time go to nothing stops just before.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moesim.traffic.constant_sets import CalibrationSet, find_set
+from moesim.traffic import CalibrationSet, find_set
 from moesim.validate.benches import bench_of
 from moesim.validate.ledger import FIT, Entry
 from moesim.validate.published_row import Row

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moesim.report.charts import Cell, DataTable, DotChart, LineChart, Mark, Series
-from moesim.report.page import ChartView, render, view_of
+from moesim.report import Cell, ChartView, DataTable, DotChart, LineChart, Mark, Series, render, view_of
 from moesim.validate import statistics
 from moesim.validate.causes import cause_after_four, cause_of, reason
 from moesim.validate.evaluate_rows import Outcome

@@ -20,8 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim import csr
 from moesim.alltoall_library import Algorithm, algorithm_named
-from moesim.cluster import Fabric
-from moesim.cluster.paths import TwoTierPaths
+from moesim.cluster import Fabric, TwoTierPaths
 from moesim.errors import InputError
 from moesim.traffic.constants import Calibration
 from moesim.traffic.copies import Copies, CopyTotals, checked_ids

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import csr
-from moesim.cluster import Fabric
-from moesim.cluster.paths import TwoTierPaths
+from moesim.cluster import Fabric, TwoTierPaths
 from moesim.traffic.flows import Floats, Ints, Ptrs
 from moesim.traffic.ports.port_count import BACK, NIC_IN, NIC_OUT, NVLINK_IN, NVLINK_OUT
 
