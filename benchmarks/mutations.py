@@ -39,7 +39,7 @@ DRAWN = ("report",)
 """Where numbers are sizes, places and colours of drawings: constants are left as they are."""
 TOP = "moesim"
 """Name of the modules that lie in no package."""
-ELSEWHERE = {"simulation": ("simulation", "timeline", "traffic")}
+ELSEWHERE = {"layer": ("run",), "measure": ("measure", "run")}
 """Folders of the tests of a package, where that is not the one of its name."""
 NOT_OF_TOP = ("test_docs.py", "test_benchmarks.py", "test_contract.py", "test_import_direction.py", "test_mutations.py")
 LEFT_OUT = "not lab and not browser and not slow"

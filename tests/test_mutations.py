@@ -94,8 +94,8 @@ def test_shares_are_in_proportion_and_leave_nothing_over():
 def test_tests_that_import_the_module_come_first():
     files = mutations.tests_of(ROOT, "network", "moesim/network/equal.py")
     assert files[0] == "tests/network/test_equal_flows.py" and "tests/network/test_laws.py" in files
-    folders = {Path(file).parts[1] for file in mutations.tests_of(ROOT, "simulation", "moesim/run/audit.py")}
-    assert folders == {"simulation", "timeline", "traffic"}
+    folders = {Path(file).parts[1] for file in mutations.tests_of(ROOT, "measure", "moesim/measure/critical.py")}
+    assert folders == {"measure", "run"}
     assert "tests/test_units.py" in mutations.tests_of(ROOT, "moesim", "moesim/units.py")
 
 

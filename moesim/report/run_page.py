@@ -159,7 +159,7 @@ def verdict(result: Result) -> Verdict:
         text += f"at most {quantity(left, '%')} is left to win with this routing on these wires."
     else:
         text += "."
-    if held := result.explanation["held_longest"]:
+    if time and (held := result.explanation["held_longest"]):
         text += f" The link that held the critical rank longest is {held['link']}: {quantity(held['seconds'], 's')}"
         if held["capacity_bytes_per_s"] < held["peers_bytes_per_s"]:
             peak, peers = (quantity(held[name], "B/s") for name in ("capacity_bytes_per_s", "peers_bytes_per_s"))

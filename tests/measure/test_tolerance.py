@@ -6,7 +6,7 @@ import pytest
 import moesim
 from moesim.errors import InputError
 from moesim.measure import tolerance
-from moesim.network.stepped.solve_within import stepping
+from moesim.network.stepped import stepping
 from moesim.results.explain import explain_lines
 from tests.run.small import run, scenario
 

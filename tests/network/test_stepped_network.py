@@ -7,7 +7,7 @@ import simpy
 from benchmarks import workloads
 from moesim.errors import InputError
 from moesim.network import FlowNetwork, NetworkClock, SteppedNetwork, solve_flows
-from moesim.network.stepped.solve_within import stepping
+from moesim.network.stepped import stepping
 from tests.reference.max_min import csr
 
 

@@ -9,7 +9,7 @@ from benchmarks import workloads
 from moesim.errors import InputError
 from moesim.network import solve_flows, solve_within
 from moesim.network.stepped.filling import fill
-from moesim.network.stepped.solve_within import stepping
+from moesim.network.stepped import stepping
 from tests.reference.max_min import csr, fair_rates
 
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)

@@ -132,7 +132,7 @@ def test_every_field_of_a_scenario_is_looked_at():
 
 def _of_simulation():
     """The helpers of the tests of whole runs: they make a recording by rule."""
-    path = Path(__file__).parents[1] / "simulation" / "small.py"
+    path = Path(__file__).parents[1] / "run" / "small.py"
     spec = importlib.util.spec_from_file_location("small_runs", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -51,7 +51,7 @@ class Machine:
 def exported(dispatch, combine=None):
     """What flows.npz holds of a layer of these two phases."""
     export = FlowExport(FABRIC)
-    export.add_layer(SimpleNamespace(layer=0, dispatch=dispatch, combine=combine or dispatch))
+    export.add_layer(SimpleNamespace(layer=0, phases={"dispatch": dispatch, "combine": combine or dispatch}))
     return export.arrays()[0]
 
 

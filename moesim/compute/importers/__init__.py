@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from moesim.compute.gpus import Gpu, load_gpu, nearest
-from moesim.compute.importers import aiconfigurator, infersim, profile, vidur
+from moesim.compute.importers import aiconfigurator, infersim, moesim_profile, vidur
 from moesim.compute.importers.job import Job
 from moesim.compute.importers.records import Record, Refused, device_is, gpu_of_path, read_records
 from moesim.compute.interpolate import Grid
@@ -30,7 +30,7 @@ from moesim.errors import InputError
 __all__ = ["FORMATS", "Imported", "import_table"]
 
 FORMATS: dict[str, ModuleType] = {
-    "profile": profile,
+    "profile": moesim_profile,
     "aiconfigurator": aiconfigurator,
     "infersim": infersim,
     "vidur": vidur,
@@ -151,7 +151,7 @@ def import_table(
                 taken.append(Taken(row, record.line, record.text(reader.IMPL)))
         except Refused as refusal:
             refused[str(refusal)] += 1
-    if reader is profile and impl is None:
+    if reader is moesim_profile and impl is None:
         taken = _fastest(taken, refused)
     _one_layout(taken, file)
     rows, merged = _merged(taken, duplicates, file)
