@@ -35,9 +35,9 @@ class Algorithm:
         gates: who must have entered before a flow starts, in dispatch and in combine. A put needs its ``source``, send
             and receive need both ``ends`` (of a tree: its source and whoever forwards or contributes); where the kernel
             opens with a barrier or an exchange of counts, ``all``.
-        closing_barrier: the phases that end with a barrier: nobody leaves before everybody's flows are done.
+        closing_barrier: the phases that end with a barrier: no rank leaves before all flows are done.
         handle: layout and counts can be kept from an earlier dispatch (``cached_handle``). Without them dispatch starts
-            with an exchange of counts, for which everybody must have entered.
+            with an exchange of counts, for which all ranks must have entered.
         receive_hook: the kernel can leave its SMs while bytes are on the wire (``receive_hook``).
         posted: what goes over the NIC is posted and forgotten: the kernels poll the flags of what they receive, never
             the completion of what they send. DeepEP's ``internode_ll.cu``, dispatch and combine: puts are non-blocking
@@ -176,7 +176,7 @@ _KNOWN = {
             description="TensorRT-LLM NVLinkOneSided",
             flows="pairs",
             copies="rank",
-            # Dispatch pushes, and nobody knows who has pushed before the barrier at its end.
+            # Dispatch pushes, and no rank knows which others have pushed before the barrier at its end.
             gates=("source", "all"),
             closing_barrier=("dispatch",),
             one_domain=True,

@@ -30,7 +30,7 @@ def compare(
     a: Path = typer.Argument(..., help="Folder of a run, or of a sweep, to compare against."),
     b: Path = typer.Argument(..., help="Folder to judge."),
     seeds: int = typer.Option(
-        0, "--seeds", min=0, max=1000, help="Run both scenarios again with so many other seeds: the noise."
+        0, "--seeds", min=0, max=1000, help="Run both scenarios again with this many other seeds, to measure the noise."
     ),
     jobs: int = typer.Option(0, "--jobs", min=0, help="Processes for these; 0 = one per core."),
     fail_over: str | None = typer.Option(
@@ -70,7 +70,7 @@ def _percentage(text: str) -> float:
     except ValueError:
         limit = math.nan
     if not math.isfinite(limit):
-        raise InputError(f"{text!r} is no percentage", where="--fail-over", fix="give one such as 5%")
+        raise InputError(f"{text!r} is not a percentage", where="--fail-over", fix="give one such as 5%")
     return limit
 
 
@@ -109,7 +109,7 @@ def _compare_runs(
 
 
 def _compare_sweeps(a: Path, b: Path, limit: float | None, as_json: bool) -> None:
-    from moesim.cli.compare_show import print_sweep_comparison, told
+    from moesim.cli.compare_show import print_sweep_comparison, values_in_words
     from moesim.report.compare_sweeps import SweepTable, compare_sweeps
     from moesim.sweeps.points_table import read_table
 
@@ -126,7 +126,7 @@ def _compare_sweeps(a: Path, b: Path, limit: float | None, as_json: bool) -> Non
         point, row = worst
         what = f"{row.key} is worse by {row.regression_percent():.1f} %, more than {limit:g} %"
         beyond = " and outside the noise of the seeds" if row.a_band is not None else ""
-        typer.echo(f"{what}{beyond}, at {told(point.values)}", err=True)
+        typer.echo(f"{what}{beyond}, at {values_in_words(point.values)}", err=True)
         raise typer.Exit(_REGRESSED)
 
 
@@ -181,7 +181,7 @@ def _refuse_another(folder: Path, result: "Result", again: "dict[str, object]") 
         elif now == before:
             continue
         raise InputError(
-            f"its scenario does not give its numbers any more ({key}: {before} in the folder, {now} now)",
+            f"its scenario no longer gives its numbers ({key}: {before} in the folder, {now} now)",
             where=str(folder),
             fix="run the scenario again, or compare without --seeds",
         )

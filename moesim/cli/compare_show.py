@@ -54,7 +54,7 @@ def _percent(change: float | None) -> str:
     return "-" if change is None else f"{change:+.2f} %"
 
 
-def told(values: dict[str, Any]) -> str:
+def values_in_words(values: dict[str, Any]) -> str:
     """Write the values of a point as one would type them."""
     return ", ".join(f"{key}={text(value)}" for key, value in values.items()) or "the one point"
 
@@ -77,7 +77,7 @@ def print_sweep_comparison(comparison: "SweepComparison", as_json: bool) -> None
                 counts.setdefault(row.key, Counter())[row.verdict] += 1
                 change = abs(row.delta_percent or 0.0)
                 if change > worst.get(row.key, (-1.0, ""))[0]:
-                    worst[row.key] = (change, f"{_percent(row.delta_percent)} at {told(point.values)}")
+                    worst[row.key] = (change, f"{_percent(row.delta_percent)} at {values_in_words(point.values)}")
     if not counts:
         out.print("no number differs")
         return

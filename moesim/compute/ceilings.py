@@ -1,4 +1,4 @@
-"""Kernels that nobody has published times of: gate, permutation, quantisation.
+"""Kernels without published times: gate, permutation, quantisation.
 
 Each is priced by its work (`moesim.compute.roofline`) at a published share of the GPU's peaks, plus its launches, and
 is `estimated` with unknown error.

@@ -35,7 +35,7 @@ class Points:
 class KernelCurve:
     """One kernel's times over ``x[points]``, all arrays alike.
 
-    ``low`` and ``high`` are the seconds at the stated relative error, NaN where nobody knows one; ``source`` says
+    ``low`` and ``high`` are the seconds at the stated relative error, NaN where none is known; ``source`` says
     where each time comes from; ``floor`` is what the GPU's peaks allow and ``flops`` what is computed.
     """
 

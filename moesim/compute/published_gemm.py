@@ -1,4 +1,4 @@
-"""FlashMLA's published rates: they price prefill on a GPU that nobody has published rows of."""
+"""FlashMLA's published rates: they price prefill on a GPU without published rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kernel needs at least, and what it takes when nobody has measured it.
+"""What a kernel needs at least, and what it takes when it was not measured.
 
 The *floor* is max(FLOPs / peak, bytes / bandwidth): no time that moesim gives lies below it. The *roofline*
 adds what kernels reach of the peaks. Kernels that only move data run at FlashMLA's published memory-bound rate, as

@@ -23,7 +23,7 @@ class KernelTime:
     """Time of one kernel (or MLP) on one GPU.
 
     ``source`` is the source of most of the time and ``error`` the relative error of that part, None where
-    nobody knows it. ``shares`` gives the part of the seconds that each source has; they sum to 1.
+    it is not known. ``shares`` gives the part of the seconds that each source has; they sum to 1.
     """
 
     seconds: float

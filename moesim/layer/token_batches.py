@@ -61,7 +61,7 @@ class Workload:
         if recording is None:
             batch = logits_batch(source.name, layers=source.layers, **common)
             if parts.router.kind == "v3" and parts.bias == "recorded":
-                batch = replace(batch, notes=(*batch.notes, "no bias came with these logits: none is used"))
+                batch = replace(batch, notes=(*batch.notes, "these logits have no bias: none is used"))
             return batch
         counts = (parts.fabric.n_ranks, parts.fabric.n_nodes, parts.router.n_groups)
         return recorded_batch(

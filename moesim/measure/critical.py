@@ -149,6 +149,6 @@ _LINK_WORDS = {
     "nic": "the NICs",
     "leaf-spine": "the leaf-spine links",
     "latency": "latency and set-up of the flows",
-    "rate cap": "what one pair of GPUs reaches",
+    "rate cap": "the rate limit of one pair of GPUs",
     "kernel": "the communication kernel",
 }

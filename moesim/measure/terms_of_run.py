@@ -388,7 +388,7 @@ def _part(piece: Piece, rank: int, constants: str, fabric: Fabric) -> Part:
         )
     if piece.link < 0:
         how = "the last flow is as fast as one pair of GPUs gets"
-        return Part("what one pair of GPUs reaches", piece.seconds, how, constants, rank)
+        return Part("the rate limit of one pair of GPUs", piece.seconds, how, constants, rank)
     how = "the rank's communication kernel is busy while the last flow waits for it"
     return Part("communication kernel", piece.seconds, how, constants, rank)
 

@@ -23,7 +23,7 @@ class ToleranceLedger:
     """Collects the limits of each layer's phases; the widest count.
 
     Attributes:
-        tolerance: of the scenario; 0 for exact sharing, of which there is nothing to tell.
+        tolerance: of the scenario; 0 for exact sharing, for which nothing is reported.
         stepped: whether flows of any phase took steps.
     """
 

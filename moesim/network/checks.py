@@ -30,7 +30,7 @@ def pointers(values: ArrayLike, name: str, n_entries: int) -> Pointers:
     """Return ``values`` as the row pointers of a CSR matrix with ``n_entries`` entries."""
     array = np.asarray(values)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
-        raise InputError("is no list of integers", name, "give n + 1 row pointers")
+        raise InputError("is not a list of integers", name, "give n + 1 row pointers")
     array = np.ascontiguousarray(array, np.int64)
     if array[0] != 0 or array[-1] != n_entries or (array[1:] < array[:-1]).any():
         raise InputError(f"does not rise from 0 to the {n_entries} entries", name)
@@ -56,7 +56,7 @@ def numbers(
     try:
         array: Any = np.ascontiguousarray(values, np.float64)
     except (TypeError, ValueError):
-        raise InputError("is no list of numbers", name) from None
+        raise InputError("is not a list of numbers", name) from None
     if array.shape != (n,):
         raise InputError(f"has shape {array.shape}", name, f"expected {n} values, one for each {what}")
     wrong = ~(array >= least) if infinite else ~((array >= least) & (np.abs(array) < np.inf))

@@ -1,7 +1,7 @@
 """A FlowNetwork on SimPy's clock, with a single event pending for all its flows.
 
-While flows are in progress, the network runs ahead to the next completion that somebody waits for, at most
-to the next event of the environment: until then nobody can start or change anything. The one pending wake
+While flows are in progress, the network runs ahead to the next completion that has a waiter, at most
+to the next event of the environment: until then nothing can start or change anything. The one pending wake
 is scheduled behind everything else of its instant (a priority below SimPy's normal one), so that processes
 that act at the same time act on the same state, in whatever order they come, and rates are solved once.
 

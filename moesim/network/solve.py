@@ -84,7 +84,7 @@ def _events(
     if capacity_events is None:
         return np.zeros(0), np.zeros(0, np.int32), np.zeros(0)
     if len(capacity_events) != 3:
-        raise InputError("is no (time, link, new capacity)", "capacity_events")
+        raise InputError("is not (time[], link[], new_capacity[])", "capacity_events")
     times = checks.numbers(
         capacity_events[0], "capacity_events time", np.size(capacity_events[0]), "event", least=-np.inf
     )

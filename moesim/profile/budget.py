@@ -1,4 +1,4 @@
-"""How long a grid takes, from a roofline and overheads: decides what fits, and is no result.
+"""How long a grid takes, from a roofline and overheads: decides what fits, and is not a result.
 
 Assumed, for a Hopper-class GPU: a call runs at 0.6 of the peak FLOP/s or 0.8 of the bandwidth and 3 us per launch;
 inputs are drawn at 150 GB/s; a point costs 60 ms besides (allocation, reference, graph capture), the process 40 s

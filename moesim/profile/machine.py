@@ -76,7 +76,7 @@ class Machine:
         return {"torch": str(torch.__version__), "triton": _triton_version() if self.triton else None}
 
     def reading(self) -> dict[str, float | None] | None:
-        """Return clocks, power and temperature now, None where nobody tells."""
+        """Return clocks, power and temperature now, None where they cannot be read."""
         values = self._ask(list(_READINGS.values()))
         return dict(zip(_READINGS, (_number(value) for value in values), strict=True)) if values else None
 

@@ -25,7 +25,7 @@ class Journal:
         """Open ``path``, or start it.
 
         Raises:
-            InputError: the file is no profile of this version, or broken before its last line.
+            InputError: the file is not a profile of this version, or broken before its last line.
             ResourceError: it cannot be written, or another run writes it.
         """
         self.path = path

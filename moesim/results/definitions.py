@@ -81,7 +81,7 @@ SUMMARY: dict[str, Definition] = {
         "s", "time of the critical rank in dispatch or combine with none of its own flows in progress"
     ),
     "rank_wait_mean_s": Definition(
-        "s", "wait in dispatch and combine, mean over all ranks: what the last to come costs"
+        "s", "wait in dispatch and combine, mean over all ranks: the cost of the last rank to enter"
     ),
     "bottleneck": Definition("", "what holds most of the critical rank's time: a link class, compute, or a rank"),
     "bottleneck_utilisation": Definition("", "share of what the busiest link of the bottleneck class could carry"),

@@ -1,4 +1,4 @@
-"""Tables of a result: columns as arrays, data frames only when somebody looks.
+"""Tables of a result: columns as arrays, data frames only on access.
 
 Collecting appends plain arrays; pandas is imported when a table is opened and pyarrow when it is written or read, so
 that a simulation pays for neither.

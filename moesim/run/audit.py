@@ -1,7 +1,7 @@
 """Laws that must hold after every run, whatever was simulated; a breach is our bug and no result leaves.
 
 Bytes on links equal those of the flows that cross them; tokens arrive, are computed and return; no link carries more
-than it can; nobody leaves before the flows end that it waits for; the parts of a time add up to it.
+than it can; no rank leaves before the flows end that it waits for; the parts of a time add up to it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def _audit_phase(where: str, fabric: Fabric, phase: PhaseTrace) -> None:
             raise InvariantError(f"{where}: a {what} time is missing")
     if (phase.finish_s < phase.start_s * (1 - _SLACK)).any():
         raise InvariantError(f"{where}: a flow ends before its first byte")
-    # What a rank waits for has ended when it leaves, what it posts has begun; and somebody waits for every flow.
+    # What a rank waits for has ended when it leaves, what it posts has begun; and a rank waits for every flow.
     waiting_ptr, waiting = flows.waiting
     last = np.full(fabric.n_ranks, -np.inf)
     np.maximum.at(last, waiting, np.repeat(phase.finish_s, np.diff(waiting_ptr)))

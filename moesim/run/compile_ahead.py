@@ -58,6 +58,6 @@ def compile_ahead() -> None:
 
 
 def wait_until_compiled() -> None:
-    """Wait for what ``compile_ahead`` began; whether it came to a good end does not matter, it only saves time."""
+    """Wait for what ``compile_ahead`` began; its exit status is ignored: this is only an optimisation."""
     for process in _at_work:
         process.wait()

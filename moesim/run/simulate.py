@@ -134,14 +134,14 @@ class _Run:
         notes += note
         terms = self._terms.build(summary, self._summary.bottleneck()[1], self._ledger)
         audit_terms(summary, terms)
-        told = explanation(parts, self._summary, terms, self._ledger, batch)
+        explained = explanation(parts, self._summary, terms, self._ledger, batch)
         if self._tolerance.stepped:
-            told["tolerance"] = self._tolerance.explanation()
+            explained["tolerance"] = self._tolerance.explanation()
         return Result(
             summary=summary,
             tables=Tables(self._tables.build()),
             notes=tuple(notes),
-            explanation=told,
+            explanation=explained,
             flows=exported,
             traffic=self._traffic,
             scenario_yaml=scenario_yaml,

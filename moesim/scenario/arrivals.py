@@ -136,7 +136,7 @@ class Schedule(Block):
     """When each rank arrives, and what else it does per layer."""
 
     phase: Literal["prefill", "decode"] = Field(
-        "prefill", description="A label, it changes no number: prefill (many tokens) or decode (few)."
+        "prefill", description="A label that changes no number yet: prefill (many tokens) or decode (few)."
     )
     overlap: Literal["none"] = Field(
         "none", description="none: one micro-batch; the shared expert still runs beside dispatch."

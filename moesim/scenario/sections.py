@@ -1,7 +1,7 @@
 """The blocks of a scenario other than its workload and schedule: each field with default, bounds and meaning.
 
 Everything a user can read about a key comes from here: documentation, JSON Schema and error messages.
-Fields whose default is somebody's published figure are filled by ``moesim.scenario.defaults`` before
+Fields whose default is a published figure are filled by ``moesim.scenario.defaults`` before
 validation; their placeholder never survives it.
 """
 
@@ -197,7 +197,7 @@ class AllToAll(Block):
     combine_dtype: Dtype = Field("bf16", description="Type of the results on the way back.")
     cached_handle: bool = Field(
         False,
-        description="Layout known from before: no layout, no notify, no CPU synchronisation "
+        description="The layout is already known: no layout kernel, no notify, no CPU synchronisation "
         f"({', '.join(name for name in ALGORITHMS if algorithm_named(name).handle)}).",
     )
     calibration: Name = Field(

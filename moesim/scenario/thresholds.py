@@ -69,7 +69,7 @@ class Threshold:
     limit: float
 
     def holds(self, summary: Mapping[str, object]) -> bool:
-        """Say whether the summary keeps the limit; a value that does not apply (null) does not keep it."""
+        """Return whether the summary keeps the limit; a value that does not apply (null) does not keep it."""
         value = summary.get(self.key)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False

@@ -1,4 +1,4 @@
-"""All-to-alls among ranks that nothing tells apart: one flow stands for all that share its fate.
+"""All-to-alls among interchangeable ranks: one flow represents each class.
 
 Where ranks of one colour send alike and the network treats them alike, their flows have equal rates at all times, and
 so do the links of one kind at these ranks. Of all flows from ranks of a colour to ranks of a colour, inside a node or
@@ -41,7 +41,7 @@ class AlikeFlows:
 
 
 def ranks_are_alike(fabric: Fabric) -> bool:
-    """Say whether nothing but its traffic tells one rank of the cluster from another."""
+    """Return whether nothing but its traffic distinguishes one rank of the cluster from another."""
     paths, n = fabric.paths, fabric.n_ranks
     if not isinstance(paths, TwoTierPaths) or paths.plane is not None:
         return False
@@ -58,7 +58,7 @@ def ranks_are_alike(fabric: Fabric) -> bool:
 
 
 def refined(fabric: Fabric, colour: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Tell ranks apart by their own colour and by the colours in their node, [ranks]."""
+    """Distinguish ranks by their own colour and by the colours in their node, [ranks]."""
     in_node = np.zeros((fabric.n_nodes, colour.max() + 1), np.int64)
     np.add.at(in_node, (fabric.rank_node, colour), 1)
     seen = np.column_stack([colour, in_node[fabric.rank_node]])
@@ -75,7 +75,7 @@ def solve_alike(exchange: Exchange, sent: NDArray[np.int64], colour: NDArray[np.
     """
     fabric, paths = exchange.fabric, exchange.fabric.paths
     if not isinstance(paths, TwoTierPaths):
-        raise InputError(f"{fabric.name} is no regular cluster", fix="run every flow by itself")
+        raise InputError(f"{fabric.name} is not a regular cluster", fix="run every flow by itself")
     colour = refined(fabric, colour)
     n_colours = int(colour.max()) + 1
     count = np.bincount(colour)

@@ -1,7 +1,7 @@
 """One all-to-all phase as it happens: ranks enter at their own time, flows start when their gates are open.
 
 A rank's time inside a phase is transfer while one of its own flows is in progress (set-up included) or it does its own
-set-up, and wait otherwise: nothing of its own is moving because somebody else has not come yet. What a rank posts and
+set-up, and wait otherwise: nothing of its own is moving because another rank has not entered yet. What a rank posts and
 does not wait for goes on sharing bandwidth after it has left; the phase is over when the last rank has.
 
 Two resources of a rank stand behind the wires in the network: its ``sm`` link, on which compute kernels run, and the

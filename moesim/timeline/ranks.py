@@ -1,7 +1,7 @@
 """Every rank's program on one clock: two processes per rank, one for each of its lanes.
 
 Every rank goes its own way; the only thing that ties ranks together are the flows of the all-to-alls, so a late rank
-delays those who wait for it and nobody else. A compute kernel is a flow of so many seconds on the rank's own ``sm``
+delays only those that wait for it. A compute kernel is a flow of so many seconds on the rank's own ``sm``
 pseudo-link, whose capacity 1 is the whole GPU; a communication kernel that holds SMs lowers it while it runs. A kernel
 on the network lane is a transfer of a fixed time.
 

@@ -33,7 +33,7 @@ class AllToAllRow:
 def alltoall_table(fabric: Fabric, algorithm: str, sizes: list[int], ecmp_seed: int = 0) -> list[AllToAllRow]:
     """Simulate a uniform all-to-all of each size, all ranks starting together.
 
-    Where nothing tells the ranks apart (equal ports, no spine crossed), equal flows are one class, exactly; see
+    Where ranks are interchangeable (equal ports, no spine crossed), equal flows are one class, exactly; see
     ``moesim.timeline.interchangeable_ranks``. Elsewhere every pair of ranks is a flow.
 
     Args:

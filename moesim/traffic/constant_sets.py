@@ -202,7 +202,7 @@ def find_set(algorithm: str, gpu: str, source: str = "auto") -> CalibrationSet:
         found = read_set(Path(source))
     else:
         fix = did_you_mean(source, set_names(algorithm), f"sets of {algorithm}")
-        raise InputError(f"there is no calibration {source!r}", where="alltoall.calibration", fix=fix)
+        raise InputError(f"unknown calibration {source!r}", where="alltoall.calibration", fix=fix)
     if found.algorithm != algorithm:
         what = f"{source} holds the constants of {found.algorithm}, the algorithm is {algorithm}"
         names = ", ".join(set_names(algorithm))

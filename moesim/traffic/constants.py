@@ -75,7 +75,7 @@ class Calibration:
             below): a FIFO without tokens costs nothing.
         setup_rank_s: added to both per rank beyond eight; setup_expert_s: per expert of the layer.
         floor_s: no rank stays less in the kernel; floor_rank_doubling_s: per doubling of the ranks beyond eight;
-            floor_few_ranks_s: up to four ranks (one tray of an NVL72) instead of both, and there is no fill there.
+            floor_few_ranks_s: up to four ranks (one tray of an NVL72) instead of both, and no fill applies.
         token_s: kernel work per token of the rank, whatever its SMs; token_sm_s, token_rank_sm_s: SM work per token,
             and per token and rank of the group.
         node_copy_sm_s, rank_copy_sm_s: SM work per copy to a node (at its source) and to a rank (at who forwards it).

@@ -192,7 +192,7 @@ def expected_distinct(n_groups: int, n_experts: int, top_k: int) -> float:
 
 
 def _ids(values: ArrayLike, name: str) -> NDArray[np.int32]:
-    """Return the ids as a contiguous int32 array; refuse what is no whole number or does not fit."""
+    """Return the ids as a contiguous int32 array; refuse what is not a whole number or does not fit."""
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
         raise InputError(f"{name} has dtype {array.dtype}", where="count_copies", fix="ids are integers")

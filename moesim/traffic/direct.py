@@ -26,7 +26,8 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
     Args:
         exchange: what is to be moved.
         sent: copies that each rank's tokens send to each rank, [ranks, ranks].
-        sources: build the flows from these ranks alone (default: all), for who knows that the others' are alike.
+        sources: build the flows from these ranks alone (default: all), for callers that know all other ranks send
+            alike.
     """
     fabric, constants, algorithm = exchange.fabric, exchange.constants, exchange.algorithm
     sources = np.arange(fabric.n_ranks, dtype=np.int32) if sources is None else sources
@@ -87,7 +88,7 @@ def check_one_domain(fabric: Fabric, algorithm: str) -> None:
 def _receivers(
     source: Ints, target: Ints, by_kernel: NDArray[np.bool_], kernel: KernelWork | None
 ) -> tuple[Ptrs, Ints]:
-    """Who waits for each flow: its target, and its source where the kernel there makes the copies or works on them."""
+    """Ranks that wait for each flow: its target, and its source where the kernel there makes or works on the copies."""
     held = by_kernel.copy()
     if kernel is not None:
         flow = csr.owners(kernel.ptr)

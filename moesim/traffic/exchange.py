@@ -1,7 +1,7 @@
 """One all-to-all to be laid on wires: where, what, with which constants; and what every algorithm takes from them.
 
 The terms of ``Calibration`` become arrays here: set-up and fill of each flow, seconds of the ranks' communication
-kernels, work after the last byte. The modules of the algorithms add routes, shares and who waits for whom.
+kernels, work after the last byte. The modules of the algorithms add routes, shares and which ranks wait for which.
 """
 
 import math
@@ -35,8 +35,8 @@ class Exchange:
         bytes_per_copy: bytes of one copy on the wire.
         fresh: nothing is known yet: layout, exchange of counts and CPU synchronisation come first.
         ecmp_seed: seed of the fabric's path hash.
-        given_tokens: tokens that start on each rank, [ranks]; None where nobody said.
-        n_experts: experts of the layer, replicas included; 0 where nobody said.
+        given_tokens: tokens that start on each rank, [ranks]; None if not given.
+        n_experts: experts of the layer, replicas included; 0 if not given.
     """
 
     fabric: Fabric
@@ -69,7 +69,7 @@ class Exchange:
         """Tokens of each rank, [ranks].
 
         Raises:
-            InputError: nobody said how many, and a term of the constants asks.
+            InputError: the number of tokens is not given, but a term of the constants needs it.
         """
         if self.given_tokens is None:
             what = f"the constants {self.constants.name!r} of {self.constants.algorithm} depend on tokens per rank"
@@ -124,7 +124,7 @@ class Exchange:
         return parts
 
     def least_s(self, n_flows: int) -> Floats | None:
-        """Least stay of who waits for a flow, [flows]; None where there is no floor."""
+        """Least stay of the ranks that wait for a flow, [flows]; None where there is no floor."""
         least = self.constants.least_s(self.fabric.n_ranks)
         return np.full(n_flows, least) if least else None
 
@@ -145,7 +145,7 @@ class Exchange:
             node_copies: copies to a node in the flow; None where there are none.
             rank_copies: copies to ranks in the flow; ``at_rank`` does the work on them.
             at_rank: who handles the copies to ranks.
-            receiver: who unpacks the flow's bytes; None where nobody has to.
+            receiver: rank that unpacks the flow's bytes; None if no rank has to.
         """
         constants = self.constants
         sms = max(constants.sms, 1)

@@ -48,7 +48,7 @@ class PhaseFlows:
         rate_cap: most that a flow reaches, bytes/s, [flows]; None for no limit.
         least_s: a flow's members stay at least so long after it may start, [flows]; None for 0.
         exits: each rank's own work after its last flow, by name, [ranks] each.
-        all_ranks_leave: a barrier ends the phase: nobody leaves before everybody's flows are done.
+        all_ranks_leave: a barrier ends the phase: no rank leaves before all flows are done.
         pairs: makes the list of who sends copies to whom and in which flow; None where each flow is one such pair.
     """
 

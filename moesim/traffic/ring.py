@@ -21,7 +21,7 @@ from moesim.traffic.row_merge import merge_rows
 
 
 def ring_flows(exchange: Exchange) -> PhaseFlows:
-    """One flow per rank: its tokens to everybody (dispatch), or everybody's answers to it (combine)."""
+    """One flow per rank: its tokens to all (dispatch), or all answers to it (combine)."""
     fabric = exchange.fabric
     n, n_nodes, node_of = fabric.n_ranks, fabric.n_nodes, fabric.rank_node
     rank = np.arange(n)
@@ -51,7 +51,7 @@ def ring_flows(exchange: Exchange) -> PhaseFlows:
         csr.spread(flow, ptr), hop_links[entry], csr.spread(hop_share[hop], ptr), n, fabric.n_links
     )
     latency = np.full(n, hop_latency.max() if len(hop_latency) else 0.0)
-    everybody = np.tile(rank.astype(np.int32), n)
+    all_ranks = np.tile(rank.astype(np.int32), n)
     home = rank.astype(np.int32)
     return PhaseFlows(
         **exchange.terms(),
@@ -66,7 +66,7 @@ def ring_flows(exchange: Exchange) -> PhaseFlows:
         gate_ptr=np.arange(n + 1, dtype=np.int64),
         gate_ranks=home,
         member_ptr=n * np.arange(n + 1, dtype=np.int64),
-        member_ranks=everybody,
+        member_ranks=all_ranks,
         least_s=exchange.least_s(n),
         pairs=partial(_pairs, exchange),
     )

@@ -109,7 +109,7 @@ def read_matrix(path: Path, n_ranks: int) -> Matrix:
     except (OSError, ValueError) as error:
         raise InputError(f"not readable as numbers: {error}", where=str(path), fix="export it again") from None
     if len(rows) != n_ranks or any(len(row) != n_ranks for row in rows):
-        raise InputError(f"is no {n_ranks} x {n_ranks} matrix", where=str(path), fix="export it again from this run")
+        raise InputError(f"is not a {n_ranks} x {n_ranks} matrix", where=str(path), fix="export it again from this run")
     matrix = np.array(rows)
     if not (np.isfinite(matrix) & (matrix >= 0)).all():
         raise InputError("a cell is negative or not finite", where=str(path), fix="export it again")
@@ -145,7 +145,7 @@ def read_measurement(path: Path) -> Measurement:
     except OSError as error:
         raise InputError(f"not readable: {error.strerror}", where=str(path), fix=fix) from None
     except (ValueError, KeyError, TypeError):
-        raise InputError("is no result of one alltoallv_perf size", where=str(path), fix=fix) from None
+        raise InputError("is not the result of one alltoallv_perf size", where=str(path), fix=fix) from None
     if not (np.isfinite([time_us, bandwidth]).all() and time_us > 0 and bandwidth >= 0):
         raise InputError(f"time {time_us} us and bandwidth {bandwidth} GB/s", where=str(path), fix=fix)
     return Measurement(time_us * 1e-6, bandwidth * 1e9 * time_us * 1e-6)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from benchmarks import workloads
 from moesim.errors import InputError
 from moesim.network import solve_flows, solve_within
-from moesim.network.stepped.filling import fill
 from moesim.network.stepped import stepping
+from moesim.network.stepped.filling import fill
 from tests.reference.max_min import csr, fair_rates
 
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)

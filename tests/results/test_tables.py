@@ -1,4 +1,4 @@
-"""Tables as columns: pieces joined, nulls kept, data frames only when somebody looks."""
+"""Tables as columns: pieces joined, nulls kept, data frames only on access."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""All-to-alls among ranks that nothing tells apart: a few classes give what every single flow gives."""
+"""All-to-alls among interchangeable ranks: a few classes give what every single flow gives."""
 
 from dataclasses import replace
 

@@ -2,7 +2,7 @@
 
 Least squares on log(model / measured) with a soft-L1 loss, so that a few odd rows do not pull the rest, from several
 starting points with a fixed seed. Rows of uneven loads (`draws`) count half, by the mean of their draws: a row is
-itself the mean of five draws that nobody recorded. Coefficients are rounded to four digits before they are judged.
+itself the mean of five draws that were not recorded. Coefficients are rounded to four digits before they are judged.
 """
 
 from __future__ import annotations

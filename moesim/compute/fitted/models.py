@@ -28,7 +28,7 @@ RELATIVES = {
     "h20": ("h20", "h800", "h100", "h200"),
 }
 NEWER = ("h200", "h100", "h800")
-MASKED_ROWS = 128  # a rank with more rows per expert hit is taken for prefill where nobody says
+MASKED_ROWS = 128  # a rank with more rows per expert hit is taken for prefill where the phase is not given
 MLP_LAYOUTS = ("auto", "masked", "contiguous")
 
 

@@ -67,7 +67,7 @@ class Cut:
     sms: Ints
 
     def uneven(self) -> NDArray[np.bool_]:
-        """Return where a tile is no whole part of 128 columns: it needs two scales of the weights, [ranks]."""
+        """Return where a tile is not a whole part of 128 columns: it needs two scales of the weights, [ranks]."""
         uneven: NDArray[np.bool_] = SCALE_COLUMNS % self.columns != 0
         return uneven
 

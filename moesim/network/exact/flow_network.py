@@ -6,7 +6,7 @@ something starts, ends or changes: a fluid model, without packets, queues or sta
 several flows is a *waiter*: a counter that is done when it falls to 0.
 
 The network does not know SimPy (see ``clock``) and runs alone as well: ``start`` flows, ``run`` to the first
-instant at which somebody is done, act, ``run`` on.
+instant at which a waiter is done, act, ``run`` on.
 """
 
 from __future__ import annotations
@@ -365,12 +365,12 @@ class FlowNetwork:
         try:
             return self._batches[handle]
         except KeyError:
-            raise InputError(f"there is no batch {handle}", "handle", "it was released or never started") from None
+            raise InputError(f"unknown batch {handle}", "handle", "it was released or never started") from None
 
     def _slot(self, handle: int, flow: int) -> int:
         batch = self._batch(handle)
         if not 0 <= flow < batch.count:
-            raise InputError(f"there is no flow {flow} in batch {handle}", "flow")
+            raise InputError(f"no flow {flow} in batch {handle}", "flow")
         return batch.first + flow
 
     def _link_or_cap(self, links: Ints) -> Ints:

@@ -13,7 +13,7 @@ solved exactly from its list of flows, so that no rounding accumulates (``water`
 It then takes over every flow that is faster than its new level, which makes other links dirty. Whom a change of its
 level concerns stands in a table where there are flows enough for one (``reach``), else in the routes of its own flows.
 
-What a flow got is told by its bottleneck's virtual clock, the integral of the level: while the bottleneck stays, a
+What a flow got is given by its bottleneck's virtual clock, the integral of the level: while the bottleneck stays, a
 change of the level touches none of the link's flows.
 
 When most links have to be looked at more than once, releasing all flows first is cheaper: without
@@ -142,7 +142,7 @@ def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
 
 @inlined
 def spread(s: FlowState, link: int, rise: float) -> None:
-    """Tell the other links of a link's own flows by how much these have become faster."""
+    """Inform the other links of a link's own flows by how much these have become faster."""
     if len(s.reach.length) > 0:  # without a branch inside: there is no guessing which links have turns to come
         row, touched_link, n_touched = s.reach.row, s.touched_link, s.tally[N_TOUCHED]
         for at in range(s.reach.length[link]):

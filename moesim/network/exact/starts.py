@@ -12,7 +12,7 @@ from moesim.network.kernel_options import inlined
 
 @inlined
 def earlier(s: FlowState, one: int, other: int) -> bool:
-    """Say whether flow ``one`` starts before ``other``; equal times in order of slots."""
+    """Return whether flow ``one`` starts before ``other``; equal times in order of slots."""
     if s.flow.start[one] != s.flow.start[other]:
         return bool(s.flow.start[one] < s.flow.start[other])
     return one < other

@@ -167,7 +167,7 @@ def places(n: int) -> Places:
 
 
 def pays_reach(n_links: int, n_flows: int, n_entries: int) -> bool:
-    """Say whether a table of what links reach is worth its memory, 18 bytes a pair of links, with so many flows.
+    """Return whether a table of what links reach is worth its memory, 18 bytes a pair of links, with so many flows.
 
     Up to 1,024 links it takes 19 MB at most and wants few. Beyond, it wants flows on routes of a few links: with many
     links each the rows are about as long as the routes together, and walking them gains nothing.

@@ -48,7 +48,7 @@ def ease_link(s: FlowState, link: int) -> None:
 
 @inlined
 def estimate(s: FlowState, link: int) -> float:
-    """Return about when it is the turn of a link, inf if it bottlenecks nobody and has room."""
+    """Return about when it is the turn of a link, inf if it bottlenecks no flow and has room."""
     gap = s.full[link] - s.foreign[link]
     level = gap * s.ease[link]
     turn = min(s.level[link], level if level > 0.0 else 0.0)

@@ -29,7 +29,7 @@ def weight_of(s: FlowState, begin: int, end: int) -> float:
 
 @inlined
 def has_homeless(s: FlowState, begin: int, end: int) -> bool:
-    """Say whether a flow at places of a list has no bottleneck yet."""
+    """Return whether a flow at places of a list has no bottleneck yet."""
     place = begin
     while place < end and s.place.bottleneck[place] != NO_LINK:
         place += 1
@@ -83,7 +83,7 @@ def split_at(s: FlowState, begin: int, end: int, level: float) -> tuple[float, f
 
 @inlined
 def water_level(s: FlowState, link: int, turn: float) -> tuple[float, bool, bool]:
-    """Return the exact level of a link (inf when it bottlenecks nobody) and whether it takes over flows.
+    """Return the exact level of a link (inf when it bottlenecks no flow) and whether it takes over flows.
 
     The third value says that the level is a lower bound only: it is past the link's ``turn`` already.
     """

@@ -1,8 +1,8 @@
 """Proven limits of when flows end under max-min fair sharing, without simulating them.
 
 *Never later.* While a flow f of ``b`` bytes is in progress, at every instant either it runs at its cap or one of its
-links is full and nobody on it is faster (this is what max-min means). Let ``a_l`` be the bytes that f carries in the
-instants that go to link l. In these nobody carries more than f does, nor more than it has, so together they last at
+links is full and no flow on it is faster (this is what max-min means). Let ``a_l`` be the bytes that f carries in the
+instants that go to link l. In these no flow carries more than f does, nor more than it has, so together they last at
 most
 
     G_l(a_l) = sum over flows g on l of weight_gl * min(size_g, a_l) / capacity_l

@@ -1,7 +1,7 @@
 """Finish times of very many flows within a tolerance, with limits of them: some proven, some estimated.
 
 Rates are found once per step instead of once per event, see ``stepping``. The step in which a flow ends bounds the
-error that this step makes. What earlier steps did to the flow comes on top, and in which direction cannot be told:
+error that this step makes. What earlier steps did to the flow comes on top, and in which direction is unknown:
 max-min times follow a change of one flow up or down. So the narrow limits, three of the longest steps on either side,
 are an estimate, and tests measure how often it holds. The wide ones are proven, see ``bounds``.
 """

@@ -111,10 +111,10 @@ class SteppedNetwork:
         table, moves = loaded(Table(np.arange(first, first + n), sizes, caps, starts, ptr, links, weights))
         if not moves.all():
             at_once = np.flatnonzero(~moves)
-            self._tell(Ended(first + at_once, starts[at_once]))
+            self._settle(Ended(first + at_once, starts[at_once]))
         if len(table.flow):
             if self._steps.busy and self._steps.end <= self.now:
-                self._tell(self._steps.finish())
+                self._settle(self._steps.finish())
             self._steps.add(table, self.now)
         handle = -1 - first  # the exact network's are not negative
         self._batches[handle] = _Batch(first, n, table)
@@ -174,8 +174,8 @@ class SteppedNetwork:
         """Run to the first instant at which a waiter is done, at most to ``until`` (seconds, may be inf)."""
         while True:
             while self._steps.busy and self._steps.end <= self.now:
-                self._tell(self._steps.finish())
-                self._tell(self._steps.plan())
+                self._settle(self._steps.finish())
+                self._settle(self._steps.plan())
             limit = min(until, self._steps.end) if self._steps.busy else until
             time, done = self._exact.run(limit)
             if len(done) or limit == until:
@@ -249,7 +249,7 @@ class SteppedNetwork:
         try:
             return self._batches[handle]
         except KeyError:
-            raise InputError(f"there is no batch {handle}", "handle", "it was released or never started") from None
+            raise InputError(f"unknown batch {handle}", "handle", "it was released or never started") from None
 
     def _rows(self, handle: int) -> slice:
         batch = self._batch(handle)
@@ -259,8 +259,8 @@ class SteppedNetwork:
         if handle < 0:
             raise InputError(f"a flow in steps {what}", "tolerance", "use tolerance 0")
 
-    def _tell(self, ended: Ended) -> None:
-        """Note flows whose end is settled, and let those who wait for them hear of it then."""
+    def _settle(self, ended: Ended) -> None:
+        """Note flows whose end is settled, and wake their waiters at that time."""
         if not len(ended.flow):
             return
         rows = ended.flow - self._base

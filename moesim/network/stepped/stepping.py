@@ -3,7 +3,7 @@
 In a step a flow may carry no more than it has left: its average rate is capped by ``left / step``, so bytes are
 conserved, no link carries more than it can, and what a finished flow leaves is used by the others in the same step.
 Where in the step a flow ends follows from the level of its links, but not before its links can have carried what they
-had. Merely ending together what ends almost together would do neither and is too fast: it falls below the bound of the
+had. Just merging near-simultaneous completions does neither and is too fast: it falls below the bound of the
 busiest link.
 
 Few flows run event by event, exactly. Steps are short where many flows end, and never longer than ``tolerance`` times
@@ -178,14 +178,14 @@ class Steps:
         return self._ending
 
     def finish(self) -> Ended:
-        """End the step at ``end``; return the flows that end then and have not been told."""
-        told = not self._exact
+        """End the step at ``end``; return the flows that end then and have not been reported."""
+        reported = not self._exact
         self._pass(self.end)
         ended, self._ending = self._ending, NOTHING
         self._active &= ~self._ends
         self._left[self._ends] = 0.0
         self._ends = np.zeros(len(self._active), np.bool_)
-        return NOTHING if told else ended
+        return NOTHING if reported else ended
 
     def _first_start(self) -> float:
         return min((float(table.start[0]) for table in self._waiting), default=np.inf)

@@ -5,7 +5,7 @@ rank sends is one flow per plane, over its neighbour's port there.) What is kept
 leave every port, what the algorithm reaches on it, the work of every rank's communication kernel. What is given up is
 what flows do to each other across ports: a port here works through its bytes at full rate, while a real one may idle
 because the other ends of its flows are busy. So a phase takes as long as its busiest port, which no schedule beats and
-an all-to-all comes close to; and everybody waits for it, since nearly every rank sends to that port. Where puts are
+an all-to-all comes close to; and all ranks wait for it, since nearly every rank sends to that port. Where puts are
 posted, only those wait for a port of dispatch to whom it brings something.
 
 Not modelled: who waits for whom inside a phase beyond that, and unequal use of the spines.
@@ -194,11 +194,11 @@ def port_flows(
 def _posted(
     wires: Wires, home: Ints, size: Floats, leaf: Counts, computed: Counts, is_dispatch: bool
 ) -> dict[str, Any]:
-    """Who waits where nobody waits for what it sends.
+    """Waiters of a phase whose senders do not wait for their own sends.
 
     In dispatch a rank leaves with its own ports and the way down to its leaf; and, since it has a message from
-    everybody, not before the largest sender is done, who stands for the last to come, nor before the busiest way up to
-    the spines. Answers flow into every port from when the rank of median load sends: what is early shares the ports
+    all, not before the largest sender is done, which stands for the last to come, nor before the busiest way up to the
+    spines. Answers flow into every port from when the rank of median load sends: what is early shares the ports
     of those that still receive.
 
     Args:
