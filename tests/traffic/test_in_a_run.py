@@ -137,6 +137,6 @@ def test_a_kernel_on_more_sms_than_the_gpu_has_is_refused(run):
 
 def test_a_scenario_with_an_unknown_set_is_refused_at_its_place(run):
     with pytest.raises(
-        InputError, match=r"s.yaml:5:\d+: alltoall.calibration: unknown calibration 'deepep-normal-h10'.*h100"
+        InputError, match=r"s.yaml:5:\d+: alltoall.calibration: no calibration 'deepep-normal-h10'.*h100"
     ):
         run("deepep-normal", "", named="deepep-normal-h10")
