@@ -295,7 +295,7 @@ def test_what_cannot_be_is_refused():
         network.run(4.0)
     with pytest.raises(InputError, match="cannot run to nan"):
         network.run(np.nan)
-    with pytest.raises(InputError, match="no batch 7"):
+    with pytest.raises(InputError, match="unknown batch 7"):
         network.finish(7)
     with pytest.raises(InputError, match="no flow 1"):
         network.cancel(handle, 1)

@@ -119,7 +119,7 @@ def test_mistakes_in_a_file_are_told_with_their_place(own, change, says):
 def test_a_set_of_another_algorithm_or_one_that_is_not_there_is_refused(own):
     with pytest.raises(InputError, match=r"constants of deepep-normal, the algorithm is nccl-direct"):
         calibration(NCCL, "h100", source=str(own))
-    with pytest.raises(InputError, match=r"no calibration 'deepep-normal-h10'.*deepep-normal-h100"):
+    with pytest.raises(InputError, match=r"unknown calibration 'deepep-normal-h10'.*deepep-normal-h100"):
         calibration(NORMAL, "h100", source="deepep-normal-h10")
 
 
