@@ -1,7 +1,8 @@
 """How many copies of each token go where, and the flows that carry them."""
 
 from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.constant_sets import Calibration, CalibrationSet, calibration, find_set, set_names
+from moesim.traffic.calibration_set import CalibrationSet, Place, Step, Uncertain, most_of, value_at, with_value
+from moesim.traffic.constant_sets import Calibration, calibration, find_set, set_names
 from moesim.traffic.constants import Protocol
 from moesim.traffic.copies import (
     Copies,
@@ -27,9 +28,12 @@ __all__ = [
     "Floats",
     "Ints",
     "PhaseFlows",
+    "Place",
     "PortCopies",
     "Protocol",
     "Ptrs",
+    "Step",
+    "Uncertain",
     "add_copies",
     "calibration",
     "count_all_copies",
@@ -38,11 +42,14 @@ __all__ = [
     "direct_flows",
     "expected_distinct",
     "find_set",
+    "most_of",
     "no_copies",
     "payload_bytes",
     "phase_flows",
     "port_flows",
     "published_bytes",
     "set_names",
+    "value_at",
     "wire_bytes",
+    "with_value",
 ]

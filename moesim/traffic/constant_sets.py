@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from moesim.alltoall_library import ALGORITHMS, algorithm_named
+from moesim.alltoall_library import ALGORITHMS, TRANSPORTS, algorithm_named
 from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument, load_yaml, validate
 from moesim.mistakes import Loc, did_you_mean
+from moesim.traffic.calibration_set import CalibrationSet, Place, Step, Uncertain, value_at
 from moesim.traffic.constants import Calibration, Protocol
 from moesim.units import Bandwidth, Count, Duration, Number
 
@@ -81,7 +82,29 @@ class _Ports(BaseModel):
 class _Index(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     ports: dict[str, _Ports]
+    families: dict[str, str]
+    over_clusters: dict[str, str]
     defaults: dict[str, dict[str, str]]
+
+
+class _Step(BaseModel):
+    """How a constant differs from the reference on a GPU or transport."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    factor: Number = Field(gt=0, le=1e6)
+    deviation: Number = Field(ge=0, le=10)
+    clusters: Count = Field(1, ge=0)
+
+
+class _Uncertain(BaseModel):
+    """Constants that move together from cluster to cluster."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    of: tuple[str, ...] = Field(min_length=1)
+    kind: Literal["nvlink", "nic", "setup", "work", "fill"]
+    deviation: Number = Field(ge=0, le=10)
+    gpu: dict[str, _Step] | None = None
+    transport: dict[str, _Step] | None = None
 
 
 class _SetFile(BaseModel):
@@ -93,47 +116,19 @@ class _SetFile(BaseModel):
     library: str = ""
     source: str
     ports: _Ports | None = None
+    transport: Literal[TRANSPORTS] = "ibgda"
     rates_count: Literal["wire", "payload"] = "wire"
     rows: tuple[str, ...] = ()
+    clusters: dict[str, Count] = Field(default_factory=dict)
+    uncertain: tuple[_Uncertain, ...] = ()
+    row_spread: Number = Field(0.0, ge=0, le=1)
+    widen: Number = Field(1.0, gt=0, le=10)
     error: dict[str, Number] = Field(default_factory=dict)
     held_out: dict[str, Number] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     dispatch: Any
     combine: Any
     across: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class CalibrationSet:
-    """Constants of one library on one GPU from one source.
-
-    Attributes:
-        name: the file's, without suffix; ``algorithm`` and ``gpu`` that it was measured with.
-        library, source: release, and where the figures come from.
-        nvlink_peak, nic_peak, sms: the ports and the GPU that the rates were measured on.
-        rates_count: whether rates are of bytes on the wire or of the payload that the library's benchmark counts.
-        rows: ledger rows that the set was fitted on; error: what it leaves there, by name; empty for defaults.
-        held_out: number of ``rows`` of the same library and GPU that it was not fitted on, and how far it is off there.
-        notes: what to know.
-        phases: terms of ``dispatch`` and ``combine`` by the names of ``Calibration``, SI.
-        across: the same of the kernel that spans nodes, empty where it is no other.
-    """
-
-    name: str
-    algorithm: str
-    gpu: str
-    library: str
-    source: str
-    nvlink_peak: float
-    nic_peak: float
-    sms: int
-    rates_count: str
-    rows: tuple[str, ...]
-    error: dict[str, float]
-    held_out: dict[str, float]
-    notes: tuple[str, ...]
-    phases: dict[str, dict[str, Any]]
-    across: dict[str, dict[str, Any]]
 
 
 def set_names(algorithm: str | None = None) -> list[str]:
@@ -161,7 +156,7 @@ def read_set(path: Path) -> CalibrationSet:
     across = {}
     if file.across is not None:
         across = {phase: _phase_terms(document, ("across", phase)) for phase in PHASES}
-    return CalibrationSet(
+    made = CalibrationSet(
         name=path.stem,
         algorithm=file.algorithm,
         gpu=file.gpu,
@@ -177,23 +172,34 @@ def read_set(path: Path) -> CalibrationSet:
         notes=file.notes,
         phases=phases,
         across=across,
+        transport=file.transport,
+        clusters=file.clusters,
+        row_spread=file.row_spread,
+        widen=file.widen,
     )
+    uncertain = tuple(_uncertain(document, made, index, one) for index, one in enumerate(file.uncertain))
+    return dataclasses.replace(made, uncertain=uncertain)
 
 
-def find_set(algorithm: str, gpu: str, source: str = "auto") -> CalibrationSet:
+def find_set(algorithm: str, gpu: str, source: str = "auto", transport: str = "ibgda") -> CalibrationSet:
     """Find the constants of an algorithm.
 
     Args:
         algorithm: one of ``ALGORITHMS``.
         gpu: lower-case name; one without a set of its own takes H100's, else the first there is.
-        source: ``auto`` for the default of this algorithm and GPU, a set's name, or the path of a file.
+        source: ``auto`` for the default of this algorithm and GPU, a set's name, or the path of a file. The default is
+            fitted over clusters where there are several, and taken for this GPU and transport.
+        transport: of ``alltoall_library``; sets of one source are of the one that they were measured with.
 
     Raises:
         InputError: unknown algorithm or set, or a set of another algorithm.
     """
     algorithm_named(algorithm)
+    index = _index()
+    if source == "auto" and algorithm in index.over_clusters:
+        return _of_cell(_shipped(index.over_clusters[algorithm]), gpu, transport)
     if source == "auto":
-        defaults = _index().defaults[algorithm]
+        defaults = index.defaults[algorithm]
         name = defaults.get(gpu) or defaults.get(_STAND_IN) or next(iter(defaults.values()))
         return _shipped(name)
     if source in set_names():
@@ -207,7 +213,35 @@ def find_set(algorithm: str, gpu: str, source: str = "auto") -> CalibrationSet:
         what = f"{source} holds the constants of {found.algorithm}, the algorithm is {algorithm}"
         names = ", ".join(set_names(algorithm))
         raise InputError(what, where="alltoall.calibration", fix=f"use auto or one of {names}")
-    return found
+    return _of_cell(found, gpu, transport) if found.name in index.over_clusters.values() else found
+
+
+def _of_cell(found: CalibrationSet, gpu: str, transport: str) -> CalibrationSet:
+    """A set over clusters, for a GPU with its ports and a transport."""
+    index = _index()
+    ports = index.ports.get(gpu) or index.ports[_STAND_IN]
+    there = found.with_ports(ports.nvlink, ports.nic)
+    return there.on(gpu, index.families.get(gpu, gpu), transport, ports.sms)
+
+
+def _uncertain(document: LocatedDocument, made: CalibrationSet, index: int, one: _Uncertain) -> Uncertain:
+    def place(text: str) -> Place:
+        parts = tuple(text.split("."))
+        for last in (parts[-1] + "_s", parts[-1]):
+            try:
+                value_at(made, found := (*parts[:-1], last))
+            except (InputError, KeyError, AttributeError, ValueError, IndexError):
+                continue
+            return found
+        raise document.error(("uncertain", index, "of"), f"no constant {text!r} in this set", "name a phase and a term")
+
+    def steps(levels: dict[str, _Step] | None) -> dict[str, Step]:
+        return {name: Step(step.factor, step.deviation, step.clusters) for name, step in (levels or {}).items()}
+
+    answers = tuple(axis for axis, levels in (("gpu", one.gpu), ("transport", one.transport)) if levels is not None)
+    return Uncertain(
+        tuple(place(text) for text in one.of), one.kind, one.deviation, steps(one.gpu), steps(one.transport), answers
+    )
 
 
 def calibration(
@@ -218,6 +252,7 @@ def calibration(
     *,
     phase: str = "dispatch",
     source: str = "auto",
+    transport: str = "ibgda",
 ) -> Calibration:
     """Return the constants of an algorithm on a GPU.
 
@@ -229,11 +264,12 @@ def calibration(
         sms: SMs of the communication kernel, where the user set them.
         phase: ``dispatch`` or ``combine``.
         source: ``auto``, a set's name, or the path of a file.
+        transport: who posts to the NIC.
 
     Raises:
         InputError: unknown algorithm or set, mistakes in a file.
     """
-    found = find_set(algorithm, gpu, source)
+    found = find_set(algorithm, gpu, source, transport)
     index = _index()
     said = found.source
     if gpu != found.gpu and gpu not in index.defaults[algorithm]:

@@ -136,6 +136,7 @@ class Exchange:
         rank_copies: Counts,
         at_rank: Ints,
         receiver: Ints | None = None,
+        messages: Counts | None = None,
     ) -> KernelWork | None:
         """Seconds of the ranks' kernels that each flow needs; None where no term asks for any.
 
@@ -146,6 +147,7 @@ class Exchange:
             rank_copies: copies to ranks in the flow; ``at_rank`` does the work on them.
             at_rank: who handles the copies to ranks.
             receiver: rank that unpacks the flow's bytes; None if no rank has to.
+            messages: that ``at_rank`` posts to its NIC; None where chunks of many copies travel.
         """
         constants = self.constants
         sms = max(constants.sms, 1)
@@ -161,8 +163,13 @@ class Exchange:
             add(home, per_token[home] * size / np.where(of_home > 0, of_home, 1.0))
         if constants.node_copy_sm_s and node_copies is not None:
             add(home, node_copies * (constants.node_copy_sm_s / sms))
-        if constants.rank_copy_sm_s:
-            add(at_rank, rank_copies * (constants.rank_copy_sm_s / sms))
+        each_copy = constants.rank_copy_sm_s
+        if constants.forward_sm_rate:
+            each_copy += self.bytes_per_copy / constants.forward_sm_rate
+        if each_copy:
+            add(at_rank, rank_copies * (each_copy / sms))
+        if constants.post_s and messages is not None:
+            add(at_rank, messages * constants.post_s)
         if constants.receive_sm_rate and receiver is not None:
             add(receiver, size / (constants.receive_sm_rate * self._unpacking_sms()))
         if not pieces:

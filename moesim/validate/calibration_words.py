@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from moesim.traffic import CalibrationSet
-from moesim.validate.fit_constants import Free, Place, value_at
+from moesim.traffic import CalibrationSet, Place, value_at
+from moesim.validate.fit_constants import Free
 from moesim.validate.published_row import Row, phase_of
 from moesim.validate.set_file import quantity
 

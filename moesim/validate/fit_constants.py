@@ -6,18 +6,16 @@ or removed: which terms a kernel has is for the set's author to say, by giving t
 set-up or a rate grow with the ranks that does not in the set it begins with.)
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.traffic import Calibration, CalibrationSet, Protocol
+from moesim.traffic import Calibration, CalibrationSet, Place, most_of, value_at, with_value
 from moesim.validate.published_row import BANDWIDTHS, Row, phase_of
 
-Place = tuple[str, ...]
 Simulate = Callable[[Row, Calibration], float]
 
 # Residuals (logarithms) past this count linearly, so that a few bad rows do not bend the rest.
@@ -65,29 +63,6 @@ class Fitted:
         return float(np.quantile(np.abs(self.errors), 0.9))
 
 
-def value_at(constants: CalibrationSet, place: Place) -> float:
-    """Read a constant of a set."""
-    terms, rest = _block(constants, place)
-    if len(rest) == 1:
-        return float(terms[rest[0]])
-    return float(getattr(_protocol(terms, rest[0]), rest[1]))
-
-
-def with_value(constants: CalibrationSet, place: Place, value: float) -> CalibrationSet:
-    """Return the set with another value of one constant."""
-    terms, rest = _block(constants, place)
-    if len(rest) == 1:
-        changed = {**terms, rest[0]: value}
-    else:
-        protocols = tuple(
-            replace(one, **{rest[1]: value}) if one.name == rest[0] else one for one in terms["protocols"]
-        )
-        changed = {**terms, "protocols": protocols}
-    if place[0] == "across":
-        return replace(constants, across=constants.across | {place[1]: changed})
-    return replace(constants, phases=constants.phases | {place[0]: changed})
-
-
 def fit(
     start: CalibrationSet,
     free: Sequence[Free],
@@ -127,7 +102,7 @@ def fit(
             # Logarithms keep a constant positive and make a step as large as the constant.
             moved = first[index] + unit[index] * x[index] if unit[index] else first[index] * np.exp(x[index])
             for place, value in zip(one.places, moved, strict=True):
-                made = with_value(made, place, min(float(value), _most(start, place)))
+                made = with_value(made, place, float(value))
         return made
 
     def residuals(x: NDArray[np.float64], which: Sequence[int] | None = None) -> NDArray[np.float64]:
@@ -151,7 +126,7 @@ def fit(
     upper, lower = np.full(len(free), np.inf), np.full(len(free), -np.inf)
     for index, one in enumerate(free):
         if not unit[index]:
-            upper[index] = np.log(max(_most(start, place) for place in one.places) / first[index].min())
+            upper[index] = np.log(max(most_of(start, place) for place in one.places) / first[index].min())
         elif not one.slope:
             lower[index] = -first[index].min() / unit[index]
     # The solver hardly moves what begins at its bound.
@@ -175,13 +150,6 @@ def fit(
     return Fitted(at(best.x), np.expm1(residuals(best.x)))
 
 
-def _most(start: CalibrationSet, place: Place) -> float:
-    """A port's rate cannot pass its peak; nothing else is bounded from above."""
-    if place[-1] in ("nvlink_rate", "two_ranks_nvlink_rate"):
-        return start.nvlink_peak
-    return start.nic_peak if place[-1] == "nic_rate" else np.inf
-
-
 def _log_error(row: Row, simulated: float) -> float:
     """Log of simulated over measured time; a bandwidth is the inverse of one."""
     ratio = float(np.log(simulated / row.published))
@@ -197,16 +165,3 @@ def _affected(start: CalibrationSet, free: Free, rows: Sequence[Row]) -> list[in
         return phase_of(row) in (across if row.nodes > 1 and start.across else inside)
 
     return [index for index, row in enumerate(rows) if contain(row)]
-
-
-def _block(constants: CalibrationSet, place: Place) -> tuple[Mapping[str, Any], Place]:
-    if place[0] == "across":
-        return constants.across[place[1]], place[2:]
-    return constants.phases[place[0]], place[1:]
-
-
-def _protocol(terms: Mapping[str, Any], name: str) -> Protocol:
-    for one in terms["protocols"]:
-        if isinstance(one, Protocol) and one.name == name:
-            return one
-    raise InputError(f"the set has no protocol {name!r}")

@@ -5,7 +5,8 @@ set-up of a kernel in both phases. What is free follows from what a library's ke
 how many rows there are.
 """
 
-from moesim.validate.fit_constants import Free, Place
+from moesim.traffic import Place
+from moesim.validate.fit_constants import Free
 
 _BOTH = ("dispatch", "combine")
 

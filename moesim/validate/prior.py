@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from moesim.traffic import CalibrationSet, find_set, set_names
+from moesim.traffic import CalibrationSet, Place, find_set, set_names, value_at, with_value
 from moesim.validate.benches import bench_of
-from moesim.validate.fit_constants import Free, Place, value_at, with_value
+from moesim.validate.fit_constants import Free
 from moesim.validate.plan import BASE, FREE
 from moesim.validate.published_row import Row, phase_of
 from moesim.validate.row_simulation import constants_from, simulate_row

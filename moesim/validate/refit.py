@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moesim.errors import InputError
-from moesim.traffic import CalibrationSet, find_set
+from moesim.traffic import CalibrationSet, find_set, value_at, with_value
 from moesim.validate.benches import bench_of, is_transfer
 from moesim.validate.calibration_words import Moved, left_open, moved
-from moesim.validate.fit_constants import Fitted, Free, fit, value_at, with_value
+from moesim.validate.fit_constants import Fitted, Free, fit
 from moesim.validate.ledger import FIT, Entry
 from moesim.validate.plan import BASE, FREE
 from moesim.validate.prior import ROW_SPREAD, open_constants

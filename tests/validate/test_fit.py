@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError
+from moesim.traffic import value_at, with_value
 from moesim.traffic.constant_sets import DATA, find_set, read_set, set_names
 from moesim.validate.benches import bench_of, is_transfer
-from moesim.validate.fit_constants import Free, fit, value_at, with_value
+from moesim.validate.fit_constants import Free, fit
 from moesim.validate.ledger import FIT, read_ledger
 from moesim.validate.measured_rows import Cluster, measured_rows
 from moesim.validate.plan import BASE, FREE

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from moesim.traffic import value_at, with_value
 from moesim.traffic.constant_sets import find_set, read_set
 from moesim.validate.calibration_words import Moved, left_open, moved
-from moesim.validate.fit_constants import Free, value_at, with_value
+from moesim.validate.fit_constants import Free
 from moesim.validate.published_row import TIME, Row, key
 from moesim.validate.refit import refit_measured
 from moesim.validate.row_simulation import constants_from, simulate_row

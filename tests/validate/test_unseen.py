@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from moesim.traffic import value_at, with_value
 from moesim.traffic.constant_sets import DATA, find_set, read_set
 from moesim.validate import prior
-from moesim.validate.fit_constants import value_at, with_value
 from moesim.validate.ledger import FIT, read_ledger
 from moesim.validate.plan import FREE
 from moesim.validate.published import published_rows
