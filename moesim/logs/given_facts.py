@@ -17,7 +17,8 @@ _MEASURED = {"id", "op", "quantity", "value", "definition"}
 NAMES = tuple(name for name in (*COLUMNS, "gpus_per_node") if name not in _MEASURED)
 # Facts about the cluster and the source that a benchmark prints nothing, or less, of.
 _TOLD = (
-    "library", "version", "cluster", "source_id", "nic", "nics_per_node", "nic_GBps_per_gpu", "nic_assumed", "transport", "health", "date",
+    "library", "version", "cluster", "source_id", "nic", "nics_per_node", "nic_GBps_per_gpu", "nic_assumed", 
+    "transport", "health", "date",
 )  # fmt: skip
 
 
@@ -169,7 +170,7 @@ class Facts:
     def named(self, columns: Mapping[str, Any]) -> MeasuredRow:
         """Make a row with its ``id`` and ``source``: the file's name and a number, the file, if it has none."""
         self._rows += 1
-        made = {"id": f"{self._stem()}-{self._rows:02d}", "source": self.get("source") or self.where}
+        made: dict[str, Any] = {"id": f"{self._stem()}-{self._rows:02d}", "source": self.get("source") or self.where}
         return MeasuredRow(**made | {name: value for name, value in columns.items() if value is not None})
 
     def _stem(self) -> str:

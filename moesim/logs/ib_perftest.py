@@ -8,7 +8,6 @@ Source: src/perftest_parameters.c of linux-rdma/perftest.
 
 import re
 from statistics import fmean
-from typing import Any
 
 from moesim.logs.given_facts import Facts
 from moesim.logs.measured_row import MeasuredRow
@@ -24,13 +23,15 @@ _SAID = re.compile(
     r"|^ *(?P<row>\d+ +(?:\d+ +){1,2}[\d.]+ +[\d.]+\s+[\d.]+)",
     re.MULTILINE,
 )
+# Verb, both directions, device, queue pairs, GPU memory, bytes of a message.
+_Table = tuple[str, bool, str | None, str | None, bool, int]
 _GB = {"MiB": 2**20 / 1e9, "MB": 2**20 / 1e9, "Gb": 1 / 8}
 
 
 def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
     """Read the tables; None if there are none."""
     test: dict[str, str] = {}
-    tables: dict[tuple[Any, ...], list[float]] = {}
+    tables: dict[_Table, list[float]] = {}
     for found in _SAID.finditer(text):
         said = {name: value for name, value in found.groupdict().items() if value is not None}
         if "verb" in said:
@@ -47,12 +48,11 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
             both = "both" in test
             key = test.get("verb", "RDMA_Write"), both, test.get("device"), test.get("qps"), "cuda" in test, int(size)
             tables.setdefault(key, []).append(rate / 2 if both else rate)
-    return [_row(*key, rates, facts) for key, rates in tables.items()] or None
+    return [_row(key, rates, facts) for key, rates in tables.items()] or None
 
 
-def _row(
-    verb: str, both: bool, device: str | None, qps: str | None, cuda: bool, size: int, rates: list[float], facts: Facts
-) -> MeasuredRow:
+def _row(table: _Table, rates: list[float], facts: Facts) -> MeasuredRow:
+    verb, both, device, qps, cuda, size = table
     name = {"RDMA_Write": "ib_write_bw", "RDMA_Read": "ib_read_bw", "Send": "ib_send_bw"}.get(verb, "perftest")
     if len(rates) > 1:
         facts.note(f"{len(rates)} lines of {size} bytes, as client and server print them: their mean is taken")

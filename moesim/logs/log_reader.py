@@ -53,8 +53,8 @@ def read_log(path: Path, given: Mapping[str, str | float] | None = None) -> Log:
         first = next((line.strip() for line in text.splitlines() if line.strip()), "")
         what = f"holds no measurement: its first line is {first!r:.80}" if first else "is empty"
         raise InputError(what, where=str(path), fix=f"read are: {', '.join(FORMS)}")
-    rows = tuple(row for each in found.values() for row in each)
-    form = " and ".join(form for form, each in found.items() if each or not rows)
-    if not rows:
+    every = tuple(row for each in found.values() for row in each)
+    form = " and ".join(form for form, each in found.items() if each or not every)
+    if not every:
         raise InputError(f"is {form}, but holds no measurement", where=str(path), fix="; ".join(facts.notes))
-    return Log(form, rows, tuple(facts.notes))
+    return Log(form, every, tuple(facts.notes))

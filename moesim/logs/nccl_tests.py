@@ -32,7 +32,8 @@ _NAME = re.compile(r"\b(\w+_perf)(?:_mpi)?\b")
 _SAID = re.compile(
     r"Collective test starting: *(?P<name>\S+)"
     r"|(?P<start>\bnThreads? \d+ nGpus \d+ )"
-    r"|Rank +(?P<rank>\d+) +(?:Group +(?P<group>\d+) +)?Pid +\d+ on +(?P<host>\S+) +device +\d+ +\[[^\]]*\] *(?P<gpu>.*)"
+    r"|Rank +(?P<rank>\d+) +(?:Group +(?P<group>\d+) +)?Pid +\d+ on +(?P<host>\S+) +"
+    r"device +\d+ +\[[^\]]*\] *(?P<gpu>.*)"
     r"|(?P<header># +size +count +type .*)"
     r"|nccl-library=(?P<library>\d+)|NCCL version (?P<version>\d[\w.]*)"
     rf"|(?P<row>(?<!\S)\d+ +\d+ +(?:{'|'.join(_SIZES)}) .*)"
@@ -165,7 +166,8 @@ def _json_run(data: dict[str, Any], facts: Facts) -> _Run:
             run.cpu_time = run.cpu_time or "cpu_time" in body
             if us is not None:
                 name = str(result.get("experiment_name", "")).lower()
-                shape = (int(result["count"]), result["type"], result["redop"], result["root"]) if not name else None
+                named = name or "count" not in result
+                shape = None if named else (int(result["count"]), result["type"], result["redop"], result["root"])
                 run.lines.append(
                     _Line(
                         size=int(result["size"]),

@@ -16,10 +16,12 @@ FORM = "NVSHMEM perftest"
 _SAID = re.compile(
     r"^# *(?P<job>[a-z]\w+)\s*$"
     r"|^size\(B\) +(?P<header>\S.*)"
-    r"|&&&& PERF (?P<perf>\w+?)___(?P<sub>\S+?)___size__(?P<size>\d+)___(?P<what>\w+) (?P<value>[\d.]+) [+-]?(?P<unit>\S+)"
+    r"|&&&& PERF (?P<perf>\w+?)___\S+?___size__(?P<size>\d+)___(?P<what>\w+) (?P<value>[\d.]+) [+-]?(?P<unit>\S+)"
     r"|^(?P<row>\d+ +\S.*)",
     re.MULTILINE,
 )
+# What machine-readable lines call the columns.
+_MACHINE = {("latency", "us"): "latency(us)", ("BW", "GB/sec"): "BW (GB/sec)"}
 _ALLTOALL = "NVSHMEM perftest {job}; size = bytes per PE, busbw = size / time x (n-1)/n"
 _LINK = "NVSHMEM perftest {job}, one direction"
 
@@ -40,10 +42,8 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
         elif "header" in said:
             header = said["header"]
         elif "perf" in said:
-            value = {("latency", "us"): "latency(us)", ("BW", "GB/sec"): "BW (GB/sec)"}.get(
-                (said["what"], said["unit"])
-            )
-            made = _rows(said["perf"], int(said["size"]), {value: float(said["value"])} if value else {}, facts)
+            name = _MACHINE.get((said["what"], said["unit"]), said["what"])
+            made = _rows(said["perf"], int(said["size"]), {name: float(said["value"])}, facts)
             rows += made
             seen |= {said["perf"]: None} if not made else {}
         elif header:
