@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "located_yaml": {"mistakes"},
     "mistakes": {"located_yaml"},  # the type alone
     "recording_format": set(),
+    "logs": {"mistakes"},  # text to rows, before anything is simulated
     "spawn": set(),
     "errors": set(),
     "compiling": set(),

@@ -15,21 +15,27 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate(
-    files: list[Path] = typer.Argument(None, help="nccl-tests JSON (-J), DeepEP test logs, or CSV files."),
+    files: list[Path] = typer.Argument(None, help="Logs of nccl-tests or DeepEP's tests, or CSV files."),
     algorithm: str = typer.Option("", "--algorithm", "-a", help="All-to-all that was measured."),
     gpu: str = typer.Option("", "--gpu", "-g", help="GPU of the cluster, lower case: h100."),
     out: Path | None = typer.Option(None, "--out", help="File to write; a folder with --published."),
     start: str = typer.Option("auto", "--start", help="Set of constants to start from: a name or a file."),
     ranks: int = typer.Option(0, "--ranks", min=0, help="Ranks that were measured, where the file does not say."),
     gpus_per_node: int = typer.Option(8, "--gpus-per-node", min=1, help="GPUs of one NVLink domain."),
+    tokens: int = typer.Option(0, "--tokens", min=0, help="Tokens per rank, where the file does not say."),
+    hidden: int = typer.Option(0, "--hidden", min=0, help="Channels of a token, where the file does not say."),
+    top_k: int = typer.Option(0, "--top-k", min=0, help="Experts of a token, where the file does not say."),
+    experts: int = typer.Option(0, "--experts", min=0, help="Experts of the layer, where the file does not say."),
     published: bool = typer.Option(False, "--published", help="Fit the shipped sets to the published rows."),
     tables: list[str] = typer.Option([], "--table", "-t", help="With --published: only the sets of these tables."),
     reference: Path | None = typer.Option(None, "--reference", help="Folder with the large published extracts."),
 ) -> None:
     """Fit all-to-all constants to measurements of your cluster, through the simulation, and write them as a file.
 
-    Use it with -o alltoall.calibration=my.yaml. CSV columns: op (dispatch, combine, alltoall), ranks, tokens, time_us;
-    optional nodes, dtype, sms, hidden, experts, top_k; tokens are bytes per rank for nccl-*.
+    Use it with -o alltoall.calibration=my.yaml. Read are nccl-tests' tables and JSON, DeepEP's test_internode,
+    test_intranode, test_low_latency and test_ep, also inside a whole terminal log or issue. CSV columns: op (dispatch,
+    combine, alltoall), ranks, tokens, time_us; optional nodes, dtype, sms, hidden, experts, top_k; tokens are bytes per
+    rank for nccl-*.
 
     Four rows of a phase are usually enough: the smallest and the largest message on the fewest ranks, the smallest on
     a middle number of ranks, and on the most ranks one two thirds of the way from smallest to largest, in doublings.
@@ -47,17 +53,21 @@ def calibrate(
         raise InputError("no measurements", fix="give a file, or --published")
     if not algorithm or not gpu:
         raise InputError("which algorithm, on which GPU?", fix="give --algorithm and --gpu")
-    _measured(files, algorithm, gpu, out, start, ranks, gpus_per_node)
+    said = {"ranks": ranks, "tokens": tokens, "hidden": hidden, "top_k": top_k, "experts": experts}
+    given: dict[str, str | float] = {"gpu_moesim": gpu, "gpus_per_node": gpus_per_node}
+    given |= {name: value for name, value in said.items() if value}
+    _measured(files, algorithm, gpu, out, start, given)
 
 
 def _measured(
-    files: list[Path], algorithm: str, gpu: str, out: Path | None, start: str, ranks: int, gpus_per_node: int
+    files: list[Path], algorithm: str, gpu: str, out: Path | None, start: str, given: dict[str, str | float]
 ) -> None:
     from moesim.errors import InputError
     from moesim.files import write_files
+    from moesim.logs import read_log
     from moesim.mistakes import did_you_mean
     from moesim.traffic.constant_sets import find_set
-    from moesim.validate.measured_rows import LIBRARIES, Cluster, measured_rows
+    from moesim.validate.measured_rows import LIBRARIES, rows_to_fit
     from moesim.validate.refit import refit_measured
     from moesim.validate.set_file import spell_set
 
@@ -65,8 +75,13 @@ def _measured(
         fix = did_you_mean(algorithm, list(LIBRARIES), "algorithms")
         raise InputError(f"measurements of {algorithm!r} are not read", where="--algorithm", fix=fix)
     begin = find_set(algorithm, gpu, start)
-    cluster = Cluster(algorithm, gpu, ranks, gpus_per_node)
-    rows = [row for path in files for row in measured_rows(path, cluster)]
+    rows = []
+    for path in files:
+        log = read_log(path, given)
+        used = rows_to_fit(log, algorithm, gpu, str(path))
+        rows += used
+        for note in (f"{log.form}, {len(used)} of {len(log.rows)} rows are fitted", *log.notes):
+            typer.echo(f"{path}: {note}", err=True)
     found = refit_measured(rows, begin, gpu, files)
     _show(found, f"{algorithm} on {gpu}, from {begin.name}")
     _show_moved(found)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError
+from moesim.logs import read_log
 from moesim.traffic import value_at, with_value
 from moesim.traffic.constant_sets import DATA, find_set, read_set, set_names
 from moesim.validate.benches import bench_of, is_transfer
 from moesim.validate.fit_constants import Free, fit
 from moesim.validate.ledger import FIT, read_ledger
-from moesim.validate.measured_rows import Cluster, measured_rows
+from moesim.validate.measured_rows import rows_to_fit
 from moesim.validate.plan import BASE, FREE
 from moesim.validate.published import published_rows
 from moesim.validate.published_row import TIME, Row, key
@@ -145,7 +146,7 @@ def test_a_clusters_own_rate_follows_from_its_nccl_tests(tmp_path):
     """Two nodes: half of what a rank sends crosses its NIC; 40 GB/s and 30 us are found again."""
     sizes = [1 << shift for shift in range(20, 31, 2)]
     times = [(size, 30 + size / 2 / 40e9 * 1e6) for size in sizes]
-    rows = measured_rows(nccl_json(tmp_path, times, 16, 2), Cluster("nccl-direct", "h800"))
+    rows = of_log(nccl_json(tmp_path, times, 16, 2), "nccl-direct", "h800")
     assert {(row.ranks, row.nodes, row.op) for row in rows} == {(16, 2, "alltoall")}
     found = refit_measured(rows, find_set("nccl-direct", "h800"), "h800", [tmp_path / "alltoall.json"])
     assert value_at(found.constants, ("dispatch", "nic_rate")) == pytest.approx(40e9, rel=0.01)
@@ -155,72 +156,50 @@ def test_a_clusters_own_rate_follows_from_its_nccl_tests(tmp_path):
     assert "alltoall.json" in found.constants.source
 
 
-def test_a_low_latency_log_is_averaged_over_its_ranks(tmp_path):
-    path = tmp_path / "low.log"
-    path.write_text(
-        "".join(
-            f"[rank {rank}] Dispatch bandwidth: 97.50 GB/s, avg_t={70 + rank}.00 us | "
-            f"Combine bandwidth: 127.00 GB/s, avg_t={110 + rank}.00 us\n"
-            for rank in range(8)
-        )
-    )
-    dispatch, combine = measured_rows(path, Cluster("deepep-low-latency", "h100"))
-    assert (dispatch.op, dispatch.published, dispatch.ranks, dispatch.tokens) == ("dispatch", 73.5, 8, 128)
-    assert (combine.op, combine.published, combine.dtype) == ("combine", 113.5, "bf16")
+def of_log(path, algorithm, gpu, **given):
+    return rows_to_fit(read_log(path, {"gpu_moesim": gpu, "gpus_per_node": 8} | given), algorithm, gpu, str(path))
 
 
-def test_the_tuning_lines_of_normal_mode_are_read(tmp_path):
+def test_of_a_time_and_a_bandwidth_the_time_is_fitted(tmp_path):
     path = tmp_path / "normal.log"
     path.write_text(
         "[config] num_tokens=2048, hidden=7168, num_topk_groups=2, num_topk=8\n"
-        "[tuning] SMs 24, NVL chunk 4, RDMA chunk 4: 30.00 GB/s (RDMA), 98.00 GB/s (NVL)\n"
-        "[tuning] Best dispatch (FP8): SMs 24, NVL chunk 8, RDMA chunk 16: 43.50 GB/s (RDMA), 142.00 GB/s (NVL)\n"
+        "[tuning] Best dispatch (FP8): SMs 24, NVL chunk 8, RDMA chunk 16: 40 + 690 us, 43.50 GB/s (RDMA), "
+        "142.00 GB/s (NVL)\n"
         "[tuning] Best combine: SMs 24, NVL chunk 1, RDMA chunk 32: 44.10 GB/s (RDMA), 144.00 GB/s (NVL)\n"
     )
-    with pytest.raises(InputError, match="--ranks"):
-        measured_rows(path, Cluster("deepep-normal", "h100"))
-    dispatch, combine = measured_rows(path, Cluster("deepep-normal", "h100", ranks=16))
-    assert (dispatch.published, dispatch.tokens, dispatch.sms, dispatch.nodes, dispatch.dtype) == (
-        43.5, 2048, 24, 2, "fp8",
-    )  # fmt: skip
-    assert (combine.published, combine.quantity, combine.dtype) == (44.1, "deepep_rdma_GBps", "bf16")
-    # Without a line of settings: what DeepEP's test of normal mode runs with if nothing is said.
-    path.write_text(path.read_text().split("\n", 1)[1])
-    dispatch, _ = measured_rows(path, Cluster("deepep-normal", "h100", ranks=16))
-    assert (dispatch.tokens, dispatch.hidden, dispatch.experts, dispatch.top_k) == (4096, 7168, 256, 8)
+    dispatch, combine = of_log(path, "deepep-normal", "h100", ranks=16)
+    assert (dispatch.quantity, dispatch.published, dispatch.nodes, dispatch.sms) == (TIME, 690.0, 2, 24)
+    assert (combine.quantity, combine.published, combine.dtype) == ("deepep_rdma_GBps", 44.1, "bf16")
+    assert (dispatch.tokens, dispatch.hidden, dispatch.experts, dispatch.top_k) == (2048, 7168, 256, 8)
 
 
-def test_a_table_of_ones_own_is_read(tmp_path):
+def test_a_bus_bandwidth_alone_is_the_time_that_it_was_made_of(tmp_path):
     path = tmp_path / "mine.csv"
-    path.write_text("op,ranks,tokens,time_us,nodes,sms\ndispatch,16,4096,1400,2,24\ncombine,16,4096,2700,2,\n")
-    dispatch, combine = measured_rows(path, Cluster("deepep-normal", "h100"))
-    assert (dispatch.sms, dispatch.dtype, combine.sms, combine.dtype) == (24, "fp8", None, "bf16")
+    path.write_text("op,ranks,tokens,quantity,value\nalltoall,8,80000000,busbw_GBps,70\n")
+    (row,) = of_log(path, "nccl-direct", "h100")
+    assert (row.quantity, row.published) == (TIME, pytest.approx(1000))
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("cells", "algorithm", "said"),
     [
-        ("a.json", "{", "nccl-tests"),
-        ("a.json", '{"results": 3}', "nccl-tests"),
-        ("a.json", '{"results": []}', "no measurement"),
-        ("a.log", "nothing here", "no measurement"),
-        ("a.csv", "op,ranks,tokens\ndispatch,8,128\n", "a.csv:2"),
-        ("a.csv", "op,ranks,tokens,time_us\nsideways,8,128,3\n", "a.csv:2"),
-        ("a.csv", "op,ranks,tokens,time_us\ndispatch,8,128,nan\n", "positive"),
-        ("a.csv", "op,ranks,tokens,time_us\ndispatch,8,128,-3\n", "positive"),
-        ("a.csv", "op,ranks,tokens,time_us,nodes\ndispatch,8,128,3,3\n", "3 nodes"),
+        ("deepep-ll,H100,dispatch,16", "deepep-normal", "no measurement of deepep-normal on h100"),
+        ("deepep-v1,H200,dispatch,16", "deepep-normal", "dispatch on H200"),
+        (",H100,dispatch,1", "deepep-normal", "1 ranks cannot be simulated"),
     ],
 )
-def test_what_is_no_measurement_is_refused_with_its_place(name, text, said, tmp_path):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=said.replace("(", r"\(")) as refused:
-        measured_rows(tmp_path / name, Cluster("deepep-normal", "h100"))
-    assert name in str(refused.value)
+def test_what_another_library_gpu_or_nobody_measured_is_not_fitted(cells, algorithm, said, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(f"library,gpu,op,ranks,tokens,time_us\n{cells},4096,900\n")
+    with pytest.raises(InputError, match=said):
+        rows_to_fit(read_log(path, {"gpus_per_node": 8}), algorithm, "h100", str(path))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
-        measured_rows(tmp_path / "none.csv", Cluster("deepep-normal", "h100"))
+def test_uccls_copy_of_a_test_measures_the_same_algorithm(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("library,op,ranks,tokens,time_us\nuccl-ep,dispatch,16,4096,900\ndeepep-v1,combine,16,4096,1700\n")
+    assert [row.published for row in of_log(path, "deepep-normal", "h100")] == [900, 1700]
 
 
 @pytest.mark.jit
@@ -230,7 +209,7 @@ def test_a_set_up_time_is_found_where_the_shipped_set_has_none(tmp_path):
     truth = with_value(shipped, ("dispatch", "setup_intra_node_s"), 40e-6)
     path, rows = tmp_path / "mine.csv", []
     path.write_text("op,ranks,tokens,time_us\ndispatch,8,64,1\ndispatch,8,1024,1\n")
-    for row in measured_rows(path, Cluster("deepep-normal", "h800")):
+    for row in of_log(path, "deepep-normal", "h800"):
         rows.append(replace(row, published=simulate_row(row, constants_from(truth, row))))
     found = refit_measured(rows, shipped, "h800", [path])
     assert value_at(found.constants, ("dispatch", "setup_intra_node_s")) == pytest.approx(40e-6, rel=0.01)

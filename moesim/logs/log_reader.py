@@ -1,0 +1,60 @@
+"""A file of measurements as rows: the form is known by its content, and named."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from moesim.errors import InputError
+from moesim.logs import (
+    deepep_low_latency,
+    deepep_normal,
+    deepep_v2,
+    ib_perftest,
+    nccl_tests,
+    nvshmem_perftest,
+    pplx_bench,
+    rows_table,
+)
+from moesim.logs.given_facts import Facts
+from moesim.logs.log_text import plain, text_of
+from moesim.logs.measured_row import Log, MeasuredRow
+
+_Read = Callable[[str, Facts], list[MeasuredRow] | None]
+_READERS: dict[str, _Read] = {
+    nccl_tests.FORM: nccl_tests.read,
+    nccl_tests.JSON_FORM: nccl_tests.read_json,
+    deepep_normal.FORM: deepep_normal.read,
+    deepep_low_latency.FORM: deepep_low_latency.read,
+    deepep_v2.FORM: deepep_v2.read,
+    pplx_bench.FORM: pplx_bench.read,
+    nvshmem_perftest.FORM: nvshmem_perftest.read,
+    ib_perftest.FORM: ib_perftest.read,
+}
+FORMS = (*_READERS, rows_table.FORM)
+
+
+def read_log(path: Path, given: Mapping[str, str | float] | None = None) -> Log:
+    """Read a benchmark's output, or a table of rows.
+
+    The file may be a whole issue or terminal log; several benchmarks in one file are all read.
+
+    Args:
+        path: the file.
+        given: what it cannot say, by the names of a row's columns, and ``gpus_per_node``, the GPUs of an NVLink domain.
+
+    Raises:
+        InputError: the file cannot be read, no form is known in it, a fact is missing (it is asked for by name), or a
+            table has mistakes (as file:line:column).
+    """
+    text = plain(text_of(path))
+    facts = Facts(given or {}, str(path))
+    readers: dict[str, _Read] = {rows_table.FORM: rows_table.read_table} if rows_table.is_table(text) else _READERS
+    found = {form: rows for form, read in readers.items() if (rows := read(text, facts)) is not None}
+    if not found:
+        first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+        what = f"holds no measurement: its first line is {first!r:.80}" if first else "is empty"
+        raise InputError(what, where=str(path), fix=f"read are: {', '.join(FORMS)}")
+    every = tuple(row for each in found.values() for row in each)
+    form = " and ".join(form for form, each in found.items() if each or not every)
+    if not every:
+        raise InputError(f"is {form}, but holds no measurement", where=str(path), fix="; ".join(facts.notes))
+    return Log(form, every, tuple(facts.notes))
