@@ -17,7 +17,7 @@ from moesim.errors import InputError
 Flows = Literal["pairs", "trees", "proxies", "rings"]
 Gate = Literal["source", "ends", "all"]
 Layout = Literal["payload", "header", "experts", "packed", "parts"]
-TRANSPORTS = ("ibgda", "ibrc", "proxy", "efa-gda", "efa-proxy")
+Transport = Literal["ibgda", "ibrc", "proxy", "efa-gda", "efa-proxy"]
 """Who posts to the NIC: the GPU itself (GPU-initiated: IBGDA on ConnectX, EFA's own), or a proxy thread on the CPU."""
 
 

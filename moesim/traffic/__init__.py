@@ -1,8 +1,17 @@
 """How many copies of each token go where, and the flows that carry them."""
 
 from moesim.traffic.alltoall import phase_flows
-from moesim.traffic.calibration_set import CalibrationSet, Place, Step, Uncertain, most_of, value_at, with_value
-from moesim.traffic.constant_sets import Calibration, calibration, find_set, set_names
+from moesim.traffic.calibration_set import (
+    UNSEEN,
+    CalibrationSet,
+    Place,
+    Step,
+    Uncertain,
+    most_of,
+    value_at,
+    with_value,
+)
+from moesim.traffic.constant_sets import Calibration, calibration, find_set, gpu_family, gpu_ports, set_names
 from moesim.traffic.constants import Protocol
 from moesim.traffic.copies import (
     Copies,
@@ -20,6 +29,7 @@ from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 
 __all__ = [
+    "UNSEEN",
     "Calibration",
     "CalibrationSet",
     "Copies",
@@ -42,6 +52,8 @@ __all__ = [
     "direct_flows",
     "expected_distinct",
     "find_set",
+    "gpu_family",
+    "gpu_ports",
     "most_of",
     "no_copies",
     "payload_bytes",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from moesim.alltoall_library import ALGORITHMS, TRANSPORTS, algorithm_named
+from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument, load_yaml, validate
 from moesim.mistakes import Loc, did_you_mean
@@ -116,7 +116,7 @@ class _SetFile(BaseModel):
     library: str = ""
     source: str
     ports: _Ports | None = None
-    transport: Literal[TRANSPORTS] = "ibgda"
+    transport: Transport = "ibgda"
     rates_count: Literal["wire", "payload"] = "wire"
     rows: tuple[str, ...] = ()
     clusters: dict[str, Count] = Field(default_factory=dict)
@@ -218,10 +218,19 @@ def find_set(algorithm: str, gpu: str, source: str = "auto", transport: str = "i
 
 def _of_cell(found: CalibrationSet, gpu: str, transport: str) -> CalibrationSet:
     """A set over clusters, for a GPU with its ports and a transport."""
-    index = _index()
-    ports = index.ports.get(gpu) or index.ports[_STAND_IN]
-    there = found.with_ports(ports.nvlink, ports.nic)
-    return there.on(gpu, index.families.get(gpu, gpu), transport, ports.sms)
+    nvlink, nic, sms = gpu_ports(gpu)
+    return found.with_ports(nvlink, nic).on(gpu, gpu_family(gpu), transport, sms)
+
+
+def gpu_ports(gpu: str) -> tuple[float, float, int]:
+    """Peaks of a GPU's NVLink and NIC in bytes/s and its SMs; those of H100 for one that is not known."""
+    ports = _index().ports.get(gpu) or _index().ports[_STAND_IN]
+    return ports.nvlink, ports.nic, ports.sms
+
+
+def gpu_family(gpu: str) -> str:
+    """The GPU whose constants a GPU shares."""
+    return _index().families.get(gpu, gpu)
 
 
 def _uncertain(document: LocatedDocument, made: CalibrationSet, index: int, one: _Uncertain) -> Uncertain:

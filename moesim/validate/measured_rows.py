@@ -1,6 +1,8 @@
 """A user's own measurements, as ``moesim.logs`` reads them, in the form that is simulated and fitted."""
 
-from moesim.alltoall_library import ALGORITHMS, algorithm_named
+from typing import get_args
+
+from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
 from moesim.logs import PHASES, Log, MeasuredRow
 from moesim.validate.published_row import NVL, RDMA, TIME, Row, key
@@ -37,6 +39,12 @@ def rows_to_fit(log: Log, algorithm: str, gpu: str, where: str) -> list[Row]:
         raise InputError(what, where=where, fix="give the algorithm and the GPU that were measured")
     timed = {_setting(row) for row in rows if row.quantity == TIME}
     return [_row(row, library, where) for row in rows if row.quantity == TIME or _setting(row) not in timed]
+
+
+def transport_of(row: MeasuredRow) -> str:
+    """A row's transport by moesim's names: ConnectX's stand without the card's; NVLink alone is the reference."""
+    name = (row.transport or "").removeprefix("cx-")
+    return name if name in get_args(Transport) else "ibgda"
 
 
 def _setting(row: MeasuredRow) -> tuple[object, ...]:
@@ -81,4 +89,7 @@ def _row(row: MeasuredRow, library: str, where: str) -> Row:
         hidden=row.hidden or 7168,
         experts=row.experts or 256,
         top_k=row.top_k or 8,
+        cluster=row.cluster or where,
+        transport=transport_of(row),
+        nic_peak=1e9 * (row.nic_GBps_per_gpu or 0.0),
     )

@@ -28,6 +28,8 @@ Floats = NDArray[np.float64]
 SPREADS = {"nvlink": 0.10, "nic": 0.10, "setup": 0.25, "work": 0.30, "fill": 0.30}
 """Where the spreads between clusters begin; what EM makes of them over all libraries stands in the sets."""
 ROW_SPREAD = 0.05
+PROXY_STEP = float(np.log(2.0))
+"""Logarithm by which set-ups commonly grow where a CPU thread posts, in libraries that were measured with both."""
 # Of a mean around where it starts: hardly held.
 _FREE = 1.5
 # Rows past this many of one cluster count less, so that the shape of a kernel's curve is not one cluster's alone.
@@ -107,6 +109,15 @@ class Population:
             ]
         )
 
+    def means(self) -> Floats:
+        """Where each unknown is expected before any row is seen, [unknowns]: proxies post later than GPUs."""
+        return np.array(
+            [
+                PROXY_STEP if "proxy" in one.level and self.constants[one.constant].kind == "setup" else 0.0
+                for one in self.columns
+            ]
+        )
+
     def set_of(self, row: Row, moves: Floats) -> CalibrationSet:
         """The set of a row's machine: its ports, and every constant moved by exp(``moves``), [constants]."""
         nvlink, _, sms = gpu_ports(row.gpu)
@@ -174,32 +185,33 @@ def solve(
     Args:
         population: rows and constants.
         which: rows by number; all if None.
-        begin: another solution to begin with; its slopes serve the first round.
+        begin: another solution to begin with; its slopes serve the first two rounds.
         most_rounds: Gauss-Newton steps at most.
     """
     which = list(range(len(population.rows))) if which is None else list(which)
     deviations, design = population.deviations(), population.design[which].astype(np.float64)
     measured, weight = population.measured[which], _weights(population, which)
-    x = np.zeros(len(population.columns)) if begin is None else begin.x.copy()
-    slopes: Floats | None = None
+    means = population.means()
+    x = means.copy() if begin is None else begin.x.copy()
+    slopes, stale = np.zeros((len(which), len(population.constants))), True
     if begin is not None:
         row_of = {index: at for at, index in enumerate(begin.which)}
-        slopes = begin.slopes[[row_of[index] for index in which]]
+        slopes, stale = begin.slopes[[row_of[index] for index in which]], False
     off = population.log_times(x, which) - measured
-    cost, damping = _cost(off * weight, x / deviations), 1e-3
+    cost, damping = _cost(off * weight, (x - means) / deviations), 1e-3
     normal = np.diag(deviations**-2)
     for number in range(most_rounds):
-        if slopes is None or (number and number % 3 == 0):
-            slopes = population.slopes(x, which)
+        if stale or number > 1:
+            slopes, stale = population.slopes(x, which), False
         by_unknown = np.einsum("ik,ikc->ic", slopes, design)
         soft = weight / np.sqrt(np.sqrt(1 + (off * weight / _SOFT) ** 2))
         normal = (by_unknown * soft[:, None]).T @ (by_unknown * soft[:, None]) + np.diag(deviations**-2)
-        gradient = (by_unknown * soft[:, None]).T @ (soft * off) + x / deviations**2
+        gradient = (by_unknown * soft[:, None]).T @ (soft * off) + (x - means) / deviations**2
         for _ in range(6):
             step = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient)
             step *= min(1.0, _LONGEST / float(np.abs(step).max()))
             there = population.log_times(x + step, which) - measured
-            new = _cost(there * weight, (x + step) / deviations)
+            new = _cost(there * weight, (x + step - means) / deviations)
             if new < cost:
                 break
             damping = max(8 * damping, 1e-3)
@@ -208,13 +220,12 @@ def solve(
         gained, x, off, cost, damping = cost - new, x + step, there, new, damping / 5
         if gained < 1e-3 * max(1.0, cost):
             break
-    assert slopes is not None
-    return Solution(x, np.linalg.inv(normal), slopes, tuple(which))
+    return Solution(x, np.asarray(np.linalg.inv(normal), np.float64), slopes, tuple(which))
 
 
 def new_spreads(populations: Sequence[tuple[Population, Solution]], before: Mapping[str, float]) -> dict[str, float]:
     """One step of EM: the spread of each kind from the deviations of all clusters and what is known of each."""
-    square, known = Counter[str](), Counter[str]()
+    square, known = dict.fromkeys(before, 0.0), dict.fromkeys(before, 0.0)
     for population, solution in populations:
         variance = np.diag(solution.covariance)
         for index, column in enumerate(population.columns):
@@ -239,7 +250,7 @@ def expected(population: Population, solution: Solution, row: Row) -> tuple[floa
     """
     at = {column: index for index, column in enumerate(population.columns)}
     design = np.zeros((len(population.constants), len(population.columns)))
-    alone = np.zeros(len(population.constants))
+    alone, unseen = np.zeros(len(population.constants)), np.zeros(len(population.constants))
     for index, one in enumerate(population.constants):
         alone[index] = population.spreads[one.kind] ** 2
         for column in population._columns_of(row, index):
@@ -247,7 +258,8 @@ def expected(population: Population, solution: Solution, row: Row) -> tuple[floa
                 design[index, at[column]] = 1.0
             elif column.axis in UNSEEN:
                 alone[index] += UNSEEN[column.axis] ** 2
-    moves = design @ solution.x
+                unseen[index] += PROXY_STEP if "proxy" in column.level and one.kind == "setup" else 0.0
+    moves = design @ solution.x + unseen
     slopes = population.row_slopes(row, moves)
     by_unknown = slopes @ design
     variance = by_unknown @ solution.covariance @ by_unknown + (slopes**2) @ alone + ROW_SPREAD**2

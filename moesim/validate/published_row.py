@@ -36,6 +36,9 @@ class Row:
         bandwidth_GBps: printed beside a time, for byte accounting; None where it was not.
         rounding: half a unit of the last digits of the two, relative.
         flagged: marked suspect by the extract itself.
+        cluster: the machine; empty where only the source is known.
+        transport: of ``moesim.alltoall_library``: who posts to the NIC.
+        nic_peak: bytes/s of a GPU's NIC; 0: that of the set's source.
     """
 
     table: str
@@ -59,6 +62,9 @@ class Row:
     bandwidth_GBps: float | None = None
     rounding: float = 0.0
     flagged: bool = False
+    cluster: str = ""
+    transport: str = "ibgda"
+    nic_peak: float = 0.0
 
     @property
     def name(self) -> tuple[str, str]:

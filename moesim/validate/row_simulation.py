@@ -56,21 +56,30 @@ def simulate_row(row: Row, constants: Calibration | None = None) -> float:
     Returns:
         The simulated value of the row's quantity.
     """
-    constants = constants or constants_of(row)
     bench = _bench(row)
-    seconds = _seconds(row, bench, constants)
+    seconds = simulated_seconds(row, constants or constants_of(row))
     if row.quantity == TIME:
         return seconds * 1e6
-    copies = {RDMA: bench.copies.node_copies, NVL: bench.copies.rank_copies}[row.quantity]
-    return float(copies.sum() / row.ranks * bench.counted_bytes / seconds / 1e9)
+    return _counted(row, bench) / seconds / 1e9
 
 
-def _seconds(row: Row, bench: Bench, constants: Calibration) -> float:
+def simulated_seconds(row: Row, constants: Calibration) -> float:
     """Mean over the ranks of the time that the benchmark takes."""
     if row.op == "prepare":
         return sum(constants.exchange(row.nodes, row.ranks, row.tokens).values())
-    flows = flows_of(row, bench, constants)
-    return float(run_phase(_fabric(row, bench, constants), flows).kernel_s.mean())
+    bench = _bench(row)
+    return float(run_phase(_fabric(row, bench, constants), flows_of(row, bench, constants)).kernel_s.mean())
+
+
+def seconds_of(row: Row) -> float:
+    """The measured time; a logical bandwidth is the bytes that it counts over one."""
+    return row.published * 1e-6 if row.quantity == TIME else _counted(row, _bench(row)) / row.published / 1e9
+
+
+def _counted(row: Row, bench: Bench) -> float:
+    """Bytes of a rank that a logical bandwidth counts: copies per node or per rank, own ones included."""
+    copies = {RDMA: bench.copies.node_copies, NVL: bench.copies.rank_copies}[row.quantity]
+    return float(copies.sum() / row.ranks * bench.counted_bytes)
 
 
 def flows_of(row: Row, bench: Bench, constants: Calibration) -> PhaseFlows:

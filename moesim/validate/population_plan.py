@@ -1,0 +1,184 @@
+"""Which rows and which constants the sets over clusters are fitted to: one plan per algorithm.
+
+What is free follows from what a library's kernels do (``docs/algorithms``). A constant answers to the GPU where SMs or
+NVLink do the work, to the transport where the NIC's proxy or the GPU posts it. The rest keeps the values of ``START``.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from moesim.traffic import CalibrationSet, Place, find_set, with_value
+from moesim.validate.population import Constant
+from moesim.validate.published_row import Row
+
+_BOTH = ("dispatch", "combine")
+_ACROSS = tuple(("across", phase) for phase in _BOTH)
+# Table -> the machine that it was measured on. Tables that are not here are of the clusters' own list.
+_CLUSTER_OF_TABLE = {
+    "aic-normal-1-node-dispatch": "aic-h100",
+    "aic-normal-1-node-combine": "aic-h100",
+    "aic-normal-dispatch": "aic-h100",
+    "aic-normal-combine": "aic-h100",
+    "aic-ll": "aic-h100",
+    "deepep-v1-h800": "deepseek-h800",
+    "deepep-ll-h800": "deepseek-h800",
+    "deepep-ll-h20": "pull-173-h20",
+    "deepep-v1-h100-cx7": "pplx-h100",
+    "deepep-ll-h100-cx7": "pplx-h100",
+    "deepep-v2": "deepseek-v2",
+    "nccl-h100": "aic-nccl-h100",
+    "nccl-h200": "aic-nccl-h200",
+}
+# DeepEP V2's README names architectures only.
+_ARCHITECTURE = {"sm90": "h100", "sm100": "b200"}
+_TOKENS = {
+    "aic-normal-1-node-dispatch": (16, 128, 1024, 4096, 8192),
+    "aic-normal-1-node-combine": (16, 128, 1024, 4096, 8192),
+    "aic-normal-dispatch": (16, 128, 1024, 4096, 8192),
+    "aic-normal-combine": (16, 128, 1024, 4096, 8192),
+    "aic-ll": (1, 32, 128, 256),
+    "nccl-h100": (1 << 16, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28),
+    "nccl-h200": (1 << 16, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28),
+}
+# Rows of more ranks than this say little that fewer do not, and take long to simulate.
+_MOST_RANKS = {"deepep-ll": 64, "nccl": 128}
+
+
+def _tied(term: str, *blocks: Place) -> tuple[Place, ...]:
+    return tuple((*block, term) for block in blocks)
+
+
+def _both(term: str) -> tuple[Place, ...]:
+    return _tied(term, *((phase,) for phase in _BOTH))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is fitted of one algorithm over clusters.
+
+    Attributes:
+        library: whose rows.
+        start: set to begin with.
+        given: constants that the set to begin with lacks or that begin elsewhere, by place.
+        constants: to be fitted.
+    """
+
+    library: str
+    start: str
+    given: Mapping[Place, float]
+    constants: tuple[Constant, ...]
+
+    def begin(self, algorithm: str) -> CalibrationSet:
+        """The terms to begin with."""
+        made = find_set(algorithm, "h100", self.start)
+        for place, value in self.given.items():
+            made = with_value(made, place, value)
+        return made
+
+
+_NORMAL = tuple(
+    constant
+    for phase in _BOTH
+    for constant in (
+        Constant(_tied("setup_intra_node_s", (phase,)), "setup", ("gpu",)),
+        Constant(_tied("forward_sm_rate", (phase,)), "work", ("gpu",)),
+        Constant(_tied("nvlink_rate", (phase,)), "nvlink", ("gpu",)),
+        Constant(_tied("setup_inter_node_s", ("across", phase)), "setup", ("gpu", "transport")),
+        Constant(_tied("rank_copy_sm_s", ("across", phase)), "work", ("gpu",)),
+        Constant(_tied("forward_sm_rate", ("across", phase)), "work", ("gpu",)),
+        Constant(_tied("node_copy_sm_s", ("across", phase)), "work"),
+    )
+)
+_LOW_LATENCY = tuple(
+    constant
+    for phase in _BOTH
+    for constant in (
+        Constant(_tied("setup_intra_node_s", (phase,)), "setup", ("gpu",)),
+        Constant(_tied("setup_inter_node_s", (phase,)), "setup", ("gpu", "transport")),
+        Constant(_tied("nvlink_rate", (phase,)), "nvlink", ("gpu",)),
+    )
+)
+_SECOND = tuple(
+    constant
+    for phase in _BOTH
+    for constant in (
+        Constant(_tied("setup_inter_node_s", (phase,)), "setup", ("gpu", "transport")),
+        Constant(_tied("setup_node_doubling_s", (phase,)), "setup", ("transport",)),
+        Constant(_tied("nvlink_rate", (phase,)), "nvlink", ("gpu",)),
+        Constant(_tied("forward_sm_rate", (phase,)), "work", ("gpu",)),
+    )
+)
+
+PLANS: dict[str, Plan] = {
+    "deepep-normal": Plan(
+        "deepep-v1",
+        "deepep-normal-h100",
+        {("dispatch", "floor_s"): 0.0}
+        | {(*block, "forward_sm_rate"): 12e9 for block in (*((phase,) for phase in _BOTH), *_ACROSS)}
+        | {(*block, "nvlink_rate"): 400e9 for block in (*((phase,) for phase in _BOTH), *_ACROSS)}
+        | {(*block, "rank_copy_sm_s"): 0.4e-6 for block in _ACROSS},
+        (*_NORMAL, Constant(_tied("nic_rate", *_ACROSS), "nic", ("transport",))),
+    ),
+    "deepep-low-latency": Plan(
+        "deepep-ll",
+        "deepep-low-latency-h100",
+        {(phase, "post_s"): 0.02e-6 for phase in _BOTH},
+        (
+            *_LOW_LATENCY,
+            Constant(_both("nic_rate"), "nic", ("transport",)),
+            Constant(_both("post_s"), "work", ("transport",)),
+        ),
+    ),
+    "deepep-v2-hybrid": Plan(
+        "deepep-v2",
+        "deepep-v2-hybrid-h100",
+        {
+            (phase, term): value
+            for phase in _BOTH
+            for term, value in (
+                ("setup_inter_node_s", 140e-6),
+                ("setup_intra_node_s", 60e-6),
+                ("setup_node_doubling_s", 25e-6),
+                ("forward_sm_rate", 30e9),
+                ("nvlink_rate", 220e9),
+                ("nic_rate", 45e9),
+            )
+        },
+        (*_SECOND, Constant(_both("nic_rate"), "nic", ("transport",))),
+    ),
+}
+"""By algorithm."""
+
+
+def rows_over_clusters(rows: Iterable[Row], plan: Plan) -> list[Row]:
+    """The rows that a plan is fitted to, each with its cluster.
+
+    Args:
+        rows: published rows that are not suspect, healthy rows of clusters among them.
+        plan: of an algorithm.
+    """
+    found: list[Row] = []
+    for row in rows:
+        cluster = row.cluster or _CLUSTER_OF_TABLE.get(row.table)
+        if row.library != plan.library or cluster is None or not _fits(row, plan):
+            continue
+        found.append(replace(row, cluster=cluster, gpu=_ARCHITECTURE.get(row.gpu, row.gpu)))
+    return found
+
+
+def _fits(row: Row, plan: Plan) -> bool:
+    if row.ranks > _MOST_RANKS.get(row.library, 64) or row.tokens not in _TOKENS.get(row.table, (row.tokens,)):
+        return False
+    if row.release in ("2025-02-25",) or (plan.library == "deepep-v2" and row.nodes == 1):
+        return False
+    if row.table in ("aic-normal-dispatch", "aic-normal-combine"):
+        return row.sms in (12, 20, 24)
+    # pplx-garden's table of normal mode: its dispatch does not fit its own neighbours.
+    return not (row.table == "deepep-v1-h100-cx7" and row.op == "dispatch") and (
+        row.table != "aic-ll" or row.experts == 256
+    )
+
+
+def clusters_of(rows: Sequence[Row]) -> list[str]:
+    """The machines, sorted."""
+    return sorted({row.cluster for row in rows})
