@@ -17,7 +17,7 @@ from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable
 from moesim.errors import InputError
 from moesim.model import PublishedRouter
-from moesim.placement import Placement, contiguous, eplb, round_robin
+from moesim.placement import BY_LOAD, FIXED, Placement, contiguous
 from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
@@ -197,22 +197,21 @@ def _constants(scenario: Scenario, fabric: Fabric, phase: str, wire_over_publish
 
 def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
     """The placement before any load is known; EPLB starts from contiguous groups, which it keeps on their nodes."""
-    make = round_robin if policy == "round_robin" else contiguous
-    return make(n_experts, n_ranks)
+    return FIXED.get(policy, contiguous)(n_experts, n_ranks)
 
 
 def place(parts: Parts, load: NDArray[np.int64]) -> Placement:
-    """Place the experts, given their loads [experts]; only EPLB looks at them."""
-    fabric, experts, slots = parts.fabric, parts.model.n_experts, parts.n_slots
-    if parts.placement.policy != "eplb":
-        return _first_placement(parts.placement.policy, experts, fabric.n_ranks)
+    """Place the experts, given their loads [experts]; a fixed policy does not look at them."""
+    fabric, experts, slots, policy = parts.fabric, parts.model.n_experts, parts.n_slots, parts.placement.policy
+    if policy in FIXED:
+        return FIXED[policy](experts, fabric.n_ranks)
     if slots % fabric.n_ranks:
         raise InputError(
             f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
             where="placement.redundant_experts",
             fix=f"use {-experts % fabric.n_ranks} redundant experts, or that plus a multiple of {fabric.n_ranks}",
         )
-    return eplb(
+    return BY_LOAD[policy](
         load, n_slots=slots, n_ranks=fabric.n_ranks, n_nodes=fabric.n_nodes, n_groups=max(parts.router.n_groups, 1)
     )
 

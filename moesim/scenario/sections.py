@@ -13,6 +13,7 @@ from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
+from moesim.placement_policies import FIXED_POLICIES, LOAD_POLICIES
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.named_files import is_path, refuse_escape
 from moesim.units import Bandwidth, Count, Number, Share
@@ -20,9 +21,12 @@ from moesim.units import Bandwidth, Count, Number, Share
 Name = Annotated[str, AfterValidator(refuse_escape)]
 Dtype = Literal["fp8", "bf16"]
 if TYPE_CHECKING:
-    AlgorithmName = str  # a type checker wants the names of a Literal written out
+    # A type checker wants the names of a Literal written out.
+    AlgorithmName = str
+    PolicyName = str
 else:
     AlgorithmName = Literal[ALGORITHMS]
+    PolicyName = Literal[(*FIXED_POLICIES, *LOAD_POLICIES)]
 
 
 class Block(BaseModel):
@@ -176,7 +180,7 @@ class Routing(Block):
 class PlacementBlock(Block):
     """Which rank holds which experts."""
 
-    policy: Literal["contiguous", "round_robin", "eplb"] = Field(
+    policy: PolicyName = Field(
         "contiguous", description="How experts are laid on ranks; eplb balances by the batch's own load."
     )
     redundant_experts: Count = Field(
