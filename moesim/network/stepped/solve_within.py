@@ -34,7 +34,6 @@ class WithinTolerance:
         bound: of the busiest link: bytes over capacity, from the first start that concerns it. Proven: the last flow
             does not end earlier.
         steps: steps taken, single events among them.
-        span: from the first start to the last finish.
     """
 
     finish: Floats
@@ -43,12 +42,6 @@ class WithinTolerance:
     not_after: Floats
     bound: float
     steps: int
-    span: float
-
-    @property
-    def largest_error(self) -> float:
-        """Largest estimated error of a finish time, over the time from first start to last finish."""
-        return float(self.off.max(initial=0.0) / self.span) if self.span > 0 else 0.0
 
     @property
     def last_proven(self) -> tuple[float, float]:
@@ -102,9 +95,7 @@ def solve_within(
     not_before[moves] = table.start + shortest_time(*routes)
     not_after[moves] = table.start + longest_time(*routes)
     bound = links_done(room, table.ptr, table.links, table.weight, table.size, table.start).max(initial=-np.inf)
-    begin, end = starts.min(initial=np.inf), finish.max(initial=-np.inf)
-    span = float(end - begin) if n else 0.0
-    return WithinTolerance(finish, off, not_before, not_after, float(bound), count, span)
+    return WithinTolerance(finish, off, not_before, not_after, float(bound), count)
 
 
 def check_tolerance(tolerance: float) -> None:
