@@ -5,7 +5,7 @@ This is the only place that reads the scenario; the stages take arrays and small
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,7 @@ def _router(scenario: Scenario, fabric: Fabric, home: NDArray[np.int32]) -> tupl
         numbers = np.repeat(np.arange(n_groups), sizes)
     group = numbers.astype(np.int32)
     where = "routing.top_groups"
+    knobs = {knob.name: getattr(routing, knob.name) for knob in fields(RouterSpec) if hasattr(routing, knob.name)}
     if routing.top_groups > n_groups:
         raise InputError(
             f"top_groups is {routing.top_groups} but there are {n_groups} groups ({routing.groups})",
@@ -236,18 +237,7 @@ def _router(scenario: Scenario, fabric: Fabric, home: NDArray[np.int32]) -> tupl
             fix=f"use 1 to {n_groups}",
         )
     try:
-        spec = RouterSpec(
-            kind=routing.kind,
-            n_experts=experts,
-            top_k=routing.top_k,
-            n_groups=n_groups,
-            top_groups=routing.top_groups,
-            score=routing.score,
-            group_score=routing.group_score,
-            normalize=routing.normalize,
-            scale=routing.scale,
-            group_of_expert=group,
-        )
+        spec = RouterSpec(**knobs, n_experts=experts, n_groups=n_groups, group_of_expert=group)
     except InputError as error:
         raise InputError(error.what, where=where, fix=error.fix) from error
     return spec, groups_are, group

@@ -5,6 +5,7 @@ Fields whose default is a published figure are filled by ``moesim.scenario.defau
 validation; their placeholder never survives it.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -120,6 +121,15 @@ class Model(Block):
         le=10**5,
         description="Layers of the whole model, for weights and KV cache (default: the preset's).",
     )
+
+
+# What each kind means where neither the scenario nor the model's publication says otherwise: DeepSeekMoE
+# eq. 9-11, DeepSeek-V2 section 2.2.2 (maximum per device as in the released code), DeepSeek-V3 eq. 12-16.
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "v1": {"score": "softmax", "group_score": "max", "normalize": False, "scale": 1.0},
+    "v2": {"score": "softmax", "group_score": "max", "normalize": False, "scale": 1.0},
+    "v3": {"score": "sigmoid", "group_score": "top2", "normalize": True, "scale": 1.0},
+}
 
 
 class Routing(Block):
