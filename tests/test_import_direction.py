@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "workload": {"recording_format"},
     "timeline": {"network", "cluster", "traffic", "stages", "alltoall_library"},  # of traffic the flows of a phase
     "stages": set(),  # the list of a layer's stages: names and colours, without numpy
-    "scenario": {"located_yaml", "mistakes", "model", "stages", "alltoall_library"},  # the names of both
+    # Of the last three the names.
+    "scenario": {"located_yaml", "mistakes", "model", "stages", "alltoall_library", "placement_policies"},
     # Tokens, routing and load of a layer; then what traces say; then the loop that has both.
     "layer": STAGES | FILES | {"results", "scenario", "stages", "alltoall_library"},
     "measure": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer"},
@@ -38,6 +39,7 @@ MAY_IMPORT = {
     "report": {"results", "files", "stages"},
     "record": {"routing", "balance", "recording_format", "files"},
     "alltoall_library": set(),  # facts about libraries, for the scenario (no arrays there) and for the stages alike
+    "placement_policies": set(),  # names alone, for the scenario, which loads no arrays
     "files": set(),
     "located_yaml": {"mistakes"},
     "mistakes": {"located_yaml"},  # the type alone
@@ -126,6 +128,7 @@ def test_the_scenario_imports_no_array_library():
         if part_of(path) in (
             "scenario",
             "alltoall_library",
+            "placement_policies",
             "stages",
             "located_yaml",
             "mistakes",

@@ -92,21 +92,6 @@ class Fabric:
         """Return which links are of a class, bool[links]."""
         return np.array([one == link_class for one in self.link_class], np.bool_)
 
-    def ports_out(self, link_class: str) -> npt.NDArray[np.int32]:
-        """Return each rank's one link of a class to send by, int32[ranks], -1 for none or several."""
-        return self._ports(self.link_source, link_class)
-
-    def ports_in(self, link_class: str) -> npt.NDArray[np.int32]:
-        """Return each rank's one link of a class to receive by, int32[ranks], -1 for none or several."""
-        return self._ports(self.link_target, link_class)
-
-    def _ports(self, ends: tuple[str, ...], link_class: str) -> npt.NDArray[np.int32]:
-        found: dict[str, int] = {}
-        for link, (end, its_class) in enumerate(zip(ends, self.link_class, strict=True)):
-            if its_class == link_class:
-                found[end] = -1 if end in found else link
-        return np.array([found.get(name, -1) for name in self.rank_names], np.int32)
-
     def routes(
         self, source: npt.ArrayLike, target: npt.ArrayLike, seed: int = 0
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:

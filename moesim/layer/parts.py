@@ -5,7 +5,7 @@ This is the only place that reads the scenario; the stages take arrays and small
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable
 from moesim.errors import InputError
 from moesim.model import PublishedRouter
-from moesim.placement import Placement, contiguous, eplb, round_robin
+from moesim.placement import BY_LOAD, FIXED, Placement, contiguous
 from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
@@ -197,22 +197,21 @@ def _constants(scenario: Scenario, fabric: Fabric, phase: str, wire_over_publish
 
 def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
     """The placement before any load is known; EPLB starts from contiguous groups, which it keeps on their nodes."""
-    make = round_robin if policy == "round_robin" else contiguous
-    return make(n_experts, n_ranks)
+    return FIXED.get(policy, contiguous)(n_experts, n_ranks)
 
 
 def place(parts: Parts, load: NDArray[np.int64]) -> Placement:
-    """Place the experts, given their loads [experts]; only EPLB looks at them."""
-    fabric, experts, slots = parts.fabric, parts.model.n_experts, parts.n_slots
-    if parts.placement.policy != "eplb":
-        return _first_placement(parts.placement.policy, experts, fabric.n_ranks)
+    """Place the experts, given their loads [experts]; a fixed policy does not look at them."""
+    fabric, experts, slots, policy = parts.fabric, parts.model.n_experts, parts.n_slots, parts.placement.policy
+    if policy in FIXED:
+        return FIXED[policy](experts, fabric.n_ranks)
     if slots % fabric.n_ranks:
         raise InputError(
             f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
             where="placement.redundant_experts",
             fix=f"use {-experts % fabric.n_ranks} redundant experts, or that plus a multiple of {fabric.n_ranks}",
         )
-    return eplb(
+    return BY_LOAD[policy](
         load, n_slots=slots, n_ranks=fabric.n_ranks, n_nodes=fabric.n_nodes, n_groups=max(parts.router.n_groups, 1)
     )
 
@@ -230,6 +229,7 @@ def _router(scenario: Scenario, fabric: Fabric, home: NDArray[np.int32]) -> tupl
         numbers = np.repeat(np.arange(n_groups), sizes)
     group = numbers.astype(np.int32)
     where = "routing.top_groups"
+    knobs = {knob.name: getattr(routing, knob.name) for knob in fields(RouterSpec) if hasattr(routing, knob.name)}
     if routing.top_groups > n_groups:
         raise InputError(
             f"top_groups is {routing.top_groups} but there are {n_groups} groups ({routing.groups})",
@@ -237,18 +237,7 @@ def _router(scenario: Scenario, fabric: Fabric, home: NDArray[np.int32]) -> tupl
             fix=f"use 1 to {n_groups}",
         )
     try:
-        spec = RouterSpec(
-            kind=routing.kind,
-            n_experts=experts,
-            top_k=routing.top_k,
-            n_groups=n_groups,
-            top_groups=routing.top_groups,
-            score=routing.score,
-            group_score=routing.group_score,
-            normalize=routing.normalize,
-            scale=routing.scale,
-            group_of_expert=group,
-        )
+        spec = RouterSpec(**knobs, n_experts=experts, n_groups=n_groups, group_of_expert=group)
     except InputError as error:
         raise InputError(error.what, where=where, fix=error.fix) from error
     return spec, groups_are, group

@@ -13,6 +13,9 @@ from moesim.results import Term
 from moesim.stages import PHASES
 from moesim.workload import Batch
 
+# What is as long as the layer has experts; the other fields of a router are its knobs.
+_SIZES = ("n_experts", "group_of_expert")
+
 
 def explanation(
     parts: Parts, summary: SummaryBuilder, terms: dict[str, list[Term]], ledger: KernelLedger, batch: Batch
@@ -33,13 +36,8 @@ def explanation(
         },
         "alltoall": {phase: _phase(parts, phase) for phase in PHASES},
         "router": {
-            "kind": parts.router.kind,
-            "top_k": parts.router.top_k,
-            "n_groups": parts.router.n_groups,
-            "top_groups": parts.router.top_groups,
+            **{knob.name: getattr(parts.router, knob.name) for knob in fields(parts.router) if knob.name not in _SIZES},
             "groups_are": parts.groups_are,
-            "score": parts.router.score,
-            "group_score": parts.router.group_score,
         },
         "kernels": ledger.rows(),
         "terms": terms,

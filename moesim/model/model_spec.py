@@ -118,10 +118,6 @@ class ModelSpec:
         """Weights of one expert: gate, up and down projection."""
         return 3 * self.hidden * self.expert_hidden
 
-    def expert_weight_bytes(self, bytes_per_element: float) -> int:
-        """Return the bytes of one expert's weights (1 byte per element for FP8, 2 for BF16; no scales)."""
-        return round(self.expert_parameters * bytes_per_element)
-
     def kv_cache_bytes_per_token(self, bytes_per_element: float = 2) -> int:
         """Return the KV cache of one token over all layers, bytes."""
         return self.attention.kv_cache_bytes_per_token(self.layers, bytes_per_element)

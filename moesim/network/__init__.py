@@ -3,12 +3,14 @@
 from moesim.network.clock import CapacityEvents, NetworkClock
 from moesim.network.exact.flow_network import FlowNetwork
 from moesim.network.exact.progress import advance
+from moesim.network.flow_batch import FlowBatch
 from moesim.network.solve import solve_flows
 from moesim.network.stepped.solve_within import WithinTolerance, solve_within
 from moesim.network.stepped.stepped_network import SteppedNetwork
 
 __all__ = [
     "CapacityEvents",
+    "FlowBatch",
     "FlowNetwork",
     "NetworkClock",
     "SteppedNetwork",

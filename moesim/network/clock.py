@@ -24,6 +24,7 @@ from simpy.events import EventPriority
 from moesim.errors import InputError, InvariantError
 from moesim.network.exact.flow_network import FlowNetwork
 from moesim.network.exact.state import Floats, Ints
+from moesim.network.flow_batch import FlowBatch
 from moesim.network.stepped.stepped_network import SteppedNetwork
 
 BEHIND_ALL = EventPriority(9)
@@ -74,20 +75,10 @@ class NetworkClock:
         self._due_at = -math.inf
         self._pending = False
 
-    def transfer(
-        self,
-        route_ptr: ArrayLike,
-        route_links: ArrayLike,
-        weight: ArrayLike | None,
-        size: ArrayLike,
-        start: ArrayLike | None = None,
-        rate_cap: ArrayLike | None = None,
-        waiter_ptr: ArrayLike | None = None,
-        waiter_ids: ArrayLike | None = None,
-    ) -> int:
-        """Start a batch of flows now, or at ``start`` (absolute seconds); see ``FlowNetwork.start``."""
+    def transfer(self, flows: FlowBatch) -> int:
+        """Start a batch of flows now, or at their ``start`` (absolute seconds); see ``FlowNetwork.start``."""
         self._catch_up()
-        handle = self.network.start(route_ptr, route_links, weight, size, start, rate_cap, waiter_ptr, waiter_ids)
+        handle = self.network.start(flows)
         self._wake_at(self.env.now)
         return handle
 

@@ -11,6 +11,7 @@ from moesim.network import checks
 from moesim.network.equal import classes_of_equal
 from moesim.network.exact.flow_network import FlowNetwork
 from moesim.network.exact.state import Floats, Ints
+from moesim.network.flow_batch import FlowBatch
 from moesim.network.stepped.solve_within import solve_within
 
 
@@ -42,20 +43,16 @@ def solve_flows(
     Raises InputError for shapes that do not fit, ids out of range, NaN or negative values, and for flows that
     can never finish because a link of theirs ends with capacity 0.
     """
-    links = checks.ids(route_links, "route_links", np.size(capacity))
-    ptr = checks.pointers(route_ptr, "route_ptr", len(links))
-    n = len(ptr) - 1
+    flows = FlowBatch(route_ptr, route_links, size, start, weight, rate_cap).checked(np.size(capacity))
+    ptr, links, sizes, begin, weights, caps, _, _ = flows
+    n = len(sizes)
     delay = checks.numbers(latency, "latency", np.size(capacity), "link")
-    begin = checks.numbers(start, "start", n, least=-np.inf)
     takes_part = begin + np.bincount(csr.owners(ptr), delay[links], minlength=n)
     if tolerance:
         if capacity_events is not None:
             raise InputError("takes no capacity_events", "tolerance", "use tolerance 0")
-        return solve_within(capacity, ptr, links, size, takes_part, tolerance, weight, rate_cap).finish
+        return solve_within(capacity, ptr, links, sizes, takes_part, tolerance, weights, caps).finish
     times, changed, values = _events(capacity_events, np.size(capacity))
-    weights = checks.numbers(weight, "weight", len(links), "route entry", default=1.0)
-    sizes = checks.numbers(size, "size", n)
-    caps = checks.numbers(rate_cap, "rate_cap", n, infinite=True, default=np.inf)
     found = classes_of_equal(ptr, links, weights, sizes, takes_part, caps)
     first, which = (np.arange(n), np.arange(n)) if found is None else found
     if found is not None:
@@ -63,7 +60,7 @@ def solve_flows(
         ptr, entries = csr.rows_of(ptr, first)
         links, weights = links[entries], weights[entries] * csr.spread(np.bincount(which), ptr)
     network = FlowNetwork(capacity, now=min(takes_part.min(initial=0.0), times.min(initial=0.0)))
-    handle = network.start(ptr, links, weights, sizes[first], takes_part[first], caps[first])
+    handle = network.start(FlowBatch(ptr, links, sizes[first], takes_part[first], weights, caps[first]))
     for time, link, value in zip(times, changed, values, strict=True):
         network.run(until=time)
         network.set_capacity(link, value)

@@ -92,11 +92,6 @@ class Placement:
         """Number of slots of a layer: experts and their further replicas."""
         return int(self.slot_expert.shape[-1])
 
-    @property
-    def slots_per_rank(self) -> NDArray[np.int64]:
-        """How many slots each rank has: int64[ranks]."""
-        return np.bincount(self.slot_rank, minlength=self.n_ranks)
-
     def layer(self, i: int) -> "Placement":
         """Return the placement of layer ``i`` alone; one without a layer axis serves every layer.
 

@@ -1,6 +1,7 @@
 """One number of a result taken apart, in lines of text: what it means, the terms that give it, their sources."""
 
 import difflib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -201,10 +202,16 @@ def _kernels(result: Result, _: str) -> Iterator[str]:
         yield f"    {row['kernel']:22} {row['seconds'] / total:6.1%}  {row['source']}{error}{note}"
 
 
+# The knobs that the lines below name; any other one follows by its key.
+_IN_WORDS = ("kind", "score", "top_k", "top_groups", "n_groups", "groups_are", "group_score")
+
+
 def _router(result: Result, _: str) -> Iterator[str]:
     router = result.explanation["router"]
     yield f"  router {router['kind']}: {router['score']}, top-{router['top_k']}, "
     limit = f"{router['top_groups']} of {router['n_groups']} groups ({router['groups_are']})"
     yield f"  {limit}, groups ranked by {router['group_score']}"
+    if further := [f"{name} {json.dumps(value)}" for name, value in router.items() if name not in _IN_WORDS]:
+        yield f"  {', '.join(further)}"
     for note in result.explanation["workload"]["notes"]:
         yield f"  {note}"

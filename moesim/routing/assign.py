@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.routing.blocks import Batch, fused_pass_takes, kernel_groups, route_in_blocks
-from moesim.routing.router_spec import RouterSpec
+from moesim.routing.router_spec import RouterSpec, kernel_knobs
 from moesim.routing.scores import LOGITS_PER_BLOCK, checked_bias, checked_logits, kernel_block, not_finite
 from moesim.routing.select import select_and_gate
 
@@ -80,20 +80,16 @@ def route_and_count(
         for sums, _ in route_in_blocks(batch):
             load += sums.load.astype(np.int64)
         return Assignment(expert_ids, gates), load
-    groups = kernel_groups(spec)
+    groups, knobs = kernel_groups(spec), kernel_knobs(spec)
     rows = max(1, LOGITS_PER_BLOCK // spec.n_experts)
     for start in range(0, len(x), rows):
         block = kernel_block(x[start : start + rows])
         bad = select_and_gate(
             block,
             selection_bias,
-            spec.score == "sigmoid",
+            knobs,
             groups.ptr,
             groups.experts,
-            spec.top_groups if spec.limited else 1,
-            spec.scores_per_group,
-            spec.normalize,
-            spec.scale,
             expert_ids[start : start + rows],
             gates[start : start + rows],
         )

@@ -4,6 +4,7 @@ Not every router goes through the kernel, see ``fused_pass_takes``; for the othe
 """
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numba
@@ -14,7 +15,7 @@ from moesim.compiling import announce
 from moesim.routing.fused import Sums, route_block
 from moesim.routing.keys import BFLOAT16, FLOAT16, FLOAT32, Groups, bias_for_keys, last_bits
 from moesim.routing.lanes import LANES
-from moesim.routing.router_spec import RouterSpec, groups_of
+from moesim.routing.router_spec import RouterSpec, groups_of, kernel_knobs
 from moesim.routing.scores import kernel_block, not_finite
 from moesim.routing.threads import in_blocks
 from moesim.routing.top_eight import CHUNK
@@ -52,10 +53,18 @@ class Batch(NamedTuple):
     token_offset: int = 0
 
 
+_KNOWN = {
+    "kind", "n_experts", "top_k", "n_groups", "top_groups", "score", "group_score", "normalize", "scale",
+    "group_of_expert",
+}  # fmt: skip
+"""Knobs that the fused kernel follows, at any value where ``fused_pass_takes`` does not say otherwise."""
+
+
 def fused_pass_takes(spec: RouterSpec, dtype: np.dtype[Any], biased: bool) -> bool:
     """Whether the fused kernel takes this router and these logits."""
     return (
         not UNCOMPILED
+        and all(getattr(spec, knob.name) == knob.default for knob in fields(spec) if knob.name not in _KNOWN)
         and LEAST_EXPERTS <= spec.n_experts <= MOST_EXPERTS
         and spec.top_k <= MOST_PER_TOKEN
         and dtype.name in _ENCODINGS
@@ -91,7 +100,7 @@ def route_in_blocks(batch: Batch) -> Iterator[tuple[Sums, NDArray[np.float64]]]:
     Raises:
         InputError: a NaN or infinite logit; the first such token is named.
     """
-    spec, groups = batch.spec, kernel_groups(batch.spec)
+    spec, groups, knobs = batch.spec, kernel_groups(batch.spec), kernel_knobs(batch.spec)
     encoding = _ENCODINGS[batch.logits.dtype.name]
     wide = encoding == FLOAT32
     source = np.empty((0, 0), np.uint16) if wide else batch.logits.view(np.uint16)
@@ -109,10 +118,8 @@ def route_in_blocks(batch: Batch) -> Iterator[tuple[Sums, NDArray[np.float64]]]:
         sums = zero_sums(batch)
         x = batch.logits if wide else np.empty((LANES, spec.n_experts), np.float32)
         bad = route_block(
-            LANES, source, encoding, x, last, bias, spec.score == "sigmoid", groups,
-            spec.top_groups if spec.limited else 1, spec.scores_per_group, spec.normalize, spec.scale,
-            batch.expert_ids, batch.gates, order, batch.weight, batch.device, sequence_ptr, spec.kind == "v3",
-            per_sequence, sums,
+            LANES, source, encoding, x, last, bias, knobs, groups, batch.expert_ids, batch.gates,
+            order, batch.weight, batch.device, sequence_ptr, spec.kind == "v3", per_sequence, sums,
         )  # fmt: skip
         if bad >= 0:
             raise not_finite(kernel_block(batch.logits[bad : bad + 1]), 0, batch.token_offset + bad)

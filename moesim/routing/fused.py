@@ -20,6 +20,7 @@ from moesim.routing.gates import look_up_chosen, order_chosen, to_gates
 from moesim.routing.group_limit import GroupWork, confirm_bound, confirm_order, leave_out, limit_groups, rank_exactly
 from moesim.routing.keys import FLOAT32, Bias, Groups, id_bits_of, is_short, load_row, pack_biased_row, pack_rows
 from moesim.routing.lanes import turn
+from moesim.routing.router_spec import KernelKnobs
 from moesim.routing.select import select_and_gate
 from moesim.routing.stage_options import stage
 from moesim.routing.tokens import count_chosen, exact_free, fetch_ahead, next_tokens, write_tokens
@@ -68,10 +69,9 @@ def best_of_chunks(rows: NDArray[np.int32], groups: Groups, work: Selection) -> 
 @njit(cache=True, nogil=True, error_model="numpy")
 def route_block(
     lanes: int, source: NDArray[np.uint16], encoding: int, x: NDArray[np.float32], last: NDArray[np.int32], bias: Bias,
-    use_sigmoid: bool, groups: Groups, top_groups: int, scores_per_group: int, normalize: bool, scale: float,
-    expert_ids: NDArray[np.int32], gates: NDArray[np.float32], order: NDArray[np.int64], weight: NDArray[np.float64],
-    device: NDArray[np.int64], sequence_ptr: NDArray[np.int64], unbiased_counts: bool,
-    per_sequence: NDArray[np.float64], sums: Sums,
+    knobs: KernelKnobs, groups: Groups, expert_ids: NDArray[np.int32], gates: NDArray[np.float32],
+    order: NDArray[np.int64], weight: NDArray[np.float64], device: NDArray[np.int64], sequence_ptr: NDArray[np.int64],
+    unbiased_counts: bool, per_sequence: NDArray[np.float64], sums: Sums,
 ) -> int:  # fmt: skip
     """Route tokens and add to their statistics; return the first token with a NaN or inf logit, or -1.
 
@@ -93,6 +93,7 @@ def route_block(
             affinities, max/mean of its expert loads, each token once; no rows: not asked for.
         sums: added to.
     """
+    use_sigmoid, top_groups, scores_per_group = knobs.use_sigmoid, knobs.top_groups, knobs.scores_per_group
     n_experts, top_k, n_groups = x.shape[1], expert_ids.shape[1], groups.ptr.shape[0] - 1
     biased, limited, measured = bias.exact.shape[0] > 0, top_groups < n_groups, weight.shape[0] > 0
     sequences, has_free = per_sequence.shape[0] > 0, measured and (limited or biased)
@@ -189,15 +190,15 @@ def route_block(
             for lane in range(n):
                 if ordered[lane] == 0:
                     order_chosen(bias.exact, lane, chosen, gate, key)
-        to_gates(x, row, n, use_sigmoid, normalize, scale, gate, shift, denominator, sure)
+        to_gates(x, row, n, use_sigmoid, knobs.normalize, knobs.scale, gate, shift, denominator, sure)
         fetch_ahead(source, encoding, x, order, i + 14, end)
         write_tokens(chosen, gate, token, n, expert_ids, gates)
         for lane in range(n):
             if sure[lane] == 0:
                 t, own = token[lane], row[lane]
                 select_and_gate(
-                    x[own : own + 1], bias.exact, use_sigmoid, groups.ptr, groups.experts, top_groups, scores_per_group,
-                    normalize, scale, expert_ids[t : t + 1], gates[t : t + 1],
+                    x[own : own + 1], bias.exact, knobs, groups.ptr, groups.experts, expert_ids[t : t + 1],
+                    gates[t : t + 1],
                 )  # fmt: skip
                 for k in range(top_k):
                     chosen[k, lane] = expert_ids[t, k]

@@ -40,6 +40,16 @@ _PRESETS: dict[str, _Preset] = {
 }
 
 
+class KernelKnobs(NamedTuple):
+    """What the compiled passes read of a router, beside the groups themselves."""
+
+    use_sigmoid: bool
+    top_groups: int
+    scores_per_group: int
+    normalize: bool
+    scale: float
+
+
 @dataclass(frozen=True, init=False)
 class RouterSpec:
     """A router: how affinities are made, which groups a token may reach, how gates are made.
@@ -138,6 +148,17 @@ class RouterSpec:
             "top2": 2,
             "topk_over_m": max(1, self.top_k // self.top_groups),
         }[self.group_score]
+
+
+def kernel_knobs(spec: RouterSpec) -> KernelKnobs:
+    """Return the knobs as the compiled passes read them: one group to reach where there is no limit."""
+    return KernelKnobs(
+        use_sigmoid=spec.score == "sigmoid",
+        top_groups=spec.top_groups if spec.limited else 1,
+        scores_per_group=spec.scores_per_group,
+        normalize=spec.normalize,
+        scale=spec.scale,
+    )
 
 
 def groups_of(spec: RouterSpec) -> NDArray[np.int32]:

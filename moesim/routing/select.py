@@ -15,6 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from moesim.routing.router_spec import KernelKnobs
+
 
 @njit(cache=True, nogil=True)
 def sigmoid(x: float) -> float:
@@ -64,15 +66,16 @@ def group_value(
 
 @njit(cache=True, nogil=True)
 def gates_of(
-    row: NDArray[Any], ids: NDArray[np.int64], use_sigmoid: bool, top: float, total: float, normalize: bool,
-    scale: float, values: NDArray[np.float64], gates: NDArray[Any],
+    row: NDArray[Any], ids: NDArray[np.int64], knobs: KernelKnobs, top: float, total: float,
+    values: NDArray[np.float64], gates: NDArray[Any],
 ) -> None:  # fmt: skip
     """Write the gates of one token; ``top`` and ``total`` are its softmax's shift and denominator.
 
     ``values`` [K] is scratch space.
     """
+    use_sigmoid, scale = knobs.use_sigmoid, knobs.scale
     # numba's float() leaves a float32 as it is.
-    if not normalize:
+    if not knobs.normalize:
         for k in range(ids.shape[0]):
             x = np.float64(row[ids[k]])
             gates[k] = scale * (sigmoid(x) if use_sigmoid else math.exp(x - top) / total)
@@ -97,9 +100,8 @@ def gates_of(
 
 @njit(cache=True, nogil=True)
 def select_and_gate(
-    logits: NDArray[Any], bias: NDArray[np.float64], use_sigmoid: bool, group_ptr: NDArray[np.int64],
-    group_experts: NDArray[np.int64], top_groups: int, scores_per_group: int, normalize: bool, scale: float,
-    expert_ids: NDArray[np.int32], gates: NDArray[Any],
+    logits: NDArray[Any], bias: NDArray[np.float64], knobs: KernelKnobs, group_ptr: NDArray[np.int64],
+    group_experts: NDArray[np.int64], expert_ids: NDArray[np.int32], gates: NDArray[Any],
 ) -> int:  # fmt: skip
     """Fill ``expert_ids[T, K]`` and ``gates[T, K]``; return the first token with a NaN or inf logit, or -1.
 
@@ -108,6 +110,7 @@ def select_and_gate(
     n_tokens, n_experts = logits.shape
     top_k = expert_ids.shape[1]
     n_groups = group_ptr.shape[0] - 1
+    use_sigmoid, top_groups, scores_per_group = knobs.use_sigmoid, knobs.top_groups, knobs.scores_per_group
     limited = top_groups < n_groups
     biased = bias.shape[0] > 0
     # The maximum of a group keeps its rank on the logits; sums need the scores themselves.
@@ -162,7 +165,7 @@ def select_and_gate(
                 filled = keep_best(expert_keys, chosen, filled, keys[expert], expert)
         for k in range(top_k):
             expert_ids[t, k] = chosen[k]
-        gates_of(row, chosen, use_sigmoid, top, total, normalize, scale, values_of_gates, gates[t])
+        gates_of(row, chosen, knobs, top, total, values_of_gates, gates[t])
     return -1
 
 

@@ -17,14 +17,14 @@ from moesim.network import advance
 # What a run asks for once it has routed, in small.
 _EXAMPLE = """
 import numpy as np
-from moesim.network import FlowNetwork
+from moesim.network import FlowBatch, FlowNetwork
 from moesim.timeline.intervals import gaps
 from moesim.traffic import count_copies
 from moesim.traffic.row_merge import merge_rows
 network = FlowNetwork([1.0], log_bottlenecks=True)
 network.record_utilisation(1.0, [0])
 waiter = network.new_waiters(1)
-handle = network.start([0, 1], [0], None, [1.0], waiter_ptr=[0, 1], waiter_ids=[waiter])
+handle = network.start(FlowBatch([0, 1], [0], [1.0], waiter_ptr=[0, 1], waiter_ids=[waiter]))
 network.run(float("inf"))
 network.release(handle)
 one, none = np.zeros(1, np.int64), np.zeros(1, np.int32)

@@ -7,18 +7,18 @@ from numpy.typing import NDArray
 
 from moesim.balance import imbalance
 from moesim.layer import build_parts, open_workload
-from moesim.placement import Placement, contiguous, eplb, round_robin
+from moesim.placement import BY_LOAD, FIXED, Placement
 from moesim.routing import route
 from moesim.run.steps import initial_state
 from moesim.scenario import Scenario
 
 
 def compare_placements(scenario: Scenario, redundant_experts: int | None) -> list[dict[str, Any]]:
-    """Compare contiguous, round robin and EPLB on the first layer's load.
+    """Compare every placement policy on the first layer's load.
 
     Args:
         scenario: gives the tokens, the router and the cluster.
-        redundant_experts: replicas for EPLB; None for as many as fill the ranks evenly with at least one each.
+        redundant_experts: replicas, where a policy has them; None for as many as fill the ranks evenly, at least one.
 
     Returns:
         One row per placement: slots, and max / mean load of slots, ranks and nodes, replicas sharing evenly.
@@ -33,11 +33,12 @@ def compare_placements(scenario: Scenario, redundant_experts: int | None) -> lis
     load = np.bincount(ids[batch.token_index].ravel(), minlength=experts)
     ranks = fabric.n_ranks
     extra = redundant_experts if redundant_experts is not None else -experts % ranks or ranks
-    placements = {"contiguous": contiguous(experts, ranks), "round_robin": round_robin(experts, ranks)}
-    for slots in sorted({experts + (-experts % ranks), experts + extra}):
-        placements[f"eplb, {slots - experts} redundant"] = eplb(
-            load, n_slots=slots, n_ranks=ranks, n_nodes=fabric.n_nodes, n_groups=parts.router.n_groups
-        )
+    placements = {name: make(experts, ranks) for name, make in FIXED.items()}
+    for name, balance in BY_LOAD.items():
+        for slots in sorted({experts + (-experts % ranks), experts + extra}):
+            placements[f"{name}, {slots - experts} redundant"] = balance(
+                load, n_slots=slots, n_ranks=ranks, n_nodes=fabric.n_nodes, n_groups=parts.router.n_groups
+            )
     return [{"placement": name, **_row(placement, load, fabric.rank_node)} for name, placement in placements.items()]
 
 

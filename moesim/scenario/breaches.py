@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from moesim.alltoall_library import algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, did_you_mean, fields_at
+from moesim.placement_policies import FIXED_POLICIES, LOAD_POLICIES
 from moesim.scenario.fields import ScenarioFields
 from moesim.scenario.objective import parse_objective
 from moesim.scenario.thresholds import parse_threshold
@@ -99,11 +100,11 @@ def _per_rank_lists(scenario: ScenarioFields) -> Iterator[Breach]:
 
 def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     """Yield what would be read and then have no effect."""
-    if scenario.placement.redundant_experts and scenario.placement.policy != "eplb":
+    if scenario.placement.redundant_experts and scenario.placement.policy in FIXED_POLICIES:
         yield (
             ("placement", "redundant_experts"),
             f"policy {scenario.placement.policy} places no replicas",
-            "set policy: eplb, or redundant_experts: 0",
+            f"set policy: {' or '.join(LOAD_POLICIES)}, or redundant_experts: 0",
         )
     algorithm = algorithm_named(scenario.alltoall.algorithm)
     if scenario.alltoall.cached_handle and not algorithm.handle:

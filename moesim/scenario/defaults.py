@@ -8,18 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from moesim.model import ModelSpec
+from moesim.scenario.sections import KINDS
 
 MODEL_PRESET = "deepseek-v3"
 
-# What each kind means where neither the scenario nor the model's publication says otherwise: DeepSeekMoE
-# eq. 9-11, DeepSeek-V2 section 2.2.2 (maximum per device as in the released code), DeepSeek-V3 eq. 12-16.
-KINDS: Mapping[str, Mapping[str, Any]] = {
-    "v1": {"score": "softmax", "group_score": "max", "normalize": False, "scale": 1.0},
-    "v2": {"score": "softmax", "group_score": "max", "normalize": False, "scale": 1.0},
-    "v3": {"score": "sigmoid", "group_score": "top2", "normalize": True, "scale": 1.0},
-}
 _SOURCES = ("recording", "synthetic", "expert_ids", "counts")
-_ROUTING = ("kind", "top_k", "groups", "top_groups", "score", "group_score", "normalize", "scale")
+_ROUTING = ("kind", "top_k", "groups", "top_groups", *KINDS["v1"])
 _SIZES = ("n_experts", "hidden", "expert_hidden", "n_shared", "layers")
 
 
@@ -75,7 +69,7 @@ def _routing(routing: dict[str, Any], preset: ModelSpec | None) -> dict[str, Any
         return {"top_k": published.top_k, "groups": 1, "top_groups": 1, **KINDS["v1"], **routing}
     defaults: dict[str, Any] = {"kind": kind, "top_k": published.top_k, "groups": 1, **KINDS[kind]}
     if kind == published.kind:
-        defaults |= {name: getattr(published, name) for name in ("score", "group_score", "normalize", "scale")}
+        defaults |= {name: value for name, value in vars(published).items() if name in KINDS[kind]}
         defaults["groups"] = published.n_groups
     if routing.get("groups", defaults["groups"]) == 1:
         defaults["top_groups"] = 1

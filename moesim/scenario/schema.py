@@ -106,28 +106,13 @@ class Scenario(ScenarioFields):
 
     def digest(self) -> str:
         """Return the SHA-256 of the resolved scenario as canonical JSON."""
-        return _digest(self.resolved())
-
-    def section_digest(self, section: str) -> str:
-        """Return the SHA-256 of one section of the resolved scenario.
-
-        Raises:
-            InputError: no such section.
-        """
-        resolved = self.resolved()
-        if section not in type(self).model_fields:
-            raise InputError(f"a scenario has no section {section!r:.60}")
-        return _digest(resolved.get(section))
+        text = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _load_preset(name: str, base_dir: Path) -> ModelSpec:
     refuse_escape(name)
     return load_model(str(contained(name, base_dir)) if is_path(name) else name)
-
-
-def _digest(data: Any) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def json_schema() -> dict[str, Any]:

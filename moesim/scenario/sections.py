@@ -5,6 +5,7 @@ Fields whose default is a published figure are filled by ``moesim.scenario.defau
 validation; their placeholder never survives it.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -13,6 +14,7 @@ from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
+from moesim.placement_policies import FIXED_POLICIES, LOAD_POLICIES
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.named_files import is_path, refuse_escape
 from moesim.units import Bandwidth, Count, Number, Share
@@ -20,9 +22,12 @@ from moesim.units import Bandwidth, Count, Number, Share
 Name = Annotated[str, AfterValidator(refuse_escape)]
 Dtype = Literal["fp8", "bf16"]
 if TYPE_CHECKING:
-    AlgorithmName = str  # a type checker wants the names of a Literal written out
+    # A type checker wants the names of a Literal written out.
+    AlgorithmName = str
+    PolicyName = str
 else:
     AlgorithmName = Literal[ALGORITHMS]
+    PolicyName = Literal[(*FIXED_POLICIES, *LOAD_POLICIES)]
 
 
 class Block(BaseModel):
@@ -118,6 +123,15 @@ class Model(Block):
     )
 
 
+# What each kind means where neither the scenario nor the model's publication says otherwise: DeepSeekMoE
+# eq. 9-11, DeepSeek-V2 section 2.2.2 (maximum per device as in the released code), DeepSeek-V3 eq. 12-16.
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "v1": {"score": "softmax", "group_score": "max", "normalize": False, "scale": 1.0},
+    "v2": {"score": "softmax", "group_score": "max", "normalize": False, "scale": 1.0},
+    "v3": {"score": "sigmoid", "group_score": "top2", "normalize": True, "scale": 1.0},
+}
+
+
 class Routing(Block):
     """The router. Without keys: the router that the model preset was published with.
 
@@ -176,7 +190,7 @@ class Routing(Block):
 class PlacementBlock(Block):
     """Which rank holds which experts."""
 
-    policy: Literal["contiguous", "round_robin", "eplb"] = Field(
+    policy: PolicyName = Field(
         "contiguous", description="How experts are laid on ranks; eplb balances by the batch's own load."
     )
     redundant_experts: Count = Field(

@@ -16,7 +16,7 @@ import simpy
 from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
-from moesim.network import CapacityEvents, NetworkClock, SteppedNetwork
+from moesim.network import CapacityEvents, FlowBatch, NetworkClock, SteppedNetwork
 from moesim.timeline.intervals import gaps
 from moesim.traffic import Floats, Ints, PhaseFlows
 
@@ -254,16 +254,17 @@ class PhaseRun:
         waiter_ptr, waiting_entries = _rows(waiting_ptr, which)
         member_ptr, member_entries = _rows(flows.member_ptr, which)
         members = flows.member_ranks[member_entries]
-        handle = self._clock.transfer(
+        batch = FlowBatch(
             ptr,
             self._resource_links[entries],
-            self._resource_weight[entries],
             flows.size[which],
-            start=self.start_s[which],
+            self.start_s[which],
+            self._resource_weight[entries],
             rate_cap=None if flows.rate_cap is None else flows.rate_cap[which],
             waiter_ptr=waiter_ptr,
             waiter_ids=waiting[waiting_entries] + self._first_waiter,
         )
+        handle = self._clock.transfer(batch)
         self._batches.append((which, handle))
         if flows.least_s is not None:
             least = now + flows.group_setup_s + flows.least_s[which]

@@ -17,7 +17,7 @@ import simpy
 
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
-from moesim.network import FlowNetwork, NetworkClock, SteppedNetwork
+from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork
 from moesim.stages import LANES, Lane
 from moesim.timeline.link_use import LinkUse
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
@@ -251,7 +251,7 @@ class _Ranks:
         network = self._clock.network
         waiter = network.new_waiters(1)
         handle = self._clock.transfer(
-            _ONE, self._sm_link[rank : rank + 1], None, [seconds], waiter_ptr=_ONE, waiter_ids=[waiter]
+            FlowBatch(_ONE, self._sm_link[rank : rank + 1], [seconds], waiter_ptr=_ONE, waiter_ids=[waiter])
         )
         yield self._clock.wait(waiter)
         network.release(handle)

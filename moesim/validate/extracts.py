@@ -25,11 +25,6 @@ _ELEMENT_BYTES = {"half": 2, "int8": 1}
 _SOURCE = "ai-dynamo/aiconfigurator@095f58a "
 
 
-def has_extracts(folder: Path) -> bool:
-    """Whether the folder holds the extracts."""
-    return all((folder / "kernels" / name).is_file() for name in FILES)
-
-
 def extract_rows(folder: Path) -> list[Row]:
     """Read the extracts of a reference folder.
 

@@ -123,11 +123,15 @@ def test_sender_ports_count_each_byte_of_a_class_once():
 
 def test_ports_of_a_rank_are_the_links_that_its_routes_begin_and_end_with():
     fabric = load_topology("h800-8x8-rail")
-    assert fabric.link_names[fabric.ports_out("nic")[11]] == "n1.gpu3->rail3.leaf"
-    assert fabric.link_names[fabric.ports_in("nic")[11]] == "rail3.leaf->n1.gpu3"
-    assert fabric.link_names[fabric.ports_out("nvlink")[11]] == "n1.gpu3->n1.nvswitch"
-    assert fabric.link_names[fabric.ports_in("nvlink")[11]] == "n1.nvswitch->n1.gpu3"
-    assert (fabric.ports_out("leaf-spine") == -1).all()
+    # To and from GPU 3 of node 2, then GPU 4 of the own node.
+    ptr, links = fabric.routes([11, 19, 11, 12], [19, 11, 12, 11])
+    names = [[fabric.link_names[link] for link in row] for row in np.split(links, ptr[1:-1])]
+    assert names == [
+        ["n1.gpu3->rail3.leaf", "rail3.leaf->n2.gpu3"],
+        ["n2.gpu3->rail3.leaf", "rail3.leaf->n1.gpu3"],
+        ["n1.gpu3->n1.nvswitch", "n1.nvswitch->n1.gpu4"],
+        ["n1.gpu4->n1.nvswitch", "n1.nvswitch->n1.gpu3"],
+    ]
 
 
 def test_a_full_bisection_leaf_sends_up_what_its_gpus_send_and_two_to_one_half_of_it():

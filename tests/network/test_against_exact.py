@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moesim.network import FlowNetwork, solve_flows
+from moesim.network import FlowBatch, FlowNetwork, solve_flows
 from tests.reference.max_min import csr, finish_times
 
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -89,12 +89,14 @@ def test_at_every_event_each_flow_has_a_saturated_link_on_which_nobody_is_faster
     n = len(net["size"])
     first = network.new_waiters(n)
     handle = network.start(
-        size=net["size"],
-        start=net["start"],
-        rate_cap=net["rate_cap"],
-        waiter_ptr=np.arange(n + 1),
-        waiter_ids=np.arange(first, first + n),
-        **csr(net["routes"]),
+        FlowBatch(
+            size=net["size"],
+            start=net["start"],
+            rate_cap=net["rate_cap"],
+            waiter_ptr=np.arange(n + 1),
+            waiter_ids=np.arange(first, first + n),
+            **csr(net["routes"]),
+        )
     )
     stops = [(time, None, None) for time in net["start"]] + list(net["capacity_events"]) + [(np.inf, None, None)]
     for time, link, value in sorted(stops, key=lambda stop: stop[0]):
@@ -131,7 +133,7 @@ def test_resolving_only_what_changed_equals_solving_everything_at_every_event(se
     finish = []
     for looks in (10**6, patience):
         network = FlowNetwork(capacity, patience=looks)
-        handle = network.start(size=size, start=start, **csr(routes))
+        handle = network.start(FlowBatch(size=size, start=start, **csr(routes)))
         network.run(np.inf)
         finish.append(network.finish(handle))
     np.testing.assert_allclose(finish[0], finish[1], rtol=1e-12)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import InputError, InvariantError
-from moesim.network import FlowNetwork, NetworkClock, SteppedNetwork, solve_flows
+from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork, solve_flows
 from tests.reference.max_min import csr
 
 
@@ -25,7 +25,7 @@ class Ranks:
             yield self.env.timeout(at)
             waiter = self.network.new_waiters(1)
             assert self.network.now <= self.env.now
-            self.clock.transfer(size=[size], waiter_ptr=[0, 1], waiter_ids=[waiter], **csr([route]))
+            self.clock.transfer(FlowBatch(size=[size], waiter_ptr=[0, 1], waiter_ids=[waiter], **csr([route])))
             assert self.network.now == self.env.now
             yield self.clock.wait(waiter)
             assert self.network.now == self.env.now
@@ -178,7 +178,7 @@ def test_a_flow_that_is_taken_away_or_sent_elsewhere_ends_its_wait():
     ranks = Ranks([1.0, 100.0])
     waiter = ranks.network.new_waiters(2)
     handle = ranks.clock.transfer(
-        size=[50.0, 50.0], waiter_ptr=[0, 1, 2], waiter_ids=[waiter, waiter + 1], **csr([[(0, 1)], [(0, 1)]])
+        FlowBatch(size=[50.0, 50.0], waiter_ptr=[0, 1, 2], waiter_ids=[waiter, waiter + 1], **csr([[(0, 1)], [(0, 1)]]))
     )
     ends = []
 
@@ -208,7 +208,9 @@ def test_those_who_wait_for_nothing_are_not_woken():
     ranks = Ranks([1.0])
     waiters = ranks.network.new_waiters(3)
     ranks.clock.transfer(
-        size=[1.0, 2.0, 3.0], waiter_ptr=[0, 1, 2, 3], waiter_ids=np.arange(3) + waiters, **csr([[(0, 1)]] * 3)
+        FlowBatch(
+            size=[1.0, 2.0, 3.0], waiter_ptr=[0, 1, 2, 3], waiter_ids=np.arange(3) + waiters, **csr([[(0, 1)]] * 3)
+        )
     )
     ranks.env.run(until=ranks.clock.wait(waiters + 2))
     assert ranks.env.now == 6.0
@@ -217,7 +219,7 @@ def test_those_who_wait_for_nothing_are_not_woken():
 def test_flows_that_start_in_the_future_wait_for_their_time():
     ranks = Ranks([1.0])
     waiter = ranks.network.new_waiters(1)
-    ranks.clock.transfer(size=[2.0], start=[5.0], waiter_ptr=[0, 1], waiter_ids=[waiter], **csr([[(0, 1)]]))
+    ranks.clock.transfer(FlowBatch(size=[2.0], start=[5.0], waiter_ptr=[0, 1], waiter_ids=[waiter], **csr([[(0, 1)]])))
     ranks.env.run(until=ranks.clock.wait(waiter))
     assert ranks.env.now == 7.0
 
@@ -229,7 +231,9 @@ def test_sequential_phases_end_where_the_sum_of_their_times_is():
     def rank(link, size):
         for _ in range(150):
             waiter = ranks.network.new_waiters(1)
-            handle = ranks.clock.transfer(size=[size], waiter_ptr=[0, 1], waiter_ids=[waiter], **csr([[(link, 1)]]))
+            handle = ranks.clock.transfer(
+                FlowBatch(size=[size], waiter_ptr=[0, 1], waiter_ids=[waiter], **csr([[(link, 1)]]))
+            )
             yield ranks.clock.wait(waiter)
             assert ranks.network.finish(handle)[0] == ranks.env.now == ranks.network.now
             ranks.network.release(handle)

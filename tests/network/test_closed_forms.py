@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moesim.network import solve_flows
+from moesim.network import FlowBatch, solve_flows
 from tests.reference.max_min import csr
 
 
@@ -137,6 +137,6 @@ def test_equal_flows_are_one_event_however_many():
     n = 8
     routes = [[(i, 1), (n + j, 1)] for i in range(n) for j in range(n) if i != j]
     network = FlowNetwork([1 / 3] * (2 * n), now=0.7)
-    network.start(size=[0.1] * len(routes), **csr(routes))
+    network.start(FlowBatch(size=[0.1] * len(routes), **csr(routes)))
     network.run(np.inf)
     assert network._s.tally[N_EVENTS] == 1

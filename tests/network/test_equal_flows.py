@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moesim.network import FlowNetwork, solve_flows
+from moesim.network import FlowBatch, FlowNetwork, solve_flows
 from moesim.network.equal import classes_of_equal
 from tests.reference.max_min import csr, finish_times
 
@@ -72,6 +72,6 @@ def test_a_stalled_flow_of_a_class_is_named_by_its_own_number():
 
 def test_the_network_itself_takes_equal_flows_one_by_one():
     network = FlowNetwork([2.0])
-    handle = network.start([0, 1, 2], [0, 0], None, [1.0, 1.0])
+    handle = network.start(FlowBatch([0, 1, 2], [0, 0], [1.0, 1.0]))
     network.run(np.inf)
     np.testing.assert_allclose(network.finish(handle), [1.0, 1.0])

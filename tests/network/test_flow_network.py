@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError, InvariantError
-from moesim.network import FlowNetwork
+from moesim.network import FlowBatch, FlowNetwork
 from tests.reference.max_min import csr
 
 ONE = csr([[(0, 1)]])
@@ -22,7 +22,7 @@ def waiting(network, groups):
 def test_a_waiter_is_done_when_the_last_of_its_flows_is():
     network = FlowNetwork([1.0, 1.0])
     routes = csr([[(0, 1)], [(1, 1)], [(1, 1)]])
-    network.start(size=[3.0, 1.0, 2.0], **routes, **waiting(network, [[0], [0, 1], [2]]))
+    network.start(FlowBatch(size=[3.0, 1.0, 2.0], **routes, **waiting(network, [[0], [0, 1], [2]])))
     assert network.outstanding(0) == 2
     now, done = network.run(np.inf)
     assert (now, done.tolist()) == (2.0, [1])
@@ -35,7 +35,7 @@ def test_a_waiter_is_done_when_the_last_of_its_flows_is():
 
 def test_running_to_a_time_stops_there():
     network = FlowNetwork([1.0])
-    handle = network.start(size=[3.0], **ONE)
+    handle = network.start(FlowBatch(size=[3.0], **ONE))
     assert network.run(2.0)[0] == 2.0
     assert network.now == 2.0
     assert np.isnan(network.finish(handle)).all()
@@ -48,8 +48,8 @@ def test_starting_at_one_instant_in_several_calls_is_starting_in_one():
     routes = [[(0, 1)], [(0, 1), (1, 1)], [(1, 1)]]
     together.run(0.7)
     apart.run(0.7)
-    handle = together.start(size=[5.0, 1.0, 2.0], **csr(routes))
-    handles = [apart.start(size=[s], **csr([r])) for s, r in zip([5.0, 1.0, 2.0], routes, strict=True)]
+    handle = together.start(FlowBatch(size=[5.0, 1.0, 2.0], **csr(routes)))
+    handles = [apart.start(FlowBatch(size=[s], **csr([r]))) for s, r in zip([5.0, 1.0, 2.0], routes, strict=True)]
     together.run(np.inf)
     apart.run(np.inf)
     assert together.finish(handle).tolist() == [apart.finish(h)[0] for h in handles]
@@ -58,7 +58,9 @@ def test_starting_at_one_instant_in_several_calls_is_starting_in_one():
 def test_a_cancelled_flow_leaves_its_share_to_the_others_and_frees_its_waiters():
     network = FlowNetwork([2.0])
     handle = network.start(
-        size=[6.0, 6.0, 6.0], start=[0.0, 0.0, 9.0], **csr([[(0, 1)]] * 3), **waiting(network, [[0], [1], [2]])
+        FlowBatch(
+            size=[6.0, 6.0, 6.0], start=[0.0, 0.0, 9.0], **csr([[(0, 1)]] * 3), **waiting(network, [[0], [1], [2]])
+        )
     )
     network.run(2.0)
     network.cancel(handle, 0)
@@ -75,7 +77,7 @@ def test_a_cancelled_flow_leaves_its_share_to_the_others_and_frees_its_waiters()
 def test_a_rerouted_flow_takes_what_is_left_over_the_new_links():
     network = FlowNetwork([1.0, 4.0, 5.0], log_bottlenecks=True)
     caps = [np.inf, 3.0, np.inf]
-    handle = network.start(size=[6.0, 8.0, 1.0], start=[0, 0, 6], rate_cap=caps, **csr([[(0, 1)]] * 3))
+    handle = network.start(FlowBatch(size=[6.0, 8.0, 1.0], start=[0, 0, 6], rate_cap=caps, **csr([[(0, 1)]] * 3)))
     network.run(2.0)  # each has sent 1
     network.reroute(handle, 0, [1, 2], [1.0, 0.0])
     network.reroute(handle, 1, [2, 2], [1.0, 1.0])  # twice over link 2: 2.5, below its cap of 3
@@ -90,7 +92,7 @@ def test_a_rerouted_flow_takes_what_is_left_over_the_new_links():
 
 def test_a_flow_rerouted_to_nowhere_is_done():
     network = FlowNetwork([1.0])
-    handle = network.start(size=[6.0], **ONE, **waiting(network, [[0]]))
+    handle = network.start(FlowBatch(size=[6.0], **ONE, **waiting(network, [[0]])))
     network.run(2.0)
     network.reroute(handle, 0, np.zeros(0, np.int32))
     assert network.run(np.inf)[0] == 2.0
@@ -99,7 +101,7 @@ def test_a_flow_rerouted_to_nowhere_is_done():
 
 def test_a_link_of_no_capacity_stalls_its_flows_until_it_has_some():
     network = FlowNetwork([2.0, 9.0])
-    handle = network.start(size=[6.0, 8.0], **csr([[(0, 1), (1, 1)], [(1, 1)]]))
+    handle = network.start(FlowBatch(size=[6.0, 8.0], **csr([[(0, 1), (1, 1)], [(1, 1)]])))
     network.run(1.0)
     network.set_capacity(0, 0.0)
     assert network.rates(handle).tolist() == [0.0, 9.0]
@@ -114,7 +116,7 @@ def test_a_link_of_no_capacity_stalls_its_flows_until_it_has_some():
 
 def test_a_flow_whose_share_stays_the_same_when_another_ends_still_ends_itself():
     network = FlowNetwork([2.0])
-    handle = network.start(size=[1.0, 5.0], **csr([[(0, 1)]] * 2), **waiting(network, [[0], [1]]))
+    handle = network.start(FlowBatch(size=[1.0, 5.0], **csr([[(0, 1)]] * 2), **waiting(network, [[0], [1]])))
     assert network.run(np.inf)[0] == 1.0
     network.set_capacity(0, 1.0)
     assert network.rates(handle).tolist() == [0.0, 1.0]
@@ -124,7 +126,7 @@ def test_a_flow_whose_share_stays_the_same_when_another_ends_still_ends_itself()
 def test_the_log_of_bottlenecks_tells_what_held_each_flow_and_when():
     network = FlowNetwork([10.0, 4.0], log_bottlenecks=True)
     routes = csr([[(0, 1)], [(0, 1), (1, 1)], [(1, 1)]])
-    handle = network.start(size=[60.0, 10.0, 30.0], rate_cap=[9.0, np.inf, np.inf], **routes)
+    handle = network.start(FlowBatch(size=[60.0, 10.0, 30.0], rate_cap=[9.0, np.inf, np.inf], **routes))
     network.run(np.inf)
     # 8, 2, 2 until 5 s; then flow 0 rises to its cap of 9 and flow 2 to 4
     time, flow, link = network.bottleneck_log(handle)
@@ -133,13 +135,13 @@ def test_the_log_of_bottlenecks_tells_what_held_each_flow_and_when():
 
 def test_a_network_that_does_not_log_has_an_empty_log():
     network = FlowNetwork([1.0])
-    assert [len(column) for column in network.bottleneck_log(network.start(size=[1.0], **ONE))] == [0, 0, 0]
+    assert [len(column) for column in network.bottleneck_log(network.start(FlowBatch(size=[1.0], **ONE)))] == [0, 0, 0]
 
 
 def test_a_log_longer_than_its_buffer_loses_nothing():
     network = FlowNetwork([1.0, 1.0], log_bottlenecks=True)
     routes = csr([[(0, 1), (1, 1)]])
-    handle = network.start(size=[1e9], **routes)
+    handle = network.start(FlowBatch(size=[1e9], **routes))
     n = 700
     for _ in range(n):
         for link in (0, 1):
@@ -157,7 +159,7 @@ def random_traffic(network, rng, n=30):
     routes = [[(int(link), float(rng.choice([0.5, 1, 2]))) for link in rng.integers(0, n_links, 3)] for _ in range(n)]
     size = rng.random(n) * 10
     start = network.now + rng.random(n)
-    handle = network.start(size=size, start=start, rate_cap=rng.choice([0.7, np.inf], n), **csr(routes))
+    handle = network.start(FlowBatch(size=size, start=start, rate_cap=rng.choice([0.7, np.inf], n), **csr(routes)))
     load = np.zeros(n_links)
     for route, s in zip(routes, size, strict=True):
         for link, weight in route:
@@ -187,7 +189,7 @@ def test_what_the_links_carried_is_what_the_flows_sent():
 
 def test_the_buckets_hold_what_was_carried_in_their_time():
     network = FlowNetwork([4.0, 1.0])
-    network.start(size=[20.0, 3.0], **csr([[(0, 1)], [(0, 1), (1, 1)]]))
+    network.start(FlowBatch(size=[20.0, 3.0], **csr([[(0, 1)], [(0, 1), (1, 1)]])))
     network.run(1.5)
     network.record_utilisation(1.0, links=[1, 0])  # buckets begin at 1.5
     network.run(np.inf)
@@ -201,7 +203,7 @@ def test_the_buckets_hold_what_was_carried_in_their_time():
 def test_a_stalled_network_needs_no_buckets():
     network = FlowNetwork([0.0])
     network.record_utilisation(1e-9)
-    network.start(size=[1.0], **ONE)
+    network.start(FlowBatch(size=[1.0], **ONE))
     network.run(1e6)
     assert network._s.bucket_served.nbytes == 0
 
@@ -275,9 +277,9 @@ def test_flows_that_make_no_sense_are_refused_by_name_and_change_nothing(change,
     network.run(1.0)
     flows = {"route_ptr": [0, 1, 2], "route_links": [0, 1], "weight": None, "size": [1.0, 1.0]}
     with pytest.raises(InputError, match=named):
-        network.start(**(flows | change))
+        network.start(FlowBatch(**(flows | change)))
     assert network.idle
-    network.start(**flows)
+    network.start(FlowBatch(**flows))
     assert network.run(2.0)[0] == 2.0
 
 
@@ -286,7 +288,7 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(InputError, match="link 0"):
             FlowNetwork(capacity)
     network = FlowNetwork([1.0], now=5.0)
-    handle = network.start(size=[1.0], **ONE, **waiting(network, [[0]]))
+    handle = network.start(FlowBatch(size=[1.0], **ONE, **waiting(network, [[0]])))
     with pytest.raises(InputError, match="still wait"):
         network.release_waiters(0, 1)
     with pytest.raises(InputError, match="in progress"):
@@ -311,7 +313,7 @@ def test_rates_that_never_settle_are_reported_as_a_bug_of_ours(monkeypatch):
     from moesim.network.exact import flow_network
 
     network = FlowNetwork([1.0])
-    handle = network.start(size=[1.0], **ONE)
+    handle = network.start(FlowBatch(size=[1.0], **ONE))
     monkeypatch.setattr(flow_network, "settle_rates", lambda state: False)
     with pytest.raises(InvariantError):
         network.rates(handle)

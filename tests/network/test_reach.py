@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moesim.network import FlowNetwork
+from moesim.network import FlowBatch, FlowNetwork
 from moesim.network.exact import flow_network
 from moesim.network.exact.state import LIVE, pays_reach
 from tests.reference.max_min import csr
@@ -62,12 +62,14 @@ def test_the_table_follows_the_flows_through_starts_ends_cancels_new_routes_and_
     network = FlowNetwork(capacity, patience=patience)
     first = network.new_waiters(40)
     handle = network.start(
-        size=size,
-        start=start,
-        rate_cap=cap,
-        waiter_ptr=np.arange(41),
-        waiter_ids=np.arange(first, first + 40),
-        **csr(routes),
+        FlowBatch(
+            size=size,
+            start=start,
+            rate_cap=cap,
+            waiter_ptr=np.arange(41),
+            waiter_ids=np.arange(first, first + 40),
+            **csr(routes),
+        )
     )
     while network.run(np.inf)[0] < np.inf:
         if rng.random() < 0.2:
@@ -91,7 +93,7 @@ def test_times_are_the_same_without_a_table(seed, monkeypatch):
     for pays in (True, False):
         monkeypatch.setattr(flow_network, "pays_reach", lambda *_, pays=pays: pays)
         network = FlowNetwork(capacity)
-        handle = network.start(size=size, start=start, rate_cap=cap, **csr(routes))
+        handle = network.start(FlowBatch(size=size, start=start, rate_cap=cap, **csr(routes)))
         network.run(np.inf)
         assert (len(network._s.reach.length) > 0) == pays
         finish.append(network.finish(handle))
@@ -101,16 +103,16 @@ def test_times_are_the_same_without_a_table(seed, monkeypatch):
 def test_a_table_that_later_links_outgrow_is_made_again_in_full():
     network = FlowNetwork(np.full(4, 2.0))
     routes = [[(0, 1.0), (1, 1.0)], [(1, 1.0), (2, 1.0)], [(2, 1.0), (3, 0.5)]]
-    handle = network.start(size=[9.0, 9.0, 9.0], **csr(routes))
+    handle = network.start(FlowBatch(size=[9.0, 9.0, 9.0], **csr(routes)))
     network.rates(handle)
     before = counted(network, handle, routes)
-    network.start(size=[9.0] * 8, rate_cap=[0.01] * 8, **csr([[(0, 1e-9)]] * 8))
+    network.start(FlowBatch(size=[9.0] * 8, rate_cap=[0.01] * 8, **csr([[(0, 1e-9)]] * 8)))
     assert_table_is(network, *before, caps=4)
 
 
 def test_a_table_takes_no_memory_where_few_flows_cross_many_links():
     network = FlowNetwork(np.ones(3000))
-    network.start([0, 2], [0, 1], None, [1.0])
+    network.start(FlowBatch([0, 2], [0, 1], [1.0]))
     assert sum(array.nbytes for array in network._s.reach) == 0
     assert not pays_reach(40_000, 10**11, 2 * 10**11)
     assert pays_reach(4096, 1_000_000, 4_000_000)

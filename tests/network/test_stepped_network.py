@@ -6,7 +6,7 @@ import simpy
 
 from benchmarks import workloads
 from moesim.errors import InputError
-from moesim.network import FlowNetwork, NetworkClock, SteppedNetwork, solve_flows
+from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork, solve_flows
 from moesim.network.stepped import stepping
 from tests.reference.max_min import csr
 
@@ -24,17 +24,17 @@ def run_processes(network, kernel_link, seed, n=40):
             first = network.new_waiters(1)
             routes = [[(int(link), 1.0) for link in rng.choice(4, 2, replace=False)] for _ in range(3)]
             start = env.now + rng.choice([0.0, 0.3], 3)
-            handle = clock.transfer(
+            handle = clock.transfer(FlowBatch(
                 size=rng.choice([0.0, 0.5, 2.0], 3), start=start, waiter_ptr=np.arange(4), waiter_ids=[first] * 3,
                 **csr(routes),
-            )  # fmt: skip
+            ))  # fmt: skip
             yield clock.wait(first)
             assert env.now == network.now
             assert network.finish(handle).max() == pytest.approx(env.now, rel=1e-14)
             done.append((number, env.now))
             network.release(handle)
             handle = clock.transfer(
-                [0, 1], [kernel_link + number % 2], None, [0.25], waiter_ptr=[0, 1], waiter_ids=[first]
+                FlowBatch([0, 1], [kernel_link + number % 2], [0.25], waiter_ptr=[0, 1], waiter_ids=[first])
             )
             yield clock.wait(first)
             network.release(handle)
@@ -73,10 +73,10 @@ def test_many_flows_that_start_batch_by_batch_end_near_their_exact_times(monkeyp
         own = np.flatnonzero(source == rank)
         start[own] = begin
         links = flows.route_links.reshape(-1, 2)[own].ravel()
-        handles[rank] = network.start(
-            np.arange(len(own) + 1) * 2, links, None, flows.size[own], None, None,
-            np.arange(len(own) + 1), np.full(len(own), first + rank),
-        )  # fmt: skip
+        handles[rank] = network.start(FlowBatch(
+            np.arange(len(own) + 1) * 2, links, flows.size[own],
+            waiter_ptr=np.arange(len(own) + 1), waiter_ids=np.full(len(own), first + rank),
+        ))  # fmt: skip
     while not network.idle:
         time, ids = network.run(np.inf)
         done |= dict.fromkeys(ids.tolist(), time)
@@ -110,11 +110,11 @@ def test_many_flows_that_start_batch_by_batch_end_near_their_exact_times(monkeyp
 def test_what_a_link_carries_is_kept_by_buckets_from_when_that_was_asked_for(few, monkeypatch):
     monkeypatch.setattr(stepping, "FEW", few)
     network = SteppedNetwork([4.0, 2.0], 0.1, range(0))
-    handle = network.start([0, 1], [1], None, [2.0])
+    handle = network.start(FlowBatch([0, 1], [1], [2.0]))
     network.run(np.inf)  # until 1
     network.release(handle)
     network.record_utilisation(0.5, [1])
-    network.start([0, 2, 3], [0, 1, 1], None, [1.6, 0.8])
+    network.start(FlowBatch([0, 2, 3], [0, 1, 1], [1.6, 0.8]))
     while not network.idle:
         network.run(np.inf)
     # Both share the second link until 1.8, then one has it alone until 2.2.
@@ -127,7 +127,7 @@ def test_what_a_link_carries_is_kept_by_buckets_from_when_that_was_asked_for(few
 def test_the_bottleneck_of_a_flow_is_its_slowest_link_or_no_link_where_its_cap_is_lower(few, monkeypatch):
     monkeypatch.setattr(stepping, "FEW", few)
     network = SteppedNetwork([4.0, 2.0], 0.1, range(0))
-    handle = network.start([0, 2, 4], [0, 1, 0, 1], None, [1.0, 1.0], None, [np.inf, 0.5])
+    handle = network.start(FlowBatch([0, 2, 4], [0, 1, 0, 1], [1.0, 1.0], rate_cap=[np.inf, 0.5]))
     while not network.idle:
         network.run(np.inf)
     _, flow, link = network.bottleneck_log(handle)
@@ -136,9 +136,9 @@ def test_the_bottleneck_of_a_flow_is_its_slowest_link_or_no_link_where_its_cap_i
 
 def test_proven_limits_count_the_flows_that_ran_beside(monkeypatch):
     network = SteppedNetwork([1.0], 0.01, range(0))
-    one = network.start([0, 1], [0], None, [4.0])
+    one = network.start(FlowBatch([0, 1], [0], [4.0]))
     network.run(1.0)
-    other = network.start([0, 1], [0], None, [2.0])
+    other = network.start(FlowBatch([0, 1], [0], [2.0]))
     network.run(np.inf)
     # Exact: one carries 1 alone, then both 2 each until 5, then one its last byte: 6.
     np.testing.assert_allclose([network.finish(one)[0], network.finish(other)[0]], [6.0, 5.0])
@@ -149,12 +149,13 @@ def test_proven_limits_count_the_flows_that_ran_beside(monkeypatch):
 
 def test_what_steps_cannot_do_is_refused():
     network = SteppedNetwork([1.0, 1.0], 0.01, range(1, 2))
-    handle = network.start([0, 1], [0], None, [1.0])
+    handle = network.start(FlowBatch([0, 1], [0], [1.0]))
     refused = [
         (lambda: network.set_capacity(0, 2.0), "cannot change"),
         (lambda: network.cancel(handle, 0), "cannot be cancelled"),
         (lambda: network.reroute(handle, 0, [1]), "another way"),
-        (lambda: network.start([0, 2], [0, 1], None, [1.0]), "start them apart"),
+        (lambda: network.start(FlowBatch([0, 2], [0, 1], [1.0])), "start them apart"),
+        (lambda: network.start(FlowBatch([0, 1], [0], [1.0], waiter_ptr=[0, 1], waiter_ids=[7])), "ids run from"),
         (lambda: network.release(handle), "still in progress"),
         (lambda: SteppedNetwork([0.0], 0.01, range(0)), "link 0 has none"),
         (lambda: SteppedNetwork([1.0], 0.5, range(0)), "at most 0.1"),
@@ -163,6 +164,6 @@ def test_what_steps_cannot_do_is_refused():
         with pytest.raises(InputError, match=words):
             act()
     network.set_capacity(1, 0.5)
-    kernel = network.start([0, 1], [1], None, [1.0])
+    kernel = network.start(FlowBatch([0, 1], [1], [1.0]))
     network.run(np.inf)
     assert network.finish(kernel)[0] == 2.0

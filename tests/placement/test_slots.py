@@ -2,19 +2,24 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError
-from moesim.placement import Placement, contiguous, round_robin
+from moesim.placement import BY_LOAD, FIXED, Placement, contiguous, round_robin
+from moesim.placement_policies import FIXED_POLICIES, LOAD_POLICIES
 
 
-@pytest.mark.parametrize("place", [contiguous, round_robin])
+def test_every_policy_that_a_scenario_can_name_has_its_function():
+    assert tuple(FIXED) == FIXED_POLICIES and tuple(BY_LOAD) == LOAD_POLICIES
+
+
+@pytest.mark.parametrize("place", FIXED.values())
 @pytest.mark.parametrize(("n_experts", "n_ranks"), [(258, 64), (256, 64), (3, 8), (1, 1), (8, 3)])
 def test_every_expert_has_one_slot_and_ranks_differ_by_at_most_one(place, n_experts, n_ranks):
     p = place(n_experts, n_ranks)
     assert (p.n_experts, p.n_slots, p.n_ranks) == (n_experts, n_experts, n_ranks)
     assert sorted(p.slot_expert.tolist()) == list(range(n_experts))
     assert p.replicas().tolist() == [1] * n_experts
-    assert p.slots_per_rank.shape == (n_ranks,)
-    assert p.slots_per_rank.sum() == n_experts
-    assert np.ptp(p.slots_per_rank) <= 1
+    per_rank = np.bincount(p.slot_rank, minlength=n_ranks)
+    assert per_rank.shape == (n_ranks,)
+    assert np.ptp(per_rank) <= 1
     assert (np.diff(p.slot_rank) >= 0).all()
     assert p.slot_expert.dtype == p.slot_rank.dtype == p.home_rank().dtype == np.int32
 
@@ -23,7 +28,7 @@ def test_contiguous_ranks_hold_what_array_split_gives_them():
     p = contiguous(258, 64)
     for rank, experts in enumerate(np.array_split(np.arange(258), 64)):
         assert p.slot_expert[p.slot_rank == rank].tolist() == experts.tolist()
-    assert p.slots_per_rank.tolist() == [5, 5] + [4] * 62
+    assert np.bincount(p.slot_rank).tolist() == [5, 5] + [4] * 62
 
 
 def test_round_robin_deals_the_experts_out_like_cards():
@@ -81,7 +86,7 @@ def test_a_placement_that_cannot_be_is_refused_by_name(slot_expert, slot_rank, n
     assert what in str(refused.value)
 
 
-@pytest.mark.parametrize("place", [contiguous, round_robin])
+@pytest.mark.parametrize("place", FIXED.values())
 def test_no_experts_or_no_ranks_are_refused(place):
     with pytest.raises(InputError, match="n_experts is 0"):
         place(0, 4)

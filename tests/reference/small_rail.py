@@ -18,3 +18,10 @@ def small_rail(nodes, gpus_per_node, ranks=None, nvlink="200GB/s", nic="50GB/s",
     )
     fabric = build_fabric(spec, f"{nodes} x {gpus_per_node}")
     return fabric if ranks is None else fabric.first_ranks(ranks)
+
+
+def ports(fabric, link_class, end):
+    """Each rank's one link of a class, ``out`` to send by or ``in`` to receive by."""
+    ends = fabric.link_source if end == "out" else fabric.link_target
+    of_class = {name: link for link, name in enumerate(ends) if fabric.link_class[link] == link_class}
+    return [of_class[name] for name in fabric.rank_names]

@@ -47,6 +47,12 @@ def test_the_layer_time_is_taken_apart_into_its_components():
     assert all(name in text for name in COMPONENTS) and "critical rank of each layer" in text
 
 
+def test_every_knob_of_the_router_is_told():
+    text = "\n".join(explain_lines(run("routing.scale=2.5", "routing.normalize=false"), "gate_mass_lost"))
+    assert "router v3: sigmoid, top-4" in text and "groups ranked by top2" in text
+    assert "normalize false, scale 2.5" in text
+
+
 def test_a_misspelt_number_is_refused_with_the_closest():
     with pytest.raises(InputError, match="did you mean dispatch_time_s"):
         list(explain_lines(run(), "dispatch_tim_s"))

@@ -1,5 +1,7 @@
 """The fused kernel against the plain scan of ``select`` (bit for bit), NumPy, and the losses token by token."""
 
+import dataclasses
+
 import numba
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ from moesim.routing import (
 from moesim.routing.blocks import kernel_groups
 from moesim.routing.exponential import ERROR_32, ERROR_64, exponential_32, exponential_64
 from moesim.routing.lanes import LANES, turn
+from moesim.routing.router_spec import kernel_knobs
 from moesim.routing.scores import checked_bias
 from moesim.routing.select import select_and_gate
 from moesim.routing.top_eight import CHUNK, PAIR, ROW, ROWS, merge_chunks, merge_columns, sort_chunks
@@ -73,10 +76,19 @@ def plain(logits, spec, bias=None):
     ids = np.empty((len(logits), spec.top_k), np.int32)
     gates = np.empty(ids.shape, np.float32)
     select_and_gate(
-        logits.astype(np.float32), checked_bias(bias, spec), spec.score == "sigmoid", groups.ptr, groups.experts,
-        spec.top_groups if spec.limited else 1, spec.scores_per_group, spec.normalize, spec.scale, ids, gates,
+        logits.astype(np.float32), checked_bias(bias, spec), kernel_knobs(spec), groups.ptr, groups.experts, ids, gates,
     )  # fmt: skip
     return ids, gates
+
+
+@pytest.mark.parametrize(("temperature", "taken"), [(1.0, True), (2.0, False)])
+def test_a_knob_that_the_fused_pass_does_not_know_is_left_to_the_plain_scan(temperature, taken):
+    class Warmer(RouterSpec):
+        score_temperature: float = 1.0
+
+    spec = dataclasses.dataclass(frozen=True, init=False)(Warmer)("v3", 256, 8)
+    object.__setattr__(spec, "score_temperature", temperature)
+    assert fused_pass_takes(spec, np.dtype(np.float32), biased=False) is taken
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-3, 40.0, "rounded", "saturated", "vanishing"])

@@ -16,7 +16,7 @@ from moesim.traffic import Copies, count_all_copies
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.row_merge import merge_rows
 from tests.reference.alltoall_constants import plain
-from tests.reference.small_rail import small_rail
+from tests.reference.small_rail import ports, small_rail
 from tests.reference.tree_flows import (
     bytes_by_message_with_pxn,
     bytes_by_token,
@@ -57,8 +57,7 @@ def shares_by_name(fabric, flows):
 
 def bytes_of(fabric, flows, link_class, end):
     """Bytes of each rank's port of a class, ``out`` or ``in``."""
-    ports = fabric.ports_out(link_class) if end == "out" else fabric.ports_in(link_class)
-    return flows.link_wire_bytes(fabric.n_links)[ports]
+    return flows.link_wire_bytes(fabric.n_links)[ports(fabric, link_class, end)]
 
 
 def test_the_toy_is_counted_as_by_hand(toy):

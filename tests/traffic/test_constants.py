@@ -10,7 +10,7 @@ from moesim.traffic import Copies
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.constants import Protocol
 from tests.reference.alltoall_constants import plain
-from tests.reference.small_rail import small_rail
+from tests.reference.small_rail import ports, small_rail
 
 US, GB = 1e-6, 1e9
 NORMAL, LOW_LATENCY, NCCL = "deepep-normal", "deepep-low-latency", "nccl-direct"
@@ -291,7 +291,7 @@ def test_a_hot_rank_loads_nics_in_direct_and_one_nvlink_port_in_hierarchical_dis
 
     def into(algorithm, link_class):
         flows = phase_flows(fabric, copies, plain(algorithm), "dispatch", 1, True)
-        return flows.link_wire_bytes(fabric.n_links)[fabric.ports_in(link_class)]
+        return flows.link_wire_bytes(fabric.n_links)[ports(fabric, link_class, "in")]
 
     assert into(NORMAL, "nic").tolist() == [400] * 8
     assert into(NORMAL, "nvlink")[0] == pytest.approx(4 * into(NORMAL, "nvlink")[1], rel=0.1)
@@ -304,8 +304,8 @@ def test_with_pxn_a_hot_destination_loads_the_nic_of_its_index_on_every_sending_
     ranks = np.full((6, 6), 100)
     ranks[:, 0] = 400  # rank 0 is GPU 0 of node 0
     flows = phase_flows(three, Copies(ranks, ranks, ranks[:, :3]), plain("nccl-pxn"), "dispatch", 1)
-    sent = flows.link_wire_bytes(three.n_links)[three.ports_out("nic")]
+    sent = flows.link_wire_bytes(three.n_links)[ports(three, "nic", "out")]
     # from each GPU 0 elsewhere: both GPUs' 400 for rank 0 and 100 for the third node's GPU 0
     assert sent.tolist() == [400, 400, 1000, 400, 1000, 400]
     direct = phase_flows(three, Copies(ranks, ranks, ranks[:, :3]), plain(NCCL), "dispatch", 1)
-    assert direct.link_wire_bytes(three.n_links)[three.ports_out("nic")].tolist() == [400, 400, 700, 700, 700, 700]
+    assert direct.link_wire_bytes(three.n_links)[ports(three, "nic", "out")].tolist() == [400, 400, 700, 700, 700, 700]

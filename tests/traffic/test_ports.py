@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import simpy
 
 from moesim.alltoall_library import algorithm_named
 from moesim.cluster import load_topology
 from moesim.errors import InputError
+from moesim.network import FlowNetwork, NetworkClock
+from moesim.timeline.phase import PhaseRun, network_capacity
 from moesim.timeline.uniform_alltoall import run_phase
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.constants import Protocol
@@ -74,6 +77,22 @@ def both(fabric, algorithm, phase, constants=None):
     return phase_flows(fabric, copies, constants, **common), port_flows(fabric, ports, constants, **common)
 
 
+def arrive(fabric, flows, arrivals):
+    """Run a phase that each rank enters at its own time, seconds [ranks]."""
+    env = simpy.Environment()
+    network = FlowNetwork(network_capacity(fabric), log_bottlenecks=True)
+    phase = PhaseRun(NetworkClock(env, network), flows, np.arange(len(arrivals), dtype=np.int32) + fabric.n_links)
+
+    def rank(number):
+        yield env.timeout(arrivals[number])
+        yield from phase.enter(number)
+
+    for number in range(len(arrivals)):
+        env.process(rank(number))
+    env.run()
+    return phase.trace()
+
+
 @pytest.mark.parametrize("phase", ["dispatch", "combine"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_port_carries_the_bytes_that_the_flows_of_pairs_bring_to_it(fabric, algorithm, phase):
@@ -132,6 +151,34 @@ def test_everybody_leaves_with_the_last_and_no_pair_is_named(fabric):
     trace = run_phase(fabric, flows)
     assert np.ptp(trace.leave_s) == 0
     assert flows.pairs is not None and not len(flows.pairs().source)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "phase", "opens_with_a_barrier"),
+    [
+        ("nvl-two-sided", "dispatch", True),
+        ("nvl-two-sided", "combine", False),
+        ("nvl-one-sided", "dispatch", False),
+        ("nvl-one-sided", "combine", True),
+    ],
+)
+def test_behind_an_opening_barrier_ports_start_with_the_last_rank_as_pairs_do(
+    tmp_path, algorithm, phase, opens_with_a_barrier
+):
+    (tmp_path / "node.yaml").write_text(ONE_NODE)
+    fabric = load_topology(tmp_path / "node.yaml")
+    pairs, ports = both(fabric, algorithm, phase)
+    late = int(np.argmin(np.bincount(ports.source, weights=ports.size)))
+    arrivals = np.where(np.arange(8) == late, 5e-6, 0.0)
+    busiest = (ports.size / fabric.capacity[ports.route_links] / ports.efficiency).max()
+    by_pairs, by_ports = arrive(fabric, pairs, arrivals), arrive(fabric, ports, arrivals)
+    if opens_with_a_barrier:
+        # Whoever came last had little to send; the busiest port starts with it all the same.
+        assert set(by_ports.launch_s) == set(by_pairs.launch_s) == {5e-6}
+        assert by_ports.leave_s.max() == pytest.approx(5e-6 + ports.delay_s.max() + busiest, rel=1e-9)
+    else:
+        assert set(by_ports.launch_s) == {0.0, 5e-6}
+    assert by_ports.leave_s.max() == pytest.approx(by_pairs.leave_s.max(), rel=1e-9)
 
 
 def test_what_ports_cannot_say_is_refused(tmp_path):

@@ -57,6 +57,7 @@ from moesim.network.exact.state import (
     with_log_room,
     with_waiters,
 )
+from moesim.network.flow_batch import FlowBatch
 
 _NOBODY = np.zeros(0, np.int32)
 
@@ -118,42 +119,16 @@ class FlowNetwork:
 
     # -- flows and waiters come and go ------------------------------------------------------------------
 
-    def start(
-        self,
-        route_ptr: ArrayLike,
-        route_links: ArrayLike,
-        weight: ArrayLike | None,
-        size: ArrayLike,
-        start: ArrayLike | None = None,
-        rate_cap: ArrayLike | None = None,
-        waiter_ptr: ArrayLike | None = None,
-        waiter_ids: ArrayLike | None = None,
-    ) -> int:
+    def start(self, flows: FlowBatch) -> int:
         """Add a batch of flows and return its handle.
 
-        Flow f uses ``route_links[route_ptr[f]:route_ptr[f + 1]]`` with the ``weight`` (default 1) at the same
-        place; a link named twice counts twice, weight 0 does not count. It takes part from ``start[f]``
-        (seconds, default now) on with ``size[f]`` bytes and never runs above ``rate_cap[f]`` bytes/s.
-        Without bytes, or without a link to load, it finishes at its start. The waiters
-        ``waiter_ids[waiter_ptr[f]:waiter_ptr[f + 1]]`` wait for it.
-
-        Raises InputError for shapes that do not fit, ids out of range, NaN, negative values, an infinite
-        size or a start in the past.
+        Raises:
+            InputError: see ``FlowBatch.checked``.
         """
-        links = checks.ids(route_links, "route_links", self._n_links)
-        ptr = checks.pointers(route_ptr, "route_ptr", len(links))
-        n = len(ptr) - 1
-        weights = checks.numbers(weight, "weight", len(links), "route entry", default=1.0)
-        sizes = checks.numbers(size, "size", n)
-        starts = checks.numbers(start, "start", n, least=self.now, default=self.now)
-        caps = checks.numbers(rate_cap, "rate_cap", n, infinite=True, default=np.inf)
-        wait_ids = checks.ids(_NOBODY if waiter_ids is None else waiter_ids, "waiter_ids", self._waiters.end)
-        wait_ptr = checks.pointers(
-            np.zeros(n + 1, np.int64) if waiter_ptr is None else waiter_ptr, "waiter_ptr", len(wait_ids)
+        ptr, links, sizes, starts, weights, caps, wait_ptr, wait_ids = flows.checked(
+            self._n_links, self.now, self.n_waiters
         )
-        if len(wait_ptr) != n + 1:
-            raise InputError(f"is for {len(wait_ptr) - 1} flows, route_ptr for {n}", "waiter_ptr")
-
+        n = len(sizes)
         capped = caps < np.inf
         n_caps = int(capped.sum())
         n_entries = len(links) + n_caps
@@ -182,6 +157,11 @@ class FlowNetwork:
         self._make_room_on_links(links, cap, n_caps)
         self._keep_reach()
         return handle
+
+    @property
+    def n_waiters(self) -> int:
+        """What no waiter's id reaches."""
+        return self._waiters.end
 
     def new_waiters(self, n: int) -> int:
         """Return the first of ``n`` adjacent ids of fresh waiters, each with no flow outstanding."""

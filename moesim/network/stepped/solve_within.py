@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from moesim.errors import InputError
 from moesim.network import checks
 from moesim.network.exact.state import Floats
+from moesim.network.flow_batch import FlowBatch
 from moesim.network.stepped.bounds import links_done, longest_time, shortest_time
 from moesim.network.stepped.stepping import Steps, Table, loaded
 
@@ -34,7 +35,6 @@ class WithinTolerance:
         bound: of the busiest link: bytes over capacity, from the first start that concerns it. Proven: the last flow
             does not end earlier.
         steps: steps taken, single events among them.
-        span: from the first start to the last finish.
     """
 
     finish: Floats
@@ -43,12 +43,6 @@ class WithinTolerance:
     not_after: Floats
     bound: float
     steps: int
-    span: float
-
-    @property
-    def largest_error(self) -> float:
-        """Largest estimated error of a finish time, over the time from first start to last finish."""
-        return float(self.off.max(initial=0.0) / self.span) if self.span > 0 else 0.0
 
     @property
     def last_proven(self) -> tuple[float, float]:
@@ -82,14 +76,11 @@ def solve_within(
     """
     check_tolerance(tolerance)
     room = checked_capacity(capacity)
-    links = checks.ids(route_links, "route_links", len(room))
-    ptr = checks.pointers(route_ptr, "route_ptr", len(links))
-    n = len(ptr) - 1
-    sizes = checks.numbers(size, "size", n)
-    starts = checks.numbers(start, "start", n, least=-np.inf)
-    weights = checks.numbers(weight, "weight", len(links), "route entry", default=1.0)
-    caps = checked_caps(rate_cap, n)
-    table, moves = loaded(Table(np.arange(n), sizes, caps, starts, ptr, links, weights))
+    flows = FlowBatch(route_ptr, route_links, size, start, weight, rate_cap).checked(len(room))
+    refuse_no_rate(flows.rate_cap)
+    starts, n = flows.start, len(flows.size)
+    routes = (flows.route_ptr, flows.route_links, flows.weight)
+    table, moves = loaded(Table(np.arange(n), flows.size, flows.rate_cap, starts, *routes))
     finish, off, not_before, not_after = starts.copy(), np.zeros(n), starts.copy(), starts.copy()
     count, steps = 0, Steps(room, tolerance)
     if len(table.flow):
@@ -98,13 +89,11 @@ def solve_within(
         for ended in (steps.plan(), steps.finish()):
             finish[ended.flow], off[ended.flow] = ended.finish, ended.off
         count += 1
-    routes = (room, table.ptr, table.links, table.weight, table.size, table.cap)
-    not_before[moves] = table.start + shortest_time(*routes)
-    not_after[moves] = table.start + longest_time(*routes)
+    moving = (room, table.ptr, table.links, table.weight, table.size, table.cap)
+    not_before[moves] = table.start + shortest_time(*moving)
+    not_after[moves] = table.start + longest_time(*moving)
     bound = links_done(room, table.ptr, table.links, table.weight, table.size, table.start).max(initial=-np.inf)
-    begin, end = starts.min(initial=np.inf), finish.max(initial=-np.inf)
-    span = float(end - begin) if n else 0.0
-    return WithinTolerance(finish, off, not_before, not_after, float(bound), count, span)
+    return WithinTolerance(finish, off, not_before, not_after, float(bound), count)
 
 
 def check_tolerance(tolerance: float) -> None:
@@ -121,9 +110,7 @@ def checked_capacity(capacity: ArrayLike) -> Floats:
     return room
 
 
-def checked_caps(rate_cap: ArrayLike | None, n_flows: int) -> Floats:
-    """Return the rate caps; refuse a flow that can never finish."""
-    caps = checks.numbers(rate_cap, "rate_cap", n_flows, infinite=True, default=np.inf)
-    if (caps == 0.0).any():
-        raise InputError(f"flow {int(np.argmin(caps))} can never finish: its rate cap is 0", "rate_cap")
-    return caps
+def refuse_no_rate(rate_cap: Floats) -> None:
+    """Refuse a flow that can never finish."""
+    if (rate_cap == 0.0).any():
+        raise InputError(f"flow {int(np.argmin(rate_cap))} can never finish: its rate cap is 0", "rate_cap")

@@ -18,11 +18,12 @@ from moesim.errors import InputError
 from moesim.network import checks
 from moesim.network.exact.flow_network import FlowNetwork
 from moesim.network.exact.state import Floats, Ints, Pointers, longer
+from moesim.network.flow_batch import FlowBatch
 from moesim.network.stepped.bounds import links_done, longest_time, shortest_time
-from moesim.network.stepped.solve_within import check_tolerance, checked_capacity, checked_caps
+from moesim.network.stepped.solve_within import check_tolerance, checked_capacity, refuse_no_rate
 from moesim.network.stepped.stepping import Ended, Steps, Table, joined, loaded
 
-_NOBODY = np.zeros(0, np.int32)
+_NO_LINKS = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -72,32 +73,19 @@ class SteppedNetwork:
         """Whether no flow is in progress or waits for its start, and no completion is left to report."""
         return self._exact.idle and not self._steps.busy
 
-    def start(
-        self,
-        route_ptr: ArrayLike,
-        route_links: ArrayLike,
-        weight: ArrayLike | None,
-        size: ArrayLike,
-        start: ArrayLike | None = None,
-        rate_cap: ArrayLike | None = None,
-        waiter_ptr: ArrayLike | None = None,
-        waiter_ids: ArrayLike | None = None,
-    ) -> int:
+    def start(self, flows: FlowBatch) -> int:
         """Add a batch of flows and return its handle: exact if it loads exact links alone, else in steps."""
-        links = checks.ids(route_links, "route_links", self._n_links)
+        links = checks.ids(flows.route_links, "route_links", self._n_links)
         exact = (links >= self._exact_links.start) & (links < self._exact_links.stop)
         if exact.all():
-            return self._exact.start(route_ptr, links, weight, size, start, rate_cap, waiter_ptr, waiter_ids)
+            return self._exact.start(flows)
         if exact.any():
             raise InputError("some of them are exact, others not", "route_links", "start them apart")
-        ptr = checks.pointers(route_ptr, "route_ptr", len(links))
-        n = len(ptr) - 1
-        weights = checks.numbers(weight, "weight", len(links), "route entry", default=1.0)
-        sizes = checks.numbers(size, "size", n)
-        starts = checks.numbers(start, "start", n, least=self.now, default=self.now)
-        caps = checked_caps(rate_cap, n)
-        wait_ids = np.asarray(_NOBODY if waiter_ids is None else waiter_ids, np.int32)
-        wait_ptr = np.asarray(np.zeros(n + 1, np.int64) if waiter_ptr is None else waiter_ptr, np.int64)
+        ptr, links, sizes, starts, weights, caps, wait_ptr, wait_ids = flows.checked(
+            self._n_links, self.now, self._exact.n_waiters
+        )
+        refuse_no_rate(caps)
+        n = len(sizes)
         first, row = self._next, self._next - self._base
         self._next += n
         self._finish, self._off = longer(self._finish, row + n), longer(self._off, row + n)
@@ -271,7 +259,7 @@ class SteppedNetwork:
         none = np.zeros(len(rows) + 1, np.int64)
         while self._ends and self._ends[0][1] < self.now:
             self._exact.release(self._ends.pop(0)[0])
-        handle = self._exact.start(none, _NOBODY, None, none[1:], finish, None, ptr, ids)
+        handle = self._exact.start(FlowBatch(none, _NO_LINKS, none[1:], finish, waiter_ptr=ptr, waiter_ids=ids))
         self._exact.expect(ids, -1)
         self._ends.append((handle, float(finish.max())))
 

@@ -169,8 +169,6 @@ def port_flows(
         "member_ptr": one_each,
         "member_ranks": home,
         "all_ranks_leave": True,
-        # The barriers of kernels inside one NVLink domain are not followed at ports.
-        "all_ranks_gate": exchange.gate == "all" and not algorithm.one_domain,
     }
     if algorithm.posted:
         leaf = paths.leaf[:n]

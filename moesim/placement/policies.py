@@ -1,12 +1,15 @@
-"""Placements that know nothing about the load: one slot per expert, dealt evenly to the ranks.
+"""Placements by name, and those that know nothing about the load: one slot per expert, dealt evenly to the ranks.
 
 Expert counts that the ranks do not divide are normal: 258 experts on 64 ranks put five on the first two
 ranks and four on the others. With fewer experts than ranks, the last ranks hold none.
 """
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.placement.load_balancer import eplb
 from moesim.placement.slots import Placement
 
 
@@ -38,3 +41,10 @@ def _check(n_experts: int, n_ranks: int) -> None:
     for name, count in (("n_experts", n_experts), ("n_ranks", n_ranks)):
         if count < 1:
             raise InputError(f"{name} is {count}", where="placement", fix="it must be at least 1")
+
+
+FIXED: Mapping[str, Callable[[int, int], Placement]] = {"contiguous": contiguous, "round_robin": round_robin}
+"""By name, what places ``n_experts`` on ``n_ranks``."""
+
+BY_LOAD: Mapping[str, Callable[..., Placement]] = {"eplb": eplb}
+"""By name, what places by the experts' load, with the arguments of ``eplb``."""
