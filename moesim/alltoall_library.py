@@ -206,6 +206,13 @@ _KNOWN = {
 ALGORITHMS = tuple(_KNOWN)
 
 
+def transport_by_card(algorithm: str, card: str) -> Transport:
+    """What posts to a NIC of this kind where nothing is said: the GPU on ConnectX, on EFA where the library can."""
+    if card == "efa":
+        return "efa-gda" if algorithm.startswith("deepep-v2") else "efa-proxy"
+    return "ibgda"
+
+
 def algorithm_named(name: str) -> Algorithm:
     """Return an algorithm.
 

@@ -48,6 +48,7 @@ def build_fabric(spec: AnyTopology, name: str, where: str = "") -> Fabric:
         latency=np.array([edge["latency"] for edge in edges], np.float64),
         sender_port=np.array([pair in entering for pair in ends], np.bool_),
         paths=paths,
+        nic_card=spec.nic.card if not isinstance(spec, ExplicitTopology) and spec.nic is not None else "connectx",
     )
 
 

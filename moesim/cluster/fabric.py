@@ -39,6 +39,8 @@ class Fabric:
     sender_port: npt.NDArray[np.bool_]
     """[links] where bytes enter the class: GPU to switch for nvlink and nic, leaf to spine for leaf-spine."""
     paths: TwoTierPaths | ShortestPaths
+    nic_card: str = "connectx"
+    """Kind of the NICs: "connectx" or "efa"."""
 
     @property
     def n_ranks(self) -> int:

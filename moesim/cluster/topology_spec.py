@@ -51,6 +51,9 @@ class Nic(Section):
         le=16,
         description="Cards of each GPU; traffic is striped over them: one port of the sum.",
     )
+    card: Literal["connectx", "efa"] = Field(
+        default="connectx", description="Kind of card, which decides who posts to it (alltoall.transport: auto)."
+    )
 
 
 class LeafSpine(Section):

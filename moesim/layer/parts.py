@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.alltoall_library import Algorithm, algorithm_named
+from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_card
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable
 from moesim.errors import InputError
@@ -180,7 +180,12 @@ def _constants(scenario: Scenario, fabric: Fabric, phase: str, wire_over_publish
     """The terms of the scenario's all-to-all on this GPU and number of nodes."""
     alltoall, sms = scenario.alltoall, scenario.alltoall.sms
     source = scenario.source(alltoall.calibration)
-    made = calibration(alltoall.algorithm, fabric.gpu, wire_over_published, sms, phase=phase, source=source)
+    transport = alltoall.transport
+    if transport == "auto":
+        transport = transport_by_card(alltoall.algorithm, fabric.nic_card)
+    made = calibration(
+        alltoall.algorithm, fabric.gpu, wire_over_published, sms, phase=phase, source=source, transport=transport
+    )
     made = made.spanning(fabric.n_nodes)
     if sms is None and not alltoall.receive_hook:
         # Without the hook the kernel stays: one block for as many experts as it takes to fit them all on the GPU.

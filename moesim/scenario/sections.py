@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from moesim.alltoall_library import ALGORITHMS, algorithm_named
+from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
@@ -217,6 +217,11 @@ class AllToAll(Block):
     calibration: Name = Field(
         "auto",
         description="Constants of the algorithm: auto (the default set for the GPU), the name of a set, or a file.",
+    )
+    transport: Literal["auto"] | Transport = Field(
+        "auto",
+        description="Who posts to the NIC: the GPU (ibgda, efa-gda) or a thread of the CPU (ibrc, proxy, efa-proxy); "
+        "auto: ibgda for ConnectX; for EFA efa-gda in DeepEP V2, else efa-proxy.",
     )
     receive_hook: bool = Field(
         True,

@@ -133,6 +133,14 @@ class CalibrationSet:
             cell.append(Uncertain(one.places, one.kind, deviation, {}, {}))
         return replace(made, gpu=gpu, transport=transport, sms=sms, uncertain=tuple(cell))
 
+    def deviations_of(self, block: Place) -> dict[str, float]:
+        """How far constants of each kind deviate in a block, ``(phase,)`` or ``("across", phase)``: the most."""
+        found: dict[str, float] = {}
+        for one in self.uncertain:
+            if any(place[: len(block)] == block for place in one.places):
+                found[one.kind] = max(found.get(one.kind, 0.0), one.deviation)
+        return found
+
 
 def value_at(constants: CalibrationSet, place: Place) -> float:
     """Read a constant of a set."""

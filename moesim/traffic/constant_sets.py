@@ -295,17 +295,22 @@ def calibration(
         "rows": found.rows,
         "error": tuple(found.error.items()),
         "held_out": tuple(found.held_out.items()),
+        "row_spread": found.row_spread,
+        "widen": found.widen,
+        "clusters": len(found.clusters),
     }
 
-    def made(terms: dict[str, Any], across: Calibration | None) -> Calibration:
+    def made(terms: dict[str, Any], block: Place, across: Calibration | None) -> Calibration:
         terms = dict(terms)
         if found.rates_count == "payload":
             terms |= {name: terms[name] * wire_over_published for name in ("nvlink_rate", "nic_rate")}
         if sms is not None:
             terms["sms"] = sms
-        return Calibration(**common, **terms, across=across)
+        deviations = tuple(found.deviations_of(block).items())
+        return Calibration(**common, **terms, deviations=deviations, across=across)
 
-    return made(found.phases[phase], made(found.across[phase], None) if found.across else None)
+    across = made(found.across[phase], ("across", phase), None) if found.across else None
+    return made(found.phases[phase], (phase,), across)
 
 
 @functools.cache

@@ -97,6 +97,10 @@ class Calibration:
         across: the terms of the kernel that spans nodes, where it is another than the one inside a node.
         rows, error: ledger rows that the set was fitted on, and the error that it leaves there (by name); empty for
             defaults. held_out: the same of rows that it was not fitted on, with their number.
+        deviations: of the logarithm of the constants of each kind (``nvlink``, ``nic``, ``setup``, ``work``, ``fill``)
+            on a cluster that nobody measured; one cluster's constants of a kind deviate together. row_spread: what a
+            time deviates beyond them. widen: what intervals are multiplied by. Empty and 0 where nothing is known.
+        clusters: how many the set was fitted over; 0: it is one source's.
     """
 
     algorithm: str
@@ -149,6 +153,10 @@ class Calibration:
     rows: tuple[str, ...] = ()
     error: tuple[tuple[str, float], ...] = ()
     held_out: tuple[tuple[str, float], ...] = ()
+    deviations: tuple[tuple[str, float], ...] = ()
+    row_spread: float = 0.0
+    widen: float = 1.0
+    clusters: int = 0
 
     def spanning(self, n_nodes: int) -> "Calibration":
         """Return the terms for a group on so many nodes."""
