@@ -40,6 +40,10 @@ _OF_THE_SET = {
     "rows",
     "error",
     "held_out",
+    "deviations",
+    "row_spread",
+    "widen",
+    "clusters",
     "across",
 }
 
