@@ -1,6 +1,6 @@
 """What a fit knows in the end: how far each constant may still be off, and how rows that it did not see fare."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -13,8 +13,14 @@ Group = tuple[str, bool]
 
 # Fewer rows say nothing of a row left out.
 _ENOUGH = 2
-# A fit has to be better by so much, since four rows say little of the rest.
-_BETTER = 0.9
+# Share of the start's error below which a fit is better for sure, and above which it is worse: what one row alone
+# determines is as far off without it as at the start, give or take.
+_SURELY, _WORSE = 0.8, 1.05
+# Rows that are met within this share of what rows commonly keep do not contradict each other: a row at the end of a
+# range may then be predicted badly by the others without a fault of the fit's.
+_MET = 0.5
+# Rows of a group are left out in so many parts, one by one where they are no more.
+_FOLDS = 4
 # A constant that fell to nothing has no logarithm: known within a factor of e at most.
 _MOST = 1.0
 
@@ -25,12 +31,18 @@ def group_of(row: Row) -> Group:
 
 
 def groups_made_worse(
-    fitted: Fitted, free: Sequence[Free], rows: Sequence[Row], before: Floats, row_spread: float
+    fitted: Fitted,
+    free: Sequence[Free],
+    rows: Sequence[Row],
+    before: Floats,
+    row_spread: float,
+    without: Callable[[Collection[int]], Floats],
 ) -> list[Group]:
     """Find the groups of rows that a fit to the other rows predicts worse than the start does.
 
-    A row left out is off by r / (1 - h), where h is the weight that it has in its own prediction (Allen's PRESS; exact
-    for a linear fit, and here around the solution).
+    A row left out is off by about r / (1 - h), where h is the weight that it has in its own prediction (Allen's PRESS;
+    exact for a linear fit). Where that is not clearly better than the start and the fit does not meet the rows anyway,
+    rows are left out in earnest.
 
     Args:
         fitted: a fit.
@@ -38,17 +50,22 @@ def groups_made_worse(
         rows: that it saw.
         before: logarithm of simulated over measured time with the start's constants, [rows].
         row_spread: relative error that a row commonly keeps.
+        without: the same with a fit that did not see some rows, of these rows by number.
     """
     left = np.log1p(fitted.errors)
     own = np.einsum("ik,kl,il->i", fitted.slopes, _covariance(fitted, free, row_spread), fitted.slopes)
-    own *= _weights(left) / row_spread**2
-    alone = np.abs(left / np.maximum(1 - own, 1e-3))
-    groups = np.array([list(dict.fromkeys(map(group_of, rows))).index(group_of(row)) for row in rows])
-    return [
-        group
-        for number, group in enumerate(dict.fromkeys(map(group_of, rows)))
-        if (mine := groups == number).sum() >= _ENOUGH and alone[mine].sum() > _BETTER * np.abs(before[mine]).sum()
-    ]
+    alone = np.abs(left) / np.maximum(1 - own * _weights(left) / row_spread**2, 1e-3)
+    found = []
+    for group in dict.fromkeys(map(group_of, rows)):
+        mine = [index for index, row in enumerate(rows) if group_of(row) == group]
+        start = float(np.abs(before[mine]).sum())
+        met = float(np.abs(left[mine]).mean()) < _MET * row_spread
+        if len(mine) < _ENOUGH or met or alone[mine].sum() < _SURELY * start:
+            continue
+        folds = [mine[number::_FOLDS] for number in range(min(_FOLDS, len(mine)))]
+        if sum(float(np.abs(without(fold)).sum()) for fold in folds) > _WORSE * start:
+            found.append(group)
+    return found
 
 
 def posterior(

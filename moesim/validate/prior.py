@@ -21,6 +21,8 @@ ROW_SPREAD = 0.04
 DEVIATIONS = {"nic": 0.25, "nvlink": 0.05, "setup": 0.3, "work": 0.3, "fill": 0.3}
 # Of what starts from nothing or grows per doubling, in units of what it adds to, as published sources differ.
 GROWTH, SLOPE, FILL = 0.09, 0.03, 0.5
+# A constant that a set over clusters hardly knows is still no looser than this many of them.
+_MOST = 2.0
 # Of a term that the set to begin with does not have.
 _UNKNOWN = 1.5
 # NICs whose ports nobody named may be others: 200, 400 and 800 Gb/s are all common.
@@ -83,7 +85,9 @@ def open_constants(
     if start.uncertain:
         # An absent term has no logarithm.
         there = (one for one in start.uncertain if all(value_at(start, place) > 0 for place in one.places))
-        found = [Free(one.places, spread=one.deviation, kind=one.kind) for one in there]
+        found = [
+            Free(one.places, spread=min(one.deviation, _MOST * DEVIATIONS[one.kind]), kind=one.kind) for one in there
+        ]
     else:
         made = _completed(start, rows)
         found = _one_sources(start, made, rows)

@@ -1,10 +1,11 @@
 """Fitting sets of constants: the shipped ones to the ledger's fitted rows, a user's to their own measurements."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.traffic import CalibrationSet, find_set, value_at, with_value
@@ -99,7 +100,15 @@ def refit_measured(
         raise InputError("the measurements determine no constant", fix="measure larger messages, or more nodes")
     unknown = left_open(found, free, rows, row_spread)
     before = np.array([log_error(row, simulate_row(row, constants_from(start, row))) for row in rows])
-    made, kept = found.constants, groups_made_worse(found, free, rows, before, row_spread)
+
+    def without(left_out: Collection[int]) -> NDArray[np.float64]:
+        others = [row for index, row in enumerate(rows) if index not in left_out]
+        made = fit(begin, free, others, simulate_row, constants_from, row_spread=row_spread).constants
+        return np.array(
+            [log_error(rows[at], simulate_row(rows[at], constants_from(made, rows[at]))) for at in left_out]
+        )
+
+    made, kept = found.constants, groups_made_worse(found, free, rows, before, row_spread, without)
     for phase, across in kept:
         where = "across nodes" if across else "inside a node"
         unknown.append(f"{phase} {where}: rows left out are predicted no better by the others; {start.name} is kept")
