@@ -12,6 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from moesim.traffic import CalibrationSet, Place, most_of, value_at
+from moesim.validate.benchmark_routing import MOST_TOKENS
 from moesim.validate.fit_constants import Fitted, Floats, Free
 from moesim.validate.published_row import Row, phase_of
 from moesim.validate.row_simulation import constants_from, simulated_seconds
@@ -174,7 +175,7 @@ def _next_to(rows: Sequence[Row]) -> list[Row]:
 
 
 def _can_run(row: Row) -> bool:
-    return row.op == "alltoall" or (row.experts % row.ranks == 0 and row.tokens <= 16_384)
+    return row.op == "alltoall" or (row.experts % row.ranks == 0 and row.tokens <= MOST_TOKENS)
 
 
 def _setting(row: Row) -> tuple[object, ...]:

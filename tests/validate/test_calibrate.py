@@ -1,5 +1,6 @@
 """``calibrate`` on rows of clusters whose constants and ports are known, because moesim made the rows itself."""
 
+import random
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moesim.logs import read_log
 from moesim.traffic import value_at, with_value
 from moesim.traffic.constant_sets import find_set, read_set
+from moesim.validate.measured_rows import rows_to_fit
 from moesim.validate.published_row import TIME, Row, key
 from moesim.validate.refit import refit_measured
 from moesim.validate.row_simulation import constants_from, simulate_row
@@ -84,9 +87,6 @@ def test_rates_of_a_file_are_known_better_than_before():
     nic = next(one for one in mine.uncertain if one.kind == "nic")
     assert nic.deviation < 0.06  # 0.25 before, a row's own 4 % behind it
     assert mine.row_spread > 0
-
-
-SLOW = SHARED / "cases" / "calibrate-slow-nic" / "measured.csv"
 
 
 @pytest.mark.jit
@@ -176,3 +176,36 @@ def test_rows_that_contradict_each_other_leave_the_start_as_it_was():
     found = refit_measured(rows, start, "h100", [])
     assert found.constants.phases["dispatch"] == start.phases["dispatch"]
     assert any("left out" in line for line in found.left_open)
+
+
+@pytest.mark.jit
+def test_a_row_of_slower_nics_is_met_after_it_was_calibrated_on():
+    """16 H20 with 25 GB/s NICs: 128 tokens of FP8 took 300 us in dispatch."""
+    start = find_set("deepep-low-latency", "h20", "deepep-low-latency-h20").with_ports(450e9, 25e9)
+    row = replace(made("deepep-low-latency", "dispatch", 2, 128), gpu="h20", experts=288, published=300.0)
+    found = refit_measured([row], start, "h20", []).constants
+    assert simulate_row(row, constants_from(found, row)) == pytest.approx(300, rel=0.05)
+    assert value_at(found, ("dispatch", "nic_rate")) <= 25e9
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "reference" / "clusters.csv").is_file(), reason="the measured clusters are not here")
+def test_four_rows_of_a_cluster_that_nobody_fitted_halve_its_error():
+    """26 rows of DeepEP V2 on H200 over EFA, from the set of H100: draws of four rows, judged on the other 22."""
+    log = read_log(SHARED / "reference" / "clusters.csv")
+    log = replace(log, rows=tuple(row for row in log.rows if row.cluster == "aws-p5en-a" and row.health == "ok"))
+    rows = [row for row in rows_to_fit(log, "deepep-v2-hybrid", "h200", "") if row.nodes > 1]
+    rows = [row for row in rows if row.transport == "efa-gda"]
+    start = find_set("deepep-v2-hybrid", "h200", "deepep-v2-hybrid-h100")
+    rng, after, before = random.Random(0), [], []
+    for _ in range(5):
+        drawn = rng.sample(range(len(rows)), 4)
+        mine = refit_measured([rows[index] for index in drawn], start, "h200", []).constants
+        rest = [row for index, row in enumerate(rows) if index not in drawn]
+        for found, errors in ((start, before), (mine, after)):
+            off = [abs(simulate_row(row, constants_from(found, row)) / row.published - 1) for row in rest]
+            errors.append((np.median(off), np.quantile(off, 0.9)))
+    assert all(mine[0] < as_it_was[0] for mine, as_it_was in zip(after, before, strict=True))
+    now, then = np.median(after, axis=0), np.median(before, axis=0)
+    assert now[0] < 0.5 * then[0]
+    assert now[1] < 0.6 * then[1]
