@@ -196,5 +196,5 @@ def test_one_sided_kernels_of_another_source_are_met_after_four_rows():
     for found, (n_rows, p90) in zip(unseen(rows, read_ledger()), ((39, 0.11), (40, 0.10)), strict=True):
         before, after = np.abs(found.before), np.abs(found.after)
         assert (len(found.measured), len(after)) == (4, n_rows)
-        assert np.median(after) <= 0.04 < np.median(before)
+        assert np.median(after) <= 0.045 < np.median(before)
         assert np.quantile(after, 0.9) <= p90 < np.quantile(before, 0.9)
