@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, get_args
 import typer
 
 if TYPE_CHECKING:
+    from moesim.cluster import Fabric
+    from moesim.validate.published_row import Row
     from moesim.validate.refit import Refit
 
 
@@ -87,10 +89,11 @@ class _Cluster:
     nic: float
     gpus_per_node: int = 8
     nic_card: str = "connectx"
+    fabric: "Fabric | None" = None
 
     @classmethod
     def named(cls, gpu: str, topology: str, nvlink: str, nic: str, transport: str) -> "_Cluster":
-        """What the options say; a bandwidth wins over the topology's."""
+        """What the options say; NICs of another speed win over the topology's."""
         from moesim.alltoall_library import Transport
         from moesim.errors import InputError
         from moesim.mistakes import did_you_mean
@@ -106,12 +109,26 @@ class _Cluster:
         from moesim.cluster import load_topology
         from moesim.validate.clusters import ports_of
 
-        fabric = load_topology(topology)
+        if nvlink:
+            raise InputError(
+                "the topology has its own NVLink", where="--nvlink-bandwidth", fix="leave one of the two out"
+            )
+        fabric = load_topology(topology, nic_bandwidth=nic_peak or None)
         if gpu and gpu != fabric.gpu:
             what = f"{topology} has {fabric.gpu}, not {gpu}"
             raise InputError(what, where="--topology", fix="leave out --gpu, or choose another topology")
-        ports = ports_of(fabric)
-        return cls(fabric.gpu, nvlink_peak or ports[0], nic_peak or ports[1], fabric.ranks_per_node, fabric.nic_card)
+        return cls(fabric.gpu, *ports_of(fabric), fabric.ranks_per_node, fabric.nic_card, fabric)
+
+
+def _check_topology(fabric: "Fabric", rows: "list[Row]") -> None:
+    """Refuse rows that the topology cannot have had."""
+    from moesim.errors import InputError
+
+    for row in rows:
+        if row.ranks > fabric.n_ranks or fabric.first_ranks(row.ranks).n_nodes != row.nodes:
+            what = f"{row.key} on {row.nodes} nodes, but {fabric.name} has {fabric.n_ranks} GPUs"
+            fix = "name the topology that was measured, or --nic-bandwidth"
+            raise InputError(f"{what}, {fabric.ranks_per_node} in a node", where="--topology", fix=fix)
 
 
 def _measured(
@@ -125,6 +142,7 @@ def _measured(
     from moesim.traffic import gpu_ports
     from moesim.traffic.constant_sets import find_set
     from moesim.units import format_bandwidth
+    from moesim.validate.clusters import first_ranks_of
     from moesim.validate.measured_rows import LIBRARIES, rows_to_fit
     from moesim.validate.refit import refit_measured
     from moesim.validate.set_file import spell_set
@@ -154,7 +172,11 @@ def _measured(
     begin = replace(begin.with_ports(nvlink, nic), sms=sms, transport=transports[0])
     assumed = "" if named else "; nobody named the NIC: give --topology or --nic-bandwidth"
     typer.echo(f"ports of a GPU: NVLink {format_bandwidth(nvlink)}, NIC {format_bandwidth(nic)}{assumed}", err=True)
-    found = refit_measured(rows, begin, gpu, files, bool(named))
+    on = None
+    if cluster.fabric is not None:
+        _check_topology(cluster.fabric, rows)
+        on = first_ranks_of(cluster.fabric)
+    found = refit_measured(rows, begin, gpu, files, bool(named), on)
     _show(found, f"{algorithm} on {gpu}, from {begin.name}")
     _show_moved(found)
     for row, error in zip(found.rows, found.fitted.errors, strict=True):

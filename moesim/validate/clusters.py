@@ -1,11 +1,15 @@
 """The clusters behind published figures: nodes of a GPU on a rail-optimised fabric, or one NVLink domain."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
 from moesim.cluster import Fabric, HgxTopology, LeafSpine, Nic, Nvlink, RailTopology, build_fabric
 from moesim.units import exact_bandwidth
+
+OnRanks = Callable[[int], Fabric]
+"""The fabric of so many ranks."""
 
 
 @functools.cache
@@ -46,3 +50,8 @@ def ports_of(fabric: Fabric) -> tuple[float, float]:
         return float(fabric.capacity[mine].sum()) / fabric.n_ranks
 
     return port("nvlink"), port("nic")
+
+
+def first_ranks_of(fabric: Fabric) -> OnRanks:
+    """A cluster by its first ranks, each part built once; all of it where it has no more."""
+    return functools.cache(lambda ranks: fabric.first_ranks(min(ranks, fabric.n_ranks)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from moesim.errors import InputError
 from moesim.traffic import CalibrationSet, find_set, value_at, with_value
 from moesim.validate.benches import bench_of, is_transfer
+from moesim.validate.clusters import OnRanks
 from moesim.validate.fit_constants import Fitted, Free, fit, log_error
 from moesim.validate.ledger import FIT, Entry
 from moesim.validate.plan import BASE, FREE
@@ -76,7 +78,12 @@ def refit_published(
 
 
 def refit_measured(
-    rows: Sequence[Row], start: CalibrationSet, gpu: str, files: Sequence[Path], ports_named: bool = True
+    rows: Sequence[Row],
+    start: CalibrationSet,
+    gpu: str,
+    files: Sequence[Path],
+    ports_named: bool = True,
+    on: OnRanks | None = None,
 ) -> Refit:
     """Fit a set to a user's own measurements.
 
@@ -89,26 +96,29 @@ def refit_measured(
         gpu: the user's.
         files: where the rows come from, for the record.
         ports_named: whether somebody said that the ports are those.
+        on: the user's cluster by its first ranks; None: a rail-optimised one with the start's ports.
 
     Raises:
         InputError: no constant that the rows could determine.
     """
+    simulate = partial(simulate_row, on=on)
+
+    def off(made: CalibrationSet, which: Sequence[Row]) -> NDArray[np.float64]:
+        return np.array([log_error(row, simulate(row, constants_from(made, row))) for row in which])
+
     begin, free = open_constants(start, rows, gpu, ports_named)
     row_spread = start.row_spread or ROW_SPREAD
-    found = fit(begin, free, rows, simulate_row, constants_from, row_spread=row_spread)
+    found = fit(begin, free, rows, simulate, constants_from, row_spread=row_spread)
     if not found.slopes.any():
         raise InputError("the measurements determine no constant", fix="measure larger messages, or more nodes")
-    unknown = left_open(found, free, rows, row_spread)
-    before = np.array([log_error(row, simulate_row(row, constants_from(start, row))) for row in rows])
+    unknown = left_open(found, free, rows, row_spread, on)
 
     def without(left_out: Collection[int]) -> NDArray[np.float64]:
         others = [row for index, row in enumerate(rows) if index not in left_out]
-        made = fit(begin, free, others, simulate_row, constants_from, row_spread=row_spread).constants
-        return np.array(
-            [log_error(rows[at], simulate_row(rows[at], constants_from(made, rows[at]))) for at in left_out]
-        )
+        made = fit(begin, free, others, simulate, constants_from, row_spread=row_spread).constants
+        return off(made, [rows[at] for at in left_out])
 
-    made, kept = found.constants, groups_made_worse(found, free, rows, before, row_spread, without)
+    made, kept = found.constants, groups_made_worse(found, free, rows, off(start, rows), row_spread, without)
     for phase, across in kept:
         where = "across nodes" if across else "inside a node"
         unknown.append(f"{phase} {where}: rows left out are predicted no better by the others; {start.name} is kept")
@@ -127,8 +137,7 @@ def refit_measured(
             row_spread=row_spread,
         )
     )
-    errors = np.expm1([log_error(row, simulate_row(row, constants_from(mine, row))) for row in rows])
-    found = replace(found, constants=mine, errors=errors)
+    found = replace(found, constants=mine, errors=np.expm1(off(mine, rows)))
     signed = _signed(found, rows)
     return Refit(signed, rows, found, moved(start, signed, free), unknown)
 

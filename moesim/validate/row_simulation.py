@@ -10,7 +10,7 @@ from moesim.cluster import Fabric
 from moesim.timeline import run_phase
 from moesim.traffic import Calibration, CalibrationSet, PhaseFlows, find_set, phase_flows
 from moesim.validate.benches import Bench, bench_of
-from moesim.validate.clusters import cluster
+from moesim.validate.clusters import OnRanks, cluster
 from moesim.validate.published_row import NVL, RDMA, TIME, Row, phase_of
 
 # Rows of one setting differ in their constants' SMs at most: the same flows are asked for again and again by a fit.
@@ -46,29 +46,31 @@ def constants_from(found: CalibrationSet, row: Row) -> Calibration:
     return made(found.phases[phase], made(found.across[phase], None) if found.across else None)
 
 
-def simulate_row(row: Row, constants: Calibration | None = None) -> float:
+def simulate_row(row: Row, constants: Calibration | None = None, on: OnRanks | None = None) -> float:
     """Simulate a published row.
 
     Args:
         row: a transfer.
         constants: instead of the shipped ones of its source.
+        on: a cluster by its first ranks, instead of a rail-optimised one with the constants' ports.
 
     Returns:
         The simulated value of the row's quantity.
     """
     bench = _bench(row)
-    seconds = simulated_seconds(row, constants or constants_of(row))
+    seconds = simulated_seconds(row, constants or constants_of(row), on)
     if row.quantity == TIME:
         return seconds * 1e6
     return _counted(row, bench) / seconds / 1e9
 
 
-def simulated_seconds(row: Row, constants: Calibration) -> float:
+def simulated_seconds(row: Row, constants: Calibration, on: OnRanks | None = None) -> float:
     """Mean over the ranks of the time that the benchmark takes."""
     if row.op == "prepare":
         return sum(constants.exchange(row.nodes, row.ranks, row.tokens).values())
     bench = _bench(row)
-    return float(run_phase(_fabric(row, bench, constants), flows_of(row, bench, constants)).kernel_s.mean())
+    fabric = on(row.ranks) if on else _fabric(row, bench, constants)
+    return float(run_phase(fabric, flows_of(row, bench, constants, fabric)).kernel_s.mean())
 
 
 def seconds_of(row: Row) -> float:
@@ -82,11 +84,11 @@ def _counted(row: Row, bench: Bench) -> float:
     return float(copies.sum() / row.ranks * bench.counted_bytes)
 
 
-def flows_of(row: Row, bench: Bench, constants: Calibration) -> PhaseFlows:
+def flows_of(row: Row, bench: Bench, constants: Calibration, fabric: Fabric | None = None) -> PhaseFlows:
     """Build the flows of a row's phase; the layout is known (a cached handle), as in the kernels' own timings."""
     tokens: NDArray[np.int64] = np.full(row.ranks, row.tokens, np.int64)
     return phase_flows(
-        _fabric(row, bench, constants),
+        fabric or _fabric(row, bench, constants),
         bench.copies,
         constants,
         phase_of(row),

@@ -13,6 +13,7 @@ import numpy as np
 
 from moesim.traffic import CalibrationSet, Place, most_of, value_at
 from moesim.validate.benchmark_routing import MOST_TOKENS
+from moesim.validate.clusters import OnRanks
 from moesim.validate.fit_constants import Fitted, Floats, Free
 from moesim.validate.published_row import Row, phase_of
 from moesim.validate.row_simulation import constants_from, simulated_seconds
@@ -58,7 +59,9 @@ def moved(before: CalibrationSet, after: CalibrationSet, free: Iterable[Free]) -
     return [Moved(name, ", ".join(dict.fromkeys(of)), was, now) for (name, was, now), of in found.items()]
 
 
-def left_open(fitted: Fitted, free: Sequence[Free], rows: Sequence[Row], row_spread: float) -> list[str]:
+def left_open(
+    fitted: Fitted, free: Sequence[Free], rows: Sequence[Row], row_spread: float, on: OnRanks | None = None
+) -> list[str]:
     """List what rows leave open.
 
     Args:
@@ -66,12 +69,13 @@ def left_open(fitted: Fitted, free: Sequence[Free], rows: Sequence[Row], row_spr
         free: its constants.
         rows: measured.
         row_spread: relative error that a row commonly keeps.
+        on: the user's cluster by its first ranks.
     """
     said = list(_at_their_peak(fitted.constants, free))
     phases = {phase_of(row) for row in rows}
     if len(phases) == 1 and rows[0].op != "alltoall":
         said.append(f"{'combine' if phases == {'dispatch'} else 'dispatch'} was not measured")
-    menu = [(row, _slopes(fitted.constants, free, row)) for row in _next_to(rows)]
+    menu = [(row, _slopes(fitted.constants, free, row, on)) for row in _next_to(rows) if _can_run(row, on)]
     said += _unfelt(fitted, free, menu, row_spread)
     said += _alike(fitted, free, menu, row_spread)
     ranks = {row.ranks for row in rows}
@@ -144,11 +148,11 @@ def _unheld(one: Free) -> float:
     return _UNHELD_SPREADS * one.spread if one.unit or one.slope else _UNHELD
 
 
-def _slopes(found: CalibrationSet, free: Sequence[Free], row: Row) -> Floats:
+def _slopes(found: CalibrationSet, free: Sequence[Free], row: Row, on: OnRanks | None) -> Floats:
     """How a row answers to each constant, when that makes it slower."""
 
     def log_time(made: CalibrationSet) -> float:
-        return float(np.log(simulated_seconds(row, constants_from(made, row))))
+        return float(np.log(simulated_seconds(row, constants_from(made, row), on)))
 
     here = log_time(found)
     steps = [_STEP * one.slower * (one.spread if one.unit else 1.0) for one in free]
@@ -169,13 +173,15 @@ def _next_to(rows: Sequence[Row]) -> list[Row]:
         for one in more:
             if one.op == "alltoall":
                 one = replace(one, tokens=max(1, one.tokens // one.ranks) * one.ranks)
-            if _can_run(one) and not any(_setting(one) == _setting(row) for row in rows):
+            if not any(_setting(one) == _setting(row) for row in rows):
                 found[_setting(one)] = one
     return list(found.values())
 
 
-def _can_run(row: Row) -> bool:
-    return row.op == "alltoall" or (row.experts % row.ranks == 0 and row.tokens <= MOST_TOKENS)
+def _can_run(row: Row, on: OnRanks | None) -> bool:
+    if row.op != "alltoall" and (row.experts % row.ranks or row.tokens > MOST_TOKENS):
+        return False
+    return on is None or on(row.ranks).n_ranks == row.ranks
 
 
 def _setting(row: Row) -> tuple[object, ...]:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moesim.cluster import load_topology
 from moesim.logs import read_log
 from moesim.traffic import value_at, with_value
 from moesim.traffic.constant_sets import find_set, read_set
+from moesim.validate.clusters import first_ranks_of
 from moesim.validate.measured_rows import rows_to_fit
 from moesim.validate.published_row import TIME, Row, key
 from moesim.validate.refit import refit_measured
@@ -209,3 +211,26 @@ def test_four_rows_of_a_cluster_that_nobody_fitted_halve_its_error():
     now, then = np.median(after, axis=0), np.median(before, axis=0)
     assert now[0] < 0.5 * then[0]
     assert now[1] < 0.6 * then[1]
+
+
+@pytest.mark.jit
+def test_rows_are_simulated_on_the_topology_itself(moesim, tmp_path):
+    """Uplinks at half of what the NICs bring: rows made there are met there, at the constants that made them."""
+    topology = tmp_path / "narrow.yaml"
+    topology.write_text(
+        "kind: rail\ngpu: h100\nnodes: 4\ngpus_per_node: 8\nnvlink: {bandwidth: 450GB/s}\nnic: {bandwidth: 400Gb/s}\n"
+        "leaf_spine: {spines: 1, oversubscription: 2}\nrouting: spray\n"
+    )
+    on = first_ranks_of(load_topology(topology))
+    start = find_set("nccl-direct", "h100")
+    rows = [made("nccl-direct", "alltoall", nodes, tokens) for nodes in (1, 4) for tokens in (1 << 20, 1 << 28)]
+    rows = [replace(row, published=simulate_row(row, constants_from(start, row), on)) for row in rows]
+    narrow = refit_measured(rows, start, "h100", [], on=on)
+    assert np.abs(narrow.fitted.errors).max() < 1e-3
+    assert not narrow.moved
+    path = tmp_path / "rows.csv"
+    lines = [f"alltoall,{row.ranks},{row.tokens},{row.published}" for row in rows]
+    path.write_text("op,ranks,tokens,time_us\n" + "\n".join(lines) + "\nalltoall,64,1048576,99\n")
+    done = moesim("calibrate", path, "-a", "nccl-direct", "--topology", topology)
+    assert done.code == 2
+    assert "narrow has 32 GPUs" in done.err
