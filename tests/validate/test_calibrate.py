@@ -10,10 +10,11 @@ import pytest
 
 from moesim.cluster import load_topology
 from moesim.logs import read_log
-from moesim.traffic import value_at, with_value
+from moesim.traffic import Uncertain, value_at, with_value
 from moesim.traffic.constant_sets import find_set, read_set
 from moesim.validate.clusters import first_ranks_of
 from moesim.validate.measured_rows import rows_to_fit
+from moesim.validate.prior import open_constants
 from moesim.validate.published_row import TIME, Row, key
 from moesim.validate.refit import refit_measured
 from moesim.validate.row_simulation import constants_from, simulate_row
@@ -234,3 +235,23 @@ def test_rows_are_simulated_on_the_topology_itself(moesim, tmp_path):
     done = moesim("calibrate", path, "-a", "nccl-direct", "--topology", topology)
     assert done.code == 2
     assert "narrow has 32 GPUs" in done.err
+
+
+def test_nics_are_held_least_and_less_where_nobody_named_the_port():
+    rows = [made("deepep-low-latency", "dispatch", 2, 128)]
+    start = find_set("deepep-low-latency", "h100", "deepep-low-latency-h100")
+    named, unnamed = (
+        {one.kind: one.spread for one in open_constants(start, rows, "h100", known)[1]} for known in (True, False)
+    )
+    assert (named["nic"], named["nvlink"]) == (0.25, 0.05)
+    assert unnamed == named | {"nic": 0.5}
+
+
+def test_a_set_over_clusters_says_what_moves_and_nvlink_stays_held():
+    rows = [made("deepep-low-latency", "dispatch", 2, 128)]
+    rate, setup = (("dispatch", "nvlink_rate"),), (("combine", "setup_inter_node_s"),)
+    known = tuple(Uncertain(places, kind, 0.4, {}, {}) for places, kind in ((rate, "nvlink"), (setup, "setup")))
+    start = replace(find_set("deepep-low-latency", "h100", "deepep-low-latency-h100"), uncertain=known)
+    made_set, free = open_constants(start, rows, "h100", True)
+    assert made_set == start
+    assert [(one.places, one.kind, one.spread) for one in free] == [(rate, "nvlink", 0.1), (setup, "setup", 0.4)]
