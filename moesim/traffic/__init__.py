@@ -11,7 +11,7 @@ from moesim.traffic.calibration_set import (
     value_at,
     with_value,
 )
-from moesim.traffic.constant_sets import Calibration, calibration, find_set, gpu_family, gpu_ports, set_names
+from moesim.traffic.constant_sets import Calibration, calibration, find_set, gpu_family, gpu_names, gpu_ports, set_names
 from moesim.traffic.constants import Protocol
 from moesim.traffic.copies import (
     Copies,
@@ -53,6 +53,7 @@ __all__ = [
     "expected_distinct",
     "find_set",
     "gpu_family",
+    "gpu_names",
     "gpu_ports",
     "most_of",
     "no_copies",

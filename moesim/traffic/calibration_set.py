@@ -16,7 +16,11 @@ Place = tuple[str, ...]
 
 Block = Mapping[str, Any]
 # The spread of a GPU or transport that no cluster of a library had: of the logarithm, as such steps commonly are.
-UNSEEN = {"gpu": 0.35, "transport": 0.7}
+UNSEEN = {"gpu": 0.5, "transport": 0.7}
+BORROWED = {"nvlink": 0.10, "nic": 0.10, "setup": 0.40, "work": 0.35, "fill": 0.35}
+"""Spread of a set of one source, which cannot know how its like differ: those of the sets over clusters, by kind."""
+BORROWED_ROW = 0.05
+_KIND = {"nvlink_rate": "nvlink", "two_ranks_nvlink_rate": "nvlink", "nic_rate": "nic", "fill_s": "fill"}
 _NVLINK_RATES = ("nvlink_rate", "two_ranks_nvlink_rate")
 
 
@@ -133,6 +137,26 @@ class CalibrationSet:
             cell.append(Uncertain(one.places, one.kind, deviation, {}, {}))
         return replace(made, gpu=gpu, transport=transport, sms=sms, uncertain=tuple(cell))
 
+    @property
+    def spread(self) -> "CalibrationSet":
+        """The set with a spread: its own, or that of others where it is of one source."""
+        if self.uncertain:
+            return self
+        blocks: list[tuple[Place, Block]] = [((phase,), terms) for phase, terms in self.phases.items()]
+        blocks += [(("across", phase), terms) for phase, terms in self.across.items()]
+        found: dict[tuple[str, str], list[Place]] = {}
+        for block, terms in blocks:
+            for name, value in terms.items():
+                if name == "protocols":
+                    for one in value:
+                        for term in ("setup_intra_node_s", "setup_inter_node_s", "floor_s", "nvlink_rate", "nic_rate"):
+                            if getattr(one, term):
+                                found.setdefault((one.name, _kind(term)), []).append((*block, one.name, term))
+                elif value and _kind(name):
+                    found.setdefault((name, _kind(name)), []).append((*block, name))
+        borrowed = tuple(Uncertain(tuple(places), kind, BORROWED[kind], {}, {}) for (_, kind), places in found.items())
+        return replace(self, uncertain=borrowed, row_spread=BORROWED_ROW)
+
     def deviations_of(self, block: Place) -> dict[str, float]:
         """How far constants of each kind deviate in a block, ``(phase,)`` or ``("across", phase)``: the most."""
         found: dict[str, float] = {}
@@ -140,6 +164,15 @@ class CalibrationSet:
             if any(place[: len(block)] == block for place in one.places):
                 found[one.kind] = max(found.get(one.kind, 0.0), one.deviation)
         return found
+
+
+def _kind(term: str) -> str:
+    """The kind of a term; empty for what is no constant of a cluster."""
+    if term in _KIND:
+        return _KIND[term]
+    if term.startswith(("setup", "floor")):
+        return "setup"
+    return "work" if term.startswith(("token", "node_copy", "rank_copy", "forward", "local", "receive")) else ""
 
 
 def value_at(constants: CalibrationSet, place: Place) -> float:

@@ -232,6 +232,11 @@ def gpu_ports(gpu: str) -> tuple[float, float, int]:
     return ports.nvlink, ports.nic, ports.sms
 
 
+def gpu_names() -> tuple[str, ...]:
+    """GPUs whose ports are known, lower case."""
+    return tuple(_index().ports)
+
+
 def gpu_family(gpu: str) -> str:
     """The GPU whose constants a GPU shares."""
     return _index().families.get(gpu, gpu)

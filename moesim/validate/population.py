@@ -5,7 +5,8 @@ The model (``docs/method.md``). The logarithm of a constant on a cluster is
     mean + step of its GPU family + step of its transport + deviation of the cluster,
 
 and a row's logarithm of time is that of its simulation with those constants, plus noise. Steps and deviations are
-normal around 0; deviations have one spread per kind of constant, shared by all libraries. So a cluster weighs as one
+normal around 0 (deviations past one spread count linearly, so that the odd cluster does not pull the mean); they have
+one spread per kind of constant, shared by all libraries. So a cluster weighs as one
 cluster however many rows it has, and a GPU that one cluster had lies between that cluster and the others. The mode is
 found by damped Gauss-Newton steps, with residuals past two standard deviations counting linearly; spreads follow from
 the deviations found and their own uncertainty (EM).
@@ -198,20 +199,21 @@ def solve(
         row_of = {index: at for at, index in enumerate(begin.which)}
         slopes, stale = begin.slopes[[row_of[index] for index in which]], False
     off = population.log_times(x, which) - measured
-    cost, damping = _cost(off * weight, (x - means) / deviations), 1e-3
+    cost, damping = _cost(population, off * weight, (x - means) / deviations), 1e-3
     normal = np.diag(deviations**-2)
     for number in range(most_rounds):
         if stale or number > 1:
             slopes, stale = population.slopes(x, which), False
         by_unknown = np.einsum("ik,ikc->ic", slopes, design)
         soft = weight / np.sqrt(np.sqrt(1 + (off * weight / _SOFT) ** 2))
-        normal = (by_unknown * soft[:, None]).T @ (by_unknown * soft[:, None]) + np.diag(deviations**-2)
-        gradient = (by_unknown * soft[:, None]).T @ (soft * off) + (x - means) / deviations**2
+        held = _held(population, (x - means) / deviations) / deviations**2
+        normal = (by_unknown * soft[:, None]).T @ (by_unknown * soft[:, None]) + np.diag(held)
+        gradient = (by_unknown * soft[:, None]).T @ (soft * off) + (x - means) * held
         for _ in range(6):
             step = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient)
             step *= min(1.0, _LONGEST / float(np.abs(step).max()))
             there = population.log_times(x + step, which) - measured
-            new = _cost(there * weight, (x + step - means) / deviations)
+            new = _cost(population, there * weight, (x + step - means) / deviations)
             if new < cost:
                 break
             damping = max(8 * damping, 1e-3)
@@ -232,7 +234,9 @@ def new_spreads(populations: Sequence[tuple[Population, Solution]], before: Mapp
             if column.axis == "cluster":
                 kind = population.constants[column.constant].kind
                 share = 1 - float(variance[index]) / before[kind] ** 2
-                square[kind] += float(solution.x[index]) ** 2 + float(variance[index]) - before[kind] ** 2
+                moved = float(solution.x[index]) / before[kind]
+                square[kind] += moved**2 / np.sqrt(1 + moved**2) * before[kind] ** 2 + float(variance[index])
+                square[kind] -= before[kind] ** 2
                 known[kind] += share
     return {
         kind: float(np.sqrt(max(spread**2 + square[kind] / max(known[kind], 1.0), _LEAST_SPREAD**2)))
@@ -315,8 +319,16 @@ def _weights(population: Population, which: Sequence[int]) -> Floats:
     return np.array(share) / ROW_SPREAD
 
 
-def _cost(off: Floats, moved: Floats) -> float:
-    return float(_SOFT**2 * (np.sqrt(1 + (off / _SOFT) ** 2) - 1).sum() + 0.5 * (moved**2).sum())
+def _held(population: Population, moved: Floats) -> Floats:
+    """How strongly each unknown is held: an odd cluster less, so that it does not pull the mean of the others."""
+    odd = np.array([column.axis == "cluster" for column in population.columns])
+    return np.where(odd, 1 / np.sqrt(1 + moved**2), 1.0)
+
+
+def _cost(population: Population, off: Floats, moved: Floats) -> float:
+    odd = np.array([column.axis == "cluster" for column in population.columns])
+    prior = np.where(odd, np.sqrt(1 + moved**2) - 1, 0.5 * moved**2).sum()
+    return float(_SOFT**2 * (np.sqrt(1 + (off / _SOFT) ** 2) - 1).sum() + prior)
 
 
 def _used(constants: CalibrationSet, place: Place, row: Row) -> bool:

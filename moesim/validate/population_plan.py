@@ -109,6 +109,21 @@ _SECOND = tuple(
     )
 )
 
+_PROTOCOLS = ("ll", "slow", "fast")
+
+
+def _protocols(term: str, *names: str) -> tuple[Place, ...]:
+    return tuple((phase, name, term) for phase in _BOTH for name in names)
+
+
+_NCCL = (
+    Constant(_protocols("setup_intra_node_s", *_PROTOCOLS) + _protocols("floor_s", "slow", "fast"), "setup", ("gpu",)),
+    Constant(_protocols("nvlink_rate", "slow", "fast"), "nvlink", ("gpu",)),
+    *(Constant(_protocols("setup_inter_node_s", name), "setup", ("gpu", "transport")) for name in _PROTOCOLS),
+    Constant(_protocols("nic_rate", "slow"), "nic", ("transport",)),
+    Constant(_protocols("nic_rate", "fast"), "nic", ("transport",)),
+)
+
 PLANS: dict[str, Plan] = {
     "deepep-normal": Plan(
         "deepep-v1",
@@ -122,12 +137,27 @@ PLANS: dict[str, Plan] = {
     "deepep-low-latency": Plan(
         "deepep-ll",
         "deepep-low-latency-h100",
-        {(phase, "post_s"): 0.02e-6 for phase in _BOTH},
+        {},
         (
             *_LOW_LATENCY,
             Constant(_both("nic_rate"), "nic", ("transport",)),
-            Constant(_both("post_s"), "work", ("transport",)),
         ),
+    ),
+    "nccl-direct": Plan(
+        "nccl",
+        "nccl-direct-h100",
+        {
+            (phase, *place): value
+            for phase in _BOTH
+            for place, value in (
+                (("ll", "setup_inter_node_s"), 42e-6),
+                (("slow", "setup_inter_node_s"), 64e-6),
+                (("fast", "setup_inter_node_s"), 240e-6),
+                (("slow", "nic_rate"), 24e9),
+                (("fast", "nic_rate"), 48e9),
+            )
+        },
+        _NCCL,
     ),
     "deepep-v2-hybrid": Plan(
         "deepep-v2",

@@ -1,0 +1,179 @@
+"""Is a cluster as others of its kind? Its measurements against what moesim expects, with the interval, per wire.
+
+What is expected comes from sets fitted over clusters: the cell of the row's GPU and transport, on the row's own ports.
+The interval is the spread between clusters, to first order: each constant that may differ is moved a little, the
+logarithm of the time follows.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from moesim.traffic import CalibrationSet, find_set, gpu_ports, value_at, with_value
+from moesim.validate.benches import bench_of
+from moesim.validate.published_row import TIME, Row
+from moesim.validate.row_simulation import constants_from, seconds_of, simulated_seconds
+
+# Of 80 % of a normal distribution.
+EIGHTY = 1.2815515655446004
+_STEP = 0.02
+# A row speaks of a wire if its time follows the wire's rate at least this closely.
+_SPEAKS = 0.5
+# Set-ups this much longer than expected are another way to post, not a slow one.
+_LATE = 1.8
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is expected of a row.
+
+    Attributes:
+        row: measured.
+        seconds: measured; ``simulated``, ``low`` and ``high``: expected, with the bounds of its 80 % interval.
+        slopes: derivative of the logarithm of the time by that of each kind of constant (``nvlink``, ``nic``, ...).
+        clusters: how many the constants were fitted over; 0: they are of one source.
+    """
+
+    row: Row
+    seconds: float
+    simulated: float
+    low: float
+    high: float
+    slopes: dict[str, float]
+    clusters: int
+
+    @property
+    def error(self) -> float:
+        """Relative error of the simulated quantity."""
+        ratio = self.simulated / self.seconds
+        return (ratio if self.row.quantity == TIME else 1 / ratio) - 1
+
+    def in_unit(self) -> tuple[float, float, float, float]:
+        """Measured, simulated, low and high in the unit of the row's quantity."""
+        measured = self.row.published
+        if self.row.quantity == TIME:
+            return measured, self.simulated * 1e6, self.low * 1e6, self.high * 1e6
+        # A bandwidth: what is counted over a time.
+        counted = measured * self.seconds
+        return measured, counted / self.simulated, counted / self.high, counted / self.low
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A kind of constant of one cluster, over the rows whose time follows it.
+
+    Attributes:
+        kind: ``nvlink``, ``nic`` or ``setup``.
+        expected: rate in bytes/s, or seconds; measured: what the rows say it is.
+        low, high: 80 % of clusters lie between.
+        rows: how many say so.
+        cause: what is likely where it lies outside; empty inside.
+    """
+
+    kind: str
+    expected: float
+    measured: float
+    low: float
+    high: float
+    rows: int
+    cause: str
+
+
+def set_for(row: Row, transport: str | None = None) -> CalibrationSet:
+    """The constants expected of a row's machine, on its own ports."""
+    algorithm = bench_of(row).algorithm
+    found = find_set(algorithm, row.gpu, "auto", transport or row.transport)
+    nvlink, nic, _ = gpu_ports(row.gpu)
+    return found.with_ports(nvlink, row.nic_peak or nic)
+
+
+def expect(row: Row, found: CalibrationSet | None = None) -> Expected:
+    """Simulate a row with the constants that are expected of its machine, and their spread."""
+    found = found or set_for(row)
+    simulated = simulated_seconds(row, constants_from(found, row))
+    variance, slopes = found.spread.row_spread**2, dict[str, float]()
+    for one in found.spread.uncertain:
+        slope = _slope(row, found, one.places)
+        slopes[one.kind] = slopes.get(one.kind, 0.0) + slope
+        variance += (slope * one.deviation) ** 2
+    factor = math.exp(EIGHTY * found.widen * math.sqrt(variance))
+    return Expected(
+        row, seconds_of(row), simulated, simulated / factor, simulated * factor, slopes, len(found.clusters)
+    )
+
+
+def wires(expected: Sequence[Expected]) -> list[Wire]:
+    """What the rows of one cluster, of one library, say of its wires.
+
+    A constant's factor is the weighted median over the rows of how far the time is off, divided by how closely it
+    follows that constant.
+    """
+    found = []
+    for kind in ("nic", "nvlink", "setup"):
+        speaking = [one for one in expected if abs(one.slopes.get(kind, 0.0)) >= _SPEAKS]
+        if not speaking:
+            continue
+        moves = [math.log(one.seconds / one.simulated) / one.slopes[kind] for one in speaking]
+        move = float(np.median(moves))
+        row = speaking[0].row
+        constants = set_for(row)
+        places = [place for one in constants.spread.uncertain if one.kind == kind for place in one.places]
+        at = [place for place in places if _slope(row, constants, (place,))]
+        value = value_at(constants, at[0])
+        deviation = max(one.deviation for one in constants.spread.uncertain if at[0] in one.places)
+        band = math.exp(EIGHTY * constants.widen * deviation)
+        low, high, measured = value / band, value * band, value * math.exp(move)
+        outside = not low <= measured <= high
+        cause = _cause(kind, math.exp(move), speaking) if outside else ""
+        found.append(Wire(kind, value, measured, low, high, len(speaking), cause))
+    return found
+
+
+def _cause(kind: str, factor: float, rows: Sequence[Expected]) -> str:
+    """What is likely where a wire differs from its peers', the most specific that the rows support."""
+    transport = rows[0].row.transport
+    if kind == "setup":
+        if factor < 1:
+            return "quicker than its peers: another release, or a CUDA graph where they had none"
+        if transport in ("ibgda", "efa-gda") and factor > _LATE and _closer_by_proxy(rows):
+            return "set-ups of a CPU proxy: is IBGDA (GPU-initiated) on, and peer memory loaded?"
+        return "late to start: CPU pinning, a busy proxy thread, or clocks that are down"
+    if factor > 1:
+        return "faster than its peers: are the ports those that were given?"
+    if kind == "nvlink":
+        return "PCIe instead of NVLink" if factor < 0.25 else "NVLink below its peers': links down, or few SMs"
+    if 0.4 <= factor <= 0.62:
+        return "about half of its peers': one port of two, cards shared by two GPUs, or NUMA binding across sockets"
+    if transport in ("ibgda", "efa-gda") and _closer_by_proxy(rows):
+        return "as over a CPU proxy: is IBGDA (GPU-initiated) on?"
+    return "below its peers': NUMA binding, hashed paths that collide, congestion, or PCIe below the card's speed"
+
+
+def _closer_by_proxy(rows: Iterable[Expected]) -> bool:
+    """Whether a proxy's constants would have been nearer to the measurements."""
+    better = 0.0
+    for one in rows:
+        proxy = "efa-proxy" if one.row.transport.startswith("efa") else "proxy"
+        by_proxy = simulated_seconds(one.row, constants_from(set_for(one.row, proxy), one.row))
+        better += abs(math.log(one.simulated / one.seconds)) - abs(math.log(by_proxy / one.seconds))
+    return better > 0
+
+
+def _slope(row: Row, found: CalibrationSet, places: Sequence[tuple[str, ...]]) -> float:
+    def log_time(move: float) -> float:
+        made = found
+        for place in places:
+            made = with_value(made, place, value_at(found, place) * math.exp(move))
+        return math.log(simulated_seconds(row, constants_from(made, row)))
+
+    return (log_time(_STEP) - log_time(-_STEP)) / (2 * _STEP)
+
+
+def of_clusters(expected: Iterable[Expected]) -> dict[tuple[str, str], list[Expected]]:
+    """Rows by cluster and library."""
+    found: dict[tuple[str, str], list[Expected]] = {}
+    for one in expected:
+        found.setdefault((one.row.cluster, one.row.library), []).append(replace(one))
+    return found
