@@ -86,7 +86,7 @@ def _measured(
     _show(found, f"{algorithm} on {gpu}, from {begin.name}")
     _show_moved(found)
     if out is not None:
-        text = spell_set(found.constants, with_ports=begin.gpu != gpu)
+        text = spell_set(found.constants)
         write_files(out.parent, {out.name: text.encode("utf-8")})
         typer.echo(f"{out}: use it with -o alltoall.calibration={out}")
 

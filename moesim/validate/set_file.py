@@ -1,34 +1,35 @@
 """A set of constants as a file: what ``moesim.traffic.constant_sets`` reads, with units, five significant digits."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from moesim.traffic import CalibrationSet, Protocol
+from moesim.traffic import CalibrationSet, Protocol, Step, Uncertain
 
 _DIGITS = 5
 # A fit that lets a time go to nothing stops just before.
 _SHORTEST_S = 1e-12
 
 
-def spell_set(found: CalibrationSet, with_ports: bool = False) -> str:
-    """Spell a set as YAML.
-
-    Args:
-        found: the set; constants that are 0 are left out, as absent terms.
-        with_ports: name the ports too, for a GPU that moesim does not know.
-    """
+def spell_set(found: CalibrationSet) -> str:
+    """Spell a set as YAML, its ports too; constants that are 0 are left out, as absent terms."""
+    nvlink, nic = quantity("nvlink_rate", found.nvlink_peak), quantity("nic_rate", found.nic_peak)
     lines = [
         f"algorithm: {found.algorithm}",
         f"gpu: {found.gpu}",
+        f"transport: {found.transport}",
         f"library: {_text(found.library)}",
         f"source: {_text(found.source)}",
+        f"ports: {{nvlink: {nvlink}, nic: {nic}, sms: {found.sms}}}",
     ]
     if found.rates_count != "wire":
         lines.append(f"rates_count: {found.rates_count}")
-    if with_ports:
-        nvlink, nic = quantity("nvlink_rate", found.nvlink_peak), quantity("nic_rate", found.nic_peak)
-        lines.append(f"ports: {{nvlink: {nvlink}, nic: {nic}, sms: {found.sms}}}")
+    if found.clusters:
+        lines += ["clusters:", *(f"  {_text(name)}: {rows}" for name, rows in found.clusters.items())]
+    if found.row_spread:
+        lines.append(f"row_spread: {_short(found.row_spread)}")
+    if found.widen != 1:
+        lines.append(f"widen: {_short(found.widen)}")
     lines += _listed("rows", found.rows)
     for name, errors in (("error", found.error), ("held_out", found.held_out)):
         if errors:
@@ -41,7 +42,24 @@ def spell_set(found: CalibrationSet, with_ports: bool = False) -> str:
         lines.append("across:")
         for phase, terms in found.across.items():
             lines += [f"  {phase}:", *_terms(terms, "    ")]
+    if found.uncertain:
+        lines += ["uncertain:", *(line for one in found.uncertain for line in _uncertain(one))]
     return "\n".join(lines) + "\n"
+
+
+def _uncertain(one: Uncertain) -> list[str]:
+    """Constants that move together, their deviation, and a line for each axis that they answer to."""
+    of = ", ".join(".".join((*place[:-1], place[-1].removesuffix("_s"))) for place in one.places)
+    lines = [f"  - of: [{of}]", f"    kind: {one.kind}", f"    deviation: {_short(one.deviation)}"]
+    for axis in one.answers:
+        steps: Mapping[str, Step] = getattr(one, axis)
+        lines.append(f"    {axis}:" if steps else f"    {axis}: {{}}")
+        lines += [
+            f"      {level}: {{factor: {_short(step.factor)}, deviation: {_short(step.deviation)}, "
+            f"clusters: {step.clusters}}}"
+            for level, step in steps.items()
+        ]
+    return lines
 
 
 def _listed(name: str, items: Iterable[str]) -> list[str]:
@@ -89,16 +107,29 @@ def _short(value: float) -> str:
 
 
 def rounded(found: CalibrationSet) -> CalibrationSet:
-    """The set with its constants rounded as the file has them, so that what was judged is what ships."""
-    from dataclasses import replace
+    """The set with its numbers rounded as the file has them, so that what was judged is what ships."""
 
     def block(terms: Mapping[str, Any]) -> dict[str, Any]:
         return {name: _rounded(value) for name, value in terms.items()}
+
+    def steps(levels: Mapping[str, Step]) -> dict[str, Step]:
+        return {
+            level: replace(step, factor=_rounded(step.factor), deviation=_rounded(step.deviation))
+            for level, step in levels.items()
+        }
 
     return replace(
         found,
         phases={phase: block(terms) for phase, terms in found.phases.items()},
         across={phase: block(terms) for phase, terms in found.across.items()},
+        uncertain=tuple(
+            replace(one, deviation=_rounded(one.deviation), gpu=steps(one.gpu), transport=steps(one.transport))
+            for one in found.uncertain
+        ),
+        row_spread=_rounded(found.row_spread),
+        widen=_rounded(found.widen),
+        nvlink_peak=_rounded(found.nvlink_peak),
+        nic_peak=_rounded(found.nic_peak),
     )
 
 
