@@ -26,7 +26,7 @@ from moesim.validate.row_simulation import constants_from, seconds_of, simulated
 
 Floats = NDArray[np.float64]
 
-SPREADS = {"nvlink": 0.10, "nic": 0.10, "setup": 0.25, "work": 0.30, "fill": 0.30}
+SPREADS = {"nvlink": 0.05, "nic": 0.11, "setup": 0.45, "work": 0.31, "fill": 0.30}
 """Where the spreads between clusters begin; what EM makes of them over all libraries stands in the sets."""
 ROW_SPREAD = 0.05
 PROXY_STEP = float(np.log(2.0))
