@@ -50,15 +50,6 @@ class Expected:
         ratio = self.simulated / self.seconds
         return (ratio if self.row.quantity == TIME else 1 / ratio) - 1
 
-    def in_unit(self) -> tuple[float, float, float, float]:
-        """Measured, simulated, low and high in the unit of the row's quantity."""
-        measured = self.row.published
-        if self.row.quantity == TIME:
-            return measured, self.simulated * 1e6, self.low * 1e6, self.high * 1e6
-        # A bandwidth: what is counted over a time.
-        counted = measured * self.seconds
-        return measured, counted / self.simulated, counted / self.high, counted / self.low
-
 
 @dataclass(frozen=True)
 class Wire:

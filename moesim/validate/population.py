@@ -145,14 +145,13 @@ class Population:
         return made
 
     def row_slopes(self, row: Row, moves: Floats) -> Floats:
-        """Derivatives of one row, by central differences; 0 for what its phase does not use."""
-        made = np.zeros(len(self.constants))
+        """Derivatives of one row, by differences; 0 for what its phase does not use."""
+        made, here = np.zeros(len(self.constants)), self.log_time(row, moves)
         for index, one in enumerate(self.constants):
             if any(_used(self.start, place, row) for place in one.places):
-                up, down = moves.copy(), moves.copy()
-                up[index] += _STEP
-                down[index] -= _STEP
-                made[index] = (self.log_time(row, up) - self.log_time(row, down)) / (2 * _STEP)
+                there = moves.copy()
+                there[index] += _STEP
+                made[index] = (self.log_time(row, there) - here) / _STEP
         return made
 
     def _columns_of(self, row: Row, index: int) -> Iterator[Column]:

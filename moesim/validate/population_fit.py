@@ -1,52 +1,20 @@
 """The sets over clusters, fitted: all algorithms with shared spreads, and each cluster predicted from the others."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
 from moesim.traffic import CalibrationSet
 from moesim.validate.cluster_check import EIGHTY
+from moesim.validate.left_out import CLUSTERS, LeftOut
 from moesim.validate.population import SPREADS, Population, Solution, as_set, expected, new_spreads, solve
 from moesim.validate.population_plan import PLANS, clusters_of, rows_over_clusters
 from moesim.validate.published_row import Row
 
-LEFT_OUT = Path(__file__).resolve().parent.parent / "data" / "validate" / "left_out.csv"
 _ROUNDS = 3
 _LEFT_OUT_ROUNDS = 5
-_COLUMNS = (
-    "algorithm", "cluster", "row", "gpu", "transport", "nodes", "measured_s", "simulated_s", "low_s", "high_s",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A row predicted by all clusters but its own: seconds, and the bounds of the 80 % interval."""
-
-    algorithm: str
-    cluster: str
-    row: str
-    gpu: str
-    transport: str
-    nodes: int
-    measured_s: float
-    simulated_s: float
-    low_s: float
-    high_s: float
-
-    @property
-    def error(self) -> float:
-        """Relative error of the simulated time."""
-        return self.simulated_s / self.measured_s - 1
-
-    @property
-    def covered(self) -> bool:
-        """Whether the measurement lies in the interval."""
-        return self.low_s <= self.measured_s <= self.high_s
 
 
 def fit_over_clusters(
@@ -121,45 +89,13 @@ def _left_out(algorithm: str, row: Row, measured: float, mean: float, deviation:
     )  # fmt: skip
 
 
-def spell_left_out(rows: Iterable[LeftOut]) -> str:
-    """The rows as CSV, six significant digits."""
-    text = io.StringIO()
-    write = csv.writer(text, lineterminator="\n")
-    write.writerow(_COLUMNS)
-    for one in rows:
-        cells = [getattr(one, name) for name in _COLUMNS]
-        write.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
-    return text.getvalue()
-
-
-def read_left_out(path: Path = LEFT_OUT) -> list[LeftOut]:
-    """Read the rows that ship."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            LeftOut(
-                line["algorithm"],
-                line["cluster"],
-                line["row"],
-                line["gpu"],
-                line["transport"],
-                int(line["nodes"]),
-                float(line["measured_s"]),
-                float(line["simulated_s"]),
-                float(line["low_s"]),
-                float(line["high_s"]),
-            )  # fmt: skip
-            for line in csv.DictReader(file)
-        ]
-
-
 def cluster_rows() -> list[Row]:
     """The healthy rows of the clusters' own list, which ships."""
     from moesim.logs import read_log
     from moesim.validate.measured_rows import as_row
 
-    path = LEFT_OUT.with_name("clusters.csv")
     return [
-        replace(as_row(row, path.name), table="clusters", key=row.id)
-        for row in read_log(path).rows
+        replace(as_row(row, CLUSTERS.name), table="clusters", key=row.id)
+        for row in read_log(CLUSTERS).rows
         if row.health != "poor"
     ]

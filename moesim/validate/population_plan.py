@@ -32,16 +32,16 @@ _CLUSTER_OF_TABLE = {
 # DeepEP V2's README names architectures only.
 _ARCHITECTURE = {"sm90": "h100", "sm100": "b200"}
 _TOKENS = {
-    "aic-normal-1-node-dispatch": (16, 128, 1024, 4096, 8192),
-    "aic-normal-1-node-combine": (16, 128, 1024, 4096, 8192),
-    "aic-normal-dispatch": (16, 128, 1024, 4096, 8192),
-    "aic-normal-combine": (16, 128, 1024, 4096, 8192),
+    "aic-normal-1-node-dispatch": (128, 1024, 4096),
+    "aic-normal-1-node-combine": (128, 1024, 4096),
+    "aic-normal-dispatch": (128, 1024, 4096),
+    "aic-normal-combine": (128, 1024, 4096),
     "aic-ll": (1, 32, 128, 256),
     "nccl-h100": (1 << 16, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28),
     "nccl-h200": (1 << 16, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28),
 }
 # Rows of more ranks than this say little that fewer do not, and take long to simulate.
-_MOST_RANKS = {"deepep-ll": 64, "nccl": 128}
+_MOST_RANKS = {"deepep-ll": 32, "nccl": 128}
 
 
 def _tied(term: str, *blocks: Place) -> tuple[Place, ...]:
@@ -202,7 +202,7 @@ def _fits(row: Row, plan: Plan) -> bool:
     if row.release in ("2025-02-25",) or (plan.library == "deepep-v2" and row.nodes == 1):
         return False
     if row.table in ("aic-normal-dispatch", "aic-normal-combine"):
-        return row.sms in (12, 20, 24)
+        return row.sms in (12, 24)
     # pplx-garden's table of normal mode: its dispatch does not fit its own neighbours.
     return not (row.table == "deepep-v1-h100-cx7" and row.op == "dispatch") and (
         row.table != "aic-ll" or row.experts == 256
