@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from moesim.logs import MeasuredRow
     from moesim.validate.cluster_check import Expected, Wire
 
-_KINDS = {"nic": "NIC", "nvlink": "NVLink", "setup": "set-up"}
+_KINDS = {"nic": "NIC", "nvlink": "NVLink", "work": "copies by SMs", "setup": "set-up"}
 
 
 def validate_rows(files: list[Path], given: list[str], as_json: bool, fail_over: str | None) -> None:
@@ -122,7 +122,7 @@ def _show_wires(cluster: str, library: str, group: "list[Expected]") -> None:
 def _value(wire: "Wire") -> str:
     from moesim.units import format_bandwidth, format_duration
 
-    spell = format_duration if wire.kind == "setup" else format_bandwidth
+    spell = format_bandwidth if "rate" in wire.term else format_duration
     return (
         f"expected {spell(wire.expected)}, measured {spell(wire.measured)} "
         f"(four clusters in five: {spell(wire.low)} to {spell(wire.high)}; {wire.rows} rows)"

@@ -32,6 +32,13 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     own = Path(parts.calibration)
     if own.suffix in (".yaml", ".yml"):
         rates = f"those of your file {own.name}"
+    elif constants.clusters:
+        rates = f"fitted over {constants.clusters} clusters"
+        if left_out := dict(constants.held_out):
+            rates += (
+                f" (one left out is {100 * left_out['median']:.0f} % off in the median, "
+                f"one time in ten by more than {100 * left_out['p90']:.0f} %)"
+            )
     else:
         rates = f"fitted on {len(constants.rows)} published figures" if constants.rows else "defaults"
         if held_out := dict(constants.held_out):

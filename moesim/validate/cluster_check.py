@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moesim.traffic import CalibrationSet, find_set, gpu_ports, value_at, with_value
+from moesim.traffic import CalibrationSet, Place, find_set, gpu_ports, value_at, with_value
 from moesim.validate.benches import bench_of
 from moesim.validate.published_row import TIME, Row
 from moesim.validate.row_simulation import constants_from, seconds_of, simulated_seconds
@@ -21,6 +21,8 @@ EIGHTY = 1.2815515655446004
 _STEP = 0.02
 # A row speaks of a wire if its time follows the wire's rate at least this closely.
 _SPEAKS = 0.5
+# How much slower a wire is at half its rate, give or take, and over PCIe at the least.
+_HALF, _PCIE = (1.6, 2.5), 4.0
 # Set-ups this much longer than expected are another way to post, not a slow one.
 _LATE = 1.8
 
@@ -32,7 +34,8 @@ class Expected:
     Attributes:
         row: measured.
         seconds: measured; ``simulated``, ``low`` and ``high``: expected, with the bounds of its 80 % interval.
-        slopes: derivative of the logarithm of the time by that of each kind of constant (``nvlink``, ``nic``, ...).
+        shares: of the time that follow each kind of constant (``nvlink``, ``nic``, ``setup``, ``work``): how much
+            longer it gets, relative to how much slower they get.
         clusters: how many the constants were fitted over; 0: they are of one source.
     """
 
@@ -41,7 +44,7 @@ class Expected:
     simulated: float
     low: float
     high: float
-    slopes: dict[str, float]
+    shares: dict[str, float]
     clusters: int
 
     @property
@@ -56,14 +59,16 @@ class Wire:
     """A kind of constant of one cluster, over the rows whose time follows it.
 
     Attributes:
-        kind: ``nvlink``, ``nic`` or ``setup``.
-        expected: rate in bytes/s, or seconds; measured: what the rows say it is.
+        kind: ``nic``, ``nvlink``, ``work`` of the communication kernel, or ``setup``.
+        term: the constant of that kind that counts most, by its name.
+        expected: its value, a rate in bytes/s or seconds; measured: what the rows say it is.
         low, high: 80 % of clusters lie between.
         rows: how many say so.
         cause: what is likely where it lies outside; empty inside.
     """
 
     kind: str
+    term: str
     expected: float
     measured: float
     low: float
@@ -84,14 +89,14 @@ def expect(row: Row, found: CalibrationSet | None = None) -> Expected:
     """Simulate a row with the constants that are expected of its machine, and their spread."""
     found = found or set_for(row)
     simulated = simulated_seconds(row, constants_from(found, row))
-    variance, slopes = found.spread.row_spread**2, dict[str, float]()
+    variance, shares = found.spread.row_spread**2, dict[str, float]()
     for one in found.spread.uncertain:
-        slope = _slope(row, found, one.places)
-        slopes[one.kind] = slopes.get(one.kind, 0.0) + slope
-        variance += (slope * one.deviation) ** 2
+        share = _share(row, found, one.places)
+        shares[one.kind] = shares.get(one.kind, 0.0) + share
+        variance += (share * one.deviation) ** 2
     factor = math.exp(EIGHTY * found.widen * math.sqrt(variance))
     return Expected(
-        row, seconds_of(row), simulated, simulated / factor, simulated * factor, slopes, len(found.clusters)
+        row, seconds_of(row), simulated, simulated / factor, simulated * factor, shares, len(found.clusters)
     )
 
 
@@ -102,42 +107,42 @@ def wires(expected: Sequence[Expected]) -> list[Wire]:
     follows that constant.
     """
     found = []
-    for kind in ("nic", "nvlink", "setup"):
-        speaking = [one for one in expected if abs(one.slopes.get(kind, 0.0)) >= _SPEAKS]
+    for kind in ("nic", "nvlink", "work", "setup"):
+        speaking = [one for one in expected if one.shares.get(kind, 0.0) >= _SPEAKS]
         if not speaking:
             continue
-        moves = [math.log(one.seconds / one.simulated) / one.slopes[kind] for one in speaking]
-        move = float(np.median(moves))
-        row = speaking[0].row
-        constants = set_for(row)
-        places = [place for one in constants.spread.uncertain if one.kind == kind for place in one.places]
-        at = [place for place in places if _slope(row, constants, (place,))]
-        value = value_at(constants, at[0])
-        deviation = max(one.deviation for one in constants.spread.uncertain if at[0] in one.places)
-        band = math.exp(EIGHTY * constants.widen * deviation)
-        low, high, measured = value / band, value * band, value * math.exp(move)
-        outside = not low <= measured <= high
-        cause = _cause(kind, math.exp(move), speaking) if outside else ""
-        found.append(Wire(kind, value, measured, low, high, len(speaking), cause))
+        slower = float(np.median([math.log(one.seconds / one.simulated) / one.shares[kind] for one in speaking]))
+        constants = set_for(speaking[0].row)
+        uncertain = [one for one in constants.spread.uncertain if one.kind == kind]
+        shares = [_share(speaking[0].row, constants, one.places) for one in uncertain]
+        leading = uncertain[int(np.argmax(shares))]
+        value = value_at(constants, leading.places[0])
+        band = math.exp(EIGHTY * constants.widen * leading.deviation)
+        low, high = value / band, value * band
+        measured = value * math.exp(-slower if _is_rate(leading.places[0]) else slower)
+        cause = "" if low <= measured <= high else _cause(kind, math.exp(slower), speaking)
+        found.append(Wire(kind, leading.places[0][-1], value, measured, low, high, len(speaking), cause))
     return found
 
 
-def _cause(kind: str, factor: float, rows: Sequence[Expected]) -> str:
-    """What is likely where a wire differs from its peers', the most specific that the rows support."""
-    transport = rows[0].row.transport
+def _cause(kind: str, slower: float, rows: Sequence[Expected]) -> str:
+    """What is likely where a wire is ``slower`` times as slow as its peers', as specific as the rows support."""
+    by_gpu = rows[0].row.transport in ("ibgda", "efa-gda") and rows[0].row.nodes > 1
     if kind == "setup":
-        if factor < 1:
+        if slower < 1:
             return "quicker than its peers: another release, or a CUDA graph where they had none"
-        if transport in ("ibgda", "efa-gda") and factor > _LATE and _closer_by_proxy(rows):
+        if by_gpu and slower > _LATE and _closer_by_proxy(rows):
             return "set-ups of a CPU proxy: is IBGDA (GPU-initiated) on, and peer memory loaded?"
         return "late to start: CPU pinning, a busy proxy thread, or clocks that are down"
-    if factor > 1:
+    if slower < 1:
         return "faster than its peers: are the ports those that were given?"
-    if kind == "nvlink":
-        return "PCIe instead of NVLink" if factor < 0.25 else "NVLink below its peers': links down, or few SMs"
-    if 0.4 <= factor <= 0.62:
-        return "about half of its peers': one port of two, cards shared by two GPUs, or NUMA binding across sockets"
-    if transport in ("ibgda", "efa-gda") and _closer_by_proxy(rows):
+    if kind != "nic":
+        if slower > _PCIE:
+            return "PCIe instead of NVLink?"
+        return "below its peers: NVLinks down, clocks down, or SMs that something else holds"
+    if _HALF[0] <= slower <= _HALF[1]:
+        return "about half of its peers': one port of two, a card shared by two GPUs, or NUMA binding across sockets"
+    if by_gpu and _closer_by_proxy(rows):
         return "as over a CPU proxy: is IBGDA (GPU-initiated) on?"
     return "below its peers': NUMA binding, hashed paths that collide, congestion, or PCIe below the card's speed"
 
@@ -152,14 +157,21 @@ def _closer_by_proxy(rows: Iterable[Expected]) -> bool:
     return better > 0
 
 
-def _slope(row: Row, found: CalibrationSet, places: Sequence[tuple[str, ...]]) -> float:
-    def log_time(move: float) -> float:
+def _share(row: Row, found: CalibrationSet, places: Sequence[Place]) -> float:
+    """How much longer a row takes relative to how much slower the constants at some places get."""
+
+    def log_time(slower: float) -> float:
         made = found
         for place in places:
-            made = with_value(made, place, value_at(found, place) * math.exp(move))
+            factor = math.exp(-slower if _is_rate(place) else slower)
+            made = with_value(made, place, value_at(found, place) * factor)
         return math.log(simulated_seconds(row, constants_from(made, row)))
 
     return (log_time(_STEP) - log_time(-_STEP)) / (2 * _STEP)
+
+
+def _is_rate(place: Place) -> bool:
+    return "rate" in place[-1]
 
 
 def of_clusters(expected: Iterable[Expected]) -> dict[tuple[str, str], list[Expected]]:

@@ -12,6 +12,7 @@ from moesim.validate.left_out import CLUSTERS, LeftOut
 from moesim.validate.population import SPREADS, Population, Solution, as_set, expected, new_spreads, solve
 from moesim.validate.population_plan import PLANS, clusters_of, rows_over_clusters
 from moesim.validate.published_row import Row
+from moesim.validate.statistics import Spread
 
 _ROUNDS = 3
 _LEFT_OUT_ROUNDS = 5
@@ -47,12 +48,16 @@ def fit_over_clusters(
             say(f"{algorithm} without {cluster}")
             predicted += _without(algorithm, population, solution, cluster)
     widen = _widening(predicted)
+    left_out = [_left_out(*one, widen) for one in predicted]
     sets = []
     for algorithm, (population, solution) in found.items():
         names = ", ".join(clusters_of(population.rows))
         source = f"fitted over {len(clusters_of(population.rows))} clusters: {names}"
-        sets.append(as_set(population, solution, f"{algorithm}-over-clusters", source, widen))
-    return sets, [_left_out(*one, widen) for one in predicted]
+        made = as_set(population, solution, f"{algorithm}-over-clusters", source, widen)
+        off = Spread.of_errors([one.error for one in left_out if one.algorithm == algorithm])
+        held_out = {"rows": off.rows, "median": round(off.median, 4), "p90": round(off.p90, 4)}
+        sets.append(replace(made, held_out=held_out))
+    return sets, left_out
 
 
 _Predicted = tuple[str, Row, float, float, float]
