@@ -32,7 +32,7 @@ _READERS: dict[str, _Read] = {
 FORMS = (*_READERS, rows_table.FORM)
 
 
-def read_log(path: Path, given: Mapping[str, str | float] | None = None) -> Log:
+def read_log(path: Path, given: Mapping[str, str | float] | None = None, per_node: int | None = None) -> Log:
     """Read a benchmark's output, or a table of rows.
 
     The file may be a whole issue or terminal log; several benchmarks in one file are all read.
@@ -40,13 +40,14 @@ def read_log(path: Path, given: Mapping[str, str | float] | None = None) -> Log:
     Args:
         path: the file.
         given: what it cannot say, by the names of a row's columns, and ``gpus_per_node``, the GPUs of an NVLink domain.
+        per_node: what to assume of the latter, and note, where nothing tells; None: ask.
 
     Raises:
         InputError: the file cannot be read, no form is known in it, a fact is missing (it is asked for by name), or a
             table has mistakes (as file:line:column).
     """
     text = plain(text_of(path))
-    facts = Facts(given or {}, str(path))
+    facts = Facts(given or {}, str(path), per_node)
     readers: dict[str, _Read] = {rows_table.FORM: rows_table.read_table} if rows_table.is_table(text) else _READERS
     found = {form: rows for form, read in readers.items() if (rows := read(text, facts)) is not None}
     if not found:

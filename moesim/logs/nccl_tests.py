@@ -1,9 +1,9 @@
 """nccl-tests: the text table of every age, and the JSON of ``-J``, versions 1 to 3.
 
-Out-of-place times of the all-to-all are taken; sizes are bytes of a rank, own part included, and busbw = algbw
-(n - 1) / n. Text lines give time and busbw, JSON the time alone, from which its bandwidths are computed. Lines without
-data or with wrong results are dropped. Ranks are the devices listed, nodes their hosts, which on a rack-scale NVLink
-domain are trays.
+Out-of-place times of the all-to-all are taken, also of the uneven one, which is no phase of a layer. Sizes are bytes of
+a rank, own part included, and busbw = algbw (n - 1) / n. Text lines give time and busbw, JSON the time alone, from
+which its bandwidths are computed. Lines without data or with wrong results are dropped. Ranks are the devices listed,
+nodes their hosts, which on a rack-scale NVLink domain are trays.
 
 Source: src/common.cu and src/util.cu of NVIDIA/nccl-tests.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moesim.logs.given_facts import Facts
+from moesim.logs.given_facts import Facts, rack_scale
 from moesim.logs.measured_row import TIME, MeasuredRow
 
 FORM = "nccl-tests table"
@@ -36,13 +36,16 @@ _SAID = re.compile(
     r"device +\d+ +\[[^\]]*\] *(?P<gpu>.*)"
     r"|(?P<header># +size +count +type .*)"
     r"|nccl-library=(?P<library>\d+)|NCCL version (?P<version>\d[\w.]*)"
-    rf"|(?P<row>(?<!\S)\d+ +\d+ +(?:{'|'.join(_SIZES)}) .*)"
+    rf"|(?P<row>(?<!\S)\d+[ \t]+\d+[ \t]+(?:{'|'.join(_SIZES)})[ \t].*)"
     r"|(?P<command>\S*\b\w+_perf\b.*)"
 )
 _GPU = re.compile(r"\b(G?[AHBLV]\d{2,3}\w?(?:-3e)?|H20(?:-3e)?)\b")
-# GPUs whose NVLink domain is a rack, not a host.
-_RACK = re.compile(r"G[BH]\d+")
-_DEFINITION = "{test} {place} of place; size = bytes per rank, busbw = size / time x (n-1)/n"
+# Tests that print neither a reduction nor a root.
+_ALIKE = ("alltoall", "alltoallv", "allgather", "sendrecv", "hypercube")
+_EXCHANGES = {
+    "alltoall": "alltoall_perf {} place; size = bytes per rank, busbw = size / time x (n-1)/n",
+    "alltoallv": "alltoallv_perf {} place; size and bandwidths of the largest rank",
+}
 
 
 @dataclass
@@ -89,8 +92,8 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
             pending = said["name"]
         elif "command" in said:
             # A command names the run after it; what a run prints at its end names itself.
-            names = _NAME.findall(said["command"])
-            pending = names[0] if names and "concluded" not in text[max(0, found.start() - 40) : found.start()] else ""
+            names = set(_NAME.findall(said["command"]))
+            pending = names.pop() if len(names) == 1 and not text[: found.start()].endswith("concluded: ") else ""
         elif "rank" in said:
             run.devices.append((int(said["rank"]), int(said.get("group", 0)), said["host"], said["gpu"].strip()))
         elif "header" in said:
@@ -133,7 +136,7 @@ def read_json(text: str, facts: Facts) -> list[MeasuredRow] | None:
         InputError: a fact is missing that they do not hold, or one is damaged.
     """
     runs = [_json_run(data, facts) for data in _objects(text)]
-    return _all_rows(runs, facts) if runs else None
+    return (_all_rows(runs, facts) or []) if runs else None
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
@@ -166,8 +169,7 @@ def _json_run(data: dict[str, Any], facts: Facts) -> _Run:
             run.cpu_time = run.cpu_time or "cpu_time" in body
             if us is not None:
                 name = str(result.get("experiment_name", "")).lower()
-                named = name or "count" not in result
-                shape = None if named else (int(result["count"]), result["type"], result["redop"], result["root"])
+                shape = [result[key] for key in ("type", "redop", "root")] if "count" in result else None
                 run.lines.append(
                     _Line(
                         size=int(result["size"]),
@@ -175,7 +177,7 @@ def _json_run(data: dict[str, Any], facts: Facts) -> _Run:
                         wrong=_real(body.get("nwrong")) or 0.0,
                         algbw=_real(body.get("alg_bw")),
                         in_place=not found,
-                        alltoall=shape is None or _even(int(result["size"]), *shape),
+                        alltoall=shape is None or _even(int(result["size"]), int(result["count"]), *shape),
                         name=f"{name}_perf" if name else "",
                     )
                 )
@@ -200,7 +202,7 @@ def _all_rows(runs: Sequence[_Run], facts: Facts) -> list[MeasuredRow] | None:
     others: Counter[str] = Counter()
     rows = [row for run in runs for row in _run_rows(run, others, facts)]
     for name, lines in others.items():
-        facts.note(f"{lines} lines of {name} left out: no all-to-all of equal messages")
+        facts.note(f"{lines} lines of {name} left out: no all-to-all")
     return rows or ([] if any(run.lines for run in runs) else None)
 
 
@@ -208,30 +210,34 @@ def _run_rows(run: _Run, others: Counter[str], facts: Facts) -> Iterator[Measure
     dropped = 0
     place: dict[str, Any] = {}
     for line in run.lines:
-        name = run.name or line.name
-        if name not in ("alltoall_perf", "") or not line.alltoall:
-            others[name or "another test"] += 1
+        name = (run.name or line.name).removesuffix("_perf").replace("_", "")
+        if name not in _ALIKE:
+            # A name may stand in the text around a table; the table itself does not lie.
+            name = "" if line.alltoall else name or "another test"
+        if name not in (*_EXCHANGES, ""):
+            others[name] += 1
             continue
         if not line.size or line.wrong > 0:
             dropped += line.wrong > 0
             continue
         place = place or _place(run, facts)
-        if not name:
+        name = name or "alltoall"
+        if name not in run.name + line.name:
             facts.note("the test is not named: lines without reduction and root are taken for alltoall_perf")
         if line.algbw and abs(line.size / line.us / 1e3 / line.algbw - 1) > 0.01 + 0.006 / line.algbw:
             facts.note(f"{line.size} bytes in {line.us:g} us are not {line.algbw:g} GB/s (algbw) as printed")
         values = {TIME: line.us} | ({"busbw_GBps": line.busbw} if line.busbw else {})
-        definition = _DEFINITION.format(test=name or "alltoall_perf", place="in" if line.in_place else "out")
+        definition = _EXCHANGES[name].format("in" if line.in_place else "out of")
         for quantity, value in values.items():
             yield facts.row(
                 **place,
                 library="nccl",
                 version=run.version,
                 tokens=line.size,
-                op="alltoall",
+                op=name,
                 quantity=quantity,
                 value=value,
-                definition=definition.replace("in of place", "in place") + ", CPU time" * run.cpu_time,
+                definition=definition + ", CPU time" * run.cpu_time,
             )
     if dropped:
         facts.note(f"{dropped} line{'s' * (dropped > 1)} with wrong results dropped")
@@ -252,6 +258,6 @@ def _place(run: _Run, facts: Facts) -> dict[str, Any]:
     models = {found[0] for _, _, _, name in run.devices if (found := _GPU.search(name))}
     gpu = models.pop() if len(models) == 1 else None
     nodes = len(hosts) or None
-    if gpu and _RACK.fullmatch(gpu) and len(hosts) > 1:
+    if gpu and rack_scale(gpu) and len(hosts) > 1:
         nodes = None
     return facts.place(gpu, ranks, nodes)

@@ -5,7 +5,6 @@
 
 import csv
 import io
-import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -145,8 +144,8 @@ def _place(columns: dict[str, Any], facts: Facts, blame: Callable[[str, str, str
     gpu = columns.get("gpu") or columns.get("gpu_moesim", "").upper()
     columns |= {"gpu": gpu, "gpu_moesim": columns.get("gpu_moesim") or facts.get("gpu") or gpu}
     columns["gpu_moesim"] = columns["gpu_moesim"].lower()
-    ranks, per_node = columns["ranks"], 1 if columns["ranks"] == 1 else facts.get("gpus_per_node")
-    nodes = columns.setdefault("nodes", math.ceil(ranks / per_node) if per_node else None)
+    ranks = columns["ranks"]
+    nodes = columns["nodes"] = columns.get("nodes") or facts.nodes(ranks)
     if not gpu:
         blame("gpu", "no gpu", "give it in the column gpu, or --gpu")
     if nodes is None:
