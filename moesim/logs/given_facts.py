@@ -76,7 +76,8 @@ class Facts:
     def __init__(self, given: Mapping[str, str | float], where: str, per_node: int | None = None) -> None:
         self.where = where
         self._per_node = per_node
-        self.notes: list[str] = []
+        self._notes: list[str] = []
+        self._defaults: dict[str, int] = {}
         self._rows = 0
         self._given: dict[str, Any] = {}
         for name, value in given.items():
@@ -94,8 +95,13 @@ class Facts:
 
     def note(self, text: str) -> None:
         """Keep a remark about the file, once."""
-        if text not in self.notes:
-            self.notes.append(text)
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return the notes, those about defaults as one."""
+        taken = ", ".join(f"{name} {value}" for name, value in self._defaults.items())
+        return (*self._notes, *((f"not printed, the benchmark's defaults: {taken}",) if taken else ()))
 
     def refuse(self, what: str, fix: str = "") -> InputError:
         """Return the error about the file."""
@@ -116,7 +122,7 @@ class Facts:
             return int(given)
         if default is None:
             raise self.asked(name)
-        self.note(f"{name} is not printed: {default}, the benchmark's default")
+        self._defaults[name] = default
         return default
 
     def place(
@@ -142,7 +148,7 @@ class Facts:
             ranks = self.get("ranks")
         nodes = 1 if inside else self.nodes(ranks, nodes)
         if not gpu or not ranks or not nodes:
-            missing = {"gpu": gpu, "ranks": ranks, "gpus_per_node": nodes}
+            missing = {"gpu": gpu, "ranks": ranks, "gpus_per_node": nodes or (not ranks and self._per_node)}
             raise self.asked(*(name for name, value in missing.items() if not value))
         if ranks % nodes:
             raise self.refuse(f"{ranks} ranks on {nodes} nodes", "give --ranks and --gpus-per-node")

@@ -57,5 +57,5 @@ def read_log(path: Path, given: Mapping[str, str | float] | None = None, per_nod
     every = tuple(row for each in found.values() for row in each)
     form = " and ".join(form for form, each in found.items() if each or not every)
     if not every:
-        raise InputError(f"is {form}, but holds no measurement", where=str(path), fix="; ".join(facts.notes))
-    return Log(form, every, tuple(facts.notes))
+        raise InputError(f"is {form}, but holds no measurement", where=str(path), fix="; ".join(facts.remarks()))
+    return Log(form, every, facts.remarks())

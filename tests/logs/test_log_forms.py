@@ -319,7 +319,7 @@ def test_a_number_that_disagrees_with_its_neighbours_is_noted(name, old, new, sa
 def test_masked_selections_show_in_the_bytes_and_are_noted():
     notes = read_log(SAMPLES / "low-latency.log", LOGS["low-latency.log"][0]).notes
     assert "dispatch: GB/s x us is 7.512 MB, 1014 fp8 selections of 128 x 8" in notes
-    assert "experts is not printed: 288, the benchmark's default" in notes
+    assert "not printed, the benchmark's defaults: hidden 7168, top_k 8, experts 288, tokens 128" in notes
 
 
 def test_runs_of_two_sizes_are_not_averaged(tmp_path):
