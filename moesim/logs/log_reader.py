@@ -32,7 +32,7 @@ _READERS: dict[str, _Read] = {
 FORMS = (*_READERS, rows_table.FORM)
 
 
-def read_log(path: Path, given: Mapping[str, str | float] | None = None, per_node: int | None = None) -> Log:
+def read_log(path: Path | str, given: Mapping[str, str | float] | None = None, per_node: int | None = None) -> Log:
     """Read a benchmark's output, or a table of rows.
 
     The file may be a whole issue or terminal log; several benchmarks in one file are all read.
@@ -46,10 +46,17 @@ def read_log(path: Path, given: Mapping[str, str | float] | None = None, per_nod
         InputError: the file cannot be read, no form is known in it, a fact is missing (it is asked for by name), or a
             table has mistakes (as file:line:column).
     """
-    text = plain(text_of(path))
+    text = plain(text_of(Path(path)))
     facts = Facts(given or {}, str(path), per_node)
     readers: dict[str, _Read] = {rows_table.FORM: rows_table.read_table} if rows_table.is_table(text) else _READERS
-    found = {form: rows for form, read in readers.items() if (rows := read(text, facts)) is not None}
+    try:
+        found = {form: rows for form, read in readers.items() if (rows := read(text, facts)) is not None}
+    except InputError:
+        raise
+    except ArithmeticError:
+        raise facts.refuse("has a time, a rate or a size of nothing", "take that line out") from None
+    except ValueError as error:  # thousands of digits
+        raise facts.refuse(f"holds what is no number: {error}") from None
     if not found:
         first = next((line.strip() for line in text.splitlines() if line.strip()), "")
         what = f"holds no measurement: its first line is {first!r:.80}" if first else "is empty"

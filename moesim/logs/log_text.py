@@ -9,7 +9,7 @@ _MOST_BYTES = 64 * 10**6
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 # srun -l, Ray, mpirun --tag-output, torchrun --tee, torch's own.
 _PREFIX = re.compile(
-    r"^(?:\s*(?:\d+: ?|\(\w[\w ]* pid=\d+[^)]*\) ?|\[[^\]\s]*\d+,\d+\]<std(?:out|err)>: ?"
+    r"^(?:[ \t]*(?:\d+: ?|\(\w[\w ]* pid=\d+[^)]*\) ?|\[[^\]\s]*\d+,\d+\]<std(?:out|err)>: ?"
     r"|\[(?:default|rank)\d+\]: ?))+",
     re.MULTILINE,
 )

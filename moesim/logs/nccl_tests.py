@@ -37,7 +37,7 @@ _SAID = re.compile(
     r"|(?P<header># +size +count +type .*)"
     r"|nccl-library=(?P<library>\d+)|NCCL version (?P<version>\d[\w.]*)"
     rf"|(?P<row>(?<!\S)\d+[ \t]+\d+[ \t]+(?:{'|'.join(_SIZES)})[ \t].*)"
-    r"|(?P<command>\S*\b\w+_perf\b.*)"
+    r"|(?P<command>\b\w+_perf\b.*)"
 )
 _GPU = re.compile(r"\b(G?[AHBLV]\d{2,3}\w?(?:-3e)?|H20(?:-3e)?)\b")
 # Tests that print neither a reduction nor a root.
@@ -62,7 +62,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Line:
-    """One size; ``name`` of its test where the line itself tells it."""
+    """One size; ``parts`` of equal size, 0 where it is no exchange; ``name`` of its test where the line tells it."""
 
     size: int
     us: float
@@ -70,7 +70,7 @@ class _Line:
     busbw: float | None = None
     algbw: float | None = None
     in_place: bool = False
-    alltoall: bool = True
+    parts: int | None = None
     name: str = ""
 
 
@@ -93,7 +93,7 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
         elif "command" in said:
             # A command names the run after it; what a run prints at its end names itself.
             names = set(_NAME.findall(said["command"]))
-            pending = names.pop() if len(names) == 1 and not text[: found.start()].endswith("concluded: ") else ""
+            pending = names.pop() if len(names) == 1 and not text.endswith("concluded: ", 0, found.start()) else ""
         elif "rank" in said:
             run.devices.append((int(said["rank"]), int(said.get("group", 0)), said["host"], said["gpu"].strip()))
         elif "header" in said:
@@ -110,7 +110,7 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
 
 def _text_line(row: str, header: str) -> _Line | None:
     size, count, kind, *cells = row.split()
-    redop = cells.pop(0) if re.fullmatch(r"[a-z]+", cells[0]) and cells[0] not in ("nan", "inf") else "none"
+    redop = cells.pop(0) if cells and re.fullmatch(r"(?!nan|inf)[a-z]+", cells[0]) else "none"
     root = cells.pop(0) if cells and ("root" in header.split() or cells[0] == "-1") else "-1"
     if len(cells) < 3:
         return None
@@ -119,14 +119,13 @@ def _text_line(row: str, header: str) -> _Line | None:
         wrong = 0.0 if len(cells) < 4 or cells[3] == "N/A" else float(cells[3])
     except ValueError:
         return None
-    return _Line(int(size), us, wrong, busbw, algbw, alltoall=_even(int(size), int(count), kind, redop, root))
+    return _Line(int(size), us, wrong, busbw, algbw, parts=_parts(int(size), int(count), kind, redop, root))
 
 
-def _even(size: int, count: int, kind: str, redop: str, root: str) -> bool:
-    """Whether a line can be an all-to-all's: no reduction, no root, several parts of equal size."""
-    element = _SIZES.get(kind, 0)
-    parts = size // (element * count) if element and count else 0
-    return redop == "none" and root.strip() == "-1" and (parts > 1 or size == 0)
+def _parts(size: int, count: int, kind: str, redop: str, root: str) -> int:
+    """Parts of equal size that a rank sends; 0 of a line that cannot be an exchange's, with a reduction or a root."""
+    part = _SIZES.get(kind, 0) * count
+    return size // part if part and redop == "none" and root.strip() == "-1" else 0
 
 
 def read_json(text: str, facts: Facts) -> list[MeasuredRow] | None:
@@ -147,6 +146,8 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         except ValueError:
             position = start.end()
             continue
+        except RecursionError:
+            return
         if isinstance(data, dict) and isinstance(data.get("results"), list):
             yield data
 
@@ -177,7 +178,7 @@ def _json_run(data: dict[str, Any], facts: Facts) -> _Run:
                         wrong=_real(body.get("nwrong")) or 0.0,
                         algbw=_real(body.get("alg_bw")),
                         in_place=not found,
-                        alltoall=shape is None or _even(int(result["size"]), int(result["count"]), *shape),
+                        parts=_parts(int(result["size"]), int(result["count"]), *shape) if shape else None,
                         name=f"{name}_perf" if name else "",
                     )
                 )
@@ -213,14 +214,14 @@ def _run_rows(run: _Run, others: Counter[str], facts: Facts) -> Iterator[Measure
         name = (run.name or line.name).removesuffix("_perf").replace("_", "")
         if name not in _ALIKE:
             # A name may stand in the text around a table; the table itself does not lie.
-            name = "" if line.alltoall else name or "another test"
+            name = name or "another test" if line.parts in (0, 1) and line.size else ""
         if name not in (*_EXCHANGES, ""):
             others[name] += 1
             continue
         if not line.size or line.wrong > 0:
             dropped += line.wrong > 0
             continue
-        place = place or _place(run, facts)
+        place = place or _place(run, line.parts if name != "alltoallv" else None, facts)
         name = name or "alltoall"
         if name not in run.name + line.name:
             facts.note("the test is not named: lines without reduction and root are taken for alltoall_perf")
@@ -243,8 +244,8 @@ def _run_rows(run: _Run, others: Counter[str], facts: Facts) -> Iterator[Measure
         facts.note(f"{dropped} line{'s' * (dropped > 1)} with wrong results dropped")
 
 
-def _place(run: _Run, facts: Facts) -> dict[str, Any]:
-    """On what a run ran, as far as its devices tell; of several groups side by side the first."""
+def _place(run: _Run, parts: int | None, facts: Facts) -> dict[str, Any]:
+    """On what a run ran, as far as its devices and the parts of its messages tell; of groups side by side the first."""
     numbers = sorted({rank for rank, _, _, _ in run.devices})
     ranks = len(numbers) or None
     # JSON lists one device per process.
@@ -255,6 +256,9 @@ def _place(run: _Run, facts: Facts) -> dict[str, Any]:
     if ranks and len(groups) > 1:
         facts.note(f"{len(groups)} groups ran side by side: ranks are those of one")
         ranks //= len(groups)
+    if parts and ranks not in (None, parts):
+        facts.note(f"{ranks} ranks are listed, but messages have {parts} parts: that many ranks are taken")
+    ranks = parts or ranks
     models = {found[0] for _, _, _, name in run.devices if (found := _GPU.search(name))}
     gpu = models.pop() if len(models) == 1 else None
     nodes = len(hosts) or None

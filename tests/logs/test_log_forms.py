@@ -5,6 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from moesim.errors import InputError
 from moesim.logs import FORMS, read_log
@@ -362,9 +365,20 @@ def test_a_name_in_the_prose_around_a_table_does_not_rename_it(tmp_path):
     assert [row.value for row in rows] == [400.0, 15.73, 700.0, 17.98]
 
 
+def test_ranks_follow_from_the_parts_of_a_message_where_no_device_is_listed(tmp_path):
+    text = (SAMPLES / "nccl-2021.txt").read_text()
+    without = "\n".join(line for line in text.splitlines() if " Pid " not in line)
+    assert {row.ranks for row in read(without, {"gpu": "a100", "gpus_per_node": 2}, tmp_path).rows} == {4}
+    fewer = "\n".join(line for line in text.splitlines() if "Rank  3" not in line)
+    log = read(fewer, {}, tmp_path)
+    assert {row.ranks for row in log.rows} == {4}
+    assert "3 ranks are listed, but messages have 4 parts: that many ranks are taken" in log.notes
+
+
 def test_groups_side_by_side_are_ranks_of_their_own(tmp_path):
     text = (SAMPLES / "nccl-per-iteration.txt").read_text()
     split = re.sub(r"Rank +(\d) Group  0", lambda found: f"Rank {found[1]} Group {int(found[1]) // 4}", text)
+    split = re.sub(r"^( +\d+) +(\d+)", lambda found: f"{found[1]} {2 * int(found[2])}", split, flags=re.MULTILINE)
     log = read(split, {}, tmp_path)
     assert (log.rows[0].ranks, log.rows[0].nodes) == (4, 1)
     assert "2 groups ran side by side: ranks are those of one" in log.notes
@@ -419,6 +433,33 @@ def test_what_is_no_log_is_refused_in_a_line_that_names_the_forms(text, said, tm
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "a.log" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", LOGS)
+@settings(deadline=None, max_examples=40)
+@drawn(data=st.data())
+def test_a_damaged_log_gives_rows_or_one_line_that_says_why(name, data, tmp_path_factory):
+    text = (SAMPLES / name).read_text(encoding="utf-8")
+    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(text))] * 2)))
+    patch = data.draw(
+        st.sampled_from(
+            ["", "0", "0.00", "-1", "9" * 30, "9" * 5000, "nan", "inf", "\x00", "\ud7ff", "{", '"', ",", "\n"]
+        )
+    )
+    cut = data.draw(st.integers(0, 12))
+    damaged = text[:start] + patch + text[start + cut : end + len(text) // 2]
+    try:
+        log = read(damaged, LOGS[name][0], tmp_path_factory.mktemp("d"))
+    except InputError as refused:
+        assert "\n" not in str(refused)
+    else:
+        assert all(0 < row.value < 1e12 for row in log.rows)
+
+
+def test_zeros_where_a_rate_should_be_are_refused_in_one_line(tmp_path):
+    text = (SAMPLES / "nccl-2021.txt").read_text().replace(" 400.00 ", "   0.00 ")
+    with pytest.raises(InputError, match="of nothing"):
+        read(text, {}, tmp_path)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
