@@ -136,8 +136,9 @@ def _rows(lines: Sequence[_Tuned], library: str, facts: Facts) -> list[MeasuredR
         "transport": "nvlink" if inside else None,
         "note": f"mean of {len(lines)} nodes' best" if len(lines) > 1 else None,
     }
-    if nodes and nodes > place["nodes"]:
-        facts.note(f"num_topk_groups={nodes} on {place['nodes']} nodes: are there more?")
+    usual = min(place["nodes"], 4)
+    if nodes not in (None, usual):
+        facts.note(f"num_topk_groups={nodes} on {place['nodes']} nodes, where the test's default is {usual}")
     if len(lines) not in (1, place["nodes"]):
         facts.note(f"{len(lines)} lines of Best {one.op} ({one.dtype}) on {place['nodes']} nodes: their mean is taken")
     quantity = "nvl_GBps" if inside else "rdma_GBps"

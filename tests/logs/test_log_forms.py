@@ -321,15 +321,51 @@ def test_a_number_that_disagrees_with_its_neighbours_is_noted(name, old, new, sa
 
 def test_masked_selections_show_in_the_bytes_and_are_noted():
     notes = read_log(SAMPLES / "low-latency.log", LOGS["low-latency.log"][0]).notes
-    assert "dispatch: GB/s x us is 7.512 MB, 1014 fp8 selections of 128 x 8" in notes
-    assert "not printed, the benchmark's defaults: hidden 7168, top_k 8, experts 288, tokens 128" in notes
+    assert "dispatch: GB/s x us is 7.512 MB, 1014 fp8 selections of 1024" in notes
+    assert "not printed, the benchmark's defaults: tokens 128, hidden 7168, top_k 8, experts 288" in notes
 
 
-def test_runs_of_two_sizes_are_not_averaged(tmp_path):
-    text = (SAMPLES / "low-latency.log").read_text()
-    other = (SAMPLES / "low-latency-bf16-logfmt.log").read_text()
+def rank_lines(ranks, us, selections, hidden=7168):
+    dispatch, combine = selections * (hidden * 33 / 32 + 16) / us / 1e3, selections * 2 * hidden / us / 2e3
+    return "".join(
+        f"[rank {rank}] Dispatch bandwidth: {dispatch:.2f} GB/s, avg_t={us:.2f} us | "
+        f"Combine bandwidth: {combine:.2f} GB/s, avg_t={2 * us:.2f} us\n"
+        for rank in ranks
+    )
+
+
+def test_runs_in_one_file_are_rows_of_their_own(tmp_path):
+    place = {"gpu": "h20", "gpus_per_node": 8}
+    text = rank_lines(range(8), 100, 1014) + rank_lines(range(16), 150, 1014)
+    rows = read(text, place, tmp_path).rows
+    assert [(row.op, row.ranks, row.value) for row in rows] == [
+        ("dispatch", 8, 100), ("combine", 8, 200), ("dispatch", 16, 150), ("combine", 16, 300),
+    ]  # fmt: skip
+    # Two runs, of which each node kept its own ranks' lines.
+    nodes = [range(8), range(8, 16)]
+    rows = read("".join(rank_lines(node, us, 1014) for node in nodes for us in (100, 150)), place, tmp_path).rows
+    assert [(row.op, row.ranks, row.value) for row in rows] == [
+        ("dispatch", 16, 100), ("combine", 16, 200), ("dispatch", 16, 150), ("combine", 16, 300),
+    ]  # fmt: skip
+
+
+def test_lines_of_different_sizes_are_not_averaged(tmp_path):
+    text = rank_lines(range(4), 100, 1014) + rank_lines(range(4, 8), 100, 500)
     with pytest.raises(InputError, match="keep one run"):
-        read(text + other, LOGS["low-latency.log"][0], tmp_path)
+        read(text, {"gpu": "h20", "gpus_per_node": 8}, tmp_path)
+
+
+def test_the_run_inside_a_test_of_normal_mode_has_sizes_of_its_own(tmp_path):
+    row = read(rank_lines(range(8), 40, 135, hidden=5120), {"gpu": "h20", "gpus_per_node": 8}, tmp_path).rows[0]
+    assert (row.tokens, row.hidden, row.top_k, row.experts, row.dtype) == (16, 5120, 9, 256, "fp8")
+
+
+def test_few_tokens_of_which_many_are_masked_are_still_told_by_their_bytes(tmp_path):
+    given = {"gpu": "h20", "gpus_per_node": 8, "tokens": 4}
+    log = read(rank_lines(range(8), 40, 22), given, tmp_path)
+    assert [row.dtype for row in log.rows] == ["fp8", "bf16"]
+    assert not any("disagree" in note for note in log.notes)
+    assert any("disagree" in note for note in read(rank_lines(range(8), 40, 40), given, tmp_path).notes)
 
 
 def test_of_a_cut_log_the_best_trial_is_taken_and_said(tmp_path):
