@@ -373,6 +373,11 @@ def test_of_a_cut_log_the_best_trial_is_taken_and_said(tmp_path):
     log = read(text, ON_16, tmp_path)
     assert values(log.rows) == [("dispatch", "fp8", 2048, "rdma_GBps", 40.0)]
     assert any("ends before Best of dispatch (fp8)" in note for note in log.notes)
+    # The chunk that is the library's own is never the best of a tuning.
+    inside = (SAMPLES / "intranode-old.log").read_text().partition("[tuning] Best dispatch (FP8)")[0]
+    assert values(read(inside, {"gpu": "h800", "ranks": 8}, tmp_path).rows) == [
+        ("dispatch", "fp8", 4096, "nvl_GBps", 210.5)
+    ]
 
 
 def test_lines_of_other_tests_and_wrong_results_are_left_out_and_said():

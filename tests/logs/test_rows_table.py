@@ -15,7 +15,7 @@ NODES = {"gpu": "h100", "gpus_per_node": 8}
 
 def table(tmp_path, text):
     path = tmp_path / "mine.csv"
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(text.encode())
     return path
 
 
@@ -67,6 +67,7 @@ def test_a_usual_node_is_assumed_only_where_that_is_said(tmp_path):
         ("ranks,tokens,time_us\n8,128,3\n", "mine.csv:1:1: no column op"),
         ("op,ranks,tokens,value\nalltoall,8,128,3\n", "mine.csv:1:1: no column quantity"),
         ("op,ranks,tokens,time_us\n\nsideways,8,128,3\n", "mine.csv:3:1: op is 'sideways'"),
+        ("op,ranks,tokens,time_us\r\nalltoall,8,8,8\r\ndispatch,8,,3\r\n", "mine.csv:3:12: no tokens"),
         ("op,ranks,tokens,time_us\ndispatch,8,128,nan\n", "mine.csv:2:16: time_us is 'nan'; a positive number"),
         ("op,ranks,tokens,time_us\ndispatch,8,128,-3\n", "mine.csv:2:16: time_us is '-3'; a positive number"),
         ("op,ranks,tokens,time_us\ndispatch,8,128,\n", "mine.csv:2:16: no value"),
