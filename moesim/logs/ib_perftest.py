@@ -20,8 +20,7 @@ _SAID = re.compile(
     r"|\bDevice\s*: (?P<device>\S+)"
     r"|Number of qps\s*: (?P<qps>\d+)"
     r"|#bytes +(?P<lanes>#sl +)?#iterations +BW peak\[[^\]]+\] +BW average\[(?P<unit>[GM]i?[bB])/sec\]"
-    r"|^[ \t]*(?P<row>\d+[ \t]+(?:\d+[ \t]+){1,2}[\d.]+[ \t]+[\d.]+[ \t]+[\d.]+)",
-    re.MULTILINE,
+    r"|(?<!\S)(?P<row>\d+[ \t]+(?:\d+[ \t]+){1,2}[\d.]+[ \t]+[\d.]+[ \t]+[\d.]+)"
 )
 # Verb, both directions, device, queue pairs, GPU memory, bytes of a message.
 _Table = tuple[str, bool, str | None, str | None, bool, int]

@@ -160,6 +160,8 @@ PREFIXES = {
     "srun": lambda number: f"{number % 2}: ",
     "ray": lambda number: f"(RayWorker pid={300 + number % 2}, ip=10.1.0.{number % 2}) ",
     "mpirun": lambda number: f"[1,{number % 8}]<stdout>:",
+    "pdsh": lambda number: f"gpu-{number % 2}.cluster: ",
+    "kubectl": lambda number: f"2026-01-01T10:00:{number % 60:02}Z stdout F ",
     "torchrun": lambda number: f"[default{number % 8}]:",
 }
 DRESSED = {
