@@ -26,9 +26,11 @@ def test_a_table_of_measured_clusters_is_read_whole(tmp_path):
         'b-01,b,b,deepep-v1,,B300,b200,"CX8, two ports",8,100,0,2,16,4096,7168,8,256,2,fp8,24,dispatch,rdma_GBps,80.5,'
         '"best, logical",cx-ibgda,poor,somebody,2026-01-02,\n'
         "b-02,b,b,nccl,,B300,b200,,8,100,0,1,8,1048576,,,,,,,alltoall,time_us,50,,nvlink,ok,somebody,,\n"
+        "b-03,b,b,perftest,,,,mlx5_0,1,,,2,2,65536,,,,,,,rdma_write,link_GBps,48,,,,somebody,,\n"
     )
     log = read_log(table(tmp_path, text))
-    first, second = log.rows
+    first, second, link = log.rows
+    assert (link.op, link.value, link.gpu) == ("rdma_write", 48, None)
     assert log.form == "table of rows"
     assert (first.id, first.gpu, first.gpu_moesim, first.nic, first.value) == (
         "b-01",
