@@ -21,7 +21,7 @@ def calibrate(
     out: Path | None = typer.Option(None, "--out", help="File to write; a folder with --published."),
     start: str = typer.Option("auto", "--start", help="Set of constants to start from: a name or a file."),
     ranks: int = typer.Option(0, "--ranks", min=0, help="Ranks that were measured, where the file does not say."),
-    gpus_per_node: int = typer.Option(8, "--gpus-per-node", min=1, help="GPUs of one NVLink domain."),
+    gpus_per_node: int = typer.Option(0, "--gpus-per-node", min=0, help="GPUs of one NVLink domain, where not 8."),
     tokens: int = typer.Option(0, "--tokens", min=0, help="Tokens per rank, where the file does not say."),
     hidden: int = typer.Option(0, "--hidden", min=0, help="Channels of a token, where the file does not say."),
     top_k: int = typer.Option(0, "--top-k", min=0, help="Experts of a token, where the file does not say."),
@@ -53,9 +53,15 @@ def calibrate(
         raise InputError("no measurements", fix="give a file, or --published")
     if not algorithm or not gpu:
         raise InputError("which algorithm, on which GPU?", fix="give --algorithm and --gpu")
-    said = {"ranks": ranks, "tokens": tokens, "hidden": hidden, "top_k": top_k, "experts": experts}
-    given: dict[str, str | float] = {"gpu_moesim": gpu, "gpus_per_node": gpus_per_node}
-    given |= {name: value for name, value in said.items() if value}
+    said = {
+        "ranks": ranks,
+        "gpus_per_node": gpus_per_node,
+        "tokens": tokens,
+        "hidden": hidden,
+        "top_k": top_k,
+        "experts": experts,
+    }
+    given: dict[str, str | float] = {"gpu_moesim": gpu} | {name: value for name, value in said.items() if value}
     _measured(files, algorithm, gpu, out, start, given)
 
 
@@ -64,7 +70,7 @@ def _measured(
 ) -> None:
     from moesim.errors import InputError
     from moesim.files import write_files
-    from moesim.logs import read_log
+    from moesim.logs import rack_scale, read_log
     from moesim.mistakes import did_you_mean
     from moesim.traffic.constant_sets import find_set
     from moesim.validate.measured_rows import LIBRARIES, rows_to_fit
@@ -77,7 +83,7 @@ def _measured(
     begin = find_set(algorithm, gpu, start)
     rows = []
     for path in files:
-        log = read_log(path, given)
+        log = read_log(path, given, None if rack_scale(gpu) else 8)
         used = rows_to_fit(log, algorithm, gpu, str(path))
         rows += used
         for note in (f"{log.form}, {len(used)} of {len(log.rows)} rows are fitted", *log.notes):

@@ -184,6 +184,19 @@ def test_what_calibrate_cannot_do_is_one_line(arguments, said, moesim, tmp_path,
     assert said in done.err
 
 
+@pytest.mark.jit
+def test_a_log_asks_for_what_it_does_not_hold_and_says_what_was_taken_of_it(moesim):
+    log = Path(__file__).parents[1] / "logs" / "samples" / "normal-sums-ray.log"
+    done = moesim("calibrate", log, "-a", "deepep-normal", "-g", "h100")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert done.err.endswith("does not say ranks; give --ranks\n")
+    done = moesim("calibrate", log, "-a", "deepep-normal", "-g", "h100", "--ranks", 16)
+    assert done.code == 0
+    assert "DeepEP normal mode, 2 of 4 rows are fitted" in done.err
+    assert "how many GPUs a node has is not said: 8, as is usual" in done.err
+    assert "2 rows, error left" in done.out
+
+
 def test_the_shipped_sets_can_be_fitted_again_from_the_command_line(moesim, tmp_path):
     done = moesim("calibrate", "--published", "--table", "deepep-pcie", "--out", tmp_path)
     assert done.code == 0
