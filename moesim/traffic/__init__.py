@@ -2,6 +2,8 @@
 
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.calibration_set import (
+    PROXIES,
+    PROXY,
     UNSEEN,
     CalibrationSet,
     Place,
@@ -11,7 +13,7 @@ from moesim.traffic.calibration_set import (
     value_at,
     with_value,
 )
-from moesim.traffic.constant_sets import Calibration, calibration, find_set, gpu_family, gpu_names, gpu_ports, set_names
+from moesim.traffic.constant_sets import Calibration, calibration, find_set, gpu_names, gpu_ports, gpu_steps, set_names
 from moesim.traffic.constants import Protocol
 from moesim.traffic.copies import (
     Copies,
@@ -29,6 +31,8 @@ from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 
 __all__ = [
+    "PROXIES",
+    "PROXY",
     "UNSEEN",
     "Calibration",
     "CalibrationSet",
@@ -52,9 +56,9 @@ __all__ = [
     "direct_flows",
     "expected_distinct",
     "find_set",
-    "gpu_family",
     "gpu_names",
     "gpu_ports",
+    "gpu_steps",
     "most_of",
     "no_copies",
     "payload_bytes",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moesim.traffic import gpu_family
+from moesim.traffic import gpu_steps
 
 _DATA = Path(__file__).resolve().parent.parent / "data" / "validate"
 CLUSTERS, LEFT_OUT = _DATA / "clusters.csv", _DATA / "left_out.csv"
@@ -103,7 +103,7 @@ def expectations(rows: Sequence[LeftOut]) -> list[Expectation]:
             lambda row: (
                 row.algorithm.startswith("deepep")
                 and row.transport in _WITHOUT_PROXY
-                and gpu_family(row.gpu) in ("h100", "h800", "h20")
+                and gpu_steps(row.gpu)[-1] in ("h100", "h800", "h20")
             ),
         ),
     ]

@@ -64,7 +64,12 @@ def gpu_of(row: MeasuredRow) -> str:
 
 
 def transport_of(row: MeasuredRow) -> str:
-    """A row's transport by moesim's names: ConnectX's stand without the card's; NVLink alone is the reference."""
+    """A row's transport by moesim's names: ConnectX's stand without the card's; NVLink alone is the reference.
+
+    UCCL's proxies are its own, whatever the card.
+    """
+    if (row.library or "").startswith("uccl") and (row.nodes or 1) > 1:
+        return "uccl"
     name = (row.transport or "").removeprefix("cx-")
     return name if name in get_args(Transport) else "ibgda"
 

@@ -12,6 +12,7 @@ found by damped Gauss-Newton steps, with residuals past two standard deviations 
 the deviations found and their own uncertainty (EM).
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,19 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.traffic import UNSEEN, CalibrationSet, Place, Step, Uncertain, gpu_family, gpu_ports, value_at, with_value
+from moesim.traffic import (
+    PROXIES,
+    PROXY,
+    UNSEEN,
+    CalibrationSet,
+    Place,
+    Step,
+    Uncertain,
+    gpu_ports,
+    gpu_steps,
+    value_at,
+    with_value,
+)
 from moesim.validate.published_row import Row, phase_of
 from moesim.validate.row_simulation import constants_from, seconds_of, simulated_seconds
 
@@ -29,8 +42,6 @@ Floats = NDArray[np.float64]
 SPREADS = {"nvlink": 0.05, "nic": 0.11, "setup": 0.45, "work": 0.31, "fill": 0.30}
 """Where the spreads between clusters begin; what EM makes of them over all libraries stands in the sets."""
 ROW_SPREAD = 0.05
-PROXY_STEP = float(np.log(2.0))
-"""Logarithm by which set-ups commonly grow where a CPU thread posts, in libraries that were measured with both."""
 # Of a mean around where it starts: hardly held.
 _FREE = 1.5
 # Rows past this many of one cluster count less, so that the shape of a kernel's curve is not one cluster's alone.
@@ -112,12 +123,7 @@ class Population:
 
     def means(self) -> Floats:
         """Where each unknown is expected before any row is seen, [unknowns]: proxies post later than GPUs."""
-        return np.array(
-            [
-                PROXY_STEP if "proxy" in one.level and self.constants[one.constant].kind == "setup" else 0.0
-                for one in self.columns
-            ]
-        )
+        return np.array([_mean(one, self.constants[one.constant].kind) for one in self.columns])
 
     def set_of(self, row: Row, moves: Floats) -> CalibrationSet:
         """The set of a row's machine: its ports, and every constant moved by exp(``moves``), [constants]."""
@@ -157,9 +163,10 @@ class Population:
     def _columns_of(self, row: Row, index: int) -> Iterator[Column]:
         yield Column("mean", "", index)
         yield Column("cluster", row.cluster, index)
-        answers, family = self.constants[index].answers, gpu_family(row.gpu)
-        if "gpu" in answers and family != gpu_family(self.start.gpu):
-            yield Column("gpu", family, index)
+        answers = self.constants[index].answers
+        for gpu in gpu_steps(row.gpu):
+            if "gpu" in answers and gpu not in gpu_steps(self.start.gpu):
+                yield Column("gpu", gpu, index)
         if "transport" in answers and row.nodes > 1 and row.transport != self.start.transport:
             yield Column("transport", row.transport, index)
 
@@ -261,7 +268,7 @@ def expected(population: Population, solution: Solution, row: Row) -> tuple[floa
                 design[index, at[column]] = 1.0
             elif column.axis in UNSEEN:
                 alone[index] += UNSEEN[column.axis] ** 2
-                unseen[index] += PROXY_STEP if "proxy" in column.level and one.kind == "setup" else 0.0
+                unseen[index] += _mean(column, one.kind)
     moves = design @ solution.x + unseen
     slopes = population.row_slopes(row, moves)
     by_unknown = slopes @ design
@@ -282,7 +289,9 @@ def as_set(population: Population, solution: Solution, name: str, source: str, w
         steps: dict[str, dict[str, Step]] = {"gpu": {}, "transport": {}}
         for column, number in at.items():
             if column.constant == index and column.axis in steps:
-                pair = solution.covariance[np.ix_([mean, number], [mean, number])]
+                # A step after another's is as sure as all that it stands on.
+                of = [mean, number, *(at[one] for one in _before(population, column) if one in at)]
+                pair = solution.covariance[np.ix_(of, of)]
                 steps[column.axis][column.level] = Step(
                     float(np.exp(solution.x[number])),
                     float(np.sqrt(spread**2 + pair.sum())),
@@ -303,6 +312,18 @@ def as_set(population: Population, solution: Solution, name: str, source: str, w
         row_spread=ROW_SPREAD,
         widen=widen,
     )
+
+
+def _before(population: Population, column: Column) -> list[Column]:
+    """The steps that a GPU's takes before its own."""
+    if column.axis != "gpu":
+        return []
+    known = gpu_steps(population.start.gpu)
+    return [Column("gpu", gpu, column.constant) for gpu in gpu_steps(column.level)[:-1] if gpu not in known]
+
+
+def _mean(column: Column, kind: str) -> float:
+    return math.log(PROXY) if column.axis == "transport" and column.level in PROXIES and kind == "setup" else 0.0
 
 
 def _clusters(population: Population, column: Column) -> set[str]:

@@ -119,7 +119,8 @@ def _protocols(term: str, *names: str) -> tuple[Place, ...]:
 _NCCL = (
     Constant(_protocols("setup_intra_node_s", *_PROTOCOLS) + _protocols("floor_s", "slow", "fast"), "setup", ("gpu",)),
     Constant(_protocols("nvlink_rate", "slow", "fast"), "nvlink", ("gpu",)),
-    *(Constant(_protocols("setup_inter_node_s", name), "setup", ("gpu", "transport")) for name in _PROTOCOLS),
+    # A thread of the CPU posts NCCL's messages whatever the card.
+    *(Constant(_protocols("setup_inter_node_s", name), "setup", ("gpu",)) for name in _PROTOCOLS),
     Constant(_protocols("nic_rate", "slow"), "nic", ("transport",)),
     Constant(_protocols("nic_rate", "fast"), "nic", ("transport",)),
 )
