@@ -223,6 +223,7 @@ def find_set(algorithm: str, gpu: str, source: str = "auto", transport: str = "i
 
 def _of_cell(found: CalibrationSet, gpu: str, transport: str) -> CalibrationSet:
     """A set over clusters, for a GPU with its ports and a transport."""
+    gpu = gpu if gpu in gpu_names() else _STAND_IN
     nvlink, nic, sms = gpu_ports(gpu)
     return found.with_ports(nvlink, nic).on(gpu, gpu_steps(gpu), transport, sms)
 

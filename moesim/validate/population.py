@@ -42,8 +42,8 @@ Floats = NDArray[np.float64]
 SPREADS = {"nvlink": 0.05, "nic": 0.11, "setup": 0.45, "work": 0.31, "fill": 0.30}
 """Where the spreads between clusters begin; what EM makes of them over all libraries stands in the sets."""
 ROW_SPREAD = 0.05
-# Of a mean around where it starts: hardly held.
-_FREE = 1.5
+# Of a mean around where it starts: rates near their ports' peaks are known better than times.
+_FREE = {"nvlink": 0.2, "nic": 0.3, "setup": 1.0, "work": 1.0, "fill": 1.0}
 # Rows past this many of one cluster count less, so that the shape of a kernel's curve is not one cluster's alone.
 _ROWS = 12
 _SOFT = 2.0
@@ -113,11 +113,12 @@ class Population:
 
     def deviations(self) -> Floats:
         """Standard deviation that each unknown has before any row is seen, [unknowns]."""
-        of_axis = {"mean": _FREE, **UNSEEN}
+        kinds = [self.constants[one.constant].kind for one in self.columns]
+        of_axis = {"mean": _FREE, "cluster": self.spreads}
         return np.array(
             [
-                self.spreads[self.constants[one.constant].kind] if one.axis == "cluster" else of_axis[one.axis]
-                for one in self.columns
+                of_axis[one.axis][kind] if one.axis in of_axis else UNSEEN[one.axis]
+                for one, kind in zip(self.columns, kinds, strict=True)
             ]
         )
 

@@ -148,7 +148,7 @@ def test_a_users_measurements_become_a_file_that_a_scenario_takes(moesim, tmp_pa
     lines = [f"alltoall,8,{1 << shift},{20 + (1 << shift) * 7 / 8 / 150e9 * 1e6:.3f}" for shift in range(20, 29, 2)]
     measured.write_text("op,ranks,tokens,time_us\n" + "\n".join(lines) + "\n")
     out = tmp_path / "my.yaml"
-    done = moesim("calibrate", measured, "-a", "nccl-direct", "-g", "h800", "--out", out)
+    done = moesim("calibrate", measured, "-a", "nccl-direct", "-g", "h800", "--start", "nccl-direct-h800", "--out", out)
     assert done.code == 0, done.err
     assert "error left" in done.out
     found = read_set(out)
