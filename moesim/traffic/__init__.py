@@ -2,8 +2,6 @@
 
 from moesim.traffic.alltoall import phase_flows
 from moesim.traffic.calibration_set import (
-    PROXIES,
-    PROXY,
     UNSEEN,
     CalibrationSet,
     Place,
@@ -31,8 +29,6 @@ from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 
 __all__ = [
-    "PROXIES",
-    "PROXY",
     "UNSEEN",
     "Calibration",
     "CalibrationSet",

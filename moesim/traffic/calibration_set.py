@@ -18,8 +18,6 @@ Place = tuple[str, ...]
 Block = Mapping[str, Any]
 # The spread of a GPU or transport that no cluster of a library had: of the logarithm, as such steps commonly are.
 UNSEEN = {"gpu": 0.5, "transport": 0.7}
-# How much longer set-ups commonly are where a thread of the CPU posts, in libraries that were measured with both.
-PROXIES, PROXY = ("proxy", "efa-proxy", "uccl"), 2.0
 BORROWED = {"nvlink": 0.10, "nic": 0.10, "setup": 0.40, "work": 0.35, "fill": 0.35}
 """Spread of a set of one source, which cannot know how its like differ: those of the sets over clusters, by kind."""
 BORROWED_ROW = 0.05
@@ -133,7 +131,9 @@ class CalibrationSet:
             for axis, levels in (("gpu", steps_of), ("transport", (transport,))):
                 for level in levels:
                     if axis in one.answers and level not in (self.gpu, self.transport):
-                        steps.append(getattr(one, axis).get(level) or _unseen(one, axis, level))
+                        steps.append(
+                            getattr(one, axis).get(level) or Step(1.0, math.hypot(one.deviation, UNSEEN[axis]), 0)
+                        )
             for step in steps:
                 for place in one.places:
                     made = with_value(made, place, value_at(made, place) * step.factor)
@@ -168,12 +168,6 @@ class CalibrationSet:
             if any(place[: len(block)] == block for place in one.places):
                 found[one.kind] = max(found.get(one.kind, 0.0), one.deviation)
         return found
-
-
-def _unseen(one: Uncertain, axis: str, level: str) -> Step:
-    """A step that no cluster of the library had: none, but for set-ups over a proxy."""
-    factor = PROXY if axis == "transport" and level in PROXIES and one.kind == "setup" else 1.0
-    return Step(factor, math.hypot(one.deviation, UNSEEN[axis]), 0)
 
 
 def _kind(term: str) -> str:

@@ -17,13 +17,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.alltoall_library import PROXIES, Transport
 from moesim.traffic import (
-    PROXIES,
-    PROXY,
     UNSEEN,
     CalibrationSet,
     Place,
@@ -43,7 +43,7 @@ SPREADS = {"nvlink": 0.05, "nic": 0.11, "setup": 0.45, "work": 0.31, "fill": 0.3
 """Where the spreads between clusters begin; what EM makes of them over all libraries stands in the sets."""
 ROW_SPREAD = 0.05
 # Of a mean around where it starts: rates near their ports' peaks are known better than times.
-_FREE = {"nvlink": 0.2, "nic": 0.3, "setup": 1.0, "work": 1.0, "fill": 1.0}
+_FREE = {"nvlink": 0.5, "nic": 0.5, "setup": 1.5, "work": 1.5, "fill": 1.5}
 # Rows past this many of one cluster count less, so that the shape of a kernel's curve is not one cluster's alone.
 _ROWS = 12
 _SOFT = 2.0
@@ -55,11 +55,19 @@ _LEAST_SPREAD = 0.03
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant to be fitted over clusters: places that move together, its kind, and what it may differ by."""
+    """A constant to be fitted over clusters.
+
+    Attributes:
+        places: that move together.
+        kind: of constant.
+        answers: what it may differ by: ``gpu``, ``transport``.
+        proxy: factor to be expected where a thread of the CPU posts, before any such cluster is seen.
+    """
 
     places: tuple[Place, ...]
     kind: str
     answers: tuple[str, ...] = ()
+    proxy: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ class Population:
 
     def means(self) -> Floats:
         """Where each unknown is expected before any row is seen, [unknowns]: proxies post later than GPUs."""
-        return np.array([_mean(one, self.constants[one.constant].kind) for one in self.columns])
+        return np.array([_mean(one, self.constants[one.constant]) for one in self.columns])
 
     def set_of(self, row: Row, moves: Floats) -> CalibrationSet:
         """The set of a row's machine: its ports, and every constant moved by exp(``moves``), [constants]."""
@@ -269,7 +277,7 @@ def expected(population: Population, solution: Solution, row: Row) -> tuple[floa
                 design[index, at[column]] = 1.0
             elif column.axis in UNSEEN:
                 alone[index] += UNSEEN[column.axis] ** 2
-                unseen[index] += _mean(column, one.kind)
+                unseen[index] += _mean(column, one)
     moves = design @ solution.x + unseen
     slopes = population.row_slopes(row, moves)
     by_unknown = slopes @ design
@@ -299,6 +307,11 @@ def as_set(population: Population, solution: Solution, name: str, source: str, w
                     len(_clusters(population, column)),
                 )
         deviation = float(np.sqrt(spread**2 + solution.covariance[mean, mean]))
+        if "transport" in one.answers:
+            for transport in set(get_args(Transport)) - {population.start.transport, *steps["transport"]}:
+                factor = one.proxy if transport in PROXIES else 1.0
+                steps["transport"][transport] = Step(factor, math.hypot(deviation, UNSEEN["transport"]), 0)
+        steps["transport"] = dict(sorted(steps["transport"].items()))
         uncertain.append(Uncertain(one.places, one.kind, deviation, steps["gpu"], steps["transport"], one.answers))
     return replace(
         made,
@@ -323,8 +336,9 @@ def _before(population: Population, column: Column) -> list[Column]:
     return [Column("gpu", gpu, column.constant) for gpu in gpu_steps(column.level)[:-1] if gpu not in known]
 
 
-def _mean(column: Column, kind: str) -> float:
-    return math.log(PROXY) if column.axis == "transport" and column.level in PROXIES and kind == "setup" else 0.0
+def _mean(column: Column, constant: Constant) -> float:
+    """Where a step is expected before any cluster with it is seen."""
+    return math.log(constant.proxy) if column.axis == "transport" and column.level in PROXIES else 0.0
 
 
 def _clusters(population: Population, column: Column) -> set[str]:

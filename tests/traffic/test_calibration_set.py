@@ -7,7 +7,7 @@ import pytest
 
 from moesim.errors import InputError
 from moesim.traffic import find_set, gpu_steps, value_at, with_value
-from moesim.traffic.calibration_set import BORROWED, PROXY, UNSEEN, CalibrationSet, Step, Uncertain
+from moesim.traffic.calibration_set import BORROWED, UNSEEN, CalibrationSet, Step, Uncertain
 from moesim.traffic.constant_sets import calibration, read_set
 
 NIC = (("dispatch", "nic_rate"), ("combine", "nic_rate"))
@@ -51,8 +51,7 @@ def test_a_step_that_no_cluster_had_keeps_the_constant_and_is_less_sure() -> Non
     made = over_clusters()
     there = made.on("h20", ("h20",), "efa-proxy", 78)
     assert value_at(there, NIC[0]) == value_at(made, NIC[0])
-    # Set-ups are commonly twice as long where a thread of the CPU posts.
-    assert value_at(there, SETUP[0]) == PROXY * value_at(made, SETUP[0])
+    assert value_at(there, SETUP[0]) == value_at(made, SETUP[0])
     assert there.uncertain[0].deviation == pytest.approx((0.1**2 + UNSEEN["transport"] ** 2) ** 0.5)
 
 
