@@ -65,6 +65,7 @@ def test_the_description_names_what_matters():
         assert part in text
     mixed = describe(load_topology("two-nodes-explicit"))
     assert "long-haul" in mixed and "oversubscription" not in mixed
+    assert "latency between nodes: 3.7 us" in mixed.splitlines()  # all the same: no span
     one = describe(load_topology("hgx-h800").first_ranks(1))
     assert "1 H800 in 1 node" in one and "latency" not in one
 
