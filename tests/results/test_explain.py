@@ -47,6 +47,16 @@ def test_the_layer_time_is_taken_apart_into_its_components():
     assert all(name in text for name in COMPONENTS) and "critical rank of each layer" in text
 
 
+def test_the_peak_of_the_link_that_held_longest_is_told_where_it_is_slower_than_its_peers():
+    rail = ("cluster.topology=h800-8x8-rail", "parallel.ep=16")
+    slow = run(*rail, "cluster.overrides=[{where: n1.gpu2.nic, bandwidth: 5GB/s}]")
+    lines = list(explain_lines(slow, "layer_time_s"))
+    at = next(i for i, line in enumerate(lines) if "held it longest: " in line)
+    assert "n1.gpu2" in lines[at] and lines[at + 1] == "  its peak is 5 GB/s, that of most links of its class 50 GB/s"
+    even = "\n".join(explain_lines(run(*rail), "layer_time_s"))
+    assert "held it longest: " in even and "its peak is" not in even
+
+
 def test_a_misspelt_number_is_refused_with_the_closest():
     with pytest.raises(InputError, match="did you mean dispatch_time_s"):
         list(explain_lines(run(), "dispatch_tim_s"))
