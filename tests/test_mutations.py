@@ -112,6 +112,12 @@ def test_every_equivalent_mutation_has_its_reason(tmp_path):
         mutations.equivalent(listed)
 
 
+def test_every_equivalent_mutation_can_still_be_drawn():
+    listed = set(mutations.equivalent())
+    files = {key.partition(":")[0] for key in listed}
+    assert not listed - {one.key for file in files for one in mutations_of(file, (ROOT / file).read_bytes())}
+
+
 @pytest.fixture
 def project(tmp_path):
     """A project of one function, of which one branch is tested."""
