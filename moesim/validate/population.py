@@ -61,13 +61,19 @@ class Constant:
         places: that move together.
         kind: of constant.
         answers: what it may differ by: ``gpu``, ``transport``.
-        proxy: factor to be expected where a thread of the CPU posts, before any such cluster is seen.
+        proxy, efa: factors to be expected where a thread of the CPU posts and where the card is an EFA, before any such
+            cluster is seen: what the other libraries' clusters show.
     """
 
     places: tuple[Place, ...]
     kind: str
     answers: tuple[str, ...] = ()
     proxy: float = 1.0
+    efa: float = 1.0
+
+    def expected(self, transport: str) -> float:
+        """Factor over a transport that no cluster of the library had."""
+        return (self.proxy if transport in PROXIES else 1.0) * (self.efa if transport.startswith("efa") else 1.0)
 
 
 @dataclass(frozen=True)
@@ -309,8 +315,9 @@ def as_set(population: Population, solution: Solution, name: str, source: str, w
         deviation = float(np.sqrt(spread**2 + solution.covariance[mean, mean]))
         if "transport" in one.answers:
             for transport in set(get_args(Transport)) - {population.start.transport, *steps["transport"]}:
-                factor = one.proxy if transport in PROXIES else 1.0
-                steps["transport"][transport] = Step(factor, math.hypot(deviation, UNSEEN["transport"]), 0)
+                steps["transport"][transport] = Step(
+                    one.expected(transport), math.hypot(deviation, UNSEEN["transport"]), 0
+                )
         steps["transport"] = dict(sorted(steps["transport"].items()))
         uncertain.append(Uncertain(one.places, one.kind, deviation, steps["gpu"], steps["transport"], one.answers))
     return replace(
@@ -338,7 +345,7 @@ def _before(population: Population, column: Column) -> list[Column]:
 
 def _mean(column: Column, constant: Constant) -> float:
     """Where a step is expected before any cluster with it is seen."""
-    return math.log(constant.proxy) if column.axis == "transport" and column.level in PROXIES else 0.0
+    return math.log(constant.expected(column.level)) if column.axis == "transport" else 0.0
 
 
 def _clusters(population: Population, column: Column) -> set[str]:

@@ -46,6 +46,8 @@ _MOST_RANKS = {"deepep-ll": 32, "nccl": 128}
 
 # How much longer set-ups commonly are over a proxy, in libraries that were measured with both.
 _PROXY = 2.0
+# An EFA reaches less of its port than a ConnectX.
+_EFA = 0.92
 
 
 def _tied(term: str, *blocks: Place) -> tuple[Place, ...]:
@@ -126,7 +128,7 @@ _NCCL = (
     # A thread of the CPU posts NCCL's messages whatever the card.
     *(Constant(_protocols("setup_inter_node_s", name), "setup", ("gpu",)) for name in _PROTOCOLS),
     Constant(_protocols("nic_rate", "slow"), "nic", ("transport",)),
-    Constant(_protocols("nic_rate", "fast"), "nic", ("transport",)),
+    Constant(_protocols("nic_rate", "fast"), "nic", ("transport",), efa=_EFA),
 )
 
 PLANS: dict[str, Plan] = {
@@ -137,7 +139,7 @@ PLANS: dict[str, Plan] = {
         | {(*block, "forward_sm_rate"): 12e9 for block in (*((phase,) for phase in _BOTH), *_ACROSS)}
         | {(*block, "nvlink_rate"): 400e9 for block in (*((phase,) for phase in _BOTH), *_ACROSS)}
         | {(*block, "rank_copy_sm_s"): 0.4e-6 for block in _ACROSS},
-        (*_NORMAL, Constant(_tied("nic_rate", *_ACROSS), "nic", ("transport",))),
+        (*_NORMAL, Constant(_tied("nic_rate", *_ACROSS), "nic", ("transport",), efa=_EFA)),
     ),
     "deepep-low-latency": Plan(
         "deepep-ll",
@@ -146,7 +148,7 @@ PLANS: dict[str, Plan] = {
         (
             *_LOW_LATENCY,
             # Messages of one token are posted one by one: a proxy lowers the rate too.
-            Constant(_both("nic_rate"), "nic", ("transport",), 0.6),
+            Constant(_both("nic_rate"), "nic", ("transport",), 0.6, _EFA),
         ),
     ),
     "nccl-direct": Plan(
@@ -180,7 +182,7 @@ PLANS: dict[str, Plan] = {
                 ("nic_rate", 45e9),
             )
         },
-        (*_SECOND, Constant(_both("nic_rate"), "nic", ("transport",))),
+        (*_SECOND, Constant(_both("nic_rate"), "nic", ("transport",), efa=_EFA)),
     ),
 }
 """By algorithm."""
