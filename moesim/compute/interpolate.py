@@ -101,6 +101,31 @@ def _slope(x: Floats, y: Floats, steepest: float) -> float:
     return float(np.clip(np.log(y[1] / y[0]) / np.log(x[1] / x[0]), 0.0, steepest))
 
 
+@dataclass(frozen=True)
+class Found:
+    """Times looked up among measured ones, [ranks] each.
+
+    ``seconds`` are 0 on ranks without work; ``exact`` says which are a row verbatim, ``inside`` which lie between
+    rows, ``errors`` the relative error of those, NaN where it is not known.
+    """
+
+    seconds: Floats
+    exact: NDArray[np.bool_]
+    inside: NDArray[np.bool_]
+    errors: Floats
+
+    @property
+    def outside(self) -> NDArray[np.bool_]:
+        """Return which ranks have work that lies past the rows."""
+        return (self.seconds > 0) & ~self.exact & ~self.inside
+
+    def error(self, of: NDArray[np.bool_]) -> float | None:
+        """Return the time-weighted mean error of ranks, None where none is known."""
+        known = of & np.isfinite(self.errors)
+        weights = self.seconds[known]
+        return float((weights * self.errors[known]).sum() / weights.sum()) if known.any() else None
+
+
 # The seconds that the GPU's peaks allow at one place of the outer axis and inner[m].
 Floor = Callable[[float, Floats], Floats]
 
@@ -173,6 +198,19 @@ class Grid:
             value = _between(ends, value, above, outer, self.outer_error.method)
             inside = inside & inside_above
         return np.maximum(value, self.floor(outer, inner)), inside
+
+    def look_up(self, outer: Floats, inner: Floats) -> Found:
+        """Return the times at ``outer[ranks]`` and ``inner[ranks]``; no work where either is 0."""
+        seconds = np.zeros(len(inner))
+        exact, inside = np.zeros((2, len(inner)), dtype=np.bool_)
+        for rank in np.flatnonzero(outer * inner):
+            row = self.exact(float(outer[rank]), float(inner[rank]))
+            if row is not None:
+                seconds[rank], exact[rank] = row, True
+            else:
+                between, within = self.at(float(outer[rank]), inner[[rank]])
+                seconds[rank], inside[rank] = between[0], within[0]
+        return Found(seconds, exact, inside, np.full(len(inner), np.nan if self.error is None else self.error))
 
     def _on_curve(self, i: int, inner: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """Return curve i at ``inner[m]``; past its end a time grows at least as the floor does at ``best``."""

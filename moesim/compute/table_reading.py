@@ -140,7 +140,8 @@ class _Header(NamedTuple):
         load_shape, skew = _load(kernel, fields, where)
         seconds = self._seconds(fields, where)
         cache, layout = fields.get("cache") or COLD, fields.get("layout", "")
-        return Row(kernel, fields["dtype"], fixed, outer, inner, seconds, load_shape, skew, cache, layout)
+        error = _number(fields, "error", where, whole=False) if fields.get("error") else None
+        return Row(kernel, fields["dtype"], fixed, outer, inner, seconds, load_shape, skew, cache, layout, error)
 
     def _seconds(self, fields: Mapping[str, str], where: str) -> float:
         try:
