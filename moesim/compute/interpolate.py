@@ -136,7 +136,8 @@ class Grid:
 
     Past the ends of the outer axis time is in proportion to it, from the nearest curve. ``inner_error`` and
     ``outer_error`` say which method is used along each axis and what it misses. No time lies below ``floor``;
-    ``best`` is the largest share of it that a point reaches.
+    ``best`` is the largest share of it that a point reaches; ``missed[curves]`` has the relative error of each point
+    when it is left out, NaN at the ends of a curve.
     """
 
     outer: Floats
@@ -145,6 +146,7 @@ class Grid:
     outer_error: LeaveOneOut
     floor: Floor
     best: float
+    missed: tuple[Floats, ...]
 
     @classmethod
     def of(cls, points: Mapping[tuple[float, float], float], floor: Floor) -> Grid:
@@ -161,12 +163,26 @@ class Grid:
         across = {name: _misses_across(np.array(outers), curves, within.method, name) for name in OUTER_METHODS}
         best = max(float((floor(o, curve.x) / curve.y).max()) for o, curve in zip(outers, curves, strict=True))
         # Points with a hot cache beat the floor.
-        return cls(np.array(outers), tuple(curves), within, _chosen(across), floor, min(best, 1.0))
+        missed = tuple(
+            np.array([np.nan, *np.expm1(_misses_within(curve, within.method)), np.nan][: len(curve.x)])
+            for curve in curves
+        )
+        return cls(np.array(outers), tuple(curves), within, _chosen(across), floor, min(best, 1.0), missed)
 
     @property
     def error(self) -> float | None:
         """Return the larger median error of the two axes, None where no point has neighbours on both sides."""
         known = [e for e in (self.inner_error.median, self.outer_error.median) if e is not None]
+        return max(known, default=None)
+
+    def error_near(self, outer: float, inner: float) -> float | None:
+        """Return the error of an interpolated time: the grid's, or what the points around it were missed by if larger."""
+        right = min(int(np.searchsorted(self.outer, outer)), len(self.outer) - 1)
+        around = []
+        for i in {right, right if self.outer[right] == outer else max(right - 1, 0)}:
+            at = int(np.searchsorted(self.curves[i].x, inner))
+            around += [miss for miss in self.missed[i][max(at - 1, 0) : at + 1] if np.isfinite(miss)]
+        known = [error for error in (self.error, float(np.mean(around)) if around else None) if error is not None]
         return max(known, default=None)
 
     @property
@@ -201,7 +217,7 @@ class Grid:
 
     def look_up(self, outer: Floats, inner: Floats) -> Found:
         """Return the times at ``outer[ranks]`` and ``inner[ranks]``; no work where either is 0."""
-        seconds = np.zeros(len(inner))
+        seconds, errors = np.zeros(len(inner)), np.full(len(inner), np.nan)
         exact, inside = np.zeros((2, len(inner)), dtype=np.bool_)
         for rank in np.flatnonzero(outer * inner):
             row = self.exact(float(outer[rank]), float(inner[rank]))
@@ -210,7 +226,9 @@ class Grid:
             else:
                 between, within = self.at(float(outer[rank]), inner[[rank]])
                 seconds[rank], inside[rank] = between[0], within[0]
-        return Found(seconds, exact, inside, np.full(len(inner), np.nan if self.error is None else self.error))
+                error = self.error_near(float(outer[rank]), float(inner[rank]))
+                errors[rank] = np.nan if error is None else error
+        return Found(seconds, exact, inside, errors)
 
     def _on_curve(self, i: int, inner: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """Return curve i at ``inner[m]``; past its end a time grows at least as the floor does at ``best``."""

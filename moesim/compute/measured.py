@@ -199,8 +199,8 @@ def surfaces_of(rows: list[Row], gpu: Gpu, file: str) -> dict[Shape, Surface]:
         surfaces[shape] = Surface(
             grid,
             _skew(grid, skewed),
-            worked_out=_largest_error([row for row in own if row.load_shape == BALANCED]),
-            skew_error=_largest_error(skewed),
+            worked_out=_row_error([row for row in own if row.load_shape == BALANCED]),
+            skew_error=_row_error(skewed),
             tile=CONTIGUOUS_TILE if own[0].layout == "contiguous" else 1,
         )
     return surfaces
@@ -210,8 +210,10 @@ def _over_experts(gpu: Gpu, shape: Shape) -> Floor:
     return lambda experts, tokens: experts * floor(gpu, shape, tokens[:, None])
 
 
-def _largest_error(rows: list[Row]) -> float | None:
-    return max((row.error for row in rows if row.error is not None), default=None)
+def _row_error(rows: list[Row]) -> float | None:
+    """Return the median error of rows that were worked out."""
+    errors = [row.error for row in rows if row.error is not None]
+    return float(np.median(errors)) if errors else None
 
 
 def _skew(grid: Grid, rows: list[Row]) -> Skew | None:

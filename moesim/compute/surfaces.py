@@ -68,7 +68,8 @@ class Skew:
         low, high = np.log(known[[left, right]])
         weight = 0.0 if low == high else float(np.clip((np.log(experts) - low) / (high - low), 0.0, 1.0))
         factor = (1 - weight) * ends[0][0] + weight * ends[1][0]
-        return factor, ends[0][1] and ends[1][1]
+        between = bool(known[0] <= experts <= known[-1])
+        return factor, between and ends[0][1] and ends[1][1]
 
     def _at(self, experts: float, tokens: float, ratio: float, balanced: bool) -> tuple[float, bool]:
         own = sorted((load for load in self.loads if load.experts == experts), key=lambda load: load.ratio)
@@ -117,9 +118,15 @@ class Surface:
             else:
                 time, inside[rank] = self.seconds_at(hit)
                 seconds[rank] = max(time, floor[rank])
-            uneven = UNEVEN * (1.0 - float(hit.mean()) / float(hit.max())) if self.skew is None else self.skew_error
-            errors[rank] = np.nan if self.error is None else np.hypot(self.error, uneven or 0.0)
+            errors[rank] = self._error_at(hit)
         return Found(seconds, exact, inside, errors)
+
+    def _error_at(self, loads: NDArray[np.int64]) -> float:
+        """Return the relative error of an interpolated time, NaN where none is known."""
+        mean, most = float(loads.mean()), float(loads.max())
+        known = [e for e in (self.grid.error_near(len(loads), mean), self.worked_out) if e is not None]
+        uneven = UNEVEN * (1.0 - mean / most) if self.skew is None else (self.skew_error or 0.0) * (mean < most)
+        return float(np.hypot(max(known), uneven)) if known else np.nan
 
     def exact(self, loads: NDArray[np.int64]) -> float | None:
         """Return the measured time when ``loads`` (hit experts only) is a row of the table, else None.
