@@ -40,7 +40,7 @@ class KernelTable:
         """``published`` are the tables of the GPU that ship; {} prices by models alone."""
         self.gpu = gpu
         self.measured = measured
-        self.published = published_tables.published(gpu.name) if published is None else published
+        self.published = published_tables.Published(gpu.name) if published is None else published
         self._kernels: dict[str, Callable[..., KernelTimes]] = {
             "router": partial(ceilings.router, gpu),
             "permute": partial(ceilings.permute, gpu),

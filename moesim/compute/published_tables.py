@@ -9,8 +9,10 @@ their sum and a SwiGLU at memory speed, which stays `estimated`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,19 +34,37 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-@cache
-def published(gpu: str) -> dict[str, MeasuredTable]:
-    """Return the tables of ``gpu`` by kind; a kind without rows is left out."""
-    files = {kind: FOLDER / f"{gpu}-{kind}.csv" for kind in KINDS}
-    return {kind: load_measured(file, gpu) for kind, file in files.items() if file.is_file()}
-
-
-def citation(table: MeasuredTable) -> str:
-    """Return where a table's rows come from: its comment that starts with source."""
-    return next(line.removeprefix("source: ") for line in table.comments if line.startswith("source: "))
-
-
 Tables = Mapping[str, MeasuredTable]
+
+
+@cache
+def _read(file: Path, gpu: str) -> MeasuredTable:
+    table = load_measured(file, gpu)
+    # What a report names is where the rows come from, not where they lie.
+    source = next(line.removeprefix("source: ") for line in table.comments if line.startswith("source: "))
+    return replace(table, path=source)
+
+
+class Published(Mapping[str, MeasuredTable]):
+    """The tables of a GPU by kind, each read when it is first asked for; its ``path`` is its source in words."""
+
+    def __init__(self, gpu: str) -> None:
+        self._gpu = gpu
+        self._files = {kind: FOLDER / f"{gpu}-{kind}.csv" for kind in KINDS}
+
+    def __getitem__(self, kind: str) -> MeasuredTable:
+        """Return a table. Raises KeyError for a kind without rows."""
+        if kind not in list(self):
+            raise KeyError(kind)
+        return _read(self._files[kind], self._gpu)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the kinds that have rows."""
+        return (kind for kind, file in self._files.items() if file.is_file())
+
+    def __len__(self) -> int:
+        """Return the number of kinds that have rows."""
+        return sum(1 for _ in self)
 
 
 def add_experts(bill: Bill, gpu: Gpu, tables: Tables, shape: Shape, loads: Ints, layout: str) -> Bools:
@@ -92,12 +112,12 @@ def _add_mlp(bill: Bill, gpu: Gpu, table: MeasuredTable, shape: Shape, loads: In
 
 def _add(bill: Bill, table: MeasuredTable, parts: tuple[Found, ...]) -> Bools:
     """Add the ranks that every part covers."""
-    covered = np.all([part.exact | part.inside for part in parts], axis=0)
+    covered: Bools = np.all([part.exact | part.inside for part in parts], axis=0)
     for part in parts:
         between = covered & part.inside
         bill.add("measured", np.where(covered & part.exact, part.seconds, 0.0))
         bill.add("interpolated", np.where(between, part.seconds, 0.0), part.error(between))
-    bill.note(f"rows of {citation(table)}" if covered.any() else "")
+    bill.note(f"table {table.path}" if covered.any() else "")
     return covered
 
 
@@ -116,8 +136,8 @@ def add_dense_mlp(bill: Bill, gpu: Gpu, tables: Tables, shape: Shape, rows: Ints
 
 def times(tables: Tables, kernel: str, shape: Mapping[str, Any]) -> KernelTimes | None:
     """Return the times of a kernel without experts where rows cover every rank, else None."""
-    for table in tables.values():
-        own = table.times(kernel, shape)
-        if own is not None and not own.shares.get("extrapolated"):
-            return own
-    return None
+    kind = "dense" if kernel.startswith("gemm_") else "attention"
+    if not kernel.startswith(("gemm_", "mla_", "attn_")) or kind not in tables:
+        return None
+    own = tables[kind].times(kernel, shape)
+    return None if own is None or own.shares.get("extrapolated") else own

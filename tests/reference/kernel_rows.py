@@ -26,7 +26,7 @@ def digits(value, n=5):
 
 
 def grouped_gemms(reference, gpu, layout):
-    """Rows of InferSim: one grouped GEMM, rows per expert hit; those of the fewest padded rows where two share a key."""
+    """Rows of InferSim: one grouped GEMM a row. Of two of one key the one with fewer padded rows stays."""
     rows = read(reference, f"grouped_{layout}", gpu)
     best = {}
     for i in range(len(rows)):
