@@ -24,6 +24,7 @@ from moesim.compute.table_format import (
     AXES,
     BALANCED,
     COLD,
+    DRAWN,
     HOT,
     MLA_LATENT,
     MLA_QK,
@@ -191,17 +192,18 @@ def surfaces_of(rows: list[Row], gpu: Gpu, file: str) -> dict[Shape, Surface]:
             by_shape.setdefault(_shape(row), []).append(row)
     surfaces = {}
     for shape, own in by_shape.items():
-        balanced = {(row.outer, row.inner): row.seconds for row in own if row.load_shape == BALANCED}
-        if not balanced:
+        on_grid = [row for row in own if row.load_shape in (BALANCED, DRAWN)]
+        if not on_grid:
             raise InputError(f"{' '.join(map(str, shape))} has skewed rows alone", file, "add its balanced rows")
-        grid = Grid.of(balanced, _over_experts(gpu, shape))
-        skewed = [row for row in own if row.load_shape != BALANCED]
+        grid = Grid.of({(row.outer, row.inner): row.seconds for row in on_grid}, _over_experts(gpu, shape))
+        skewed = [row for row in own if row.load_shape not in (BALANCED, DRAWN)]
         surfaces[shape] = Surface(
             grid,
             _skew(grid, skewed),
-            worked_out=_row_error([row for row in own if row.load_shape == BALANCED]),
+            worked_out=_row_error(on_grid),
             skew_error=_row_error(skewed),
             tile=CONTIGUOUS_TILE if own[0].layout == "contiguous" else 1,
+            drawn=any(row.load_shape == DRAWN for row in on_grid),
         )
     return surfaces
 

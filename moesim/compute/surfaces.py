@@ -23,6 +23,7 @@ from moesim.compute.roofline import Floats, Work, gemm_work
 
 # ks of `moesim.compute.fitted.experts`: 0.08 to 0.09 after a normal dispatch, 0.02 after a low-latency one.
 UNEVEN = 0.09
+WHOLE_TILE = 64  # rows of the smallest tile of a masked kernel (DeepGEMM)
 
 
 class Shape(NamedTuple):
@@ -90,6 +91,8 @@ class Surface:
 
     ``worked_out`` and ``skew_error``: relative errors of balanced and of skewed rows that were worked out from measured
     ones, None where rows stand as they were measured. ``tile``: each expert's rows are padded to a multiple of it.
+    ``drawn``: the rows are of loads that a benchmark drew, so loads in whole tiles, which cost up to a wave less, are
+    outside.
     """
 
     grid: Grid
@@ -97,6 +100,7 @@ class Surface:
     worked_out: float | None = None
     skew_error: float | None = None
     tile: int = 1
+    drawn: bool = False
 
     @property
     def error(self) -> float | None:
@@ -141,9 +145,10 @@ class Surface:
         """Return the time of ``loads`` (rows of each hit expert) and whether it lies inside the table."""
         loads = -(-loads // self.tile) * self.tile
         experts, mean = len(loads), float(loads.mean())
+        spoken_of = not self.drawn or experts == 1 or bool((loads % WHOLE_TILE).any())
         if self.skew is None:
             seconds, inside = self.grid.at(experts, loads.astype(np.float64))
-            return float(seconds.mean()), bool(inside.all())
+            return float(seconds.mean()), bool(inside.all()) and spoken_of
         seconds, inside = self.grid.at(experts, np.array([mean]))
         factor, spanned = self.skew.factor(experts, mean, float(loads.max()) / mean, bool(inside[0]))
         return float(seconds[0]) * factor, spanned

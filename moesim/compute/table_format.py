@@ -23,7 +23,8 @@ and those that its kernels need; the others of a row stay empty:
 ``experts`` counts the experts of one GPU that got a token and ``tokens_per_expert`` is the mean of their rows.
 Optional columns of a row:
 
-    load_shape         balanced (default), or a name of the uneven load that the row was timed with
+    load_shape         balanced (default), drawn (a benchmark drew each expert's rows around their mean; such rows need no
+                       balanced ones beside them and price loads that fill no whole tiles), or a name of the uneven load
     max_over_mean      of an uneven load: rows of its largest expert over the mean
     cache              cold (default): inputs and weights come from memory; hot: they may lie in the L2 cache
     layout             masked or contiguous grouped GEMM; the same for all rows of a shape
@@ -78,7 +79,7 @@ OVER_EXPERTS = (*MLP, "expert_gemm")  # their rows are of experts, whose loads m
 MLA_LATENT, MLA_ROPE, MLA_QK, MLA_V = 512, 64, 192, 128  # DeepSeek-V2 and V3
 
 UNITS = {"seconds": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
-BALANCED, COLD, HOT = "balanced", "cold", "hot"
+BALANCED, DRAWN, COLD, HOT = "balanced", "drawn", "cold", "hot"
 CHOICES = {"dtype": tuple(BYTES_PER_ELEMENT), "cache": (COLD, HOT), "layout": ("masked", "contiguous")}
 _SHAPE_COLUMNS = tuple(dict.fromkeys(column for axes in AXES.values() for column in axes.columns))
 KNOWN_COLUMNS = ("kernel", "dtype", *_SHAPE_COLUMNS, "load_shape", "max_over_mean", "cache", "layout", "error", *UNITS,

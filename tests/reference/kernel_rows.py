@@ -35,9 +35,11 @@ def grouped_gemms(reference, gpu, layout):
         if nominal < 2 and len(own) > 1:
             continue  # how many experts got a token is not in the file
         tokens = -(-own // 128) * 128 if layout == "contiguous" else own
+        uneven = layout == "masked" and len(own) > 1
         row = Row(
-            "expert_gemm", "fp8", (n, k), len(own), digits(tokens.mean(), 4), digits(rows.seconds[i]), layout=layout
-        )
+            "expert_gemm", "fp8", (n, k), len(own), digits(tokens.mean(), 4), digits(rows.seconds[i]),
+            "drawn" if uneven else "balanced", digits(own.max() / own.mean(), 3) if uneven else 1.0, layout=layout,
+        )  # fmt: skip
         padding = tokens.sum() - own.sum()
         if row.key not in best or padding < best[row.key][0]:
             best[row.key] = padding, row
@@ -78,8 +80,8 @@ def masked_mlps(reference, gpu):
             ratio = float((drawn.max(axis=1) * hit / totals).mean())
             error = float(totals.std() / totals.mean() / np.sqrt(5))  # a row is the mean of five draws
             made.append(
-                Row("grouped_gemm", "fp8", V3, local, digits(mean, 4), seconds, f"power-law-{exponent:g}", digits(ratio, 4),
-                    layout="masked", error=digits(error, 2))
+                Row("grouped_gemm", "fp8", V3, local, digits(mean, 4), seconds, f"power-law-{exponent:g}",
+                    digits(ratio, 4), layout="masked", error=digits(error, 2))
             )  # fmt: skip
     return made
 
