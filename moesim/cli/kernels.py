@@ -126,19 +126,30 @@ def kernels_check(
     reference: Path | None = typer.Option(None, "--reference", help="Folder of measured rows; default: stored errors."),
     as_json: bool = _JSON,
 ) -> None:
-    """Compare the fitted kernel models with the rows they were fitted on and with those held out.
+    """Compare kernel times with measured rows: by GPU, kernel and source.
+
+    First the tables that ship: each row is priced with its whole series left out, from the series beside it
+    (interpolated) or, where those do not reach, by a model (fitted, extrapolated). Then the fitted models, on the rows
+    that they were fitted on and on those held out.
 
     Example: moesim kernels check
     """
     from moesim.cli.kernels_show import print_rows, share
+    from moesim.compute import gpus
     from moesim.compute.fitted.check import check
+    from moesim.compute.left_out import check_series
 
-    rows = [asdict(row) for row in check(reference)]
-    if not as_json:
-        for row in rows:
-            row |= {name: share(row[name]) for name in ("median", "p90", "bar_median", "bar_p90")}
-            row["meets"] = {True: "yes", False: "no"}.get(row["meets"], "-")
-    print_rows(rows, as_json)
+    series, models = [asdict(row) for row in check_series(gpus())], [asdict(row) for row in check(reference)]
+    if as_json:
+        print_rows((*models, *series), as_json)
+        return
+    for row in series:
+        row |= {name: share(row[name]) for name in ("median", "p90")}
+    for row in models:
+        row |= {name: share(row[name]) for name in ("median", "p90", "bar_median", "bar_p90")}
+        row["meets"] = {True: "yes", False: "no"}.get(row["meets"], "-")
+    print_rows(series, as_json)
+    print_rows(models, as_json)
 
 
 def kernels_fit(

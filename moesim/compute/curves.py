@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim.compute import published_tables
 from moesim.compute.interpolate import Grid
 from moesim.compute.kernel_table import KernelTable
 from moesim.compute.measured import MeasuredTable, Shape
@@ -79,6 +80,9 @@ def call_of(kernel: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
             columns = ("hidden", "inter")
         case "dense_mlp":
             own, columns = {"tokens": named["tokens_per_expert"]}, ("hidden", "inter")
+        case "expert_gemm":
+            own = {"rows": [named["tokens_per_expert"]] * int(named["experts"])}
+            columns = ("n", "k")
         case "gemm":
             own, columns = {"rows": [named["tokens"]], "layout": "dense"}, ("n", "k")
         case "mla_prefill" | "mla_prefill_absorbed":
@@ -102,6 +106,8 @@ def priced(table: KernelTable, kernel: str, sizes: Mapping[str, Any]) -> KernelT
     if kernel in table.kernels:
         return table.time(kernel, **call)
     own = table.measured.times(kernel, call) if table.measured is not None else None
+    if own is None:
+        own = published_tables.times(table.published, kernel, call)
     if own is None:
         raise InputError(f"{kernel} needs rows of a table", table.name, "moesim has no model of it")
     return own.one()

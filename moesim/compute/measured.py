@@ -145,17 +145,25 @@ def load_measured(path: str | Path, gpu: str | None = None) -> MeasuredTable:
     rows = [row for row, _ in reading.rows]
     if not rows or reading.gpu is None:
         raise InputError("the kernel table has no rows", str(file), "columns: kernel, dtype, sizes, seconds")
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return measured_of(rows, reading.gpu, str(file), digest, tuple(reading.comments))
+
+
+def measured_of(
+    rows: list[Row], gpu: Gpu, path: str, digest: str = "", comments: tuple[str, ...] = ()
+) -> MeasuredTable:
+    """Return the table of ``rows``. Raises InputError for a shape with skewed rows alone."""
     cold = [row for row in rows if row.cache == COLD]
     return MeasuredTable(
-        gpu=reading.gpu,
-        surfaces=surfaces_of(cold, reading.gpu, str(file)),
-        path=str(file),
-        digest=hashlib.sha256(content.encode()).hexdigest(),
+        gpu=gpu,
+        surfaces=surfaces_of(cold, gpu, path),
+        path=path,
+        digest=digest,
         rows=len(rows),
-        grids=grids_of(cold, reading.gpu),
-        hot=surfaces_of([row for row in rows if row.cache == HOT], reading.gpu, str(file)),
+        grids=grids_of(cold, gpu),
+        hot=surfaces_of([row for row in rows if row.cache == HOT], gpu, path),
         layouts={_shape(row): row.layout for row in rows if row.kernel in OVER_EXPERTS and row.layout},
-        comments=tuple(reading.comments),
+        comments=comments,
     )
 
 

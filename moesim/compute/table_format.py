@@ -23,8 +23,8 @@ and those that its kernels need; the others of a row stay empty:
 ``experts`` counts the experts of one GPU that got a token and ``tokens_per_expert`` is the mean of their rows.
 Optional columns of a row:
 
-    load_shape         balanced (default), drawn (a benchmark drew each expert's rows around their mean; such rows need no
-                       balanced ones beside them and price loads that fill no whole tiles), or a name of the uneven load
+    load_shape         balanced (default), a name of the uneven load, or drawn: a benchmark drew each expert's rows
+                       around their mean; such rows need no balanced ones and price loads that fill no whole tiles
     max_over_mean      of an uneven load: rows of its largest expert over the mean
     cache              cold (default): inputs and weights come from memory; hot: they may lie in the L2 cache
     layout             masked or contiguous grouped GEMM; the same for all rows of a shape

@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from moesim.compute.gpus import Gpu, load_gpu, nearest
-from moesim.compute.table_format import AXES, BALANCED, CHOICES, COLD, KNOWN_COLUMNS, OVER_EXPERTS, UNITS, Row, floor_seconds
+from moesim.compute.table_format import (
+    AXES,
+    BALANCED,
+    CHOICES,
+    COLD,
+    KNOWN_COLUMNS,
+    OVER_EXPERTS,
+    UNITS,
+    Row,
+    floor_seconds,
+)
 from moesim.errors import InputError
 
 MOST_MISTAKES = 20
