@@ -191,11 +191,11 @@ class KernelTable:
 
     def sources(self) -> list[dict[str, str]]:
         """Return one row per body of evidence in use: what it prices and who published it."""
-        return evidence.sources(self.gpu, self.measured)
+        return evidence.sources(self.gpu, self.measured, self.published)
 
     def describe(self) -> list[dict[str, str]]:
         """Return one row per kernel: the best source it can have, over which range, and its error."""
-        return evidence.describe(self.gpu, self.measured, self.kernels)
+        return evidence.describe(self.gpu, self.measured, self.published, self.kernels)
 
     # Routed and shared experts.
 

@@ -56,7 +56,7 @@ def test_a_profile_becomes_a_table_that_prices_a_run_and_its_shares_stand_on_the
     measured = sum(by["measured"]["seconds"] for by in kernels.values() if "measured" in by)
     whole = sum(row["seconds"] for by in kernels.values() for row in by.values())
     assert shares["source_measured_share"] == pytest.approx(measured / whole, rel=1e-9) and measured > 0
-    assert shares["source_measured_share"] + shares["source_interpolated_share"] > 0.9
+    assert shares["source_measured_share"] + shares["source_interpolated_share"] > 0.8
     assert sum(shares.values()) == pytest.approx(1.0, rel=1e-9)
     page = Path("run/report.html").read_text()
     for source in ("measured", "interpolated"):

@@ -323,7 +323,7 @@ def test_every_gpu_has_twice_the_rate_in_fp8_and_says_where_its_figures_come_fro
 
 
 def test_the_listing_names_every_kernel_and_every_source():
-    table = KernelTable.load("h800")
+    table = models("h800")
     rows = {row["kernel"]: row for row in table.describe()}
     assert set(rows) == set(table.kernels)
     assert rows["grouped_gemm_fp8"]["source"] == rows["mla_decode"]["source"] == "fitted"
@@ -333,6 +333,10 @@ def test_the_listing_names_every_kernel_and_every_source():
         "kernel": "grouped_gemm_bf16", "source": "extrapolated", "range": "", "error": "unknown"
     }  # fmt: skip
     assert rows["router"]["source"] == "estimated"
+    own = {row["kernel"]: row for row in KernelTable.load("h800").describe()}
+    assert own["grouped_gemm_fp8"]["source"] == own["dense_mlp_fp8"]["source"] == "measured"
+    assert own["grouped_gemm_fp8"]["range"] == "masked: 7168 x 2048; contiguous: 7168 x 2048"
+    assert own["grouped_gemm_bf16"] == rows["grouped_gemm_bf16"]
     cited = " ".join(row["source"] for row in table.sources())
     assert "InferSim" in cited and "FlashMLA" in cited
     relatives = KernelTable.load("b200")
