@@ -169,7 +169,7 @@ def _load(kernel: str, fields: Mapping[str, str], where: str) -> tuple[str, floa
     if name == BALANCED:
         return name, 1.0
     if kernel not in OVER_EXPERTS or kernel == "dense_mlp":
-        raise InputError(f"{kernel} with a load shape", where, "only grouped_gemm and expert_gemm have loads")
+        raise InputError(f"{kernel} with a load shape", where, "only grouped_gemm has loads, and expert_gemm")
     ratio = _number({"max_over_mean": "", **fields}, "max_over_mean", where, whole=False)
     if ratio <= 1:
         raise InputError(f"max_over_mean is {ratio:g}", where, "an uneven load has more than 1")
