@@ -11,7 +11,7 @@ _GPU_OF_TABLE = typer.Option(
 )
 _TABLE = typer.Argument(..., help="A GPU, or the path of a CSV table.")
 _KERNEL = (
-    "grouped_gemm, dense_mlp and gemm with _bf16 or _fp8; router, permute, quantize_fp8, mla_decode, mla_prefill, "
+    "grouped_gemm, expert_gemm, dense_mlp and gemm with _bf16 or _fp8; router, permute, quantize_fp8, mla_decode, mla_prefill, "
     "mla_prefill_absorbed; of a table also attn_decode, attn_prefill."
 )
 _JSON = typer.Option(False, "--json", help="Print the answer as JSON.")
@@ -113,7 +113,7 @@ def kernels_show(
             raise InputError("sizes without a kernel", "KERNEL", f"one of: {', '.join(table.kernels)}")
         print_rows(own_rows(table) or table.describe(), as_json)
         return
-    if kernel not in (*table.kernels, *AXES):
+    if kernel not in (*table.kernels, *AXES, "expert_gemm_bf16", "expert_gemm_fp8"):
         raise InputError(f"unknown kernel {kernel!r}", "KERNEL", nearest(kernel, table.kernels))
     if sizes:
         print_time(table, kernel, sizes, as_json)

@@ -153,8 +153,10 @@ class KernelTable:
         loads = shapes.counts("tokens", tokens).astype(np.int64).reshape(-1, 1)
         shape, bill = self._shape("dense_mlp", dtype, hidden, inter), Bill()
         if not self._add_measured(bill, shape, loads):
-            covered = published_tables.add_dense_mlp(bill, self.gpu, self.published, shape, loads[:, 0])
-            left = np.where(covered, 0, loads[:, 0])
+            left = loads[:, 0]
+            for tables in self._tables:
+                covered = published_tables.add_dense_mlp(bill, self.gpu, tables, shape, left)
+                left = np.where(covered, 0, left)
             pricing.dense_mlp(bill, self.gpu, shape.dtype, left, shape.hidden, shape.inter)
             bill.add("estimated", np.where(loads[:, 0] > 0, 0.0, 3 * LAUNCH_S))
         return bill.close()
@@ -170,8 +172,9 @@ class KernelTable:
         shape = Shape("expert_gemm", shapes.dtype_name(dtype), shapes.size("n", n), shapes.size("k", k))
         if layout != "dense":
             layout = "auto" if layout == "grouped" else layout
-            covered = published_tables.add_gemm(bill, self.gpu, self.published, shape, loads, layout)
-            left = np.where(covered[:, None], 0, loads)
+            for tables in self._tables:
+                covered = published_tables.add_gemm(bill, self.gpu, tables, shape, left, layout)
+                left = np.where(covered[:, None], 0, left)
         pricing.gemm(bill, self.gpu, shape.dtype, left, n, k, layout)
         bill.add("estimated", np.where(loads.any(axis=1), 0.0, LAUNCH_S))
         return bill.close()
@@ -197,6 +200,12 @@ class KernelTable:
         """Return one row per kernel: the best source it can have, over which range, and its error."""
         return evidence.describe(self.gpu, self.measured, self.published, self.kernels)
 
+    @property
+    def _tables(self) -> tuple[published_tables.Tables, ...]:
+        """Tables to look a GEMM or an MLP's GEMMs up in, the user's first: one file is one way of running experts."""
+        own = {} if self.measured is None else dict.fromkeys(published_tables.KINDS, self.measured)
+        return (own, self.published)
+
     # Routed and shared experts.
 
     def _grouped(
@@ -212,8 +221,10 @@ class KernelTable:
         if layout not in MLP_LAYOUTS:
             raise InputError(f"unknown layout {layout!r}", "layout", nearest(str(layout), MLP_LAYOUTS))
         if not self._add_measured(bill, shape, loads):
-            covered = published_tables.add_experts(bill, self.gpu, self.published, shape, loads, layout)
-            left = np.where(covered[:, None], 0, loads)
+            left = loads
+            for tables in self._tables:
+                covered = published_tables.add_experts(bill, self.gpu, tables, shape, left, layout)
+                left = np.where(covered[:, None], 0, left)
             pricing.expert_mlp(bill, self.gpu, shape.dtype, left, slots, shape.hidden, shape.inter, layout)
             bill.add("estimated", np.where(loads.any(axis=1), 0.0, 3 * LAUNCH_S))
         return bill.close()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from moesim.compute import KernelTable, gpus, load_gpu
+from moesim.compute.curves import priced
 from moesim.compute.measured import load_measured
 from moesim.compute.published_tables import FOLDER, KINDS, Published
 from moesim.compute.roofline import LAUNCH_S
@@ -147,6 +148,21 @@ def test_ranks_that_rows_cover_take_them_and_the_others_the_models():
     assert together.seconds[1] == 3 * LAUNCH_S
     assert together.seconds[2] == alone.seconds[2]
     assert set(together.shares) == {"interpolated", "fitted", "estimated"}
+
+
+def test_an_experts_two_gemms_in_a_table_of_ones_own_price_it(tmp_path):
+    rows = [f"expert_gemm,fp8,{m},4,{n},{k},{m * n * k / 1e6},h200"
+            for n, k in ((512, 1024), (1024, 256)) for m in (64, 128, 256)]  # fmt: skip
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["kernel,dtype,tokens_per_expert,experts,n,k,time_us,gpu", *rows]))
+    time = KernelTable.load(path).time("grouped_gemm_fp8", tokens_per_expert=[128] * 4, hidden=1024, inter=256)
+    swiglu = LAUNCH_S + 512 * 256 * (5 + 1 / 32) / (4.8e12 * 3000 / 3350)
+    assert time.seconds == pytest.approx(128 * 3 * 1024 * 256 / 1e12 + swiglu)
+    assert time.shares["measured"] + time.shares["estimated"] == pytest.approx(1.0)
+    gemm = priced(
+        KernelTable.load(path), "expert_gemm_fp8", {"tokens_per_expert": 64, "experts": 4, "n": 512, "k": 1024}
+    )
+    assert (gemm.seconds, gemm.source) == (pytest.approx(64 * 512 * 1024 / 1e12), "measured")
 
 
 def test_worked_out_rows_are_never_called_measured_and_agree_with_the_same_chip():
