@@ -11,8 +11,8 @@ _GPU_OF_TABLE = typer.Option(
 )
 _TABLE = typer.Argument(..., help="A GPU, or the path of a CSV table.")
 _KERNEL = (
-    "grouped_gemm, expert_gemm, dense_mlp and gemm with _bf16 or _fp8; router, permute, quantize_fp8, mla_decode, mla_prefill, "
-    "mla_prefill_absorbed; of a table also attn_decode, attn_prefill."
+    "grouped_gemm, expert_gemm, dense_mlp and gemm with _bf16 or _fp8; router, permute, quantize_fp8, mla_decode, "
+    "mla_prefill, mla_prefill_absorbed, attn_decode, attn_prefill."
 )
 _JSON = typer.Option(False, "--json", help="Print the answer as JSON.")
 # Sizes that a kernel's time depends on, under the names of a table's columns.
