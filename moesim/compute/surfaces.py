@@ -3,7 +3,7 @@
 An exact balanced hit is returned as it stands (`measured`), unless the row itself was worked out from others. Between
 rows the time is interpolated (`moesim.compute.interpolate`). Uneven loads m_1 .. m_E cost
 
-- where the table has skewed rows: T(mean m, E) times a factor over max/mean that those rows give;
+- where the table has skewed rows that span them: T(mean m, E) times a factor over max/mean that those rows give;
 - else the mean over their experts of T(m_e, E), which is exact for balanced loads and for a kernel whose time is
   a constant plus a sum over experts. The error bar then has a second part, `UNEVEN` (1 - mean / max): what the
   measured skewed rows of the H100 and H200 cost over the sum of their own tiles.
@@ -23,6 +23,7 @@ from moesim.compute.roofline import Floats, Work, gemm_work
 
 # ks of `moesim.compute.fitted.experts`: 0.08 to 0.09 after a normal dispatch, 0.02 after a low-latency one.
 UNEVEN = 0.09
+STRAY = 0.1  # of the rows may be of experts with more or fewer than any row has
 WHOLE_TILE = 64  # rows of the smallest tile of a masked kernel (DeepGEMM)
 
 
@@ -146,12 +147,16 @@ class Surface:
         loads = -(-loads // self.tile) * self.tile
         experts, mean = len(loads), float(loads.mean())
         spoken_of = not self.drawn or experts == 1 or bool((loads % WHOLE_TILE).any())
-        if self.skew is None:
-            seconds, inside = self.grid.at(experts, loads.astype(np.float64))
-            return float(seconds.mean()), bool(inside.all()) and spoken_of
-        seconds, inside = self.grid.at(experts, np.array([mean]))
-        factor, spanned = self.skew.factor(experts, mean, float(loads.max()) / mean, bool(inside[0]))
-        return float(seconds[0]) * factor, spanned
+        if self.skew is not None:
+            at_mean, inside_mean = self.grid.at(experts, np.array([mean]))
+            factor, spanned = self.skew.factor(experts, mean, float(loads.max()) / mean, bool(inside_mean[0]))
+            if spanned:
+                return float(at_mean[0]) * factor, True
+        seconds, inside = self.grid.at(experts, loads.astype(np.float64))
+        reached = float(loads[~inside].sum()) <= STRAY * float(loads.sum()) and spoken_of
+        if self.skew is not None and not reached:
+            return float(at_mean[0]) * factor, False
+        return float(seconds.mean()), reached
 
 
 def floor(gpu: Gpu, shape: Shape, loads: NDArray[np.int64] | Floats) -> Floats:
