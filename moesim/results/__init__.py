@@ -1,22 +1,28 @@
 """Tables, summary and provenance of a run, in memory and on disk."""
 
+from moesim.results.bands import BANDED, Z80, Moves, intervals, told_apart
 from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
 from moesim.results.result import SCHEMA_VERSION, Note, Result, load_result
 from moesim.results.tables import TableBuilder, Tables, nulls
 from moesim.results.terms import Share, Term, combined
 
 __all__ = [
+    "BANDED",
     "COMPONENTS",
     "SCHEMA_VERSION",
     "SOURCES",
     "SUMMARY",
+    "Moves",
     "Note",
     "Result",
     "Share",
+    "Z80",
     "TableBuilder",
     "Tables",
     "Term",
     "combined",
+    "intervals",
     "load_result",
     "nulls",
+    "told_apart",
 ]

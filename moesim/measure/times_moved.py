@@ -1,0 +1,178 @@
+"""How the times of a run move with what is not known of its cluster, to first order, from the path of each phase.
+
+A constant that is off by one per cent moves a time by one per cent of the seconds that it is responsible for. These
+are read from the pieces that the critical rank passed through in dispatch and combine (``phase_path``). Not counted,
+since somebody else's constants decide: waiting, and flows that were in progress only until the one that made the rank
+stay was launched. Times of kernels are taken as known.
+"""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moesim.cluster import Fabric
+from moesim.layer import Parts
+from moesim.measure.phase_path import Piece, path_of_rank
+from moesim.results import BANDED, Z80, Moves
+from moesim.stages import PHASES, STAGES
+from moesim.timeline import LayerTrace, PhaseTrace
+from moesim.traffic import Floats, Spread, room, spread_of
+
+# Unknown of a phase beside the kinds of constants: what the model leaves there.
+_LEFT = "left in {}"
+
+
+def spreads(parts: Parts) -> dict[str, Spread]:
+    """Return how far the constants of each phase may be off."""
+    own = Path(parts.calibration).suffix in (".yaml", ".yml")
+    return {phase: spread_of(parts.constants[phase], own) for phase in PHASES}
+
+
+def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[Counter[str], Counter[str]]:
+    """Return for how many seconds of a rank's time each kind of constants is responsible: before its kernel, and in it.
+
+    Args:
+        phase: what became of the phase.
+        rank: whose time.
+        fabric: the cluster.
+    """
+    before, inside = Counter[str](), Counter[str]()
+    pieces = [piece for piece in path_of_rank(phase, rank, fabric.capacity) if not piece.overtaken]
+    in_kernel = [piece for piece in pieces if piece.name not in ("layout", *phase.flows.group_setup)]
+    before["setup"] = sum(piece.seconds for piece in pieces) - sum(piece.seconds for piece in in_kernel)
+    # Up to a floor nothing else decides.
+    floor = any(piece.name == "floor" for piece in in_kernel)
+    has_setup = any(piece.name == "set-up" for piece in in_kernel)
+    for piece in in_kernel:
+        at_exit = piece.name in phase.flows.exits
+        kind = "work" if at_exit else "setup" if floor else _kind(piece, fabric, has_setup)
+        if kind is not None:
+            inside[kind] += piece.seconds
+    return before, inside
+
+
+def _kind(piece: Piece, fabric: Fabric, has_setup: bool) -> str | None:
+    if piece.link is not None:
+        if 0 <= piece.link < fabric.n_links:
+            return "nvlink" if fabric.link_class[piece.link] == "nvlink" else "nic"
+        return "work"
+    if piece.name == "route latency":  # part of the set-up that was measured, where there is one
+        return "setup" if has_setup else None
+    return {"set-up": "setup", "fill": "fill"}[piece.name]
+
+
+@dataclass
+class TimesMoved:
+    """Collects what moves the times of a run over its layers."""
+
+    parts: Parts
+    # By number and unknown: seconds x standard deviation, over all layers.
+    _moved: dict[str, Counter[str]] = field(default_factory=lambda: {key: Counter() for key in BANDED})
+    # Kinds of which another may be the busiest on the real cluster.
+    _contended: set[str] = field(default_factory=set)
+    _steps: int = 0
+    _spreads: dict[str, Spread] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._spreads = spreads(self.parts)
+
+    @property
+    def widen(self) -> float:
+        """What intervals are multiplied by."""
+        return max(spread.widen for spread in self._spreads.values())
+
+    def contended(self) -> list[str]:
+        """Kinds of constants between which it is open, inside the band, which link or kernel is the busiest."""
+        return sorted(self._contended)
+
+    def add_layer(self, trace: LayerTrace, rank: int, wire: Mapping[str, Floats]) -> None:
+        """Take in a layer, along its critical rank; ``wire`` are bytes on each link by phase, [links]."""
+        for name, phase in trace.phases.items():
+            spread = self._spreads[name]
+            self._contended |= self._close(phase, wire[name], spread)
+            before, inside = seconds_by_kind(phase, rank, self.parts.fabric)
+            kernel = {kind: seconds * spread.deviations.get(kind, 0.0) for kind, seconds in inside.items()}
+            whole = Counter(kernel)
+            for kind, seconds in before.items():
+                whole[kind] += seconds * spread.deviations.get(kind, 0.0)
+            of_phase = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank])
+            left = _LEFT.format(name)
+            kernel[left], whole[left] = float(phase.kernel_s[rank]) * spread.row_spread, of_phase * spread.row_spread
+            self._moved[f"{name}_time_s"].update(whole)
+            self._moved[f"{name}_kernel_time_s"].update(kernel)
+            if not _hidden(trace, name, rank):
+                self._moved["layer_time_s"].update(whole)
+                self._moved["step_time_s"].update(whole)
+
+    def _close(self, phase: PhaseTrace, wire: Floats, spread: Spread) -> set[str]:
+        """The two kinds whose busiest link or kernel takes longest in a phase, where either may; else none."""
+        fabric, flows = self.parts.fabric, phase.flows
+        seconds = wire / (fabric.capacity * flows.link_efficiency(fabric.n_links))
+        nvlink = fabric.is_class("nvlink")
+        longest = {
+            "nvlink": float(seconds[nvlink].max(initial=0.0)),
+            "nic": float(seconds[~nvlink].max(initial=0.0)),
+            "work": float(flows.kernel_seconds(fabric.n_ranks).max()),
+        }
+        first, second, _ = sorted(longest, key=lambda kind: -longest[kind])
+        apart = Z80 * spread.widen * math.hypot(*(spread.deviations.get(kind, 0.0) for kind in (first, second)))
+        return {first, second} if longest[second] * math.exp(apart) > longest[first] > 0 else set()
+
+    def end_step(self) -> None:
+        """Close a step."""
+        self._steps += 1
+
+    def band(self, summary: Mapping[str, Any], resimulated: Mapping[str, Moves] | None = None) -> dict[str, Any]:
+        """Return what is not known of the cluster and how it moves the times, JSON-able.
+
+        Args:
+            summary: of the run.
+            resimulated: moves of its times that are better known than to first order, by number and unknown.
+
+        Returns:
+            ``cell``: whose constants these are; two runs of one cell share their unknowns. ``source``: of the spread.
+            ``resimulated``: unknowns whose moves are not first order. ``widen``, ``moves``: see ``moesim.results``.
+        """
+        parts, constants, better = self.parts, self.parts.constants["dispatch"], resimulated or {}
+        moves = {key: dict(self._of(key, summary)) | dict(better.get(key, {})) for key in BANDED if summary[key]}
+        return {
+            "cell": [
+                constants.algorithm,
+                constants.name,
+                constants.gpu,
+                parts.transport,
+                "several nodes" if parts.fabric.n_nodes > 1 else "one node",
+            ],
+            "source": self._spreads["dispatch"].source,
+            "resimulated": sorted({unknown for of_time in better.values() for unknown in of_time}),
+            "widen": self.widen,
+            "moves": moves,
+        }
+
+    def _of(self, key: str, summary: Mapping[str, Any]) -> Iterator[tuple[str, tuple[float, float]]]:
+        total = summary[key] * (self._steps if key == "step_time_s" else summary["layers"])
+        for unknown, seconds in sorted(self._moved[key].items()):
+            if seconds:
+                yield unknown, (-seconds / total * self._faster(unknown), seconds / total)
+
+    def _faster(self, kind: str) -> float:
+        """How much of a standard deviation there is on the fast side, on average over the interval."""
+        constants, n_ranks = self.parts.constants, self.parts.fabric.n_ranks
+        shares = [
+            min(room(constants[phase], kind, n_ranks) / (Z80 * self.widen * deviation), 1.0)
+            for phase, spread in self._spreads.items()
+            if (deviation := spread.deviations.get(kind))
+        ]
+        return max(shares, default=1.0)
+
+
+def _hidden(trace: LayerTrace, name: str, rank: int) -> bool:
+    """Whether a kernel beside the phase outlasts it on a rank: the layer is as long whatever the phase takes."""
+    order = [stage.name for stage in STAGES]
+    following = STAGES[order.index(name) + 1 :]
+    beside = itertools.takewhile(lambda stage: stage.beside, following)
+    return any(float(trace.exposed_s(stage.name)[rank]) > 0 for stage in beside)
