@@ -8,8 +8,8 @@ stay was launched. Times of kernels are taken as known.
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def spreads(parts: Parts) -> dict[str, Spread]:
     return {phase: spread_of(parts.constants[phase], own) for phase in PHASES}
 
 
-def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[Counter[str], Counter[str]]:
+def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[str, float], dict[str, float]]:
     """Return for how many seconds of a rank's time each kind of constants is responsible: before its kernel, and in it.
 
     Args:
@@ -40,29 +40,27 @@ def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[Count
         rank: whose time.
         fabric: the cluster.
     """
-    before, inside = Counter[str](), Counter[str]()
+    before, inside = defaultdict[str, float](float), defaultdict[str, float](float)
     pieces = [piece for piece in path_of_rank(phase, rank, fabric.capacity) if not piece.overtaken]
-    in_kernel = [piece for piece in pieces if piece.name not in ("layout", *phase.flows.group_setup)]
-    before["setup"] = sum(piece.seconds for piece in pieces) - sum(piece.seconds for piece in in_kernel)
-    # Up to a floor nothing else decides.
-    floor = any(piece.name == "floor" for piece in in_kernel)
-    has_setup = any(piece.name == "set-up" for piece in in_kernel)
-    for piece in in_kernel:
-        at_exit = piece.name in phase.flows.exits
-        kind = "work" if at_exit else "setup" if floor else _kind(piece, fabric, has_setup)
-        if kind is not None:
-            inside[kind] += piece.seconds
+    names = {piece.name for piece in pieces}
+    for piece in pieces:
+        if piece.name in ("layout", *phase.flows.group_setup):
+            before["setup"] += piece.seconds
+        elif piece.name in phase.flows.exits:
+            inside["work"] += piece.seconds
+        elif "floor" in names:  # up to a floor nothing else decides
+            inside["setup"] += piece.seconds
+        elif piece.name != "route latency" or "set-up" in names:  # a set-up was measured with its latency
+            inside[_kind(piece, fabric)] += piece.seconds
     return before, inside
 
 
-def _kind(piece: Piece, fabric: Fabric, has_setup: bool) -> str | None:
-    if piece.link is not None:
-        if 0 <= piece.link < fabric.n_links:
-            return "nvlink" if fabric.link_class[piece.link] == "nvlink" else "nic"
-        return "work"
-    if piece.name == "route latency":  # part of the set-up that was measured, where there is one
-        return "setup" if has_setup else None
-    return {"set-up": "setup", "fill": "fill"}[piece.name]
+def _kind(piece: Piece, fabric: Fabric) -> str:
+    if piece.link is None:
+        return "fill" if piece.name == "fill" else "setup"
+    if 0 <= piece.link < fabric.n_links:
+        return "nvlink" if fabric.link_class[piece.link] == "nvlink" else "nic"
+    return "work"
 
 
 @dataclass
@@ -71,7 +69,7 @@ class TimesMoved:
 
     parts: Parts
     # By number and unknown: seconds x standard deviation, over all layers.
-    _moved: dict[str, Counter[str]] = field(default_factory=lambda: {key: Counter() for key in BANDED})
+    _moved: dict[str, dict[str, float]] = field(default_factory=lambda: {key: {} for key in BANDED})
     # Kinds of which another may be the busiest on the real cluster.
     _contended: set[str] = field(default_factory=set)
     _steps: int = 0
@@ -95,18 +93,19 @@ class TimesMoved:
             spread = self._spreads[name]
             self._contended |= self._close(phase, wire[name], spread)
             before, inside = seconds_by_kind(phase, rank, self.parts.fabric)
-            kernel = {kind: seconds * spread.deviations.get(kind, 0.0) for kind, seconds in inside.items()}
-            whole = Counter(kernel)
-            for kind, seconds in before.items():
-                whole[kind] += seconds * spread.deviations.get(kind, 0.0)
-            of_phase = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank])
+            keys = [f"{name}_time_s", *([] if _hidden(trace, name, rank) else ("layer_time_s", "step_time_s"))]
+            for seconds, of in ((inside, [f"{name}_kernel_time_s", *keys]), (before, keys)):
+                self._add(of, {kind: each * spread.deviations.get(kind, 0.0) for kind, each in seconds.items()})
+            kernel_s = float(phase.kernel_s[rank])
+            whole_s = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank])
             left = _LEFT.format(name)
-            kernel[left], whole[left] = float(phase.kernel_s[rank]) * spread.row_spread, of_phase * spread.row_spread
-            self._moved[f"{name}_time_s"].update(whole)
-            self._moved[f"{name}_kernel_time_s"].update(kernel)
-            if not _hidden(trace, name, rank):
-                self._moved["layer_time_s"].update(whole)
-                self._moved["step_time_s"].update(whole)
+            self._add([f"{name}_kernel_time_s"], {left: kernel_s * spread.row_spread})
+            self._add(keys, {left: whole_s * spread.row_spread})
+
+    def _add(self, keys: Iterable[str], moved: Mapping[str, float]) -> None:
+        for key in keys:
+            for unknown, seconds in moved.items():
+                self._moved[key][unknown] = self._moved[key].get(unknown, 0.0) + seconds
 
     def _close(self, phase: PhaseTrace, wire: Floats, spread: Spread) -> set[str]:
         """The two kinds whose busiest link or kernel takes longest in a phase, where either may; else none."""

@@ -39,7 +39,9 @@ def intervals(summary: Mapping[str, Any], band: Mapping[str, Any]) -> dict[str, 
 
 
 def told_apart(a: Mapping[str, Any], b: Mapping[str, Any], key: str, ratio: float) -> bool:
-    """Return whether a ratio between two runs is more than what is not known of their clusters.
+    """Return whether a ratio between two runs is more than what is not known of their clusters makes it.
+
+    What a phase leaves unexplained is one more unknown of the cell: two runs of it are off to the same side.
 
     Args:
         a, b: ``explanation["band"]`` of the two. Where their ``cell`` is the same, so are the unknowns.
@@ -52,4 +54,5 @@ def told_apart(a: Mapping[str, Any], b: Mapping[str, Any], key: str, ratio: floa
         left = [first.get(name, 0.0) - second.get(name, 0.0) for name in names]
     else:
         left = [*first.values(), *second.values()]
-    return abs(math.log(ratio)) > max(a["widen"], b["widen"]) * Z80 * math.hypot(*left)
+    widen = float(max(a["widen"], b["widen"]))
+    return abs(math.log(ratio)) > widen * Z80 * math.hypot(*left)

@@ -5,7 +5,6 @@ Each time is that of the rank that was critical, so that both ends tell of the s
 """
 
 import math
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
@@ -31,7 +30,7 @@ class StepTimes:
     """
 
     ranks: dict[int, int] = field(default_factory=dict)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(BANDED, 0.0))
     _first_s: float = math.inf
     _last_s: float = 0.0
 
@@ -78,12 +77,12 @@ def resimulated(
             ends.append(
                 {key: math.log(end[key] / was) / abs(sigmas) for key, was in as_simulated.seconds.items() if was}
             )
-        for key in ends[0]:
+        for key in ends[0].keys() & ends[1].keys():
             moves[key][kind] = ends[0][key], ends[1][key]
     return moves
 
 
-def _times(parts: Parts, step: RoutedStep, ranks: dict[int, int]) -> Counter[str]:
+def _times(parts: Parts, step: RoutedStep, ranks: dict[int, int]) -> dict[str, float]:
     times = StepTimes(dict(ranks))
     for timed in run_steps(parts, [step], SummaryBuilder(parts), KernelLedger(), _NO_CURVES_S):
         if not isinstance(timed, LinkSeries):

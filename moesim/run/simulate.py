@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -90,7 +90,7 @@ class _Run:
         self._traffic: dict[str, NDArray[Any]] = {}
         self._step: RoutedStep | None = None
         self._first = StepTimes()
-        self._moves: dict[str, Moves] | None = None
+        self._moves: Mapping[str, Moves] | None = None
 
     def collect(self) -> None:
         steps = self._kept(route_steps(self._parts, self._batches()))
@@ -110,7 +110,7 @@ class _Run:
             self._step = step
             yield step
 
-    def _moves_again(self) -> dict[str, Moves]:
+    def _moves_again(self) -> Mapping[str, Moves]:
         """The moves of the times by kinds of constants whose first order would not do, from clocks run again."""
         moved, step = self._summary.moved, self._step
         # Flows in steps are for phases so large that a few more of them take longer than the rest of the run.
