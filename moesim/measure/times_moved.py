@@ -152,11 +152,11 @@ class TimesMoved:
             "moves": moves,
         }
 
-    def _of(self, key: str, summary: Mapping[str, Any]) -> Iterator[tuple[str, tuple[float, float]]]:
+    def _of(self, key: str, summary: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
         total = summary[key] * (self._steps if key == "step_time_s" else summary["layers"])
         for unknown, seconds in sorted(self._moved[key].items()):
             if seconds:
-                yield unknown, (-seconds / total * self._faster(unknown), seconds / total)
+                yield unknown, [-seconds / total * self._faster(unknown), seconds / total]
 
     def _faster(self, kind: str) -> float:
         """How much of a standard deviation there is on the fast side, on average over the interval."""

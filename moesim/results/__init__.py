@@ -1,7 +1,7 @@
 """Tables, summary and provenance of a run, in memory and on disk."""
 
-from moesim.results.bands import BANDED, Z80, Moves, intervals, told_apart
-from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
+from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, told_apart
+from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY, Value
 from moesim.results.result import SCHEMA_VERSION, Note, Result, load_result
 from moesim.results.tables import TableBuilder, Tables, nulls
 from moesim.results.terms import Share, Term, combined
@@ -9,6 +9,7 @@ from moesim.results.terms import Share, Term, combined
 __all__ = [
     "BANDED",
     "COMPONENTS",
+    "ENDS",
     "SCHEMA_VERSION",
     "SOURCES",
     "SUMMARY",
@@ -20,6 +21,7 @@ __all__ = [
     "TableBuilder",
     "Tables",
     "Term",
+    "Value",
     "combined",
     "intervals",
     "load_result",

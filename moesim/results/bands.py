@@ -23,6 +23,9 @@ BANDED = (
 )
 """Numbers of the summary that have an interval."""
 
+ENDS = ("low", "high")
+"""Ends of an interval: ``<number>_low`` and ``<number>_high`` where each has a column of its own."""
+
 Moves = Mapping[str, Sequence[float]]
 """By unknown: change of a time's logarithm where it is faster (mostly below 0) and slower, per standard deviation."""
 

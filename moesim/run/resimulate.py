@@ -49,7 +49,7 @@ class StepTimes:
 
 def resimulated(
     parts: Parts, step: RoutedStep, as_simulated: StepTimes, kinds: Collection[str], widen: float
-) -> dict[str, dict[str, tuple[float, float]]]:
+) -> dict[str, dict[str, list[float]]]:
     """Return the moves of every time by kinds of constants.
 
     Args:
@@ -63,7 +63,7 @@ def resimulated(
         Changes of the logarithm, faster and slower, as ``moesim.results`` takes them.
     """
     deviations = {phase: spread.deviations for phase, spread in spreads(parts).items()}
-    moves: dict[str, dict[str, tuple[float, float]]] = {key: {} for key in BANDED}
+    moves: dict[str, dict[str, list[float]]] = {key: {} for key in BANDED}
     for kind in kinds:
         if not any(deviations[phase].get(kind) for phase in PHASES):
             continue
@@ -78,7 +78,7 @@ def resimulated(
                 {key: math.log(end[key] / was) / abs(sigmas) for key, was in as_simulated.seconds.items() if was}
             )
         for key in ends[0].keys() & ends[1].keys():
-            moves[key][kind] = ends[0][key], ends[1][key]
+            moves[key][kind] = [ends[0][key], ends[1][key]]
     return moves
 
 
