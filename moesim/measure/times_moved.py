@@ -68,8 +68,8 @@ class TimesMoved:
     """Collects what moves the times of a run over its layers."""
 
     parts: Parts
-    # By number and unknown: seconds x standard deviation, over all layers.
-    _moved: dict[str, dict[str, float]] = field(default_factory=lambda: {key: {} for key in BANDED})
+    # By number and unknown: seconds x standard deviation, faster and slower, over all layers.
+    _moved: dict[str, dict[str, tuple[float, float]]] = field(default_factory=lambda: {key: {} for key in BANDED})
     # Kinds of which another may be the busiest on the real cluster.
     _contended: set[str] = field(default_factory=set)
     _steps: int = 0
@@ -95,17 +95,24 @@ class TimesMoved:
             before, inside = seconds_by_kind(phase, rank, self.parts.fabric)
             keys = [f"{name}_time_s", *([] if _hidden(trace, name, rank) else ("layer_time_s", "step_time_s"))]
             for seconds, of in ((inside, [f"{name}_kernel_time_s", *keys]), (before, keys)):
-                self._add(of, {kind: each * spread.deviations.get(kind, 0.0) for kind, each in seconds.items()})
-            kernel_s = float(phase.kernel_s[rank])
-            whole_s = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank])
-            left = _LEFT.format(name)
-            self._add([f"{name}_kernel_time_s"], {left: kernel_s * spread.row_spread})
-            self._add(keys, {left: whole_s * spread.row_spread})
+                for kind, each in seconds.items():
+                    fast, slow = self._deviations(name, kind)
+                    self._add(of, kind, each * fast, each * slow)
+            kernel_s = float(phase.kernel_s[rank]) * spread.row_spread
+            whole_s = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank]) * spread.row_spread
+            self._add([f"{name}_kernel_time_s"], _LEFT.format(name), kernel_s, kernel_s)
+            self._add(keys, _LEFT.format(name), whole_s, whole_s)
 
-    def _add(self, keys: Iterable[str], moved: Mapping[str, float]) -> None:
+    def _deviations(self, name: str, kind: str) -> tuple[float, float]:
+        """Standard deviation of a phase's constants of a kind towards faster, where a peak may end it, and slower."""
+        deviation = self._spreads[name].deviations.get(kind, 0.0)
+        most = room(self.parts.constants[name], kind, self.parts.fabric.n_ranks)
+        return min(deviation, most / (Z80 * self.widen)), deviation
+
+    def _add(self, keys: Iterable[str], unknown: str, fast_s: float, slow_s: float) -> None:
         for key in keys:
-            for unknown, seconds in moved.items():
-                self._moved[key][unknown] = self._moved[key].get(unknown, 0.0) + seconds
+            fast, slow = self._moved[key].get(unknown, (0.0, 0.0))
+            self._moved[key][unknown] = (fast + fast_s, slow + slow_s)
 
     def _close(self, phase: PhaseTrace, wire: Floats, spread: Spread) -> set[str]:
         """The two kinds whose busiest link or kernel takes longest in a phase, where either may; else none."""
@@ -154,19 +161,9 @@ class TimesMoved:
 
     def _of(self, key: str, summary: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
         total = summary[key] * (self._steps if key == "step_time_s" else summary["layers"])
-        for unknown, seconds in sorted(self._moved[key].items()):
-            if seconds:
-                yield unknown, [-seconds / total * self._faster(unknown), seconds / total]
-
-    def _faster(self, kind: str) -> float:
-        """How much of a standard deviation there is on the fast side, on average over the interval."""
-        constants, n_ranks = self.parts.constants, self.parts.fabric.n_ranks
-        shares = [
-            min(room(constants[phase], kind, n_ranks) / (Z80 * self.widen * deviation), 1.0)
-            for phase, spread in self._spreads.items()
-            if (deviation := spread.deviations.get(kind))
-        ]
-        return max(shares, default=1.0)
+        for unknown, (fast, slow) in sorted(self._moved[key].items()):
+            if slow:
+                yield unknown, [-fast / total, slow / total]
 
 
 def _hidden(trace: LayerTrace, name: str, rank: int) -> bool:
