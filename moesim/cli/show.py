@@ -115,7 +115,9 @@ def print_variants(title: str, results: "dict[str, Result]") -> None:
     rows = []
     for name, result in results.items():
         mark = " *" if result.summary["counterfactual"] else ""
-        rows.append((name + mark, *[in_words(result, key) for key in columns]))
+        layer, *others = columns
+        numbers = [with_unit(key, result.summary[key]) for key in others]
+        rows.append((name + mark, in_words(result, layer), *numbers))
     console().print(table(title, ("variant", *columns.values()), rows))
     if any(result.summary["counterfactual"] for result in results.values()):
         console().print("* counterfactual: not the router that these logits were trained with")
