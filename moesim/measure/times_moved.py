@@ -141,9 +141,11 @@ class TimesMoved:
 
         Returns:
             ``cell``: whose constants these are; two runs of one cell share their unknowns. ``source``: of the spread.
-            ``resimulated``: unknowns whose moves are not first order. ``widen``, ``moves``: see ``moesim.results``.
+            ``resimulated``: unknowns whose moves are not first order; ``contended``: those whose moves should not be.
+            ``widen``, ``moves``: see ``moesim.results``.
         """
         parts, constants, better = self.parts, self.parts.constants["dispatch"], resimulated or {}
+        again = {unknown for of_time in better.values() for unknown in of_time}
         moves = {key: dict(self._of(key, summary)) | dict(better.get(key, {})) for key in BANDED if summary[key]}
         return {
             "cell": [
@@ -154,7 +156,8 @@ class TimesMoved:
                 "several nodes" if parts.fabric.n_nodes > 1 else "one node",
             ],
             "source": self._spreads["dispatch"].source,
-            "resimulated": sorted({unknown for of_time in better.values() for unknown in of_time}),
+            "resimulated": sorted(again),
+            "contended": sorted(self._contended - again),
             "widen": self.widen,
             "moves": moves,
         }

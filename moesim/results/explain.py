@@ -65,6 +65,8 @@ def _band(result: Result, key: str) -> Iterator[str]:
     )
     again = ", first step simulated again" if band["resimulated"] else ""
     yield f"  one standard deviation faster / slower{again}: {', '.join(shown)}"
+    if open_ := [_UNKNOWNS[kind] for kind in band["contended"]]:
+        yield f"  which of {' and '.join(open_)} holds it may differ there: run with --band exact"
 
 
 _HEADINGS = {

@@ -20,6 +20,7 @@ from moesim.measure import (
     add_series_rows,
     degraded,
     explanation,
+    steps_pay,
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
@@ -89,7 +90,7 @@ class _Run:
         self._flows = FlowExport(parts.fabric)
         self._traffic: dict[str, NDArray[Any]] = {}
         self._step: RoutedStep | None = None
-        self._first = StepTimes()
+        self._first, self._large = StepTimes(), False
         self._moves: Mapping[str, Moves] | None = None
 
     def collect(self) -> None:
@@ -113,8 +114,8 @@ class _Run:
     def _moves_again(self) -> Mapping[str, Moves]:
         """The moves of the times by kinds of constants whose first order would not do, from clocks run again."""
         moved, step = self._summary.moved, self._step
-        # Flows in steps are for phases so large that a few more of them take longer than the rest of the run.
-        kinds = list(KINDS) if self._exact_bands else [] if self._tolerance.stepped else moved.contended()
+        # Phases so large that steps pay: a few more clocks of them take longer than all the rest.
+        kinds = list(KINDS) if self._exact_bands else [] if self._large else moved.contended()
         if step is None or not kinds:
             return {}
         self._say(f"first step again, with other constants: {', '.join(kinds)}")
@@ -137,6 +138,7 @@ class _Run:
         self._tables.add("steps", **timed.where, **named, **columns)
         if timed.step == 0:
             self._first.add(timed)
+            self._large |= steps_pay(load.flows)
             if trace.layer < _SERIES_LAYERS:
                 self._with_curves.append(timed)
             self._flows.add_layer(trace)

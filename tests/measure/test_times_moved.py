@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 import moesim
 from moesim.layer import build_parts
 from moesim.measure import spreads
+from moesim.results.explain import explain_lines
 from moesim.stages import PHASES
 from moesim.traffic.constant_sets import DATA
 from moesim.traffic.spread import BORROWED, BORROWED_ROW_SPREAD
@@ -177,6 +178,29 @@ def test_where_another_link_may_be_the_busiest_the_run_is_simulated_again(tmp_pa
     fast, slow = close.explanation["band"]["moves"]["dispatch_time_s"]["nic"]
     # Where the NICs are faster NVLink holds as before; first order would promise all of a tenth either way.
     assert slow > 0.05 and -fast < 0.7 * slow
+
+
+def test_phases_too_large_to_simulate_again_say_that_the_busiest_link_is_open(tmp_path, monkeypatch):
+    monkeypatch.setattr("moesim.measure.tolerance.STEPS_PAY", 10)
+    close = two_nodes(tmp_path, 40.0)
+    band = close.explanation["band"]
+    assert (band["resimulated"], band["contended"]) == ([], ["nic", "nvlink"])
+    text = "\n".join(explain_lines(close, "dispatch_time_s"))
+    assert "which of NIC rates and NVLink rates holds it may differ there: run with --band exact" in text
+
+
+def test_explain_lists_what_widens_a_time_most_first(tmp_path):
+    result, moved = pair(tmp_path)
+    took = 20 * US + moved["dispatch"] / (100 * GB)
+    setup, nvlink = (f"{100 * share:.1f}" for share in (0.5 * 20 * US / took, 0.2 * (1 - 20 * US / took)))
+    value, _, source, moves, *_ = explain_lines(result, "dispatch_time_s")
+    low, high = (1e6 * end for end in result.intervals["dispatch_time_s"])
+    assert value == f"dispatch_time_s = {1e6 * took:.4g} us ({low:.4g} to {high:.4g})"
+    assert source.endswith("spread between 2 clusters")
+    words = (("set-up times", setup), ("NVLink rates", nvlink))
+    by_kind = {f"{what} -{share} / +{share} %": float(share) for what, share in words}
+    listed = ", ".join(sorted(by_kind, key=lambda text: -by_kind[text]))
+    assert moves == f"  one standard deviation faster / slower: {listed}, left in dispatch -2.0 / +2.0 %"
 
 
 def test_an_own_cluster_leaves_less(tmp_path):
