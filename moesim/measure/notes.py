@@ -7,6 +7,7 @@ import numpy as np
 
 from moesim.layer import PORTS_NOTE, KernelLedger, Parts, uses_ports
 from moesim.measure.layer_tables import RANK_PAIR_LIMIT
+from moesim.measure.times_moved import spreads
 from moesim.measure.tolerance import ToleranceLedger
 from moesim.results import Note
 from moesim.units import format_bandwidth
@@ -45,6 +46,9 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
             rates += f" ({held_out['rows']:.0f} others are {100 * held_out['median']:.1f} % off in the median)"
         rates += ", not of your cluster"
     notes.append(Note("estimated", f"all-to-all rates are {rates}: {constants.source}"))
+    sure = spreads(parts)["dispatch"]
+    text = f"intervals of times hold 80 %: {sure.source}; kernel times and waiting are taken as known"
+    notes.append(Note("info", text))
     notes += (Note("estimated", text) for text in _scaled(parts))
     notes += tolerance.notes()
     if uses_ports(parts):

@@ -27,8 +27,10 @@ from moesim.traffic.direct import direct_flows
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
+from moesim.traffic.spread import KINDS, Spread, room, slower, spread_of
 
 __all__ = [
+    "KINDS",
     "UNSEEN",
     "Calibration",
     "CalibrationSet",
@@ -42,6 +44,7 @@ __all__ = [
     "PortCopies",
     "Protocol",
     "Ptrs",
+    "Spread",
     "Step",
     "Uncertain",
     "add_copies",
@@ -61,7 +64,10 @@ __all__ = [
     "phase_flows",
     "port_flows",
     "published_bytes",
+    "room",
     "set_names",
+    "slower",
+    "spread_of",
     "value_at",
     "wire_bytes",
     "with_value",

@@ -19,6 +19,7 @@ from moesim.report.sweep_answer import sweep_verdict
 from moesim.report.sweep_charts import axis_charts, pareto_charts, scaling_charts
 from moesim.report.sweep_maps import MOST_CELLS, cell_text, heat_maps
 from moesim.report.sweep_page import TABLE_ROWS
+from moesim.results import Value
 from tests.report.test_page import HOSTILE, Page
 
 GROUPS = SweepAxis(("routing.top_groups",), (("1",), ("2",), ("3",), ("4",)))
@@ -410,7 +411,8 @@ def test_the_command_line_writes_the_page_and_its_commands_give_the_same_numbers
     points = json.loads(next(text for kind, text in Page(html).scripts if kind.get("id") == "json-points"))
     assert len(points) == 4
     summary = json.loads(call(f"{points['2'][3]} --json --quiet"))
-    assert named_quantity("layer_time_s", summary["layer_time_s"]) == points["2"][6]
+    value = Value(summary["layer_time_s"], *summary["intervals"]["layer_time_s"])
+    assert value.words(lambda number: named_quantity("layer_time_s", number)) == points["2"][6]
     assert (tmp_path / "results" / "point-2" / "report.html").exists()
     # Run again, everything is found and the page is the same.
     call(f"{sweep} --quiet")
