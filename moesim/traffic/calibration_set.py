@@ -6,11 +6,12 @@ another one, constants move by factors, rates keep their share of the GPU's port
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from moesim.errors import InputError
 from moesim.traffic.constants import Protocol
+from moesim.traffic.spread import BORROWED, BORROWED_ROW_SPREAD, kind_of
 
 Place = tuple[str, ...]
 """Of a constant: ``(phase, term)``, ``("across", phase, term)``, a protocol's ``(phase, protocol, term)``."""
@@ -18,10 +19,6 @@ Place = tuple[str, ...]
 Block = Mapping[str, Any]
 # The spread of a GPU or transport that no cluster of a library had: of the logarithm, as such steps commonly are.
 UNSEEN = {"gpu": 0.5, "transport": 0.7}
-BORROWED = {"nvlink": 0.10, "nic": 0.10, "setup": 0.40, "work": 0.35, "fill": 0.35}
-"""Spread of a set of one source, which cannot know how its like differ: those of the sets over clusters, by kind."""
-BORROWED_ROW = 0.05
-_KIND = {"nvlink_rate": "nvlink", "two_ranks_nvlink_rate": "nvlink", "nic_rate": "nic", "fill_s": "fill"}
 _NVLINK_RATES = ("nvlink_rate", "two_ranks_nvlink_rate")
 
 
@@ -150,16 +147,15 @@ class CalibrationSet:
         blocks += [(("across", phase), terms) for phase, terms in self.across.items()]
         found: dict[tuple[str, str], list[Place]] = {}
         for block, terms in blocks:
+            for one in terms["protocols"]:
+                for field_ in fields(one):
+                    if kind_of(field_.name) and getattr(one, field_.name):
+                        found.setdefault((one.name, kind_of(field_.name)), []).append((*block, one.name, field_.name))
             for name, value in terms.items():
-                if name == "protocols":
-                    for one in value:
-                        for term in ("setup_intra_node_s", "setup_inter_node_s", "floor_s", "nvlink_rate", "nic_rate"):
-                            if getattr(one, term):
-                                found.setdefault((one.name, _kind(term)), []).append((*block, one.name, term))
-                elif value and _kind(name):
-                    found.setdefault((name, _kind(name)), []).append((*block, name))
+                if kind_of(name) and value:
+                    found.setdefault((name, kind_of(name)), []).append((*block, name))
         borrowed = tuple(Uncertain(tuple(places), kind, BORROWED[kind], {}, {}) for (_, kind), places in found.items())
-        return replace(self, uncertain=borrowed, row_spread=BORROWED_ROW)
+        return replace(self, uncertain=borrowed, row_spread=BORROWED_ROW_SPREAD)
 
     def deviations_of(self, block: Place) -> dict[str, float]:
         """How far constants of each kind deviate in a block, ``(phase,)`` or ``("across", phase)``: the most."""
@@ -168,15 +164,6 @@ class CalibrationSet:
             if any(place[: len(block)] == block for place in one.places):
                 found[one.kind] = max(found.get(one.kind, 0.0), one.deviation)
         return found
-
-
-def _kind(term: str) -> str:
-    """The kind of a term; empty for what is no constant of a cluster."""
-    if term in _KIND:
-        return _KIND[term]
-    if term.startswith(("setup", "floor")):
-        return "setup"
-    return "work" if term.startswith(("token", "node_copy", "rank_copy", "forward", "local", "receive")) else ""
 
 
 def value_at(constants: CalibrationSet, place: Place) -> float:

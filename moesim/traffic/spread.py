@@ -25,7 +25,7 @@ _RATES = {
 }
 _SECONDS = {
     "setup": ("setup_", "floor_", "layout_", "notify_", "cpu_sync_", "prepare_", "two_ranks_setup_"),
-    "work": ("token_", "node_copy_", "rank_copy_", "post_", "epilogue_"),
+    "work": ("token_", "node_copy_", "rank_copy_", "epilogue_"),
     "fill": ("fill_s",),
 }
 
@@ -45,6 +45,14 @@ class Spread:
     row_spread: float
     widen: float
     source: str
+
+
+def kind_of(term: str) -> str:
+    """The kind of a constant by its name; empty for what is none, such as a number of SMs."""
+    for kind, names in _RATES.items():
+        if term in names:
+            return kind
+    return next((kind for kind, starts in _SECONDS.items() if term.endswith("_s") and term.startswith(starts)), "")
 
 
 def spread_of(constants: Calibration, own: bool) -> Spread:

@@ -7,8 +7,9 @@ import pytest
 
 from moesim.errors import InputError
 from moesim.traffic import find_set, gpu_steps, value_at, with_value
-from moesim.traffic.calibration_set import BORROWED, UNSEEN, CalibrationSet, Step, Uncertain
+from moesim.traffic.calibration_set import UNSEEN, CalibrationSet, Step, Uncertain
 from moesim.traffic.constant_sets import calibration, read_set
+from moesim.traffic.spread import BORROWED
 
 NIC = (("dispatch", "nic_rate"), ("combine", "nic_rate"))
 SETUP = (("dispatch", "setup_inter_node_s"),)
