@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moesim.traffic import CalibrationSet, Place, find_set, gpu_ports, value_at, with_value
+from moesim.traffic import CalibrationSet, Place, find_set, gpu_ports, most_of, value_at, with_value
 from moesim.validate.benches import bench_of
 from moesim.validate.published_row import TIME, Row
 from moesim.validate.row_simulation import constants_from, seconds_of, simulated_seconds
@@ -118,7 +118,7 @@ def wires(expected: Sequence[Expected]) -> list[Wire]:
         leading = uncertain[int(np.argmax(shares))]
         value = value_at(constants, leading.places[0])
         band = math.exp(EIGHTY * constants.widen * leading.deviation)
-        low, high = value / band, value * band
+        low, high = value / band, min(value * band, most_of(constants, leading.places[0]))
         measured = value * math.exp(-slower if _is_rate(leading.places[0]) else slower)
         cause = "" if low <= measured <= high else _cause(kind, math.exp(slower), speaking)
         found.append(Wire(kind, leading.places[0][-1], value, measured, low, high, len(speaking), cause))
@@ -167,7 +167,8 @@ def _share(row: Row, found: CalibrationSet, places: Sequence[Place]) -> float:
             made = with_value(made, place, value_at(found, place) * factor)
         return math.log(simulated_seconds(row, constants_from(made, row)))
 
-    return (log_time(_STEP) - log_time(-_STEP)) / (2 * _STEP)
+    # A rate may stand at its port's peak: it shows where it falls.
+    return (log_time(_STEP) - log_time(0.0)) / _STEP
 
 
 def _is_rate(place: Place) -> bool:

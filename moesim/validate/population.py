@@ -170,9 +170,11 @@ class Population:
         made, here = np.zeros(len(self.constants)), self.log_time(row, moves)
         for index, one in enumerate(self.constants):
             if any(_used(self.start, place, row) for place in one.places):
+                # A rate may stand at its port's peak: it shows where it falls.
+                step = -_STEP if "rate" in one.places[0][-1] else _STEP
                 there = moves.copy()
-                there[index] += _STEP
-                made[index] = (self.log_time(row, there) - here) / _STEP
+                there[index] += step
+                made[index] = (self.log_time(row, there) - here) / step
         return made
 
     def _columns_of(self, row: Row, index: int) -> Iterator[Column]:
