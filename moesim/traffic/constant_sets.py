@@ -207,7 +207,8 @@ def find_set(algorithm: str, gpu: str, source: str = "auto", transport: str = "i
         defaults = index.defaults[algorithm]
         name = defaults.get(gpu) or defaults.get(_STAND_IN) or next(iter(defaults.values()))
         return _shipped(name)
-    if source in set_names():
+    shipped = source in set_names()
+    if shipped:
         found = _shipped(source)
     elif Path(source).suffix in (".yaml", ".yml"):
         found = read_set(Path(source))
@@ -218,7 +219,7 @@ def find_set(algorithm: str, gpu: str, source: str = "auto", transport: str = "i
         what = f"{source} holds the constants of {found.algorithm}, the algorithm is {algorithm}"
         names = ", ".join(set_names(algorithm))
         raise InputError(what, where="alltoall.calibration", fix=f"use auto or one of {names}")
-    return _of_cell(found, gpu, transport) if found.name in index.over_clusters.values() else found
+    return _of_cell(found, gpu, transport) if shipped and source in index.over_clusters.values() else found
 
 
 def _of_cell(found: CalibrationSet, gpu: str, transport: str) -> CalibrationSet:
@@ -228,8 +229,10 @@ def _of_cell(found: CalibrationSet, gpu: str, transport: str) -> CalibrationSet:
     return found.with_ports(nvlink, nic).on(gpu, gpu_steps(gpu), transport, sms)
 
 
-def gpu_ports(gpu: str) -> tuple[float, float, int]:
-    """Peaks of a GPU's NVLink and NIC in bytes/s and its SMs; those of H100 for one that is not known."""
+def gpu_ports(gpu: str, otherwise: CalibrationSet | None = None) -> tuple[float, float, int]:
+    """Peaks of a GPU's NVLink and NIC in bytes/s and its SMs; for one that is not known a set's, or H100's."""
+    if otherwise is not None and gpu not in _index().ports:
+        return otherwise.nvlink_peak, otherwise.nic_peak, otherwise.sms
     ports = _index().ports.get(gpu) or _index().ports[_STAND_IN]
     return ports.nvlink, ports.nic, ports.sms
 

@@ -23,7 +23,7 @@ _DRAWS = 5
 # Tokens of all ranks up to which every rank draws its own.
 _FEW_TOKENS = 8192
 # Tokens of a rank past which copies are multiplied.
-_MOST_TOKENS = 16_384
+MOST_TOKENS = 16_384
 _CHUNK = 2048
 # What DeepEP's test_low_latency.py masks.
 _MASKED = 10
@@ -48,11 +48,11 @@ def random_copies(
     Raises:
         ValueError: more than 16,384 tokens, and no multiple.
     """
-    if tokens > _MOST_TOKENS:
-        times, rest = divmod(tokens, _MOST_TOKENS)
+    if tokens > MOST_TOKENS:
+        times, rest = divmod(tokens, MOST_TOKENS)
         if rest:
-            raise ValueError(f"{tokens} tokens are not a multiple of {_MOST_TOKENS}")
-        drawn = random_copies(ranks, per_node, _MOST_TOKENS, experts, top_k, top_nodes)
+            raise ValueError(f"{tokens} tokens are not a multiple of {MOST_TOKENS}")
+        drawn = random_copies(ranks, per_node, MOST_TOKENS, experts, top_k, top_nodes)
         return Copies(*(times * matrix for matrix in (drawn.selections, drawn.rank_copies, drawn.node_copies)))
     nodes = ranks // per_node
     few = tokens * ranks <= _FEW_TOKENS

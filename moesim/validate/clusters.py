@@ -2,6 +2,8 @@
 
 import functools
 
+import numpy as np
+
 from moesim.cluster import Fabric, HgxTopology, LeafSpine, Nic, Nvlink, RailTopology, build_fabric
 from moesim.units import exact_bandwidth
 
@@ -34,3 +36,13 @@ def cluster(gpu: str, ranks: int, per_node: int, nvlink_peak: float, nic_peak: f
             routing="spray",
         )
     return build_fabric(spec, name=f"{ranks} {gpu}")
+
+
+def ports_of(fabric: Fabric) -> tuple[float, float]:
+    """Bytes/s of a GPU's NVLink and of its share of the NICs, one direction, the mean over GPUs; 0 without any."""
+
+    def port(link_class: str) -> float:
+        mine = fabric.sender_port & (np.array(fabric.link_class) == link_class)
+        return float(fabric.capacity[mine].sum()) / fabric.n_ranks
+
+    return port("nvlink"), port("nic")

@@ -16,12 +16,15 @@ from moesim.errors import InputError
 from moesim.traffic import Calibration, CalibrationSet, Place, most_of, value_at, with_value
 from moesim.validate.published_row import BANDWIDTHS, Row, phase_of
 
+Floats = NDArray[np.float64]
 Simulate = Callable[[Row, Calibration], float]
 
 # Residuals (logarithms) past this count linearly, so that a few bad rows do not bend the rest.
-_SOFT = 0.05
+SOFT = 0.05
 # Of the finite differences: above the simulation's rounding, small beside what a constant may move.
 _STEP = 1e-3
+# A constant that moves no row by as much is not felt.
+_FELT = 0.002
 # Terms that may be negative.
 _SLOPES = ("nvlink_rank_slope",)
 
@@ -32,25 +35,49 @@ class Free:
 
     A place is ``(phase, term)`` or ``("across", phase, term)``; a protocol's is ``(phase, protocol, term)``.
     A constant moves by a factor, the same in all places; where ``unit`` is given, in steps of it, so that it may start
-    from nothing. ``spread`` is how far it commonly moves: the logarithm of a factor, or steps.
+    from nothing. ``spread`` is how far it commonly moves: the logarithm of a factor, or steps. ``kind``: as of
+    ``moesim.traffic.Uncertain``.
     """
 
     places: tuple[Place, ...]
     unit: float = 0.0
     spread: float = 1.0
+    kind: str = ""
 
     @property
     def slope(self) -> bool:
         """Whether it may be negative."""
         return self.places[0][-1] in _SLOPES
 
+    @property
+    def slower(self) -> float:
+        """The sign of a move that makes rows slower: a rate's falls, so that a rate at its peak shows too."""
+        return -1.0 if self.places[0][-1].endswith("rate") else 1.0
+
+    def moved(self, start: CalibrationSet, by: float) -> CalibrationSet:
+        """The set with this constant moved: by a logarithm, or by so many units."""
+        made, unit = start, self.unit or float(self.slope)
+        for place in self.places:
+            value = value_at(start, place)
+            made = with_value(made, place, value + unit * by if unit else value * float(np.exp(by)))
+        return made
+
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fit: the set with its new constants, and the relative error in time that is left on each row."""
+    """A fit.
+
+    Attributes:
+        constants: the set with its new constants.
+        errors: relative error in time that is left on each row.
+        moves: of each free constant, in logarithms or units.
+        slopes: derivatives of each row's logarithm of time by them, [rows, free].
+    """
 
     constants: CalibrationSet
-    errors: NDArray[np.float64]
+    errors: Floats
+    moves: Floats
+    slopes: Floats
 
     @property
     def median(self) -> float:
@@ -69,10 +96,9 @@ def fit(
     rows: Sequence[Row],
     simulate: Simulate,
     constants_for: Callable[[CalibrationSet, Row], Calibration],
-    most_rounds: int = 12,
     row_spread: float = 0.0,
 ) -> Fitted:
-    """Fit constants to rows.
+    """Fit constants to rows, to convergence.
 
     Args:
         start: the set to begin with; what is not free stays.
@@ -80,7 +106,6 @@ def fit(
         rows: measured rows; all of one set.
         simulate: gives the simulated value of a row with constants.
         constants_for: the constants of a set for a row (its phase, its SMs).
-        most_rounds: steps of the least-squares solver at most.
         row_spread: relative error that a row commonly keeps. With it constants stay where they start, a move by one
             spread costing as much as a row that is so far off; rows may be fewer than constants then.
 
@@ -91,69 +116,71 @@ def fit(
 
     if len(rows) < len(free) and not row_spread:
         raise InputError(f"{len(rows)} rows do not determine {len(free)} constants", fix="measure more, or fit fewer")
-    first = [np.array([value_at(start, place) for place in one.places]) for one in free]
-    unit = np.array([one.unit or float(one.slope) for one in free])
     spread = np.array([one.spread for one in free])
+    slower = np.array([one.slower for one in free])
     affected = [_affected(start, one, rows) for one in free]
 
-    def at(x: NDArray[np.float64]) -> CalibrationSet:
+    def at(x: Floats) -> CalibrationSet:
         made = start
-        for index, one in enumerate(free):
-            # Logarithms keep a constant positive and make a step as large as the constant.
-            moved = first[index] + unit[index] * x[index] if unit[index] else first[index] * np.exp(x[index])
-            for place, value in zip(one.places, moved, strict=True):
-                made = with_value(made, place, float(value))
+        for one, by in zip(free, x, strict=True):
+            if by:
+                made = one.moved(made, float(by))
         return made
 
-    def residuals(x: NDArray[np.float64], which: Sequence[int] | None = None) -> NDArray[np.float64]:
+    def residuals(x: Floats, which: Sequence[int] | None = None) -> Floats:
         made = at(x)
         chosen = [rows[index] for index in (range(len(rows)) if which is None else which)]
-        return np.array([_log_error(row, simulate(row, constants_for(made, row))) for row in chosen])
+        return np.array([log_error(row, simulate(row, constants_for(made, row))) for row in chosen])
 
-    def slopes(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def slopes(x: Floats) -> Floats:
         base, matrix = residuals(x), np.zeros((len(rows), len(free)))
         for column, which in enumerate(affected):
-            moved = x.copy()
-            moved[column] += _STEP
-            matrix[which, column] = (residuals(moved, which) - base[which]) / _STEP
-        return held(matrix, np.eye(len(free)))
+            step = _STEP * slower[column]
+            matrix[which, column] = (residuals(_plus(x, column, step), which) - base[which]) / step
+        return matrix
 
-    def held(of_rows: NDArray[np.float64], of_constants: NDArray[np.float64]) -> NDArray[np.float64]:
-        if not row_spread:
-            return of_rows
-        return np.concatenate([of_rows, (row_spread * of_constants.T / spread).T])
+    def held(of_rows: Floats, of_constants: Floats) -> Floats:
+        return np.concatenate([of_rows, (row_spread * of_constants.T / spread).T]) if row_spread else of_rows
 
     upper, lower = np.full(len(free), np.inf), np.full(len(free), -np.inf)
     for index, one in enumerate(free):
-        if not unit[index]:
-            upper[index] = np.log(max(most_of(start, place) for place in one.places) / first[index].min())
+        least = min(value_at(start, place) for place in one.places)
+        if not one.unit and not one.slope:
+            upper[index] = np.log(max(most_of(start, place) for place in one.places) / least)
         elif not one.slope:
-            lower[index] = -first[index].min() / unit[index]
+            lower[index] = -least / one.unit
     # The solver hardly moves what begins at its bound.
     inside = 0.1 * spread if row_spread else 1e-9
-    begin = np.clip(np.zeros(len(free)), lower + inside, upper - inside)
-    begins = [begin]
-    if row_spread:
-        # What hides beneath something longer has no slope where it starts: begin once more from where it may show, a
-        # time when it is longer, a rate when it is lower.
-        shows = np.array([-1.0 if one.places[0][-1].endswith("rate") else 1.0 for one in free])
-        hidden = np.flatnonzero(~slopes(begin)[: len(rows)].any(axis=0))
-        begins += [begin + np.where(np.arange(len(free)) == index, 2 * shows * spread, 0.0) for index in hidden]
-    found = [
-        least_squares(
-            lambda x: held(residuals(x), x), np.clip(each, lower + inside, upper - inside), slopes, (lower, upper),
-            loss="soft_l1", f_scale=_SOFT, x_scale="jac", max_nfev=most_rounds, xtol=1e-5, ftol=1e-5,
-        )
-        for each in begins
-    ]  # fmt: skip
-    best = min(found, key=lambda one: float(one.cost))
-    return Fitted(at(best.x), np.expm1(residuals(best.x)))
+
+    def solved(begin: Floats) -> tuple[float, Floats]:
+        found = least_squares(
+            lambda x: held(residuals(x), x), np.clip(begin, lower + inside, upper - inside),
+            lambda x: held(slopes(x), np.eye(len(free))), (lower, upper),
+            loss="soft_l1", f_scale=SOFT, x_scale=spread if row_spread else "jac", xtol=1e-6, ftol=1e-6,
+        )  # fmt: skip
+        return float(found.cost), np.asarray(found.x, np.float64)
+
+    cost, best = solved(np.zeros(len(free)))
+    off = residuals(best)
+    if row_spread and np.abs(off).max() > row_spread:
+        # What hides beneath something longer has no slope: begin once more from where it may show.
+        for hidden in np.flatnonzero(~slopes(best).any(axis=0)):
+            shown = _plus(best, int(hidden), 2 * float(slower[hidden] * spread[hidden]))
+            if np.abs(residuals(shown) - off).max() > _FELT:
+                cost, best = min((cost, best), solved(shown), key=lambda one: one[0])
+    return Fitted(at(best), np.expm1(residuals(best)), best, slopes(best))
 
 
-def _log_error(row: Row, simulated: float) -> float:
+def log_error(row: Row, simulated: float) -> float:
     """Log of simulated over measured time; a bandwidth is the inverse of one."""
     ratio = float(np.log(simulated / row.published))
     return -ratio if row.quantity in BANDWIDTHS else ratio
+
+
+def _plus(x: Floats, index: int, by: float) -> Floats:
+    made = x.copy()
+    made[index] += by
+    return made
 
 
 def _affected(start: CalibrationSet, free: Free, rows: Sequence[Row]) -> list[int]:

@@ -7,6 +7,7 @@ from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
 from moesim.logs import PHASES, Log, MeasuredRow
 from moesim.traffic import gpu_names
+from moesim.validate.benchmark_routing import MOST_TOKENS
 from moesim.validate.published_row import NVL, RDMA, TIME, Row, key
 
 # Algorithm -> the library whose benchmark measures it.
@@ -95,6 +96,9 @@ def _row(row: MeasuredRow, library: str, where: str) -> Row:
     if ranks < 2 or dtype not in _DTYPES:
         what = f"{row.id}: {ranks} ranks" if ranks < 2 else f"{row.id}: tokens of type {dtype}"
         raise InputError(f"{what} cannot be simulated", where=where, fix="leave the row out")
+    if row.op != "alltoall" and tokens > MOST_TOKENS and tokens % MOST_TOKENS:
+        what = f"{row.id}: {tokens} tokens per rank; past {MOST_TOKENS} only multiples of it are simulated"
+        raise InputError(what, where=where, fix="leave the row out")
     quantity, value = row.quantity, row.value
     if quantity == "busbw_GBps":
         quantity, value = TIME, tokens * (ranks - 1) / ranks / value / 1e3

@@ -1,85 +1,101 @@
-"""What a user's own measurements may move, and how much evidence it takes to move it further.
+"""What a user's own measurements may move, and how firmly it is held where it starts.
 
-A few rows determine less than a kernel has constants. What they leave open is not free, though: published sources of
-one library differ by so much and no more. So every constant starts from a shipped set and has a *spread*, the standard
-deviation with which it differs between sources (a test takes them from the shipped sets again). A row counts for as
-much as a simulation is commonly off. With many rows nothing of this is felt.
+A few rows determine less than a kernel has constants. What they leave open is not free, though: clusters differ by so
+much and no more. A set that was fitted over clusters says of each constant by how much; for a set of one source the
+same list is made here. NICs differ from cluster to cluster, NVLink hardly, so what rows cannot tell apart is a NIC's.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from moesim.traffic import CalibrationSet, Place, find_set, set_names, value_at, with_value
+from moesim.traffic import CalibrationSet, Place, find_set, set_names, value_at
 from moesim.validate.benches import bench_of
 from moesim.validate.fit_constants import Free
-from moesim.validate.plan import BASE, FREE
 from moesim.validate.published_row import Row, phase_of
-from moesim.validate.row_simulation import constants_from, simulate_row
 
 # Relative error to expect of a row: held-out rows are 2.6 % off in the median, which is two thirds of a deviation.
 ROW_SPREAD = 0.04
-# Standard deviations between sources: of the logarithm for rates and times; what grows is in units of what it adds to.
-RATE, SETUP, FLOOR, GROWTH, SLOPE, FILL = 0.055, 0.12, 0.07, 0.09, 0.03, 0.5
-# Of a constant that the set to begin with does not have, and of what SMs do: hardly held.
+# Standard deviations of a constant's logarithm between clusters, for sets that do not say.
+DEVIATIONS = {"nic": 0.25, "nvlink": 0.05, "setup": 0.3, "work": 0.3, "fill": 0.3}
+# Of what starts from nothing or grows per doubling, in units of what it adds to, as published sources differ.
+GROWTH, SLOPE, FILL = 0.09, 0.03, 0.5
+# A constant that a set over clusters hardly knows is still no looser than this many of them.
+_MOST = 2.0
+# Of a term that the set to begin with does not have.
 _UNKNOWN = 1.5
-# A constant that was not fitted, or is another GPU's, counts that much less.
-_LESS_CERTAIN = 10.0
+# NICs whose ports nobody named may be others: 200, 400 and 800 Gb/s are all common.
+_UNNAMED_PORT = 0.5
+# Constants of another GPU, or that nobody fitted, are held that much less.
+_LESS_CERTAIN = 3.0
 _SETUPS = ("setup_intra_node_s", "setup_inter_node_s")
 # Where a fit begins if the set has no such term: a factor cannot move 0.
 _SOME_SETUP_S, _SOME_FILL_TOKENS = 10e-6, 500.0
+# What moves by one factor in both phases.
 _FACTORS = {
-    "nic_rate": RATE,
-    "nvlink_rate": RATE,
-    "reduce_rate": RATE,
-    "pull_rate": RATE,
-    "setup_intra_node_s": SETUP,
-    "setup_inter_node_s": SETUP,
-    "rank_copy_sm_s": _UNKNOWN,
-    "floor_s": FLOOR,
-    "floor_few_ranks_s": FLOOR,
+    "nic_rate": "nic",
+    "nvlink_rate": "nvlink",
+    "reduce_rate": "nvlink",
+    "pull_rate": "nvlink",
+    "setup_intra_node_s": "setup",
+    "setup_inter_node_s": "setup",
+    "floor_s": "setup",
+    "floor_few_ranks_s": "setup",
+    "rank_copy_sm_s": "work",
+    "node_copy_sm_s": "work",
+    "forward_sm_rate": "work",
+    "post_s": "work",
 }
 _PROTOCOL = {
-    "nvlink_rate": RATE,
-    "two_ranks_nvlink_rate": RATE,
-    "pair_rate": RATE,
-    "setup_intra_node_s": SETUP,
-    "setup_inter_node_s": SETUP,
-    "floor_s": FLOOR,
+    "nvlink_rate": "nvlink",
+    "two_ranks_nvlink_rate": "nvlink",
+    "pair_rate": "nvlink",
+    "setup_intra_node_s": "setup",
+    "setup_inter_node_s": "setup",
+    "floor_s": "setup",
 }
-# What grows per doubling of the ranks or nodes, what a move of one is measured in, and its spread.
+# What grows per doubling of the ranks or nodes, and what a move of one is measured in.
 _GROWTH = {
-    "setup_node_doubling_s": ("setup_inter_node_s", GROWTH),
-    "setup_rank_doubling_s": ("setup_intra_node_s", GROWTH),
-    "setup_peer_doubling_s": ("setup_intra_node_s", GROWTH),
-    "floor_rank_doubling_s": ("floor_s", GROWTH),
-    "nvlink_rank_slope": ("", SLOPE),
+    "setup_node_doubling_s": "setup_inter_node_s",
+    "setup_rank_doubling_s": "setup_intra_node_s",
+    "setup_peer_doubling_s": "setup_intra_node_s",
+    "floor_rank_doubling_s": "floor_s",
+    "nvlink_rank_slope": "",
 }
 # One tray of an NVL72: such groups have a floor of their own (``traffic.terms``).
 _FEW_RANKS = 4
-# A constant is left alone if two spreads more of it change no row by as much as this.
-_FELT = 0.002
 
 
-def open_constants(start: CalibrationSet, rows: Sequence[Row], gpu: str) -> tuple[CalibrationSet, list[Free]]:
+def open_constants(
+    start: CalibrationSet, rows: Sequence[Row], gpu: str, ports_named: bool
+) -> tuple[CalibrationSet, list[Free]]:
     """Find what a user's rows may move.
 
     Args:
         start: the set to begin with.
         rows: measured.
         gpu: that they were measured on.
+        ports_named: whether the set's ports are known to be the user's.
 
     Returns:
-        The set with the terms that it lacks and that a fit could find; and the constants that some row feels.
+        The set with the terms that it lacks and that a fit could find; and the constants, each with its spread.
     """
-    made = _completed(start, rows)
-    among = _candidates(start, made, rows)
-    if not start.rows or start.gpu != gpu:
-        among = [replace(one, spread=_wider(one.spread)) for one in among]
-    return made, _felt(made, among, rows)
+    made = start
+    if start.uncertain:
+        # An absent term has no logarithm.
+        there = (one for one in start.uncertain if all(value_at(start, place) > 0 for place in one.places))
+        found = [
+            Free(one.places, spread=min(one.deviation, _MOST * DEVIATIONS[one.kind]), kind=one.kind) for one in there
+        ]
+    else:
+        made = _completed(start, rows)
+        found = _one_sources(start, made, rows)
+        if not start.rows or start.gpu != gpu:
+            found = [replace(one, spread=max(one.spread, min(_LESS_CERTAIN * one.spread, _UNKNOWN))) for one in found]
+    if not ports_named:
+        found = [replace(one, spread=max(one.spread, _UNNAMED_PORT)) if one.kind == "nic" else one for one in found]
+    return made, found
 
 
 def _completed(start: CalibrationSet, rows: Sequence[Row]) -> CalibrationSet:
@@ -93,7 +109,7 @@ def _completed(start: CalibrationSet, rows: Sequence[Row]) -> CalibrationSet:
     kinds = {_SETUPS[row.nodes > 1] for row in rows}
     known = _terms_elsewhere(start)
 
-    def block(phase: str, terms: dict[str, Any]) -> dict[str, Any]:
+    def block(phase: str, terms: Mapping[str, Any]) -> dict[str, Any]:
         made = {name: _SOME_SETUP_S if name in kinds and value == 0 else value for name, value in terms.items()}
         if few and (phase, "floor_few_ranks_s") in known and made["floor_s"] and not made["floor_few_ranks_s"]:
             least = made["floor_s"] + made["floor_rank_doubling_s"] * math.log2(_FEW_RANKS / 8)
@@ -109,61 +125,37 @@ def _completed(start: CalibrationSet, rows: Sequence[Row]) -> CalibrationSet:
     )
 
 
-def _candidates(start: CalibrationSet, made: CalibrationSet, rows: Sequence[Row]) -> list[Free]:
-    """Constants that rows of this kind might determine, each with its spread.
+def _one_sources(start: CalibrationSet, made: CalibrationSet, rows: Sequence[Row]) -> list[Free]:
+    """Constants of a set of one source that rows of this kind might determine.
 
-    Rates, set-up times and floors move by one factor in both phases, in the blocks that the rows use. What grows with
+    Rates, set-up times and floors move by one factor in both phases, inside a node and across. What grows with
     ranks or nodes, fills, and work per token move in the phases that were measured: with the ranks, where rows inside a
     node or rows across nodes have several; with the nodes, among the latter.
     """
-    across = bool(start.across)
-    blocks: list[Place] = []
-    for phase in ("dispatch", "combine"):
-        if not across or any(row.nodes == 1 for row in rows):
-            blocks.append((phase,))
-        if across and any(row.nodes > 1 for row in rows):
-            blocks.append(("across", phase))
+    blocks: list[Place] = [*((phase,) for phase in made.phases), *(("across", phase) for phase in made.across)]
     found = []
-    for term, spread in _FACTORS.items():
+    for term, kind in _FACTORS.items():
         places = tuple((*block, term) for block in blocks if value_at(made, (*block, term)) > 0)
         if places:
             there = any(value_at(start, place) > 0 for place in places)
-            found.append(Free(places, spread=_certain(start, places, spread) if there else _UNKNOWN))
-    measured = {phase_of(row) for row in rows}
+            found.append(Free(places, spread=DEVIATIONS[kind] if there else _UNKNOWN, kind=kind))
     known = _terms_elsewhere(start)
-    for block in (block for block in blocks if block[-1] in measured):
+    for block in (block for block in blocks if block[-1] in {phase_of(row) for row in rows}):
         found += _growing(made, block, rows)
         setup = value_at(made, (*block, "setup_intra_node_s"))
         if setup > 0 and value_at(made, (*block, "fill_tokens")) > 0:
-            found.append(Free(((*block, "fill_s"),), setup, FILL))
+            found.append(Free(((*block, "fill_s"),), setup, FILL, "fill"))
         if (block[-1], "token_s") in known:
             # In units of what a copy takes on the wire, beneath which it hides.
             size = max(bench_of(row).bytes_per_copy for row in rows if phase_of(row) == block[-1])
-            found.append(Free(((*block, "token_s"),), size / value_at(made, (*block, "nvlink_rate"))))
-    for term, spread in _PROTOCOL.items():
+            found.append(Free(((*block, "token_s"),), size / value_at(made, (*block, "nvlink_rate")), kind="work"))
+    for term, kind in _PROTOCOL.items():
         # What protocols have in common they keep in common; one alone would only hand its messages to the others.
         for value in dict.fromkeys(getattr(one, term) for one in made.phases["dispatch"]["protocols"]):
             alike = [one.name for one in made.phases["dispatch"]["protocols"] if getattr(one, term) == value]
             places = tuple((phase, name, term) for phase in ("dispatch", "combine") for name in alike)
             if value > 0:
-                found.append(Free(places, spread=_certain(start, places, spread)))
-    return found
-
-
-def _felt(start: CalibrationSet, among: Sequence[Free], rows: Sequence[Row]) -> list[Free]:
-    """The candidates that some row feels, at the latest when they have moved by two spreads."""
-    before = np.log([simulate_row(row, constants_from(start, row)) for row in rows])
-    found = []
-    for one in among:
-        moved = start
-        for place in one.places:
-            value, far = value_at(start, place), 2 * one.spread
-            if place[-1].endswith("rate"):
-                far = -far  # a rate at its peak shows when it falls
-            moved = with_value(moved, place, value + far * one.unit if one.unit else value * math.exp(min(far, 1.0)))
-        after = np.log([simulate_row(row, constants_from(moved, row)) for row in rows])
-        if np.abs(after - before).max() > _FELT:
-            found.append(one)
+                found.append(Free(places, spread=DEVIATIONS[kind], kind=kind))
     return found
 
 
@@ -174,23 +166,13 @@ def _growing(start: CalibrationSet, block: Place, rows: Sequence[Row]) -> list[F
     by_reach = value_at(start, (*block, "setup_peer_doubling_s")) != 0
     other = "setup_rank_doubling_s" if by_reach else "setup_peer_doubling_s"
     found = []
-    for term, (of, spread) in ((term, how) for term, how in _GROWTH.items() if term != other):
+    for term, of in ((term, of) for term, of in _GROWTH.items() if term != other):
         shows = len(across_nodes) > 1 or (len(inside) > 1 and term != "setup_node_doubling_s")
         unit = value_at(start, (*block, of)) if of else 1.0
         if shows and unit > 0:
-            found.append(Free(((*block, term),), unit, spread))
+            spread, kind = (GROWTH, "setup") if of else (SLOPE, "nvlink")
+            found.append(Free(((*block, term),), unit, spread, kind))
     return found
-
-
-def _certain(start: CalibrationSet, places: Sequence[Place], spread: float) -> float:
-    """The spread of constants, which is larger where a set that ships has not fitted any of them."""
-    plans = [FREE[name] for name in (start.name, BASE.get(start.name, "")) if name in FREE]
-    fitted = {place for plan in plans for one in plan for place in one.places}
-    return spread if not plans or fitted.intersection(places) else _wider(spread)
-
-
-def _wider(spread: float) -> float:
-    return max(spread, min(_LESS_CERTAIN * spread, _UNKNOWN))
 
 
 def _terms_elsewhere(start: CalibrationSet) -> set[tuple[str, str]]:

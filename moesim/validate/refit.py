@@ -1,21 +1,25 @@
 """Fitting sets of constants: the shipped ones to the ledger's fitted rows, a user's to their own measurements."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.traffic import CalibrationSet, find_set, value_at, with_value
 from moesim.validate.benches import bench_of, is_transfer
-from moesim.validate.calibration_words import Moved, left_open, moved
-from moesim.validate.fit_constants import Fitted, Free, fit
+from moesim.validate.fit_constants import Fitted, Free, fit, log_error
 from moesim.validate.ledger import FIT, Entry
 from moesim.validate.plan import BASE, FREE
+from moesim.validate.posterior import groups_made_worse, posterior
 from moesim.validate.prior import ROW_SPREAD, open_constants
 from moesim.validate.published_row import Row
 from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.set_file import rounded
 from moesim.validate.statistics import Spread
+from moesim.validate.told_apart import Moved, left_open, moved
 
 
 @dataclass(frozen=True)
@@ -71,34 +75,70 @@ def refit_published(
         yield Refit(done[name], of_set[name], found)
 
 
-def refit_measured(rows: Sequence[Row], start: CalibrationSet, gpu: str, files: Sequence[Path]) -> Refit:
+def refit_measured(
+    rows: Sequence[Row], start: CalibrationSet, gpu: str, files: Sequence[Path], ports_named: bool = True
+) -> Refit:
     """Fit a set to a user's own measurements.
+
+    Where rows of one phase, inside a node or across, are predicted worse by a fit without them than by the start, the
+    start's constants are kept for them.
 
     Args:
         rows: measured.
-        start: the set to begin with, the shipped one of the algorithm.
+        start: the set to begin with, with the user's ports.
         gpu: the user's.
         files: where the rows come from, for the record.
+        ports_named: whether somebody said that the ports are those.
 
     Raises:
         InputError: no constant that the rows could determine.
     """
-    begin, free = open_constants(start, rows, gpu)
-    if not free:
+    begin, free = open_constants(start, rows, gpu, ports_named)
+    row_spread = start.row_spread or ROW_SPREAD
+    found = fit(begin, free, rows, simulate_row, constants_from, row_spread=row_spread)
+    if not found.slopes.any():
         raise InputError("the measurements determine no constant", fix="measure larger messages, or more nodes")
-    found = fit(begin, free, rows, simulate_row, constants_from, row_spread=ROW_SPREAD)
+    unknown = left_open(found, free, rows, row_spread)
+    before = np.array([log_error(row, simulate_row(row, constants_from(start, row))) for row in rows])
+
+    def without(left_out: Collection[int]) -> NDArray[np.float64]:
+        others = [row for index, row in enumerate(rows) if index not in left_out]
+        made = fit(begin, free, others, simulate_row, constants_from, row_spread=row_spread).constants
+        return np.array(
+            [log_error(rows[at], simulate_row(rows[at], constants_from(made, rows[at]))) for at in left_out]
+        )
+
+    made, kept = found.constants, groups_made_worse(found, free, rows, before, row_spread, without)
+    for phase, across in kept:
+        where = "across nodes" if across else "inside a node"
+        unknown.append(f"{phase} {where}: rows left out are predicted no better by the others; {start.name} is kept")
+        made = _as_it_was(made, start, phase, across)
     names = ", ".join(sorted({path.name for path in files}))
-    constants = ", ".join(dict.fromkeys(place[-1].removesuffix("_s") for one in free for place in one.places))
-    unknown = left_open(rows, start.name)
-    mine = replace(
-        found.constants,
-        gpu=gpu,
-        source=f"measured on your cluster: {names}",
-        held_out={},
-        notes=(f"fitted: {constants}; the rest is from {start.name}", *unknown),
+    constants = ", ".join(dict.fromkeys(one.constant for one in moved(start, made, free)))
+    mine = rounded(
+        replace(
+            made,
+            gpu=gpu,
+            source=f"measured on your cluster: {names}",
+            held_out={},
+            clusters={},
+            notes=(f"fitted: {constants or 'nothing'}; the rest is from {start.name}", *unknown),
+            uncertain=posterior(found, free, made, row_spread, kept),
+            row_spread=row_spread,
+        )
     )
-    signed = _signed(replace(found, constants=mine), rows)
+    errors = np.expm1([log_error(row, simulate_row(row, constants_from(mine, row))) for row in rows])
+    found = replace(found, constants=mine, errors=errors)
+    signed = _signed(found, rows)
     return Refit(signed, rows, found, moved(start, signed, free), unknown)
+
+
+def _as_it_was(made: CalibrationSet, start: CalibrationSet, phase: str, across: bool) -> CalibrationSet:
+    """The set with the start's constants for a phase inside a node or across, which then have blocks of their own."""
+    made = replace(made, across=made.across or made.phases)
+    if across:
+        return replace(made, across=made.across | {phase: (start.across or start.phases)[phase]})
+    return replace(made, phases=made.phases | {phase: start.phases[phase]})
 
 
 def _on_base(start: CalibrationSet, base: CalibrationSet, free: Sequence[Free]) -> CalibrationSet:

@@ -189,11 +189,13 @@ def test_a_bus_bandwidth_alone_is_the_time_that_it_was_made_of(tmp_path):
         ("deepep-ll,H100,dispatch,16", "deepep-normal", "no measurement of deepep-normal on h100"),
         ("deepep-v1,H200,dispatch,16", "deepep-normal", "dispatch on H200"),
         (",H100,dispatch,1", "deepep-normal", "1 ranks cannot be simulated"),
+        (",H100,dispatch,16,20000", "deepep-normal", "20000 tokens per rank; past 16384"),
     ],
 )
 def test_what_another_library_gpu_or_nobody_measured_is_not_fitted(cells, algorithm, said, tmp_path):
     path = tmp_path / "mine.csv"
-    path.write_text(f"library,gpu,op,ranks,tokens,time_us\n{cells},4096,900\n")
+    cells = cells if cells.count(",") == 4 else f"{cells},4096"
+    path.write_text(f"library,gpu,op,ranks,tokens,time_us\n{cells},900\n")
     with pytest.raises(InputError, match=said):
         rows_to_fit(read_log(path, {"gpus_per_node": 8}), algorithm, "h100", str(path))
 

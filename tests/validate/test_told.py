@@ -1,18 +1,19 @@
 """What calibrate says of a user's rows: which constants moved and what the rows leave open."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 
 from moesim.traffic import value_at, with_value
 from moesim.traffic.constant_sets import find_set, read_set
-from moesim.validate.calibration_words import Moved, left_open, moved
-from moesim.validate.fit_constants import Free
+from moesim.validate.fit_constants import Free, fit
 from moesim.validate.published_row import TIME, Row, key
 from moesim.validate.refit import refit_measured
 from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.set_file import spell_set
+from moesim.validate.told_apart import Moved, left_open, moved
 
 
 def nccl(ranks, nodes, size, published=1.0):
@@ -53,24 +54,64 @@ def test_what_moved_is_named_once_with_its_units():
     assert moved(before, grown, [Free((("combine", "floor_s"),))]) == [Moved("floor", "combine", "-", "5us")]
 
 
-def test_what_rows_leave_open_is_said():
-    one = [nccl(8, 1, 1 << 20)]
-    assert [line.split(":")[0] for line in left_open(one, "that-set")] == [
-        "nothing was measured across nodes", "only 8 ranks were measured", "messages of about one size were measured",
-        "few rows",
+def opened(rows, free, begin):
+    fitted = fit(begin, free, rows, simulate_row, constants_from, row_spread=0.04)
+    return left_open(fitted, free, rows, 0.04)
+
+
+def free_rates(begin):
+    across = [("across", phase) for phase in begin.across]
+    blocks = [*((phase,) for phase in begin.phases), *across]
+    return [
+        Free(tuple((*block, term) for block in blocks), spread=spread, kind=kind)
+        for term, spread, kind in (
+            ("nic_rate", 0.25, "nic"), ("nvlink_rate", 0.05, "nvlink"), ("setup_inter_node_s", 0.3, "setup"),
+        )
     ]  # fmt: skip
-    assert all("that-set" in line for line in left_open(one, "that-set")[:2])
-    many = [nccl(8 * nodes, nodes, 1 << shift) for nodes in (1, 2, 4) for shift in (12, 16, 20, 24)]
-    assert left_open(many, "that-set") == []
-    assert left_open([row for row in many if row.nodes > 1], "that-set")[0].startswith("nothing was measured inside")
 
 
-def test_a_phase_that_was_not_measured_is_said_and_one_domain_has_no_other_nodes():
-    rows = [replace(nccl(ranks, 1, 64), library="trtllm-one-sided", op="combine") for ranks in (8, 16)]
-    said = left_open(rows, "that-set")
-    assert said[0].startswith("dispatch was not measured")
-    assert not any("across nodes" in line for line in said)
-    assert left_open([*rows, replace(rows[0], op="dispatch")], "that-set")[0].startswith("messages of about one size")
+def normal(begin, *settings):
+    """Rows as the set itself gives them, of (phase, nodes, tokens)."""
+    rows = []
+    for op, nodes, tokens in settings:
+        row = replace(nccl(8 * nodes, nodes, tokens), library="deepep-v1", op=op, sms=24)
+        row = replace(row, dtype="fp8" if op == "dispatch" else "bf16")
+        rows.append(replace(row, published=simulate_row(row, constants_from(begin, row))))
+    return rows
+
+
+@pytest.mark.jit
+def test_rows_that_wait_for_the_nic_alone_say_so_and_name_the_row_that_shows_nvlink():
+    begin = find_set("deepep-normal", "h100", "deepep-normal-h100").with_ports(450e9, 12.5e9)
+    free = free_rates(begin)
+    said = opened(normal(begin, ("dispatch", 4, 4096), ("combine", 4, 4096)), free, begin)
+    (line,) = [line for line in said if "nvlink_rate" in line]
+    assert line.startswith("no row answers to nvlink_rate")
+    assert "8 ranks of one node" in line
+    assert not any("nic_rate" in line for line in said)
+    # with that row nothing of it is left to say
+    rows = normal(begin, ("dispatch", 4, 4096), ("dispatch", 1, 4096), ("dispatch", 4, 64))
+    assert [line.split(":")[0] for line in opened(rows, free, begin)] == ["combine was not measured"]
+
+
+@pytest.mark.jit
+def test_set_up_and_rate_of_one_size_are_not_told_apart_and_another_size_would_tell():
+    """Of 128 bytes per rank and byte of the NIC half the time each: one size cannot tell them apart."""
+    begin = find_set("nccl-direct", "h100")
+    places = tuple((phase, one.name) for phase in begin.phases for one in begin.phases[phase]["protocols"])
+    free = [
+        Free((("dispatch", "nic_rate"), ("combine", "nic_rate")), spread=0.25, kind="nic"),
+        Free(tuple((*place, "setup_inter_node_s") for place in places), spread=0.3, kind="setup"),
+    ]
+    row = nccl(16, 2, 1 << 23)
+    one = [replace(row, published=simulate_row(row, constants_from(begin, row)))]
+    (line,) = [line for line in opened(one, free, begin) if "told apart" in line]
+    assert "nic_rate" in line and "setup_inter_node" in line
+    assert "set-up moves first" in line
+    assert re.search(r"a row of alltoall, (524288|134217728) bytes, 16 ranks of 2 nodes would tell", line)
+    other = replace(row, tokens=1 << 27)
+    two = [*one, replace(other, published=simulate_row(other, constants_from(begin, other)))]
+    assert not any("told apart" in line for line in opened(two, free, begin))
 
 
 def test_a_time_that_a_fit_let_go_to_nothing_is_written_as_nothing(tmp_path):

@@ -96,23 +96,32 @@ def test_what_the_rows_say_nothing_of_stays():
 
 @pytest.mark.jit
 def test_the_more_rows_say_the_same_the_less_the_start_counts():
-    """All rows 30 % slower than the set says: one row is believed by two thirds and more, four leave 2 % at most."""
+    """All rows 30 % slower than the set says, and NVLink is held: what is left falls with the rows."""
     start = find_set("deepep-low-latency", "h100", "deepep-low-latency-h100")
     rows = [made("dispatch", 8, tokens, "deepep-ll", "h100") for tokens in (256, 8, 64, 1024)]
     rows = [replace(row, published=1.3 * simulate_row(row, constants_from(start, row))) for row in rows]
-    one, four = (np.abs(refit_measured(rows[:n], start, "h100", []).fitted.errors) for n in (1, 4))
-    assert 0.02 < one.max() < 0.1
-    assert four.max() < 0.02
+    one, four = (refit_measured(rows[:n], start, "h100", []).fitted for n in (1, 4))
+    assert np.abs(four.errors).max() < 0.03
+    assert np.abs(one.errors[0]) < 0.03
+    rate = ("dispatch", "nvlink_rate")
+    moved = [np.log(value_at(start, rate) / value_at(found.constants, rate)) for found in (one, four)]
+    assert moved[1] == pytest.approx(np.log(1.3), rel=0.2)
+    assert moved[1] > moved[0]
 
 
 @pytest.mark.jit
-def test_a_set_that_nobody_fitted_is_believed_less():
+def test_another_gpus_set_is_held_less():
+    """Two rows of a node, 30 % slower than the set: NVLink moves further from a set that is not of this GPU."""
     fitted = find_set("deepep-low-latency", "h100", "deepep-low-latency-h100")
     row = made("dispatch", 8, 256, "deepep-ll", "h100")
     row = replace(row, published=1.3 * simulate_row(row, constants_from(fitted, row)))
-    for start, gpu in ((replace(fitted, rows=()), "h100"), (fitted, "h200")):
-        found = refit_measured([row], start, gpu, [])
-        assert abs(found.fitted.errors[0]) < 0.005
+    rate = ("dispatch", "nvlink_rate")
+    own, other, unfitted = (
+        value_at(refit_measured([row], start, gpu, []).constants, rate)
+        for start, gpu in ((fitted, "h100"), (fitted, "h200"), (replace(fitted, rows=()), "h100"))
+    )
+    assert other < own
+    assert unfitted < own
 
 
 @pytest.mark.jit
@@ -129,7 +138,7 @@ def test_work_that_hides_beneath_the_wire_is_found_though_it_has_no_slope_at_the
 
 
 def test_spreads_are_those_between_sources_that_ship():
-    """Root mean square of the difference of two sources, over the square root of two, of each kind of constant."""
+    """Root mean square of the difference of two sources, over the square root of two, of what grows and fills."""
     kinds: dict[str, list[float]] = {name: [] for name in ("rate", "setup", "floor", "growth", "slope", "fill")}
     for names in (
         ("nvl-one-sided-gb200", "nvl-one-sided-gb200-aic"),
@@ -141,12 +150,9 @@ def test_spreads_are_those_between_sources_that_ship():
             one, other = (found.phases[phase] for found in sets)
             for kind, difference in differences(one, other, names[0]):
                 kinds[kind].append(difference)
-    wanted = {
-        "rate": prior.RATE, "setup": prior.SETUP, "floor": prior.FLOOR, "growth": prior.GROWTH, "slope": prior.SLOPE,
-        "fill": prior.FILL,
-    }  # fmt: skip
-    for kind, found in kinds.items():
-        assert np.sqrt(np.mean(np.square(found)) / 2) == pytest.approx(wanted[kind], rel=0.12), kind
+    wanted = {"growth": prior.GROWTH, "slope": prior.SLOPE, "fill": prior.FILL}
+    for kind, spread in wanted.items():
+        assert np.sqrt(np.mean(np.square(kinds[kind])) / 2) == pytest.approx(spread, rel=0.12), kind
 
 
 def differences(one, other, name):
@@ -192,8 +198,3 @@ def test_one_sided_kernels_of_another_source_are_met_after_four_rows():
         assert (len(found.measured), len(after)) == (4, n_rows)
         assert np.median(after) <= 0.04 < np.median(before)
         assert np.quantile(after, 0.9) <= p90 < np.quantile(before, 0.9)
-
-
-@pytest.mark.parametrize(("spread", "wider"), [(0.055, 0.55), (0.12, 1.2), (0.5, 1.5), (1.5, 1.5), (2.0, 2.0)])
-def test_what_no_set_has_fitted_is_held_a_tenth_as_much_and_no_less_than_the_unknown(spread, wider):
-    assert prior._wider(spread) == pytest.approx(wider)
