@@ -39,7 +39,7 @@ DRAWN = ("report",)
 """Where numbers are sizes, places and colours of drawings: constants are left as they are."""
 TOP = "moesim"
 """Name of the modules that lie in no package."""
-ELSEWHERE = {"layer": ("run",), "measure": ("measure", "run")}
+ELSEWHERE = {"layer": ("layer", "run"), "measure": ("measure", "run")}
 """Folders of the tests of a package, where that is not the one of its name."""
 NOT_OF_TOP = ("test_docs.py", "test_benchmarks.py", "test_contract.py", "test_import_direction.py", "test_mutations.py")
 LEFT_OUT = "not lab and not browser and not slow"
@@ -148,7 +148,9 @@ class _Finder(ast.NodeVisitor):
         self.visit(node.value)
         index = node.slice
         if isinstance(index, ast.Tuple) and len(index.elts) == 2:
-            self.add("index", index, ", ".join(ast.unparse(one) for one in reversed(index.elts)))
+            first, second = map(ast.unparse, index.elts)
+            if first != second:
+                self.add("index", index, f"{second}, {first}")
         for one in index.elts if isinstance(index, ast.Tuple) else [index]:
             ends = [one.lower, one.upper] if isinstance(one, ast.Slice) else [one]
             for end in filter(None, ends):

@@ -17,8 +17,10 @@ from moesim.errors import InputError
 Flows = Literal["pairs", "trees", "proxies", "rings"]
 Gate = Literal["source", "ends", "all"]
 Layout = Literal["payload", "header", "experts", "packed", "parts"]
-Transport = Literal["ibgda", "ibrc", "proxy", "efa-gda", "efa-proxy"]
-"""Who posts to the NIC: the GPU itself (GPU-initiated: IBGDA on ConnectX, EFA's own), or a proxy thread on the CPU."""
+Transport = Literal["ibgda", "ibrc", "proxy", "efa-gda", "efa-proxy", "uccl"]
+"""Who posts to the NIC: the GPU itself (GPU-initiated: IBGDA on ConnectX, EFA's own), or a proxy thread on the CPU,
+NVSHMEM's or UCCL's own."""
+PROXIES = ("proxy", "efa-proxy", "uccl")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,6 +113,10 @@ def test_too_many_values_are_refused_while_reading(monkeypatch):
     monkeypatch.setattr("moesim.located_yaml.MAX_NODES", 100)
     with pytest.raises(InputError, match="more than 100 values"):
         parse_yaml("a: [" + "1, " * 200 + "1]")
+    # The block, its key, the list and 97 numbers are 100 values.
+    assert parse_yaml("a: [" + "1, " * 96 + "1]").data == {"a": [1] * 97}
+    with pytest.raises(InputError, match="more than 100 values"):
+        parse_yaml("a: [" + "1, " * 97 + "1]")
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):

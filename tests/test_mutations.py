@@ -30,7 +30,7 @@ def f(x: dict[str, int], n=2):
     total += x[i]
     for a, b in zip(x[1:n], x[-1:], strict=True):
         total = a * b
-    return x[i, "k"] if isinstance(x, int | float) else NDArray[0]
+    return x[i, "k"] - x[i, i] if isinstance(x, int | float) else NDArray[0]
 '''
 KEYS = [
     "m.py:<module>:constant 3 -> 4",
@@ -44,8 +44,11 @@ KEYS = [
     "m.py:f:index n -> n + 1",
     "m.py:f:index -1 -> -2",
     "m.py:f:arithmetic a * b -> (a / b)",
+    "m.py:f:arithmetic x[i, 'k'] - x[i, i] -> (x[i, 'k'] + x[i, i])",
     "m.py:f:index i, 'k' -> 'k', i",
     "m.py:f:index i -> i + 1 (number 2)",
+    "m.py:f:index i -> i + 1 (number 3)",
+    "m.py:f:index i -> i + 1 (number 4)",
 ]
 
 
@@ -107,6 +110,12 @@ def test_every_equivalent_mutation_has_its_reason(tmp_path):
     listed.write_text("m.py:f:constant 1 -> 2\n")
     with pytest.raises(AssertionError, match="no reason"):
         mutations.equivalent(listed)
+
+
+def test_every_equivalent_mutation_can_still_be_drawn():
+    listed = set(mutations.equivalent())
+    files = {key.partition(":")[0] for key in listed}
+    assert not listed - {one.key for file in files for one in mutations_of(file, (ROOT / file).read_bytes())}
 
 
 @pytest.fixture

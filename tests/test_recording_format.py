@@ -139,6 +139,21 @@ def test_the_same_recording_gives_the_same_bytes(tmp_path, saved, recording):
     assert (tmp_path / "again.npz").read_bytes() == saved.read_bytes()
 
 
+def test_members_may_grow_beyond_two_gigabytes(saved):
+    with zipfile.ZipFile(saved) as archive:
+        assert {info.extract_version for info in archive.infolist()} == {45}  # zip64 from the first byte on
+
+
+def test_a_file_unpacks_to_so_many_bytes_and_not_one_more(saved, monkeypatch):
+    with zipfile.ZipFile(saved) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    monkeypatch.setattr("moesim.recording_format.MAX_RATIO", 0)
+    monkeypatch.setattr("moesim.recording_format.RATIO_EXEMPT_BYTES", unpacked)
+    assert read_recording(saved).name == "made-up"
+    monkeypatch.setattr("moesim.recording_format.RATIO_EXEMPT_BYTES", unpacked - 1)
+    assert f"would unpack to {unpacked}" in refusal(saved)
+
+
 def test_a_recording_that_is_not_sound_leaves_the_old_file_alone(saved, recording):
     before = saved.read_bytes()
     with pytest.raises(InputError, match="losses holds NaN"):

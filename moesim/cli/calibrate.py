@@ -87,7 +87,7 @@ class _Cluster:
     gpu: str
     nvlink: float
     nic: float
-    gpus_per_node: int = 8
+    gpus_per_node: int = 0
     nic_card: str = "connectx"
     fabric: "Fabric | None" = None
 
@@ -137,7 +137,7 @@ def _measured(
     from moesim.alltoall_library import transport_by_card
     from moesim.errors import InputError
     from moesim.files import write_files
-    from moesim.logs import read_log
+    from moesim.logs import rack_scale, read_log
     from moesim.mistakes import did_you_mean
     from moesim.traffic import gpu_ports
     from moesim.traffic.constant_sets import find_set
@@ -154,7 +154,7 @@ def _measured(
     given = {"transport": transport_by_card(algorithm, cluster.nic_card)} | given
     rows = []
     for path in files:
-        log = read_log(path, given)
+        log = read_log(path, given, None if rack_scale(gpu) else 8)
         used = rows_to_fit(log, algorithm, gpu, str(path))
         rows += used
         for note in (f"{log.form}, {len(used)} of {len(log.rows)} rows are fitted", *log.notes):

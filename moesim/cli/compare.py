@@ -47,7 +47,7 @@ def compare(
     from moesim.errors import InputError
     from moesim.sweeps.journal import JOURNAL_FILE
 
-    limit = None if fail_over is None else _percentage(fail_over)
+    limit = None if fail_over is None else percentage(fail_over)
     sweeps = [folder for folder in (a, b) if (folder / JOURNAL_FILE).is_file()]
     if len(sweeps) == 1:
         raise InputError(f"{sweeps[0]} is a sweep and the other is not", fix="compare two runs or two sweeps")
@@ -62,7 +62,8 @@ def compare(
     _compare_runs(a, b, seeds, jobs or os.cpu_count() or 1, say, limit, out, as_json)
 
 
-def _percentage(text: str) -> float:
+def percentage(text: str) -> float:
+    """Read a limit such as ``5%``, in per cent."""
     from moesim.errors import InputError
 
     try:

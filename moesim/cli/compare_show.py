@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from moesim.cli.show import console, table, text, with_unit
 from moesim.report.comparison import critical_words
 from moesim.report.comparison_noise import noise_sentence
+from moesim.results.definitions import Value
 
 if TYPE_CHECKING:
     from moesim.report import Comparison
     from moesim.report.compare_sweeps import SweepComparison
-    from moesim.report.comparison import Band, ComparisonRow
+    from moesim.report.comparison import Band, ComparisonRow, Interval
 
 _MOST_POINTS = 20
 
@@ -26,8 +27,8 @@ def print_comparison(comparison: "Comparison", as_json: bool) -> None:
     shown = [row for row in comparison.rows if (row.a != row.b and row.verdict != "same") or _varies(row)]
     first, second = comparison.labels
     columns = ("number", first, second, "change", "")
-    rows = [(row.key, with_unit(row.key, row.a), with_unit(row.key, row.b), _percent(row.delta_percent), row.verdict)
-            for row in shown]  # fmt: skip
+    rows = [(row.key, _value(row.key, row.a, row.a_interval), _value(row.key, row.b, row.b_interval),
+             _percent(row.delta_percent), row.verdict) for row in shown]  # fmt: skip
     ranks = [critical_words(ranks) for ranks in comparison.critical_ranks]
     console().print(f"critical: {ranks[0]} ({first}), {ranks[1]} ({second})", soft_wrap=True)
     if not noisy:
@@ -38,6 +39,10 @@ def print_comparison(comparison: "Comparison", as_json: bool) -> None:
     wide = [(row[0], row[1], a, row[2], b, *row[3:]) for row, (a, b) in zip(rows, bands, strict=True)]
     seeds = "least .. most (median)"
     console().print(table("", (columns[0], first, seeds, second, seeds, "change", ""), wide))
+
+
+def _value(key: str, value: float | None, interval: "Interval | None") -> str:
+    return Value(value, *(interval or ())).words(lambda number: with_unit(key, number))
 
 
 def _varies(row: "ComparisonRow") -> bool:

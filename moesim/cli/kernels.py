@@ -11,8 +11,8 @@ _GPU_OF_TABLE = typer.Option(
 )
 _TABLE = typer.Argument(..., help="A GPU, or the path of a CSV table.")
 _KERNEL = (
-    "grouped_gemm, dense_mlp and gemm with _bf16 or _fp8; router, permute, quantize_fp8, mla_decode, mla_prefill, "
-    "mla_prefill_absorbed; of a table also attn_decode, attn_prefill."
+    "grouped_gemm, expert_gemm, dense_mlp and gemm with _bf16 or _fp8; router, permute, quantize_fp8, mla_decode, "
+    "mla_prefill, mla_prefill_absorbed, attn_decode, attn_prefill."
 )
 _JSON = typer.Option(False, "--json", help="Print the answer as JSON.")
 # Sizes that a kernel's time depends on, under the names of a table's columns.
@@ -113,7 +113,7 @@ def kernels_show(
             raise InputError("sizes without a kernel", "KERNEL", f"one of: {', '.join(table.kernels)}")
         print_rows(own_rows(table) or table.describe(), as_json)
         return
-    if kernel not in (*table.kernels, *AXES):
+    if kernel not in (*table.kernels, *AXES, "expert_gemm_bf16", "expert_gemm_fp8"):
         raise InputError(f"unknown kernel {kernel!r}", "KERNEL", nearest(kernel, table.kernels))
     if sizes:
         print_time(table, kernel, sizes, as_json)
@@ -126,19 +126,30 @@ def kernels_check(
     reference: Path | None = typer.Option(None, "--reference", help="Folder of measured rows; default: stored errors."),
     as_json: bool = _JSON,
 ) -> None:
-    """Compare the fitted kernel models with the rows they were fitted on and with those held out.
+    """Compare kernel times with measured rows: by GPU, kernel and source.
+
+    First the tables that ship: each row is priced with its whole series left out, from the series beside it
+    (interpolated) or, where those do not reach, by a model (fitted, extrapolated). Then the fitted models, on the rows
+    that they were fitted on and on those held out.
 
     Example: moesim kernels check
     """
     from moesim.cli.kernels_show import print_rows, share
+    from moesim.compute import gpus
     from moesim.compute.fitted.check import check
+    from moesim.compute.left_out import check_series
 
-    rows = [asdict(row) for row in check(reference)]
-    if not as_json:
-        for row in rows:
-            row |= {name: share(row[name]) for name in ("median", "p90", "bar_median", "bar_p90")}
-            row["meets"] = {True: "yes", False: "no"}.get(row["meets"], "-")
-    print_rows(rows, as_json)
+    series, models = [asdict(row) for row in check_series(gpus())], [asdict(row) for row in check(reference)]
+    if as_json:
+        print_rows((*models, *series), as_json)
+        return
+    for row in series:
+        row |= {name: share(row[name]) for name in ("median", "p90")}
+    for row in models:
+        row |= {name: share(row[name]) for name in ("median", "p90", "bar_median", "bar_p90")}
+        row["meets"] = {True: "yes", False: "no"}.get(row["meets"], "-")
+    print_rows(series, as_json)
+    print_rows(models, as_json)
 
 
 def kernels_fit(

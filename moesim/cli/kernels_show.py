@@ -37,7 +37,7 @@ def own_rows(table: "KernelTable") -> list[dict[str, str]]:
     """Rows of a user's table, shape by shape: range of both axes and leave-one-out error; empty for a GPU's."""
     from moesim.compute.importers import error_words
     from moesim.compute.interpolate import Grid
-    from moesim.compute.table_format import AXES, MLP
+    from moesim.compute.table_format import AXES, OVER_EXPERTS
 
     if table.measured is None:
         return []
@@ -54,7 +54,7 @@ def own_rows(table: "KernelTable") -> list[dict[str, str]]:
         if axes.outer:
             ranges.append(_range(grid.outer[0], grid.outer[-1], axes.outer))
         sizes = ", ".join(f"{column} {size}" for column, size in zip(axes.fixed, fixed, strict=True))
-        named = f"{kernel}_{dtype}" if kernel in (*MLP, "gemm") else kernel
+        named = f"{kernel}_{dtype}" if kernel in (*OVER_EXPERTS, "gemm") else kernel
         rows.append(
             {
                 "kernel": named,

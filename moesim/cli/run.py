@@ -42,6 +42,9 @@ def run(
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     jobs: int = typer.Option(0, "--jobs", min=0, help="Processes for variants; 0 = one per core."),
     figures: bool = typer.Option(False, "--figures", help="Write every chart as SVG and PNG too."),
+    band: str = typer.Option(
+        "auto", "--band", help="Intervals of times: auto, or exact, from the first step simulated again."
+    ),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
     """Simulate a scenario and write its result folder with the report.
@@ -52,8 +55,11 @@ def run(
     """
     from moesim.cli.variants import simulate_all
     from moesim.cli.without_file import Facts, scenario_or_facts
+    from moesim.errors import InputError
     from moesim.scenario import load_scenario
 
+    if band not in ("auto", "exact"):
+        raise InputError(f"{band!r} is no way to find an interval", where="--band", fix="use auto or exact")
     overrides = [*override, *([f"seed={seed}"] if seed is not None else [])]
     source = scenario_or_facts(scenario, Facts(topology, model, load, tokens_per_rank, ep))
     loaded = load_scenario(source, overrides=overrides)
@@ -61,18 +67,18 @@ def run(
     target = out or _default_folder(loaded)
     say = (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
     if runs:
-        results = simulate_all(runs, jobs or os.cpu_count() or 1, say)
+        results = simulate_all(runs, jobs or os.cpu_count() or 1, say, band == "exact")
         missed = _write_variants(loaded, results, runs, target, figures)
     else:
         from moesim.run import simulate
 
-        result = simulate(loaded, progress=say)
+        result = simulate(loaded, progress=say, exact_bands=band == "exact")
         results = {loaded.name: result}
         missed = _write_run(loaded, result, target, figures)
     if out is None:
         _link_latest(target)
     if as_json:
-        summaries = {name: result.summary for name, result in results.items()}
+        summaries = {name: result.summary | {"intervals": dict(result.intervals)} for name, result in results.items()}
         value = summaries if runs else summaries[loaded.name]
         typer.echo(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
     else:

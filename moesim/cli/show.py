@@ -61,22 +61,24 @@ def with_unit(key: str, value: Any) -> str:
     return text(value) if isinstance(value, float) else f"{value:,}"
 
 
+def in_words(result: "Result", key: str) -> str:
+    """A number of the summary with its interval where it has one."""
+    return result.value(key).words(lambda number: with_unit(key, number))
+
+
 def print_run(result: "Result") -> None:
     """The first screen of a run: verdict, times, loads, where the numbers come from."""
     out, summary = console(), result.summary
     out.print(Text(summary["name"], style="bold"), f": {summary['bottleneck']}", sep="", soft_wrap=True)
     total = summary["layer_time_s"]
 
-    def shown(key: str) -> str:
-        return result.value(key).words(lambda number: with_unit(key, number))
-
-    rows = [("layer", shown("layer_time_s"), "100 %")]
+    rows = [("layer", in_words(result, "layer_time_s"), "100 %")]
     for key in COMPONENTS:
         share = summary[key] / total if total else 0.0
         name = key.removesuffix("_time_s").replace("_", " ")
-        rows.append((f"  {name}", shown(key), f"{share:.1%}"))
-    rows.append(("lower bound", shown("lower_bound_s"), ""))
-    rows.append(("wait, mean over ranks", shown("rank_wait_mean_s"), ""))
+        rows.append((f"  {name}", in_words(result, key), f"{share:.1%}"))
+    rows.append(("lower bound", in_words(result, "lower_bound_s"), ""))
+    rows.append(("wait, mean over ranks", in_words(result, "rank_wait_mean_s"), ""))
     out.print(table("", ("time per layer, critical rank", "", "share"), rows))
     names = (
         "expert_load_max_over_mean",
@@ -91,7 +93,7 @@ def print_run(result: "Result") -> None:
         "gate_mass_lost",
         "bottleneck_utilisation",
     )
-    out.print(table("", ("load and traffic", ""), [(key, shown(key)) for key in names]))
+    out.print(table("", ("load and traffic", ""), [(key, in_words(result, key)) for key in names]))
     for note in result.notes:
         out.print(f"{note.kind}: {note.text}", style="yellow" if note.kind in ("degraded", "counterfactual") else "")
 
@@ -113,7 +115,9 @@ def print_variants(title: str, results: "dict[str, Result]") -> None:
     rows = []
     for name, result in results.items():
         mark = " *" if result.summary["counterfactual"] else ""
-        rows.append((name + mark, *[with_unit(key, result.summary[key]) for key in columns]))
+        layer, *others = columns
+        numbers = [with_unit(key, result.summary[key]) for key in others]
+        rows.append((name + mark, in_words(result, layer), *numbers))
     console().print(table(title, ("variant", *columns.values()), rows))
     if any(result.summary["counterfactual"] for result in results.values()):
         console().print("* counterfactual: not the router that these logits were trained with")

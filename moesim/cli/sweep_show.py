@@ -35,20 +35,27 @@ def print_sweep(space: "Space", found: "Answer", data: "SweepData", points: "pa.
 
 
 def _print_best(space: "Space", found: "Answer", points: "pa.Table") -> None:
+    from moesim.results import BANDED, ENDS, Value
     from moesim.sweeps.answers import TRADED
     from moesim.sweeps.report import rows_of
     from moesim.sweeps.space import axis_label
 
     out, objective = console(), found.objective
     names = list(dict.fromkeys((objective.key, *TRADED, *(limit.key for limit in objective.limits))))
-    rows = rows_of(points, [*names, "bottleneck"])
+    ends = [f"{name}_{end}" for name in names if name in BANDED for end in ENDS]
+    rows = rows_of(points, [*names, *ends, "bottleneck"])
+
+    def words(point: int, name: str) -> str:
+        row = rows[point]
+        known = [row[f"{name}_{end}"] for end in ENDS] if name in BANDED else []
+        return Value(row[name], *known).words(lambda number: with_unit(name, number))
 
     def line(point: int) -> list[Any]:
         values = space.values(point)
         return [
             f"{'*' if point == found.best else ' '} {point}",
             *(axis_label(values[key]) for key in space.keys),
-            *(with_unit(name, rows[point][name]) for name in names),
+            *(words(point, name) for name in names),
         ]
 
     columns = ("point", *space.keys, *names)

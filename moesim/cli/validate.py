@@ -28,11 +28,32 @@ def validate(
     as_json: bool = typer.Option(False, "--json", help="Print the rows as JSON."),
     page: Path | None = typer.Option(None, "--page", help="Write a page with plots: an .html file."),
     jobs: int = typer.Option(os.cpu_count() or 1, "--jobs", "-j", min=1, help="Worker processes."),
+    files: list[Path] = typer.Option(
+        [], "--rows", help="Your measurements instead: a benchmark's log or a table of rows; several times for several."
+    ),
+    given: list[str] = typer.Option(
+        [], "--given", help="With --rows: what a log cannot say, as name=value: gpu=h100, ranks=16, gpus_per_node=8."
+    ),
+    fail_over: str | None = typer.Option(
+        None, "--fail-over", help="With --rows: exit 4 when a row is off by more than this, such as 30%."
+    ),
 ) -> None:
     """Simulate every published measurement and print the errors, fitted rows and held-out ones apart.
 
-    Example: moesim validate --table deepep-v1
+    With --rows: is my cluster right? Each of your measurements beside what moesim expects of such a cluster, with the
+    interval that four clusters in five lie in; per wire what was expected, what was measured, and the likely cause.
+
+    Example: moesim validate --rows low_latency.log --given gpu=h100 --given gpus_per_node=8
     """
+    if files:
+        from moesim.cli.validate_rows import validate_rows
+
+        validate_rows(files, given, as_json, fail_over)
+        return
+    if given or fail_over is not None:
+        from moesim.errors import InputError
+
+        raise InputError("--given and --fail-over are about rows of yours", fix="add --rows FILE")
     from moesim.files import write_files
     from moesim.validate.evaluate_rows import evaluate
     from moesim.validate.ledger import read_ledger
@@ -47,6 +68,8 @@ def validate(
     if as_json:
         typer.echo(json.dumps([_as_dict(outcome) for outcome in outcomes], indent=1))
     else:
+        if not tables:
+            _show_left_out()
         _show(outcomes, every_row or bool(tables))
         _show_unseen(elsewhere)
         _show_bytes(chosen + ([] if tables else uccl_rows()))
@@ -146,6 +169,23 @@ def _show(outcomes: "list[Outcome]", with_rows: bool) -> None:
         typer.echo(
             f"misses its bar: {name}, {which}, {100 * spread.median:.1f} / {100 * spread.p90:.1f} %: {cause_of(name)}"
         )
+
+
+def _show_left_out() -> None:
+    """What to expect on a cluster that nobody measured: each predicted by all others."""
+    from moesim.cli.show import console, table
+    from moesim.validate.left_out import expectations, read_left_out
+
+    typer.echo("A cluster that nobody measured: every cluster predicted by all others, error of the time in %")
+    lines = [
+        (
+            one.what, one.rows, one.clusters, f"{100 * one.median:.1f} / {100 * one.p90:.1f}",
+            f"{100 * one.signed:+.1f}", f"{100 * one.covered:.0f}",
+        )
+        for one in expectations(read_left_out())
+    ]  # fmt: skip
+    heads = ("what", "rows", "clusters", "median / 90th percentile", "signed median", "inside the interval, %")
+    console().print(table("", heads, lines))
 
 
 def _spreads(found: "list[Outcome]") -> tuple[object, ...]:

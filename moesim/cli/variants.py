@@ -1,5 +1,6 @@
 """Simulate several scenarios, in as many processes as asked for; the results do not depend on how many."""
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def simulate_all(scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str], None]) -> "dict[str, Result]":
-    """Simulate each scenario; the results come in the order of the scenarios."""
-    return _each(_simulate, scenarios, jobs, say)
+def simulate_all(
+    scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str], None], exact_bands: bool = False
+) -> "dict[str, Result]":
+    """Simulate each scenario; the results come in the order of the scenarios. ``exact_bands``: see ``simulate``."""
+    return _each(functools.partial(_simulate, exact_bands), scenarios, jobs, say)
 
 
 def summarise_all(scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
@@ -46,11 +49,11 @@ def _each(
     return results
 
 
-def _simulate(scenario: "Scenario") -> "Result":
+def _simulate(exact_bands: bool, scenario: "Scenario") -> "Result":
     from moesim.run import simulate
 
     with _named(scenario):
-        return simulate(scenario)
+        return simulate(scenario, exact_bands=exact_bands)
 
 
 def _summarise(scenario: "Scenario") -> dict[str, Any]:

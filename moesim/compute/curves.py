@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from moesim.compute import published_tables
 from moesim.compute.interpolate import Grid
 from moesim.compute.kernel_table import KernelTable
 from moesim.compute.measured import MeasuredTable, Shape
 from moesim.compute.roofline import Floats
 from moesim.compute.surfaces import mlp_floor
-from moesim.compute.table_format import AXES, MLP, kernel_work
+from moesim.compute.table_format import AXES, MLP, OVER_EXPERTS, kernel_work
 from moesim.compute.times import KernelTime
 from moesim.errors import InputError
 
@@ -54,7 +55,7 @@ class KernelCurve:
 def split_name(kernel: str) -> tuple[str, str]:
     """Return what tables call a kernel, and its number format: grouped_gemm and fp8 of grouped_gemm_fp8."""
     stem, _, dtype = kernel.rpartition("_")
-    return (stem, dtype) if stem in (*MLP, "gemm") else (kernel, "bf16")
+    return (stem, dtype) if stem in (*OVER_EXPERTS, "gemm") else (kernel, "bf16")
 
 
 def call_of(kernel: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +80,9 @@ def call_of(kernel: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
             columns = ("hidden", "inter")
         case "dense_mlp":
             own, columns = {"tokens": named["tokens_per_expert"]}, ("hidden", "inter")
+        case "expert_gemm":
+            own = {"rows": [named["tokens_per_expert"]] * int(named["experts"])}
+            columns = ("n", "k")
         case "gemm":
             own, columns = {"rows": [named["tokens"]], "layout": "dense"}, ("n", "k")
         case "mla_prefill" | "mla_prefill_absorbed":
@@ -101,7 +105,12 @@ def priced(table: KernelTable, kernel: str, sizes: Mapping[str, Any]) -> KernelT
         return table.time("mla_prefill", **call, form="absorbed")
     if kernel in table.kernels:
         return table.time(kernel, **call)
+    stem, dtype = split_name(kernel)
+    if stem == "expert_gemm":
+        return table.time(f"gemm_{dtype}", **call)
     own = table.measured.times(kernel, call) if table.measured is not None else None
+    if own is None:
+        own = published_tables.times(table.published, kernel, call)
     if own is None:
         raise InputError(f"{kernel} needs rows of a table", table.name, "moesim has no model of it")
     return own.one()
@@ -151,7 +160,7 @@ def measured_points(measured: MeasuredTable, kernel: str, sizes: Mapping[str, in
     axes = AXES[stem]
     fixed = tuple(int(sizes[column]) for column in axes.fixed)
     grids: dict[str, Grid] = {}
-    if stem in MLP:
+    if stem in OVER_EXPERTS:
         shape = Shape(stem, dtype, *fixed)
         for cache, surfaces in (("cold", measured.surfaces), ("hot", measured.hot)):
             if shape in surfaces:

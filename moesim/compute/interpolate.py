@@ -101,6 +101,31 @@ def _slope(x: Floats, y: Floats, steepest: float) -> float:
     return float(np.clip(np.log(y[1] / y[0]) / np.log(x[1] / x[0]), 0.0, steepest))
 
 
+@dataclass(frozen=True)
+class Found:
+    """Times looked up among measured ones, [ranks] each.
+
+    ``seconds`` are 0 on ranks without work; ``exact`` says which are a row verbatim, ``inside`` which lie between
+    rows, ``errors`` the relative error of those, NaN where it is not known.
+    """
+
+    seconds: Floats
+    exact: NDArray[np.bool_]
+    inside: NDArray[np.bool_]
+    errors: Floats
+
+    @property
+    def outside(self) -> NDArray[np.bool_]:
+        """Return which ranks have work that lies past the rows."""
+        return (self.seconds > 0) & ~self.exact & ~self.inside
+
+    def error(self, of: NDArray[np.bool_]) -> float | None:
+        """Return the time-weighted mean error of ranks, None where none is known."""
+        known = of & np.isfinite(self.errors)
+        weights = self.seconds[known]
+        return float((weights * self.errors[known]).sum() / weights.sum()) if known.any() else None
+
+
 # The seconds that the GPU's peaks allow at one place of the outer axis and inner[m].
 Floor = Callable[[float, Floats], Floats]
 
@@ -111,7 +136,8 @@ class Grid:
 
     Past the ends of the outer axis time is in proportion to it, from the nearest curve. ``inner_error`` and
     ``outer_error`` say which method is used along each axis and what it misses. No time lies below ``floor``;
-    ``best`` is the largest share of it that a point reaches.
+    ``best`` is the largest share of it that a point reaches; ``missed[curves]`` has the relative error of each point
+    when it is left out, NaN at the ends of a curve.
     """
 
     outer: Floats
@@ -120,6 +146,7 @@ class Grid:
     outer_error: LeaveOneOut
     floor: Floor
     best: float
+    missed: tuple[Floats, ...]
 
     @classmethod
     def of(cls, points: Mapping[tuple[float, float], float], floor: Floor) -> Grid:
@@ -136,12 +163,26 @@ class Grid:
         across = {name: _misses_across(np.array(outers), curves, within.method, name) for name in OUTER_METHODS}
         best = max(float((floor(o, curve.x) / curve.y).max()) for o, curve in zip(outers, curves, strict=True))
         # Points with a hot cache beat the floor.
-        return cls(np.array(outers), tuple(curves), within, _chosen(across), floor, min(best, 1.0))
+        missed = tuple(
+            np.array([np.nan, *np.expm1(_misses_within(curve, within.method)), np.nan][: len(curve.x)])
+            for curve in curves
+        )
+        return cls(np.array(outers), tuple(curves), within, _chosen(across), floor, min(best, 1.0), missed)
 
     @property
     def error(self) -> float | None:
         """Return the larger median error of the two axes, None where no point has neighbours on both sides."""
         known = [e for e in (self.inner_error.median, self.outer_error.median) if e is not None]
+        return max(known, default=None)
+
+    def error_near(self, outer: float, inner: float) -> float | None:
+        """Return the error of an interpolated time: the grid's, or what the points around it miss if larger."""
+        right = min(int(np.searchsorted(self.outer, outer)), len(self.outer) - 1)
+        around = []
+        for i in {right, right if self.outer[right] == outer else max(right - 1, 0)}:
+            at = int(np.searchsorted(self.curves[i].x, inner))
+            around += [miss for miss in self.missed[i][max(at - 1, 0) : at + 1] if np.isfinite(miss)]
+        known = [error for error in (self.error, float(np.mean(around)) if around else None) if error is not None]
         return max(known, default=None)
 
     @property
@@ -173,6 +214,21 @@ class Grid:
             value = _between(ends, value, above, outer, self.outer_error.method)
             inside = inside & inside_above
         return np.maximum(value, self.floor(outer, inner)), inside
+
+    def look_up(self, outer: Floats, inner: Floats) -> Found:
+        """Return the times at ``outer[ranks]`` and ``inner[ranks]``; no work where either is 0."""
+        seconds, errors = np.zeros(len(inner)), np.full(len(inner), np.nan)
+        exact, inside = np.zeros((2, len(inner)), dtype=np.bool_)
+        for rank in np.flatnonzero(outer * inner):
+            row = self.exact(float(outer[rank]), float(inner[rank]))
+            if row is not None:
+                seconds[rank], exact[rank] = row, True
+            else:
+                between, within = self.at(float(outer[rank]), inner[[rank]])
+                seconds[rank], inside[rank] = between[0], within[0]
+                error = self.error_near(float(outer[rank]), float(inner[rank]))
+                errors[rank] = np.nan if error is None else error
+        return Found(seconds, exact, inside, errors)
 
     def _on_curve(self, i: int, inner: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """Return curve i at ``inner[m]``; past its end a time grows at least as the floor does at ``best``."""

@@ -2,10 +2,11 @@
 
 ``KernelTable.load("h800").time("grouped_gemm_fp8", tokens_per_expert=[256] * 4, hidden=7168, inter=2048)``
 
-The first that has an answer gives it: a user's measured table, a model fitted on published measurements
-(`moesim.compute.fitted`), the roofline. Where the parts of an MLP have different sources the result names the one
-with the most time and ``shares`` has them all. Uneven loads cost what their own tiles cost, expert by expert. No time
-lies below max(FLOPs / peak, bytes / bandwidth).
+The first that has an answer gives it: a user's measured table, published rows of the GPU
+(`moesim.compute.published_tables`), a model fitted on published measurements (`moesim.compute.fitted`), the roofline.
+Where the parts of an MLP have different sources the result names the one with the most time and ``shares`` has them
+all. Uneven loads cost what their own tiles cost, expert by expert. No time lies below max(FLOPs / peak, bytes /
+bandwidth).
 
 Not modelled: other kernels on the same GPU (the timeline shares the SMs), clocks, the CPU's launch queue.
 """
@@ -21,7 +22,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.compute import ceilings, evidence, pricing, shapes
+from moesim.compute import ceilings, evidence, pricing, published_tables, shapes
+from moesim.compute.fitted.models import MLP_LAYOUTS
 from moesim.compute.gpus import BYTES_PER_ELEMENT, Gpu, gpus, load_gpu, nearest
 from moesim.compute.measured import MeasuredTable, Shape, load_measured, mlp_floor
 from moesim.compute.roofline import LAUNCH_S, Floats
@@ -30,11 +32,15 @@ from moesim.errors import InputError
 
 
 class KernelTable:
-    """Kernel times of one GPU: a user's measured table if there is one, fitted models, a roofline."""
+    """Kernel times of one GPU: a user's measured table if there is one, published rows, fitted models, a roofline."""
 
-    def __init__(self, gpu: Gpu, measured: MeasuredTable | None = None) -> None:
+    def __init__(
+        self, gpu: Gpu, measured: MeasuredTable | None = None, published: published_tables.Tables | None = None
+    ) -> None:
+        """``published`` are the tables of the GPU that ship; {} prices by models alone."""
         self.gpu = gpu
         self.measured = measured
+        self.published = published_tables.Published(gpu.name) if published is None else published
         self._kernels: dict[str, Callable[..., KernelTimes]] = {
             "router": partial(ceilings.router, gpu),
             "permute": partial(ceilings.permute, gpu),
@@ -116,6 +122,8 @@ class KernelTable:
         if missing:
             raise InputError(f"{kernel} needs {missing[0]!r}", kernel, f"shape: {', '.join(parameters)}")
         own = self.measured.times(kernel, shape) if self.measured else None
+        if own is None:
+            own = published_tables.times(self.published, kernel, shape)
         return call(**shape) if own is None else own
 
     def grouped_gemm(
@@ -145,7 +153,12 @@ class KernelTable:
         loads = shapes.counts("tokens", tokens).astype(np.int64).reshape(-1, 1)
         shape, bill = self._shape("dense_mlp", dtype, hidden, inter), Bill()
         if not self._add_measured(bill, shape, loads):
-            pricing.dense_mlp(bill, self.gpu, shape.dtype, loads[:, 0], shape.hidden, shape.inter)
+            left = loads[:, 0]
+            for tables in self._tables:
+                covered = published_tables.add_dense_mlp(bill, self.gpu, tables, shape, left)
+                left = np.where(covered, 0, left)
+            pricing.dense_mlp(bill, self.gpu, shape.dtype, left, shape.hidden, shape.inter)
+            bill.add("estimated", np.where(loads[:, 0] > 0, 0.0, 3 * LAUNCH_S))
         return bill.close()
 
     def gemm(self, dtype: str, rows: ArrayLike, n: int, k: int, layout: str = "grouped") -> KernelTimes:
@@ -153,10 +166,17 @@ class KernelTable:
 
         ``layout``: dense (all rows together), masked, contiguous, or grouped: either of the two by rows per expert.
         """
-        bill = Bill()
-        loads = shapes.loads("rows", rows)
-        shape = (shapes.dtype_name(dtype), loads, shapes.size("n", n), shapes.size("k", k))
-        pricing.gemm(bill, self.gpu, *shape, layout)
+        if layout not in pricing.GEMM_LAYOUTS:
+            raise InputError(f"unknown layout {layout!r}", "layout", f"one of: {', '.join(pricing.GEMM_LAYOUTS)}")
+        bill, loads, left = Bill(), shapes.loads("rows", rows), shapes.loads("rows", rows)
+        shape = Shape("expert_gemm", shapes.dtype_name(dtype), shapes.size("n", n), shapes.size("k", k))
+        if layout != "dense":
+            layout = "auto" if layout == "grouped" else layout
+            for tables in self._tables:
+                covered = published_tables.add_gemm(bill, self.gpu, tables, shape, left, layout)
+                left = np.where(covered[:, None], 0, left)
+        pricing.gemm(bill, self.gpu, shape.dtype, left, n, k, layout)
+        bill.add("estimated", np.where(loads.any(axis=1), 0.0, LAUNCH_S))
         return bill.close()
 
     def expert_floor_s(
@@ -174,11 +194,17 @@ class KernelTable:
 
     def sources(self) -> list[dict[str, str]]:
         """Return one row per body of evidence in use: what it prices and who published it."""
-        return evidence.sources(self.gpu, self.measured)
+        return evidence.sources(self.gpu, self.measured, self.published)
 
     def describe(self) -> list[dict[str, str]]:
         """Return one row per kernel: the best source it can have, over which range, and its error."""
-        return evidence.describe(self.gpu, self.measured, self.kernels)
+        return evidence.describe(self.gpu, self.measured, self.published, self.kernels)
+
+    @property
+    def _tables(self) -> tuple[published_tables.Tables, ...]:
+        """Tables to look a GEMM or an MLP's GEMMs up in, the user's first: one file is one way of running experts."""
+        own = {} if self.measured is None else dict.fromkeys(published_tables.KINDS, self.measured)
+        return (own, self.published)
 
     # Routed and shared experts.
 
@@ -192,8 +218,15 @@ class KernelTable:
         self, dtype: str, loads: NDArray[np.int64], slots: NDArray[np.int64], hidden: int, inter: int, layout: str
     ) -> KernelTimes:
         shape, bill = self._shape("grouped_gemm", dtype, hidden, inter), Bill()
+        if layout not in MLP_LAYOUTS:
+            raise InputError(f"unknown layout {layout!r}", "layout", nearest(str(layout), MLP_LAYOUTS))
         if not self._add_measured(bill, shape, loads):
-            pricing.expert_mlp(bill, self.gpu, shape.dtype, loads, slots, shape.hidden, shape.inter, layout)
+            left = loads
+            for tables in self._tables:
+                covered = published_tables.add_experts(bill, self.gpu, tables, shape, left, layout)
+                left = np.where(covered[:, None], 0, left)
+            pricing.expert_mlp(bill, self.gpu, shape.dtype, left, slots, shape.hidden, shape.inter, layout)
+            bill.add("estimated", np.where(loads.any(axis=1), 0.0, 3 * LAUNCH_S))
         return bill.close()
 
     @staticmethod
@@ -208,21 +241,7 @@ class KernelTable:
         if shape not in table.surfaces:
             bill.note(f"{shape.kernel} {shape.dtype} {shape.hidden} x {shape.inter} is not in table {table.path}")
             return False
-        surface = table.surfaces[shape]
         floor = mlp_floor(self.gpu, loads, shape.hidden, shape.inter, shape.dtype)
-        measured, inside, outside, idle = np.zeros((4, len(loads)))
-        for rank, slots in enumerate(loads):
-            hit = slots[slots > 0]
-            if len(hit) == 0:
-                idle[rank] = 3 * LAUNCH_S
-            elif (row := surface.exact(hit)) is not None:
-                measured[rank] = row
-            else:
-                seconds, within = surface.seconds_at(hit)
-                (inside if within else outside)[rank] = max(seconds, floor[rank])
-        beyond = int(np.count_nonzero(outside))
-        bill.add("measured", measured, None, f"table {table.path}")
-        bill.add("interpolated", inside, surface.error)
-        bill.add("extrapolated", outside, None, f"{beyond} ranks outside the table" if beyond else "")
-        bill.add("estimated", idle)
+        table.add(bill, table.surfaces[shape].look_up(loads, floor))
+        bill.add("estimated", np.where(loads.any(axis=1), 0.0, 3 * LAUNCH_S))
         return True

@@ -17,19 +17,20 @@ import numpy as np
 
 from moesim.compute import shapes
 from moesim.compute.gpus import Gpu, load_gpu
-from moesim.compute.interpolate import Curve, Floor, Grid
+from moesim.compute.interpolate import Curve, Floor, Found, Grid
 from moesim.compute.roofline import LAUNCH_S
-from moesim.compute.surfaces import Shape, Skew, Surface, mlp_floor
+from moesim.compute.surfaces import Shape, Skew, Surface, Uneven, floor, mlp_floor
 from moesim.compute.table_format import (
     AXES,
     BALANCED,
     COLD,
+    DRAWN,
     HOT,
     MLA_LATENT,
     MLA_QK,
     MLA_ROPE,
     MLA_V,
-    MLP,
+    OVER_EXPERTS,
     Row,
     kernel_work,
 )
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 LARGEST_FILE = 64 << 20
+CONTIGUOUS_TILE = 128  # rows of an expert start at a multiple of it (DeepGEMM, contiguous layout)
 # Sizes that a table's rows are of; another size is not in the table. Missing in a call: the kernel's own default.
 _DEFAULTS = {"heads": 128, "q_tokens": 1, "kv_lora_rank": MLA_LATENT, "rope_head_dim": MLA_ROPE,
              "qk_head_dim": MLA_QK, "v_head_dim": MLA_V, "layout": "grouped", "kv_dtype": "bf16",
@@ -64,8 +66,9 @@ GridKey = tuple[str, str, tuple[int, ...]]
 class MeasuredTable:
     """A user's table: what its rows make, the GPU they were measured on, and where they came from.
 
-    ``surfaces`` price the expert MLP, ``grids`` other kernels; ``hot`` has the expert MLP with a warm cache.
-    ``layouts`` says which shapes are of masked or contiguous kernels, where the file does.
+    ``surfaces`` price kernels over experts, ``grids`` the others; ``hot`` has the former with a warm cache.
+    ``layouts`` says which shapes are of masked or contiguous kernels, where the file does; ``comments`` are the
+    file's own.
     """
 
     gpu: Gpu
@@ -76,6 +79,7 @@ class MeasuredTable:
     grids: dict[GridKey, Grid] = field(default_factory=dict)
     hot: dict[Shape, Surface] = field(default_factory=dict)
     layouts: dict[Shape, str] = field(default_factory=dict)
+    comments: tuple[str, ...] = ()
 
     def times(self, kernel: str, shape: Mapping[str, Any]) -> KernelTimes | None:
         """Return the times of a kernel other than the expert MLP, None where the table has no rows of it.
@@ -87,23 +91,19 @@ class MeasuredTable:
         found = _coordinates(kernel, shape)
         if found is None or (grid := self.grids.get(found[0])) is None:
             return None
-        outer, inner = (np.atleast_1d(values) for values in np.broadcast_arrays(*found[1:]))
-        exact, inside, outside, idle = np.zeros((4, len(inner)))
-        for rank, (o, i) in enumerate(zip(outer, inner, strict=True)):
-            if o * i == 0:
-                idle[rank] = LAUNCH_S
-            elif (row := grid.exact(o, i)) is not None:
-                exact[rank] = row
-            else:
-                seconds, within = grid.at(o, np.array([i]))
-                (inside if within[0] else outside)[rank] = seconds[0]
-        beyond = int(np.count_nonzero(outside))
+        outer, inner = (np.atleast_1d(values).astype(np.float64) for values in np.broadcast_arrays(*found[1:]))
         bill = Bill()
-        bill.add("measured", exact, None, f"table {self.path}")
-        bill.add("interpolated", inside, grid.error)
-        bill.add("extrapolated", outside, None, f"{beyond} ranks outside the table" if beyond else "")
-        bill.add("estimated", idle)
+        self.add(bill, grid.look_up(outer, inner))
+        bill.add("estimated", np.where(outer * inner == 0, LAUNCH_S, 0.0))
         return bill.close()
+
+    def add(self, bill: Bill, found: Found) -> None:
+        """Add times that were looked up in this table, those past its rows too."""
+        bill.add("measured", np.where(found.exact, found.seconds, 0.0), None, f"table {self.path}")
+        bill.add("interpolated", np.where(found.inside, found.seconds, 0.0), found.error(found.inside))
+        beyond = int(np.count_nonzero(found.outside))
+        note = f"{beyond} ranks outside the table" if beyond else ""
+        bill.add("extrapolated", np.where(found.outside, found.seconds, 0.0), None, note)
 
 
 def _coordinates(kernel: str, shape: Mapping[str, Any]) -> tuple[GridKey, Any, Any] | None:
@@ -117,7 +117,7 @@ def _coordinates(kernel: str, shape: Mapping[str, Any]) -> tuple[GridKey, Any, A
         if asked["layout"] != "dense" or rows.shape[1] != 1:
             return None
         return ("gemm", dtype, (asked["n"], asked["k"])), 1.0, rows[:, 0]
-    if kernel not in AXES or kernel in MLP:
+    if kernel not in AXES or kernel in OVER_EXPERTS:
         return None
     axes = AXES[kernel]
     fixed = tuple(asked[name] for name in axes.fixed)
@@ -145,16 +145,25 @@ def load_measured(path: str | Path, gpu: str | None = None) -> MeasuredTable:
     rows = [row for row, _ in reading.rows]
     if not rows or reading.gpu is None:
         raise InputError("the kernel table has no rows", str(file), "columns: kernel, dtype, sizes, seconds")
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return measured_of(rows, reading.gpu, str(file), digest, tuple(reading.comments))
+
+
+def measured_of(
+    rows: list[Row], gpu: Gpu, path: str, digest: str = "", comments: tuple[str, ...] = ()
+) -> MeasuredTable:
+    """Return the table of ``rows``. Raises InputError for a shape with skewed rows alone."""
     cold = [row for row in rows if row.cache == COLD]
     return MeasuredTable(
-        gpu=reading.gpu,
-        surfaces=surfaces_of(cold, reading.gpu, str(file)),
-        path=str(file),
-        digest=hashlib.sha256(content.encode()).hexdigest(),
+        gpu=gpu,
+        surfaces=surfaces_of(cold, gpu, path),
+        path=path,
+        digest=digest,
         rows=len(rows),
-        grids=grids_of(cold, reading.gpu),
-        hot=surfaces_of([row for row in rows if row.cache == HOT], reading.gpu, str(file)),
-        layouts={_shape(row): row.layout for row in rows if row.kernel in MLP and row.layout},
+        grids=grids_of(cold, gpu),
+        hot=surfaces_of([row for row in rows if row.cache == HOT], gpu, path),
+        layouts={_shape(row): row.layout for row in rows if row.kernel in OVER_EXPERTS and row.layout},
+        comments=comments,
     )
 
 
@@ -180,52 +189,63 @@ def _shape(row: Row) -> Shape:
 
 
 def surfaces_of(rows: list[Row], gpu: Gpu, file: str) -> dict[Shape, Surface]:
-    """Return the surface of each shape of the expert MLP.
+    """Return the surface of each shape of a kernel over experts.
 
     Raises:
         InputError: a shape has skewed rows and no balanced ones to compare them with.
     """
     by_shape: dict[Shape, list[Row]] = {}
     for row in rows:
-        if row.kernel in MLP:
+        if row.kernel in OVER_EXPERTS:
             by_shape.setdefault(_shape(row), []).append(row)
     surfaces = {}
     for shape, own in by_shape.items():
-        balanced = {(row.outer, row.inner): row.seconds for row in own if row.load_shape == BALANCED}
-        if not balanced:
+        on_grid = [row for row in own if row.load_shape in (BALANCED, DRAWN)]
+        if not on_grid:
             raise InputError(f"{' '.join(map(str, shape))} has skewed rows alone", file, "add its balanced rows")
-        grid = Grid.of(balanced, _mlp_floor(gpu, shape))
-        surfaces[shape] = Surface(grid, _skew(grid, [row for row in own if row.load_shape != BALANCED]))
+        grid = Grid.of({(row.outer, row.inner): row.seconds for row in on_grid}, _over_experts(gpu, shape))
+        skewed = [row for row in own if row.load_shape not in (BALANCED, DRAWN)]
+        surfaces[shape] = Surface(
+            grid,
+            _skew(grid, skewed),
+            worked_out=_row_error(on_grid),
+            skew_error=_row_error(skewed),
+            tile=CONTIGUOUS_TILE if own[0].layout == "contiguous" else 1,
+            drawn=any(row.load_shape == DRAWN for row in on_grid),
+        )
     return surfaces
 
 
-def _mlp_floor(gpu: Gpu, shape: Shape) -> Floor:
-    return lambda experts, tokens: experts * mlp_floor(gpu, tokens[:, None], shape.hidden, shape.inter, shape.dtype)
+def _over_experts(gpu: Gpu, shape: Shape) -> Floor:
+    return lambda experts, tokens: experts * floor(gpu, shape, tokens[:, None])
+
+
+def _row_error(rows: list[Row]) -> float | None:
+    """Return the median error of rows that were worked out."""
+    errors = [row.error for row in rows if row.error is not None]
+    return float(np.median(errors)) if errors else None
 
 
 def _skew(grid: Grid, rows: list[Row]) -> Skew | None:
-    """Return factors over balanced loads by (load, experts): each is one curve over tokens at its median max/mean."""
+    """Return factors over balanced loads: each (load, experts) is one curve over tokens at its median max/mean."""
     loads: dict[tuple[str, float], list[Row]] = {}
     for row in rows:
         loads.setdefault((row.load_shape, row.outer), []).append(row)
-    curves = []
+    uneven = []
     for (_, experts), own in loads.items():
         own.sort(key=lambda row: row.inner)
         x = np.array([row.inner for row in own])
         balanced, _ = grid.at(experts, x)
         factors = np.array([row.seconds for row in own]) / balanced
-        curves.append((float(np.median([row.max_over_mean for row in own])), Curve(x, factors)))
-    if not curves:
-        return None
-    curves.sort(key=lambda pair: pair[0])
-    return Skew(np.array([ratio for ratio, _ in curves]), tuple(curve for _, curve in curves))
+        uneven.append(Uneven(experts, float(np.median([row.max_over_mean for row in own])), Curve(x, factors)))
+    return Skew(tuple(uneven)) if uneven else None
 
 
 def grids_of(rows: list[Row], gpu: Gpu) -> dict[GridKey, Grid]:
-    """Return the grid of each kernel and fixed sizes other than those of the expert MLP."""
+    """Return the grid of each kernel and fixed sizes of a kernel without experts."""
     points: dict[GridKey, dict[tuple[float, float], float]] = {}
     for row in rows:
-        if row.kernel not in MLP:
+        if row.kernel not in OVER_EXPERTS:
             dtype = "" if row.kernel == "permute" else row.dtype
             points.setdefault((row.kernel, dtype, row.fixed), {})[row.outer, row.inner] = row.seconds
     return {key: Grid.of(own, _floor(gpu, key)) for key, own in points.items()}

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from moesim.compute import published_gemm, roofline, shapes
 from moesim.compute.fitted import models
 from moesim.compute.fitted.models import Estimate
-from moesim.compute.gpus import Gpu, nearest
-from moesim.compute.roofline import LAUNCH_S, Floats, Work
+from moesim.compute.gpus import Gpu
+from moesim.compute.roofline import Floats, Work
 from moesim.compute.surfaces import mlp_floor
 from moesim.compute.times import Bill, KernelTimes
 from moesim.errors import InputError
@@ -44,38 +44,30 @@ def expert_mlp(
 ) -> None:
     """Add routed experts: ``loads[ranks, slots]`` rows, ``slots[ranks]`` of them real (the rest is padding).
 
-    ``layout`` is one of `models.MLP_LAYOUTS`. A rank without rows launches three kernels.
+    ``layout`` is one of `models.MLP_LAYOUTS`. A rank without rows adds nothing.
     """
-    if layout not in models.MLP_LAYOUTS:
-        raise InputError(f"unknown layout {layout!r}", "layout", nearest(str(layout), models.MLP_LAYOUTS))
     if models.has_whole_mlp(gpu):
         floor = mlp_floor(gpu, loads, hidden, inter, dtype)
         _add(bill, models.expert_mlp(gpu, dtype, loads, slots, hidden, inter, layout), floor)
     else:
         _add_grouped(bill, gpu, dtype, loads, slots, 2 * inter, hidden, layout)
-        _add_swiglu(bill, gpu, dtype, loads, inter)
+        add_swiglu(bill, gpu, dtype, loads, inter)
         _add_grouped(bill, gpu, dtype, loads, slots, hidden, inter, layout)
-    bill.add("estimated", np.where(loads.any(axis=1), 0.0, 3 * LAUNCH_S))
 
 
 def dense_mlp(bill: Bill, gpu: Gpu, dtype: str, rows: Ints, hidden: int, inter: int) -> None:
-    """Add a shared expert over ``rows[ranks]``: up GEMM, SwiGLU, down GEMM."""
+    """Add a shared expert over ``rows[ranks]``: up GEMM, SwiGLU, down GEMM; a rank without rows adds nothing."""
     _add_dense(bill, gpu, dtype, rows, 2 * inter, hidden)
-    _add_swiglu(bill, gpu, dtype, rows[:, None], inter)
+    add_swiglu(bill, gpu, dtype, rows[:, None], inter)
     _add_dense(bill, gpu, dtype, rows, hidden, inter)
-    bill.add("estimated", np.where(rows > 0, 0.0, 3 * LAUNCH_S))
 
 
 def gemm(bill: Bill, gpu: Gpu, dtype: str, loads: Ints, n: int, k: int, layout: str) -> None:
-    """Add one GEMM of ``loads[ranks, experts]`` rows x [n, k]; ``layout`` is one of `GEMM_LAYOUTS`."""
-    if layout not in GEMM_LAYOUTS:
-        raise InputError(f"unknown layout {layout!r}", "layout", f"one of: {', '.join(GEMM_LAYOUTS)}")
+    """Add one GEMM of ``loads[ranks, experts]`` rows x [n, k]; ``layout`` is dense or one of `models.MLP_LAYOUTS`."""
     if layout == "dense":
         _add_dense(bill, gpu, dtype, loads.sum(axis=1), n, k)
     else:
-        slots = np.full(len(loads), loads.shape[1], dtype=np.int64)
-        _add_grouped(bill, gpu, dtype, loads, slots, n, k, "auto" if layout == "grouped" else layout)
-    bill.add("estimated", np.where(loads.any(axis=1), 0.0, LAUNCH_S))
+        _add_grouped(bill, gpu, dtype, loads, np.full(len(loads), loads.shape[1], dtype=np.int64), n, k, layout)
 
 
 def _add_grouped(bill: Bill, gpu: Gpu, dtype: str, loads: Ints, slots: Ints, n: int, k: int, layout: str) -> None:
@@ -86,7 +78,8 @@ def _add_dense(bill: Bill, gpu: Gpu, dtype: str, rows: Ints, n: int, k: int) -> 
     _add(bill, [models.dense_gemm(gpu, dtype, rows, n, k)], _gemm_floor(gpu, dtype, rows[:, None], n, k))
 
 
-def _add_swiglu(bill: Bill, gpu: Gpu, dtype: str, loads: Ints, inter: int) -> None:
+def add_swiglu(bill: Bill, gpu: Gpu, dtype: str, loads: Ints, inter: int) -> None:
+    """Add the SwiGLU of ``loads[ranks, slots]`` rows."""
     rows = loads.sum(axis=1)
     seconds = roofline.swiglu_work(rows, inter, dtype).estimate(gpu, peak_share=1.0)
     if rows.any():

@@ -10,6 +10,7 @@ and those that its kernels need; the others of a row stay empty:
 
     grouped_gemm       tokens_per_expert, experts, hidden, inter: routed experts, up + SwiGLU + down
     dense_mlp          the same with experts = 1: a shared expert
+    expert_gemm        tokens_per_expert, experts, n, k: one grouped GEMM, the up or the down half of grouped_gemm
     gemm               tokens, n, k: one dense GEMM
     router             tokens, hidden, n_experts, top_k: logits, scores and top-k
     permute            rows, row_bytes: gathered into expert order
@@ -22,10 +23,12 @@ and those that its kernels need; the others of a row stay empty:
 ``experts`` counts the experts of one GPU that got a token and ``tokens_per_expert`` is the mean of their rows.
 Optional columns of a row:
 
-    load_shape         balanced (default), or a name of the uneven load that the row was timed with
+    load_shape         balanced (default), a name of the uneven load, or drawn: a benchmark drew each expert's rows
+                       around their mean; such rows need no balanced ones and price loads that fill no whole tiles
     max_over_mean      of an uneven load: rows of its largest expert over the mean
     cache              cold (default): inputs and weights come from memory; hot: they may lie in the L2 cache
     layout             masked or contiguous grouped GEMM; the same for all rows of a shape
+    error              of a time that was worked out from measured ones: its relative error; it is never `measured`
 """
 
 from __future__ import annotations
@@ -60,6 +63,7 @@ class Axes(NamedTuple):
 AXES = {
     "grouped_gemm": Axes(("hidden", "inter"), "tokens_per_expert", "experts"),
     "dense_mlp": Axes(("hidden", "inter"), "tokens_per_expert", "experts"),
+    "expert_gemm": Axes(("n", "k"), "tokens_per_expert", "experts"),
     "gemm": Axes(("n", "k"), "tokens"),
     "router": Axes(("hidden", "n_experts", "top_k"), "tokens"),
     "permute": Axes((), "rows", "row_bytes"),
@@ -71,13 +75,15 @@ AXES = {
     "attn_prefill": Axes(("heads", "kv_heads", "head_dim"), "kv_len", "batch"),
 }
 MLP = ("grouped_gemm", "dense_mlp")
+OVER_EXPERTS = (*MLP, "expert_gemm")  # their rows are of experts, whose loads may differ
 MLA_LATENT, MLA_ROPE, MLA_QK, MLA_V = 512, 64, 192, 128  # DeepSeek-V2 and V3
 
 UNITS = {"seconds": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
-BALANCED, COLD, HOT = "balanced", "cold", "hot"
+BALANCED, DRAWN, COLD, HOT = "balanced", "drawn", "cold", "hot"
 CHOICES = {"dtype": tuple(BYTES_PER_ELEMENT), "cache": (COLD, HOT), "layout": ("masked", "contiguous")}
 _SHAPE_COLUMNS = tuple(dict.fromkeys(column for axes in AXES.values() for column in axes.columns))
-KNOWN_COLUMNS = ("kernel", "dtype", *_SHAPE_COLUMNS, "load_shape", "max_over_mean", "cache", "layout", *UNITS, "gpu")
+KNOWN_COLUMNS = ("kernel", "dtype", *_SHAPE_COLUMNS, "load_shape", "max_over_mean", "cache", "layout", "error", *UNITS,
+                 "gpu")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class Row:
     max_over_mean: float = 1.0
     cache: str = COLD
     layout: str = ""
+    error: float | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -108,6 +115,9 @@ def kernel_work(kernel: str, dtype: str, fixed: Sequence[int], outer: float, inn
     match kernel:
         case "gemm":
             return roofline.gemm_work(inner, fixed[0], fixed[1], dtype)
+        case "expert_gemm":
+            one = roofline.gemm_work(inner, fixed[0], fixed[1], dtype)
+            return Work(outer * one.flops, outer * one.moved, dtype)
         case "router":
             return roofline.router_work(inner, *fixed)
         case "permute":  # every row is written; those read more than once may come from the cache
@@ -175,6 +185,7 @@ def _record(row: Row, gpu: Gpu) -> dict[str, str]:
     return record | {
         "cache": HOT if row.cache == HOT else "",
         "layout": row.layout,
+        "error": "" if row.error is None else f"{row.error:.3g}",
         "seconds": f"{row.seconds:.12g}",
         "gpu": gpu.name,
     }

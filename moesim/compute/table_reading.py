@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from moesim.compute.gpus import Gpu, load_gpu, nearest
-from moesim.compute.table_format import AXES, BALANCED, CHOICES, COLD, KNOWN_COLUMNS, UNITS, Row, floor_seconds
+from moesim.compute.table_format import (
+    AXES,
+    BALANCED,
+    CHOICES,
+    COLD,
+    KNOWN_COLUMNS,
+    OVER_EXPERTS,
+    UNITS,
+    Row,
+    floor_seconds,
+)
 from moesim.errors import InputError
 
 MOST_MISTAKES = 20
@@ -140,7 +150,8 @@ class _Header(NamedTuple):
         load_shape, skew = _load(kernel, fields, where)
         seconds = self._seconds(fields, where)
         cache, layout = fields.get("cache") or COLD, fields.get("layout", "")
-        return Row(kernel, fields["dtype"], fixed, outer, inner, seconds, load_shape, skew, cache, layout)
+        error = _number(fields, "error", where, whole=False) if fields.get("error") else None
+        return Row(kernel, fields["dtype"], fixed, outer, inner, seconds, load_shape, skew, cache, layout, error)
 
     def _seconds(self, fields: Mapping[str, str], where: str) -> float:
         try:
@@ -157,8 +168,8 @@ def _load(kernel: str, fields: Mapping[str, str], where: str) -> tuple[str, floa
     name = fields.get("load_shape") or BALANCED
     if name == BALANCED:
         return name, 1.0
-    if kernel != "grouped_gemm":
-        raise InputError(f"{kernel} with a load shape", where, "only grouped_gemm has loads")
+    if kernel not in OVER_EXPERTS or kernel == "dense_mlp":
+        raise InputError(f"{kernel} with a load shape", where, "only grouped_gemm has loads, and expert_gemm")
     ratio = _number({"max_over_mean": "", **fields}, "max_over_mean", where, whole=False)
     if ratio <= 1:
         raise InputError(f"max_over_mean is {ratio:g}", where, "an uneven load has more than 1")

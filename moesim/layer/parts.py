@@ -37,7 +37,7 @@ class Parts:
         loss_device: device of each expert in the balance losses: the routing group where there is one, else the
             rank, [experts].
         algorithm: what sets the all-to-all apart; ``constants`` its terms for this GPU and number of nodes, by phase.
-        calibration: where the constants come from, as the scenario names it.
+        calibration: where the constants come from, as the scenario names it; ``transport``: who posts to the NIC.
         message_dtype, wire_bytes, published_bytes: of one token copy, by phase.
         cached_handle: dispatch reuses the layout of one before.
         flows: simulated by ``pairs`` of ranks or at their ``ports``; ``auto`` chooses by their number.
@@ -66,6 +66,7 @@ class Parts:
     algorithm: Algorithm
     constants: dict[str, Calibration]
     calibration: str
+    transport: str
     message_dtype: Mapping[str, str]
     wire_bytes: dict[str, int]
     published_bytes: dict[str, int]
@@ -132,7 +133,10 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     wire = {phase: wire_bytes(algorithm, phase, hidden, dtype[phase], top_k) for phase in PHASES}
     published = {phase: published_bytes(algorithm, phase, hidden, dtype[phase]) for phase in PHASES}
     ratio = {phase: wire[phase] / published[phase] for phase in PHASES}
-    constants = {phase: _constants(scenario, fabric, phase, ratio[phase]) for phase in PHASES}
+    transport = scenario.alltoall.transport
+    if transport == "auto":
+        transport = transport_by_card(algorithm, fabric.nic_card)
+    constants = {phase: _constants(scenario, fabric, phase, ratio[phase], transport) for phase in PHASES}
     return Parts(
         name=scenario.name,
         seed=scenario.seed,
@@ -152,6 +156,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         algorithm=algorithm_named(algorithm),
         constants=constants,
         calibration=scenario.alltoall.calibration,
+        transport=transport,
         message_dtype=dtype,
         wire_bytes=wire,
         published_bytes=published,
@@ -176,13 +181,12 @@ def _with_paths(scenario: Scenario) -> Workload:
     return section.model_copy(update=changes)
 
 
-def _constants(scenario: Scenario, fabric: Fabric, phase: str, wire_over_published: float) -> Calibration:
+def _constants(
+    scenario: Scenario, fabric: Fabric, phase: str, wire_over_published: float, transport: str
+) -> Calibration:
     """The terms of the scenario's all-to-all on this GPU and number of nodes."""
     alltoall, sms = scenario.alltoall, scenario.alltoall.sms
     source = scenario.source(alltoall.calibration)
-    transport = alltoall.transport
-    if transport == "auto":
-        transport = transport_by_card(alltoall.algorithm, fabric.nic_card)
     made = calibration(
         alltoall.algorithm, fabric.gpu, wire_over_published, sms, phase=phase, source=source, transport=transport
     )

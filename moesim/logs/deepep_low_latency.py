@@ -9,6 +9,7 @@ Source: tests/legacy of deepseek-ai/DeepEP, ep/bench of uccl-project/uccl.
 """
 
 import re
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from moesim.logs.given_facts import Facts
@@ -23,13 +24,18 @@ _RANK = re.compile(
 _PPLX = re.compile(rf"\[pplx\]\[rank 0\] (Dispatch|Combine) both p50: {_N} us, {_N} GB/s")
 _KERNELS = "test_low_latency.py, kernel of one phase (send and receive), ten selections of a rank masked"
 _EVENTS = "test_low_latency_pplx.py, median over ranks and calls, event time, send and receive"
-# Of selections, those that can be masked or lost in rounding.
-_FEWEST, _MOST = 0.95, 1.004
-_TOKENS, _HIDDEN, _TOP_K, _EXPERTS = 128, 7168, 8, 288
+# What the test runs with if nothing is said, and what the tests of normal mode call it with.
+_DEFAULTS = (
+    {"tokens": 128, "hidden": 7168, "top_k": 8, "experts": 288},
+    {"tokens": 16, "hidden": 5120, "top_k": 9, "experts": 256},
+)
+# Selections that the test masks on each rank at most.
+_MASKED = 10
+_Line = tuple[float, ...]  # rank, GB/s and us of dispatch, GB/s and us of combine
 
 
 def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
-    """Read the ranks' lines; None if there are none.
+    """Read the ranks' lines, run by run; None if there are none.
 
     Raises:
         InputError: a fact is missing that the log does not hold, or lines of different runs are mixed.
@@ -39,37 +45,52 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
 
 
 def _rank_rows(text: str, facts: Facts) -> list[MeasuredRow]:
-    lines = [(int(rank), *map(float, rest)) for rank, *rest in _RANK.findall(text)]
-    if not lines:
-        return []
-    heard = {int(line[0]) for line in lines}
-    counted = max(facts.get("ranks") or 0, max(heard) + 1)
-    if len(heard) < counted:
-        facts.note(f"lines of {len(heard)} of {counted} ranks")
-    if len(lines) > len(heard):
-        facts.note(f"{len(lines)} lines of {len(heard)} ranks: every run in the file is in the mean")
+    lines = [tuple(map(float, found)) for found in _RANK.findall(text)]
     uccl = re.search(r"\buccl|All correctness tests passed", text, re.IGNORECASE)
+    runs = _runs(lines)
+    rows: list[MeasuredRow] = []
+    for run in runs:
+        counted = int(max(line[0] for line in run)) + 1
+        if len(runs) == 1:
+            counted = max(counted, facts.get("ranks") or 0)
+        if len(run) < counted:
+            facts.note(f"lines of {len(run)} of {counted} ranks")
+        rows += _run_rows(run, counted, "uccl-ep-ll" if uccl else "deepep-ll", facts)
+    return rows
+
+
+def _runs(lines: Sequence[_Line]) -> list[list[_Line]]:
+    """Split lines into runs: as many as each rank has lines, or where a rank comes again."""
+    of_rank: dict[float, list[_Line]] = {}
+    for line in lines:
+        of_rank.setdefault(line[0], []).append(line)
+    if len({len(each) for each in of_rank.values()}) == 1:
+        return [list(run) for run in zip(*of_rank.values(), strict=True)]
+    runs: list[list[_Line]] = [[]]
+    for line in lines:
+        if line[0] in {each[0] for each in runs[-1]}:
+            runs.append([])
+        runs[-1].append(line)
+    return [run for run in runs if run]
+
+
+def _run_rows(run: Sequence[_Line], counted: int, library: str, facts: Facts) -> Iterator[MeasuredRow]:
     place = facts.place(ranks=counted)
-    phases = {"dispatch": [line[1:3] for line in lines], "combine": [line[3:5] for line in lines]}
-    rows = []
-    for op, printed in phases.items():
-        sizes = [bandwidth * us * 1e3 for bandwidth, us in printed]
+    for op, first in (("dispatch", 1), ("combine", 3)):
+        sizes = [line[first] * line[first + 1] * 1e3 for line in run]
         if max(sizes) > 1.1 * min(sizes):
             raise facts.refuse("holds lines of different sizes of message", "keep one run in a file")
-        times = [us for _, us in printed]
-        rows.append(
-            facts.row(
-                **place,
-                **_layer(op, fmean(sizes), place["ranks"], facts),
-                library="uccl-ep-ll" if uccl else "deepep-ll",
-                op=op,
-                quantity=TIME,
-                value=facts.credible(fmean(times)),
-                definition=_KERNELS,
-                note=f"mean of {len(heard)} ranks, the slowest {max(times):g} us",
-            )
+        times = [line[first + 1] for line in run]
+        yield facts.row(
+            **place,
+            **_layer(op, fmean(sizes), counted, facts),
+            library=library,
+            op=op,
+            quantity=TIME,
+            value=facts.credible(fmean(times)),
+            definition=_KERNELS,
+            note=f"mean of {len(run)} ranks, the slowest {max(times):g} us",
         )
-    return rows
 
 
 def _pplx_rows(text: str, facts: Facts) -> list[MeasuredRow]:
@@ -93,26 +114,28 @@ def _pplx_rows(text: str, facts: Facts) -> list[MeasuredRow]:
 
 def _layer(op: str, sent: float, ranks: int, facts: Facts) -> dict[str, object]:
     """Sizes of the layer, held against the bytes that a rank says it sent."""
-    hidden, top_k = facts.said("hidden", None, _HIDDEN), facts.said("top_k", None, _TOP_K)
-    # The test refuses experts that its ranks do not share evenly: then its default was not what ran.
-    experts = facts.said("experts", None, None if _EXPERTS % ranks else _EXPERTS)
-    bytes_of = _token_bytes(op, hidden)
-    given = facts.get("tokens")
-    tokens = given or _TOKENS
-    fitting = [name for name, size in bytes_of.items() if _FEWEST <= sent / size / (tokens * top_k) <= _MOST]
-    if not fitting and not given:
+    of_test = _DEFAULTS[0]
+    for defaults in _DEFAULTS if facts.get("tokens") is None else _DEFAULTS[:1]:
+        sizes = {name: facts.get(name) or value for name, value in defaults.items()}
+        bytes_of = _token_bytes(op, sizes["hidden"])
+        most = sizes["tokens"] * sizes["top_k"]
+        fitting = [name for name, size in bytes_of.items() if 0.995 * (most - _MASKED) <= sent / size <= 1.005 * most]
+        if fitting:
+            of_test = defaults
+            break
+    if not fitting and facts.get("tokens") is None:
         raise facts.asked(*(name for name in ("tokens", "hidden", "top_k") if facts.get(name) is None))
-    facts.said("tokens", None, _TOKENS)
-    usual = next(iter(bytes_of))
-    dtype = facts.get("dtype") if facts.get("dtype") in bytes_of else None
-    dtype = dtype or (fitting[0] if fitting else usual)
-    selections = sent / bytes_of[dtype]
-    said = f"{op}: GB/s x us is {sent / 1e6:.3f} MB, {selections:.0f} {dtype} selections of {tokens} x {top_k}"
+    # The test refuses experts that its ranks do not share evenly: then its default was not what ran.
+    layer = {name: facts.said(name, None, of_test[name]) for name in ("tokens", "hidden", "top_k")}
+    layer["experts"] = facts.said("experts", None, None if of_test["experts"] % ranks else of_test["experts"])
+    bytes_of, most = _token_bytes(op, layer["hidden"]), layer["tokens"] * layer["top_k"]
+    dtype = facts.get("dtype") if facts.get("dtype") in bytes_of else next(iter(fitting or bytes_of))
+    said = f"{op}: GB/s x us is {sent / 1e6:.3f} MB, {sent / bytes_of[dtype]:.0f} {dtype} selections of {most}"
     if dtype not in fitting:
         facts.note(f"{said}: they disagree")
-    elif selections < tokens * top_k - 1:
+    elif sent / bytes_of[dtype] < most - 1:
         facts.note(said)
-    return {"tokens": tokens, "hidden": hidden, "top_k": top_k, "experts": experts, "dtype": dtype}
+    return layer | {"dtype": dtype}
 
 
 def _token_bytes(op: str, hidden: int) -> dict[str, float]:

@@ -136,8 +136,9 @@ def _rows(lines: Sequence[_Tuned], library: str, facts: Facts) -> list[MeasuredR
         "transport": "nvlink" if inside else None,
         "note": f"mean of {len(lines)} nodes' best" if len(lines) > 1 else None,
     }
-    if nodes and nodes > place["nodes"]:
-        facts.note(f"num_topk_groups={nodes} on {place['nodes']} nodes: are there more?")
+    usual = min(place["nodes"], 4)
+    if nodes not in (None, usual):
+        facts.note(f"num_topk_groups={nodes} on {place['nodes']} nodes, where the test's default is {usual}")
     if len(lines) not in (1, place["nodes"]):
         facts.note(f"{len(lines)} lines of Best {one.op} ({one.dtype}) on {place['nodes']} nodes: their mean is taken")
     quantity = "nvl_GBps" if inside else "rdma_GBps"
@@ -151,13 +152,16 @@ def _rows(lines: Sequence[_Tuned], library: str, facts: Facts) -> list[MeasuredR
 
 def _check(best: Sequence[_Tuned], trials: Sequence[_Tuned], facts: Facts) -> None:
     """Note a Best whose NVL / RDMA is no other line's: the bytes behind both are a rank's own, the same in all."""
-    across = [(one, one.nvl / one.rdma, one.rdma) for one in (*best, *trials) if one.rdma]
-    for index, (one, ratio, rdma) in enumerate(across[: sum(1 for each in best if each.rdma)]):
-        others = [other for place, (_, other, _) in enumerate(across) if place != index]
-        if others and not any(abs(ratio / other - 1) < 2e-3 + 0.01 / rdma for other in others):
+    kinds = ((True, best), (False, trials))
+    lines = [(one.nvl / one.rdma, is_best, one) for is_best, kind in kinds for one in kind if one.rdma]
+    lines.sort(key=lambda line: line[0])
+    for index, (ratio, is_best, one) in enumerate(lines):
+        others = [line[0] for line in lines[max(0, index - 1) : index] + lines[index + 1 : index + 2]]
+        slack = 2e-3 + 0.01 / (one.rdma or 1)
+        if is_best and others and not any(abs(ratio / other - 1) < slack for other in others):
             facts.note(
-                f"Best {one.op} ({one.dtype}): {rdma} GB/s (RDMA) and {one.nvl} GB/s (NVL) are not in the ratio of the "
-                "other lines"
+                f"Best {one.op} ({one.dtype}): {one.rdma} GB/s (RDMA) and {one.nvl} GB/s (NVL) are not in the ratio of "
+                "the other lines"
             )
 
 

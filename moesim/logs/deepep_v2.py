@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from moesim.logs.given_facts import Facts
+from moesim.logs.given_facts import Facts, rack_scale
 from moesim.logs.measured_row import TIME, MeasuredRow
 
 FORM = "DeepEP V2 test_ep"
@@ -28,6 +28,7 @@ _SAID = re.compile(
     r"|(?P<kernel>[*@]) EP: +(?P<rank>\d+)/(?P<ranks>\d+) \| (?:dispatch|combine): "
     rf"{_N} GB/s \(SO\), (?P<up_rate>{_N}) GB/s \(SU\), (?P<us>{_N}) us, (?P<bytes>{_N}) bytes"
 )
+_MOST_IN_A_HOST = 8
 _DEFINITION = (
     "tests/elastic/test_ep.py, all-rank mean of the transfer kernel (dispatch not cached; combine, not reduced combine)"
 )
@@ -75,6 +76,8 @@ def _row(
     setting: _Setting, ranks: int, op: str, dtype: str, lines: Sequence[tuple[int, float]], facts: Facts
 ) -> MeasuredRow:
     split = setting.out if setting.out and setting.up and setting.out * setting.up == ranks else None
+    if split == 1 and ranks > _MOST_IN_A_HOST and not rack_scale(facts.get("gpu_moesim") or facts.get("gpu") or ""):
+        split = None
     place = facts.place(ranks=ranks, nodes=split)
     if split and split > 1:
         place["nodes"] = split

@@ -5,6 +5,7 @@ else it is asked for by name.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,20 +56,28 @@ def _number(text: str | float) -> float:
     return number
 
 
+def rack_scale(gpu: str) -> bool:
+    """Whether a GPU's NVLink domain is a rack, whose trays the hosts are."""
+    return bool(re.match(r"G[BH]\d", gpu.upper()))
+
+
 class Facts:
     """What was given for a file, and the notes that reading it makes.
 
     Args:
         given: by the names of a row's columns, and ``gpus_per_node``.
         where: the file.
+        per_node: GPUs of an NVLink domain where neither the file nor what was given tells; None: ask.
 
     Raises:
         InputError: a name is unknown, or a value is not what its column holds.
     """
 
-    def __init__(self, given: Mapping[str, str | float], where: str) -> None:
+    def __init__(self, given: Mapping[str, str | float], where: str, per_node: int | None = None) -> None:
         self.where = where
-        self.notes: list[str] = []
+        self._per_node = per_node
+        self._notes: list[str] = []
+        self._defaults: dict[str, int] = {}
         self._rows = 0
         self._given: dict[str, Any] = {}
         for name, value in given.items():
@@ -86,8 +95,13 @@ class Facts:
 
     def note(self, text: str) -> None:
         """Keep a remark about the file, once."""
-        if text not in self.notes:
-            self.notes.append(text)
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return the notes, those about defaults as one."""
+        taken = ", ".join(f"{name} {value}" for name, value in self._defaults.items())
+        return (*self._notes, *((f"not printed, the benchmark's defaults: {taken}",) if taken else ()))
 
     def refuse(self, what: str, fix: str = "") -> InputError:
         """Return the error about the file."""
@@ -108,7 +122,7 @@ class Facts:
             return int(given)
         if default is None:
             raise self.asked(name)
-        self.note(f"{name} is not printed: {default}, the benchmark's default")
+        self._defaults[name] = default
         return default
 
     def place(
@@ -132,16 +146,23 @@ class Facts:
             ranks = min(filter(None, (self.get("ranks"), per_node)), default=None)
         else:
             ranks = self.get("ranks")
-        if inside or ranks == 1:
-            nodes = 1
-        else:
-            nodes = self.get("nodes") or (math.ceil(ranks / per_node) if ranks and per_node else None) or nodes
+        nodes = 1 if inside else self.nodes(ranks, nodes)
         if not gpu or not ranks or not nodes:
-            missing = {"gpu": gpu, "ranks": ranks, "gpus_per_node": nodes}
+            missing = {"gpu": gpu, "ranks": ranks, "gpus_per_node": nodes or (not ranks and self._per_node)}
             raise self.asked(*(name for name, value in missing.items() if not value))
         if ranks % nodes:
             raise self.refuse(f"{ranks} ranks on {nodes} nodes", "give --ranks and --gpus-per-node")
         return {"gpu": gpu, "gpu_moesim": (called or gpu).lower(), "ranks": ranks, "nodes": nodes}
+
+    def nodes(self, ranks: int | None, printed: int | None = None) -> int | None:
+        """Return the number of NVLink domains as given, printed, or assumed and noted; None where nobody says."""
+        if ranks == 1 or self.get("nodes"):
+            return 1 if ranks == 1 else int(self.get("nodes"))
+        per_node = self.get("gpus_per_node")
+        if not per_node and not printed and self._per_node:
+            per_node = self._per_node
+            self.note(f"how many GPUs a node has is not said: {per_node}, as is usual")
+        return math.ceil(ranks / per_node) if ranks and per_node else printed
 
     def credible(self, us: float) -> float:
         """Return a time of DeepEP's tests, which print a second where another profiler kept theirs from running.

@@ -20,8 +20,7 @@ _SAID = re.compile(
     r"|\bDevice\s*: (?P<device>\S+)"
     r"|Number of qps\s*: (?P<qps>\d+)"
     r"|#bytes +(?P<lanes>#sl +)?#iterations +BW peak\[[^\]]+\] +BW average\[(?P<unit>[GM]i?[bB])/sec\]"
-    r"|^ *(?P<row>\d+ +(?:\d+ +){1,2}[\d.]+ +[\d.]+\s+[\d.]+)",
-    re.MULTILINE,
+    r"|(?<!\S)(?P<row>\d+[ \t]+(?:\d+[ \t]+){1,2}[\d.]+[ \t]+[\d.]+[ \t]+[\d.]+)"
 )
 # Verb, both directions, device, queue pairs, GPU memory, bytes of a message.
 _Table = tuple[str, bool, str | None, str | None, bool, int]
@@ -34,12 +33,13 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
     tables: dict[_Table, list[float]] = {}
     for found in _SAID.finditer(text):
         said = {name: value for name, value in found.groupdict().items() if value is not None}
-        if "verb" in said:
-            # Memory is announced before the test is.
-            test = {name: value for name, value in test.items() if name == "cuda" and "unit" not in test}
         if "row" not in said:
+            # GPU memory is announced before the test's name is.
+            if "rows" in test and ("verb" in said or "cuda" in said):
+                test = {}
             test |= said
         elif test.get("unit") in _GB:
+            test["rows"] = "read"
             numbers = [float(cell) for cell in said["row"].split()]
             size, average, messages = numbers[0], numbers[-2], numbers[-1]
             rate = average * _GB[test["unit"]]

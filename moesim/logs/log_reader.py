@@ -32,7 +32,7 @@ _READERS: dict[str, _Read] = {
 FORMS = (*_READERS, rows_table.FORM)
 
 
-def read_log(path: Path, given: Mapping[str, str | float] | None = None) -> Log:
+def read_log(path: Path | str, given: Mapping[str, str | float] | None = None, per_node: int | None = None) -> Log:
     """Read a benchmark's output, or a table of rows.
 
     The file may be a whole issue or terminal log; several benchmarks in one file are all read.
@@ -40,15 +40,23 @@ def read_log(path: Path, given: Mapping[str, str | float] | None = None) -> Log:
     Args:
         path: the file.
         given: what it cannot say, by the names of a row's columns, and ``gpus_per_node``, the GPUs of an NVLink domain.
+        per_node: what to assume of the latter, and note, where nothing tells; None: ask.
 
     Raises:
         InputError: the file cannot be read, no form is known in it, a fact is missing (it is asked for by name), or a
             table has mistakes (as file:line:column).
     """
-    text = plain(text_of(path))
-    facts = Facts(given or {}, str(path))
+    text = plain(text_of(Path(path)))
+    facts = Facts(given or {}, str(path), per_node)
     readers: dict[str, _Read] = {rows_table.FORM: rows_table.read_table} if rows_table.is_table(text) else _READERS
-    found = {form: rows for form, read in readers.items() if (rows := read(text, facts)) is not None}
+    try:
+        found = {form: rows for form, read in readers.items() if (rows := read(text, facts)) is not None}
+    except InputError:
+        raise
+    except ArithmeticError:
+        raise facts.refuse("has a time, a rate or a size of nothing", "take that line out") from None
+    except ValueError as error:  # thousands of digits
+        raise facts.refuse(f"holds what is no number: {error}") from None
     if not found:
         first = next((line.strip() for line in text.splitlines() if line.strip()), "")
         what = f"holds no measurement: its first line is {first!r:.80}" if first else "is empty"
@@ -56,5 +64,5 @@ def read_log(path: Path, given: Mapping[str, str | float] | None = None) -> Log:
     every = tuple(row for each in found.values() for row in each)
     form = " and ".join(form for form, each in found.items() if each or not every)
     if not every:
-        raise InputError(f"is {form}, but holds no measurement", where=str(path), fix="; ".join(facts.notes))
-    return Log(form, every, tuple(facts.notes))
+        raise InputError(f"is {form}, but holds no measurement", where=str(path), fix="; ".join(facts.remarks()))
+    return Log(form, every, facts.remarks())

@@ -1,9 +1,9 @@
 """nccl-tests: the text table of every age, and the JSON of ``-J``, versions 1 to 3.
 
-Out-of-place times of the all-to-all are taken; sizes are bytes of a rank, own part included, and busbw = algbw
-(n - 1) / n. Text lines give time and busbw, JSON the time alone, from which its bandwidths are computed. Lines without
-data or with wrong results are dropped. Ranks are the devices listed, nodes their hosts, which on a rack-scale NVLink
-domain are trays.
+Out-of-place times of the all-to-all are taken, also of the uneven one, which is no phase of a layer. Sizes are bytes of
+a rank, own part included, and busbw = algbw (n - 1) / n. Text lines give time and busbw, JSON the time alone, from
+which its bandwidths are computed. Lines without data or with wrong results are dropped. Ranks are the devices listed,
+nodes their hosts, which on a rack-scale NVLink domain are trays.
 
 Source: src/common.cu and src/util.cu of NVIDIA/nccl-tests.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moesim.logs.given_facts import Facts
+from moesim.logs.given_facts import Facts, rack_scale
 from moesim.logs.measured_row import TIME, MeasuredRow
 
 FORM = "nccl-tests table"
@@ -36,13 +36,16 @@ _SAID = re.compile(
     r"device +\d+ +\[[^\]]*\] *(?P<gpu>.*)"
     r"|(?P<header># +size +count +type .*)"
     r"|nccl-library=(?P<library>\d+)|NCCL version (?P<version>\d[\w.]*)"
-    rf"|(?P<row>(?<!\S)\d+ +\d+ +(?:{'|'.join(_SIZES)}) .*)"
-    r"|(?P<command>\S*\b\w+_perf\b.*)"
+    rf"|(?P<row>(?<!\S)\d+[ \t]+\d+[ \t]+(?:{'|'.join(_SIZES)})[ \t].*)"
+    r"|(?P<command>\b\w+_perf\b.*)"
 )
 _GPU = re.compile(r"\b(G?[AHBLV]\d{2,3}\w?(?:-3e)?|H20(?:-3e)?)\b")
-# GPUs whose NVLink domain is a rack, not a host.
-_RACK = re.compile(r"G[BH]\d+")
-_DEFINITION = "{test} {place} of place; size = bytes per rank, busbw = size / time x (n-1)/n"
+# Tests that print neither a reduction nor a root.
+_ALIKE = ("alltoall", "alltoallv", "allgather", "sendrecv", "hypercube")
+_EXCHANGES = {
+    "alltoall": "alltoall_perf {} place; size = bytes per rank, busbw = size / time x (n-1)/n",
+    "alltoallv": "alltoallv_perf {} place; size and bandwidths of the largest rank",
+}
 
 
 @dataclass
@@ -59,7 +62,7 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Line:
-    """One size; ``name`` of its test where the line itself tells it."""
+    """One size; ``parts`` of equal size, 0 where it is no exchange; ``name`` of its test where the line tells it."""
 
     size: int
     us: float
@@ -67,7 +70,7 @@ class _Line:
     busbw: float | None = None
     algbw: float | None = None
     in_place: bool = False
-    alltoall: bool = True
+    parts: int | None = None
     name: str = ""
 
 
@@ -89,8 +92,8 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
             pending = said["name"]
         elif "command" in said:
             # A command names the run after it; what a run prints at its end names itself.
-            names = _NAME.findall(said["command"])
-            pending = names[0] if names and "concluded" not in text[max(0, found.start() - 40) : found.start()] else ""
+            names = set(_NAME.findall(said["command"]))
+            pending = names.pop() if len(names) == 1 and not text.endswith("concluded: ", 0, found.start()) else ""
         elif "rank" in said:
             run.devices.append((int(said["rank"]), int(said.get("group", 0)), said["host"], said["gpu"].strip()))
         elif "header" in said:
@@ -107,7 +110,7 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
 
 def _text_line(row: str, header: str) -> _Line | None:
     size, count, kind, *cells = row.split()
-    redop = cells.pop(0) if re.fullmatch(r"[a-z]+", cells[0]) and cells[0] not in ("nan", "inf") else "none"
+    redop = cells.pop(0) if cells and re.fullmatch(r"(?!nan|inf)[a-z]+", cells[0]) else "none"
     root = cells.pop(0) if cells and ("root" in header.split() or cells[0] == "-1") else "-1"
     if len(cells) < 3:
         return None
@@ -116,14 +119,13 @@ def _text_line(row: str, header: str) -> _Line | None:
         wrong = 0.0 if len(cells) < 4 or cells[3] == "N/A" else float(cells[3])
     except ValueError:
         return None
-    return _Line(int(size), us, wrong, busbw, algbw, alltoall=_even(int(size), int(count), kind, redop, root))
+    return _Line(int(size), us, wrong, busbw, algbw, parts=_parts(int(size), int(count), kind, redop, root))
 
 
-def _even(size: int, count: int, kind: str, redop: str, root: str) -> bool:
-    """Whether a line can be an all-to-all's: no reduction, no root, several parts of equal size."""
-    element = _SIZES.get(kind, 0)
-    parts = size // (element * count) if element and count else 0
-    return redop == "none" and root.strip() == "-1" and (parts > 1 or size == 0)
+def _parts(size: int, count: int, kind: str, redop: str, root: str) -> int:
+    """Parts of equal size that a rank sends; 0 of a line that cannot be an exchange's, with a reduction or a root."""
+    part = _SIZES.get(kind, 0) * count
+    return size // part if part and redop == "none" and root.strip() == "-1" else 0
 
 
 def read_json(text: str, facts: Facts) -> list[MeasuredRow] | None:
@@ -133,7 +135,7 @@ def read_json(text: str, facts: Facts) -> list[MeasuredRow] | None:
         InputError: a fact is missing that they do not hold, or one is damaged.
     """
     runs = [_json_run(data, facts) for data in _objects(text)]
-    return _all_rows(runs, facts) if runs else None
+    return (_all_rows(runs, facts) or []) if runs else None
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
@@ -144,6 +146,8 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         except ValueError:
             position = start.end()
             continue
+        except RecursionError:
+            return
         if isinstance(data, dict) and isinstance(data.get("results"), list):
             yield data
 
@@ -166,8 +170,7 @@ def _json_run(data: dict[str, Any], facts: Facts) -> _Run:
             run.cpu_time = run.cpu_time or "cpu_time" in body
             if us is not None:
                 name = str(result.get("experiment_name", "")).lower()
-                named = name or "count" not in result
-                shape = None if named else (int(result["count"]), result["type"], result["redop"], result["root"])
+                shape = [result[key] for key in ("type", "redop", "root")] if "count" in result else None
                 run.lines.append(
                     _Line(
                         size=int(result["size"]),
@@ -175,7 +178,7 @@ def _json_run(data: dict[str, Any], facts: Facts) -> _Run:
                         wrong=_real(body.get("nwrong")) or 0.0,
                         algbw=_real(body.get("alg_bw")),
                         in_place=not found,
-                        alltoall=shape is None or _even(int(result["size"]), *shape),
+                        parts=_parts(int(result["size"]), int(result["count"]), *shape) if shape else None,
                         name=f"{name}_perf" if name else "",
                     )
                 )
@@ -200,7 +203,7 @@ def _all_rows(runs: Sequence[_Run], facts: Facts) -> list[MeasuredRow] | None:
     others: Counter[str] = Counter()
     rows = [row for run in runs for row in _run_rows(run, others, facts)]
     for name, lines in others.items():
-        facts.note(f"{lines} lines of {name} left out: no all-to-all of equal messages")
+        facts.note(f"{lines} lines of {name} left out: no all-to-all")
     return rows or ([] if any(run.lines for run in runs) else None)
 
 
@@ -208,37 +211,41 @@ def _run_rows(run: _Run, others: Counter[str], facts: Facts) -> Iterator[Measure
     dropped = 0
     place: dict[str, Any] = {}
     for line in run.lines:
-        name = run.name or line.name
-        if name not in ("alltoall_perf", "") or not line.alltoall:
-            others[name or "another test"] += 1
+        name = (run.name or line.name).removesuffix("_perf").replace("_", "")
+        if name not in _ALIKE:
+            # A name may stand in the text around a table; the table itself does not lie.
+            name = name or "another test" if line.parts in (0, 1) and line.size else ""
+        if name not in (*_EXCHANGES, ""):
+            others[name] += 1
             continue
         if not line.size or line.wrong > 0:
             dropped += line.wrong > 0
             continue
-        place = place or _place(run, facts)
-        if not name:
+        place = place or _place(run, line.parts if name != "alltoallv" else None, facts)
+        name = name or "alltoall"
+        if name not in run.name + line.name:
             facts.note("the test is not named: lines without reduction and root are taken for alltoall_perf")
         if line.algbw and abs(line.size / line.us / 1e3 / line.algbw - 1) > 0.01 + 0.006 / line.algbw:
             facts.note(f"{line.size} bytes in {line.us:g} us are not {line.algbw:g} GB/s (algbw) as printed")
         values = {TIME: line.us} | ({"busbw_GBps": line.busbw} if line.busbw else {})
-        definition = _DEFINITION.format(test=name or "alltoall_perf", place="in" if line.in_place else "out")
+        definition = _EXCHANGES[name].format("in" if line.in_place else "out of")
         for quantity, value in values.items():
             yield facts.row(
                 **place,
                 library="nccl",
                 version=run.version,
                 tokens=line.size,
-                op="alltoall",
+                op=name,
                 quantity=quantity,
                 value=value,
-                definition=definition.replace("in of place", "in place") + ", CPU time" * run.cpu_time,
+                definition=definition + ", CPU time" * run.cpu_time,
             )
     if dropped:
         facts.note(f"{dropped} line{'s' * (dropped > 1)} with wrong results dropped")
 
 
-def _place(run: _Run, facts: Facts) -> dict[str, Any]:
-    """On what a run ran, as far as its devices tell; of several groups side by side the first."""
+def _place(run: _Run, parts: int | None, facts: Facts) -> dict[str, Any]:
+    """On what a run ran, as far as its devices and the parts of its messages tell; of groups side by side the first."""
     numbers = sorted({rank for rank, _, _, _ in run.devices})
     ranks = len(numbers) or None
     # JSON lists one device per process.
@@ -249,9 +256,12 @@ def _place(run: _Run, facts: Facts) -> dict[str, Any]:
     if ranks and len(groups) > 1:
         facts.note(f"{len(groups)} groups ran side by side: ranks are those of one")
         ranks //= len(groups)
+    if parts and ranks not in (None, parts):
+        facts.note(f"{ranks} ranks are listed, but messages have {parts} parts: that many ranks are taken")
+    ranks = parts or ranks
     models = {found[0] for _, _, _, name in run.devices if (found := _GPU.search(name))}
     gpu = models.pop() if len(models) == 1 else None
     nodes = len(hosts) or None
-    if gpu and _RACK.fullmatch(gpu) and len(hosts) > 1:
+    if gpu and rack_scale(gpu) and len(hosts) > 1:
         nodes = None
     return facts.place(gpu, ranks, nodes)

@@ -5,7 +5,6 @@
 
 import csv
 import io
-import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,7 +32,7 @@ def read_table(text: str, facts: Facts) -> list[MeasuredRow]:
     Raises:
         InputError: a column is unknown or missing, or a cell is not what its column holds; all mistakes at once.
     """
-    lines = text.splitlines()
+    lines = text.split("\n")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] = []
     rows: list[MeasuredRow] = []
@@ -43,14 +42,14 @@ def read_table(text: str, facts: Facts) -> list[MeasuredRow]:
         for cells in reader:
             if not any(text.strip() for text in cells):
                 continue
-            number = reader.line_num
-            starts = [found.start(1) + 1 for found in _CELL.finditer(lines[number - 1])]
+            line = lines[reader.line_num - 1]
+            places = _Places(facts.where, reader.line_num, [found.start(1) + 1 for found in _CELL.finditer(line)])
             if not header:
                 header = [name.strip() for name in cells]
-                _check_header(header, _Places(facts.where, number, starts))
+                _check_header(header, places)
                 continue
             try:
-                rows.append(_row(dict(zip(header, cells, strict=False)), cells, header, ids, facts, number, starts))
+                rows.append(_row(cells, header, ids, facts, places))
             except InputError as error:
                 mistakes += [error, *error.others]
     except csv.Error as error:
@@ -85,16 +84,8 @@ def _check_header(header: Sequence[str], places: _Places) -> None:
         raise InputError(f"no column {' and '.join(missing)}", places.at(0), fix)
 
 
-def _row(
-    said: dict[str, str],
-    cells: Sequence[str],
-    header: Sequence[str],
-    ids: set[str],
-    facts: Facts,
-    line: int,
-    starts: Sequence[int],
-) -> MeasuredRow:
-    places = _Places(facts.where, line, starts)
+def _row(cells: Sequence[str], header: Sequence[str], ids: set[str], facts: Facts, places: _Places) -> MeasuredRow:
+    said = dict(zip(header, cells, strict=False))
     if len(cells) > len(header):
         raise InputError(f"{len(cells)} cells under {len(header)} columns", places.at(len(header)), "quote commas")
     columns: dict[str, Any] = {}
@@ -117,7 +108,8 @@ def _row(
     # Whose cell was wrong is not asked for again.
     wrong = {name for name, text in said.items() if text.strip() and name not in columns and name != TIME}
     columns.setdefault("op", "")
-    if columns["op"] not in (*PHASES, "rdma_write", "rdma_read", "send", "put", "get") and "op" not in wrong:
+    of_link = columns.get("quantity") == "link_GBps"
+    if not of_link and columns["op"] not in (*PHASES, "alltoallv") and "op" not in wrong:
         blame("op", f"op is {columns['op']!r:.60}", f"{', '.join(PHASES)} are known")
     if columns.get("quantity") not in QUANTITIES and not wrong & {"quantity", "value"} and not mistakes:
         if "quantity" in columns:
@@ -145,8 +137,8 @@ def _place(columns: dict[str, Any], facts: Facts, blame: Callable[[str, str, str
     gpu = columns.get("gpu") or columns.get("gpu_moesim", "").upper()
     columns |= {"gpu": gpu, "gpu_moesim": columns.get("gpu_moesim") or facts.get("gpu") or gpu}
     columns["gpu_moesim"] = columns["gpu_moesim"].lower()
-    ranks, per_node = columns["ranks"], 1 if columns["ranks"] == 1 else facts.get("gpus_per_node")
-    nodes = columns.setdefault("nodes", math.ceil(ranks / per_node) if per_node else None)
+    ranks = columns["ranks"]
+    nodes = columns["nodes"] = columns.get("nodes") or facts.nodes(ranks)
     if not gpu:
         blame("gpu", "no gpu", "give it in the column gpu, or --gpu")
     if nodes is None:

@@ -7,6 +7,7 @@ from moesim.measure.layer_tables import add_layer_rows, add_series_rows, bucket_
 from moesim.measure.notes import degraded
 from moesim.measure.summary import SummaryBuilder
 from moesim.measure.terms_of_run import RunTerms
+from moesim.measure.times_moved import spreads
 from moesim.measure.tolerance import ToleranceLedger, steps_pay
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "bucket_width_s",
     "degraded",
     "explanation",
+    "spreads",
     "steps_pay",
 ]

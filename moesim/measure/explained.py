@@ -15,6 +15,8 @@ from moesim.workload import Batch
 
 # What is as long as the layer has experts; the other fields of a router are its knobs.
 _SIZES = ("n_experts", "group_of_expert")
+# What a set says of its constants, which charges nothing.
+_NO_TERMS = ("row_spread", "widen")
 
 
 def explanation(
@@ -78,7 +80,11 @@ def _phase(parts: Parts, phase: str) -> dict[str, Any]:
         "fitted_rows": len(constants.rows),
         "error_left": dict(constants.error),
         "held_out": dict(constants.held_out),
-        "constants": {name: value for name, value in used.items() if isinstance(value, float) and value != 0.0},
+        "constants": {
+            name: value
+            for name, value in used.items()
+            if isinstance(value, float) and value != 0.0 and name not in _NO_TERMS
+        },
         "protocols": [asdict(protocol) for protocol in constants.protocols],
     }
 

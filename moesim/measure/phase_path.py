@@ -7,7 +7,7 @@ set-up, the engine's log of bottlenecks for the bytes. Together they last as lon
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +26,14 @@ class Piece:
         link: the resource that held the flow back, as the network numbers it, -1 for the flow's own cap; None where
             no link did.
         bytes_per_s: what that link can carry of this all-to-all, nan where it is no wire.
+        overtaken: of a flow that was in progress until another one, which made the rank stay, was launched.
     """
 
     name: str
     seconds: float
     link: int | None = None
     bytes_per_s: float = np.nan
+    overtaken: bool = False
 
 
 def path_of_rank(phase: PhaseTrace, rank: int, capacity: Floats) -> list[Piece]:
@@ -59,7 +61,8 @@ def path_of_rank(phase: PhaseTrace, rank: int, capacity: Floats) -> list[Piece]:
             ends_here = running[np.isin(own[running], waited) & (end[running] == at)] if at == last else running[:0]
             chosen = running if not len(ends_here) else ends_here
             one = chosen[np.argmin(begin[chosen])]
-            back.append(list(_cut(phase, int(own[one]), float(begin[one]), at, capacity)))
+            pieces_of_flow = _cut(phase, int(own[one]), float(begin[one]), at, capacity)
+            back.append([replace(piece, overtaken=at != last) for piece in pieces_of_flow])
             at = float(begin[one])
         else:  # none of its flows was in progress: that is wait
             at = float(end[end < at].max(initial=ready))

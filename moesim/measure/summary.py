@@ -10,6 +10,7 @@ from moesim.cluster import Fabric
 from moesim.layer import LayerLoad, Parts
 from moesim.measure.critical import CriticalRank, critical_rank, describe_bottleneck
 from moesim.measure.lower_bound import LowerBound, lower_bound
+from moesim.measure.times_moved import TimesMoved
 from moesim.results import COMPONENTS, SOURCES, SUMMARY
 from moesim.stages import OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace, phase_use
@@ -34,6 +35,10 @@ class SummaryBuilder:
     distinct_tokens: int = 0
     first_entry_s: float = np.inf
     last_end_s: float = 0.0
+    moved: TimesMoved = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.moved = TimesMoved(self.parts)
 
     def add_layer(self, load: LayerLoad, trace: LayerTrace, wire: dict[str, Floats]) -> dict[str, float | None]:
         """Take in one layer; returns its row of the ``steps`` table."""
@@ -59,6 +64,7 @@ class SummaryBuilder:
             row[f"{link_class}_wire_bytes"] = float(total[ports].sum())
         self.layers.append(row)
         self.critical.append(critical)
+        self.moved.add_layer(trace, critical.rank, wire)
         self.bounds.append(bound)
         for phase in PHASES:
             self.wire[phase] = self.wire.get(phase, 0.0) + wire[phase]
@@ -71,6 +77,7 @@ class SummaryBuilder:
         """Close a step of so many tokens: each runs on a clock of its own that begins at 0."""
         self.tokens, self.distinct_tokens = max(self.tokens, tokens), max(self.distinct_tokens, distinct_tokens)
         self.step_s.append(self.last_end_s - self.first_entry_s)
+        self.moved.end_step()
         self.first_entry_s, self.last_end_s = np.inf, 0.0
 
     def build(self, shares: dict[str, float], counterfactual: bool) -> dict[str, Any]:

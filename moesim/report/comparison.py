@@ -1,7 +1,8 @@
-"""Two results side by side: what changed, by how much, whether for the better, and whether beyond the noise of seeds.
+"""Two results side by side: what changed, by how much, whether for the better, and whether beyond noise and error.
 
 The noise of a number is the band from its least to its most over runs that differ in their seed alone. A difference is
-within the noise where the bands of the two sides touch.
+within the noise where the bands of the two sides touch. It is within the model's error where constants of a cluster
+that nobody measured may make it as large: what both runs share of these cancels.
 
 What differs beyond that is not judged by itself alone:
 
@@ -14,16 +15,18 @@ What differs beyond that is not judged by itself alone:
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from moesim.report.quantities import is_share, unit_of
-from moesim.results import COMPONENTS, SUMMARY, Result
-from moesim.stages import OVER_RANKS
+from moesim.results import BANDED, COMPONENTS, SUMMARY, Result, told_apart
+from moesim.stages import OVER_RANKS, PHASES
 
-Verdict = Literal["better", "worse", "same", "neutral", "within noise", "traded", "other rank", "other class"]
+Verdict = Literal[
+    "better", "worse", "same", "neutral", "within noise", "traded", "other rank", "other class",
+    "within the model's error"]  # fmt: skip
 
 # Numbers of which less is better, though no suffix says so.
 _LESS = {
@@ -62,6 +65,8 @@ class Band:
         slack = _SAME * max(abs(self.high), abs(other.high))
         return self.low <= other.high + slack and other.low <= self.high + slack
 
+
+Interval = tuple[float, float]
 
 Bands = Mapping[str, Band]
 """Bands by the number's name in the summary."""
@@ -112,9 +117,11 @@ class ComparisonRow:
         b: of the second.
         delta_percent: (b - a) / |a| in percent; None where a is 0 or either is missing.
         verdict: whether b is better or worse; neutral where neither direction is good; within noise where the bands
-            of the two touch; traded, other rank and other class as above.
+            of the two touch; within the model's error, traded, other rank and other class as above.
         a_band: of the first run over seeds; None where no other seeds were run.
         b_band: of the second.
+        a_interval: (low, high) of the first run on a cluster like its own; None where that is not known.
+        b_interval: of the second.
     """
 
     key: str
@@ -125,6 +132,8 @@ class ComparisonRow:
     verdict: Verdict
     a_band: Band | None = None
     b_band: Band | None = None
+    a_interval: Interval | None = None
+    b_interval: Interval | None = None
 
     def regression_percent(self) -> float:
         """By how much the number got worse, in percent of a; 0 where it did not, infinite from 0."""
@@ -159,8 +168,25 @@ def compare(
         bands: of the two over seeds; None where no other seeds were run.
     """
     subjects = subjects_of(a), subjects_of(b)
-    rows = compare_summaries(a.summary, b.summary, bands, subjects)
+    rows = compare_summaries(a.summary, b.summary, bands, subjects, lambda key: apart(a, b, key))
+    rows = tuple(replace(row, a_interval=a.intervals.get(row.key), b_interval=b.intervals.get(row.key)) for row in rows)
     return Comparison((labels[0], labels[1]), rows, (subjects[0].critical_ranks, subjects[1].critical_ranks))
+
+
+def apart(a: Result, b: Result, key: str) -> bool:
+    """Whether two runs differ in a number by more than what is not known of their clusters; equal ones do not."""
+    first, second, name = a.explanation.get("band"), b.explanation.get("band"), _moves_like(key)
+    if name is None or first is None or second is None or not (name in first["moves"] and name in second["moves"]):
+        return True
+    return told_apart(first, second, name, b.summary[key] / a.summary[key])
+
+
+def _moves_like(key: str) -> str | None:
+    """The time whose moves a number has: its own, or those of the phase on the critical rank; None for no such."""
+    for phase in PHASES:
+        if key.startswith(f"{phase}_"):
+            return f"{phase}_kernel_time_s" if "kernel" in key or key.endswith("_bytes_per_s") else f"{phase}_time_s"
+    return key if key in BANDED else None
 
 
 def compare_summaries(
@@ -168,10 +194,18 @@ def compare_summaries(
     b: Mapping[str, Any],
     bands: tuple[Bands, Bands] | None = None,
     subjects: tuple[Subjects, Subjects] | None = None,
+    apart: Callable[[str], bool] = lambda _: True,
 ) -> tuple[ComparisonRow, ...]:
-    """Compare two summaries number by number; see ``compare``. ``subjects`` is None where they are not known."""
+    """Compare two summaries number by number; see ``compare``.
+
+    ``subjects`` is None where they are not known; ``apart`` says of which numbers the two differ beyond the model's
+    error.
+    """
     keys = [key for key in SUMMARY if key not in _NOT_COMPARED]
     rows = {key: row for key in keys if (row := _compared(key, a, b, bands)) is not None}
+    for key, row in rows.items():
+        if row.verdict in ("better", "worse") and row.a and row.b and not apart(key):
+            rows[key] = replace(row, verdict="within the model's error")
     whole = {rows[key].verdict for key in ("layer_time_s", "step_time_s") if key in rows}
     faster = "better" in whole and "worse" not in whole
     return tuple(replace(row, verdict=_in_context(row, subjects, faster)) for row in rows.values())

@@ -9,6 +9,7 @@ from moesim.report.charts import Cell, DataTable
 from moesim.report.comparison import (
     OF_CRITICAL_RANK,
     Bands,
+    apart,
     compare,
     critical_words,
     direction,
@@ -147,6 +148,9 @@ def comparison_verdict(runs: Runs) -> Verdict:
         f"Its most loaded rank computes {_ratio(best)} times the mean, that of {worst_name} {_ratio(worst)} times. "
         f"Bottleneck: {_bottleneck(best)}; for {worst_name}: {_bottleneck(worst)}."
     )
+    same = [name for name, run in ordered[1:] if not apart(best, run, "layer_time_s")]
+    if same:
+        text += f" Within the model's error of it: {', '.join(same)}."
     return Verdict(f"{best_name} is the fastest of {len(ordered)} {noun}:", text)
 
 
@@ -171,7 +175,7 @@ def _rows(runs: Runs, base: Result) -> list[Row]:
         fastest = "layer_time_s" not in best or summary["layer_time_s"] == best["layer_time_s"]
         cells = [
             (
-                named_quantity(key, summary[key]),
+                run.value(key).words(lambda number, key=key: named_quantity(key, number)),  # type: ignore[misc]
                 key in best
                 and not summary["counterfactual"]
                 and summary[key] == best[key]
@@ -180,7 +184,9 @@ def _rows(runs: Runs, base: Result) -> list[Row]:
             for key in _COLUMNS
         ]
         delta = "" if run is base else f"{change:+.1f} %".replace("-", "−")
-        verdict = "" if abs(change) < 0.05 else "better" if change < 0 else "worse"
+        unsure = base_time > 0 and run is not base and not apart(base, run, "layer_time_s")
+        delta += ", within the model's error" if unsure else ""
+        verdict = "" if unsure or abs(change) < 0.05 else "better" if change < 0 else "worse"
         critical = critical_words(subjects_of(run).critical_ranks)
         rows.append(Row(name, f"./{quote(name, safe='')}/report.html", reasons, delta, verdict, critical, cells))
     return rows

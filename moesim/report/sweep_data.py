@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.report.quantities import Floats, axis_scale, filled, unit_of
+from moesim.report.quantities import Floats, axis_scale, filled, named_quantity, unit_of
+from moesim.results import ENDS, Value
 from moesim.units import parse_bandwidth, parse_bytes, parse_duration
 
 Bools = NDArray[np.bool_]
@@ -239,6 +240,12 @@ class SweepData:
             values = filled(self.columns[key]) if key in self.columns else np.full(len(self.places), np.nan)
             self._read[key] = np.where(np.array(self.status) == "ok", values, np.nan)
         return self._read[key]
+
+    def words(self, key: str, point: int) -> str:
+        """A number of a point as people read it, with its interval where it has one."""
+        value, low, high = (float(self.column(name)[point]) for name in (key, *(f"{key}_{end}" for end in ENDS)))
+        known = () if np.isnan(low) else (low, high)
+        return Value(value, *known).words(lambda number: named_quantity(key, number))
 
     def scaled(self, key: str) -> tuple[Floats, str]:
         """Numbers of a summary value in the unit that reads well, and that unit."""

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from moesim.report.charts import Cell, DataTable
 from moesim.report.embedding import script_json
 from moesim.report.page import render, view_of
-from moesim.report.quantities import ABSENT, named_quantity, quantity, rounded
+from moesim.report.quantities import ABSENT, quantity, rounded
 from moesim.report.static import figure_files
 from moesim.report.sweep_answer import broken, groups_table, sweep_verdict
 from moesim.report.sweep_charts import axis_charts, group_charts, pareto_charts, scaling_charts
@@ -168,7 +168,7 @@ def _details(data: SweepData, point: int) -> list[str]:
     """Texts of a point's card: title, status, error, command, then one per field."""
     values = [value for axis, place in zip(data.axes, data.places[point], strict=True) for value in axis.values[place]]
     ok = data.status[point] == "ok"
-    numbers = [named_quantity(key, data.column(key)[point]) for key in _keys(data)]
+    numbers = [data.words(key, point) for key in _keys(data)]
     bottleneck = str(data.columns["bottleneck"][point]) if ok else ABSENT
     error = data.columns["error"][point]
     command = data.command(point) if data.status[point] != "impossible" else ""
@@ -201,9 +201,7 @@ def _row(data: SweepData, point: int) -> PointRow:
         for axis, place in zip(data.axes, data.places[point], strict=True)
         for key, value in zip(axis.keys, axis.values[place], strict=True)
     ]
-    numbers = [
-        (named_quantity(key, value), _plain(value)) for key in _keys(data) for value in (data.column(key)[point],)
-    ]
+    numbers = [(data.words(key, point), _plain(data.column(key)[point])) for key in _keys(data)]
     bottleneck = data.columns["bottleneck"][point]
     status = _status(data, point)
     return PointRow(

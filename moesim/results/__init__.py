@@ -1,22 +1,30 @@
 """Tables, summary and provenance of a run, in memory and on disk."""
 
-from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY
+from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, told_apart
+from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY, Value
 from moesim.results.result import SCHEMA_VERSION, Note, Result, load_result
 from moesim.results.tables import TableBuilder, Tables, nulls
 from moesim.results.terms import Share, Term, combined
 
 __all__ = [
+    "BANDED",
     "COMPONENTS",
+    "ENDS",
     "SCHEMA_VERSION",
     "SOURCES",
     "SUMMARY",
+    "Z80",
+    "Moves",
     "Note",
     "Result",
     "Share",
     "TableBuilder",
     "Tables",
     "Term",
+    "Value",
     "combined",
+    "intervals",
     "load_result",
     "nulls",
+    "told_apart",
 ]

@@ -14,9 +14,18 @@ class Value(NamedTuple):
     high: float | None = None
 
     def words(self, written: Callable[[Any], str]) -> str:
-        """Return the value, and the interval behind it where there is one; ``written`` writes one number."""
+        """Return the value, and the interval behind it where there is one; ``written`` writes one number.
+
+        A unit that all three have is written once: ``269 us (214 to 339)``.
+        """
         text = written(self.value)
-        return text if self.low is None else f"{text} ({written(self.low)} to {written(self.high)})"
+        if self.low is None:
+            return text
+        low, high = written(self.low), written(self.high)
+        unit = text.rpartition(" ")[2]
+        if low.endswith(f" {unit}") and high.endswith(f" {unit}"):
+            low, high = low.removesuffix(f" {unit}"), high.removesuffix(f" {unit}")
+        return f"{text} ({low} to {high})"
 
 
 class Definition(NamedTuple):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from moesim.errors import InputError
+from moesim.results.bands import Moves
 from moesim.results.definitions import SUMMARY
 from moesim.results.result import Result
 from moesim.results.terms import Share, Term
@@ -30,12 +31,42 @@ def explain_lines(result: Result, key: str) -> Iterator[str]:
     definition = SUMMARY[key]
     yield f"{key} = {result.value(key).words(partial(_quantity, definition.unit))}"
     yield f"  {definition.text}"
+    yield from _band(result, key)
     terms: Sequence[Term] = result.explanation["terms"].get(key, ())
     if terms:
         yield f"  {_HEADINGS[terms[0].get('combine')]}:"
         yield from _term_lines(terms, len(terms) if "combine" not in terms[0] else _LAYERS)
         yield from _source_lines(terms)
     yield from _context_of(key)(result, key)
+
+
+# Changes below this are not listed.
+_LEAST_MOVE = 5e-4
+_UNKNOWNS = {
+    "nvlink": "NVLink rates",
+    "nic": "NIC rates",
+    "setup": "set-up times",
+    "work": "kernel work",
+    "fill": "fill times",
+}
+
+
+def _band(result: Result, key: str) -> Iterator[str]:
+    """Whence the interval of a time, and which unknowns widen it, the most first."""
+    band = result.explanation.get("band", {})
+    moves: Moves = band.get("moves", {}).get(key, {})
+    if not moves:
+        return
+    yield f"  in 80 of 100 clusters like this one it lies between the two in brackets: {band['source']}"
+    by = sorted((one for one in moves if abs(moves[one][1]) >= _LEAST_MOVE), key=lambda one: -moves[one][1])
+    shown = (
+        f"{_UNKNOWNS.get(unknown, unknown)} {100 * moves[unknown][0]:+.1f} / {100 * moves[unknown][1]:+.1f} %"
+        for unknown in by
+    )
+    again = ", first step simulated again" if band["resimulated"] else ""
+    yield f"  one standard deviation faster / slower{again}: {', '.join(shown)}"
+    if open_ := [_UNKNOWNS[kind] for kind in band["contended"]]:
+        yield f"  which of {' and '.join(open_)} holds it may differ there: run with --band exact"
 
 
 _HEADINGS = {

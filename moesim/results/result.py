@@ -129,8 +129,15 @@ def load_result(directory: str | Path) -> Result:
         traffic=_read_npz(folder / "traffic.npz"),
         scenario_yaml=_read_text(folder / "scenario.resolved.yaml"),
         provenance=_read_json(folder / "provenance.json", "provenance"),
-        intervals=_read_json(folder / "summary.json", "intervals"),
+        intervals=dict(_intervals(folder / "summary.json")),
     )
+
+
+def _intervals(path: Path) -> Iterator[tuple[str, tuple[float, float]]]:
+    for key, ends in _read_json(path, "intervals").items():
+        if not isinstance(ends, list) or [type(end) for end in ends] != [float, float]:
+            raise InputError(f"no interval of {key}", where=str(path), fix=_AGAIN)
+        yield key, (ends[0], ends[1])
 
 
 def _notes(path: Path) -> Iterator[Note]:

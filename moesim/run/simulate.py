@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,12 +20,15 @@ from moesim.measure import (
     add_series_rows,
     degraded,
     explanation,
+    steps_pay,
 )
-from moesim.results import Note, Result, TableBuilder, Tables, nulls
+from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
 from moesim.run.compile_ahead import compile_ahead
-from moesim.run.steps import TimedLayer, route_steps, run_steps
+from moesim.run.resimulate import StepTimes, resimulated
+from moesim.run.steps import RoutedStep, TimedLayer, route_steps, run_steps
 from moesim.scenario import Scenario, to_yaml
+from moesim.traffic import KINDS
 from moesim.workload import Batch
 
 # Layers with curves of link utilisation over time; more would swell the result and say the same.
@@ -34,12 +37,14 @@ _SERIES_LAYERS = 4
 Progress = Callable[[str], None]
 
 
-def simulate(scenario: Scenario, progress: Progress | None = None) -> Result:
+def simulate(scenario: Scenario, progress: Progress | None = None, exact_bands: bool = False) -> Result:
     """Simulate one scenario (its ``variants`` are ignored).
 
     Args:
         scenario: from ``moesim.load_scenario``.
         progress: called with a line when a stage begins.
+        exact_bands: intervals of the times from the first step simulated again with other constants, not only where
+            another link may turn out the busiest.
 
     Returns:
         The result, byte-identical for the same scenario and seed but for its provenance.
@@ -54,7 +59,7 @@ def simulate(scenario: Scenario, progress: Progress | None = None) -> Result:
     say("topology, model and kernel tables")
     parts = build_parts(scenario)
     workload = open_workload(parts)
-    run = _Run(parts, workload, say)
+    run = _Run(parts, workload, say, exact_bands)
     run.collect()
     say("tables")
     result = run.result(to_yaml(scenario))
@@ -75,8 +80,8 @@ def simulate(scenario: Scenario, progress: Progress | None = None) -> Result:
 class _Run:
     """Collects the layers of one simulation."""
 
-    def __init__(self, parts: Parts, workload: Workload, say: Progress) -> None:
-        self._parts, self._workload, self._say = parts, workload, say
+    def __init__(self, parts: Parts, workload: Workload, say: Progress, exact_bands: bool) -> None:
+        self._parts, self._workload, self._say, self._exact_bands = parts, workload, say, exact_bands
         self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
         self._ledger, self._terms = KernelLedger(), RunTerms(parts)
         self._tolerance = ToleranceLedger(parts.tolerance)
@@ -84,9 +89,12 @@ class _Run:
         self._with_curves: list[TimedLayer] = []
         self._flows = FlowExport(parts.fabric)
         self._traffic: dict[str, NDArray[Any]] = {}
+        self._step: RoutedStep | None = None
+        self._first, self._large = StepTimes(), False
+        self._moves: Mapping[str, Moves] | None = None
 
     def collect(self) -> None:
-        steps = route_steps(self._parts, self._batches())
+        steps = self._kept(route_steps(self._parts, self._batches()))
         for timed in run_steps(self._parts, steps, self._summary, self._ledger):
             if isinstance(timed, TimedLayer):
                 self._add_layer(timed)
@@ -95,6 +103,23 @@ class _Run:
                     add_series_rows(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
                 self._with_curves.clear()
                 self._terms.end_step()
+                if self._moves is None:
+                    self._moves = self._moves_again()
+
+    def _kept(self, steps: Iterator[RoutedStep]) -> Iterator[RoutedStep]:
+        for step in steps:
+            self._step = step
+            yield step
+
+    def _moves_again(self) -> Mapping[str, Moves]:
+        """The moves of the times by kinds of constants whose first order would not do, from clocks run again."""
+        moved, step = self._summary.moved, self._step
+        # Phases so large that steps pay: a few more clocks of them take longer than all the rest.
+        kinds = list(KINDS) if self._exact_bands else [] if self._large else moved.contended()
+        if step is None or not kinds:
+            return {}
+        self._say(f"first step again, with other constants: {', '.join(kinds)}")
+        return resimulated(self._parts, step, self._first, kinds, moved.widen)
 
     def _batches(self) -> Iterator[Batch]:
         for index in range(self._parts.workload.steps):
@@ -112,6 +137,8 @@ class _Run:
         named = {"critical_rank": [timed.critical.rank], "recorded_layer": timed.recorded}
         self._tables.add("steps", **timed.where, **named, **columns)
         if timed.step == 0:
+            self._first.add(timed)
+            self._large |= steps_pay(load.flows)
             if trace.layer < _SERIES_LAYERS:
                 self._with_curves.append(timed)
             self._flows.add_layer(trace)
@@ -135,6 +162,7 @@ class _Run:
         terms = self._terms.build(summary, self._summary.bottleneck()[1], self._ledger)
         audit_terms(summary, terms)
         explained = explanation(parts, self._summary, terms, self._ledger, batch)
+        explained["band"] = band = self._summary.moved.band(summary, self._moves or {})
         if self._tolerance.stepped:
             explained["tolerance"] = self._tolerance.explanation()
         return Result(
@@ -145,4 +173,5 @@ class _Run:
             flows=exported,
             traffic=self._traffic,
             scenario_yaml=scenario_yaml,
+            intervals=intervals(summary, band),
         )

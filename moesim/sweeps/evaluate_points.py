@@ -18,6 +18,7 @@ from moesim.errors import InputError, MoesimError
 from moesim.layer import KernelLedger, Parts, Workload, build_fabric, build_parts, counterfactuals
 from moesim.measure import SummaryBuilder
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
+from moesim.results import ENDS, intervals
 from moesim.run import RoutedStep, route_steps, run_steps
 from moesim.scenario import Scenario, ScenarioTemplate
 from moesim.sweeps.digests import batch_digest, fabric_digest, file_digest
@@ -105,9 +106,17 @@ def summarise(parts: Parts, routed: Routed) -> dict[str, Any]:
     Raises:
         InvariantError: a law of the simulator was broken.
     """
-    summary, ledger = SummaryBuilder(parts), KernelLedger()
-    deque(run_steps(parts, routed.steps, summary, ledger, _NO_CURVES_S), maxlen=0)
-    return summary.build(ledger.shares(), routed.counterfactual)
+    return _on_the_clock(parts, routed)[0]
+
+
+def _on_the_clock(parts: Parts, routed: Routed) -> tuple[dict[str, Any], dict[str, float]]:
+    """The summary, and the ends of its intervals to first order by the names of the table's columns."""
+    builder, ledger = SummaryBuilder(parts), KernelLedger()
+    deque(run_steps(parts, routed.steps, builder, ledger, _NO_CURVES_S), maxlen=0)
+    summary = builder.build(ledger.shares(), routed.counterfactual)
+    found = intervals(summary, builder.moved.band(summary)).items()
+    ends = {f"{key}_{end}": value for key, both in found for end, value in zip(ENDS, both, strict=True)}
+    return summary, ends
 
 
 def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed | str:
@@ -122,7 +131,8 @@ def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed
 def time_point(template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed) -> Outcome:
     """Put a routed point on the clock; a failed outcome where that cannot be done."""
     try:
-        return Outcome("ok", None, summarise(parts_of(template.scenario(values)), routed))
+        summary, ends = _on_the_clock(parts_of(template.scenario(values)), routed)
+        return Outcome("ok", None, summary | ends)
     except Exception as error:  # as above
         return Outcome("failed", one_line(error))
 

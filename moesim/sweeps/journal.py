@@ -22,7 +22,8 @@ _MOST_DIFFERENCES = 12
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one point: ``ok`` with its summary, ``failed`` or ``impossible`` with the reason."""
+    """What came of one point: ``ok`` with its summary and the ends of its intervals (``..._low``, ``..._high``),
+    ``failed`` or ``impossible`` with the reason."""
 
     status: str
     error: str | None = None

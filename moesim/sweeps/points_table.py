@@ -1,8 +1,8 @@
 """The table of a sweep: one row per point, in the order of the points, the same bytes whoever computed them.
 
 Columns: ``point``, every key of the axes, ``status`` (ok, failed, impossible), ``error``, ``bottleneck``,
-``counterfactual`` and every number of the summary. Axis values with a unit become numbers in SI units where all values
-of the key are numbers, text otherwise.
+``counterfactual``, every number of the summary, and the ends of the intervals of its times (``layer_time_s_low``).
+Axis values with a unit become numbers in SI units where all values of the key are numbers, text otherwise.
 """
 
 import io
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moesim.errors import InputError
+from moesim.results import BANDED, ENDS
 from moesim.scenario import SUMMARY_KEYS
 from moesim.sweeps.journal import Outcome
 from moesim.sweeps.space import Space, axis_label
@@ -33,6 +34,7 @@ def arrow_table(space: Space, outcomes: Iterable[tuple[int, Outcome]]) -> "pa.Ta
     errors: list[str | None] = []
     names = ("bottleneck", "counterfactual", *SUMMARY_KEYS, *(() if "seed" in SUMMARY_KEYS else ("seed",)))
     names = tuple(name for name in names if name not in space.keys)
+    names += tuple(f"{key}_{end}" for key in BANDED for end in ENDS)
     numbers: dict[str, list[Any]] = {name: [] for name in names}
     for point, outcome in outcomes:
         points.append(point)

@@ -11,7 +11,7 @@ from moesim.traffic.calibration_set import (
     value_at,
     with_value,
 )
-from moesim.traffic.constant_sets import Calibration, calibration, find_set, gpu_family, gpu_ports, set_names
+from moesim.traffic.constant_sets import Calibration, calibration, find_set, gpu_names, gpu_ports, gpu_steps, set_names
 from moesim.traffic.constants import Protocol
 from moesim.traffic.copies import (
     Copies,
@@ -27,8 +27,10 @@ from moesim.traffic.direct import direct_flows
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
+from moesim.traffic.spread import KINDS, Spread, room, slower, spread_of
 
 __all__ = [
+    "KINDS",
     "UNSEEN",
     "Calibration",
     "CalibrationSet",
@@ -42,6 +44,7 @@ __all__ = [
     "PortCopies",
     "Protocol",
     "Ptrs",
+    "Spread",
     "Step",
     "Uncertain",
     "add_copies",
@@ -52,15 +55,19 @@ __all__ = [
     "direct_flows",
     "expected_distinct",
     "find_set",
-    "gpu_family",
+    "gpu_names",
     "gpu_ports",
+    "gpu_steps",
     "most_of",
     "no_copies",
     "payload_bytes",
     "phase_flows",
     "port_flows",
     "published_bytes",
+    "room",
     "set_names",
+    "slower",
+    "spread_of",
     "value_at",
     "wire_bytes",
     "with_value",

@@ -4,19 +4,21 @@ A *cell* is a GPU and a transport. A set that was fitted over many clusters hold
 another one, constants move by factors, rates keep their share of the GPU's port, and the spread is that of the cell.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from moesim.errors import InputError
 from moesim.traffic.constants import Protocol
+from moesim.traffic.spread import BORROWED, BORROWED_ROW_SPREAD, kind_of
 
 Place = tuple[str, ...]
 """Of a constant: ``(phase, term)``, ``("across", phase, term)``, a protocol's ``(phase, protocol, term)``."""
 
 Block = Mapping[str, Any]
 # The spread of a GPU or transport that no cluster of a library had: of the logarithm, as such steps commonly are.
-UNSEEN = {"gpu": 0.35, "transport": 0.7}
+UNSEEN = {"gpu": 0.5, "transport": 0.7}
 _NVLINK_RATES = ("nvlink_rate", "two_ranks_nvlink_rate")
 
 
@@ -111,11 +113,11 @@ class CalibrationSet:
             across={phase: block(terms) for phase, terms in self.across.items()},
         )
 
-    def on(self, gpu: str, family: str, transport: str, sms: int) -> "CalibrationSet":
+    def on(self, gpu: str, steps_of: Sequence[str], transport: str, sms: int) -> "CalibrationSet":
         """Return the set of a cell, its ports as they are.
 
         Args:
-            gpu: lower-case name; ``family``: whose steps it takes.
+            gpu: lower-case name; steps_of: the GPUs whose steps it takes, one after the other.
             transport: of ``moesim.alltoall_library``.
             sms: of the GPU.
         """
@@ -123,15 +125,37 @@ class CalibrationSet:
         cell: list[Uncertain] = []
         for one in self.uncertain:
             steps = []
-            for axis, level, reference in (("gpu", family, self.gpu), ("transport", transport, self.transport)):
-                if axis in one.answers and level != reference:
-                    steps.append(getattr(one, axis).get(level) or Step(1.0, max(one.deviation, UNSEEN[axis]), 0))
+            for axis, levels in (("gpu", steps_of), ("transport", (transport,))):
+                for level in levels:
+                    if axis in one.answers and level not in (self.gpu, self.transport):
+                        steps.append(
+                            getattr(one, axis).get(level) or Step(1.0, math.hypot(one.deviation, UNSEEN[axis]), 0)
+                        )
             for step in steps:
                 for place in one.places:
                     made = with_value(made, place, value_at(made, place) * step.factor)
             deviation = max([one.deviation, *(step.deviation for step in steps)])
             cell.append(Uncertain(one.places, one.kind, deviation, {}, {}))
         return replace(made, gpu=gpu, transport=transport, sms=sms, uncertain=tuple(cell))
+
+    @property
+    def spread(self) -> "CalibrationSet":
+        """The set with a spread: its own, or that of others where it is of one source."""
+        if self.uncertain:
+            return self
+        blocks: list[tuple[Place, Block]] = [((phase,), terms) for phase, terms in self.phases.items()]
+        blocks += [(("across", phase), terms) for phase, terms in self.across.items()]
+        found: dict[tuple[str, str], list[Place]] = {}
+        for block, terms in blocks:
+            for one in terms["protocols"]:
+                for field_ in fields(one):
+                    if kind_of(field_.name) and getattr(one, field_.name):
+                        found.setdefault((one.name, kind_of(field_.name)), []).append((*block, one.name, field_.name))
+            for name, value in terms.items():
+                if kind_of(name) and value:
+                    found.setdefault((name, kind_of(name)), []).append((*block, name))
+        borrowed = tuple(Uncertain(tuple(places), kind, BORROWED[kind], {}, {}) for (_, kind), places in found.items())
+        return replace(self, uncertain=borrowed, row_spread=BORROWED_ROW_SPREAD)
 
     def deviations_of(self, block: Place) -> dict[str, float]:
         """How far constants of each kind deviate in a block, ``(phase,)`` or ``("across", phase)``: the most."""

@@ -87,6 +87,7 @@ class _Index(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     ports: dict[str, _Ports]
     families: dict[str, str]
+    descends: dict[str, str]
     over_clusters: dict[str, str]
     defaults: dict[str, dict[str, str]]
 
@@ -223,8 +224,9 @@ def find_set(algorithm: str, gpu: str, source: str = "auto", transport: str = "i
 
 def _of_cell(found: CalibrationSet, gpu: str, transport: str) -> CalibrationSet:
     """A set over clusters, for a GPU with its ports and a transport."""
+    gpu = gpu if gpu in gpu_names() else _STAND_IN
     nvlink, nic, sms = gpu_ports(gpu)
-    return found.with_ports(nvlink, nic).on(gpu, gpu_family(gpu), transport, sms)
+    return found.with_ports(nvlink, nic).on(gpu, gpu_steps(gpu), transport, sms)
 
 
 def gpu_ports(gpu: str, otherwise: CalibrationSet | None = None) -> tuple[float, float, int]:
@@ -235,9 +237,16 @@ def gpu_ports(gpu: str, otherwise: CalibrationSet | None = None) -> tuple[float,
     return ports.nvlink, ports.nic, ports.sms
 
 
-def gpu_family(gpu: str) -> str:
-    """The GPU whose constants a GPU shares."""
-    return _index().families.get(gpu, gpu)
+def gpu_names() -> tuple[str, ...]:
+    """GPUs whose ports are known, lower case."""
+    return tuple(_index().ports)
+
+
+def gpu_steps(gpu: str) -> tuple[str, ...]:
+    """The GPUs whose steps away from the reference a GPU takes: its family's, before it those that it descends from."""
+    family = _index().families.get(gpu, gpu)
+    before = _index().descends.get(family)
+    return (*(() if before is None else gpu_steps(before)), family)
 
 
 def _uncertain(document: LocatedDocument, made: CalibrationSet, index: int, one: _Uncertain) -> Uncertain:

@@ -80,7 +80,6 @@ class Calibration:
             and per token and rank of the group.
         node_copy_sm_s, rank_copy_sm_s: SM work per copy to a node (at its source) and to a rank (at who forwards it).
         forward_sm_rate: bytes/s of one SM that forwards copies to ranks, on top of rank_copy_sm_s for each.
-        post_s: time that the sender's transport takes to post one message to another node: a CPU proxy's, mostly.
         local_rate: bytes/s at which the rank's own tokens are read or written once, as kernel work.
         receive_sm_rate: bytes/s of one SM that unpacks what a rank receives; E / ceil(E / all SMs) SMs take part.
         fill_s, fill_tokens, fill_tokens_per_sm: the pipeline's first chunks take ``fill_s (1 - exp(-T / fill_tokens))``
@@ -132,7 +131,6 @@ class Calibration:
     node_copy_sm_s: float = 0.0
     rank_copy_sm_s: float = 0.0
     forward_sm_rate: float = 0.0
-    post_s: float = 0.0
     local_rate: float = 0.0
     receive_sm_rate: float = 0.0
     fill_s: float = 0.0

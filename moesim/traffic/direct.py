@@ -45,7 +45,7 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
         ptr, links, latency = pair_routes(fabric, source, target, exchange.ecmp_seed)
     each, ends_ptr = np.arange(len(size) + 1, dtype=np.int64), 2 * np.arange(len(size) + 1, dtype=np.int64)
     ends = np.column_stack([source, target]).ravel()
-    kernel = exchange.kernel(size, home, None, copies, source, target, np.where(same_node, 0, copies))
+    kernel = exchange.kernel(size, home, None, copies, source, target)
     leave_ptr = leave_ranks = None
     if algorithm.posted:
         leave_ptr, leave_ranks = _receivers(source, target, same_node, kernel)

@@ -136,7 +136,6 @@ class Exchange:
         rank_copies: Counts,
         at_rank: Ints,
         receiver: Ints | None = None,
-        messages: Counts | None = None,
     ) -> KernelWork | None:
         """Seconds of the ranks' kernels that each flow needs; None where no term asks for any.
 
@@ -147,7 +146,6 @@ class Exchange:
             rank_copies: copies to ranks in the flow; ``at_rank`` does the work on them.
             at_rank: who handles the copies to ranks.
             receiver: rank that unpacks the flow's bytes; None if no rank has to.
-            messages: that ``at_rank`` posts to its NIC; None where chunks of many copies travel.
         """
         constants = self.constants
         sms = max(constants.sms, 1)
@@ -168,8 +166,6 @@ class Exchange:
             each_copy += self.bytes_per_copy / constants.forward_sm_rate
         if each_copy:
             add(at_rank, rank_copies * (each_copy / sms))
-        if constants.post_s and messages is not None:
-            add(at_rank, messages * constants.post_s)
         if constants.receive_sm_rate and receiver is not None:
             add(receiver, size / (constants.receive_sm_rate * self._unpacking_sms()))
         if not pieces:

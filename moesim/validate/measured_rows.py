@@ -1,10 +1,12 @@
 """A user's own measurements, as ``moesim.logs`` reads them, in the form that is simulated and fitted."""
 
+from dataclasses import replace
 from typing import get_args
 
 from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
 from moesim.logs import PHASES, Log, MeasuredRow
+from moesim.traffic import gpu_names
 from moesim.validate.benchmark_routing import MOST_TOKENS
 from moesim.validate.published_row import NVL, RDMA, TIME, Row, key
 
@@ -42,8 +44,33 @@ def rows_to_fit(log: Log, algorithm: str, gpu: str, where: str) -> list[Row]:
     return [_row(row, library, where) for row in rows if row.quantity == TIME or _setting(row) not in timed]
 
 
+def as_row(row: MeasuredRow, where: str) -> Row:
+    """Take any measurement of an all-to-all that moesim simulates, with its cluster, ports and transport.
+
+    Raises:
+        InputError: the library or the phase is none that is simulated.
+    """
+    library = _SAME.get(row.library or "", row.library)
+    if library not in LIBRARIES.values() or row.op not in PHASES:
+        what = f"{row.id}: {row.op} of {row.library or 'no library'} is not simulated"
+        raise InputError(what, where=where, fix=f"libraries: {', '.join(dict.fromkeys(LIBRARIES.values()))}")
+    return replace(_row(row, library or "", where), gpu=gpu_of(row))
+
+
+def gpu_of(row: MeasuredRow) -> str:
+    """The GPU by moesim's name: as printed where it is known, also inside a longer name, else what stands for it."""
+    printed = (row.gpu or "").lower()
+    known = sorted(gpu_names(), key=len, reverse=True)
+    return next((name for name in known if name in printed), (row.gpu_moesim or printed).lower())
+
+
 def transport_of(row: MeasuredRow) -> str:
-    """A row's transport by moesim's names: ConnectX's stand without the card's; NVLink alone is the reference."""
+    """A row's transport by moesim's names: ConnectX's stand without the card's; NVLink alone is the reference.
+
+    UCCL's proxies are its own, whatever the card.
+    """
+    if (row.library or "").startswith("uccl") and (row.nodes or 1) > 1:
+        return "uccl"
     name = (row.transport or "").removeprefix("cx-")
     return name if name in get_args(Transport) else "ibgda"
 

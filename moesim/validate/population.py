@@ -5,33 +5,45 @@ The model (``docs/method.md``). The logarithm of a constant on a cluster is
     mean + step of its GPU family + step of its transport + deviation of the cluster,
 
 and a row's logarithm of time is that of its simulation with those constants, plus noise. Steps and deviations are
-normal around 0; deviations have one spread per kind of constant, shared by all libraries. So a cluster weighs as one
+normal around 0 (deviations past one spread count linearly, so that the odd cluster does not pull the mean); they have
+one spread per kind of constant, shared by all libraries. So a cluster weighs as one
 cluster however many rows it has, and a GPU that one cluster had lies between that cluster and the others. The mode is
 found by damped Gauss-Newton steps, with residuals past two standard deviations counting linearly; spreads follow from
 the deviations found and their own uncertainty (EM).
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.traffic import UNSEEN, CalibrationSet, Place, Step, Uncertain, gpu_family, gpu_ports, value_at, with_value
+from moesim.alltoall_library import PROXIES, Transport
+from moesim.traffic import (
+    UNSEEN,
+    CalibrationSet,
+    Place,
+    Step,
+    Uncertain,
+    gpu_ports,
+    gpu_steps,
+    value_at,
+    with_value,
+)
 from moesim.validate.published_row import Row, phase_of
 from moesim.validate.row_simulation import constants_from, seconds_of, simulated_seconds
 
 Floats = NDArray[np.float64]
 
-SPREADS = {"nvlink": 0.10, "nic": 0.10, "setup": 0.25, "work": 0.30, "fill": 0.30}
+SPREADS = {"nvlink": 0.05, "nic": 0.11, "setup": 0.45, "work": 0.31, "fill": 0.30}
 """Where the spreads between clusters begin; what EM makes of them over all libraries stands in the sets."""
 ROW_SPREAD = 0.05
-PROXY_STEP = float(np.log(2.0))
-"""Logarithm by which set-ups commonly grow where a CPU thread posts, in libraries that were measured with both."""
-# Of a mean around where it starts: hardly held.
-_FREE = 1.5
+# Of a mean around where it starts: rates near their ports' peaks are known better than times.
+_FREE = {"nvlink": 0.5, "nic": 0.5, "setup": 1.5, "work": 1.5, "fill": 1.5}
 # Rows past this many of one cluster count less, so that the shape of a kernel's curve is not one cluster's alone.
 _ROWS = 12
 _SOFT = 2.0
@@ -43,11 +55,25 @@ _LEAST_SPREAD = 0.03
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant to be fitted over clusters: places that move together, its kind, and what it may differ by."""
+    """A constant to be fitted over clusters.
+
+    Attributes:
+        places: that move together.
+        kind: of constant.
+        answers: what it may differ by: ``gpu``, ``transport``.
+        proxy, efa: factors to be expected where a thread of the CPU posts and where the card is an EFA, before any such
+            cluster is seen: what the other libraries' clusters show.
+    """
 
     places: tuple[Place, ...]
     kind: str
     answers: tuple[str, ...] = ()
+    proxy: float = 1.0
+    efa: float = 1.0
+
+    def expected(self, transport: str) -> float:
+        """Factor over a transport that no cluster of the library had."""
+        return (self.proxy if transport in PROXIES else 1.0) * (self.efa if transport.startswith("efa") else 1.0)
 
 
 @dataclass(frozen=True)
@@ -101,22 +127,18 @@ class Population:
 
     def deviations(self) -> Floats:
         """Standard deviation that each unknown has before any row is seen, [unknowns]."""
-        of_axis = {"mean": _FREE, **UNSEEN}
+        kinds = [self.constants[one.constant].kind for one in self.columns]
+        of_axis = {"mean": _FREE, "cluster": self.spreads}
         return np.array(
             [
-                self.spreads[self.constants[one.constant].kind] if one.axis == "cluster" else of_axis[one.axis]
-                for one in self.columns
+                of_axis[one.axis][kind] if one.axis in of_axis else UNSEEN[one.axis]
+                for one, kind in zip(self.columns, kinds, strict=True)
             ]
         )
 
     def means(self) -> Floats:
         """Where each unknown is expected before any row is seen, [unknowns]: proxies post later than GPUs."""
-        return np.array(
-            [
-                PROXY_STEP if "proxy" in one.level and self.constants[one.constant].kind == "setup" else 0.0
-                for one in self.columns
-            ]
-        )
+        return np.array([_mean(one, self.constants[one.constant]) for one in self.columns])
 
     def set_of(self, row: Row, moves: Floats) -> CalibrationSet:
         """The set of a row's machine: its ports, and every constant moved by exp(``moves``), [constants]."""
@@ -144,22 +166,24 @@ class Population:
         return made
 
     def row_slopes(self, row: Row, moves: Floats) -> Floats:
-        """Derivatives of one row, by central differences; 0 for what its phase does not use."""
-        made = np.zeros(len(self.constants))
+        """Derivatives of one row, by differences; 0 for what its phase does not use."""
+        made, here = np.zeros(len(self.constants)), self.log_time(row, moves)
         for index, one in enumerate(self.constants):
             if any(_used(self.start, place, row) for place in one.places):
-                up, down = moves.copy(), moves.copy()
-                up[index] += _STEP
-                down[index] -= _STEP
-                made[index] = (self.log_time(row, up) - self.log_time(row, down)) / (2 * _STEP)
+                # A rate may stand at its port's peak: it shows where it falls.
+                step = -_STEP if "rate" in one.places[0][-1] else _STEP
+                there = moves.copy()
+                there[index] += step
+                made[index] = (self.log_time(row, there) - here) / step
         return made
 
     def _columns_of(self, row: Row, index: int) -> Iterator[Column]:
         yield Column("mean", "", index)
         yield Column("cluster", row.cluster, index)
-        answers, family = self.constants[index].answers, gpu_family(row.gpu)
-        if "gpu" in answers and family != gpu_family(self.start.gpu):
-            yield Column("gpu", family, index)
+        answers = self.constants[index].answers
+        for gpu in gpu_steps(row.gpu):
+            if "gpu" in answers and gpu not in gpu_steps(self.start.gpu):
+                yield Column("gpu", gpu, index)
         if "transport" in answers and row.nodes > 1 and row.transport != self.start.transport:
             yield Column("transport", row.transport, index)
 
@@ -198,20 +222,21 @@ def solve(
         row_of = {index: at for at, index in enumerate(begin.which)}
         slopes, stale = begin.slopes[[row_of[index] for index in which]], False
     off = population.log_times(x, which) - measured
-    cost, damping = _cost(off * weight, (x - means) / deviations), 1e-3
+    cost, damping = _cost(population, off * weight, (x - means) / deviations), 1e-3
     normal = np.diag(deviations**-2)
     for number in range(most_rounds):
         if stale or number > 1:
             slopes, stale = population.slopes(x, which), False
         by_unknown = np.einsum("ik,ikc->ic", slopes, design)
         soft = weight / np.sqrt(np.sqrt(1 + (off * weight / _SOFT) ** 2))
-        normal = (by_unknown * soft[:, None]).T @ (by_unknown * soft[:, None]) + np.diag(deviations**-2)
-        gradient = (by_unknown * soft[:, None]).T @ (soft * off) + (x - means) / deviations**2
+        held = _held(population, (x - means) / deviations) / deviations**2
+        normal = (by_unknown * soft[:, None]).T @ (by_unknown * soft[:, None]) + np.diag(held)
+        gradient = (by_unknown * soft[:, None]).T @ (soft * off) + (x - means) * held
         for _ in range(6):
             step = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient)
             step *= min(1.0, _LONGEST / float(np.abs(step).max()))
             there = population.log_times(x + step, which) - measured
-            new = _cost(there * weight, (x + step - means) / deviations)
+            new = _cost(population, there * weight, (x + step - means) / deviations)
             if new < cost:
                 break
             damping = max(8 * damping, 1e-3)
@@ -232,7 +257,9 @@ def new_spreads(populations: Sequence[tuple[Population, Solution]], before: Mapp
             if column.axis == "cluster":
                 kind = population.constants[column.constant].kind
                 share = 1 - float(variance[index]) / before[kind] ** 2
-                square[kind] += float(solution.x[index]) ** 2 + float(variance[index]) - before[kind] ** 2
+                moved = float(solution.x[index]) / before[kind]
+                square[kind] += moved**2 / np.sqrt(1 + moved**2) * before[kind] ** 2 + float(variance[index])
+                square[kind] -= before[kind] ** 2
                 known[kind] += share
     return {
         kind: float(np.sqrt(max(spread**2 + square[kind] / max(known[kind], 1.0), _LEAST_SPREAD**2)))
@@ -258,7 +285,7 @@ def expected(population: Population, solution: Solution, row: Row) -> tuple[floa
                 design[index, at[column]] = 1.0
             elif column.axis in UNSEEN:
                 alone[index] += UNSEEN[column.axis] ** 2
-                unseen[index] += PROXY_STEP if "proxy" in column.level and one.kind == "setup" else 0.0
+                unseen[index] += _mean(column, one)
     moves = design @ solution.x + unseen
     slopes = population.row_slopes(row, moves)
     by_unknown = slopes @ design
@@ -279,13 +306,21 @@ def as_set(population: Population, solution: Solution, name: str, source: str, w
         steps: dict[str, dict[str, Step]] = {"gpu": {}, "transport": {}}
         for column, number in at.items():
             if column.constant == index and column.axis in steps:
-                pair = solution.covariance[np.ix_([mean, number], [mean, number])]
+                # A step after another's is as sure as all that it stands on.
+                of = [mean, number, *(at[one] for one in _before(population, column) if one in at)]
+                pair = solution.covariance[np.ix_(of, of)]
                 steps[column.axis][column.level] = Step(
                     float(np.exp(solution.x[number])),
                     float(np.sqrt(spread**2 + pair.sum())),
                     len(_clusters(population, column)),
                 )
         deviation = float(np.sqrt(spread**2 + solution.covariance[mean, mean]))
+        if "transport" in one.answers:
+            for transport in set(get_args(Transport)) - {population.start.transport, *steps["transport"]}:
+                steps["transport"][transport] = Step(
+                    one.expected(transport), math.hypot(deviation, UNSEEN["transport"]), 0
+                )
+        steps["transport"] = dict(sorted(steps["transport"].items()))
         uncertain.append(Uncertain(one.places, one.kind, deviation, steps["gpu"], steps["transport"], one.answers))
     return replace(
         made,
@@ -302,6 +337,19 @@ def as_set(population: Population, solution: Solution, name: str, source: str, w
     )
 
 
+def _before(population: Population, column: Column) -> list[Column]:
+    """The steps that a GPU's takes before its own."""
+    if column.axis != "gpu":
+        return []
+    known = gpu_steps(population.start.gpu)
+    return [Column("gpu", gpu, column.constant) for gpu in gpu_steps(column.level)[:-1] if gpu not in known]
+
+
+def _mean(column: Column, constant: Constant) -> float:
+    """Where a step is expected before any cluster with it is seen."""
+    return math.log(constant.expected(column.level)) if column.axis == "transport" else 0.0
+
+
 def _clusters(population: Population, column: Column) -> set[str]:
     """Clusters that a step was found on."""
     index = population.columns.index(column)
@@ -315,8 +363,16 @@ def _weights(population: Population, which: Sequence[int]) -> Floats:
     return np.array(share) / ROW_SPREAD
 
 
-def _cost(off: Floats, moved: Floats) -> float:
-    return float(_SOFT**2 * (np.sqrt(1 + (off / _SOFT) ** 2) - 1).sum() + 0.5 * (moved**2).sum())
+def _held(population: Population, moved: Floats) -> Floats:
+    """How strongly each unknown is held: an odd cluster less, so that it does not pull the mean of the others."""
+    odd = np.array([column.axis == "cluster" for column in population.columns])
+    return np.where(odd, 1 / np.sqrt(1 + moved**2), 1.0)
+
+
+def _cost(population: Population, off: Floats, moved: Floats) -> float:
+    odd = np.array([column.axis == "cluster" for column in population.columns])
+    prior = np.where(odd, np.sqrt(1 + moved**2) - 1, 0.5 * moved**2).sum()
+    return float(_SOFT**2 * (np.sqrt(1 + (off / _SOFT) ** 2) - 1).sum() + prior)
 
 
 def _used(constants: CalibrationSet, place: Place, row: Row) -> bool:

@@ -32,16 +32,22 @@ _CLUSTER_OF_TABLE = {
 # DeepEP V2's README names architectures only.
 _ARCHITECTURE = {"sm90": "h100", "sm100": "b200"}
 _TOKENS = {
-    "aic-normal-1-node-dispatch": (16, 128, 1024, 4096, 8192),
-    "aic-normal-1-node-combine": (16, 128, 1024, 4096, 8192),
-    "aic-normal-dispatch": (16, 128, 1024, 4096, 8192),
-    "aic-normal-combine": (16, 128, 1024, 4096, 8192),
+    "aic-normal-1-node-dispatch": (128, 1024, 4096),
+    "aic-normal-1-node-combine": (128, 1024, 4096),
+    "aic-normal-dispatch": (128, 1024, 4096),
+    "aic-normal-combine": (128, 1024, 4096),
     "aic-ll": (1, 32, 128, 256),
     "nccl-h100": (1 << 16, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28),
     "nccl-h200": (1 << 16, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28),
 }
 # Rows of more ranks than this say little that fewer do not, and take long to simulate.
-_MOST_RANKS = {"deepep-ll": 64, "nccl": 128}
+_MOST_RANKS = {"deepep-ll": 32, "nccl": 128}
+
+
+# How much longer set-ups commonly are over a proxy, in libraries that were measured with both.
+_PROXY = 2.0
+# An EFA reaches less of its port than a ConnectX.
+_EFA = 0.92
 
 
 def _tied(term: str, *blocks: Place) -> tuple[Place, ...]:
@@ -83,7 +89,7 @@ _NORMAL = tuple(
         Constant(_tied("setup_intra_node_s", (phase,)), "setup", ("gpu",)),
         Constant(_tied("forward_sm_rate", (phase,)), "work", ("gpu",)),
         Constant(_tied("nvlink_rate", (phase,)), "nvlink", ("gpu",)),
-        Constant(_tied("setup_inter_node_s", ("across", phase)), "setup", ("gpu", "transport")),
+        Constant(_tied("setup_inter_node_s", ("across", phase)), "setup", ("gpu", "transport"), _PROXY),
         Constant(_tied("rank_copy_sm_s", ("across", phase)), "work", ("gpu",)),
         Constant(_tied("forward_sm_rate", ("across", phase)), "work", ("gpu",)),
         Constant(_tied("node_copy_sm_s", ("across", phase)), "work"),
@@ -94,7 +100,7 @@ _LOW_LATENCY = tuple(
     for phase in _BOTH
     for constant in (
         Constant(_tied("setup_intra_node_s", (phase,)), "setup", ("gpu",)),
-        Constant(_tied("setup_inter_node_s", (phase,)), "setup", ("gpu", "transport")),
+        Constant(_tied("setup_inter_node_s", (phase,)), "setup", ("gpu", "transport"), _PROXY),
         Constant(_tied("nvlink_rate", (phase,)), "nvlink", ("gpu",)),
     )
 )
@@ -102,11 +108,27 @@ _SECOND = tuple(
     constant
     for phase in _BOTH
     for constant in (
-        Constant(_tied("setup_inter_node_s", (phase,)), "setup", ("gpu", "transport")),
-        Constant(_tied("setup_node_doubling_s", (phase,)), "setup", ("transport",)),
+        Constant(_tied("setup_inter_node_s", (phase,)), "setup", ("gpu", "transport"), _PROXY),
+        Constant(_tied("setup_node_doubling_s", (phase,)), "setup", ("transport",), _PROXY),
         Constant(_tied("nvlink_rate", (phase,)), "nvlink", ("gpu",)),
         Constant(_tied("forward_sm_rate", (phase,)), "work", ("gpu",)),
     )
+)
+
+_PROTOCOLS = ("ll", "slow", "fast")
+
+
+def _protocols(term: str, *names: str) -> tuple[Place, ...]:
+    return tuple((phase, name, term) for phase in _BOTH for name in names)
+
+
+_NCCL = (
+    Constant(_protocols("setup_intra_node_s", *_PROTOCOLS) + _protocols("floor_s", "slow", "fast"), "setup", ("gpu",)),
+    Constant(_protocols("nvlink_rate", "slow", "fast"), "nvlink", ("gpu",)),
+    # A thread of the CPU posts NCCL's messages whatever the card.
+    *(Constant(_protocols("setup_inter_node_s", name), "setup", ("gpu",)) for name in _PROTOCOLS),
+    Constant(_protocols("nic_rate", "slow"), "nic", ("transport",)),
+    Constant(_protocols("nic_rate", "fast"), "nic", ("transport",), efa=_EFA),
 )
 
 PLANS: dict[str, Plan] = {
@@ -117,17 +139,33 @@ PLANS: dict[str, Plan] = {
         | {(*block, "forward_sm_rate"): 12e9 for block in (*((phase,) for phase in _BOTH), *_ACROSS)}
         | {(*block, "nvlink_rate"): 400e9 for block in (*((phase,) for phase in _BOTH), *_ACROSS)}
         | {(*block, "rank_copy_sm_s"): 0.4e-6 for block in _ACROSS},
-        (*_NORMAL, Constant(_tied("nic_rate", *_ACROSS), "nic", ("transport",))),
+        (*_NORMAL, Constant(_tied("nic_rate", *_ACROSS), "nic", ("transport",), efa=_EFA)),
     ),
     "deepep-low-latency": Plan(
         "deepep-ll",
         "deepep-low-latency-h100",
-        {(phase, "post_s"): 0.02e-6 for phase in _BOTH},
+        {},
         (
             *_LOW_LATENCY,
-            Constant(_both("nic_rate"), "nic", ("transport",)),
-            Constant(_both("post_s"), "work", ("transport",)),
+            # Messages of one token are posted one by one: a proxy lowers the rate too.
+            Constant(_both("nic_rate"), "nic", ("transport",), 0.6, _EFA),
         ),
+    ),
+    "nccl-direct": Plan(
+        "nccl",
+        "nccl-direct-h100",
+        {
+            (phase, *place): value
+            for phase in _BOTH
+            for place, value in (
+                (("ll", "setup_inter_node_s"), 42e-6),
+                (("slow", "setup_inter_node_s"), 64e-6),
+                (("fast", "setup_inter_node_s"), 240e-6),
+                (("slow", "nic_rate"), 24e9),
+                (("fast", "nic_rate"), 48e9),
+            )
+        },
+        _NCCL,
     ),
     "deepep-v2-hybrid": Plan(
         "deepep-v2",
@@ -144,7 +182,7 @@ PLANS: dict[str, Plan] = {
                 ("nic_rate", 45e9),
             )
         },
-        (*_SECOND, Constant(_both("nic_rate"), "nic", ("transport",))),
+        (*_SECOND, Constant(_both("nic_rate"), "nic", ("transport",), efa=_EFA)),
     ),
 }
 """By algorithm."""
@@ -172,7 +210,7 @@ def _fits(row: Row, plan: Plan) -> bool:
     if row.release in ("2025-02-25",) or (plan.library == "deepep-v2" and row.nodes == 1):
         return False
     if row.table in ("aic-normal-dispatch", "aic-normal-combine"):
-        return row.sms in (12, 20, 24)
+        return row.sms in (12, 24)
     # pplx-garden's table of normal mode: its dispatch does not fit its own neighbours.
     return not (row.table == "deepep-v1-h100-cx7" and row.op == "dispatch") and (
         row.table != "aic-ll" or row.experts == 256

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.balance import Imbalance, expert_load, imbalance, max_violation, sequence_imbalance
+from moesim.balance.token_weights import sequences
 from moesim.errors import InputError
 from tests.reference import losses as reference
 
@@ -74,6 +75,11 @@ def test_arrays_that_do_not_describe_one_batch_are_refused(ids, sequence, weight
     with pytest.raises(InputError) as error:
         sequence_imbalance(ids, sequence, 4, weight)
     assert error.value.where == where
+
+
+def test_sequences_are_numbered_in_their_order_and_a_token_without_copies_is_in_none():
+    row, n_sequences = sequences([9, 5, 7, 9, 7], 5, np.array([1.0, 2.0, 0.0, 0.0, 0.0]))
+    assert row.tolist() == [1, 0, -1, -1, -1] and n_sequences == 2
 
 
 def test_a_sequence_whose_copies_were_all_dropped_is_balanced():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from moesim.compute import KernelTable, gpus
+from moesim.compute.left_out import SeriesCheck
 
 HEADER = "kernel,dtype,tokens_per_expert,experts,hidden,inter,time_us,gpu\n"
 # The small scenario's experts on an H800: half a microsecond and 2 ns per token for each, 5 us for the kernel.
@@ -198,6 +199,9 @@ def models(monkeypatch):
         asked.fit = (str(reference), families)
         return {"models": [{"family": "dense", "coefficients": {"t0": 4.07e-06}}]}
 
+    left_out = [SeriesCheck("gemm fp8", "h800", "interpolated", 110, 10, 0.045, 0.145)]
+    series = SimpleNamespace(check_series=lambda gpus: left_out if "h800" in gpus else [])
+    monkeypatch.setitem(sys.modules, "moesim.compute.left_out", series)
     monkeypatch.setitem(sys.modules, "moesim.compute.fitted.check", SimpleNamespace(check=check))
     monkeypatch.setitem(sys.modules, "moesim.compute.fitted.fit", SimpleNamespace(fit=fit))
     return asked
@@ -208,8 +212,11 @@ def test_the_check_prints_errors_beside_their_bars(moesim, here, models):
     held, fitted = (line.split() for line in done.out.splitlines()[-2:])
     assert held[:5] == ["dense", "h800", "42", "4", "held_out"] and models.check is None
     assert held[5:] == ["7.5", "%", "19.1", "%", "9.0", "%", "21.0", "%", "yes"] and fitted[-1] == "-"
+    assert ["gemm", "fp8", "h800", "interpolated", "110", "10", "4.5", "%", "14.5", "%"] in map(
+        str.split, done.out.splitlines()
+    )
     rows = json.loads(moesim("kernels", "check", "--reference", here, "--json").out)
-    assert rows[0] == ROW and models.check == here
+    assert rows[0] == ROW and models.check == here and rows[-1]["source"] == "interpolated"
 
 
 def test_a_fit_is_printed_or_written(moesim, here, models):

@@ -47,10 +47,14 @@ def test_a_run_prints_the_verdict_the_parts_of_the_time_and_where_the_report_is(
     assert "\x1b" not in done.out  # no colour into a pipe
 
 
-def test_json_is_the_summary_and_nothing_else(moesim, here, no_pages):
+def test_json_is_the_summary_with_its_intervals_and_nothing_else(moesim, here, no_pages):
     done = moesim("run", "small.yaml", "--json", "-q", "--out", "run")
     assert (done.code, done.err) == (0, "")
-    assert json.loads(done.out) == simulated().summary
+    found, expected = json.loads(done.out), simulated()
+    intervals = {key: tuple(ends) for key, ends in found.pop("intervals").items()}
+    assert (found, intervals) == (expected.summary, expected.intervals)
+    low, high = intervals["layer_time_s"]
+    assert low < found["layer_time_s"] < high
 
 
 def test_without_out_the_folder_is_named_for_the_scenario_and_latest_points_to_it(moesim, here, no_pages):

@@ -120,7 +120,8 @@ def test_the_frozen_split_is_what_its_rule_gives(family, gpu):
 
 @needs_rows
 def test_a_fit_gives_the_shipped_coefficients_again():
-    found = fit(REFERENCE, ["flashmla_decode", "mha_prefill"])
+    # One fit of grouped_contiguous ends at the upper end of p's range.
+    found = fit(REFERENCE, ["flashmla_decode", "mha_prefill", "grouped_contiguous"])
     for entry in found["models"]:
         shipped = coefficients.fitted()[entry["family"], entry["gpu"], entry["variant"]]
         assert entry["coefficients"] == pytest.approx(shipped.coefficients, rel=1e-3)

@@ -120,6 +120,26 @@ def test_mla_rows_of_modules_or_prefixes_are_refused(tmp_path, row, reason):
     assert list(made.refused) == ([] if reason is None else [reason])
 
 
+def test_aiconfigurators_dense_gemms_and_attention_come_in_too(tmp_path):
+    common = {"device": "NVIDIA H100 80GB HBM3", "kernel_source": "sglang", "latency": 0.1}
+    gemm = {"op_name": "gemm", "gemm_dtype": "fp8_block", "m": 512, "n": 4096, "k": 7168} | common
+    made = import_table(
+        write(tmp_path, [gemm, gemm | {"gemm_dtype": "bfloat16"}, gemm | {"gemm_dtype": "fp8"}]), "h100"
+    )
+    assert [key(row) for row in made.rows] == [("gemm", dtype, (4096, 7168), 1, 512) for dtype in ("fp8", "bf16")]
+    (reason,) = made.refused
+    assert "one scale per tensor" in reason
+    sizes = {"batch_size": 4, "isl": 1023, "step": 1, "num_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+    decode = {"op_name": "generation_attention", "kv_cache_dtype": "bfloat16", "window_size": 0} | sizes | common
+    prefill = decode | {"op_name": "context_attention", "step": 0}
+    rows = [decode, prefill, prefill | {"step": 64}, decode | {"window_size": 128}]
+    made = import_table(write(tmp_path, rows), "h100")
+    assert [key(row) for row in made.rows] == [
+        ("attn_decode", "bf16", (32, 8, 128), 4, 1024), ("attn_prefill", "bf16", (32, 8, 128), 4, 1023)
+    ]  # fmt: skip
+    assert made.refused == {"attention in a sliding window": 1, "prefill behind a cached prefix": 1}
+
+
 def test_a_file_whose_rows_are_all_of_another_gpu_is_refused_and_says_so(tmp_path):
     (tmp_path / "h200").mkdir()
     path = write(tmp_path / "h200", [moe()])  # the folder says one thing, the rows another

@@ -170,6 +170,15 @@ def test_terms_of_a_phase_are_those_of_the_set_the_topology_and_the_links_table(
     assert terms["held by NVLink"] == pytest.approx(busiest)
 
 
+def test_the_bound_says_where_its_links_and_its_kernels_are_from():
+    source = {term["name"]: term["source"] for term in run(*RAIL).explanation["terms"]["lower_bound_s"]}
+    assert source == {
+        "dispatch link": "topology h800-8x8-rail",
+        "routed experts": "kernel roofline",
+        "combine link": "topology h800-8x8-rail",
+    }
+
+
 def test_the_slow_link_is_named_where_others_carry_more_bytes():
     slow = "n1.gpu2.nic"
     result = run(*RAIL, f"cluster.overrides=[{{where: {slow}, bandwidth: 5GB/s}}]")

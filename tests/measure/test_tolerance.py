@@ -1,5 +1,7 @@
 """Runs within a tolerance: near exact, the limits hold and are told; without one nothing changes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,27 @@ def test_the_proven_limits_hold_for_the_starts_that_the_run_had(many):
         begin, end = flows["start"][rows].min(), flows["finish"][rows].max()
         off = (exact[rows].max() - end) / (end - begin)
         assert -limits["proven_earlier"][phase] - 1e-9 <= off <= limits["proven_later"][phase] + 1e-9
+
+
+def test_limits_are_shares_of_the_phases_and_the_layers_length_and_the_widest_count():
+    # A dispatch from 1 s to 3 s and a combine from 4 s to 8 s, of a layer of 10 s; the flow of no bytes does not count.
+    def phase(start, end, estimated, earliest, latest):
+        limits = SimpleNamespace(estimated_s=estimated, earliest_s=earliest, latest_s=latest)
+        times = {"start_s": np.array([0.0, start, start + 1]), "finish_s": np.array([90.0, end - 1, end])}
+        return SimpleNamespace(limits=limits, flows=SimpleNamespace(size=np.array([0.0, 5.0, 5.0])), **times)
+
+    ledger = tolerance.ToleranceLedger(0.02)
+    for part in (1.0, 0.5):
+        dispatch = phase(1.0, 3.0, part * 2.4e-4, 3.0 - part * 0.1, 3.0 + part * 0.02)
+        combine = phase(4.0, 8.0, part * 0.2, 8.0 - part * 2.4e-4, 8.0 + part * 1.2)
+        ledger.add_layer(SimpleNamespace(phases={"dispatch": dispatch, "combine": combine}, length_s=10.0))
+    found = ledger.explanation()
+    assert found["estimated_error"] == pytest.approx({"dispatch": 1.2e-4, "combine": 0.05, "layer": 0.020024})
+    assert found["proven_earlier"] == pytest.approx({"dispatch": 0.05, "combine": 6e-5})
+    assert found["proven_later"] == pytest.approx({"dispatch": 0.01, "combine": 0.3})
+    (note,) = ledger.notes()
+    assert "to either side: layer 2 %, dispatch 0.012 %, combine 5 %." in note.text
+    assert "5 % earlier to 1 % later in dispatch, less than 0.01 % earlier to 30 % later in combine" in note.text
 
 
 def test_equal_runs_in_steps_are_equal(many):

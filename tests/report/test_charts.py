@@ -6,6 +6,8 @@ import pytest
 from moesim.report.balance_charts import layer_charts, training_charts, training_fingerprint
 from moesim.report.charts import TABLE_ROWS, LineChart, Series, table_of
 from moesim.report.comparison_charts import comparison_charts, training_overlays
+from moesim.report.interactive import bokeh_figures
+from moesim.report.run_tables import held
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
     bandwidth_chart,
@@ -157,6 +159,30 @@ def test_bandwidth_points_lie_on_size_over_time(result: Result) -> None:
     assert {mark.label: mark.value for mark in chart.marks} == {"NVLink peak": 200.0, "NIC peak": 50.0}
     for one in chart.series:  # every fake transfer takes a microsecond per copy of 7,472 bytes
         assert one.y == pytest.approx(np.full(len(one.y), 7.472))
+
+
+def test_what_held_the_critical_ranks_is_told_per_layer_and_as_a_share_of_all(result: Result) -> None:
+    # 2.5 ms over two layers
+    assert held(result).rows == [
+        ("wires: NVLink", "800 µs", "64 %"),
+        ("its own compute", "300 µs", "24 %"),
+        ("waiting for rank 0", "100 µs", "8 %"),
+        ("set-up: layout, notify, CPU synchronisation", "50 µs", "4 %"),
+    ]
+
+
+def test_a_series_is_drawn_in_its_own_style() -> None:
+    x = np.arange(3.0)
+    series = tuple(Series(style, x, x, "#112233", style) for style in ("line", "dashed", "points", "steps"))  # type: ignore[arg-type]
+    drawn: dict[str, list[tuple[str, object]]] = {}
+    for one in bokeh_figures(LineChart("key", "title", "caption", "x", "y", series))[""].renderers:
+        how = getattr(one.glyph, "line_dash", None) if one.glyph.__class__.__name__ == "Line" else None
+        name = one.data_source.data["label"][0]
+        drawn.setdefault(name, []).append((one.glyph.__class__.__name__, how))
+    dots = ("Scatter", None)  # few points are marked too
+    assert drawn["points"] == [dots] and drawn["steps"] == [("Step", None), dots]
+    assert drawn["line"] == [("Line", []), dots]
+    assert drawn["dashed"][0][0] == "Line" and drawn["dashed"][0][1]
 
 
 def test_links_are_listed_by_how_near_they_are_to_their_limit(result: Result) -> None:

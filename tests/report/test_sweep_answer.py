@@ -13,7 +13,7 @@ from moesim.report.sweep_answer import answer_sentence, groups_table, sweep_verd
 from moesim.report.sweep_charts import group_charts
 from moesim.report.sweep_map_files import map_files
 from tests.report.test_page import HOSTILE, Page
-from tests.report.test_sweep_page import EXPERTS, GROUPS, LIMIT, TOP_K, hostile, swept
+from tests.report.test_sweep_page import EXPERTS, GROUPS, LIMIT, NIC, TOP_K, hostile, swept
 
 
 def per(data: SweepData, *axes: int) -> SweepData:
@@ -178,6 +178,13 @@ def test_the_figures_are_the_charts_of_the_page_and_the_map_with_its_numbers() -
     assert all(f">{number}</text>" in map_text for number in ("13.0", "★33.0", "★35.0", "★39.0", "49.0"))
     assert files["figures/map.png"].startswith(b"\x89PNG")
     assert map_files(data).items() <= files.items()
+
+
+def test_the_file_of_a_map_is_as_wide_as_its_panels_of_cells_and_labels() -> None:
+    # Two panels of four columns of 0.62 inches, 0.6 of margin and 0.08 for each of the seven letters of a row's label.
+    svg = map_files(swept((EXPERTS, NIC, GROUPS), effects=()))["figures/map.svg"].decode()
+    size = re.search(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"', svg)
+    assert size and [float(part) / 72 for part in size.groups()] == pytest.approx([7.28, 2 * 0.36 + 1.9])
 
 
 @pytest.mark.parametrize("changes", [{"best": None, "front": (), "limits": {LIMIT: np.zeros(24, bool)}}, {}])

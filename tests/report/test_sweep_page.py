@@ -19,6 +19,7 @@ from moesim.report.sweep_answer import sweep_verdict
 from moesim.report.sweep_charts import axis_charts, pareto_charts, scaling_charts
 from moesim.report.sweep_maps import MOST_CELLS, cell_text, heat_maps
 from moesim.report.sweep_page import TABLE_ROWS
+from moesim.results import Value
 from tests.report.test_page import HOSTILE, Page
 
 GROUPS = SweepAxis(("routing.top_groups",), (("1",), ("2",), ("3",), ("4",)))
@@ -186,6 +187,8 @@ def test_one_axis_is_one_line_of_cells_and_long_values_stand_at_the_side() -> No
     assert down is not None
     assert [label for label, _ in down.panels[0].rows] == ["tiny-v1 / v1", "tiny-v2 / v2"]
     assert down.row_name == "recording.name + routing.kind"
+    seven = heat_maps(swept((NIC,), effects=()))  # letters still fit above a column
+    assert seven is not None and seven.columns == ("400Gb/s", "1.6Tb/s")
 
 
 def test_more_cells_than_a_page_can_hold_are_left_to_the_table() -> None:
@@ -294,6 +297,14 @@ def test_efficiency_is_tokens_per_second_and_gpu_over_that_of_the_fewest_ranks()
     by_groups = swept((ranks, GROUPS), effects=(), limits={}, best=0)
     by_groups = replace(by_groups, columns={**by_groups.columns, "ranks": np.repeat(size, 4)})
     assert [one.label for one in scaling_charts(by_groups)[0].series] == [f"top_groups = {m}" for m in range(1, 5)]
+    # A third axis is held where the best point has it: at M = 2, for 25 us and four times that.
+    held = swept((ranks, EXPERTS, GROUPS), effects=(), limits={}, best=1)
+    held = replace(held, columns={**held.columns, "ranks": np.repeat(size, 8)})
+    curves = {one.label: (one.x.tolist(), one.y.tolist()) for one in scaling_charts(held)[0].series}
+    assert curves == {
+        "n_experts = 64": ([8, 16, 32], pytest.approx([25] * 3)),
+        "n_experts = 256": ([8, 16, 32], pytest.approx([100] * 3)),
+    }
     # A curve needs two points: with one size that ran there is none.
     alone = replace(data, columns={**data.columns, "status": ["ok", "failed", "failed"]})
     assert scaling_charts(alone) == []
@@ -400,7 +411,8 @@ def test_the_command_line_writes_the_page_and_its_commands_give_the_same_numbers
     points = json.loads(next(text for kind, text in Page(html).scripts if kind.get("id") == "json-points"))
     assert len(points) == 4
     summary = json.loads(call(f"{points['2'][3]} --json --quiet"))
-    assert named_quantity("layer_time_s", summary["layer_time_s"]) == points["2"][6]
+    value = Value(summary["layer_time_s"], *summary["intervals"]["layer_time_s"])
+    assert value.words(lambda number: named_quantity("layer_time_s", number)) == points["2"][6]
     assert (tmp_path / "results" / "point-2" / "report.html").exists()
     # Run again, everything is found and the page is the same.
     call(f"{sweep} --quiet")

@@ -1,6 +1,7 @@
 """``explain``: every number of the summary taken apart in words."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,26 @@ def test_every_knob_of_the_router_is_told():
     text = "\n".join(explain_lines(run("routing.scale=2.5", "routing.normalize=false"), "gate_mass_lost"))
     assert "router v3: sigmoid, top-4" in text and "groups ranked by top2" in text
     assert "normalize false, scale 2.5" in text
+
+
+def test_the_peak_of_the_link_that_held_longest_is_told_where_it_is_slower_than_its_peers():
+    rail = ("cluster.topology=h800-8x8-rail", "parallel.ep=16")
+    slow = run(*rail, "cluster.overrides=[{where: n1.gpu2.nic, bandwidth: 5GB/s}]")
+    lines = list(explain_lines(slow, "layer_time_s"))
+    at = next(i for i, line in enumerate(lines) if "held it longest: " in line)
+    assert "n1.gpu2" in lines[at] and lines[at + 1] == "  its peak is 5 GB/s, that of most links of its class 50 GB/s"
+    even = "\n".join(explain_lines(run(*rail), "layer_time_s"))
+    assert "held it longest: " in even and "its peak is" not in even
+
+
+@pytest.mark.parametrize(("of_rank_5", "listed"), [(1e-6, False), (2e-6, True)])
+def test_ranks_are_listed_where_they_contribute_other_amounts_per_layer(of_rank_5, listed):
+    # Rank 3 is critical in two of three layers, rank 5 in one: as much per layer is the same for both.
+    shares = [{"layers": [0, 2], "value": 2e-6, "rank": 3}, {"layers": [1], "value": of_rank_5, "rank": 5}]
+    term = {"name": "router", "value": 2e-6 + of_rank_5, "unit": "s", "formula": "", "source": "measured", "of": shares}
+    explanation = run().explanation | {"terms": {"gate_time_s": [term]}}
+    text = "\n".join(explain_lines(replace(run(), explanation=explanation), "gate_time_s"))
+    assert ("2 us: rank 3 (layers 0, 2)" in text) == listed == ("rank 5 (layer 1)" in text)
 
 
 def test_a_misspelt_number_is_refused_with_the_closest():

@@ -322,6 +322,18 @@ def test_counters_of_the_trace_are_shares_in_time_order(saved):
     assert counters and all(0 <= e["args"]["mean"] <= e["args"]["max"] <= 1.00001 for e in counters)
 
 
+def test_a_span_that_lasts_no_time_is_no_slice_of_the_trace():
+    from moesim.results import trace
+
+    result = run(LAYERS)
+    spans = dict(result.tables.columns("spans"))
+    lasting = np.flatnonzero(np.asarray(spans["end_s"]) - spans["start_s"] > 1e-9)
+    spans["end_s"] = np.array(spans["end_s"])
+    spans["end_s"][lasting[0]] = spans["start_s"][lasting[0]]
+    made = trace.chrome_trace(spans, result.tables.columns("link_series"), result.summary)
+    assert sum(event["ph"] == "X" for event in made["traceEvents"]) == len(lasting) - 1
+
+
 def test_a_trace_past_its_limit_says_how_many_slices_are_left_out(monkeypatch):
     from moesim.results import trace
 

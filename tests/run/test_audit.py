@@ -118,6 +118,12 @@ def test_components_that_do_not_sum_or_are_negative_are_seen():
         audit.audit_components({"a": 4.0, "b": -1.0}, 3.0, 0)
 
 
+def test_a_component_may_be_a_rounding_below_nothing_and_no_more():
+    audit.audit_components({"a": 1.0, "b": -1e-12}, 1.0, 0)
+    with pytest.raises(InvariantError, match="negative"):
+        audit.audit_components({"a": 1.0, "b": -1.1e-12}, 1.0, 0)
+
+
 def test_a_breach_in_a_run_stops_it(monkeypatch):
     honest = steps.layer_load
 

@@ -75,6 +75,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "alltoall.combine_dtype": ("fp8", {}),
     "alltoall.cached_handle": (True, {}),
     "alltoall.calibration": ("deepep-normal-h100", {}),
+    "alltoall.transport": ("proxy", {}),
     "alltoall.receive_hook": (False, {"alltoall": {"algorithm": "deepep-low-latency"}}),
     "alltoall.sms": (24, {}),
     "network.tolerance": ("0.1%", {}),

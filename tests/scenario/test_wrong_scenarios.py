@@ -200,6 +200,13 @@ WRONG = {
         ["2:31: sweep.axes.routing.top_k: the range 8..1 holds no value", "2:43: sweep.axes.seed: an axis holds 1 to"],
     ),
     "tab indentation": ("cluster:\n\ttopology: hgx-h800\n", ["2:1: not valid YAML"]),
+    "an axis given twice": (
+        CLUSTER + "sweep: {axes: {seed: [1, 2]}, zip: [{seed: [3, 4], routing.top_k: [2, 4]}]}\n",
+        [
+            "2:22: sweep.axes.seed: seed is given twice; give each key one axis",
+            "2:44: sweep.zip[0].seed: seed is given twice; give each key one axis",
+        ],
+    ),
     "duplicate key": (CLUSTER + CLUSTER, ["2:1: key 'cluster' appears twice in this block"]),
 }
 

@@ -426,3 +426,12 @@ def test_ports_carry_what_rings_carry_that_are_walked_hop_by_hop(nodes, gpus):
     # every edge of a ring sees all ranks' data but those of the rank it leads to
     inside = 1 if nodes == 1 else (gpus - 1) / gpus
     assert nvlink == pytest.approx(np.full(ranks, 70 * (ranks - 1) * inside), rel=1e-12)
+
+
+@pytest.mark.parametrize(("nodes", "setup_s"), [(1, 24e-6), (2, 100e-6)])
+def test_a_ring_is_set_up_as_inside_a_node_only_where_there_is_one(nodes, setup_s):
+    fabric = small_rail(nodes, 2)
+    nothing = Copies(*(np.zeros((2 * nodes, n), np.int64) for n in (2 * nodes, 2 * nodes, nodes)))
+    constants = replace(plain("allgather-reduce-scatter"), setup_intra_node_s=24e-6, setup_inter_node_s=100e-6)
+    flows = phase_flows(fabric, nothing, constants, "dispatch", 10, tokens=np.full(2 * nodes, 7))
+    assert flows.delays["route latency"] + flows.delays["set-up"] == pytest.approx(np.full(2 * nodes, setup_s))

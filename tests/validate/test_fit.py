@@ -148,7 +148,9 @@ def test_a_clusters_own_rate_follows_from_its_nccl_tests(tmp_path):
     times = [(size, 30 + size / 2 / 40e9 * 1e6) for size in sizes]
     rows = of_log(nccl_json(tmp_path, times, 16, 2), "nccl-direct", "h800")
     assert {(row.ranks, row.nodes, row.op) for row in rows} == {(16, 2, "alltoall")}
-    found = refit_measured(rows, find_set("nccl-direct", "h800"), "h800", [tmp_path / "alltoall.json"])
+    found = refit_measured(
+        rows, find_set("nccl-direct", "h800", "nccl-direct-h800"), "h800", [tmp_path / "alltoall.json"]
+    )
     assert value_at(found.constants, ("dispatch", "nic_rate")) == pytest.approx(40e9, rel=0.01)
     # routes under one leaf begin 0.9 us before those across, which the set-up is told for
     assert value_at(found.constants, ("dispatch", "setup_inter_node_s")) == pytest.approx(30e-6, rel=0.04)
@@ -206,7 +208,7 @@ def test_uccls_copy_of_a_test_measures_the_same_algorithm(tmp_path):
 
 @pytest.mark.jit
 def test_a_set_up_time_is_found_where_the_shipped_set_has_none(tmp_path):
-    shipped = find_set("deepep-normal", "h800")
+    shipped = find_set("deepep-normal", "h800", "deepep-normal-h800")
     assert value_at(shipped, ("dispatch", "setup_intra_node_s")) == 0
     truth = with_value(shipped, ("dispatch", "setup_intra_node_s"), 40e-6)
     path, rows = tmp_path / "mine.csv", []

@@ -72,3 +72,4 @@ def test_equal_messages():
     copies = equal_messages(4, 10)
     assert (copies.selections == 10).all()
     assert copies.selections.shape == (4, 4)
+    assert copies.rank_copies.tolist() == [[10] * 4] * 4 and copies.node_copies.tolist() == [[40]] * 4  # one node

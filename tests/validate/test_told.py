@@ -26,7 +26,7 @@ def nccl(ranks, nodes, size, published=1.0):
 @pytest.mark.jit
 def test_set_ups_across_nodes_that_protocols_share_are_found_together():
     """150 us + bytes over the NIC: with one protocol's set-up alone nothing would change, another would be taken."""
-    start = find_set("nccl-direct", "h100")
+    start = find_set("nccl-direct", "h100", "nccl-direct-h100")
     sizes = [1 << 16, 1 << 20, 1 << 24, 1 << 28]
     rows = [nccl(16, 2, size, 150 + size / 2 / 25e9 * 1e6) for size in sizes]
     found = refit_measured(rows, start, "h100", [])

@@ -148,7 +148,7 @@ def test_a_users_measurements_become_a_file_that_a_scenario_takes(moesim, tmp_pa
     lines = [f"alltoall,8,{1 << shift},{20 + (1 << shift) * 7 / 8 / 150e9 * 1e6:.3f}" for shift in range(20, 29, 2)]
     measured.write_text("op,ranks,tokens,time_us\n" + "\n".join(lines) + "\n")
     out = tmp_path / "my.yaml"
-    done = moesim("calibrate", measured, "-a", "nccl-direct", "-g", "h800", "--out", out)
+    done = moesim("calibrate", measured, "-a", "nccl-direct", "-g", "h800", "--start", "nccl-direct-h800", "--out", out)
     assert done.code == 0, done.err
     assert "error left" in done.out
     found = read_set(out)
@@ -182,6 +182,19 @@ def test_what_calibrate_cannot_do_is_one_line(arguments, said, moesim, tmp_path,
     done = moesim("calibrate", *arguments)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert said in done.err
+
+
+@pytest.mark.jit
+def test_a_log_asks_for_what_it_does_not_hold_and_says_what_was_taken_of_it(moesim):
+    log = Path(__file__).parents[1] / "logs" / "samples" / "normal-sums-ray.log"
+    done = moesim("calibrate", log, "-a", "deepep-normal", "-g", "h100")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert done.err.endswith("does not say ranks; give --ranks\n")
+    done = moesim("calibrate", log, "-a", "deepep-normal", "-g", "h100", "--ranks", 16)
+    assert done.code == 0
+    assert "DeepEP normal mode, 2 of 4 rows are fitted" in done.err
+    assert "how many GPUs a node has is not said: 8, as is usual" in done.err
+    assert "2 rows, error left" in done.out
 
 
 def test_the_shipped_sets_can_be_fitted_again_from_the_command_line(moesim, tmp_path):

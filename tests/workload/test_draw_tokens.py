@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
-from moesim.workload.token_draw import MAX_TOKENS, draw_blocks, draw_tokens, tokens_of_ranks
+from moesim.workload.token_draw import draw_blocks, draw_tokens, tokens_of_ranks
 
 POOL = np.repeat(np.arange(6), [4, 4, 4, 4, 4, 4]).astype(np.int32)
 
@@ -88,6 +88,7 @@ def test_tokens_per_rank_defaults_to_an_even_share():
     assert tokens_of_ranks(None, 4, 103).tolist() == [25] * 4
     assert tokens_of_ranks(3, 2, 0).tolist() == [3, 3]
     assert tokens_of_ranks([0, 7], 2, 0).tolist() == [0, 7]
+    assert tokens_of_ranks([1 << 27, 0], 2, 0).tolist() == [1 << 27, 0]  # 13 bytes each: 1.7 GB
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_tokens_per_rank_defaults_to_an_even_share():
         ([0, 0], 2, "a batch of 0 tokens"),
         (1.5, 2, "not a number of tokens"),
         ([[1, 2]], 2, "one per rank"),
-        (MAX_TOKENS, 2, "can be simulated at once"),
+        ([1 << 27, 1], 2, "can be simulated at once"),
         (4, 0, "0 ranks"),
         (None, 64, "are fewer than 64 ranks"),
     ],

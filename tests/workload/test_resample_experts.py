@@ -7,7 +7,7 @@ from made_up_recording import numpy_router, plausible_logits
 from moesim.errors import InputError
 from moesim.routing import RouterSpec, route
 from moesim.workload import resample_experts
-from moesim.workload.fidelity import distinct_groups, group_of_expert, with_mean_one
+from moesim.workload.fidelity import distinct_groups, group_of_expert, steer_loads, with_mean_one
 from moesim.workload.refine import parent_of_expert
 
 ROUTERS = {
@@ -185,3 +185,20 @@ def test_distinct_groups_counts_groups_and_not_experts():
     group = group_of_expert(12, 3, 3)
     assert distinct_groups(ids, group, np.ones(3)) == pytest.approx((1 + 3 + 2) / 3)
     assert distinct_groups(ids, group, np.array([1.0, 0, 0])) == 1
+
+
+def top_two(x, bias):
+    return np.argsort(-(x + bias), axis=1, kind="stable")[:, :2].astype(np.int32)
+
+
+@pytest.mark.parametrize("target", [np.linspace(2.0, 0.4, 8), np.array([9.0] + [1.0] * 7)], ids=["reached", "beyond"])
+def test_steering_loads_depends_on_no_unit_of_the_logits(target):
+    # A target above what one expert can have drives its offset as far as offsets go.
+    x = np.random.default_rng(1).normal(size=(512, 8)).astype(np.float32)
+    bias, weight = np.zeros(8, np.float32), np.ones(512)
+    wanted = 512 * 2 / 8 * target
+    offset = steer_loads(x, bias, top_two, weight, wanted)
+    np.testing.assert_array_equal(steer_loads(4 * x, bias, top_two, weight, wanted), 4 * offset)
+    loads = np.bincount(top_two(x + offset, bias).ravel(), minlength=8)
+    if target.max() < 4:
+        np.testing.assert_allclose(loads, wanted / target.mean(), rtol=0.3)

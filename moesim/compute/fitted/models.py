@@ -96,7 +96,7 @@ def expert_mlp(gpu: Gpu, dtype: str, loads: Ints, slots: Ints, hidden: int, inte
         "inter": np.full(len(loads), float(inter)),
     }
     parts = []
-    for masked, here in _split(loads, layout):
+    for masked, here in layouts(loads, layout):
         own = loads[here]
         tile_layout = tiles.MASKED_LOW if masked else tiles.CONTIGUOUS_NARROW
         model = find("deepep_generation" if masked else "deepep_context", gpu)
@@ -119,7 +119,7 @@ def grouped_gemm(gpu: Gpu, dtype: str, loads: Ints, slots: Ints, n: int, k: int,
         "k": np.full(len(loads), float(k)),
     }
     parts = []
-    for masked, here in _split(loads, layout):
+    for masked, here in layouts(loads, layout):
         own = loads[here]
         expected, groups = gemm.masked_groups(own, slots[here]) if masked else gemm.contiguous_groups(own)
         model = find("grouped_masked" if masked else "grouped_contiguous", gpu)
@@ -142,8 +142,8 @@ def dense_gemm(gpu: Gpu, dtype: str, rows: Ints, n: int, k: int) -> Estimate:
     return _scatter(one, hit, len(rows))
 
 
-def _split(loads: Ints, layout: str) -> list[tuple[bool, NDArray[np.bool_]]]:
-    """Return (masked?, ranks) for the ranks that have a row."""
+def layouts(loads: Ints, layout: str) -> list[tuple[bool, NDArray[np.bool_]]]:
+    """Return (masked?, ranks) for the ranks that have a row; ``layout`` is one of `MLP_LAYOUTS`."""
     hit = loads.any(axis=1)
     masked = mean_rows(loads) <= MASKED_ROWS if layout == "auto" else np.full(len(loads), layout == "masked")
     return [(kind, here) for kind, here in ((True, hit & masked), (False, hit & ~masked)) if here.any()]

@@ -55,7 +55,6 @@ class Rows:
     ints: dict[str, Ints]
     loads: Ints
     exponent: Floats
-    doubled: int = 0
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -74,7 +73,6 @@ class Rows:
             {name: values[at] for name, values in self.ints.items()},
             self.loads[at],
             self.exponent[at],
-            self.doubled,
         )
 
 
@@ -115,7 +113,6 @@ class _Draft:
             {name: np.array([entry[2][name] for entry in entries], dtype=np.int64) for name in names},
             loads,
             np.array([entry[4] for entry in entries]),
-            sum(len(times) > 1 for times in self.keys.values()),
         )
 
 

@@ -1,4 +1,4 @@
-"""Tables in the layout of aiconfigurator's collector: MoE layers and MLA kernels, CSV or parquet.
+"""Tables in the layout of aiconfigurator's collector: MoE layers, dense GEMMs and attention, CSV or parquet.
 
 What its columns mean was established on its tables, see docs/kernel-tables.md: ``num_tokens`` counts the tokens of
 all ranks, the time is that of the fullest rank, whose loads ``balanced`` and ``uniform`` rows alone give away, and
@@ -32,6 +32,13 @@ def rows_of(record: Record, job: Job) -> Iterator[Row]:
         yield _moe(operation, record)
     elif operation in ("mla_generation", "mla_context"):
         yield _mla(operation, record)
+    elif operation == "gemm":
+        if record.text("gemm_dtype") == "fp8":
+            raise Refused("gemm_dtype fp8: one scale per tensor, where experts have one per block (fp8_block)")
+        fixed = (record.whole("n"), record.whole("k"))
+        yield Row("gemm", record.dtype("gemm_dtype"), fixed, 1, record.whole("m"), _seconds(record))
+    elif operation in ("generation_attention", "context_attention"):
+        yield _attention(operation, record)
     else:
         raise Refused(f"op_name {operation or 'is empty'} is not a kernel of a table")
     job.note(NOTES.get(operation, ""))
@@ -66,6 +73,18 @@ def _mla(operation: str, record: Record) -> Row:
         raise Refused("prefill behind a cached prefix")
     kernel = "mla_decode" if operation == "mla_generation" else "mla_prefill_absorbed"
     return Row(kernel, dtype, heads, record.whole("batch_size"), length, _seconds(record))
+
+
+def _attention(operation: str, record: Record) -> Row:
+    step = int(float(record.text("step") or 0))
+    if float(record.text("window_size") or 0):
+        raise Refused("attention in a sliding window")
+    if operation == "context_attention" and step:
+        raise Refused("prefill behind a cached prefix")
+    fixed = (record.whole("num_heads"), record.whole("num_key_value_heads"), record.whole("head_dim"))
+    kernel = "attn_decode" if operation == "generation_attention" else "attn_prefill"
+    length = record.whole("isl") + step
+    return Row(kernel, record.dtype("kv_cache_dtype"), fixed, record.whole("batch_size"), length, _seconds(record))
 
 
 def _seconds(record: Record) -> float:

@@ -274,8 +274,17 @@ def _kernels(
     own, unpacked = bytes_of(off[0]), bytes_of(receives)
     sending = replace(exchange, constants=replace(constants, receive_sm_rate=0.0))
     none: dict[str, Any] = dict.fromkeys(
-        ("token_s", "token_sm_s", "token_rank_sm_s", "local_rate", "node_copy_sm_s", "rank_copy_sm_s"), 0.0
-    )
+        (
+            "token_s",
+            "token_sm_s",
+            "token_rank_sm_s",
+            "local_rate",
+            "node_copy_sm_s",
+            "rank_copy_sm_s",
+            "forward_sm_rate",
+        ),
+        0.0,
+    )  # fmt: skip
     unpacking = replace(exchange, constants=replace(constants, **none))
     works = [
         (own, sending.kernel(own, ranks, None, sends, ranks)),

@@ -1,0 +1,177 @@
+"""How the times of a run move with what is not known of its cluster, to first order, from the path of each phase.
+
+A constant that is off by one per cent moves a time by one per cent of the seconds that it is responsible for. These
+are read from the pieces that the critical rank passed through in dispatch and combine (``phase_path``). Not counted,
+since somebody else's constants decide: waiting, and flows that were in progress only until the one that made the rank
+stay was launched. Times of kernels are taken as known.
+"""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moesim.cluster import Fabric
+from moesim.layer import Parts
+from moesim.measure.phase_path import Piece, path_of_rank
+from moesim.results import BANDED, Z80, Moves
+from moesim.stages import PHASES, STAGES
+from moesim.timeline import LayerTrace, PhaseTrace
+from moesim.traffic import Floats, Spread, room, spread_of
+
+# Unknown of a phase beside the kinds of constants: what the model leaves there.
+_LEFT = "left in {}"
+
+
+def spreads(parts: Parts) -> dict[str, Spread]:
+    """Return how far the constants of each phase may be off."""
+    own = Path(parts.calibration).suffix in (".yaml", ".yml")
+    return {phase: spread_of(parts.constants[phase], own) for phase in PHASES}
+
+
+def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[str, float], dict[str, float]]:
+    """Return for how many seconds of a rank's time each kind of constants is responsible: before its kernel, and in it.
+
+    Args:
+        phase: what became of the phase.
+        rank: whose time.
+        fabric: the cluster.
+    """
+    before, inside = defaultdict[str, float](float), defaultdict[str, float](float)
+    pieces = [piece for piece in path_of_rank(phase, rank, fabric.capacity) if not piece.overtaken]
+    names = {piece.name for piece in pieces}
+    for piece in pieces:
+        if piece.name in ("layout", *phase.flows.group_setup):
+            before["setup"] += piece.seconds
+        elif piece.name in phase.flows.exits:
+            inside["work"] += piece.seconds
+        elif "floor" in names:  # up to a floor nothing else decides
+            inside["setup"] += piece.seconds
+        elif piece.name != "route latency" or "set-up" in names:  # a set-up was measured with its latency
+            inside[_kind(piece, fabric)] += piece.seconds
+    return before, inside
+
+
+def _kind(piece: Piece, fabric: Fabric) -> str:
+    if piece.link is None:
+        return "fill" if piece.name == "fill" else "setup"
+    if 0 <= piece.link < fabric.n_links:
+        return "nvlink" if fabric.link_class[piece.link] == "nvlink" else "nic"
+    return "work"
+
+
+@dataclass
+class TimesMoved:
+    """Collects what moves the times of a run over its layers."""
+
+    parts: Parts
+    # By number and unknown: seconds x standard deviation, faster and slower, over all layers.
+    _moved: dict[str, dict[str, tuple[float, float]]] = field(default_factory=lambda: {key: {} for key in BANDED})
+    # Kinds of which another may be the busiest on the real cluster.
+    _contended: set[str] = field(default_factory=set)
+    _steps: int = 0
+    _spreads: dict[str, Spread] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._spreads = spreads(self.parts)
+
+    @property
+    def widen(self) -> float:
+        """What intervals are multiplied by."""
+        return max(spread.widen for spread in self._spreads.values())
+
+    def contended(self) -> list[str]:
+        """Kinds of constants between which it is open, inside the band, which link or kernel is the busiest."""
+        return sorted(self._contended)
+
+    def add_layer(self, trace: LayerTrace, rank: int, wire: Mapping[str, Floats]) -> None:
+        """Take in a layer, along its critical rank; ``wire`` are bytes on each link by phase, [links]."""
+        for name, phase in trace.phases.items():
+            spread = self._spreads[name]
+            self._contended |= self._close(phase, wire[name], spread)
+            before, inside = seconds_by_kind(phase, rank, self.parts.fabric)
+            keys = [f"{name}_time_s", *([] if _hidden(trace, name, rank) else ("layer_time_s", "step_time_s"))]
+            for seconds, of in ((inside, [f"{name}_kernel_time_s", *keys]), (before, keys)):
+                for kind, each in seconds.items():
+                    fast, slow = self._deviations(name, kind)
+                    self._add(of, kind, each * fast, each * slow)
+            kernel_s = float(phase.kernel_s[rank]) * spread.row_spread
+            whole_s = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank]) * spread.row_spread
+            self._add([f"{name}_kernel_time_s"], _LEFT.format(name), kernel_s, kernel_s)
+            self._add(keys, _LEFT.format(name), whole_s, whole_s)
+
+    def _deviations(self, name: str, kind: str) -> tuple[float, float]:
+        """Standard deviation of a phase's constants of a kind towards faster, where a peak may end it, and slower."""
+        deviation = self._spreads[name].deviations.get(kind, 0.0)
+        most = room(self.parts.constants[name], kind, self.parts.fabric.n_ranks)
+        return min(deviation, most / (Z80 * self.widen)), deviation
+
+    def _add(self, keys: Iterable[str], unknown: str, fast_s: float, slow_s: float) -> None:
+        for key in keys:
+            fast, slow = self._moved[key].get(unknown, (0.0, 0.0))
+            self._moved[key][unknown] = (fast + fast_s, slow + slow_s)
+
+    def _close(self, phase: PhaseTrace, wire: Floats, spread: Spread) -> set[str]:
+        """The two kinds whose busiest link or kernel takes longest in a phase, where either may; else none."""
+        fabric, flows = self.parts.fabric, phase.flows
+        seconds = wire / (fabric.capacity * flows.link_efficiency(fabric.n_links))
+        nvlink = fabric.is_class("nvlink")
+        longest = {
+            "nvlink": float(seconds[nvlink].max(initial=0.0)),
+            "nic": float(seconds[~nvlink].max(initial=0.0)),
+            "work": float(flows.kernel_seconds(fabric.n_ranks).max()),
+        }
+        first, second, _ = sorted(longest, key=lambda kind: -longest[kind])
+        apart = Z80 * spread.widen * math.hypot(*(spread.deviations.get(kind, 0.0) for kind in (first, second)))
+        return {first, second} if longest[second] * math.exp(apart) > longest[first] > 0 else set()
+
+    def end_step(self) -> None:
+        """Close a step."""
+        self._steps += 1
+
+    def band(self, summary: Mapping[str, Any], resimulated: Mapping[str, Moves] | None = None) -> dict[str, Any]:
+        """Return what is not known of the cluster and how it moves the times, JSON-able.
+
+        Args:
+            summary: of the run.
+            resimulated: moves of its times that are better known than to first order, by number and unknown.
+
+        Returns:
+            ``cell``: whose constants these are; two runs of one cell share their unknowns. ``source``: of the spread.
+            ``resimulated``: unknowns whose moves are not first order; ``contended``: those whose moves should not be.
+            ``widen``, ``moves``: see ``moesim.results``.
+        """
+        parts, constants, better = self.parts, self.parts.constants["dispatch"], resimulated or {}
+        again = {unknown for of_time in better.values() for unknown in of_time}
+        moves = {key: dict(self._of(key, summary)) | dict(better.get(key, {})) for key in BANDED if summary[key]}
+        return {
+            "cell": [
+                constants.algorithm,
+                constants.name,
+                constants.gpu,
+                parts.transport,
+                "several nodes" if parts.fabric.n_nodes > 1 else "one node",
+            ],
+            "source": self._spreads["dispatch"].source,
+            "resimulated": sorted(again),
+            "contended": sorted(self._contended - again),
+            "widen": self.widen,
+            "moves": moves,
+        }
+
+    def _of(self, key: str, summary: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
+        total = summary[key] * (self._steps if key == "step_time_s" else summary["layers"])
+        for unknown, (fast, slow) in sorted(self._moved[key].items()):
+            if slow:
+                yield unknown, [-fast / total, slow / total]
+
+
+def _hidden(trace: LayerTrace, name: str, rank: int) -> bool:
+    """Whether a kernel beside the phase outlasts it on a rank: the layer is as long whatever the phase takes."""
+    order = [stage.name for stage in STAGES]
+    following = STAGES[order.index(name) + 1 :]
+    beside = itertools.takewhile(lambda stage: stage.beside, following)
+    return any(float(trace.exposed_s(stage.name)[rank]) > 0 for stage in beside)

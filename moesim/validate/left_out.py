@@ -1,0 +1,135 @@
+"""Each cluster predicted by all others: what to expect on one that nobody measured, as it ships."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from moesim.traffic import gpu_steps
+
+_DATA = Path(__file__).resolve().parent.parent / "data" / "validate"
+CLUSTERS, LEFT_OUT = _DATA / "clusters.csv", _DATA / "left_out.csv"
+_COLUMNS = (
+    "algorithm", "cluster", "row", "gpu", "transport", "nodes", "measured_s", "simulated_s", "low_s", "high_s",
+)  # fmt: skip
+_WITHOUT_PROXY = ("nvlink", "ibgda", "ibrc")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row predicted by all clusters but its own: seconds, and the bounds of the 80 % interval."""
+
+    algorithm: str
+    cluster: str
+    row: str
+    gpu: str
+    transport: str
+    nodes: int
+    measured_s: float
+    simulated_s: float
+    low_s: float
+    high_s: float
+
+    @property
+    def error(self) -> float:
+        """Relative error of the simulated time."""
+        return self.simulated_s / self.measured_s - 1
+
+    @property
+    def covered(self) -> bool:
+        """Whether the measurement lies in the interval."""
+        return self.low_s <= self.measured_s <= self.high_s
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """Rows of one kind: their number and clusters, median and ninth decile of the error, its sign, rows covered."""
+
+    what: str
+    rows: int
+    clusters: int
+    median: float
+    p90: float
+    signed: float
+    covered: float
+
+
+def spell_left_out(rows: Iterable[LeftOut]) -> str:
+    """The rows as CSV, six significant digits."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n")
+    write.writerow(_COLUMNS)
+    for one in rows:
+        cells = [getattr(one, name) for name in _COLUMNS]
+        write.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
+    return text.getvalue()
+
+
+def read_left_out(path: Path = LEFT_OUT) -> list[LeftOut]:
+    """Read the rows that ship."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            LeftOut(
+                line["algorithm"],
+                line["cluster"],
+                line["row"],
+                line["gpu"],
+                line["transport"],
+                int(line["nodes"]),
+                float(line["measured_s"]),
+                float(line["simulated_s"]),
+                float(line["low_s"]),
+                float(line["high_s"]),
+            )
+            for line in csv.DictReader(file)
+        ]
+
+
+def expectations(rows: Sequence[LeftOut]) -> list[Expectation]:
+    """What to expect, over all clusters first, then by library and transport.
+
+    Rows of one source alone, in the hundreds, are left out: they would speak for themselves only.
+    """
+    listed = {line["id"] for line in _cluster_lines()}
+    rows = [row for row in rows if row.row in listed]
+    kinds: list[tuple[str, Callable[[LeftOut], bool]]] = [
+        ("all", lambda row: True),
+        ("NVLink or ConnectX", lambda row: row.transport in _WITHOUT_PROXY),
+        (
+            "DeepEP on Hopper over NVLink or ConnectX",
+            lambda row: (
+                row.algorithm.startswith("deepep")
+                and row.transport in _WITHOUT_PROXY
+                and gpu_steps(row.gpu)[-1] in ("h100", "h800", "h20")
+            ),
+        ),
+    ]
+    cells = dict.fromkeys((row.algorithm, row.transport) for row in rows)
+    for algorithm, transport in sorted(cells):
+        kinds.append((f"{algorithm}, {transport}", _in_cell(algorithm, transport)))
+    return [_expectation(what, chosen) for what, choose in kinds if (chosen := list(filter(choose, rows)))]
+
+
+def _in_cell(algorithm: str, transport: str) -> Callable[[LeftOut], bool]:
+    return lambda row: (row.algorithm, row.transport) == (algorithm, transport)
+
+
+def _expectation(what: str, rows: Sequence[LeftOut]) -> Expectation:
+    errors = np.array([row.error for row in rows])
+    return Expectation(
+        what,
+        len(rows),
+        len({row.cluster for row in rows}),
+        float(np.median(np.abs(errors))),
+        float(np.quantile(np.abs(errors), 0.9)),
+        float(np.median(errors)),
+        float(np.mean([row.covered for row in rows])),
+    )
+
+
+def _cluster_lines() -> list[dict[str, str]]:
+    with CLUSTERS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
