@@ -45,7 +45,6 @@ _FACTORS = {
     "rank_copy_sm_s": "work",
     "node_copy_sm_s": "work",
     "forward_sm_rate": "work",
-    "post_s": "work",
 }
 _PROTOCOL = {
     "nvlink_rate": "nvlink",

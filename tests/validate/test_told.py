@@ -97,7 +97,7 @@ def test_rows_that_wait_for_the_nic_alone_say_so_and_name_the_row_that_shows_nvl
 @pytest.mark.jit
 def test_set_up_and_rate_of_one_size_are_not_told_apart_and_another_size_would_tell():
     """Of 128 bytes per rank and byte of the NIC half the time each: one size cannot tell them apart."""
-    begin = find_set("nccl-direct", "h100")
+    begin = find_set("nccl-direct", "h100", "nccl-direct-h100")
     places = tuple((phase, one.name) for phase in begin.phases for one in begin.phases[phase]["protocols"])
     free = [
         Free((("dispatch", "nic_rate"), ("combine", "nic_rate")), spread=0.25, kind="nic"),
