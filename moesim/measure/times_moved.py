@@ -45,7 +45,7 @@ def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[
     names = {piece.name for piece in pieces}
     for piece in pieces:
         if piece.name in ("layout", *phase.flows.group_setup):
-            before["setup"] += piece.seconds
+            before["host"] += piece.seconds
         elif piece.name in phase.flows.exits:
             inside["work"] += piece.seconds
         elif "floor" in names:  # up to a floor nothing else decides

@@ -37,7 +37,7 @@ class Uncertain:
 
     Attributes:
         places: that move together.
-        kind: what it is a constant of: ``nvlink``, ``nic``, ``setup``, ``work`` or ``fill``.
+        kind: what it is a constant of: ``nvlink``, ``nic``, ``setup``, ``work``, ``fill`` or ``host``.
         deviation: standard deviation of its logarithm on a cluster that nobody measured, at the reference cell.
         gpu, transport: steps away from the reference, by GPU family and by transport.
         answers: whether the constant can differ by GPU, by transport at all.

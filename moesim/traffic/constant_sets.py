@@ -106,7 +106,7 @@ class _Uncertain(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     of: tuple[str, ...] = Field(min_length=1)
-    kind: Literal["nvlink", "nic", "setup", "work", "fill"]
+    kind: Literal["nvlink", "nic", "setup", "work", "fill", "host"]
     deviation: Number = Field(ge=0, le=10)
     gpu: dict[str, _Step] | None = None
     transport: dict[str, _Step] | None = None

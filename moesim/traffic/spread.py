@@ -12,7 +12,9 @@ from moesim.traffic.constants import Calibration, Protocol
 
 # Standard deviations of the logarithm between clusters, lent to a set of one source, which cannot know its own: rates
 # of ports lie close together, since their peaks are the same; times of software do not.
-BORROWED: Mapping[str, float] = {"nvlink": 0.10, "nic": 0.10, "setup": 0.30, "work": 0.30, "fill": 0.30}
+BORROWED: Mapping[str, float] = {
+    "nvlink": 0.10, "nic": 0.10, "setup": 0.30, "work": 0.30, "fill": 0.30, "host": 0.20,
+}  # fmt: skip
 BORROWED_ROW_SPREAD = 0.05
 
 KINDS = tuple(BORROWED)
@@ -24,7 +26,9 @@ _RATES = {
     "work": ("forward_sm_rate", "local_rate", "receive_sm_rate", "reduce_rate", "pull_rate", "pair_rate"),
 }
 _SECONDS = {
-    "setup": ("setup_", "floor_", "layout_", "notify_", "cpu_sync_", "prepare_", "two_ranks_setup_"),
+    "setup": ("setup_", "floor_", "two_ranks_setup_"),
+    # Before the kernel: no cluster's rows time it, so no set over clusters knows how it differs.
+    "host": ("layout_", "notify_", "cpu_sync_", "prepare_"),
     "work": ("token_", "node_copy_", "rank_copy_", "epilogue_"),
     "fill": ("fill_s",),
 }
@@ -64,7 +68,9 @@ def spread_of(constants: Calibration, own: bool) -> Spread:
     """
     if constants.deviations:
         where = f"spread between {constants.clusters} clusters" if constants.clusters else "spread that the set states"
-        return Spread(dict(constants.deviations), constants.row_spread, constants.widen, where)
+        return Spread(
+            {"host": BORROWED["host"], **dict(constants.deviations)}, constants.row_spread, constants.widen, where
+        )
     row_spread = constants.row_spread or BORROWED_ROW_SPREAD
     if own:
         return Spread({}, row_spread, constants.widen, "your own cluster, so only what its rows leave")
