@@ -34,7 +34,7 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     if own.suffix in (".yaml", ".yml"):
         rates = f"those of your file {own.name}"
     elif constants.clusters:
-        rates = f"fitted over {constants.clusters} clusters"
+        rates = f"fitted over {constants.clusters} clusters, not of your cluster"
         if left_out := dict(constants.held_out):
             rates += (
                 f" (one left out is {100 * left_out['median']:.0f} % off in the median, "

@@ -114,12 +114,12 @@ class Exchange:
             reached = constants.reached_s((self.copies.rank_copies > 0).sum(axis=1))[home]
         for inside in (True, False):
             of_kind = same_node == inside
-            if of_kind.any():
+            if of_kind.any() and fabric.n_ranks > 1:
                 setup = constants.setup_s(inside, fabric.n_nodes, fabric.n_ranks, self.n_experts)
                 # The longest route's latency is in the set-up already.
                 added[of_kind] = np.maximum(0.0, setup + reached[of_kind] - float(latency[of_kind].max()))
         parts = {"route latency": latency, "set-up": added}
-        if constants.fill_s and not constants.apart(fabric.n_ranks):
+        if constants.fill_s and fabric.n_ranks > 1 and not constants.apart(fabric.n_ranks):
             parts["fill"] = self._fill_s()[home]
         return parts
 
@@ -148,6 +148,8 @@ class Exchange:
             receiver: rank that unpacks the flow's bytes; None if no rank has to.
         """
         constants = self.constants
+        if self.fabric.n_ranks == 1:
+            return None  # a rank of its own sends nothing
         sms = max(constants.sms, 1)
         flow = np.arange(len(size))
         pieces: list[tuple[Ints, Floats]] = []

@@ -52,7 +52,7 @@ def fit_over_clusters(
     sets = []
     for algorithm, (population, solution) in found.items():
         names = ", ".join(clusters_of(population.rows))
-        source = f"fitted over {len(clusters_of(population.rows))} clusters: {names}"
+        source = f"published clusters: {names}"
         made = as_set(population, solution, f"{algorithm}-over-clusters", source, widen)
         off = Spread.of_errors([one.error for one in left_out if one.algorithm == algorithm])
         held_out = {"rows": off.rows, "median": round(off.median, 4), "p90": round(off.p90, 4)}

@@ -114,7 +114,7 @@ def test_normal_mode_sends_a_token_once_per_node_over_the_nic_and_direct_once_pe
 
 def test_a_direct_transfer_takes_setup_plus_bytes_over_the_algorithm_s_rate(tmp_path):
     ids = np.tile(np.array([16, 17]), (64, 1))  # 2 ranks of 16 experts: all of rank 0's tokens go to rank 1
-    result = run_ids(tmp_path, ids, [64, 0], DIRECT, "parallel.ep=2")
+    result = run_ids(tmp_path, ids, [64, 0], DIRECT, "parallel.ep=2", "alltoall.calibration=nccl-direct-h800")
     there, back = (result.tables["transfers"].query(f"phase == '{phase}'").iloc[0] for phase in ("dispatch", "combine"))
     assert (there.copies, there.source_rank, there.target_rank) == (128, 0, 1)
     assert there.finish_s - there.start_s == pytest.approx(128 * (1024 + 32) / 160e9, rel=1e-9)
