@@ -20,30 +20,38 @@ _KINDS = {"nic": "NIC", "nvlink": "NVLink", "work": "copies by SMs", "setup": "s
 def validate_rows(files: list[Path], given: list[str], as_json: bool, fail_over: str | None) -> None:
     """Read measurements, simulate each, print them; exit 4 if one is off by more than ``fail_over``."""
     from moesim.cli.compare import percentage
-    from moesim.logs import PHASES, read_log
+    from moesim.logs import read_log
     from moesim.validate.cluster_check import expect, of_clusters
-    from moesim.validate.measured_rows import as_row
+    from moesim.validate.measured_rows import as_row, simulated
 
     limit = None if fail_over is None else percentage(fail_over)
     facts = dict(_fact(text) for text in given)
     pairs: list[tuple[MeasuredRow, Expected]] = []
-    links: list[MeasuredRow] = []
+    others: list[MeasuredRow] = []
     for path in files:
         log = read_log(path, facts, per_node=_NODE)
         if not as_json:
             typer.echo(f"{path}: {log.form}, {len(log.rows)} rows")
             for note in log.notes:
                 typer.echo(f"  {note}")
-        links += [row for row in log.rows if row.op not in PHASES]
-        pairs += [(row, expect(as_row(row, str(path)))) for row in log.rows if row.op in PHASES]
+        for row in log.rows:
+            if simulated(row):
+                pairs.append((row, expect(as_row(row, str(path)))))
+            else:
+                others.append(row)
+    if not pairs and not any(row.quantity == "link_GBps" for row in others):
+        names = ", ".join(sorted({f"{row.op} of {row.library}" for row in others}))
+        raise InputError(f"holds {names}, which is not simulated", where=str(files[0]), fix="measure DeepEP or NCCL")
     if as_json:
         typer.echo(json.dumps([_as_dict(row, one) for row, one in pairs], indent=1))
     else:
-        _show(pairs)
+        if pairs:
+            _show(pairs)
         for (cluster, library), group in of_clusters(one for _, one in pairs).items():
             _show_wires(cluster, library, group)
-        for row in links:
-            typer.echo(f"{row.op}: the NIC alone reaches {row.value:.1f} GB/s")
+        for row in others:
+            alone = f"the NIC alone reaches {row.value:.1f} GB/s" if row.quantity == "link_GBps" else "not simulated"
+            typer.echo(f"{row.id}, {row.op}: {alone}")
     if limit is not None and any(100 * abs(one.error) > limit for _, one in pairs):
         raise typer.Exit(4)
 

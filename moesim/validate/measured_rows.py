@@ -44,17 +44,19 @@ def rows_to_fit(log: Log, algorithm: str, gpu: str, where: str) -> list[Row]:
     return [_row(row, library, where) for row in rows if row.quantity == TIME or _setting(row) not in timed]
 
 
+def simulated(row: MeasuredRow) -> bool:
+    """Whether moesim simulates what was measured."""
+    return _SAME.get(row.library or "", row.library) in LIBRARIES.values() and row.op in PHASES
+
+
 def as_row(row: MeasuredRow, where: str) -> Row:
-    """Take any measurement of an all-to-all that moesim simulates, with its cluster, ports and transport.
+    """Take a measurement that is ``simulated``, with its cluster, ports and transport.
 
     Raises:
-        InputError: the library or the phase is none that is simulated.
+        InputError: its setting is none that can be simulated.
     """
-    library = _SAME.get(row.library or "", row.library)
-    if library not in LIBRARIES.values() or row.op not in PHASES:
-        what = f"{row.id}: {row.op} of {row.library or 'no library'} is not simulated"
-        raise InputError(what, where=where, fix=f"libraries: {', '.join(dict.fromkeys(LIBRARIES.values()))}")
-    return replace(_row(row, library or "", where), gpu=gpu_of(row))
+    library = _SAME.get(row.library or "", row.library) or ""
+    return replace(_row(row, library, where), gpu=gpu_of(row))
 
 
 def gpu_of(row: MeasuredRow) -> str:
