@@ -63,7 +63,7 @@ def _band(result: Result, key: str) -> Iterator[str]:
         f"{_UNKNOWNS.get(unknown, unknown)} {100 * moves[unknown][0]:+.1f} / {100 * moves[unknown][1]:+.1f} %"
         for unknown in by
     )
-    again = ", first step simulated again" if band["resimulated"] else ""
+    again = ", simulated again" if band["resimulated"] else ""
     yield f"  one standard deviation faster / slower{again}: {', '.join(shown)}"
     if open_ := [_UNKNOWNS[kind] for kind in band["contended"]]:
         yield f"  which of {' and '.join(open_)} holds it may differ there: run with --band exact"

@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -90,7 +91,7 @@ class _Run:
         self._flows = FlowExport(parts.fabric)
         self._traffic: dict[str, NDArray[Any]] = {}
         self._step: RoutedStep | None = None
-        self._first, self._large = StepTimes(), False
+        self._first, self._first_layer, self._large = StepTimes(), StepTimes(), False
         self._moves: Mapping[str, Moves] | None = None
 
     def collect(self) -> None:
@@ -114,12 +115,18 @@ class _Run:
     def _moves_again(self) -> Mapping[str, Moves]:
         """The moves of the times by kinds of constants whose first order would not do, from clocks run again."""
         moved, step = self._summary.moved, self._step
-        # Phases so large that steps pay: a few more clocks of them take longer than all the rest.
-        kinds = list(KINDS) if self._exact_bands else [] if self._large else moved.contended()
-        if step is None or not kinds:
+        if step is None:
             return {}
-        self._say(f"first step again, with other constants: {', '.join(kinds)}")
-        return resimulated(self._parts, step, self._first, kinds, moved.widen)
+        if self._exact_bands:
+            self._say(f"first step again, with other constants: {', '.join(KINDS)}")
+            return resimulated(self._parts, step, self._first, KINDS, moved.widen)
+        # Phases so large that steps pay: a few more clocks of one layer take longer than all the rest.
+        kinds = [] if self._large else moved.contended()
+        if not kinds:
+            return {}
+        self._say(f"first layer again, with other constants: {', '.join(kinds)}")
+        alone = replace(self._parts, workload=self._parts.workload.model_copy(update={"layers_simulated": 1}))
+        return resimulated(alone, step, self._first_layer, kinds, moved.widen)
 
     def _batches(self) -> Iterator[Batch]:
         for index in range(self._parts.workload.steps):
@@ -138,6 +145,8 @@ class _Run:
         self._tables.add("steps", **timed.where, **named, **columns)
         if timed.step == 0:
             self._first.add(timed)
+            if not self._first_layer.ranks:
+                self._first_layer.add(timed)
             self._large |= steps_pay(load.flows)
             if trace.layer < _SERIES_LAYERS:
                 self._with_curves.append(timed)
