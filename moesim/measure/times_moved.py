@@ -1,6 +1,6 @@
 """How the times of a run move with what is not known of its cluster, to first order, from the path of each phase.
 
-A constant that is off by one per cent moves a time by one per cent of the seconds that it is responsible for. These
+Constants that are slower by a factor lengthen the seconds that they are responsible for by it, and nothing else. These
 are read from the pieces that the critical rank passed through in dispatch and combine (``phase_path``). Not counted,
 since somebody else's constants decide: waiting, and flows that were in progress only until the one that made the rank
 stay was launched. Times of kernels are taken as known.
@@ -24,6 +24,8 @@ from moesim.traffic import Floats, Spread, room, spread_of
 
 # Unknown of a phase beside the kinds of constants: what the model leaves there.
 _LEFT = "left in {}"
+# Of a time, what a faster cluster leaves at least.
+_LEAST = 1e-9
 
 
 def spreads(parts: Parts) -> dict[str, Spread]:
@@ -68,7 +70,7 @@ class TimesMoved:
     """Collects what moves the times of a run over its layers."""
 
     parts: Parts
-    # By number and unknown: seconds x standard deviation, faster and slower, over all layers.
+    # By number and unknown: seconds less at the fast end of its interval, and more at the slow end, over all layers.
     _moved: dict[str, dict[str, tuple[float, float]]] = field(default_factory=lambda: {key: {} for key in BANDED})
     # Kinds of which another may be the busiest on the real cluster.
     _contended: set[str] = field(default_factory=set)
@@ -83,6 +85,11 @@ class TimesMoved:
         """What intervals are multiplied by."""
         return max(spread.widen for spread in self._spreads.values())
 
+    @property
+    def _sigmas(self) -> float:
+        """Standard deviations from the middle of an interval to its ends."""
+        return Z80 * self.widen
+
     def contended(self) -> list[str]:
         """Kinds of constants between which it is open, inside the band, which link or kernel is the busiest."""
         return sorted(self._contended)
@@ -96,23 +103,24 @@ class TimesMoved:
             keys = [f"{name}_time_s", *([] if _hidden(trace, name, rank) else ("layer_time_s", "step_time_s"))]
             for seconds, of in ((inside, [f"{name}_kernel_time_s", *keys]), (before, keys)):
                 for kind, each in seconds.items():
-                    fast, slow = self._deviations(name, kind)
-                    self._add(of, kind, each * fast, each * slow)
-            kernel_s = float(phase.kernel_s[rank]) * spread.row_spread
-            whole_s = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank]) * spread.row_spread
-            self._add([f"{name}_kernel_time_s"], _LEFT.format(name), kernel_s, kernel_s)
-            self._add(keys, _LEFT.format(name), whole_s, whole_s)
+                    self._add(of, kind, each, *self._deviations(name, kind))
+            whole_s = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank])
+            left, both = _LEFT.format(name), (spread.row_spread, spread.row_spread)
+            self._add([f"{name}_kernel_time_s"], left, float(phase.kernel_s[rank]), *both)
+            self._add(keys, left, whole_s, *both)
 
     def _deviations(self, name: str, kind: str) -> tuple[float, float]:
         """Standard deviation of a phase's constants of a kind towards faster, where a peak may end it, and slower."""
         deviation = self._spreads[name].deviations.get(kind, 0.0)
         most = room(self.parts.constants[name], kind, self.parts.fabric.n_ranks)
-        return min(deviation, most / (Z80 * self.widen)), deviation
+        return min(deviation, most / self._sigmas), deviation
 
-    def _add(self, keys: Iterable[str], unknown: str, fast_s: float, slow_s: float) -> None:
+    def _add(self, keys: Iterable[str], unknown: str, seconds: float, faster: float, slower: float) -> None:
+        less_s = -seconds * math.expm1(-faster * self._sigmas)
+        more_s = seconds * math.expm1(slower * self._sigmas)
         for key in keys:
-            fast, slow = self._moved[key].get(unknown, (0.0, 0.0))
-            self._moved[key][unknown] = (fast + fast_s, slow + slow_s)
+            less, more = self._moved[key].get(unknown, (0.0, 0.0))
+            self._moved[key][unknown] = (less + less_s, more + more_s)
 
     def _close(self, phase: PhaseTrace, wire: Floats, spread: Spread) -> set[str]:
         """The two kinds whose busiest link or kernel takes longest in a phase, where either may; else none."""
@@ -164,9 +172,10 @@ class TimesMoved:
 
     def _of(self, key: str, summary: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
         total = summary[key] * (self._steps if key == "step_time_s" else summary["layers"])
-        for unknown, (fast, slow) in sorted(self._moved[key].items()):
-            if slow:
-                yield unknown, [-fast / total, slow / total]
+        for unknown, (less, more) in sorted(self._moved[key].items()):
+            if more:
+                ends = (max(1.0 - less / total, _LEAST), 1.0 + more / total)
+                yield unknown, [math.log(end) / self._sigmas for end in ends]
 
 
 def _hidden(trace: LayerTrace, name: str, rank: int) -> bool:

@@ -158,11 +158,14 @@ class CalibrationSet:
         return replace(self, uncertain=borrowed, row_spread=BORROWED_ROW_SPREAD)
 
     def deviations_of(self, block: Place) -> dict[str, float]:
-        """How far constants of each kind deviate in a block, ``(phase,)`` or ``("across", phase)``: the most."""
+        """How far constants of each kind deviate in a block, ``(phase,)`` or ``("across", phase)``.
+
+        Of several the one that is known best: it is what rows answered to, the others lay hidden beneath it.
+        """
         found: dict[str, float] = {}
         for one in self.uncertain:
             if any(place[: len(block)] == block for place in one.places):
-                found[one.kind] = max(found.get(one.kind, 0.0), one.deviation)
+                found[one.kind] = min(found.get(one.kind, one.deviation), one.deviation)
         return found
 
 

@@ -93,6 +93,10 @@ def slower(constants: Calibration, kind: str, deviation: float) -> Calibration:
 
     def moved(terms: Calibration | Protocol) -> dict[str, Any]:
         most = {"nic_rate": constants.nic_peak}
+        if isinstance(
+            terms, Protocol
+        ):  # a set's own NVLink rate may be that of ever more SMs: ``nvlink_speed`` ends it
+            most |= dict.fromkeys(_RATES["nvlink"], constants.nvlink_peak)
         changes = {
             name: min(getattr(terms, name) / factor, most.get(name, math.inf))
             for name in _RATES.get(kind, ())

@@ -33,6 +33,8 @@ def test_a_cluster_with_a_thin_middle_is_held_back_by_it(tmp_path):
     assert thin != topology
     (tmp_path / "thin.yaml").write_text(thin)
     ids = np.tile(np.array([[20, 30]]), (256, 1))  # ranks 2 and 3, on the second node
-    result = run_ids(tmp_path, ids, [256, 0, 0, 0], cluster={"topology": str(tmp_path / "thin.yaml")})
+    # A set without set-up: nothing but the wires can hold.
+    cluster, wires = {"topology": str(tmp_path / "thin.yaml")}, {"calibration": "deepep-normal-h800"}
+    result = run_ids(tmp_path, ids, [256, 0, 0, 0], cluster=cluster, alltoall=wires)
     assert result.summary["bottleneck"].startswith("long-haul:")
     assert 0.95 < result.summary["bottleneck_utilisation"] <= 1 + 1e-9

@@ -14,6 +14,7 @@ from moesim.traffic.constant_sets import DATA
 from tests.run.small import run, scenario
 
 RAIL = ("cluster.topology=h800-8x8-rail", "parallel.ep=16", "routing.groups=node", "routing.top_groups=2")
+OF_ONE_SOURCE = "deepep-normal-h800"
 COUNTS = {"tokens", "distinct_tokens", "ranks", "layers", "seed", "counterfactual"}
 
 
@@ -118,8 +119,8 @@ def moved(before, after, key):
 
 
 def with_constant(tmp_path, name, value):
-    """The default set with another value of one constant, inside a node."""
-    text = (DATA / "deepep-normal-h800.yaml").read_text()
+    """``OF_ONE_SOURCE`` with another value of one constant, inside a node."""
+    text = (DATA / f"{OF_ONE_SOURCE}.yaml").read_text()
     changed, found = re.subn(rf"\b{name}: \S+", f"{name}: {value}", text, count=1)
     assert found == 1
     (tmp_path / f"{name}.yaml").write_text(changed)
@@ -135,7 +136,8 @@ def with_constant(tmp_path, name, value):
     ],
 )
 def test_a_constant_twice_as_long_moves_its_own_term_alone(tmp_path, constant, doubled, term):
-    before, after = run(), moesim.simulate(scenario(with_constant(tmp_path, constant, doubled)))
+    before = run(f"alltoall.calibration={OF_ONE_SOURCE}")
+    after = moesim.simulate(scenario(with_constant(tmp_path, constant, doubled)))
     assert moved(before, after, "dispatch_time_s") == {term: pytest.approx(2.0)}
     assert named(before, "combine_time_s") == pytest.approx(named(after, "combine_time_s"))
 

@@ -83,7 +83,7 @@ def test_a_run_in_steps_is_near_the_exact_one_and_its_limits_hold(overrides, man
 def test_the_proven_limits_hold_for_the_starts_that_the_run_had(many):
     got = moesim.simulate(scenario(NCCL, STEPS, "schedule.start_offset={distribution: uniform, scale: 20us}"))
     flows, limits = got.flows, got.explanation["tolerance"]
-    names = ("capacity", "latency", "route_ptr", "route_links", "weight", "size", "start")
+    names = ("capacity", "latency", "route_ptr", "route_links", "weight", "size", "start", "rate_cap")
     exact = moesim.network.solve_flows(**{name: flows[name] for name in names})
     for phase, number in (("dispatch", 0), ("combine", 1)):
         rows = (flows["phase"] == number) & (flows["size"] > 0)

@@ -8,6 +8,7 @@ import pytest
 from moesim.errors import InputError
 from moesim.results.definitions import COMPONENTS, SUMMARY
 from moesim.results.explain import explain_lines
+from moesim.traffic.constant_sets import find_set
 from tests.run.small import run
 
 SITUATIONS = {
@@ -32,7 +33,7 @@ def test_every_number_is_explained_with_its_definition_and_what_it_is_made_of(ke
 
 
 def test_a_time_of_the_all_to_all_names_bytes_rates_setup_and_source():
-    text = "\n".join(explain_lines(run(), "dispatch_time_s"))
+    text = "\n".join(explain_lines(run("alltoall.calibration=deepep-normal-h800"), "dispatch_time_s"))
     # 1024 channels in FP8 with scales, index and weight of 4 experts, in blocks of 16
     assert "1104 B per copy on the wire" in text and "1056 B as the library" in text
     assert re.search(r"layout +50 us", text) and re.search(r"notify +32 us", text)
@@ -41,6 +42,20 @@ def test_a_time_of_the_all_to_all_names_bytes_rates_setup_and_source():
     # which set, on how many published figures, how well
     assert "set deepep-normal-h800, fitted on 3 published figures; error left: median" in text
     assert re.search(r"held by NVLink.*\n +.*rank .*n0.*GB/s", text)
+
+
+def test_a_time_by_the_default_set_names_how_many_clusters_it_was_fitted_on_and_what_it_adds():
+    text = "\n".join(explain_lines(run(), "dispatch_time_s"))
+    found = find_set("deepep-normal", "h800")
+    terms, clusters = found.phases["dispatch"], len(found.clusters)
+    assert clusters > 1 and f"from fitted over {clusters} clusters" in text
+    assert f"{terms['sms']} of 132 SMs" in text
+    set_up_us = 1e6 * terms["setup_intra_node_s"] - 3.33  # of which NVLink's latency on hgx-h800
+    assert re.search(rf"set-up +{set_up_us:.4g} us", text)
+    assert f"NVLink: {terms['nvlink_rate'] / 1e9:.1f} GB/s" in text
+    # What no cluster's rows time is told apart from the kernel's own set-up.
+    moves = next(line for line in text.splitlines() if "one standard deviation" in line)
+    assert "set-up times" in moves and "times before the kernel" in moves
 
 
 def test_the_layer_time_is_taken_apart_into_its_components():

@@ -80,6 +80,7 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "alltoall.cached_handle": (True, {}, ""),
     "alltoall.sms": (24, {}, ""),
     "alltoall.calibration": ("deepep-normal-h800", {}, ""),
+    "alltoall.transport": ("efa-proxy", {}, ""),
     "alltoall.receive_hook": (False, {"alltoall.algorithm": "deepep-low-latency"}, ""),
     "network.tolerance": ("0.1%", {}, ""),
     "compute.table": ("h100", {}, ""),

@@ -26,7 +26,7 @@ SCENARIOS = {
     "a bias that moves from step to step": ["routing.update_bias=true", "workload.steps=3"],
     "replicas": ["placement.policy=eplb", "placement.redundant_experts=8"],
     "no router": ["workload=IDS", "routing.top_k=4"],
-    "flows per port": ["cluster.flows=ports", "alltoall.algorithm=nccl-direct"],
+    "flows per port": ["cluster.flows=ports", "alltoall={algorithm: nccl-direct, calibration: nccl-direct-h800}"],
     "sixteen ranks on two nodes": ["cluster.topology=h800-8x8-rail", "parallel.ep=16", "schedule.other_time=20us"],
 }
 

@@ -47,6 +47,9 @@ def test_every_term_is_of_one_kind_and_moves_to_the_slow_side():
 def test_faster_ports_end_at_their_peak():
     constants = all_of_them()
     assert slower(constants, "nic", -0.2).nic_rate == 1.05
+    far = slower(constants, "nvlink", -1.0)
+    assert far.efficiency("nvlink") == 1.0
+    assert (far.protocols[0].nvlink_rate, far.protocols[0].two_ranks_nvlink_rate) == (2.0, 2.0)
     assert room(constants, "nic", 8) == pytest.approx(math.log(1.05))
     assert room(constants, "setup", 8) == math.inf
 
@@ -61,5 +64,5 @@ def test_a_set_of_one_source_borrows_and_an_own_one_does_not():
     fitted = replace(constants, deviations=(("nic", 0.07),), row_spread=0.04, widen=1.3, clusters=9)
     for whose in (True, False):
         found = spread_of(fitted, whose)
-        assert (found.deviations, found.row_spread, found.widen) == ({"nic": 0.07}, 0.04, 1.3)
+        assert (found.deviations, found.row_spread, found.widen) == ({"nic": 0.07, "host": 0.2}, 0.04, 1.3)
         assert "9 clusters" in found.source
