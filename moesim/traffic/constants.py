@@ -97,8 +97,9 @@ class Calibration:
         rows, error: ledger rows that the set was fitted on, and the error that it leaves there (by name); empty for
             defaults. held_out: the same of rows that it was not fitted on, with their number.
         deviations: of the logarithm of the constants of each kind (``nvlink``, ``nic``, ``setup``, ``work``, ``fill``,
-            ``host``) on a cluster that nobody measured; one cluster's constants of a kind deviate together. row_spread: what a
-            time deviates beyond them. widen: what intervals are multiplied by. Empty and 0 where nothing is known.
+            ``host``) on a cluster that nobody measured; one cluster's constants of a kind deviate together. row_spread:
+            what a time deviates beyond them. widen: what intervals are multiplied by. Empty and 0 where nothing is
+            known.
         clusters: how many the set was fitted over; 0: it is one source's.
     """
 

@@ -9,7 +9,7 @@ import pytest
 
 from moesim.traffic import find_set
 from moesim.validate.cluster_check import expect
-from moesim.validate.left_out import CLUSTERS, LEFT_OUT, LeftOut, expectations, read_left_out, spell_left_out
+from moesim.validate.clusters_left_out import CLUSTERS, LEFT_OUT, LeftOut, expectations, read_left_out, spell_left_out
 from moesim.validate.population import Population, expected, solve
 from moesim.validate.population_fit import cluster_rows
 from moesim.validate.population_plan import PLANS, rows_over_clusters
