@@ -25,6 +25,8 @@ def printed(n_points, capsys):
         "status": ["ok"] * n_points,
         "error": [None] * n_points,
         "layer_time_s": 1e-3 + 1e-6 * seeds,
+        "layer_time_s_low": 0.9e-3 + 1e-6 * seeds,
+        "layer_time_s_high": 1.2e-3 + 1e-6 * seeds,
         "gate_mass_lost": 0.5 - 0.01 * seeds,
         "rank_load_max_over_mean": np.full(n_points, 1.25),
         "tokens": np.full(n_points, 512),
