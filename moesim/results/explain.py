@@ -48,6 +48,7 @@ _UNKNOWNS = {
     "setup": "set-up times",
     "work": "kernel work",
     "fill": "fill times",
+    "host": "work before the kernel",
 }
 
 
