@@ -8,6 +8,7 @@ import pytest
 from moesim.errors import InputError
 from moesim.results.definitions import COMPONENTS, SUMMARY
 from moesim.results.explain import explain_lines
+from moesim.traffic import find_set
 from tests.run.small import run
 
 SITUATIONS = {
@@ -32,7 +33,7 @@ def test_every_number_is_explained_with_its_definition_and_what_it_is_made_of(ke
 
 
 def test_a_time_of_the_all_to_all_names_bytes_rates_setup_and_source():
-    text = "\n".join(explain_lines(run(), "dispatch_time_s"))
+    text = "\n".join(explain_lines(run("alltoall.calibration=deepep-normal-h800"), "dispatch_time_s"))
     # 1024 channels in FP8 with scales, index and weight of 4 experts, in blocks of 16
     assert "1104 B per copy on the wire" in text and "1056 B as the library" in text
     assert re.search(r"layout +50 us", text) and re.search(r"notify +32 us", text)
@@ -72,6 +73,17 @@ def test_ranks_are_listed_where_they_contribute_other_amounts_per_layer(of_rank_
     explanation = run().explanation | {"terms": {"gate_time_s": [term]}}
     text = "\n".join(explain_lines(replace(run(), explanation=explanation), "gate_time_s"))
     assert ("2 us: rank 3 (layers 0, 2)" in text) == listed == ("rank 5 (layer 1)" in text)
+
+
+def test_a_set_over_clusters_says_how_far_it_is_off_on_clusters_that_it_did_not_see():
+    text = "\n".join(explain_lines(run(), "dispatch_time_s"))
+    found = find_set("deepep-normal", "h800")
+    off = f"median {found.held_out['median']:.1%}, p90 {found.held_out['p90']:.1%}"
+    rows, clusters = found.held_out["rows"], len(found.clusters)
+    assert (
+        f"set {found.name}, off on {rows:.0f} rows of {clusters} clusters, each predicted by the others: {off}" in text
+    )
+    assert "held out" not in text
 
 
 def test_what_widens_an_interval_is_named_in_words():
