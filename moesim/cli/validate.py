@@ -174,7 +174,7 @@ def _show(outcomes: "list[Outcome]", with_rows: bool) -> None:
 def _show_left_out() -> None:
     """What to expect on a cluster that nobody measured: each predicted by all others."""
     from moesim.cli.show import console, table
-    from moesim.validate.left_out import expectations, read_left_out
+    from moesim.validate.clusters_left_out import expectations, read_left_out
 
     typer.echo("A cluster that nobody measured: every cluster predicted by all others, error of the time in %")
     lines = [

@@ -80,6 +80,7 @@ def _phase(parts: Parts, phase: str) -> dict[str, Any]:
         "fitted_rows": len(constants.rows),
         "error_left": dict(constants.error),
         "held_out": dict(constants.held_out),
+        "clusters": constants.clusters,
         "constants": {
             name: value
             for name, value in used.items()

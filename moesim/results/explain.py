@@ -181,7 +181,11 @@ def _phase(result: Result, key: str) -> Iterator[str]:
         yield f"  set {made['calibration']}, fitted on {made['fitted_rows']} published figures; error left: {left}"
     if held_out := made["held_out"]:
         spread = f"median {held_out['median']:.1%}, p90 {held_out['p90']:.1%}"
-        yield f"  on {held_out['rows']:.0f} rows of that library and GPU that were held out: {spread}"
+        if clusters := made.get("clusters"):
+            own = f"{held_out['rows']:.0f} rows of {clusters} clusters, each predicted by the others"
+            yield f"  set {made['calibration']}, off on {own}: {spread}"
+        else:
+            yield f"  on {held_out['rows']:.0f} rows of that library and GPU that were held out: {spread}"
     if steps := result.explanation.get("tolerance"):
         error, earlier, later = (steps[name][phase] for name in ("estimated_error", "proven_earlier", "proven_later"))
         yield f"  in steps of up to {steps['tolerance']:.2%}; estimated error {error:.2%} of the phase's length;"

@@ -8,7 +8,7 @@ import numpy as np
 
 from moesim.traffic import CalibrationSet
 from moesim.validate.cluster_check import EIGHTY
-from moesim.validate.left_out import CLUSTERS, LeftOut
+from moesim.validate.clusters_left_out import CLUSTERS, LeftOut
 from moesim.validate.population import SPREADS, Population, Solution, as_set, expected, new_spreads, solve
 from moesim.validate.population_plan import PLANS, clusters_of, rows_over_clusters
 from moesim.validate.published_row import Row

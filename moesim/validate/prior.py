@@ -18,7 +18,7 @@ from moesim.validate.published_row import Row, phase_of
 # Relative error to expect of a row: held-out rows are 2.6 % off in the median, which is two thirds of a deviation.
 ROW_SPREAD = 0.04
 # Standard deviations of a constant's logarithm between clusters, for sets that do not say.
-DEVIATIONS = {"nic": 0.25, "nvlink": 0.05, "setup": 0.3, "work": 0.3, "fill": 0.3}
+DEVIATIONS = {"nic": 0.25, "nvlink": 0.05, "setup": 0.3, "work": 0.3, "fill": 0.3, "host": 0.2}
 # Of what starts from nothing or grows per doubling, in units of what it adds to, as published sources differ.
 GROWTH, SLOPE, FILL = 0.09, 0.03, 0.5
 # A constant that a set over clusters hardly knows is still no looser than this many of them.

@@ -28,7 +28,7 @@ _KNOWN, _ALONE = 0.25, 0.1
 _STEP = 0.1
 # Sizes of a row that might tell more, beside its own.
 _OTHER_SIZES = (16, 1 / 16)
-_NAMES = {"nic": "NIC", "nvlink": "NVLink", "setup": "set-up", "work": "SM work", "fill": "fill"}
+_NAMES = {"nic": "NIC", "nvlink": "NVLink", "setup": "set-up", "work": "SM work", "fill": "fill", "host": "host"}
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,25 @@ def test_ranks_are_listed_where_they_contribute_other_amounts_per_layer(of_rank_
     assert ("2 us: rank 3 (layers 0, 2)" in text) == listed == ("rank 5 (layer 1)" in text)
 
 
+def test_a_set_over_clusters_says_how_far_it_is_off_on_clusters_that_it_did_not_see():
+    text = "\n".join(explain_lines(run(), "dispatch_time_s"))
+    found = find_set("deepep-normal", "h800")
+    off = f"median {found.held_out['median']:.1%}, p90 {found.held_out['p90']:.1%}"
+    rows, clusters = found.held_out["rows"], len(found.clusters)
+    assert (
+        f"set {found.name}, off on {rows:.0f} rows of {clusters} clusters, each predicted by the others: {off}" in text
+    )
+    assert "held out" not in text
+
+
+def test_what_widens_an_interval_is_named_in_words():
+    result = run()
+    lines = list(explain_lines(result, "dispatch_time_s"))
+    widens = next(line for line in lines if "one standard deviation" in line)
+    (fast, slow) = result.explanation["band"]["moves"]["dispatch_time_s"]["host"]
+    assert f"work before the kernel {100 * fast:+.1f} / {100 * slow:+.1f} %" in widens
+
+
 def test_a_misspelt_number_is_refused_with_the_closest():
     with pytest.raises(InputError, match="did you mean dispatch_time_s"):
         list(explain_lines(run(), "dispatch_tim_s"))

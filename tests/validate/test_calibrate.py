@@ -258,3 +258,16 @@ def test_a_set_over_clusters_says_what_moves_and_nvlink_stays_held():
     made_set, free = open_constants(start, rows, "h100", True)
     assert made_set == start
     assert [(one.places, one.kind, one.spread) for one in free] == [(rate, "nvlink", 0.1), (setup, "setup", 0.4)]
+
+
+@pytest.mark.jit
+def test_what_runs_before_the_kernel_may_be_uncertain_and_rows_of_kernels_leave_it(tmp_path):
+    shipped = find_set("deepep-normal", "h100")
+    path = tmp_path / "mine.yaml"
+    host = Uncertain((("dispatch", "layout_s"),), "host", 0.3, {}, {})
+    path.write_text(spell_set(replace(shipped, uncertain=(*shipped.uncertain, host))))
+    start = read_set(path)
+    rows = [of_truth(made("deepep-normal", "dispatch", 1, tokens), other_cluster(start)) for tokens in (128, 4096)]
+    mine = refit_measured(rows, start, "h100", []).constants
+    assert value_at(mine, ("dispatch", "layout_s")) == value_at(start, ("dispatch", "layout_s"))
+    assert value_at(mine, ("dispatch", "setup_intra_node_s")) > value_at(start, ("dispatch", "setup_intra_node_s"))
