@@ -51,8 +51,7 @@ def fit_over_clusters(
     left_out = [_left_out(*one, widen) for one in predicted]
     sets = []
     for algorithm, (population, solution) in found.items():
-        names = ", ".join(clusters_of(population.rows))
-        source = f"published clusters: {names}"
+        source = f"{len(clusters_of(population.rows))} published clusters"
         made = as_set(population, solution, f"{algorithm}-over-clusters", source, widen)
         off = Spread.of_errors([one.error for one in left_out if one.algorithm == algorithm])
         held_out = {"rows": off.rows, "median": round(off.median, 4), "p90": round(off.p90, 4)}
