@@ -48,7 +48,7 @@ def test_a_time_by_the_default_set_names_how_many_clusters_it_was_fitted_on_and_
     text = "\n".join(explain_lines(run(), "dispatch_time_s"))
     found = find_set("deepep-normal", "h800")
     terms, clusters = found.phases["dispatch"], len(found.clusters)
-    assert clusters > 1 and f"from fitted over {clusters} clusters" in text
+    assert clusters > 1 and f"from {clusters} published clusters" in text
     assert f"{terms['sms']} of 132 SMs" in text
     set_up_us = 1e6 * terms["setup_intra_node_s"] - 3.33  # of which NVLink's latency on hgx-h800
     assert re.search(rf"set-up +{set_up_us:.4g} us", text)
@@ -105,7 +105,7 @@ def test_what_widens_an_interval_is_named_in_words():
     lines = list(explain_lines(result, "dispatch_time_s"))
     widens = next(line for line in lines if "one standard deviation" in line)
     (fast, slow) = result.explanation["band"]["moves"]["dispatch_time_s"]["host"]
-    assert f"work before the kernel {100 * fast:+.1f} / {100 * slow:+.1f} %" in widens
+    assert f"times before the kernel {100 * fast:+.1f} / {100 * slow:+.1f} %" in widens
 
 
 def test_a_misspelt_number_is_refused_with_the_closest():
