@@ -27,7 +27,7 @@ _RATES = {
 }
 _SECONDS = {
     "setup": ("setup_", "floor_", "two_ranks_setup_"),
-    # Before the kernel: no cluster's rows time it, so no set over clusters knows how it differs.
+    # Before the kernel: no cluster's rows time it.
     "host": ("layout_", "notify_", "cpu_sync_", "prepare_"),
     "work": ("token_", "node_copy_", "rank_copy_", "epilogue_"),
     "fill": ("fill_s",),

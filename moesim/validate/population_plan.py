@@ -88,7 +88,8 @@ _NORMAL = tuple(
     for constant in (
         Constant(_tied("setup_intra_node_s", (phase,)), "setup", ("gpu",)),
         Constant(_tied("forward_sm_rate", (phase,)), "work", ("gpu",)),
-        Constant(_tied("nvlink_rate", (phase,)), "nvlink", ("gpu",)),
+        # The port is the same whichever kernel runs; across nodes the SMs hide it.
+        Constant(_tied("nvlink_rate", (phase,), ("across", phase)), "nvlink", ("gpu",)),
         Constant(_tied("setup_inter_node_s", ("across", phase)), "setup", ("gpu", "transport"), _PROXY),
         Constant(_tied("rank_copy_sm_s", ("across", phase)), "work", ("gpu",)),
         Constant(_tied("forward_sm_rate", ("across", phase)), "work", ("gpu",)),

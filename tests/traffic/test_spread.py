@@ -64,9 +64,9 @@ def test_a_set_of_one_source_borrows_and_an_own_one_does_not():
     fitted = replace(constants, deviations=(("nic", 0.07),), row_spread=0.04, widen=1.3, clusters=9)
     for whose in (True, False):
         found = spread_of(fitted, whose)
-        # What runs before the kernel no set over clusters knows, so its spread is lent, unless the set states it.
-        assert found.deviations == {"nic": 0.07, "host": BORROWED["host"]}
+        # What a set does not know of clusters, such as what runs before the kernel, is lent unless it states it.
+        assert found.deviations == dict(BORROWED) | {"nic": 0.07}
         assert (found.row_spread, found.widen) == (0.04, 1.3)
         assert "9 clusters" in found.source
     stated = replace(fitted, deviations=(("nic", 0.07), ("host", 0.5)))
-    assert spread_of(stated, own=False).deviations == {"nic": 0.07, "host": 0.5}
+    assert spread_of(stated, own=False).deviations == dict(BORROWED) | {"nic": 0.07, "host": 0.5}
