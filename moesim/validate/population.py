@@ -326,6 +326,7 @@ def as_set(population: Population, solution: Solution, name: str, source: str, w
         made,
         name=name,
         source=source,
+        library=made.library.partition(" (")[0],
         rows=(),
         error={},
         held_out={},
