@@ -68,9 +68,8 @@ def spread_of(constants: Calibration, own: bool) -> Spread:
     """
     if constants.deviations:
         where = f"spread between {constants.clusters} clusters" if constants.clusters else "spread that the set states"
-        return Spread(
-            {"host": BORROWED["host"], **dict(constants.deviations)}, constants.row_spread, constants.widen, where
-        )
+        known = dict(BORROWED) | dict(constants.deviations)
+        return Spread(known, constants.row_spread, constants.widen, where)
     row_spread = constants.row_spread or BORROWED_ROW_SPREAD
     if own:
         return Spread({}, row_spread, constants.widen, "your own cluster, so only what its rows leave")
