@@ -68,8 +68,8 @@ def spread_of(constants: Calibration, own: bool) -> Spread:
     """
     if constants.deviations:
         where = f"spread between {constants.clusters} clusters" if constants.clusters else "spread that the set states"
-        known = dict(BORROWED) | dict(constants.deviations)
-        return Spread(known, constants.row_spread, constants.widen, where)
+        lent = dict(BORROWED) if constants.clusters else {"host": BORROWED["host"]}
+        return Spread(lent | dict(constants.deviations), constants.row_spread, constants.widen, where)
     row_spread = constants.row_spread or BORROWED_ROW_SPREAD
     if own:
         return Spread({}, row_spread, constants.widen, "your own cluster, so only what its rows leave")
