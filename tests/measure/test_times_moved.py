@@ -15,6 +15,9 @@ from moesim.traffic.constant_sets import DATA
 from moesim.traffic.spread import BORROWED, BORROWED_ROW_SPREAD
 from tests.run.small import run_ids
 
+# Fits and runs of many layers.
+pytestmark = pytest.mark.jit
+
 Z = 1.2815515655446004  # a tenth of a normal distribution lies above
 US, GB = 1e-6, 1e9
 PAIR = """\

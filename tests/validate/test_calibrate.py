@@ -21,6 +21,9 @@ from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.set_file import spell_set
 from tests.cli.conftest import moesim as moesim_fixture
 
+# Fits and runs of many layers.
+pytestmark = pytest.mark.jit
+
 moesim = moesim_fixture
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 # Algorithm -> library, GPU, nodes that are measured, sizes per rank.

@@ -10,6 +10,9 @@ from moesim.validate.cluster_check import EIGHTY, expect, of_clusters, set_for, 
 from moesim.validate.published_row import TIME, Row
 from moesim.validate.row_simulation import constants_from, simulated_seconds
 
+# Fits and runs of many layers.
+pytestmark = pytest.mark.jit
+
 NIC = ("nic_rate",)
 
 

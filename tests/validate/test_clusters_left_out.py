@@ -17,6 +17,9 @@ from moesim.validate.published import published_rows
 from moesim.validate.published_row import TIME, Row
 from moesim.validate.row_simulation import seconds_of
 
+# Fits and runs of many layers.
+pytestmark = pytest.mark.jit
+
 
 def test_what_is_read_is_what_was_spelt() -> None:
     rows = read_left_out()

@@ -12,6 +12,9 @@ from moesim.validate.population_plan import PLANS
 from moesim.validate.published_row import TIME, Row
 from moesim.validate.row_simulation import constants_from, simulated_seconds
 
+# Fits and runs of many layers.
+pytestmark = pytest.mark.jit
+
 NIC = Constant((("dispatch", "nic_rate"), ("combine", "nic_rate")), "nic", ("transport",))
 SETUP = Constant((("dispatch", "setup_inter_node_s"), ("combine", "setup_inter_node_s")), "setup", ("gpu", "transport"))
 START = find_set("deepep-low-latency", "h100", "deepep-low-latency-h100")

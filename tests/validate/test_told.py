@@ -15,6 +15,9 @@ from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.set_file import spell_set
 from moesim.validate.told_apart import Moved, left_open, moved
 
+# Fits and runs of many layers.
+pytestmark = pytest.mark.jit
+
 
 def nccl(ranks, nodes, size, published=1.0):
     return Row(

@@ -17,6 +17,9 @@ from moesim.validate.refit import refit_measured
 from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.unseen import to_measure, unseen
 
+# Fits and runs of many layers.
+pytestmark = pytest.mark.jit
+
 
 def made(op, ranks, tokens, library="trtllm-one-sided", gpu="gb200", published=1.0, nodes=1):
     return Row(

@@ -7,6 +7,9 @@ import pytest
 
 from tests.cli.conftest import moesim as moesim_fixture
 
+# Fits and runs of many layers.
+pytestmark = pytest.mark.jit
+
 moesim = moesim_fixture
 HEAD = "id,cluster,library,gpu,nic_GBps_per_gpu,nodes,ranks,tokens,dtype,op,quantity,value,transport\n"
 ROW = "{name},ours,deepep-ll,H100,50,2,16,128,{dtype},{op},{quantity},{value},cx-ibgda\n"
