@@ -173,6 +173,7 @@ def test_worked_out_rows_are_never_called_measured_and_agree_with_the_same_chip(
     assert own.seconds == pytest.approx(other.seconds, rel=0.06)
 
 
+@pytest.mark.jit
 @pytest.mark.parametrize(("scenario", "gpu", "least"), [
     ("deepseek-v3-prefill-ep64", "h800", 0.95), ("deepseek-v3-prefill-ep64", "h100", 0.99),
     ("deepseek-v3-prefill-ep64", "h200", 0.99), ("deepseek-v3-decode-ep128", "h800", 0.94),
