@@ -42,6 +42,7 @@ def calibrate(
     top_k: int = typer.Option(0, "--top-k", min=0, help="Experts of a token, where the file does not say."),
     experts: int = typer.Option(0, "--experts", min=0, help="Experts of the layer, where the file does not say."),
     published: bool = typer.Option(False, "--published", help="Fit the shipped sets to the published rows."),
+    over_clusters: bool = typer.Option(False, "--over-clusters", help="With --published: those over clusters."),
     tables: list[str] = typer.Option([], "--table", "-t", help="With --published: only the sets of these tables."),
     reference: Path | None = typer.Option(None, "--reference", help="Folder with the large published extracts."),
 ) -> None:
@@ -64,7 +65,10 @@ def calibrate(
     if published:
         if files or algorithm:
             raise InputError("--published takes no files of yours", fix="leave out the files and --algorithm")
-        _published(tables, reference, out)
+        if over_clusters:
+            _over_clusters(reference, out)
+        else:
+            _published(tables, reference, out)
         return
     if not files:
         raise InputError("no measurements", fix="give a file, or --published")
@@ -204,6 +208,27 @@ def _published(tables: list[str], reference: Path | None, out: Path | None) -> N
         if out is not None:
             text = spell_set(found.constants)
             write_files(out, {f"{found.constants.name}.yaml": text.encode("utf-8")})
+
+
+def _over_clusters(reference: Path | None, out: Path | None) -> None:
+    """Fit the sets over clusters, each cluster predicted from the others; the extracts are needed for what ships."""
+    from moesim.files import write_files
+    from moesim.validate.clusters_left_out import LEFT_OUT, spell_left_out
+    from moesim.validate.extracts import extract_rows
+    from moesim.validate.ledger import read_ledger
+    from moesim.validate.population_fit import cluster_rows, fit_over_clusters
+    from moesim.validate.published import published_rows
+    from moesim.validate.set_file import spell_set
+
+    ledger = read_ledger()
+    rows = published_rows() + (extract_rows(reference) if reference is not None else [])
+    fair = [row for row in rows if not ledger[row.name].suspect and row.measure == "kernel"]
+    sets, left_out = fit_over_clusters(fair + cluster_rows(), lambda text: typer.echo(text, err=True))
+    for found in sets:
+        typer.echo(f"{found.name}: {len(found.clusters)} clusters, one left out is off by {found.held_out}")
+    if out is not None:
+        files = {f"{found.name}.yaml": spell_set(found) for found in sets} | {LEFT_OUT.name: spell_left_out(left_out)}
+        write_files(out, {name: text.encode("utf-8") for name, text in files.items()})
 
 
 def _show(found: "Refit", what: str) -> None:
