@@ -11,7 +11,7 @@ import traceback
 import typer
 
 from moesim import __version__
-from moesim.cli import calibrate, compare, inspect, kernels, profile, replay, run, sweep, tools, validate
+from moesim.cli import calibrate, compare, inspect, kernels, model, profile, replay, run, sweep, tools, validate
 from moesim.errors import MoesimError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ run.register(app)
 compare.register(app)
 inspect.register(app)
 kernels.register(app)
+model.register(app)
 profile.register(app)
 replay.register(app)
 sweep.register(app)

@@ -121,8 +121,8 @@ def layer_kernels(
 
     timed("gate", "router", tokens, tokens=tokens, hidden=model.hidden, n_experts=model.n_experts, top_k=top_k)
     if dtype == "fp8" and not algorithm.quantises_inside:
-        timed("gate", "quantize_fp8", tokens, tokens=tokens, hidden=model.hidden)
-    row_bytes, out_bytes = payload_bytes(model.hidden, dtype), payload_bytes(model.hidden, "bf16")
+        timed("gate", "quantize_fp8", tokens, tokens=tokens, hidden=model.sent)
+    row_bytes, out_bytes = payload_bytes(model.sent, dtype), payload_bytes(model.sent, "bf16")
     received = copies.selections_received
     if not algorithm.permutes_inside:
         rows = tokens * top_k if algorithm.permutes_first else received
@@ -130,12 +130,12 @@ def layer_kernels(
         merged = tokens if algorithm.permutes_first else copies.ranks_received
         fan_in = rows / np.maximum(merged, 1)
         timed("unpermute", "unpermute", merged, rows=merged, row_bytes=out_bytes, top_k=fan_in)
-    if model.n_shared:
-        inter = model.expert_hidden * model.n_shared
+    if model.shared_width:
+        inter = model.shared_width
         timed("shared_expert", f"dense_mlp_{dtype}", tokens, tokens=tokens, hidden=model.hidden, inter=inter)
     order = np.argsort(slot_rank, kind="stable")
     ptr = np.searchsorted(slot_rank[order], np.arange(len(tokens) + 1))
-    shape = (dtype, slot_tokens[order], model.hidden, model.expert_hidden, ptr)
+    shape = (dtype, slot_tokens[order], model.sent, model.expert_hidden, ptr)
     # Low-latency kernels leave each expert's rows in a slab of their own, the others lay them one after another.
     layout = "masked" if algorithm.permutes_inside else "contiguous"
     all_ranks = np.ones(len(tokens), np.int64)

@@ -44,6 +44,7 @@ class Parts:
         ecmp_seed: of the hash that spreads flows over equal paths.
         tolerance: longest step of the flows as a share of the busiest link's time; 0 follows every event.
         published_router: the model's own, for counts, which know no groups; None for other workloads.
+        model_notes: what the model's config.json does not say and moesim assumed.
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
     """
@@ -58,6 +59,7 @@ class Parts:
     losses: Losses
     router: RouterSpec
     published_router: PublishedRouter | None
+    model_notes: tuple[str, ...]
     bias: str
     update_bias: bool
     groups_are: str
@@ -129,7 +131,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     home = np.asarray(_first_placement(scenario.placement.policy, experts, fabric.n_ranks).home_rank())
     router, groups_are, group = _router(scenario, fabric, home)
     dtype = {"dispatch": scenario.alltoall.dispatch_dtype, "combine": scenario.alltoall.combine_dtype}
-    algorithm, hidden, top_k = scenario.alltoall.algorithm, scenario.model.hidden, scenario.routing.top_k
+    algorithm, hidden, top_k = scenario.alltoall.algorithm, scenario.model.sent, scenario.routing.top_k
     wire = {phase: wire_bytes(algorithm, phase, hidden, dtype[phase], top_k) for phase in PHASES}
     published = {phase: published_bytes(algorithm, phase, hidden, dtype[phase]) for phase in PHASES}
     ratio = {phase: wire[phase] / published[phase] for phase in PHASES}
@@ -148,6 +150,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         losses=scenario.losses,
         router=router,
         published_router=scenario.model_spec().router if scenario.workload.counts is not None else None,
+        model_notes=scenario.model_notes(),
         bias=scenario.source(scenario.routing.bias),
         update_bias=scenario.routing.update_bias,
         groups_are=groups_are,

@@ -29,6 +29,7 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
             kernels = sorted({row["kernel"] for row in ledger.rows() if row["source"] == source})
             text = f"{100 * shares[source]:.0f} % of compute time is {source}: {', '.join(kernels)}"
             notes.append(Note("degraded" if source == "extrapolated" else "estimated", text))
+    notes += (Note("estimated", f"model: {text}") for text in parts.model_notes)
     constants = parts.constants["dispatch"]
     own = Path(parts.calibration)
     if own.suffix in (".yaml", ".yml"):

@@ -160,7 +160,7 @@ def counted_bytes(parts: Parts, load: LayerLoad, phase: str) -> dict[str, float 
     totals, ranks, logical = load.totals, parts.fabric.n_ranks, parts.published_bytes[phase]
     # What the busiest rank sends: its tokens' copies out, and what its experts computed back.
     sent = totals.selections_sent if phase == "dispatch" else totals.selections_received
-    payload = payload_bytes(parts.model.hidden, parts.message_dtype[phase])
+    payload = payload_bytes(parts.model.sent, parts.message_dtype[phase])
     rdma = nvl = None
     if load.hierarchical:
         per_node = parts.algorithm.copies == "node" and parts.fabric.n_nodes > 1

@@ -1,7 +1,8 @@
 """Sizes, parameters and KV cache of published and own models. Imports neither numpy nor anything heavy."""
 
+from moesim.model.attention import Attention
 from moesim.model.kv_cache import kv_cache_bytes
-from moesim.model.model_spec import Attention, ModelSpec, PublishedRouter
+from moesim.model.model_spec import ModelSpec, PublishedRouter
 from moesim.model.presets import load_model, model_names
 
 __all__ = ["Attention", "ModelSpec", "PublishedRouter", "kv_cache_bytes", "load_model", "model_names"]

@@ -1,148 +1,183 @@
 """A model from its released ``config.json`` (the file beside a checkpoint).
 
-Read as facts only: sizes, router and attention. The families differ in their names for one thing; the
-first name present counts. What a file leaves out and the architecture implies is listed in ``uncertain``.
+Read as facts only: sizes, router and attention. A family of ``data/families.yaml`` says what its file leaves to the
+code; a file of no known family is read by the usual keys, and each thing that no key says is a note in ``uncertain``.
 """
 
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from moesim.errors import InputError
-from moesim.model.model_spec import Attention, ModelSpec, PublishedRouter
+from moesim.mistakes import Loc
+from moesim.model import special_families
+from moesim.model.attention import Attention
+from moesim.model.config_facts import BY_HAND, Facts
+from moesim.model.config_router import published_router
+from moesim.model.families import Family, family_of, harmless, known_keys, names_for, settled_by
+from moesim.model.layer_patterns import MOE_FACTS, block_types, layer_count, moe_layer_ids
+from moesim.model.mixers import attentions
+from moesim.model.model_spec import ModelSpec
 
 MAX_BYTES = 10 * 10**6
-
-_NAMES: dict[str, tuple[str, ...]] = {
-    "hidden": ("hidden_size",),
-    "layers": ("num_hidden_layers",),
-    "vocab": ("vocab_size",),
-    "n_experts": ("n_routed_experts", "num_experts", "num_local_experts"),
-    "n_shared": ("n_shared_experts", "num_shared_experts"),
-    "expert_hidden": ("moe_intermediate_size", "intermediate_size"),
-    "dense_hidden": ("intermediate_size_mlp", "intermediate_size"),
-    "first_k_dense": ("first_k_dense_replace",),
-    "moe_layer_step": ("interleave_moe_layer_step", "moe_layer_freq", "decoder_sparse_step"),
-    "top_k": ("num_experts_per_tok", "num_experts_per_token", "experts_per_token"),
-    "n_groups": ("n_group",),
-    "top_groups": ("topk_group",),
-    "heads": ("num_attention_heads",),
-    "kv_heads": ("num_key_value_heads",),
-    "head_dim": ("head_dim",),
-    "kv_lora_rank": ("kv_lora_rank",),
-    "q_lora_rank": ("q_lora_rank",),
-    "nope_head_dim": ("qk_nope_head_dim",),
-    "rope_head_dim": ("qk_rope_head_dim",),
-    "value_head_dim": ("v_head_dim",),
-}
-_DEFAULTS = {"n_shared": 0, "first_k_dense": 0, "moe_layer_step": 1, "n_groups": 1, "top_groups": 1}
+# Where a model of several parts keeps its language model, the most usual first.
+_NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "language_model", "llm", "text", "model")
 
 
 def read_config_json(path: str | Path) -> ModelSpec:
     """Read the sizes of a model from a released ``config.json``.
 
     Raises:
-        InputError: not a readable JSON object of at most 10 MB, or a size is missing or not positive.
+        InputError: not a readable JSON object of at most 10 MB, not an MoE model, or a size that is missing or out of
+            bounds; with the line of the key where it can be found.
     """
     where = str(path)
-    config = _read(path, where)
-    text = config.get("text_config")
-    config = text if isinstance(text, dict) else config  # multimodal models keep the language model there
-    size = _Sizes(config, where)
-    heads, hidden = size("heads"), size("hidden")
-    router, uncertain = _router(config, size, where)
-    attention = (
-        Attention(
-            kind="mla",
-            heads=heads,
-            kv_lora_rank=size("kv_lora_rank"),
-            q_lora_rank=size.optional("q_lora_rank"),
-            nope_head_dim=size("nope_head_dim"),
-            rope_head_dim=size("rope_head_dim"),
-            value_head_dim=size("value_head_dim"),
-        )
-        if size.optional("kv_lora_rank")
-        else _grouped(heads, size.optional("kv_heads") or heads, size.optional("head_dim") or hidden // heads)
-    )
-    return ModelSpec(
-        name=where,
-        title=str(config.get("model_type", Path(where).stem)),
+    config, text = _read(path, where)
+    at, block = _language_model(config, where)
+    architectures = [name for part in (block, config) for name in _listed(part.get("architectures"))]
+    types = [part.get("model_type") for part in (block, config)]
+    family = family_of(architectures, types)
+    facts = Facts(block, at, names_for(family), settled_by(family), where, text, config)
+    kind = next((one for one in types if isinstance(one, str)), None)
+    if family is None:
+        facts.notes.append(f"{_named(kind, architectures)}: no family known to moesim, read by the usual keys")
+    model = _model(facts, family, kind or Path(where).stem)
+    if family is not None:
+        facts.notes += family.notes
+    unread = [key for key in facts.unread(harmless()) if key not in known_keys()]
+    if unread:
+        facts.notes.append(f"keys about experts that were not read: {', '.join(f'{key:.40}' for key in unread[:8])}")
+    return replace(model, uncertain=tuple(dict.fromkeys(facts.notes)))
+
+
+def _model(facts: Facts, family: Family | None, title: str) -> ModelSpec:
+    special = family.special if family else None
+    hidden = facts.size("hidden")
+    layers, moe, mixed = _shape(facts, hidden, special)
+    router = published_router(facts, family)
+    experts, zero = facts.size("n_experts"), facts.maybe("zero_experts") or 0
+    expert_hidden = facts.maybe("expert_hidden")
+    if expert_hidden is None:
+        expert_hidden = facts.size("any_hidden")
+        facts.notes.append(f"the width of an expert is taken from {facts.find('any_hidden')[0]}")
+    n_shared, shared = _shared(facts, expert_hidden)
+    if family is None and not any(facts.find(fact)[0] for fact in MOE_FACTS):
+        facts.notes.append("no key says which layers have experts: all are taken to")
+    # In a stack of single blocks an FFN without experts is a block of its own.
+    blocks = block_types(facts, layers)
+    dense = sum(word in ("mlp", "-") for word in blocks) if blocks else layers - len(moe)
+    model = ModelSpec(
+        name=facts.where,
+        title=title,
         hidden=hidden,
-        layers=size("layers"),
-        first_k_dense=size("first_k_dense"),
-        moe_layer_step=size("moe_layer_step"),
-        dense_hidden=size.optional("dense_hidden"),
-        vocab=size("vocab"),
-        n_experts=size("n_experts"),
-        n_shared=size("n_shared"),
-        expert_hidden=size("expert_hidden"),
+        layers=layers,
+        moe_layer_ids=moe,
+        dense_layers=dense,
+        dense_hidden=facts.maybe("dense_hidden"),
+        vocab=facts.size("vocab"),
+        n_experts=experts,
+        n_shared=n_shared,
+        expert_hidden=expert_hidden,
         router=router,
-        attention=attention,
+        attentions=mixed,
         published_total=None,
         published_active=None,
-        sources=(where,),
-        uncertain=uncertain,
+        sources=(facts.where,),
+        uncertain=(),
+        shared_hidden=shared,
+        latent=facts.maybe("latent"),
+        zero_experts=zero,
+        ffn_matrices=int(facts.given.get("ffn_matrices", 3)),
+        tied=_tied(facts),
+        mtp_layers=facts.maybe("mtp_layers") or 0,
+    )
+    if zero:
+        facts.notes.append(f"{zero} of the router's {experts + zero} choices cost nothing; simulated without them")
+    if model.latent:
+        facts.notes.append(f"experts take tokens of {model.latent} elements; the projections there are not timed")
+    if special and special != "encoder_decoder":
+        model = getattr(special_families, special)(facts, model)
+    return model
+
+
+def _shape(facts: Facts, hidden: int, special: str | None) -> tuple[int, tuple[int, ...], tuple[Attention, ...]]:
+    """Layers, which of them have experts, and the attention of each."""
+    if special == "encoder_decoder":
+        return special_families.encoder_decoder(facts)
+    layers = layer_count(facts)
+    # DeepSeek-V4 has its own attention, which the usual keys do not describe.
+    mixed = () if special == "deepseek_v4" else attentions(facts, hidden, layers)
+    return layers, moe_layer_ids(facts, layers), mixed
+
+
+def _shared(facts: Facts, expert_hidden: int) -> tuple[int, int | None]:
+    """The number of shared experts, and their width together where it is not so many times an expert's."""
+    count, width = facts.maybe("n_shared"), facts.maybe("shared_hidden")
+    key, _ = facts.find("shared_hidden")
+    if width is None:  # a width of 0 says that there is none
+        return (0 if key and not facts.find("n_shared")[0] else count or 0), None
+    count = 1 if count is None else count
+    return count, None if width == count * expert_hidden else width
+
+
+def _tied(facts: Facts) -> bool:
+    """Whether the output head is the embedding; the file around a language model decides where it says so."""
+    outer = facts.outer.get("tie_word_embeddings")
+    return outer if facts.names["tied"] and isinstance(outer, bool) else bool(facts.flag("tied"))
+
+
+def _language_model(config: Mapping[str, Any], where: str) -> tuple[Loc, Mapping[str, Any]]:
+    """The block with the language model: the file itself, or the first one inside that has experts.
+
+    Raises:
+        InputError: no block has experts.
+    """
+    keys = names_for(None)
+    blocks = list(_blocks(config, (), 3))
+
+    for at, block in blocks:
+        count = Facts(block, (), keys, {}, where, "", {}).find("n_experts")[1]
+        one = count == 1 and not isinstance(count, bool)  # dense models of some families say one expert
+        if count and not one and block.get("enable_moe_block") is not False:
+            return at, block
+    names = f"{', '.join(keys['n_experts'][:5])}, ..."
+    about = [key for at, block in blocks for key in Facts(block, at, keys, {}, where, "", {}).unread(harmless())]
+    if about:
+        raise InputError(
+            f"no number of experts under a key that moesim knows ({names}); "
+            f"about experts it has {', '.join(f'{key:.40}' for key in about[:12])}",
+            where,
+            BY_HAND,
+        )
+    if not any(key in block for _, block in blocks for key in keys["hidden"]):
+        found = ", ".join(f"{key:.40}" for key in list(config)[:12]) or "no keys"
+        fix = "give the config.json that lies beside the weights"
+        raise InputError(f"no configuration of a language model: it has {found}", where, fix)
+    raise InputError(
+        f"a dense model: no key says a number of experts ({names})", where, "moesim simulates layers with experts"
     )
 
 
-class _Sizes:
-    """Look-up of a size under any of its names."""
-
-    def __init__(self, config: dict[str, Any], where: str) -> None:
-        self.config, self.where = config, where
-
-    def optional(self, name: str) -> int | None:
-        for key in _NAMES[name]:
-            value = self.config.get(key)
-            if value is None:
-                continue
-            lowest = 0 if _DEFAULTS.get(name) == 0 else 1
-            if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value < 10**9:
-                raise InputError(f"{key} must be a whole number >= {lowest}, got {value!r:.60}", self.where)
-            return value
-        return _DEFAULTS.get(name)
-
-    def __call__(self, name: str) -> int:
-        value = self.optional(name)
-        if value is None:
-            raise InputError(f"has no {' or '.join(_NAMES[name])}", self.where, "is it a config.json of an MoE model?")
-        return value
+def _blocks(block: Mapping[str, Any], at: Loc, depth: int) -> Iterator[tuple[Loc, Mapping[str, Any]]]:
+    yield at, block
+    if depth:
+        for name in _NESTED:
+            if isinstance(block.get(name), dict):
+                yield from _blocks(block[name], (*at, name), depth - 1)
 
 
-def _grouped(heads: int, kv_heads: int, head_dim: int) -> Attention:
-    if kv_heads == heads:
-        return Attention("mha", heads, heads, head_dim)
-    return Attention("mqa" if kv_heads == 1 else "gqa", heads, kv_heads, head_dim)
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
-def _router(config: dict[str, Any], size: _Sizes, where: str) -> tuple[PublishedRouter, tuple[str, ...]]:
-    score = config.get("scoring_func", "softmax")
-    if score not in ("softmax", "sigmoid"):
-        raise InputError(f"scoring_func must be softmax or sigmoid, got {score!r:.60}", where)
-    groups = size("n_groups")
-    kind: Literal["v1", "v2", "v3"] = "v3" if score == "sigmoid" else "v2" if groups > 1 else "v1"
-    normalize = config.get("norm_topk_prob")
-    uncertain: tuple[str, ...] = ()
-    if normalize is None:
-        normalize = True
-        uncertain = ("norm_topk_prob is not in the file: gates taken as normalised over the selected experts",)
-    scale = config.get("routed_scaling_factor", 1.0)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < 1e6:
-        raise InputError(f"routed_scaling_factor must be a positive number, got {scale!r:.60}", where)
-    router = PublishedRouter(
-        kind=kind,
-        top_k=size("top_k"),
-        n_groups=groups,
-        top_groups=size("top_groups"),
-        score=score,
-        group_score="top2" if kind == "v3" else "max",
-        normalize=bool(normalize),
-        scale=float(scale),
-    )
-    return router, uncertain
+def _named(kind: str | None, architectures: list[Any]) -> str:
+    named = kind or next((name for name in architectures if isinstance(name, str)), None)
+    return f"model_type {named:.60}" if named else "neither model_type nor architectures"
 
 
-def _read(path: str | Path, where: str) -> dict[str, Any]:
+def _read(path: str | Path, where: str) -> tuple[dict[str, Any], str]:
     try:
         with open(path, "rb") as stream:
             content = stream.read(MAX_BYTES + 1)
@@ -152,11 +187,12 @@ def _read(path: str | Path, where: str) -> dict[str, Any]:
     if len(content) > MAX_BYTES:
         raise InputError("more than 10 MB of JSON", where)
     try:
-        config = json.loads(content)
+        text = content.decode("utf-8-sig")
+        config = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"not valid JSON: {error.msg}", f"{where}:{error.lineno}:{error.colno}") from None
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise InputError(f"not valid JSON: {type(error).__name__}", where) from None
     if not isinstance(config, dict):
         raise InputError("expected a JSON object", where)
-    return config
+    return config, text

@@ -1,84 +1,36 @@
-"""What a model is to moesim: sizes, a router and an attention, all plain numbers.
+"""What a model is to moesim: sizes, a router and its attention, all plain numbers.
 
-Parameters follow from the sizes alone: embedding and output head (not tied), attention projections, RMS
-norms, dense and expert FFNs of three matrices (SwiGLU), the router. Biases of linear layers, the
-multi-token-prediction layers and sparse-attention indexers are left out; they are below one percent.
+Parameters follow from the sizes alone: embedding and output head (one where they are tied), mixers, RMS norms, dense
+and expert FFNs of three matrices (SwiGLU; two where there is no gate), the router. Biases of linear layers and the
+multi-token-prediction layers are left out; the former are below one percent.
 """
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from moesim.model.kv_cache import kv_cache_bytes
-
-
-@dataclass(frozen=True)
-class Attention:
-    """The attention of one layer.
-
-    ``mla`` uses the ranks and the nope, rope and value head dimensions (a ``q_lora_rank`` of None means an
-    uncompressed query); ``mha``, ``gqa`` and ``mqa`` use ``kv_heads`` and ``head_dim``.
-    """
-
-    kind: Literal["mla", "mha", "gqa", "mqa"]
-    heads: int
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    kv_lora_rank: int | None = None
-    q_lora_rank: int | None = None
-    nope_head_dim: int | None = None
-    rope_head_dim: int | None = None
-    value_head_dim: int | None = None
-
-    def parameters(self, hidden: int) -> int:
-        """Return the weights of one layer's attention (DeepSeek-V2 section 2.1 for MLA)."""
-        if self.kind == "mla":
-            rank, nope, rope, value = self._mla()
-            query = self.heads * (nope + rope)
-            if self.q_lora_rank is None:
-                queries = hidden * query
-            else:
-                queries = hidden * self.q_lora_rank + self.q_lora_rank + self.q_lora_rank * query
-            latent = hidden * (rank + rope) + rank
-            return queries + latent + rank * self.heads * (nope + value) + self.heads * value * hidden
-        kv_heads, head_dim = self.kv_heads or self.heads, self.head_dim or hidden // self.heads
-        return 2 * hidden * head_dim * (self.heads + kv_heads)
-
-    def kv_cache_bytes_per_token(self, layers: int, bytes_per_element: float) -> int:
-        """Return the KV cache of one token over ``layers`` layers, bytes."""
-        if self.kind == "mla":
-            rank, _, rope, _ = self._mla()
-            return kv_cache_bytes(
-                kind="mla",
-                layers=layers,
-                kv_lora_rank=rank,
-                rope_head_dim=rope,
-                bytes_per_element=bytes_per_element,
-            )
-        return kv_cache_bytes(
-            kind="gqa",
-            layers=layers,
-            kv_heads=self.kv_heads,
-            head_dim=self.head_dim,
-            bytes_per_element=bytes_per_element,
-        )
-
-    def _mla(self) -> tuple[int, int, int, int]:
-        ranks = (self.kv_lora_rank, self.nope_head_dim, self.rope_head_dim, self.value_head_dim)
-        return tuple(0 if rank is None else rank for rank in ranks)  # type: ignore[return-value]
+from moesim.model.attention import Attention
 
 
 @dataclass(frozen=True)
 class PublishedRouter:
-    """The router that a model was published with: the knobs of ``moesim.routing.RouterSpec``."""
+    """The router that a model was published with: the knobs of ``moesim.routing.RouterSpec``.
+
+    Kind ``v3`` selects with a bias, whatever the ``score``; ``sqrtsoftplus`` (DeepSeek-V4) is simulated as a sigmoid.
+    """
 
     kind: Literal["v1", "v2", "v3"]
     top_k: int
     n_groups: int
     top_groups: int
-    score: Literal["softmax", "sigmoid"]
+    score: Literal["softmax", "sigmoid", "sqrtsoftplus"]
     group_score: Literal["max", "sum", "top2", "topk_over_m"]
     normalize: bool
     scale: float
+
+    def simulated(self) -> dict[str, Any]:
+        """Return the knobs as moesim has them."""
+        return vars(self) | {"score": "softmax" if self.score == "softmax" else "sigmoid"}
 
 
 @dataclass(frozen=True)
@@ -86,68 +38,114 @@ class ModelSpec:
     """A published (or own) Mixture-of-Experts model.
 
     ``published_total`` and ``published_active`` are what the authors state (None where they state nothing);
-    ``total_parameters`` and ``active_parameters`` follow from the sizes. ``uncertain`` says which figures are
-    not stated by the sources and where they come from instead.
+    ``total_parameters`` and ``active_parameters`` follow from the sizes.
+
+    Attributes:
+        moe_layer_ids: the layers with experts, from 0 on.
+        dense_layers: FFNs without experts, of width ``dense_hidden`` (None: as wide as what a token passes elsewhere).
+        n_shared: shared experts of a layer; ``shared_hidden`` their width together where it is not so many times
+            ``expert_hidden``, or that of a dense FFN beside the experts.
+        latent: elements of a token as the experts take it, where it is not ``hidden``.
+        zero_experts: choices of the router beside the experts that cost nothing.
+        ffn_matrices: 3 with a gate, 2 without.
+        mtp_layers: multi-token-prediction layers, in none of the totals.
+        looked_up: further weights that are looked up or used by no text token: no token passes through them.
+        attentions: the model's attention, one value per kind; that of full attention is first.
+        uncertain: figures that the sources do not state, and where they come from instead.
     """
 
     name: str
     title: str
     hidden: int
     layers: int
-    first_k_dense: int
-    moe_layer_step: int
+    moe_layer_ids: tuple[int, ...]
+    dense_layers: int
     dense_hidden: int | None
     vocab: int
     n_experts: int
     n_shared: int
     expert_hidden: int
     router: PublishedRouter
-    attention: Attention
+    attentions: tuple[Attention, ...]
     published_total: float | None
     published_active: float | None
     sources: tuple[str, ...]
     uncertain: tuple[str, ...]
+    shared_hidden: int | None = None
+    latent: int | None = None
+    zero_experts: int = 0
+    ffn_matrices: int = 3
+    tied: bool = False
+    mtp_layers: int = 0
+    looked_up: int = 0
+
+    @property
+    def attention(self) -> Attention:
+        """The attention that sees all tokens, where the model has one, else its first."""
+        return self.attentions[0]
 
     @property
     def moe_layers(self) -> int:
         """Number of layers with experts."""
-        return len(range(self.first_k_dense + self.moe_layer_step - 1, self.layers, self.moe_layer_step))
+        return len(self.moe_layer_ids)
+
+    @property
+    def shared_width(self) -> int:
+        """Inner width of what every token passes beside its experts, per layer with experts."""
+        return self.n_shared * self.expert_hidden if self.shared_hidden is None else self.shared_hidden
 
     @property
     def expert_parameters(self) -> int:
-        """Weights of one expert: gate, up and down projection."""
-        return 3 * self.hidden * self.expert_hidden
+        """Weights of one expert: gate (where there is one), up and down projection."""
+        return self.ffn_matrices * (self.latent or self.hidden) * self.expert_hidden
 
-    def kv_cache_bytes_per_token(self, bytes_per_element: float = 2) -> int:
-        """Return the KV cache of one token over all layers, bytes."""
-        return self.attention.kv_cache_bytes_per_token(self.layers, bytes_per_element)
+    def kv_cache_bytes_per_token(self, bytes_per_element: float = 2, beyond_windows: bool = False) -> int:
+        """Return the KV cache of one token over all layers, bytes; or what of it stays behind the layers' windows."""
+        return round(sum(one.kv_cache_bytes_per_token(bytes_per_element, beyond_windows) for one in self.attentions))
 
     @property
     def total_parameters(self) -> int:
         """All weights, every expert counted."""
-        return self._parameters(self.n_experts + self.n_shared)
+        return self._parameters(self.n_experts) + self.looked_up
 
     @property
     def active_parameters(self) -> int:
-        """Weights that one token passes through, the embedding and the output head counted whole."""
-        return self._parameters(self.router.top_k + self.n_shared)
+        """Weights that one token passes through, the embedding and the output head counted whole.
 
-    def _parameters(self, experts_counted: int) -> int:
-        embedding_and_head = 2 * self.vocab * self.hidden
-        norms = 2 * self.hidden
-        router = self.n_experts * self.hidden + (self.n_experts if self.router.kind == "v3" else 0)
-        moe_layer = experts_counted * self.expert_parameters + router
-        dense_layers = self.layers - self.moe_layers
-        dense_layer = 3 * self.hidden * (self.dense_hidden or self._expert_sized_dense())
-        every_layer = self.attention.parameters(self.hidden) + norms
-        return (
-            embedding_and_head
-            + self.hidden
-            + self.layers * every_layer
-            + self.moe_layers * moe_layer
-            + dense_layers * dense_layer
+        With ``zero_experts`` that of a router which chooses evenly.
+        """
+        return self._parameters(self.router.top_k * self.n_experts / (self.n_experts + self.zero_experts))
+
+    def resized(self, **sizes: Any) -> "ModelSpec":
+        """Return the model with other sizes; of more or fewer ``layers`` the last kind goes on or is cut."""
+        layers, last = sizes.get("layers", self.layers), self.layers - 1
+
+        def fitted(ids: tuple[int, ...]) -> tuple[int, ...]:
+            more = tuple(range(self.layers, layers)) if last in ids else ()
+            return tuple(layer for layer in ids if layer < layers) + more * ids.count(last)
+
+        moe = fitted(self.moe_layer_ids)
+        plain = self.dense_layers == self.layers - self.moe_layers  # each layer has an FFN of one kind
+        return dataclasses.replace(
+            self,
+            moe_layer_ids=moe,
+            dense_layers=layers - len(moe) if plain else self.dense_layers * layers // self.layers,
+            attentions=tuple(dataclasses.replace(one, layers=fitted(one.layers)) for one in self.attentions),
+            **sizes,
         )
 
-    def _expert_sized_dense(self) -> int:
-        """Width of a dense FFN whose size no source states: as wide as the experts that a token passes."""
-        return (self.router.top_k + self.n_shared) * self.expert_hidden
+    def _parameters(self, experts_counted: float) -> int:
+        router = (self.n_experts + self.zero_experts) * (self.hidden + (self.router.kind == "v3"))
+        shared = self.ffn_matrices * self.hidden * self.shared_width
+        latent = 2 * self.hidden * self.latent if self.latent else 0
+        moe_layer = experts_counted * self.expert_parameters + shared + latent + router
+        dense_width = self.dense_hidden or self.router.top_k * self.expert_hidden + self.shared_width
+        mixers = sum(len(one.layers) * one.parameters(self.hidden) for one in self.attentions)
+        return round(
+            (1 if self.tied else 2) * self.vocab * self.hidden
+            + self.hidden
+            + self.layers * 2 * self.hidden
+            + mixers
+            + self.moe_layers * moe_layer
+            + self.dense_layers * self.ffn_matrices * self.hidden * dense_width
+        )

@@ -1,5 +1,6 @@
 """The published models of ``data/models.yaml``, by name."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument, did_you_mean, load_yaml, validate
+from moesim.model.attention import Attention
 from moesim.model.config_json import read_config_json
-from moesim.model.model_spec import Attention, ModelSpec, PublishedRouter
+from moesim.model.model_spec import ModelSpec, PublishedRouter
 from moesim.units import Count, Number
 
 _FILE = Path(__file__).resolve().parent.parent / "data" / "models.yaml"
@@ -56,6 +58,8 @@ class _Attention(_Block):
     nope_head_dim: Size | None = None
     rope_head_dim: Size | None = None
     value_head_dim: Size | None = None
+    window: Size | None = None
+    full_every: Size = 1
 
 
 class _Published(_Block):
@@ -102,13 +106,22 @@ def _preset(name: str) -> ModelSpec:
     entry = validate(_Entry, _document(), at=(name,))
     router = entry.router.model_dump()
     router["group_score"] = entry.router.group_score or ("top2" if entry.router.kind == "v3" else "max")
+    sizes = entry.sizes.model_dump()
+    dense, step, layers = sizes.pop("first_k_dense"), sizes.pop("moe_layer_step"), entry.sizes.layers
+    moe = tuple(range(dense + step - 1, layers, step))
+    attention = entry.attention.model_dump()
+    window, every = attention.pop("window"), attention.pop("full_every")
+    full = Attention(**attention, layers=tuple(range(every - 1, layers, every)))
+    rest = tuple(layer for layer in range(layers) if layer not in full.layers)
     return ModelSpec(
         name=name,
         title=entry.title,
-        **entry.sizes.model_dump(),
+        **sizes,
+        moe_layer_ids=moe,
+        dense_layers=layers - len(moe),
         **entry.experts.model_dump(),
         router=PublishedRouter(**router),
-        attention=Attention(**entry.attention.model_dump()),
+        attentions=(full, *((replace(full, layers=rest, window=window),) if rest else ())),
         published_total=entry.published.total,
         published_active=entry.published.active,
         sources=entry.sources,

@@ -57,7 +57,13 @@ def _given(block: Any) -> dict[str, Any]:
 def _model(model: dict[str, Any], preset: ModelSpec | None) -> dict[str, Any]:
     if preset is None:
         return {"preset": MODEL_PRESET} | model
-    return {"preset": MODEL_PRESET} | {name: getattr(preset, name) for name in _SIZES} | model
+    sizes = {name: getattr(preset, name) for name in _SIZES}
+    # A width that does not follow from the others is the preset's only with the sizes that it goes with.
+    for name, goes_with in (("shared_hidden", ("n_shared", "expert_hidden")), ("latent", ("hidden",))):
+        value = getattr(preset, name)
+        if value is not None and not any(other in model for other in goes_with):
+            sizes[name] = value
+    return {"preset": MODEL_PRESET} | sizes | model
 
 
 def _routing(routing: dict[str, Any], preset: ModelSpec | None) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def _routing(routing: dict[str, Any], preset: ModelSpec | None) -> dict[str, Any
         return {"top_k": published.top_k, "groups": 1, "top_groups": 1, **KINDS["v1"], **routing}
     defaults: dict[str, Any] = {"kind": kind, "top_k": published.top_k, "groups": 1, **KINDS[kind]}
     if kind == published.kind:
-        defaults |= {name: value for name, value in vars(published).items() if name in KINDS[kind]}
+        defaults |= {name: value for name, value in published.simulated().items() if name in KINDS[kind]}
         defaults["groups"] = published.n_groups
     if routing.get("groups", defaults["groups"]) == 1:
         defaults["top_groups"] = 1

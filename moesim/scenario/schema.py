@@ -90,7 +90,16 @@ class Scenario(ScenarioFields):
         """
         preset = _load_preset(self.model.preset, self._base_dir)
         sizes = self.model.model_dump(exclude={"preset"})
-        return dataclasses.replace(preset, **sizes, router=dataclasses.replace(preset.router, top_k=self.routing.top_k))
+        return preset.resized(**sizes, router=dataclasses.replace(preset.router, top_k=self.routing.top_k))
+
+    def model_notes(self) -> tuple[str, ...]:
+        """Return what the preset's config.json does not say and moesim assumed; nothing for a preset by name."""
+        if not is_path(self.model.preset):
+            return ()
+        try:
+            return _load_preset(self.model.preset, self._base_dir).uncertain
+        except InputError:  # a resolved scenario runs without the file
+            return ()
 
     def limits(self) -> tuple[Threshold, ...]:
         """Return the thresholds, parsed."""

@@ -115,12 +115,35 @@ class Model(Block):
     n_shared: Count = Field(
         default_factory=_to_be_filled, ge=0, le=1000, description="Shared experts (default: the preset's)."
     )
+    shared_hidden: Count | None = Field(
+        None,
+        ge=0,
+        le=10**6,
+        description="Inner width of the shared experts together, or of a dense FFN beside the experts "
+        "(default: n_shared x expert_hidden, or the preset's where it has another).",
+    )
+    latent: Count | None = Field(
+        None,
+        ge=1,
+        le=10**6,
+        description="Elements of a token as it is sent to the experts (default: the preset's; null: hidden).",
+    )
     layers: Count = Field(
         default_factory=_to_be_filled,
         ge=1,
         le=10**5,
         description="Layers of the whole model, for weights and KV cache (default: the preset's).",
     )
+
+    @property
+    def shared_width(self) -> int:
+        """Inner width of what every token passes beside its experts."""
+        return self.n_shared * self.expert_hidden if self.shared_hidden is None else self.shared_hidden
+
+    @property
+    def sent(self) -> int:
+        """Elements of a token as it is sent to the experts."""
+        return self.hidden if self.latent is None else self.latent
 
 
 # What each kind means where neither the scenario nor the model's publication says otherwise: DeepSeekMoE

@@ -116,7 +116,7 @@ def test_other_families_are_read_under_their_own_names(tmp_path):
     model = load_model(write(tmp_path, {"text_config": mixtral}))
     assert model.total_parameters == load_model("mixtral-8x7b").total_parameters
     assert model.attention.kind == "gqa"
-    assert "norm_topk_prob" in model.uncertain[0]
+    assert any("norm_topk_prob" in note for note in model.uncertain)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_other_families_are_read_under_their_own_names(tmp_path):
         ("{", "not valid JSON"),
         ("[1]", "expected a JSON object"),
         ("[" * 100_000, "not valid JSON"),
-        ({"hidden_size": 4096}, "has no num_attention_heads"),
+        ({"hidden_size": 4096}, "a dense model: no key says a number of experts"),
         (V3_CONFIG | {"n_routed_experts": -1}, "n_routed_experts must be a whole number >= 1, got -1"),
         (V3_CONFIG | {"hidden_size": True}, "hidden_size must be a whole number"),
         (V3_CONFIG | {"scoring_func": "tanh"}, "scoring_func must be softmax or sigmoid"),

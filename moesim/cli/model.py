@@ -1,0 +1,135 @@
+"""``moesim model``: sizes, router, attention and KV cache of a published model or of a released config.json."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from moesim.model import Attention, ModelSpec
+
+_UNITS = {"T": 1e12, "B": 1e9, "M": 1e6, "K": 1e3}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this module."""
+    app.command("model")(model)
+
+
+def model(
+    name: str | None = typer.Argument(None, help="A published model by name, or a config.json; without it the names."),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Print what moesim reads of a model: parameters, experts, router, attention, KV cache, and what it assumed.
+
+    Example: moesim model deepseek-v3
+    """
+    from moesim.model import load_model, model_names
+
+    if name is None:
+        typer.echo(json.dumps(model_names()) if as_json else "\n".join(model_names()))
+        return
+    spec = load_model(name)
+    if as_json:
+        typer.echo(json.dumps(facts_of(spec), indent=1))
+        return
+    published = f"; published {_many(spec.published_total)}" if spec.published_total else ""
+    total, active = _many(spec.total_parameters), _many(spec.active_parameters)
+    typer.echo(f"{spec.title}: {total} parameters, {active} active{published}")
+    for what, text in _lines(spec):
+        typer.echo(f"  {what:<13} {text}")
+    for note in spec.uncertain:
+        typer.echo(f"note: {note}")
+
+
+def facts_of(spec: "ModelSpec") -> dict[str, Any]:
+    """Return all that is known of a model as plain data; parameters in units, the KV cache in bytes (BF16)."""
+    plain = ("name", "title", "hidden", "layers", "vocab", "tied", "published_total", "published_active", "n_experts",
+             "zero_experts", "expert_hidden", "ffn_matrices", "latent", "n_shared", "moe_layers", "moe_layer_ids",
+             "dense_layers", "dense_hidden", "mtp_layers", "total_parameters", "active_parameters",
+             "expert_parameters")  # fmt: skip
+    return {
+        **{name: getattr(spec, name) for name in plain},
+        "top_k": spec.router.top_k,
+        "shared_hidden": spec.shared_width,
+        "router": vars(spec.router) | {"selection_bias": spec.router.kind == "v3"},
+        "attention": [_attention_facts(one, spec.hidden) for one in spec.attentions],
+        "kv_cache_bytes_per_token": spec.kv_cache_bytes_per_token(),
+        "kv_cache_bytes_per_token_beyond_windows": spec.kv_cache_bytes_per_token(beyond_windows=True),
+        "notes": spec.uncertain,
+        "sources": spec.sources,
+    }
+
+
+def _attention_facts(one: "Attention", hidden: int) -> dict[str, Any]:
+    return {name: value for name, value in vars(one).items() if value is not None} | {
+        "n_layers": len(one.layers),
+        "parameters": one.parameters(hidden),
+        "kv_cache_bytes_per_token": one.kv_cache_bytes_per_token(2),
+        "state_bytes_per_sequence": 2 * one.state * len(one.layers),
+    }
+
+
+def _lines(spec: "ModelSpec") -> list[tuple[str, str]]:
+    """What the screen says of a model, one line for each part."""
+    head = "one matrix for embedding and output" if spec.tied else "an embedding and an output matrix"
+    first, last = spec.moe_layer_ids[0], spec.moe_layer_ids[-1]
+    where = f"{spec.moe_layers} layers ({first} to {last})" if spec.layers > 1 else "1 layer"
+    width = f"width {spec.expert_hidden:,}" + (f" on {spec.latent:,} elements" if spec.latent else "")
+    shared = f"{spec.n_shared}, together of width {spec.shared_width:,}" if spec.shared_width else "none"
+    if spec.shared_width and not spec.n_shared:
+        shared = f"a dense FFN beside the experts, of width {spec.shared_width:,}"
+    dense = str(spec.dense_layers) if spec.dense_layers else "none"
+    if spec.dense_layers and spec.dense_hidden:
+        dense += f" of width {spec.dense_hidden:,}"
+    zero = f" and {spec.zero_experts} that cost nothing" if spec.zero_experts else ""
+    lines = [
+        ("sizes", f"hidden {spec.hidden:,}, {spec.layers} layers, vocabulary {spec.vocab:,}, {head}"),
+        ("experts", f"{where}: {spec.n_experts}{zero}, {width}, {_many(spec.expert_parameters)} weights each"),
+        ("shared", shared),
+        ("dense FFNs", dense),
+        ("router", _router_words(spec)),
+    ]
+    lines += [("attention", _attention_words(one)) for one in spec.attentions]
+    cache, beyond = (spec.kv_cache_bytes_per_token(beyond_windows=it) for it in (False, True))
+    later = f", {beyond:,} beyond the windows" if beyond != cache else ""
+    lines.append(("KV cache", f"{cache:,} bytes per token in BF16{later}"))
+    if spec.mtp_layers:
+        lines.append(("MTP", f"{spec.mtp_layers} more layers, in no number here"))
+    return lines
+
+
+def _router_words(spec: "ModelSpec") -> str:
+    router = spec.router
+    words = [f"{router.kind}: top {router.top_k} by {router.score}{' + bias' if router.kind == 'v3' else ''}"]
+    if router.n_groups > 1:
+        words.append(f"in {router.top_groups} of {router.n_groups} groups ({router.group_score})")
+    words.append("gates normalised" if router.normalize else "gates not normalised")
+    return ", ".join(words) + (f", x {router.scale:g}" if router.scale != 1 else "")
+
+
+def _attention_words(one: "Attention") -> str:
+    words = [f"{len(one.layers)} x {one.kind}"]
+    if one.heads:
+        words.append(f"{one.heads} heads")
+    if one.kind == "mla":
+        rope = f"{one.nope_head_dim} + {one.rope_head_dim} rotary"
+        words.append(f"of {rope}, values of {one.value_head_dim}, latent {one.kv_lora_rank}")
+    elif one.kind in ("mha", "gqa", "mqa"):
+        values = f" (values {one.value_head_dim})" if one.value_head_dim else ""
+        words.append(f"{one.kv_heads} KV heads of {one.head_dim}{values}")
+    if one.window:
+        words.append(f"window of {one.window:,} tokens")
+    if one.compression:
+        words.append(f"one entry for {one.compression} tokens behind it")
+    if one.index_heads:
+        words.append(f"indexer of {one.index_heads} heads picks {one.index_top_k:,}")
+    if one.state:
+        words.append(f"state of {one.state:,} elements")
+    return ", ".join(words)
+
+
+def _many(number: float) -> str:
+    """A number of weights in the words of the field: 671.0 B, 44.0 M."""
+    letter = next((one for one in _UNITS if number >= _UNITS[one]), "K")
+    return f"{number / _UNITS[letter]:.4g} {letter}"

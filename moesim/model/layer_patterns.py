@@ -1,0 +1,165 @@
+"""Which layers of a configuration have experts, and what mixes the tokens in each.
+
+Releases say it as one word, number or letter per layer, as a list of layers, or as a period. Layers count from 0.
+"""
+
+from collections.abc import Callable
+
+from moesim.model.config_facts import Facts
+
+# Facts any of which says which layers have experts.
+MOE_FACTS = (
+    "block_types", "moe_flags", "moe_list", "moe_layer_start_index", "moe_layer_end_index", "expert_layer_period",
+    "first_dense", "moe_step", "moe_period", "mlp_only_layers",
+)  # fmt: skip
+# One word or letter per layer: of the FFN ...
+_SPARSE = {"sparse": True, "moe": True, "e": True, "dense": False, "mlp": False}
+# ... and of what mixes tokens; None is a layer without.
+_MIXERS: dict[str, str | None] = {
+    "full_attention": "full", "attention": "full", "full": "full", "global": "full", "g": "full", "*": "full",
+    "hybrid": "full", "mhsa": "full", "deepseek_sparse_attention": "full",
+    "sliding_attention": "sliding", "chunked_attention": "sliding", "sliding": "sliding", "local": "sliding",
+    "l": "sliding", "linear_attention": "linear", "linear": "linear", "kda": "linear", "mamba": "mamba",
+    "mamba2": "mamba", "m": "mamba", "conv": "conv", "moe": None, "mlp": None, "e": None, "-": None,
+}  # fmt: skip
+
+
+def layer_count(facts: Facts) -> int:
+    """Return the number of layers: a key, or as many as the list of blocks has."""
+    key, blocks = facts.find("block_types")
+    if facts.maybe("layers") is None and isinstance(blocks, list | str) and blocks:
+        return facts.whole(key, len(blocks), 1, 10_000)
+    return facts.size("layers")
+
+
+def block_types(facts: Facts, layers: int) -> list[str]:
+    """Return the one block that each layer is, where a layer is not a mixer and an FFN (Nemotron-H); else nothing."""
+    words = [_word(facts, "block_types", one) for one in facts.per_layer("block_types", layers)]
+    return words if any(_MIXERS[word] is None for word in words) else []
+
+
+def moe_layer_ids(facts: Facts, layers: int) -> tuple[int, ...]:
+    """Return the layers with experts.
+
+    Raises:
+        InputError: a key of the wrong type or length, or one that leaves no layer with experts.
+    """
+    ids, key = _moe_layers(facts, layers)
+    found = tuple(layer for layer in ids if 0 <= layer < layers)
+    if not found:
+        raise facts.error(key, f"leaves none of {layers} layers with experts")
+    return found
+
+
+def _moe_layers(facts: Facts, layers: int) -> tuple[list[int], str]:
+    blocks = block_types(facts, layers)
+    if blocks:
+        return [layer for layer, word in enumerate(blocks) if _SPARSE.get(word, False)], facts.find("block_types")[0]
+    key, _ = facts.find("moe_flags")
+    flags = facts.per_layer("moe_flags", layers)
+    if flags:
+        return [layer for layer, one in enumerate(flags) if _on(facts, key, one)], key
+    listed = facts.ids("moe_list", layers)
+    if listed is not None:
+        return listed, facts.find("moe_list")[0]
+    start, end = facts.maybe("moe_layer_start_index"), facts.at_key("moe_layer_end_index")
+    if start is not None or end is not None:  # ERNIE: both ends included, -1 is the last layer
+        end = end[0] if isinstance(end, list) and end else end
+        last = layers - 1 if end in (None, -1) else facts.whole("moe_layer_end_index", end, 0)
+        between = facts.maybe("moe_layer_interval") or 1
+        found = range(start or 0, min(last, layers - 1) + 1)
+        return [layer for layer in found if (layer + 1) % between == 0], "moe_layer_start_index"
+    period = facts.maybe("expert_layer_period")
+    if period is not None:  # Jamba
+        offset = facts.maybe("expert_layer_offset") or 0
+        return [layer for layer in range(layers) if layer % period == offset], "expert_layer_period"
+    first, step, every = facts.maybe("first_dense"), facts.maybe("moe_step"), facts.maybe("moe_period")
+    dense = set(facts.ids("mlp_only_layers", layers) or ())
+    ids = [i for i in range(first or 0, layers) if (i + 1) % (step or 1) == 0 and i % (every or 1) == 0]
+    return [i for i in ids if i not in dense], next(
+        (key for fact in ("first_dense", "moe_step", "moe_period") if (key := facts.find(fact)[0])), "mlp_only_layers"
+    )
+
+
+def mixers(facts: Facts, layers: int) -> list[str | None]:
+    """Return what mixes tokens in each layer: full, sliding, linear, mamba, conv, or None where nothing does."""
+    for rule in (_by_block, _by_word, _by_list, _by_flag, _by_period):
+        found = rule(facts, layers)
+        if found:
+            return found
+    window = facts.maybe("window")
+    longest = facts.maybe("max_position_embeddings")
+    seen_whole = facts.flag("use_sliding_window") is False or (window and longest and window >= longest)
+    return ["full" if window is None or seen_whole else "sliding"] * layers
+
+
+def _by_block(facts: Facts, layers: int) -> list[str | None]:
+    return [_MIXERS[_word(facts, "block_types", one)] for one in facts.per_layer("block_types", layers)]
+
+
+def _by_word(facts: Facts, layers: int) -> list[str | None]:
+    return [_MIXERS[_word(facts, "layer_types", one)] for one in facts.per_layer("layer_types", layers)]
+
+
+def _by_list(facts: Facts, layers: int) -> list[str | None]:
+    """Lists of the layers of one kind: Kimi-Linear counts from 1, the others from 0."""
+    for key, first, there, elsewhere in (
+        ("linear_attn_config.full_attn_layers", 1, "full", "linear"),
+        ("gqa_layers", 0, "full", "linear"),
+        ("local_layer_ids", 0, "sliding", "full"),
+    ):
+        ids = facts.ids(key, layers, first)
+        if ids is not None:
+            return [there if layer in ids else elsewhere for layer in range(layers)]
+    return []
+
+
+def _by_flag(facts: Facts, layers: int) -> list[str | None]:
+    """One number per layer: MiniMax has 1 for full attention and 0 for linear, MiMo 1 for sliding and 0 for full."""
+    for fact, off, on in (
+        ("attn_type_list", "linear", "full"),
+        ("sliding_flags", "full", "sliding"),
+        ("no_rope_layers", "full", "sliding"),  # Llama 4: 1 with rotary keys, in chunks; 0 without, over everything
+    ):
+        key, _ = facts.find(fact)
+        flags = facts.per_layer(fact, layers)
+        if flags:
+            return [on if _on(facts, key, one) else off for one in flags]
+    return []
+
+
+def _by_period(facts: Facts, layers: int) -> list[str | None]:
+    """A period of full attention; what the other layers are follows from the key."""
+    period = facts.maybe("attn_layer_period")
+    if period:  # Jamba
+        offset = facts.maybe("attn_layer_offset") or 0
+        return ["full" if layer % period == offset else "mamba" for layer in range(layers)]
+    last: Callable[[int, int], bool] = lambda layer, every: (layer + 1) % every == 0  # noqa: E731
+    every = facts.maybe("full_every")
+    if every:  # layers after the last whole group see everything too (Ling 2.5)
+        tail = layers // every * every if facts.find("layer_group_size")[0] else layers
+        return ["full" if last(layer, every) or layer >= tail else "linear" for layer in range(layers)]
+    key, letters = facts.find("sliding_window_pattern")
+    if isinstance(letters, str) and letters:
+        pattern = [_MIXERS.get(letter) for letter in letters.lower()]
+        if None in pattern:
+            raise facts.error(key, f"must be letters L and G or a number, got {letters!r:.60}")
+        return [pattern[layer % len(pattern)] for layer in range(layers)]
+    chunks = 4 if facts.at_key("attention_chunk_size") and not facts.at_key("sliding_window") else None  # Llama 4
+    every = facts.maybe("global_every") or chunks
+    return ["full" if last(layer, every) else "sliding" for layer in range(layers)] if every else []
+
+
+def _word(facts: Facts, fact: str, word: object) -> str:
+    plain = word.lower() if isinstance(word, str) else ""
+    if plain not in _MIXERS:
+        raise facts.error(facts.find(fact)[0], f"has a layer that is {word!r:.40}", f"known: {', '.join(_MIXERS)}")
+    return plain
+
+
+def _on(facts: Facts, key: str, one: object) -> bool:
+    if isinstance(one, str) and one.lower() in _SPARSE:
+        return _SPARSE[one.lower()]
+    if not isinstance(one, int) or one not in (0, 1):
+        raise facts.error(key, f"must have 0 or 1, or dense or sparse, for each layer, got {one!r:.40}")
+    return bool(one)
