@@ -17,7 +17,7 @@ from moesim.mistakes import Loc
 _MOST = {"hidden": 10**6, "layers": 10_000, "n_experts": 100_000, "zero_experts": 100_000, "top_k": 1024,
          "n_shared": 1000, "vocab": 10**8, "heads": 10**5, "lookup_ratio": 10**4}  # fmt: skip
 _ABOUT_EXPERTS = re.compile("expert|moe|rout|shared|sparse|topk|top_k")
-BY_HAND = "or give the sizes by hand, as in model: {n_experts: 64, hidden: 2048, expert_hidden: 1408, n_shared: 2}"
+BY_HAND = "give the sizes by hand, as in model: {n_experts: 64, hidden: 2048, expert_hidden: 1408, n_shared: 2}"
 _LOCATED_BYTES = 200_000  # finding a place reads the text once more, slowly
 
 

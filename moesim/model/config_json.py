@@ -135,29 +135,29 @@ def _language_model(config: Mapping[str, Any], where: str) -> tuple[Loc, Mapping
         InputError: no block has experts.
     """
     keys = names_for(None)
-    blocks = list(_blocks(config, (), 3))
-
-    for at, block in blocks:
-        count = Facts(block, (), keys, {}, where, "", {}).find("n_experts")[1]
-        one = count == 1 and not isinstance(count, bool)  # dense models of some families say one expert
-        if count and not one and block.get("enable_moe_block") is not False:
+    blocks = [(at, block, Facts(block, at, keys, {}, where, "", {})) for at, block in _blocks(config, (), 3)]
+    dense = ""
+    for at, block, facts in blocks:
+        key, count = facts.find("n_experts")
+        if key and ((count in (0, 1) and not isinstance(count, bool)) or block.get("enable_moe_block") is False):
+            dense = dense or f"{key} is {count!r:.20}"
+        elif key:
             return at, block
     names = f"{', '.join(keys['n_experts'][:5])}, ..."
-    about = [key for at, block in blocks for key in Facts(block, at, keys, {}, where, "", {}).unread(harmless())]
-    if about:
+    about = [key for _, _, facts in blocks for key in facts.unread(harmless())]
+    if about and not dense:
         raise InputError(
             f"no number of experts under a key that moesim knows ({names}); "
             f"about experts it has {', '.join(f'{key:.40}' for key in about[:12])}",
             where,
             BY_HAND,
         )
-    if not any(key in block for _, block in blocks for key in keys["hidden"]):
+    if not any(key in block for _, block, _ in blocks for key in keys["hidden"]):
         found = ", ".join(f"{key:.40}" for key in list(config)[:12]) or "no keys"
         fix = "give the config.json that lies beside the weights"
         raise InputError(f"no configuration of a language model: it has {found}", where, fix)
-    raise InputError(
-        f"a dense model: no key says a number of experts ({names})", where, "moesim simulates layers with experts"
-    )
+    why = dense or f"no key says a number of experts ({names})"
+    raise InputError(f"a dense model: {why}", where, "moesim simulates layers with experts")
 
 
 def _blocks(block: Mapping[str, Any], at: Loc, depth: int) -> Iterator[tuple[Loc, Mapping[str, Any]]]:

@@ -27,7 +27,7 @@ _MIXERS: dict[str, str | None] = {
 def layer_count(facts: Facts) -> int:
     """Return the number of layers: a key, or as many as the list of blocks has."""
     key, blocks = facts.find("block_types")
-    if facts.maybe("layers") is None and isinstance(blocks, list | str) and blocks:
+    if not facts.find("layers")[0] and isinstance(blocks, list | str) and blocks:
         return facts.whole(key, len(blocks), 1, 10_000)
     return facts.size("layers")
 

@@ -39,6 +39,8 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "model.hidden": (4096, {}),
     "model.expert_hidden": (1024, {}),
     "model.n_shared": (2, {}),
+    "model.shared_hidden": (512, {}),
+    "model.latent": (1024, {}),
     "model.layers": (60, {}),
     "routing.kind": ("v2", {}),
     "routing.top_k": (6, {}),

@@ -43,6 +43,8 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "model.hidden": (512, {}, ""),
     "model.expert_hidden": (128, {}, ""),
     "model.n_shared": (2, {}, ""),
+    "model.shared_hidden": (512, {}, ""),
+    "model.latent": (128, {}, ""),
     "model.layers": (60, {}, ""),
     "routing.kind": ("v2", {}, BATCH),
     "routing.top_k": (2, {}, BATCH),

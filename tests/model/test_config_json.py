@@ -1,0 +1,186 @@
+"""What a config.json may leave out, say in another way, or have wrong."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moesim.errors import InputError
+from moesim.model import load_model
+from tests.model.released_configs import RELEASED
+
+MOE = {
+    "model_type": "qwen3_moe", "hidden_size": 64, "num_hidden_layers": 12, "vocab_size": 100, "num_experts": 8,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 32, "intermediate_size": 128, "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}  # fmt: skip
+FLAGS = st.lists(st.booleans(), min_size=12, max_size=12).filter(any)
+
+
+def read(folder, config):
+    path = folder / "config.json"
+    path.write_text(config if isinstance(config, str) else json.dumps(config, indent=1))
+    return load_model(str(path))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("config")
+
+
+@given(flags=FLAGS)
+def test_layers_with_experts_are_the_same_however_they_are_written(folder, flags):
+    ids = [layer for layer, flag in enumerate(flags) if flag]
+    forms = [
+        {"moe_layer_freq": [int(flag) for flag in flags]},
+        {"is_moe_layer": flags},
+        {"mlp_layer_types": ["sparse" if flag else "dense" for flag in flags] + ["dense"]},  # an MTP layer follows
+        {"moe_layers": ids},
+        {"moe_layers_enum": ",".join(map(str, ids))},
+        {"mlp_only_layers": [layer for layer in range(12) if layer not in ids]},
+    ]
+    assert {read(folder, MOE | form).moe_layer_ids for form in forms} == {tuple(ids)}
+    letters = {"hybrid_override_pattern": "".join("E" if flag else "-" for flag in flags)}
+    mixed = read(folder, MOE | letters | {"num_hidden_layers": 12, "layer_types": None, "sliding_window": None})
+    assert mixed.moe_layer_ids == tuple(ids) and mixed.dense_layers == 12 - len(ids)
+
+
+@given(first=st.integers(0, 4), step=st.integers(1, 4))
+def test_a_period_and_leading_dense_layers_are_lists_written_short(folder, first, step):
+    by_period = read(folder, MOE | {"decoder_sparse_step": step, "first_k_dense_replace": first})
+    by_list = read(folder, MOE | {"is_moe_layer": [i >= first and (i + 1) % step == 0 for i in range(12)]})
+    ernie = {"moe_layer_start_index": first, "moe_layer_end_index": -1, "moe_layer_interval": step}
+    jamba = {"expert_layer_period": step, "expert_layer_offset": step - 1}
+    assert by_period.moe_layer_ids == by_list.moe_layer_ids == read(folder, MOE | ernie).moe_layer_ids
+    assert by_period.total_parameters == by_list.total_parameters
+    if first == 0:
+        assert read(folder, MOE | jamba).moe_layer_ids == by_list.moe_layer_ids
+
+
+@given(full=FLAGS)
+def test_layers_of_full_attention_are_the_same_however_they_are_written(folder, full):
+    window = {"sliding_window": 16, "model_type": "some_moe"}
+    forms = [
+        {"layer_types": ["full_attention" if flag else "sliding_attention" for flag in full]},
+        {"hybrid_layer_pattern": [0 if flag else 1 for flag in full]},
+        {"sliding_window_layout": [0 if flag else 1 for flag in full]},
+        {"sliding_window_pattern": "".join("G" if flag else "L" for flag in full)},
+        {"local_layer_ids": [layer for layer, flag in enumerate(full) if not flag]},
+    ]
+    found = [read(folder, MOE | window | form) for form in forms]
+    assert len({model.attentions for model in found}) == 1
+    of_window = {layer: one.window for one in found[0].attentions for layer in one.layers}
+    assert [of_window[layer] for layer in range(12)] == [None if flag else 16 for flag in full]
+    sliding = 12 - sum(full)
+    cache = found[0].kv_cache_bytes_per_token() - found[0].kv_cache_bytes_per_token(beyond_windows=True)
+    assert cache == sliding * 2 * 2 * 16 * 2  # keys and values of 2 heads of 16, BF16
+
+
+def test_one_model_type_can_mean_two_routers(tmp_path):
+    bailing = MOE | {"model_type": "bailing_moe", "n_group": 4, "topk_group": 2, "norm_topk_prob": True}
+    old = read(tmp_path, bailing | {"architectures": ["BailingMoeForCausalLM"]})
+    new = read(tmp_path, bailing | {"architectures": ["BailingMoeV2ForCausalLM"]})
+    assert (old.router.kind, old.router.score) == ("v2", "softmax")
+    assert (new.router.kind, new.router.score, new.router.group_score) == ("v3", "sigmoid", "top2")
+    assert old.uncertain == new.uncertain == ()
+
+
+def test_an_unknown_family_is_read_by_the_usual_keys_and_each_assumption_is_said(tmp_path):
+    model = read(tmp_path, MOE | {"model_type": "unheard_of", "n_special_experts": 3})
+    said = "\n".join(model.uncertain)
+    assert (model.n_experts, model.moe_layers, model.router.score) == (8, 12, "softmax")
+    for what in ("unheard_of", "scoring_func", "norm_topk_prob", "which layers", "n_special_experts"):
+        assert what in said
+    assert read(tmp_path, MOE).uncertain == ()
+
+
+def test_experts_that_cost_nothing_are_no_weights_but_choices(tmp_path):
+    model = read(tmp_path, RELEASED["longcat-flash"][0])
+    without = read(tmp_path, RELEASED["longcat-flash"][0] | {"zero_expert_num": 0})
+    assert (model.n_experts, model.zero_experts, without.zero_experts) == (512, 256, 0)
+    assert model.total_parameters - without.total_parameters == 28 * 256 * (6144 + 1)  # the router's rows and biases
+    assert model.active_parameters == pytest.approx(27e9, rel=0.05)  # as the authors state it, 8 of 12 being real
+    assert any("cost nothing" in note for note in model.uncertain)
+
+
+def test_latent_experts_work_at_their_own_width(tmp_path):
+    model = read(tmp_path, RELEASED["nemotron-3-ultra-550b"][0])
+    assert (model.hidden, model.latent, model.ffn_matrices) == (8192, 2048, 2)
+    assert model.expert_parameters == 2 * 2048 * 5120
+
+
+def test_the_vision_experts_of_ernie_are_weights_that_no_text_token_takes(tmp_path):
+    model, text = read(tmp_path, RELEASED["ernie-vl-28b"][0]), read(tmp_path, RELEASED["ernie-4.5-21b-a3b"][0])
+    assert model.total_parameters - text.total_parameters == 27 * 64 * 3 * 2560 * 512
+    assert model.active_parameters == text.active_parameters
+
+
+def test_tied_embeddings_count_once_and_the_outer_file_decides(tmp_path):
+    loose = read(tmp_path, {"text_config": MOE, "tie_word_embeddings": False})
+    tied = read(tmp_path, {"text_config": MOE, "tie_word_embeddings": True})
+    assert loose.total_parameters - tied.total_parameters == 100 * 64
+
+
+def test_the_language_model_is_found_in_a_model_of_several_parts(tmp_path):
+    other = MOE | {"num_experts": 4}
+    for nested in (
+        {"text_config": MOE, "vision_config": other},
+        {"llm_config": MOE},
+        {"talker_config": {"text_config": other}, "thinker_config": {"audio_config": {}, "text_config": MOE}},
+    ):
+        assert read(tmp_path, {"model_type": "omni"} | nested).n_experts == 8
+
+
+def test_more_layers_go_on_as_the_last_and_fewer_are_cut(tmp_path):
+    model = read(tmp_path, MOE | {"first_k_dense_replace": 3})
+    assert (model.resized(layers=20).moe_layers, model.resized(layers=20).dense_layers) == (17, 3)
+    assert (model.resized(layers=5).moe_layers, model.resized(layers=5).dense_layers) == (2, 3)
+    assert model.resized(layers=12) == model
+    assert [len(one.layers) for one in model.resized(layers=20).attentions] == [20]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"hidden_size": "64"}, "config.json:3:17: hidden_size must be a whole number from 1 to 1000000, got '64'"),
+        ({"hidden_size": None}, "has no hidden_size or d_model"),
+        ({"num_hidden_layers": 10**7}, "num_hidden_layers must be a whole number from 1 to 10000"),
+        ({"num_experts": -4}, "num_experts must be a whole number >= 1, got -4"),
+        ({"num_experts": 1}, "a dense model: num_experts is 1"),
+        ({"num_experts": None}, "about experts it has moe_intermediate_size"),
+        ({"num_experts": None, "my_experts": 8}, "moe_intermediate_size, my_experts; give the sizes by hand"),
+        ({"num_experts_per_tok": 9}, "num_experts_per_tok is 9 of 8 experts"),
+        ({"n_group": 4, "topk_group": 5}, "n_group is 4 with 5 groups per token"),
+        ({"n_group": 8, "topk_group": 1}, "1 groups hold fewer than 2 of 8 experts"),
+        ({"first_k_dense_replace": 12}, "first_k_dense_replace leaves none of 12 layers with experts"),
+        ({"moe_layers": []}, "moe_layers leaves none"),
+        ({"moe_layers": [1, "x"]}, "moe_layers must be a whole number"),
+        ({"is_moe_layer": [True]}, "is_moe_layer has 1 entries for 12 layers"),
+        ({"is_moe_layer": [2] * 12}, "is_moe_layer must have 0 or 1"),
+        ({"layer_types": ["odd_attention"] * 12}, "layer_types has a layer that is 'odd_attention'"),
+        ({"num_attention_heads": 5}, "num_attention_heads of 5 does not divide the hidden size 64"),
+        ({"norm_topk_prob": "yes"}, "norm_topk_prob must be true or false"),
+        ({"routed_scaling_factor": -1}, "routed_scaling_factor must be a positive number"),
+        ({"scoring_func": ["sigmoid"]}, "scoring_func must be a word"),
+        ({"vocab_size": 1e3}, "vocab_size must be a whole number"),
+    ],
+)
+def test_a_wrong_or_missing_number_is_one_line_with_its_place(tmp_path, change, says):
+    with pytest.raises(InputError) as refused:
+        read(tmp_path, MOE | change)
+    message = str(refused.value)
+    assert says in message and "\n" not in message and len(message) < 600
+
+
+def test_a_text_that_is_json_and_no_yaml_is_read_and_its_mistakes_are_told(tmp_path):
+    text = json.dumps(MOE, indent="\t")
+    assert read(tmp_path, text).n_experts == 8
+    with pytest.raises(InputError, match="hidden_size must be a whole number"):
+        read(tmp_path, text.replace('"hidden_size": 64', '"hidden_size": -64'))
+
+
+def test_two_names_of_one_size_that_differ_are_a_note(tmp_path):
+    model = read(tmp_path, MOE | {"num_local_experts": 16})
+    assert model.n_experts == 8
+    assert "num_experts and num_local_experts differ: num_experts is used" in model.uncertain
