@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "network": {"cluster"},
     "compute": set(),
     "cluster": {"located_yaml", "mistakes"},
-    "model": {"located_yaml"},
+    "model": {"located_yaml", "mistakes"},
     "workload": {"recording_format"},
     "timeline": {"network", "cluster", "traffic", "stages", "alltoall_library"},  # of traffic the flows of a phase
     "stages": set(),  # the list of a layer's stages: names and colours, without numpy

@@ -13,10 +13,10 @@ from typing import Any
 from moesim.errors import InputError
 from moesim.mistakes import Loc
 from moesim.model import special_families
-from moesim.model.attention import Attention
 from moesim.model.config_facts import BY_HAND, Facts
 from moesim.model.config_router import published_router
-from moesim.model.families import Family, family_of, harmless, known_keys, names_for, settled_by
+from moesim.model.model_families import Family, family_of, harmless, known_keys, names_for, settled_by
+from moesim.model.layer_attention import Attention
 from moesim.model.layer_patterns import MOE_FACTS, block_types, layer_count, moe_layer_ids
 from moesim.model.mixers import attentions
 from moesim.model.model_spec import ModelSpec

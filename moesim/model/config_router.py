@@ -3,7 +3,7 @@
 from typing import Literal
 
 from moesim.model.config_facts import Facts
-from moesim.model.families import Family, Score
+from moesim.model.model_families import Family, Score
 from moesim.model.model_spec import PublishedRouter
 
 # noaux_tc is DeepSeek's name for a sigmoid with a selection bias (dots.llm1 has it under scoring_func).

@@ -6,8 +6,8 @@ Sources: DeepSeek-V2 (MLA), DeepSeek-V3.2 (indexer), MiniMax-01 (lightning atten
 
 from dataclasses import replace
 
-from moesim.model.attention import Attention
 from moesim.model.config_facts import Facts
+from moesim.model.layer_attention import Attention
 from moesim.model.layer_patterns import mixers
 
 
@@ -29,6 +29,9 @@ def attentions(facts: Facts, hidden: int, layers: int) -> tuple[Attention, ...]:
 
 def _mixer(facts: Facts, kind: str, hidden: int, ids: tuple[int, ...]) -> Attention:
     if kind == "mamba":
+        if facts.maybe("mamba_state") is None:
+            facts.notes.append("the sizes of the Mamba layers are not in the file: weights as of attention, no state")
+            return Attention("mamba", 0, other_weights=_softmax(facts, "full", hidden, ids).parameters(hidden))
         return _mamba(facts, hidden)
     if kind == "conv":
         width = facts.maybe("conv_L_cache") or 3
@@ -40,7 +43,9 @@ def _mixer(facts: Facts, kind: str, hidden: int, ids: tuple[int, ...]) -> Attent
 
 def _softmax(facts: Facts, kind: str, hidden: int, ids: tuple[int, ...]) -> Attention:
     """Attention with a cache. ``kind`` is full or sliding, whose own sizes come before the common ones."""
-    window = facts.size("window") if kind == "sliding" else None
+    window = facts.maybe("window") if kind == "sliding" else None
+    if kind == "sliding" and window is None:
+        facts.notes.append("sliding_window is not in the file: its layers are taken to see all tokens")
     heads = facts.maybe(f"{kind}_heads") or _heads_of(facts, ids) or facts.size("heads")
     queries = facts.maybe("q_lora_rank")
     if facts.maybe("kv_lora_rank"):
@@ -124,7 +129,7 @@ def _linear(facts: Facts, hidden: int) -> Attention:
         gates = 2 * (hidden * size + size * inner) + hidden * heads
         weights = 4 * hidden * inner + gates + 3 * inner * kernel
         return Attention("linear", heads, head_dim=size, other_weights=weights, state=state + 3 * inner * back)
-    if facts.given.get("linear") != "lightning":
+    if facts.given.get("linear") not in ("lightning", "kda"):
         facts.notes.append("linear attention is taken as lightning attention: query, key, value, output, a gate")
     return Attention("linear", heads, head_dim=size, other_weights=5 * hidden * inner, state=state)
 
@@ -143,4 +148,4 @@ def _mamba(facts: Facts, hidden: int) -> Attention:
     key, rank = facts.find("mamba_dt_rank")
     steps = facts.whole(key, rank, 1) if key and rank != "auto" else -(-hidden // 16)
     weights = 2 * hidden * inner + inner * (kernel + 2 * steps + 3 * state) + inner * hidden
-    return Attention("mamba", inner, other_weights=weights, state=inner * (state + kernel - 1))
+    return Attention("mamba", 0, other_weights=weights, state=inner * (state + kernel - 1))

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from moesim.model.attention import Attention
+from moesim.model.layer_attention import Attention
 
 
 @dataclass(frozen=True)

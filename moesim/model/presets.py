@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument, did_you_mean, load_yaml, validate
-from moesim.model.attention import Attention
 from moesim.model.config_json import read_config_json
+from moesim.model.layer_attention import Attention
 from moesim.model.model_spec import ModelSpec, PublishedRouter
 from moesim.units import Count, Number
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from moesim.model.attention import Attention
 from moesim.model.config_facts import Facts
+from moesim.model.layer_attention import Attention
 from moesim.model.model_spec import ModelSpec
 
 

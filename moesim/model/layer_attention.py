@@ -20,7 +20,7 @@ class Attention:
 
     Attributes:
         kind: which formula holds.
-        heads: query heads (of ``mamba``: state heads; of ``conv``: 0).
+        heads: query heads (of Mamba-2: state heads; 0 where there are none).
         value_head_dim: size of a head's value where it is not ``head_dim``; 0: the keys are the values.
         window: tokens back that a token sees; None: all of them.
         compression: tokens that share one entry that stays beyond the window (DeepSeek-V4); 0: there is none.
