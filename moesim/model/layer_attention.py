@@ -25,7 +25,7 @@ class Attention:
         window: tokens back that a token sees; None: all of them.
         compression: tokens that share one entry that stays beyond the window (DeepSeek-V4); 0: there is none.
         index_heads, index_head_dim, index_top_k: the indexer that picks the tokens to attend to; 0: none.
-        other_weights: weights of one layer that the sizes above do not give: output gate, indexer, a whole mixer.
+        other_weights: weights of one layer that the sizes above do not give: output gate, a whole mixer.
         state: elements that a sequence keeps in each layer, whatever its length.
         layers: the layers that have it, from 0 on; a layer that has it twice is named twice.
     """
@@ -49,14 +49,16 @@ class Attention:
     layers: tuple[int, ...] = ()
 
     def parameters(self, hidden: int) -> int:
-        """Return the weights of one layer's attention (DeepSeek-V2 section 2.1 for MLA)."""
+        """Return the weights of one layer's attention (DeepSeek-V2 section 2.1 for MLA, V3.2 for its indexer)."""
         if self.kind in ("linear", "mamba", "conv"):
             return self.other_weights
         if self.kind == "mla":
             rank, nope, rope, value = self._mla()
             latent = hidden * (rank + rope) + rank
             rest = latent + rank * self.heads * (nope + value) + self.heads * value * hidden
-            return self._query(hidden, self.heads * (nope + rope)) + rest + self.other_weights
+            index = (self.q_lora_rank or hidden) * self.index_heads * self.index_head_dim
+            index += hidden * (self.index_heads + self.index_head_dim)
+            return self._query(hidden, self.heads * (nope + rope)) + rest + index + self.other_weights
         kv_heads, head_dim, value = self._grouped()
         rest = hidden * kv_heads * (head_dim + value) + self.heads * (value or head_dim) * hidden
         return self._query(hidden, self.heads * head_dim) + rest + self.other_weights

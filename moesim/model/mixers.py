@@ -1,6 +1,6 @@
 """From the sizes of a configuration to one ``Attention`` per kind of layer, with weights and state.
 
-Sources: DeepSeek-V2 (MLA), DeepSeek-V3.2 (indexer), MiniMax-01 (lightning attention), Gated DeltaNet, Kimi Linear
+Sources: MiniMax-01 (lightning attention), Gated DeltaNet, Kimi Linear
 (KDA), Mamba, Mamba-2, LFM2 (short convolution); the sizes of their projections as transformers 5 has them.
 """
 
@@ -52,7 +52,6 @@ def _softmax(facts: Facts, kind: str, hidden: int, ids: tuple[int, ...]) -> Atte
         nope, rope = facts.maybe("nope_head_dim"), facts.maybe("rope_head_dim") or 0
         value = facts.size("value_head_dim")
         index_heads, index_dim, top_k = (facts.maybe(f"index_{name}") or 0 for name in ("n_heads", "head_dim", "topk"))
-        index = (queries or hidden) * index_heads * index_dim + hidden * (index_dim + index_heads)
         return Attention(
             kind="mla",
             heads=heads,
@@ -65,7 +64,7 @@ def _softmax(facts: Facts, kind: str, hidden: int, ids: tuple[int, ...]) -> Atte
             index_heads=index_heads,
             index_head_dim=index_dim,
             index_top_k=top_k,
-            other_weights=_gate(facts, hidden, heads, value) + index,
+            other_weights=_gate(facts, hidden, heads, value),
         )
     head_dim = facts.maybe(f"{kind}_head_dim") or head_size(facts, hidden)
     values = facts.maybe(f"{kind}_value_head_dim") or facts.maybe("value_head_dim")

@@ -58,6 +58,9 @@ class _Attention(_Block):
     nope_head_dim: Size | None = None
     rope_head_dim: Size | None = None
     value_head_dim: Size | None = None
+    index_heads: Count = 0
+    index_head_dim: Count = 0
+    index_top_k: Count = 0
     window: Size | None = None
     full_every: Size = 1
 
