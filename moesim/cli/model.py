@@ -72,64 +72,47 @@ def _attention_facts(one: "Attention", hidden: int) -> dict[str, Any]:
 
 def _lines(spec: "ModelSpec") -> list[tuple[str, str]]:
     """What the screen says of a model, one line for each part."""
+    router, ids = spec.router, spec.moe_layer_ids
     head = "one matrix for embedding and output" if spec.tied else "an embedding and an output matrix"
-    first, last = spec.moe_layer_ids[0], spec.moe_layer_ids[-1]
-    where = f"{spec.moe_layers} layers ({first} to {last})" if spec.layers > 1 else "1 layer"
-    width = f"width {spec.expert_hidden:,}" + (f" on {spec.latent:,} elements" if spec.latent else "")
-    shared = f"{spec.n_shared}, together of width {spec.shared_width:,}" if spec.shared_width else "none"
-    if spec.shared_width and not spec.n_shared:
-        shared = f"a dense FFN beside the experts, of width {spec.shared_width:,}"
-    dense = str(spec.dense_layers) if spec.dense_layers else "none"
-    if spec.dense_layers and spec.dense_hidden:
-        dense += f" of width {spec.dense_hidden:,}"
-    zero = f" and {spec.zero_experts} that cost nothing" if spec.zero_experts else ""
-    lines = [
-        ("sizes", f"hidden {spec.hidden:,}, {spec.layers} layers, vocabulary {spec.vocab:,}, {head}"),
-        ("experts", f"{where}: {spec.n_experts}{zero}, {width}, {_many(spec.expert_parameters)} weights each"),
-        ("shared", shared),
-        ("dense FFNs", dense),
-        ("router", _router_words(spec)),
-    ]
-    lines += [("attention", _attention_words(one)) for one in spec.attentions]
+    experts = f"{spec.moe_layers} layers ({ids[0]} to {ids[-1]}): {spec.n_experts}"
+    experts += f" and {spec.zero_experts} that cost nothing" if spec.zero_experts else ""
+    experts += f", width {spec.expert_hidden:,}" + (f" on {spec.latent:,} elements" if spec.latent else "")
+    kind = f"{spec.n_shared}, together" if spec.n_shared else "a dense FFN beside the experts,"
+    dense = f" of width {spec.dense_hidden:,}" if spec.dense_hidden else ""
+    choice = f"{router.kind}: top {router.top_k} by {router.score}{' + bias' if router.kind == 'v3' else ''}, "
+    if router.n_groups > 1:
+        choice += f"in {router.top_groups} of {router.n_groups} groups ({router.group_score}), "
+    choice += f"gates {'' if router.normalize else 'not '}normalised" + (f", x {router.scale:g}" * (router.scale != 1))
     cache, beyond = (spec.kv_cache_bytes_per_token(beyond_windows=it) for it in (False, True))
     later = f", {beyond:,} beyond the windows" if beyond != cache else ""
-    lines.append(("KV cache", f"{cache:,} bytes per token in BF16{later}"))
-    if spec.mtp_layers:
-        lines.append(("MTP", f"{spec.mtp_layers} more layers, in no number here"))
-    return lines
-
-
-def _router_words(spec: "ModelSpec") -> str:
-    router = spec.router
-    words = [f"{router.kind}: top {router.top_k} by {router.score}{' + bias' if router.kind == 'v3' else ''}"]
-    if router.n_groups > 1:
-        words.append(f"in {router.top_groups} of {router.n_groups} groups ({router.group_score})")
-    words.append("gates normalised" if router.normalize else "gates not normalised")
-    return ", ".join(words) + (f", x {router.scale:g}" if router.scale != 1 else "")
+    return [
+        ("sizes", f"hidden {spec.hidden:,}, {spec.layers} layers, vocabulary {spec.vocab:,}, {head}"),
+        ("experts", f"{experts}, {_many(spec.expert_parameters)} weights each"),
+        ("shared", f"{kind} of width {spec.shared_width:,}" if spec.shared_width else "none"),
+        ("dense FFNs", f"{spec.dense_layers}{dense}" if spec.dense_layers else "none"),
+        ("router", choice),
+        *(("attention", _attention_words(one)) for one in spec.attentions),
+        ("KV cache", f"{cache:,} bytes per token in BF16{later}"),
+        *([("MTP", f"{spec.mtp_layers} more layers, in no number here")] if spec.mtp_layers else ()),
+    ]
 
 
 def _attention_words(one: "Attention") -> str:
-    words = [f"{len(one.layers)} x {one.kind}"]
-    if one.heads:
-        words.append(f"{one.heads} heads")
-    if one.kind == "mla":
-        rope = f"{one.nope_head_dim} + {one.rope_head_dim} rotary"
-        words.append(f"of {rope}, values of {one.value_head_dim}, latent {one.kv_lora_rank}")
-    elif one.kind in ("mha", "gqa", "mqa"):
-        values = f" (values {one.value_head_dim})" if one.value_head_dim else ""
-        words.append(f"{one.kv_heads} KV heads of {one.head_dim}{values}")
-    if one.window:
-        words.append(f"window of {one.window:,} tokens")
-    if one.compression:
-        words.append(f"one entry for {one.compression} tokens behind it")
-    if one.index_heads:
-        words.append(f"indexer of {one.index_heads} heads picks {one.index_top_k:,}")
-    if one.state:
-        words.append(f"state of {one.state:,} elements")
-    return ", ".join(words)
+    ranks = f"of {one.nope_head_dim} + {one.rope_head_dim} rotary, values of {one.value_head_dim}, latent "
+    values = f" (values {one.value_head_dim})" if one.value_head_dim else ""
+    words = {
+        f"{one.heads} heads": one.heads,
+        f"{ranks}{one.kv_lora_rank}": one.kv_lora_rank,
+        f"{one.kv_heads} KV heads of {one.head_dim}{values}": one.kv_heads,
+        f"window of {one.window or 0:,} tokens": one.window,
+        f"one entry for {one.compression} tokens behind it": one.compression,
+        f"indexer of {one.index_heads} heads picks {one.index_top_k:,}": one.index_heads,
+        f"state of {one.state:,} elements": one.state,
+    }
+    return ", ".join([f"{len(one.layers)} x {one.kind}", *(text for text, there in words.items() if there)])
 
 
 def _many(number: float) -> str:
-    """A number of weights in the words of the field: 671.0 B, 44.0 M."""
+    """A number of weights in the words of the field: 671 B, 44.04 M."""
     letter = next((one for one in _UNITS if number >= _UNITS[one]), "K")
     return f"{number / _UNITS[letter]:.4g} {letter}"

@@ -7,6 +7,7 @@ What was looked up is remembered, so that a key about experts that nobody read i
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from moesim.errors import InputError
@@ -15,38 +16,33 @@ from moesim.mistakes import Loc
 
 # What no released model comes near; the scenario's own bounds are no wider.
 _MOST = {"hidden": 10**6, "layers": 10_000, "n_experts": 100_000, "zero_experts": 100_000, "top_k": 1024,
-         "n_shared": 1000, "vocab": 10**8, "heads": 10**5, "lookup_ratio": 10**4}  # fmt: skip
+         "n_shared": 1000, "vocab": 10**8, "heads": 10**5}  # fmt: skip
 _ABOUT_EXPERTS = re.compile("expert|moe|rout|shared|sparse|topk|top_k")
 BY_HAND = "give the sizes by hand, as in model: {n_experts: 64, hidden: 2048, expert_hidden: 1408, n_shared: 2}"
 _LOCATED_BYTES = 200_000  # finding a place reads the text once more, slowly
 
 
+@dataclass
 class Facts:
     """The facts of the language model in a configuration.
 
-    Args:
+    Attributes:
         block: the keys of the language model.
         at: where that block stands in the file.
         names: the keys of each fact, the first that is there counts; ``a.b`` is the key b of the block a.
         given: facts that the family's code settles where the file does not.
         where: the file; ``text`` its content.
-        outer: keys around the block.
+        notes: what was assumed so far.
     """
 
-    def __init__(
-        self,
-        block: Mapping[str, Any],
-        at: Loc,
-        names: Mapping[str, Sequence[str]],
-        given: Mapping[str, Any],
-        where: str,
-        text: str,
-        outer: Mapping[str, Any],
-    ) -> None:
-        self.block, self.at, self.names, self.given = block, at, names, given
-        self.where, self.text, self.outer = where, text, outer
-        self.notes: list[str] = []
-        self._read: set[str] = set()
+    block: Mapping[str, Any]
+    at: Loc
+    names: Mapping[str, Sequence[str]]
+    given: Mapping[str, Any]
+    where: str
+    text: str = ""
+    notes: list[str] = field(default_factory=list)
+    _read: set[str] = field(default_factory=set)
 
     def find(self, fact: str) -> tuple[str, Any]:
         """Return the key that holds a fact and its value, or an empty key and None."""
@@ -73,11 +69,9 @@ class Facts:
         """
         value = self.maybe(fact, lowest)
         if value is None:
-            raise InputError(
-                f"has no {' or '.join(self.names.get(fact, (fact,)))}; it has {', '.join(self.about_sizes())}",
-                self.place(self.at),
-                BY_HAND,
-            )
+            there = [f"{key:.40}" for key, one in self.block.items() if type(one) is int][:20] or ["no whole number"]
+            what = f"has no {' or '.join(self.names.get(fact, (fact,)))}; it has {', '.join(there)}"
+            raise InputError(what, self.place(self.at), BY_HAND)
         return value
 
     def maybe(self, fact: str, lowest: int = 0) -> int | None:
@@ -98,13 +92,11 @@ class Facts:
         return value
 
     def flag(self, fact: str) -> bool | None:
-        """Return a switch; a number is on where it is not 0."""
+        """Return a switch, or what the family's code settles; a number is on where it is not 0."""
         key, value = self.find(fact)
-        if not key:
-            return self.given.get(fact)
-        if not isinstance(value, bool | int | float):
+        if key and not isinstance(value, bool | int | float):
             raise self.error(key, f"must be true or false, got {value!r:.60}")
-        return bool(value)
+        return bool(value) if key else self.given.get(fact)
 
     def word(self, fact: str) -> str | None:
         """Return a word in lower case."""
@@ -113,15 +105,12 @@ class Facts:
             raise self.error(key, f"must be a word, got {value!r:.60}")
         return value.lower() if key else None
 
-    def number(self, fact: str, default: float) -> float:
-        """Return a positive number."""
+    def factor(self, fact: str) -> float:
+        """Return a positive number, 1 where no key says it."""
         key, value = self.find(fact)
-        if not key:
-            return default
-        value = self._one(key, value)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+        if key and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6):
             raise self.error(key, f"must be a positive number, got {value!r:.60}")
-        return float(value)
+        return float(value) if key else 1.0
 
     def per_layer(self, fact: str, layers: int) -> list[Any]:
         """Return a list with one value per layer, empty where there is none; what follows (MTP layers) is cut off."""
@@ -156,11 +145,6 @@ class Facts:
             return parse_yaml(self.text, self.where).where(loc)
         except InputError:  # JSON that is not YAML, such as a tab before a key
             return f"{self.where}: {dotted(loc)}" if loc else self.where
-
-    def about_sizes(self) -> list[str]:
-        """Return the keys of the block that hold numbers: what a reader may find the sizes under."""
-        found = [key for key, value in self.block.items() if isinstance(value, int) and not isinstance(value, bool)]
-        return [f"{key:.40}" for key in found[:20]] or ["no key with a whole number"]
 
     def unread(self, harmless: Sequence[str]) -> list[str]:
         """Return the keys about experts that nobody has looked up and that are neither off nor known as harmless."""

@@ -15,10 +15,9 @@ from moesim.mistakes import Loc
 from moesim.model import special_families
 from moesim.model.config_facts import BY_HAND, Facts
 from moesim.model.config_router import published_router
-from moesim.model.model_families import Family, family_of, harmless, known_keys, names_for, settled_by
-from moesim.model.layer_attention import Attention
 from moesim.model.layer_patterns import MOE_FACTS, block_types, layer_count, moe_layer_ids
 from moesim.model.mixers import attentions
+from moesim.model.model_families import Family, family_of, harmless, known_keys, names_for
 from moesim.model.model_spec import ModelSpec
 
 MAX_BYTES = 10 * 10**6
@@ -39,13 +38,15 @@ def read_config_json(path: str | Path) -> ModelSpec:
     architectures = [name for part in (block, config) for name in _listed(part.get("architectures"))]
     types = [part.get("model_type") for part in (block, config)]
     family = family_of(architectures, types)
-    facts = Facts(block, at, names_for(family), settled_by(family), where, text, config)
+    facts = Facts(block, at, names_for(family), family.given if family else {}, where, text)
     kind = next((one for one in types if isinstance(one, str)), None)
     if family is None:
-        facts.notes.append(f"{_named(kind, architectures)}: no family known to moesim, read by the usual keys")
-    model = _model(facts, family, kind or Path(where).stem)
-    if family is not None:
-        facts.notes += family.notes
+        named = f"model_type {kind:.60}" if kind else "no model_type"
+        facts.notes.append(f"{named}: no family known to moesim, read by the usual keys")
+    outer = config.get("tie_word_embeddings")  # the file around a language model decides where it says so
+    tied = outer if facts.names["tied"] and isinstance(outer, bool) else bool(facts.flag("tied"))
+    model = replace(_model(facts, family, kind or Path(where).stem), tied=tied)
+    facts.notes += family.notes if family else ()
     unread = [key for key in facts.unread(harmless()) if key not in known_keys()]
     if unread:
         facts.notes.append(f"keys about experts that were not read: {', '.join(f'{key:.40}' for key in unread[:8])}")
@@ -55,7 +56,13 @@ def read_config_json(path: str | Path) -> ModelSpec:
 def _model(facts: Facts, family: Family | None, title: str) -> ModelSpec:
     special = family.special if family else None
     hidden = facts.size("hidden")
-    layers, moe, mixed = _shape(facts, hidden, special)
+    if special == "encoder_decoder":
+        layers, moe, mixed = special_families.encoder_decoder(facts)
+    else:
+        layers = layer_count(facts)
+        # DeepSeek-V4 has its own attention, which the usual keys do not describe.
+        mixed = () if special == "deepseek_v4" else attentions(facts, hidden, layers)
+        moe = moe_layer_ids(facts, layers)
     router = published_router(facts, family)
     experts, zero = facts.size("n_experts"), facts.maybe("zero_experts") or 0
     expert_hidden = facts.maybe("expert_hidden")
@@ -90,7 +97,6 @@ def _model(facts: Facts, family: Family | None, title: str) -> ModelSpec:
         latent=facts.maybe("latent"),
         zero_experts=zero,
         ffn_matrices=int(facts.given.get("ffn_matrices", 3)),
-        tied=_tied(facts),
         mtp_layers=facts.maybe("mtp_layers") or 0,
     )
     if zero:
@@ -100,16 +106,6 @@ def _model(facts: Facts, family: Family | None, title: str) -> ModelSpec:
     if special and special != "encoder_decoder":
         model = getattr(special_families, special)(facts, model)
     return model
-
-
-def _shape(facts: Facts, hidden: int, special: str | None) -> tuple[int, tuple[int, ...], tuple[Attention, ...]]:
-    """Layers, which of them have experts, and the attention of each."""
-    if special == "encoder_decoder":
-        return special_families.encoder_decoder(facts)
-    layers = layer_count(facts)
-    # DeepSeek-V4 has its own attention, which the usual keys do not describe.
-    mixed = () if special == "deepseek_v4" else attentions(facts, hidden, layers)
-    return layers, moe_layer_ids(facts, layers), mixed
 
 
 def _shared(facts: Facts, expert_hidden: int) -> tuple[int, int | None]:
@@ -122,12 +118,6 @@ def _shared(facts: Facts, expert_hidden: int) -> tuple[int, int | None]:
     return count, None if width == count * expert_hidden else width
 
 
-def _tied(facts: Facts) -> bool:
-    """Whether the output head is the embedding; the file around a language model decides where it says so."""
-    outer = facts.outer.get("tie_word_embeddings")
-    return outer if facts.names["tied"] and isinstance(outer, bool) else bool(facts.flag("tied"))
-
-
 def _language_model(config: Mapping[str, Any], where: str) -> tuple[Loc, Mapping[str, Any]]:
     """The block with the language model: the file itself, or the first one inside that has experts.
 
@@ -135,7 +125,7 @@ def _language_model(config: Mapping[str, Any], where: str) -> tuple[Loc, Mapping
         InputError: no block has experts.
     """
     keys = names_for(None)
-    blocks = [(at, block, Facts(block, at, keys, {}, where, "", {})) for at, block in _blocks(config, (), 3)]
+    blocks = [(at, block, Facts(block, at, keys, {}, where)) for at, block in _blocks(config, (), 3)]
     dense = ""
     for at, block, facts in blocks:
         key, count = facts.find("n_experts")
@@ -146,12 +136,9 @@ def _language_model(config: Mapping[str, Any], where: str) -> tuple[Loc, Mapping
     names = f"{', '.join(keys['n_experts'][:5])}, ..."
     about = [key for _, _, facts in blocks for key in facts.unread(harmless())]
     if about and not dense:
-        raise InputError(
-            f"no number of experts under a key that moesim knows ({names}); "
-            f"about experts it has {', '.join(f'{key:.40}' for key in about[:12])}",
-            where,
-            BY_HAND,
-        )
+        there = ", ".join(f"{key:.40}" for key in about[:12])
+        what = f"no number of experts under a key that moesim knows ({names}); about experts it has {there}"
+        raise InputError(what, where, BY_HAND)
     if not any(key in block for _, block, _ in blocks for key in keys["hidden"]):
         found = ", ".join(f"{key:.40}" for key in list(config)[:12]) or "no keys"
         fix = "give the config.json that lies beside the weights"
@@ -170,11 +157,6 @@ def _blocks(block: Mapping[str, Any], at: Loc, depth: int) -> Iterator[tuple[Loc
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _named(kind: str | None, architectures: list[Any]) -> str:
-    named = kind or next((name for name in architectures if isinstance(name, str)), None)
-    return f"model_type {named:.60}" if named else "neither model_type nor architectures"
 
 
 def _read(path: str | Path, where: str) -> tuple[dict[str, Any], str]:

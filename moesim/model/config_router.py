@@ -40,7 +40,7 @@ def published_router(facts: Facts, family: Family | None) -> PublishedRouter:
         score=score,
         group_score="top2" if kind == "v3" else "max",
         normalize=normalize,
-        scale=facts.number("scale", 1.0),
+        scale=facts.factor("scale"),
     )
 
 

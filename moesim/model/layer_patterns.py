@@ -3,8 +3,6 @@
 Releases say it as one word, number or letter per layer, as a list of layers, or as a period. Layers count from 0.
 """
 
-from collections.abc import Callable
-
 from moesim.model.config_facts import Facts
 
 # Facts any of which says which layers have experts.
@@ -34,7 +32,7 @@ def layer_count(facts: Facts) -> int:
 
 def block_types(facts: Facts, layers: int) -> list[str]:
     """Return the one block that each layer is, where a layer is not a mixer and an FFN (Nemotron-H); else nothing."""
-    words = [_word(facts, "block_types", one) for one in facts.per_layer("block_types", layers)]
+    words = _words(facts, "block_types", layers)
     return words if any(_MIXERS[word] is None for word in words) else []
 
 
@@ -76,14 +74,13 @@ def _moe_layers(facts: Facts, layers: int) -> tuple[list[int], str]:
     first, step, every = facts.maybe("first_dense"), facts.maybe("moe_step"), facts.maybe("moe_period")
     dense = set(facts.ids("mlp_only_layers", layers) or ())
     ids = [i for i in range(first or 0, layers) if (i + 1) % (step or 1) == 0 and i % (every or 1) == 0]
-    return [i for i in ids if i not in dense], next(
-        (key for fact in ("first_dense", "moe_step", "moe_period") if (key := facts.find(fact)[0])), "mlp_only_layers"
-    )
+    keys = [facts.find(fact)[0] for fact in ("first_dense", "moe_step", "moe_period")]
+    return [i for i in ids if i not in dense], next(filter(None, keys), "mlp_only_layers")
 
 
 def mixers(facts: Facts, layers: int) -> list[str | None]:
     """Return what mixes tokens in each layer: full, sliding, linear, mamba, conv, or None where nothing does."""
-    for rule in (_by_block, _by_word, _by_list, _by_flag, _by_period):
+    for rule in (_by_word, _by_list, _by_flag, _by_period):
         found = rule(facts, layers)
         if found:
             return found
@@ -93,12 +90,9 @@ def mixers(facts: Facts, layers: int) -> list[str | None]:
     return ["full" if window is None or seen_whole else "sliding"] * layers
 
 
-def _by_block(facts: Facts, layers: int) -> list[str | None]:
-    return [_MIXERS[_word(facts, "block_types", one)] for one in facts.per_layer("block_types", layers)]
-
-
 def _by_word(facts: Facts, layers: int) -> list[str | None]:
-    return [_MIXERS[_word(facts, "layer_types", one)] for one in facts.per_layer("layer_types", layers)]
+    words = (_words(facts, fact, layers) for fact in ("block_types", "layer_types"))
+    return next(([_MIXERS[word] for word in one] for one in words if one), [])
 
 
 def _by_list(facts: Facts, layers: int) -> list[str | None]:
@@ -134,11 +128,10 @@ def _by_period(facts: Facts, layers: int) -> list[str | None]:
     if period:  # Jamba
         offset = facts.maybe("attn_layer_offset") or 0
         return ["full" if layer % period == offset else "mamba" for layer in range(layers)]
-    last: Callable[[int, int], bool] = lambda layer, every: (layer + 1) % every == 0  # noqa: E731
     every = facts.maybe("full_every")
     if every:  # layers after the last whole group see everything too (Ling 2.5)
         tail = layers // every * every if facts.find("layer_group_size")[0] else layers
-        return ["full" if last(layer, every) or layer >= tail else "linear" for layer in range(layers)]
+        return ["full" if (layer + 1) % every == 0 or layer >= tail else "linear" for layer in range(layers)]
     key, letters = facts.find("sliding_window_pattern")
     if isinstance(letters, str) and letters:
         pattern = [_MIXERS.get(letter) for letter in letters.lower()]
@@ -147,14 +140,16 @@ def _by_period(facts: Facts, layers: int) -> list[str | None]:
         return [pattern[layer % len(pattern)] for layer in range(layers)]
     chunks = 4 if facts.at_key("attention_chunk_size") and not facts.at_key("sliding_window") else None  # Llama 4
     every = facts.maybe("global_every") or chunks
-    return ["full" if last(layer, every) else "sliding" for layer in range(layers)] if every else []
+    return ["full" if (layer + 1) % every == 0 else "sliding" for layer in range(layers)] if every else []
 
 
-def _word(facts: Facts, fact: str, word: object) -> str:
-    plain = word.lower() if isinstance(word, str) else ""
-    if plain not in _MIXERS:
-        raise facts.error(facts.find(fact)[0], f"has a layer that is {word!r:.40}", f"known: {', '.join(_MIXERS)}")
-    return plain
+def _words(facts: Facts, fact: str, layers: int) -> list[str]:
+    listed = facts.per_layer(fact, layers)
+    words = [one.lower() if isinstance(one, str) else "" for one in listed]
+    odd = [one for one, word in zip(listed, words, strict=True) if word not in _MIXERS]
+    if odd:
+        raise facts.error(facts.find(fact)[0], f"has a layer that is {odd[0]!r:.40}", f"known: {', '.join(_MIXERS)}")
+    return words
 
 
 def _on(facts: Facts, key: str, one: object) -> bool:

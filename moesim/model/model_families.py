@@ -33,9 +33,8 @@ class Family(_Block):
 
     of: tuple[str, ...]
     router: RouterRow
-    names: dict[str, str | tuple[str, ...]] = {}
+    names: dict[str, tuple[str, ...]] = {}
     given: dict[str, int | bool | str] = {}
-    always: dict[str, int | bool | str] = {}
     special: Literal["parallel_dense", "ernie", "longcat", "deepseek_v4", "encoder_decoder"] | None = None
     notes: tuple[str, ...] = ()
 
@@ -54,24 +53,14 @@ def family_of(architectures: Iterable[Any], types: Iterable[Any]) -> Family | No
 
 
 def names_for(family: Family | None) -> Mapping[str, Sequence[str]]:
-    """Return the keys of each fact, the family's own first."""
-    own = {} if family is None else family.names
-    first = {fact: (keys,) if isinstance(keys, str) else keys for fact, keys in own.items()}
-    common = _rows().names
-    settled = {} if family is None else dict.fromkeys(family.always, ())
-    return {**common, **{fact: (*keys, *common.get(fact, ())) for fact, keys in first.items()}, **settled}
-
-
-def settled_by(family: Family | None) -> Mapping[str, int | bool | str]:
-    """Return what the family's code settles: where no key says it, or (``always``) whatever the keys say."""
-    return {} if family is None else {**family.given, **family.always}
+    """Return the keys of each fact; the family's own replace the common ones."""
+    return {**_rows().names, **(family.names if family else {})}
 
 
 def known_keys() -> set[str]:
     """Return every key that holds a fact in some family."""
-    rows = _rows()
-    own = (keys for family in rows.families for keys in names_for(family).values())
-    return {key.partition(".")[0] for keys in own for key in keys}
+    keys = (key for family in _rows().families for keys in names_for(family).values() for key in keys)
+    return {key.partition(".")[0] for key in keys}
 
 
 def harmless() -> Sequence[str]:

@@ -21,12 +21,12 @@ class PublishedRouter:
 
     kind: Literal["v1", "v2", "v3"]
     top_k: int
-    n_groups: int
-    top_groups: int
     score: Literal["softmax", "sigmoid", "sqrtsoftplus"]
-    group_score: Literal["max", "sum", "top2", "topk_over_m"]
     normalize: bool
     scale: float
+    n_groups: int = 1
+    top_groups: int = 1
+    group_score: Literal["max", "sum", "top2", "topk_over_m"] = "max"
 
     def simulated(self) -> dict[str, Any]:
         """Return the knobs as moesim has them."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,40 +29,13 @@ class _Sizes(_Block):
     first_k_dense: Count = 0
     moe_layer_step: Size = 1
     dense_hidden: Size | None = None
+    full_every: Size = 1
 
 
 class _Experts(_Block):
     n_experts: Size
     n_shared: Count
     expert_hidden: Size
-
-
-class _Router(_Block):
-    kind: Literal["v1", "v2", "v3"]
-    top_k: Size
-    n_groups: Size = 1
-    top_groups: Size = 1
-    score: Literal["softmax", "sigmoid"]
-    group_score: Literal["max", "sum", "top2", "topk_over_m"] | None = None
-    normalize: bool
-    scale: Number
-
-
-class _Attention(_Block):
-    kind: Literal["mla", "mha", "gqa", "mqa"]
-    heads: Size
-    kv_heads: Size | None = None
-    head_dim: Size | None = None
-    kv_lora_rank: Size | None = None
-    q_lora_rank: Size | None = None
-    nope_head_dim: Size | None = None
-    rope_head_dim: Size | None = None
-    value_head_dim: Size | None = None
-    index_heads: Count = 0
-    index_head_dim: Count = 0
-    index_top_k: Count = 0
-    window: Size | None = None
-    full_every: Size = 1
 
 
 class _Published(_Block):
@@ -74,8 +47,8 @@ class _Entry(_Block):
     title: str
     sizes: _Sizes
     experts: _Experts
-    router: _Router
-    attention: _Attention
+    router: PublishedRouter
+    attention: Attention
     published: _Published = _Published()
     sources: tuple[str, ...]
     uncertain: tuple[str, ...] = ()
@@ -107,15 +80,12 @@ def _document() -> LocatedDocument:
 @lru_cache(maxsize=64)
 def _preset(name: str) -> ModelSpec:
     entry = validate(_Entry, _document(), at=(name,))
-    router = entry.router.model_dump()
-    router["group_score"] = entry.router.group_score or ("top2" if entry.router.kind == "v3" else "max")
-    sizes = entry.sizes.model_dump()
-    dense, step, layers = sizes.pop("first_k_dense"), sizes.pop("moe_layer_step"), entry.sizes.layers
+    sizes, layers = entry.sizes.model_dump(), entry.sizes.layers
+    dense, step, every = (sizes.pop(name) for name in ("first_k_dense", "moe_layer_step", "full_every"))
     moe = tuple(range(dense + step - 1, layers, step))
-    attention = entry.attention.model_dump()
-    window, every = attention.pop("window"), attention.pop("full_every")
-    full = Attention(**attention, layers=tuple(range(every - 1, layers, every)))
-    rest = tuple(layer for layer in range(layers) if layer not in full.layers)
+    seeing = tuple(range(every - 1, layers, every))
+    rest = tuple(layer for layer in range(layers) if layer not in seeing)
+    full = replace(entry.attention, layers=seeing, window=None)
     return ModelSpec(
         name=name,
         title=entry.title,
@@ -123,8 +93,8 @@ def _preset(name: str) -> ModelSpec:
         moe_layer_ids=moe,
         dense_layers=layers - len(moe),
         **entry.experts.model_dump(),
-        router=PublishedRouter(**router),
-        attentions=(full, *((replace(full, layers=rest, window=window),) if rest else ())),
+        router=entry.router,
+        attentions=(full, *((replace(entry.attention, layers=rest),) if rest else ())),
         published_total=entry.published.total,
         published_active=entry.published.active,
         sources=entry.sources,

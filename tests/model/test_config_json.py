@@ -90,7 +90,7 @@ def test_an_unknown_family_is_read_by_the_usual_keys_and_each_assumption_is_said
     model = read(tmp_path, MOE | {"model_type": "unheard_of", "n_special_experts": 3})
     said = "\n".join(model.uncertain)
     assert (model.n_experts, model.moe_layers, model.router.score) == (8, 12, "softmax")
-    for what in ("unheard_of", "scoring_func", "norm_topk_prob", "which layers", "n_special_experts"):
+    for what in ("model_type unheard_of", "scoring_func", "norm_topk_prob", "which layers", "n_special_experts"):
         assert what in said
     assert read(tmp_path, MOE).uncertain == ()
 
