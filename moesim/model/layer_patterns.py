@@ -3,6 +3,8 @@
 Releases say it as one word, number or letter per layer, as a list of layers, or as a period. Layers count from 0.
 """
 
+import re
+
 from moesim.model.config_facts import Facts
 
 # Facts any of which says which layers have experts.
@@ -11,15 +13,12 @@ MOE_FACTS = (
     "first_dense", "moe_step", "moe_period", "mlp_only_layers",
 )  # fmt: skip
 # One word or letter per layer: of the FFN ...
-_SPARSE = {"sparse": True, "moe": True, "e": True, "dense": False, "mlp": False}
-# ... and of what mixes tokens; None is a layer without.
-_MIXERS: dict[str, str | None] = {
-    "full_attention": "full", "attention": "full", "full": "full", "global": "full", "g": "full", "*": "full",
-    "hybrid": "full", "mhsa": "full", "deepseek_sparse_attention": "full",
-    "sliding_attention": "sliding", "chunked_attention": "sliding", "sliding": "sliding", "local": "sliding",
-    "l": "sliding", "linear_attention": "linear", "linear": "linear", "kda": "linear", "mamba": "mamba",
-    "mamba2": "mamba", "m": "mamba", "conv": "conv", "moe": None, "mlp": None, "e": None, "-": None,
-}  # fmt: skip
+_SPARSE = {"sparse": True, "moe": True, "hash_moe": True, "e": True, "dense": False, "mlp": False}
+# ... and of what mixes tokens, by the first that is in the word; None is a layer without.
+_MIXERS: tuple[tuple[str, str | None], ...] = (
+    ("^(moe|mlp|e|-)$", None), ("mamba|^m$", "mamba"), ("conv", "conv"), ("linear|kda|delta|lightning", "linear"),
+    ("sliding|chunked|local|^l$", "sliding"), ("attention|full|global|hybrid|sparse|mhsa|^[*g]$", "full"),
+)  # fmt: skip
 
 
 def layer_count(facts: Facts) -> int:
@@ -33,7 +32,7 @@ def layer_count(facts: Facts) -> int:
 def block_types(facts: Facts, layers: int) -> list[str]:
     """Return the one block that each layer is, where a layer is not a mixer and an FFN (Nemotron-H); else nothing."""
     words = _words(facts, "block_types", layers)
-    return words if any(_MIXERS[word] is None for word in words) else []
+    return words if None in _by_word(facts, layers) else []
 
 
 def moe_layer_ids(facts: Facts, layers: int) -> tuple[int, ...]:
@@ -92,7 +91,11 @@ def mixers(facts: Facts, layers: int) -> list[str | None]:
 
 def _by_word(facts: Facts, layers: int) -> list[str | None]:
     words = (_words(facts, fact, layers) for fact in ("block_types", "layer_types"))
-    return next(([_MIXERS[word] for word in one] for one in words if one), [])
+    return next(([_mixer_of(word) for word in one] for one in words if one), [])
+
+
+def _mixer_of(word: str) -> str | None:
+    return next((kind for pattern, kind in _MIXERS if re.search(pattern, word)), "unknown")
 
 
 def _by_list(facts: Facts, layers: int) -> list[str | None]:
@@ -134,8 +137,8 @@ def _by_period(facts: Facts, layers: int) -> list[str | None]:
         return ["full" if (layer + 1) % every == 0 or layer >= tail else "linear" for layer in range(layers)]
     key, letters = facts.find("sliding_window_pattern")
     if isinstance(letters, str) and letters:
-        pattern = [_MIXERS.get(letter) for letter in letters.lower()]
-        if None in pattern:
+        pattern = [_mixer_of(letter) for letter in letters.lower()]
+        if set(pattern) - {"full", "sliding"}:
             raise facts.error(key, f"must be letters L and G or a number, got {letters!r:.60}")
         return [pattern[layer % len(pattern)] for layer in range(layers)]
     chunks = 4 if facts.at_key("attention_chunk_size") and not facts.at_key("sliding_window") else None  # Llama 4
@@ -146,9 +149,9 @@ def _by_period(facts: Facts, layers: int) -> list[str | None]:
 def _words(facts: Facts, fact: str, layers: int) -> list[str]:
     listed = facts.per_layer(fact, layers)
     words = [one.lower() if isinstance(one, str) else "" for one in listed]
-    odd = [one for one, word in zip(listed, words, strict=True) if word not in _MIXERS]
+    odd = [one for one, word in zip(listed, words, strict=True) if _mixer_of(word) == "unknown"]
     if odd:
-        raise facts.error(facts.find(fact)[0], f"has a layer that is {odd[0]!r:.40}", f"known: {', '.join(_MIXERS)}")
+        raise facts.error(facts.find(fact)[0], f"has a layer of a kind that moesim does not know: {odd[0]!r:.40}")
     return words
 
 

@@ -28,7 +28,8 @@ def attentions(facts: Facts, hidden: int, layers: int) -> tuple[Attention, ...]:
 
 
 def _mixer(facts: Facts, kind: str, hidden: int, ids: tuple[int, ...]) -> Attention:
-    if kind == "mamba":
+    # transformers 5 calls Mamba layers linear attention too.
+    if kind == "mamba" or (kind == "linear" and facts.maybe("mamba_state")):
         if facts.maybe("mamba_state") is None:
             facts.notes.append("the sizes of the Mamba layers are not in the file: weights as of attention, no state")
             return Attention("mamba", 0, other_weights=_softmax(facts, "full", hidden, ids).parameters(hidden))
@@ -104,15 +105,15 @@ def _heads_of(facts: Facts, ids: tuple[int, ...]) -> int | None:
 
 def _gate(facts: Facts, hidden: int, heads: int, head_dim: int) -> int:
     """Weights of the gate on the output: one per element, or one per head."""
-    gate = facts.given.get("gate")
-    if gate is None or facts.flag("attn_output_gate") is False:
+    gate, stated = facts.given.get("gate"), facts.flag("output_gate")
+    if stated is False or (gate is None and not stated):
         return 0
-    return hidden * heads * (head_dim if gate == "elementwise" else 1)
+    return hidden * heads * (1 if gate == "headwise" else head_dim)
 
 
 def _linear(facts: Facts, hidden: int) -> Attention:
     """Linear attention: gated delta net, KDA, or lightning attention as a simpler one of the same projections."""
-    kernel = facts.maybe("linear_conv_kernel_dim") or facts.maybe("conv_kernel")
+    kernel = facts.maybe("conv_kernel")
     back = (kernel or 4) - 1
     if facts.maybe("linear_num_value_heads"):
         key_heads, heads = facts.size("linear_num_key_heads"), facts.size("linear_num_value_heads")
@@ -122,7 +123,9 @@ def _linear(facts: Facts, hidden: int) -> Attention:
         state = heads * key * value + mixed * back
         return Attention("linear", heads, head_dim=value, other_weights=weights, state=state)
     heads = facts.maybe("linear_heads") or facts.maybe("num_kv_heads_for_linear_attn") or facts.size("heads")
-    size = facts.maybe("linear_head_dim") or head_size(facts, hidden)
+    # Beside MLA, head_dim is sometimes its rotary part.
+    rotary = facts.maybe("kv_lora_rank") and facts.maybe("head_dim") == facts.maybe("rope_head_dim")
+    size = facts.maybe("linear_head_dim") or (hidden // heads if rotary else head_size(facts, hidden))
     inner, state = heads * size, heads * size * size
     if facts.given.get("linear") == "kda" and kernel:
         gates = 2 * (hidden * size + size * inner) + hidden * heads
@@ -137,7 +140,9 @@ def _mamba(facts: Facts, hidden: int) -> Attention:
     state, kernel = facts.size("mamba_state"), facts.maybe("mamba_kernel") or 4
     heads = facts.maybe("mamba_heads")
     if heads:  # Mamba-2
-        size = facts.size("mamba_head_dim")
+        key, stated = facts.find("mamba_head_dim")
+        auto = stated in (None, "auto")
+        size = (facts.maybe("mamba_expand") or 2) * hidden // heads if auto else facts.whole(key, stated, 1)
         inner = heads * size
         mixed = inner + 2 * (facts.maybe("mamba_groups") or 1) * state
         weights = hidden * (inner + mixed + heads) + inner * hidden + mixed * kernel

@@ -35,7 +35,7 @@ class Family(_Block):
     router: RouterRow
     names: dict[str, tuple[str, ...]] = {}
     given: dict[str, int | bool | str] = {}
-    special: Literal["parallel_dense", "ernie", "longcat", "deepseek_v4", "encoder_decoder"] | None = None
+    special: Literal["parallel_dense", "ernie", "jetmoe", "longcat", "deepseek_v4", "encoder_decoder"] | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -24,12 +24,21 @@ def parallel_dense(facts: Facts, model: ModelSpec) -> ModelSpec:
 def ernie(facts: Facts, model: ModelSpec) -> ModelSpec:
     """Experts of its own for the vision part (ERNIE-VL), that no text token takes: lists, the text's number first."""
     count, width = (facts.find(fact)[1] for fact in ("n_experts", "expert_hidden"))
-    if not isinstance(count, list) or not isinstance(width, list) or not len(count) == len(width) == 2:
+    if not isinstance(width, list) or len(width) != 2:
         return model
+    count = count if isinstance(count, list) and len(count) == 2 else [model.n_experts] * 2
     facts.notes.clear()  # that the two differ
     other = model.moe_layers * count[1] * model.ffn_matrices * model.hidden * width[1]
     facts.notes.append(f"{count[1]} experts of width {width[1]} for the vision part are in the total and not simulated")
     return replace(model, n_experts=count[0], expert_hidden=width[0], looked_up=other)
+
+
+def jetmoe(facts: Facts, model: ModelSpec) -> ModelSpec:
+    """Experts in the attention too: each has queries and an output of its own."""
+    facts.notes.append("the experts of its attention are in the total and not simulated")
+    one = model.attention
+    further = (model.n_experts - 1) * 2 * model.hidden * one.heads * (one.head_dim or 0)
+    return replace(model, attentions=(replace(one, other_weights=further),))
 
 
 def longcat(facts: Facts, model: ModelSpec) -> ModelSpec:
@@ -49,7 +58,10 @@ def deepseek_v4(facts: Facts, model: ModelSpec) -> ModelSpec:
     rank, queries = facts.size("o_lora_rank"), facts.size("q_lora_rank")
     index_heads, index_dim = facts.maybe("index_n_heads") or 0, facts.maybe("index_head_dim") or 0
     output = heads * head_dim * rank + facts.size("o_groups") * rank * hidden - heads * head_dim * hidden
-    ratios = facts.per_layer("compress_ratios", model.layers) or [0] * model.layers
+    # transformers 5 has words for the ratios.
+    words = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
+    named = [words.get(str(one), 0) for one in facts.per_layer("layer_types", model.layers)]
+    ratios = facts.per_layer("compress_ratios", model.layers) or named or [0] * model.layers
     found = []
     for ratio in sorted(set(facts.whole("compress_ratios", one, 0) for one in ratios)):
         overlap = 2 if ratio == 4 else 1
@@ -77,7 +89,7 @@ def deepseek_v4(facts: Facts, model: ModelSpec) -> ModelSpec:
                 other_weights=one.other_weights + index,
             )
         found.append(one)
-    hashed = facts.maybe("num_hash_layers")
+    hashed = facts.maybe("num_hash_layers") or facts.per_layer("mlp_layer_types", model.layers).count("hash_moe")
     if hashed:
         facts.notes.append(f"the first {hashed} layers choose by a hash of the token; simulated by logits as the rest")
     return replace(model, attentions=tuple(found))

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
@@ -26,9 +26,12 @@ def read(folder, config):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("config")
+    folder = tmp_path_factory.mktemp("config")
+    read(folder, MOE)  # the first file of all reads the families
+    return folder
 
 
+@settings(max_examples=50, deadline=None)
 @given(flags=FLAGS)
 def test_layers_with_experts_are_the_same_however_they_are_written(folder, flags):
     ids = [layer for layer, flag in enumerate(flags) if flag]
@@ -46,6 +49,7 @@ def test_layers_with_experts_are_the_same_however_they_are_written(folder, flags
     assert mixed.moe_layer_ids == tuple(ids) and mixed.dense_layers == 12 - len(ids)
 
 
+@settings(max_examples=50, deadline=None)
 @given(first=st.integers(0, 4), step=st.integers(1, 4))
 def test_a_period_and_leading_dense_layers_are_lists_written_short(folder, first, step):
     by_period = read(folder, MOE | {"decoder_sparse_step": step, "first_k_dense_replace": first})
@@ -58,6 +62,7 @@ def test_a_period_and_leading_dense_layers_are_lists_written_short(folder, first
         assert read(folder, MOE | jamba).moe_layer_ids == by_list.moe_layer_ids
 
 
+@settings(max_examples=50, deadline=None)
 @given(full=FLAGS)
 def test_layers_of_full_attention_are_the_same_however_they_are_written(folder, full):
     window = {"sliding_window": 16, "model_type": "some_moe"}
@@ -158,7 +163,7 @@ def test_more_layers_go_on_as_the_last_and_fewer_are_cut(tmp_path):
         ({"moe_layers": [1, "x"]}, "moe_layers must be a whole number"),
         ({"is_moe_layer": [True]}, "is_moe_layer has 1 entries for 12 layers"),
         ({"is_moe_layer": [2] * 12}, "is_moe_layer must have 0 or 1"),
-        ({"layer_types": ["odd_attention"] * 12}, "layer_types has a layer that is 'odd_attention'"),
+        ({"layer_types": ["odd"] * 12}, "layer_types has a layer of a kind that moesim does not know: 'odd'"),
         ({"num_attention_heads": 5}, "num_attention_heads of 5 does not divide the hidden size 64"),
         ({"norm_topk_prob": "yes"}, "norm_topk_prob must be true or false"),
         ({"routed_scaling_factor": -1}, "routed_scaling_factor must be a positive number"),
@@ -184,3 +189,29 @@ def test_two_names_of_one_size_that_differ_are_a_note(tmp_path):
     model = read(tmp_path, MOE | {"num_local_experts": 16})
     assert model.n_experts == 8
     assert "num_experts and num_local_experts differ: num_experts is used" in model.uncertain
+
+
+def test_files_that_transformers_5_has_rewritten_are_the_same_models(tmp_path):
+    linear, v4, nano = (RELEASED[name][0] for name in ("kimi-linear-48b", "deepseek-v4-flash", "nemotron-3-nano-30b"))
+    full = linear["linear_attn_config"]["full_attn_layers"]
+    words = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
+    letters = {"M": "linear_attention", "E": "moe", "*": "full_attention"}
+    layers = [letters[letter] for letter in nano["hybrid_override_pattern"]]
+    rewritten = {
+        "kimi-linear-48b": linear | {
+            "linear_attn_config": None, "linear_head_dim": 128, "linear_num_heads": 32, "linear_conv_kernel_dim": 4,
+            "layer_types": ["full_attention" if layer + 1 in full else "linear_attention" for layer in range(27)],
+            "first_k_dense_replace": None, "mlp_layer_types": ["dense"] + ["sparse"] * 26,
+        },
+        "deepseek-v4-flash": v4 | {
+            "compress_ratios": None, "layer_types": [words[ratio] for ratio in v4["compress_ratios"][:43]],
+            "num_hash_layers": None, "mlp_layer_types": ["hash_moe"] * 3 + ["moe"] * 40,
+        },
+        "nemotron-3-nano-30b": nano | {
+            "hybrid_override_pattern": None, "num_hidden_layers": None, "layers_block_type": layers,
+        },
+    }  # fmt: skip
+    for name, config in rewritten.items():
+        model, released = read(tmp_path, config), read(tmp_path, RELEASED[name][0])
+        assert model.total_parameters == released.total_parameters, name
+        assert (model.moe_layer_ids, model.attentions) == (released.moe_layer_ids, released.attentions), name
