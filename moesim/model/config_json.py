@@ -101,6 +101,10 @@ def _model(facts: Facts, family: Family | None, title: str) -> ModelSpec:
     )
     if zero:
         facts.notes.append(f"{zero} of the router's {experts + zero} choices cost nothing; simulated without them")
+    if model.ffn_matrices == 2:
+        facts.notes.append("FFNs have two matrices, without a gate; their time is taken as that of three")
+    if facts.at_key("use_cla") or facts.at_key("num_kv_shared_layers"):
+        facts.notes.append("layers share keys and values with others; the KV cache counts each layer's")
     if model.latent:
         facts.notes.append(f"experts take tokens of {model.latent} elements; the projections there are not timed")
     if special and special != "encoder_decoder":
