@@ -45,13 +45,12 @@ def model(
 def facts_of(spec: "ModelSpec") -> dict[str, Any]:
     """Return all that is known of a model as plain data; parameters in units, the KV cache in bytes (BF16)."""
     plain = ("name", "title", "hidden", "layers", "vocab", "tied", "published_total", "published_active", "n_experts",
-             "zero_experts", "expert_hidden", "ffn_matrices", "latent", "n_shared", "moe_layers", "moe_layer_ids",
-             "dense_layers", "dense_hidden", "mtp_layers", "total_parameters", "active_parameters",
+             "zero_experts", "expert_hidden", "ffn_matrices", "latent", "n_shared", "shared_hidden", "moe_layers",
+             "moe_layer_ids", "dense_layers", "dense_hidden", "mtp_layers", "total_parameters", "active_parameters",
              "expert_parameters")  # fmt: skip
     return {
         **{name: getattr(spec, name) for name in plain},
         "top_k": spec.router.top_k,
-        "shared_hidden": spec.shared_width,
         "router": vars(spec.router) | {"selection_bias": spec.router.kind == "v3"},
         "attention": [_attention_facts(one, spec.hidden) for one in spec.attentions],
         "kv_cache_bytes_per_token": spec.kv_cache_bytes_per_token(),
@@ -88,7 +87,7 @@ def _lines(spec: "ModelSpec") -> list[tuple[str, str]]:
     return [
         ("sizes", f"hidden {spec.hidden:,}, {spec.layers} layers, vocabulary {spec.vocab:,}, {head}"),
         ("experts", f"{experts}, {_many(spec.expert_parameters)} weights each"),
-        ("shared", f"{kind} of width {spec.shared_width:,}" if spec.shared_width else "none"),
+        ("shared", f"{kind} of width {spec.shared_hidden:,}" if spec.shared_hidden else "none"),
         ("dense FFNs", f"{spec.dense_layers}{dense}" if spec.dense_layers else "none"),
         ("router", choice),
         *(("attention", _attention_words(one)) for one in spec.attentions),

@@ -86,6 +86,7 @@ def _model(facts: Facts, family: Family | None, title: str) -> ModelSpec:
         vocab=facts.size("vocab"),
         n_experts=experts,
         n_shared=n_shared,
+        shared_hidden=shared,
         expert_hidden=expert_hidden,
         router=router,
         attentions=mixed,
@@ -93,7 +94,6 @@ def _model(facts: Facts, family: Family | None, title: str) -> ModelSpec:
         published_active=None,
         sources=(facts.where,),
         uncertain=(),
-        shared_hidden=shared,
         latent=facts.maybe("latent"),
         zero_experts=zero,
         ffn_matrices=int(facts.given.get("ffn_matrices", 3)),
@@ -112,14 +112,14 @@ def _model(facts: Facts, family: Family | None, title: str) -> ModelSpec:
     return model
 
 
-def _shared(facts: Facts, expert_hidden: int) -> tuple[int, int | None]:
-    """The number of shared experts, and their width together where it is not so many times an expert's."""
+def _shared(facts: Facts, expert_hidden: int) -> tuple[int, int]:
+    """The number of shared experts, and their width together."""
     count, width = facts.maybe("n_shared"), facts.maybe("shared_hidden")
-    key, _ = facts.find("shared_hidden")
-    if width is None:  # a width of 0 says that there is none
-        return (0 if key and not facts.find("n_shared")[0] else count or 0), None
-    count = 1 if count is None else count
-    return count, None if width == count * expert_hidden else width
+    if width is not None:
+        return (1 if count is None else count), width
+    if facts.find("shared_hidden")[0] and not facts.find("n_shared")[0]:
+        return 0, 0  # a width of 0 says that there is none
+    return count or 0, (count or 0) * expert_hidden
 
 
 def _language_model(config: Mapping[str, Any], where: str) -> tuple[Loc, Mapping[str, Any]]:

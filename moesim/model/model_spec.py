@@ -43,8 +43,8 @@ class ModelSpec:
     Attributes:
         moe_layer_ids: the layers with experts, from 0 on.
         dense_layers: FFNs without experts, of width ``dense_hidden`` (None: as wide as what a token passes elsewhere).
-        n_shared: shared experts of a layer; ``shared_hidden`` their width together where it is not so many times
-            ``expert_hidden``, or that of a dense FFN beside the experts.
+        n_shared: shared experts of a layer; ``shared_hidden`` their inner width together, or that of a dense FFN
+            beside the experts: what every token passes.
         latent: elements of a token as the experts take it, where it is not ``hidden``.
         zero_experts: choices of the router beside the experts that cost nothing.
         ffn_matrices: 3 with a gate, 2 without.
@@ -64,6 +64,7 @@ class ModelSpec:
     vocab: int
     n_experts: int
     n_shared: int
+    shared_hidden: int
     expert_hidden: int
     router: PublishedRouter
     attentions: tuple[Attention, ...]
@@ -71,7 +72,6 @@ class ModelSpec:
     published_active: float | None
     sources: tuple[str, ...]
     uncertain: tuple[str, ...]
-    shared_hidden: int | None = None
     latent: int | None = None
     zero_experts: int = 0
     ffn_matrices: int = 3
@@ -88,11 +88,6 @@ class ModelSpec:
     def moe_layers(self) -> int:
         """Number of layers with experts."""
         return len(self.moe_layer_ids)
-
-    @property
-    def shared_width(self) -> int:
-        """Inner width of what every token passes beside its experts, per layer with experts."""
-        return self.n_shared * self.expert_hidden if self.shared_hidden is None else self.shared_hidden
 
     @property
     def expert_parameters(self) -> int:
@@ -136,10 +131,10 @@ class ModelSpec:
 
     def _parameters(self, experts_counted: float) -> int:
         router = (self.n_experts + self.zero_experts) * (self.hidden + (self.router.kind == "v3"))
-        shared = self.ffn_matrices * self.hidden * self.shared_width
+        shared = self.ffn_matrices * self.hidden * self.shared_hidden
         latent = 2 * self.hidden * self.latent if self.latent else 0
         moe_layer = experts_counted * self.expert_parameters + shared + latent + router
-        dense_width = self.dense_hidden or self.router.top_k * self.expert_hidden + self.shared_width
+        dense_width = self.dense_hidden or self.router.top_k * self.expert_hidden + self.shared_hidden
         mixers = sum(len(one.layers) * one.parameters(self.hidden) for one in self.attentions)
         return round(
             (1 if self.tied else 2) * self.vocab * self.hidden

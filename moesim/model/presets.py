@@ -93,6 +93,7 @@ def _preset(name: str) -> ModelSpec:
         moe_layer_ids=moe,
         dense_layers=layers - len(moe),
         **entry.experts.model_dump(),
+        shared_hidden=entry.experts.n_shared * entry.experts.expert_hidden,
         router=entry.router,
         attentions=(full, *((replace(entry.attention, layers=rest),) if rest else ())),
         published_total=entry.published.total,

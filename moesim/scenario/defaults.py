@@ -59,10 +59,13 @@ def _model(model: dict[str, Any], preset: ModelSpec | None) -> dict[str, Any]:
         return {"preset": MODEL_PRESET} | model
     sizes = {name: getattr(preset, name) for name in _SIZES}
     # A width that does not follow from the others is the preset's only with the sizes that it goes with.
-    for name, goes_with in (("shared_hidden", ("n_shared", "expert_hidden")), ("latent", ("hidden",))):
-        value = getattr(preset, name)
-        if value is not None and not any(other in model for other in goes_with):
-            sizes[name] = value
+    if preset.shared_hidden != preset.n_shared * preset.expert_hidden and not model.keys() & {
+        "n_shared",
+        "expert_hidden",
+    }:
+        sizes["shared_hidden"] = preset.shared_hidden
+    if preset.latent is not None and "hidden" not in model:
+        sizes["latent"] = preset.latent
     return {"preset": MODEL_PRESET} | sizes | model
 
 

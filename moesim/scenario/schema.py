@@ -89,7 +89,7 @@ class Scenario(ScenarioFields):
             InputError: the preset is a file that is no longer there.
         """
         preset = _load_preset(self.model.preset, self._base_dir)
-        sizes = self.model.model_dump(exclude={"preset"})
+        sizes = self.model.model_dump(exclude={"preset"}) | {"shared_hidden": self.model.shared_width}
         return preset.resized(**sizes, router=dataclasses.replace(preset.router, top_k=self.routing.top_k))
 
     def model_notes(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def said(model):
     router = model.router
     groups = f"{router.n_groups}/{router.top_groups}"
     return (
-        model.moe_layers, model.n_experts, model.shared_width, router.kind, router.score, router.top_k,
+        model.moe_layers, model.n_experts, model.shared_hidden, router.kind, router.score, router.top_k,
         router.normalize, router.scale, groups, model.attention.kind,
     )  # fmt: skip
 
