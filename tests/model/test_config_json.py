@@ -82,6 +82,89 @@ def test_layers_of_full_attention_are_the_same_however_they_are_written(folder, 
     assert cache == sliding * 2 * 2 * 16 * 2  # keys and values of 2 heads of 16, BF16
 
 
+def kinds(model):
+    """Each layer's window, or the kind of what has no cache."""
+    return {layer: one.window if one.cache_elements else one.kind for one in model.attentions for layer in one.layers}
+
+
+@settings(max_examples=30, deadline=None)
+@given(every=st.integers(1, 6), offset=st.integers(0, 5))
+def test_a_period_of_full_attention_is_a_list_written_short(folder, every, offset):
+    offset %= every
+    last = [(layer + 1) % every == 0 for layer in range(12)]
+    window = MOE | {"sliding_window": 16, "model_type": "some_moe"}
+    slid = [
+        {"global_attn_every_n_layers": every},
+        {"sliding_window_pattern": every},
+        {"sliding_window_pattern": "L" * (every - 1) + "G"},
+        {"no_rope_layers": [int(not flag) for flag in last]},
+    ]
+    for form in slid:
+        assert kinds(read(folder, window | form)) == {i: None if flag else 16 for i, flag in enumerate(last)}
+    linear = [
+        {"full_attention_interval": every},
+        {"attn_type_list": [int(flag) for flag in last]},
+        {"gqa_layers": [layer for layer, flag in enumerate(last) if flag]},
+        {"linear_attn_config": {"full_attn_layers": [layer + 1 for layer, flag in enumerate(last) if flag]}},
+        {"layer_types": ["full_attention" if flag else "linear_attention" for flag in last]},
+    ]
+    for form in linear:
+        found = kinds(read(folder, MOE | {"model_type": "some_moe"} | form))
+        assert found == {i: None if flag else "linear" for i, flag in enumerate(last)}
+    mamba = {"attn_layer_period": every, "attn_layer_offset": offset, "mamba_d_state": 4, "model_type": "jamba"}
+    found = kinds(read(folder, MOE | mamba | {"intermediate_size": 32}))
+    assert found == {i: None if i % every == offset else "mamba" for i in range(12)}
+
+
+def test_layers_after_the_last_whole_group_see_everything(tmp_path):
+    model = read(tmp_path, MOE | {"layer_group_size": 5, "model_type": "bailing_moe_linear", "num_attention_heads": 4})
+    assert model.attention.layers == (4, 9, 10, 11)
+    (linear,) = model.attentions[1:]
+    assert linear.parameters(64) == 5 * 64 * 64 and linear.state == 4 * 16 * 16 and linear.cache_elements == 0
+
+
+def test_mixers_have_the_weights_of_their_projections(tmp_path):
+    # Each counted by hand from the shapes of the layers, at sizes small enough to do so.
+    mamba2 = {"layer_types": ["mamba"] * 12, "mamba_n_heads": 8, "mamba_d_head": "auto", "mamba_d_state": 4}
+    (one,) = read(tmp_path, MOE | {"model_type": "granitemoehybrid", "intermediate_size": 32} | mamba2).attentions
+    inner, mixed = 128, 128 + 2 * 4
+    assert one.parameters(64) == 64 * (inner + mixed + 8) + inner * 64 + 4 * mixed
+    assert one.state == 8 * 16 * 4 + 3 * mixed
+    mamba1 = {"layer_types": ["mamba"] * 12, "mamba_d_state": 4, "mamba_dt_rank": 3, "intermediate_size": 32}
+    (one,) = read(tmp_path, MOE | {"model_type": "jamba"} | mamba1).attentions
+    inner = 2 * 64  # into x and z, the convolution, x to dt, B and C, dt out, A and D, out
+    assert one.parameters(64) == 64 * 2 * inner + 4 * inner + inner * (3 + 2 * 4) + 3 * inner + 4 * inner + inner * 64
+    conv = MOE | {"model_type": "lfm2_moe", "layer_types": ["conv"] * 12, "conv_L_cache": 3}
+    assert read(tmp_path, conv).attention.parameters(64) == 64 * 3 * 64 + 3 * 64 + 64 * 64
+    delta = {
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+    }
+    delta |= {"model_type": "qwen3_next", "layer_types": ["linear_attention"] * 12, "linear_conv_kernel_dim": 4}
+    (one,) = read(tmp_path, MOE | delta).attentions
+    assert one.parameters(64) == 64 * (16 + 16 + 32 + 32) + 64 * (4 + 4) + (16 + 16 + 32) * 4 + 32 * 64
+    assert one.state == 4 * 8 * 8 + 3 * 64
+    kda = MOE | {"model_type": "kimi_linear", "layer_types": ["kda"] * 12, "linear_conv_kernel_dim": 4}
+    (one,) = read(tmp_path, kda | {"linear_num_heads": 2, "linear_head_dim": 8}).attentions
+    assert one.parameters(64) == 4 * 64 * 16 + 3 * 4 * 16 + 2 * (64 * 8 + 8 * 16) + 64 * 2
+
+
+def test_gates_and_own_sizes_of_sliding_layers_count(tmp_path):
+    types = {"layer_types": ["full_attention", "sliding_attention"] * 6, "sliding_window": 16, "head_dim": 16}
+    laguna = MOE | {"model_type": "laguna", "num_attention_heads_per_layer": [4, 6] * 6} | types
+    full, slid = read(tmp_path, laguna).attentions
+    assert (full.heads, slid.heads) == (4, 6)
+    assert slid.parameters(64) == 64 * 16 * (6 + 2 + 2) + 6 * 16 * 64 + 64 * 6  # a gate per head
+    mimo = {"v_head_dim": 8, "swa_num_key_value_heads": 1, "swa_v_head_dim": 4, "swa_head_dim": 8}
+    full, slid = read(tmp_path, MOE | types | mimo | {"model_type": "mimo_v2_flash"}).attentions
+    assert full.parameters(64) == 64 * 16 * (4 + 2) + 64 * 2 * 8 + 4 * 8 * 64
+    assert (slid.kind, slid.cache_elements, full.cache_elements) == ("mqa", 8 + 4, 2 * (16 + 8))
+    gated = MOE | {"model_type": "afmoe", "head_dim": 16, "sliding_window": 16}
+    assert read(tmp_path, gated).attention.parameters(64) == 64 * 16 * (4 + 2 + 2 + 4) + 4 * 16 * 64
+
+
 def test_one_model_type_can_mean_two_routers(tmp_path):
     bailing = MOE | {"model_type": "bailing_moe", "n_group": 4, "topk_group": 2, "norm_topk_prob": True}
     old = read(tmp_path, bailing | {"architectures": ["BailingMoeForCausalLM"]})
