@@ -70,7 +70,7 @@ class Facts:
         value = self.maybe(fact, lowest)
         if value is None:
             there = [f"{key:.40}" for key, one in self.block.items() if type(one) is int][:20] or ["no whole number"]
-            what = f"has no {' or '.join(self.names.get(fact, (fact,)))}; it has {', '.join(there)}"
+            what = f"has no {' or '.join(self.names.get(fact, (fact,))[:5])}; it has {', '.join(there)}"
             raise InputError(what, self.place(self.at), BY_HAND)
         return value
 
@@ -115,7 +115,7 @@ class Facts:
     def per_layer(self, fact: str, layers: int) -> list[Any]:
         """Return a list with one value per layer, empty where there is none; what follows (MTP layers) is cut off."""
         key, value = self.find(fact)
-        if not isinstance(value, list | str):
+        if not isinstance(value, list | str) or not value:
             return []
         if len(value) < layers:
             raise self.error(key, f"has {len(value)} entries for {layers} layers")

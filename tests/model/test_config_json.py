@@ -134,6 +134,8 @@ def test_mixers_have_the_weights_of_their_projections(tmp_path):
     (one,) = read(tmp_path, MOE | {"model_type": "jamba"} | mamba1).attentions
     inner = 2 * 64  # into x and z, the convolution, x to dt, B and C, dt out, A and D, out
     assert one.parameters(64) == 64 * 2 * inner + 4 * inner + inner * (3 + 2 * 4) + 3 * inner + 4 * inner + inner * 64
+    automatic = {"model_type": "jamba"} | mamba1 | {"mamba_dt_rank": "auto"}  # a sixteenth of the hidden size
+    assert read(tmp_path, MOE | automatic).attention.parameters(64) - one.parameters(64) == 2 * inner
     conv = MOE | {"model_type": "lfm2_moe", "layer_types": ["conv"] * 12, "conv_L_cache": 3}
     assert read(tmp_path, conv).attention.parameters(64) == 64 * 3 * 64 + 3 * 64 + 64 * 64
     delta = {
@@ -149,6 +151,41 @@ def test_mixers_have_the_weights_of_their_projections(tmp_path):
     kda = MOE | {"model_type": "kimi_linear", "layer_types": ["kda"] * 12, "linear_conv_kernel_dim": 4}
     (one,) = read(tmp_path, kda | {"linear_num_heads": 2, "linear_head_dim": 8}).attentions
     assert one.parameters(64) == 4 * 64 * 16 + 3 * 4 * 16 + 2 * (64 * 8 + 8 * 16) + 64 * 2
+
+
+def test_the_rotary_part_of_mla_is_not_the_head_of_linear_attention(tmp_path):
+    mla = {"kv_lora_rank": 8, "qk_nope_head_dim": 12, "qk_rope_head_dim": 4, "v_head_dim": 12, "head_dim": 4}
+    types = {"model_type": "bailing_hybrid", "layer_types": ["full_attention", "linear_attention"] * 6}
+    full, linear = read(tmp_path, MOE | mla | types).attentions
+    assert linear.parameters(64) == 5 * 64 * 64 and linear.state == 4 * 16 * 16  # heads of 64 / 4
+    weights = 64 * 4 * 16 + 64 * 12 + 8 + 8 * 4 * (12 + 12) + 4 * 12 * 64
+    assert full.parameters(64) == weights
+    gated = read(tmp_path, MOE | mla | types | {"mla_use_output_gate": True}).attention
+    assert gated.parameters(64) == weights + 64 * 4 * 12
+    index = {"index_n_heads": 2, "index_head_dim": 4, "index_topk": 16}
+    sparse = read(tmp_path, MOE | mla | {"model_type": "glm_moe_dsa", "q_lora_rank": 6} | index).attention
+    queries = 64 * 6 + 6 + 6 * 4 * 16
+    assert sparse.parameters(64) == weights - 64 * 4 * 16 + queries + 6 * 2 * 4 + 64 * (2 + 4)
+
+
+def test_an_encoder_and_a_decoder_are_one_list_of_layers_with_cross_attention(tmp_path):
+    switch = {
+        "model_type": "switch_transformers", "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 4, "num_heads": 4,
+        "num_decoder_layers": 6, "num_sparse_encoder_layers": 2, "num_sparse_decoder_layers": 2, "num_experts": 8,
+        "vocab_size": 100,
+    }  # fmt: skip
+    model = read(tmp_path, switch)
+    assert (model.layers, model.moe_layer_ids, model.dense_layers) == (10, (1, 3, 6, 9), 6)
+    assert len(model.attention.layers) == 10 + 6 and model.attention.layers[-1] == 9
+    ffns = 2 * 64 * 128 * (6 + 4 * 8) + 4 * 8 * 64
+    assert model.total_parameters == 16 * 4 * 64 * 64 + ffns + 100 * 64 + 64 + 10 * 2 * 64
+
+
+def test_a_score_that_moesim_has_not_is_simulated_as_the_nearest(tmp_path):
+    router = read(tmp_path, RELEASED["deepseek-v4-flash"][0]).router
+    assert (router.score, router.simulated()["score"]) == ("sqrtsoftplus", "sigmoid")
+    assert router.simulated() == vars(router) | {"score": "sigmoid"}
+    assert read(tmp_path, MOE).router.simulated()["score"] == "softmax"
 
 
 def test_gates_and_own_sizes_of_sliding_layers_count(tmp_path):
@@ -178,6 +215,8 @@ def test_an_unknown_family_is_read_by_the_usual_keys_and_each_assumption_is_said
     model = read(tmp_path, MOE | {"model_type": "unheard_of", "n_special_experts": 3})
     said = "\n".join(model.uncertain)
     assert (model.n_experts, model.moe_layers, model.router.score) == (8, 12, "softmax")
+    plain = {key: value for key, value in MOE.items() if key not in ("moe_intermediate_size", "model_type")}
+    assert "the width of an expert is taken from intermediate_size" in read(tmp_path, plain).uncertain
     for what in ("model_type unheard_of", "scoring_func", "norm_topk_prob", "which layers", "n_special_experts"):
         assert what in said
     assert read(tmp_path, MOE).uncertain == ()
@@ -210,6 +249,15 @@ def test_tied_embeddings_count_once_and_the_outer_file_decides(tmp_path):
     assert loose.total_parameters - tied.total_parameters == 100 * 64
 
 
+def test_an_empty_list_says_nothing_and_the_family_has_its_pattern(tmp_path):
+    scout = {key: dict(value) if key == "text_config" else value for key, value in RELEASED["llama-4-scout"][0].items()}
+    released = read(tmp_path, scout)
+    scout["text_config"]["no_rope_layers"] = []  # as the released file has it
+    assert read(tmp_path, scout).attentions == released.attentions
+    gpt_oss = {key: value for key, value in RELEASED["gpt-oss-120b"][0].items() if key != "layer_types"}
+    assert read(tmp_path, gpt_oss).attentions == read(tmp_path, RELEASED["gpt-oss-120b"][0]).attentions
+
+
 def test_the_language_model_is_found_in_a_model_of_several_parts(tmp_path):
     other = MOE | {"num_experts": 4}
     for nested in (
@@ -240,7 +288,7 @@ def test_more_layers_go_on_as_the_last_and_fewer_are_cut(tmp_path):
         ({"num_experts": None, "my_experts": 8}, "moe_intermediate_size, my_experts; give the sizes by hand"),
         ({"num_experts_per_tok": 9}, "num_experts_per_tok is 9 of 8 experts"),
         ({"n_group": 4, "topk_group": 5}, "n_group is 4 with 5 groups per token"),
-        ({"n_group": 8, "topk_group": 1}, "1 groups hold fewer than 2 of 8 experts"),
+        ({"n_group": 8, "topk_group": 1}, "config.json:12:13: n_group is 8: 1 groups hold fewer than 2 of 8 experts"),
         ({"first_k_dense_replace": 12}, "first_k_dense_replace leaves none of 12 layers with experts"),
         ({"moe_layers": []}, "moe_layers leaves none"),
         ({"moe_layers": [1, "x"]}, "moe_layers must be a whole number"),
