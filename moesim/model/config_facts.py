@@ -160,8 +160,8 @@ class Facts:
             return value
         for one in value:
             self.whole(key, one, 0)
-        (most, times), *others = Counter(value).most_common()
-        if others:
+        (most, times), *others = Counter([one for one in value if one] or value).most_common()
+        if others:  # 0 is a layer without
             span = f"{min(value)} to {max(value)}"
             self.notes.append(f"{key} differs ({span}): {most}, as {times} of {len(value)} have it")
         return most

@@ -56,6 +56,9 @@ def _moe_layers(facts: Facts, layers: int) -> tuple[list[int], str]:
     flags = facts.per_layer("moe_flags", layers)
     if flags:
         return [layer for layer, one in enumerate(flags) if _on(facts, key, one)], key
+    key, counts = facts.find("n_experts")
+    if isinstance(counts, list) and len(counts) >= layers and not all(counts):
+        return [layer for layer, count in enumerate(counts[:layers]) if count], key
     listed = facts.ids("moe_list", layers)
     if listed is not None:
         return listed, facts.find("moe_list")[0]

@@ -40,6 +40,7 @@ def test_layers_with_experts_are_the_same_however_they_are_written(folder, flags
         {"is_moe_layer": flags},
         {"mlp_layer_types": ["sparse" if flag else "dense" for flag in flags] + ["dense"]},  # an MTP layer follows
         {"moe_layers": ids},
+        {"num_experts": [8 if flag else 0 for flag in flags]},
         {"moe_layers_enum": ",".join(map(str, ids))},
         {"mlp_only_layers": [layer for layer in range(12) if layer not in ids]},
     ]
