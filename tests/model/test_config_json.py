@@ -250,6 +250,17 @@ def test_tied_embeddings_count_once_and_the_outer_file_decides(tmp_path):
     assert loose.total_parameters - tied.total_parameters == 100 * 64
 
 
+def test_compressed_attention_keeps_one_entry_for_several_tokens_behind_its_window(tmp_path):
+    config = RELEASED["deepseek-v4-flash"][0]
+    model, ratios = read(tmp_path, config), config["compress_ratios"][:43]
+    for one in model.attentions:
+        assert one.layers == tuple(i for i, ratio in enumerate(ratios) if ratio == one.compression)
+        assert (one.window, one.cache_elements, bool(one.index_heads)) == (128, 512, one.compression == 4)
+    entries = 21 / 4 + 20 / 128
+    assert model.kv_cache_bytes_per_token(beyond_windows=True) == round(entries * 512 * 2)
+    assert model.kv_cache_bytes_per_token() == round((43 + entries) * 512 * 2)
+
+
 def test_an_empty_list_says_nothing_and_the_family_has_its_pattern(tmp_path):
     scout = {key: dict(value) if key == "text_config" else value for key, value in RELEASED["llama-4-scout"][0].items()}
     released = read(tmp_path, scout)
