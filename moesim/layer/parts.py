@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_card
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable
+from moesim.dumps import read_array
 from moesim.errors import InputError
 from moesim.model import PublishedRouter
 from moesim.placement import BY_LOAD, FIXED, Placement, contiguous
@@ -22,7 +23,6 @@ from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
 from moesim.traffic import Calibration, calibration, published_bytes, wire_bytes
-from moesim.workload import read_array
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Parts:
         flows: simulated by ``pairs`` of ranks or at their ``ports``; ``auto`` chooses by their number.
         ecmp_seed: of the hash that spreads flows over equal paths.
         tolerance: longest step of the flows as a share of the busiest link's time; 0 follows every event.
-        published_router: the model's own, for counts, which know no groups; None for other workloads.
+        published_router: the model's own, for given experts, whose counts know no groups; None where the router runs.
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
     """
@@ -147,7 +147,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         schedule=scenario.schedule,
         losses=scenario.losses,
         router=router,
-        published_router=scenario.model_spec().router if scenario.workload.counts is not None else None,
+        published_router=scenario.model_spec().router if scenario.workload.gives_experts else None,
         bias=scenario.source(scenario.routing.bias),
         update_bias=scenario.routing.update_bias,
         groups_are=groups_are,
@@ -175,6 +175,9 @@ def _with_paths(scenario: Scenario) -> Workload:
         for name, value in (("expert_ids", section.expert_ids), ("counts", section.counts))
         if value is not None
     }
+    if section.routing is not None:
+        path = scenario.routing_path()
+        changes["routing"] = section.routing.model_copy(update={"file": path})
     if section.recording is not None:
         path = scenario.source(section.recording.name)
         changes["recording"] = section.recording.model_copy(update={"name": path})

@@ -67,7 +67,7 @@ def _router(scenario: ScenarioFields) -> Iterator[Breach]:
 
 def _workload(scenario: ScenarioFields) -> Iterator[Breach]:
     workload = scenario.workload
-    sources = ("recording", "synthetic", "expert_ids", "counts")
+    sources = ("routing", "recording", "synthetic", "expert_ids", "counts")
     given = [name for name in sources if getattr(workload, name) is not None]
     if len(given) != 1:
         yield (
@@ -84,7 +84,7 @@ def _workload(scenario: ScenarioFields) -> Iterator[Breach]:
             "a layer is named twice",
             "name each layer once; layers_simulated repeats them",
         )
-    if scenario.routing.bias == "recorded" and recording is None:
+    if scenario.routing.bias == "recorded" and recording is None and workload.routing is None:
         yield ("routing", "bias"), "there is no recording to take the bias from", "set bias: zero, or give a file"
 
 
