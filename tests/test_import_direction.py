@@ -20,7 +20,7 @@ FILES = {"files", "located_yaml", "mistakes", "recording_format", "dumps"}
 MAY_IMPORT = {
     "routing": set(),
     "balance": {"routing"},  # the router's knobs and its affinities, from which the losses follow
-    "placement": set(),
+    "placement": {"files", "located_yaml"},  # maps are JSON and YAML
     "traffic": {"cluster", "alltoall_library", "located_yaml", "mistakes"},  # the Fabric; sets of constants are YAML
     "network": {"cluster"},
     "compute": set(),

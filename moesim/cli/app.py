@@ -11,7 +11,7 @@ import traceback
 import typer
 
 from moesim import __version__
-from moesim.cli import calibrate, compare, inspect, kernels, profile, replay, run, sweep, tools, validate
+from moesim.cli import calibrate, compare, inspect, kernels, profile, replay, routing, run, sweep, tools, validate
 from moesim.errors import MoesimError
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ inspect.register(app)
 kernels.register(app)
 profile.register(app)
 replay.register(app)
+routing.register(app)
 sweep.register(app)
 tools.register(app)
 validate.register(app)

@@ -131,7 +131,7 @@ def _dense_layer(array: NDArray[Any]) -> bool:
 
 def _one(name: str, array: NDArray[Any], told: Told, source: Source, where: str, **extra: Any) -> RoutingTrace:
     """One array by the unit that its name (or what is told) gives."""
-    unit: Unit = told.unit or unit_of(name) or "ids"
+    unit: Unit = unit_of(name) or told.unit or "ids"
     if name in SLOT_COUNTS and told.slot_expert is None:
         raise InputError(f"{name} counts slots", where, "give the map of slots to experts (--map)")
     array = np.asarray(array)

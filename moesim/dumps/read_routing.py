@@ -59,6 +59,8 @@ def read_routing(
     try:
         files = _files(path) if path.is_dir() else [path]
         trace = _folder(path, files, told) if path.is_dir() else _file(path, told)
+        if told.unit in ("logits", "ids") and trace.unit != told.unit:
+            raise InputError(f"it holds {trace.unit}, not {told.unit}", str(path))
         return with_source(trace, _digest(path, files))
     except FileNotFoundError:
         raise InputError("no such file", str(path)) from None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from moesim.errors import InputError
 
 MAX_PICKLE_BYTES = 64 << 20
+MAX_INSTRUCTIONS = 2_000_000
 MAX_MEMBERS = 100_000
 MAX_BYTES = 8 << 30
 
@@ -113,9 +114,11 @@ class _Machine:
 
     def run(self, pickle: bytes) -> Any:
         try:
-            for opcode, argument, _ in pickletools.genops(pickle):
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
                 if opcode.name == "STOP":
                     return self.stack.pop()
+                if count == MAX_INSTRUCTIONS:
+                    raise InputError(f"a pickle of more than {MAX_INSTRUCTIONS} instructions", self.where)
                 self.follow(opcode.name, argument)
         except InputError:
             raise

@@ -18,7 +18,7 @@ from moesim.compute import KernelTable
 from moesim.dumps import read_array
 from moesim.errors import InputError
 from moesim.model import PublishedRouter
-from moesim.placement import BY_LOAD, FIXED, Placement, contiguous
+from moesim.placement import BY_LOAD, FIXED, Placement, contiguous, read_map
 from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
@@ -46,6 +46,7 @@ class Parts:
         published_router: the model's own, for given experts, whose counts know no groups; None where the router runs.
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
+        placement_map: where the experts of each layer are, if a file says it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Parts:
     published_router: PublishedRouter | None
     bias: str
     update_bias: bool
+    placement_map: Placement | None
     groups_are: str
     loss_device: NDArray[np.int32]
     kernels: KernelTable
@@ -78,6 +80,8 @@ class Parts:
     @property
     def n_slots(self) -> int:
         """Experts of a layer with their replicas."""
+        if self.placement_map is not None:
+            return self.placement_map.n_slots
         return self.model.n_experts + self.placement.redundant_experts
 
     def rng(self, stage: int) -> np.random.Generator:
@@ -150,6 +154,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         published_router=scenario.model_spec().router if scenario.workload.gives_experts else None,
         bias=scenario.source(scenario.routing.bias),
         update_bias=scenario.routing.update_bias,
+        placement_map=_placement_map(scenario, fabric),
         groups_are=groups_are,
         loss_device=group if router.n_groups > 1 else home[:experts],
         kernels=KernelTable.load(scenario.source(scenario.compute.table), gpu=fabric.gpu),
@@ -205,6 +210,17 @@ def _constants(
             fix=f"use at most {made.total_sms}",
         )
     return made
+
+
+def _placement_map(scenario: Scenario, fabric: Fabric) -> Placement | None:
+    """The placement that a file gives, checked against model and cluster."""
+    if scenario.placement.file is None:
+        return None
+    placed = read_map(scenario.source(scenario.placement.file), fabric.n_ranks)
+    experts = scenario.model.n_experts
+    if placed.n_experts != experts:
+        raise InputError(f"a map of {placed.n_experts} experts, the model has {experts}", "placement.file")
+    return placed
 
 
 def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:

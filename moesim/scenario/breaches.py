@@ -106,6 +106,9 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
             f"policy {scenario.placement.policy} places no replicas",
             f"set policy: {' or '.join(LOAD_POLICIES)}, or redundant_experts: 0",
         )
+    placement = scenario.placement
+    if placement.file is not None and (placement.policy != "contiguous" or placement.redundant_experts):
+        yield ("placement", "file"), "the map says where experts are, and so does the policy", "leave one of them out"
     algorithm = algorithm_named(scenario.alltoall.algorithm)
     if scenario.alltoall.cached_handle and not algorithm.handle:
         yield ("alltoall", "cached_handle"), f"{algorithm.name} has no handle", "cached_handle: false"

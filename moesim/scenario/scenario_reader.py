@@ -23,6 +23,7 @@ PATH_FIELDS: tuple[tuple[str, ...], ...] = (
     ("model", "preset"),
     ("routing", "bias"),
     ("workload", "recording", "name"),
+    ("placement", "file"),
     ("workload", "routing"),
     ("workload", "routing", "file"),
     ("workload", "expert_ids"),

@@ -93,6 +93,7 @@ def input_files(scenario: Scenario) -> dict[str, Path]:
     named = {
         "model.preset": scenario.model.preset,
         "routing.bias": scenario.routing.bias,
+        "placement.file": scenario.placement.file,
         "workload.expert_ids": workload.expert_ids,
         "workload.counts": workload.counts,
         "alltoall.calibration": scenario.alltoall.calibration,

@@ -7,6 +7,7 @@ Not modelled: which rank a token was recorded on; the scenario lays tokens on it
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,11 +56,12 @@ def traced_batch(
     at = [trace.layers.index(layer) for layer in chosen]
     if trace.unit == "counts":
         counts = trace.expert_counts()
-        return counts_batch(
+        batch = counts_batch(
             {layer: counts[i] for layer, i in zip(chosen, at, strict=True)}, top_k=top_k, n_ranks=n_ranks, rng=rng,
             n_experts=n_experts, tokens_per_rank=tokens_per_rank, sequence_length=sequence_length, assign=assign,
             where=where,
         )  # fmt: skip
+        return replace(batch, notes=(*batch.notes, *trace.notes))
     drawn = _drawn(trace, tokens_per_rank, n_ranks, sequence_length, assign, rng)
     kind = "logits" if trace.unit == "logits" else "experts"
     note = f"{len(drawn.token_index):,} tokens with given {kind}, {len(drawn.rows):,} distinct"

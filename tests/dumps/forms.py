@@ -142,7 +142,11 @@ def safetensors(path, arrays, names=None):
     header, blobs, at = {}, [], 0
     for name, array in arrays.items():
         raw = np.ascontiguousarray(array).tobytes()
-        header[name] = {"dtype": kinds[array.dtype.name], "shape": list(array.shape), "data_offsets": [at, at + len(raw)]}
+        header[name] = {
+            "dtype": kinds[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [at, at + len(raw)],
+        }
         blobs.append(raw)
         at += len(raw)
     text = json.dumps(header).encode()
@@ -236,7 +240,9 @@ def flame_parquet(folder, r):
 def long_parquet(folder, r):
     layers, tokens = np.meshgrid(r.numbers, np.arange(r.ids.shape[1]), indexing="ij")
     table = {"tok": tokens.ravel(), "layer": layers.ravel(), "top_indices": list(r.ids.reshape(-1, r.top_k).tolist())}
-    pq.write_table(pa.table(table).take(pa.array(np.random.default_rng(0).permutation(layers.size))), folder / "t.parquet")
+    pq.write_table(
+        pa.table(table).take(pa.array(np.random.default_rng(0).permutation(layers.size))), folder / "t.parquet"
+    )
     return folder / "t.parquet"
 
 

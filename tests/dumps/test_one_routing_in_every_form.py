@@ -12,7 +12,11 @@ from moesim.dumps import read_routing, write_routing
 def test_every_form_gives_the_same_counts_of_logical_experts(tmp_path, form, seed):
     rng = np.random.default_rng(seed)
     top_k = int(rng.integers(2, 5))
-    shape = {"layers": int(rng.integers(1, 5)), "tokens": int(rng.integers(24, 60)), "n_experts": int(rng.integers(8, 17))}
+    shape = {
+        "layers": int(rng.integers(1, 5)),
+        "tokens": int(rng.integers(24, 60)),
+        "n_experts": int(rng.integers(8, 17)),
+    }
     routing = forms.routing(seed, top_k=top_k, dense=seed, masked=form not in forms.NO_MASK, **shape)
     told = {"top_k": top_k} if form is forms.sglang_response else {}
     trace = read_routing(form(tmp_path, routing), n_experts=routing.n_experts, **told)
@@ -34,7 +38,11 @@ def test_a_trace_of_our_own_reads_back_as_it_was_and_has_the_same_bytes(tmp_path
     again = read_routing(tmp_path / "a.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     for name, value in vars(trace).items():
-        assert np.array_equal(getattr(again, name), value) if isinstance(value, np.ndarray) else getattr(again, name) == value
+        assert (
+            np.array_equal(getattr(again, name), value)
+            if isinstance(value, np.ndarray)
+            else getattr(again, name) == value
+        )
 
 
 @settings(max_examples=25, deadline=None)

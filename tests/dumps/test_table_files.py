@@ -158,7 +158,9 @@ def test_checkpoints_of_a_training_run_keep_their_step(tmp_path):
         folder.mkdir()
         for layer in (2, 3):
             rows = [[first, first + layer], [first + 1, first + layer]]
-            pq.write_table(pa.table({"indices": rows, "scores": [[0.5, 0.4]] * 2}), folder / f"layer_{layer:02}.parquet")
+            pq.write_table(
+                pa.table({"indices": rows, "scores": [[0.5, 0.4]] * 2}), folder / f"layer_{layer:02}.parquet"
+            )
     trace = read_routing(tmp_path)
     assert trace.step.tolist() == [10, 10, 20, 20] and trace.layers == (2, 3)
     assert trace.ids[1].tolist() == [[0, 3], [1, 3], [2, 5], [3, 5]]

@@ -35,7 +35,11 @@ def _modules():
     def rebuild(*_):
         raise AssertionError
 
-    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", "_rebuild_tensor_v2", "_rebuild_tensor_v2"
+    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = (
+        "torch._utils",
+        "_rebuild_tensor_v2",
+        "_rebuild_tensor_v2",
+    )
     utils._rebuild_tensor_v2 = rebuild
     return {"torch": torch, "torch._utils": utils}
 
