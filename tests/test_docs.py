@@ -133,7 +133,7 @@ def test_scenarios_and_topologies_of_the_documentation_ship(words):
     elif words[1] in ("run", "place", "balance") and not is_path(words[2]):
         overrides = [value for flag, value in pairwise(words) if flag == "-o"]
         assert words[2] in shipped_names("scenarios")
-        load_scenario(words[2], overrides=[text for text in overrides if not text.endswith(".npz")])
+        load_scenario(words[2], overrides=[text for text in overrides if not text.endswith((".npz", ".json"))])
     if words[1] == "bw" or words[1:3] == ["topo", "show"]:
         assert words[3 if words[1] == "topo" else 2] in topology_names()
 

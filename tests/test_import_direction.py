@@ -14,19 +14,20 @@ PACKAGE = ROOT / "moesim"
 
 SHARED = {"errors", "units", "compiling", "csr"}
 STAGES = {"routing", "balance", "placement", "traffic", "compute", "cluster", "network", "model", "workload"}
-FILES = {"files", "located_yaml", "mistakes", "recording_format"}
+FILES = {"files", "located_yaml", "mistakes", "recording_format", "dumps"}
 
 # What each part of the package may import of the others, beside what all share.
 MAY_IMPORT = {
     "routing": set(),
     "balance": {"routing"},  # the router's knobs and its affinities, from which the losses follow
-    "placement": set(),
+    "placement": {"files", "located_yaml"},  # maps are JSON and YAML
     "traffic": {"cluster", "alltoall_library", "located_yaml", "mistakes"},  # the Fabric; sets of constants are YAML
     "network": {"cluster"},
     "compute": set(),
     "cluster": {"located_yaml", "mistakes"},
     "model": {"located_yaml", "mistakes"},
-    "workload": {"recording_format"},
+    "workload": {"recording_format", "dumps"},
+    "dumps": {"recording_format", "files"},  # files that others wrote, as one trace
     "timeline": {"network", "cluster", "traffic", "stages", "alltoall_library"},  # of traffic the flows of a phase
     "stages": set(),  # the list of a layer's stages: names and colours, without numpy
     # Of the last three the names.

@@ -11,7 +11,20 @@ import traceback
 import typer
 
 from moesim import __version__
-from moesim.cli import calibrate, compare, inspect, kernels, model, profile, replay, run, sweep, tools, validate
+from moesim.cli import (
+    calibrate,
+    compare,
+    inspect,
+    kernels,
+    model,
+    profile,
+    replay,
+    routing,
+    run,
+    sweep,
+    tools,
+    validate,
+)
 from moesim.errors import MoesimError
 
 app = typer.Typer(
@@ -44,6 +57,7 @@ kernels.register(app)
 model.register(app)
 profile.register(app)
 replay.register(app)
+routing.register(app)
 sweep.register(app)
 tools.register(app)
 validate.register(app)

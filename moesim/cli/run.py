@@ -30,7 +30,7 @@ def run(
         None, "--model", help="With --topology: name or Hugging Face config.json; default deepseek-v3."
     ),
     load: Path | None = typer.Option(
-        None, "--load", help="With --topology: counts per expert, .csv or .parquet (layer,expert,count) or .npz."
+        None, "--load", help="With --topology: recorded routing of any form, or counts per expert (layer,expert,count)."
     ),
     tokens_per_rank: int | None = typer.Option(
         None, "--tokens-per-rank", help="With --topology: tokens per rank; default 4096."

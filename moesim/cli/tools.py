@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -80,17 +81,31 @@ def place(
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
     redundant: int | None = typer.Option(None, "--redundant", help="Redundant experts for EPLB; default: a full set."),
+    write: Literal["sglang", "tensorrt-llm", "json"] | None = typer.Option(
+        None, "--write", help="Write the placement that the scenario itself asks for, in this form, to --out."
+    ),
+    out: Path | None = typer.Option(None, "--out", help="The map to write."),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Compare placements of the scenario's experts: load of the hottest slot, rank and node under each.
 
+    Each selection goes to the replica that placement.replica_choice takes, as in a run.
+
     Example: moesim place quickstart --redundant 8
     """
     from moesim.cli.show import console, table
-    from moesim.run.placement_study import compare_placements
+    from moesim.errors import InputError
+    from moesim.placement import write_map
+    from moesim.run.placement_study import compare_placements, map_of
     from moesim.scenario import load_scenario
 
-    rows = compare_placements(load_scenario(scenario, overrides=override), redundant)
+    if (write is None) != (out is None):
+        raise InputError("one of --write and --out alone", fix="--write sglang --out map.json")
+    loaded = load_scenario(scenario, overrides=override)
+    if write is not None and out is not None:
+        write_map(out, map_of(loaded), form=write, model_layers=loaded.model.layers if write == "sglang" else None)
+        typer.echo(f"written: {out}", err=as_json)
+    rows = compare_placements(loaded, redundant)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return

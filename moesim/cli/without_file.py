@@ -23,7 +23,7 @@ class Facts:
     Attributes:
         topology: bare name or path.
         model: preset, or path of a Hugging Face ``config.json``.
-        load: expert counts per layer, ``.csv``, ``.parquet``, ``.npz`` or ``.npy``.
+        load: recorded routing or expert counts per layer, in any form that ``workload.routing`` takes.
         tokens_per_rank: tokens that start on each rank.
         ep: ranks that the experts are spread over.
     """
@@ -61,13 +61,14 @@ def scenario_or_facts(scenario: str | None, facts: Facts) -> str | dict[str, Any
     if facts.load is None:
         raise InputError(
             f"{given[0]} without --load: there are no tokens to send",
-            fix="give expert counts (layer,expert,count) with --load, or a scenario with a workload",
+            fix="give recorded routing or counts (layer,expert,count) with --load, or a scenario with a workload",
         )
     return _mapping(facts.topology, facts.model or MODEL_PRESET, facts.load, facts)
 
 
 def _mapping(topology: str, model: str, load: Path, facts: Facts) -> dict[str, Any]:
-    workload: dict[str, Any] = {"counts": str(load.resolve())}
+    # An array without a name could be anything; here it is counts. Every other file says what it holds.
+    workload: dict[str, Any] = {"counts" if load.suffix == ".npy" else "routing": str(load.resolve())}
     if facts.tokens_per_rank is not None:
         workload["tokens_per_rank"] = facts.tokens_per_rank
     scenario: dict[str, Any] = {

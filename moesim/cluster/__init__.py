@@ -4,7 +4,7 @@ from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.find import find_topology, topology_names
-from moesim.cluster.paths import TwoTierPaths
+from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.cluster.places import links_of, overridden, place_of
 from moesim.cluster.topology_picture import draw
 from moesim.cluster.topology_reader import load_topology, read_topology, with_nic_bandwidth
@@ -17,6 +17,7 @@ __all__ = [
     "Nic",
     "Nvlink",
     "RailTopology",
+    "ShortestPaths",
     "TwoTierPaths",
     "bisection",
     "build_fabric",

@@ -5,6 +5,8 @@ it is the algorithm's efficiency, not the link's. Latency is on the sender's lin
 ``graph``), so the latency of a route is the sum over its links.
 """
 
+import itertools
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -137,6 +139,16 @@ class Fabric:
         if len(ends[0]) != len(ends[1]):
             raise InputError(f"{len(ends[0])} sources but {len(ends[1])} targets", where="routes")
         return ends[0], ends[1]
+
+    def pairs_inside(self) -> dict[tuple[str, ...], int]:
+        """Return how many ordered pairs of GPUs of one node reach each other over which link classes, most first."""
+        rank = np.arange(self.n_ranks)
+        source, target = np.nonzero((self.rank_node[:, None] == self.rank_node) & (rank[:, None] != rank))
+        ptr, links = self.routes(source, target)
+        over: Counter[tuple[str, ...]] = Counter()
+        for begin, end in itertools.pairwise(ptr.tolist()):
+            over[tuple(dict.fromkeys(self.link_class[link] for link in links[begin:end]))] += 1
+        return dict(over.most_common())
 
     def latency_of(
         self, route_ptr: npt.NDArray[np.int64], route_links: npt.NDArray[np.int32]

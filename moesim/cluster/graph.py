@@ -26,7 +26,7 @@ from moesim.cluster.topology_spec import (
 
 # A networkx.DiGraph with names for nodes; networkx is imported only where a graph is made.
 Graph: TypeAlias = Any
-NVLINK, NIC, LEAF_SPINE = "nvlink", "nic", "leaf-spine"
+NVLINK, NIC, LEAF_SPINE, PCIE = "nvlink", "nic", "leaf-spine", "pcie"
 
 
 def build_graph(spec: AnyTopology) -> Graph:

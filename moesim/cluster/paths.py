@@ -2,19 +2,21 @@
 
 ``TwoTierPaths`` serves the regular clusters from tables of one entry per rank: inside a node over NVLink,
 under one leaf over the two NICs, else over one spine; where planes are not joined, first over NVLink to the GPU of the
-target's plane. ``ShortestPaths`` serves any graph: fewest hops,
-GPUs do not forward, inside a node its own devices are preferred, equal-cost links picked by hash at each
-switch. Both return a matrix of link ids, one row per flow, padded with -1; equal ranks give an empty row.
+target's plane. ``ShortestPaths`` serves any graph: fewest hops between nodes; inside a node its own devices, NVLink
+before PCIe before all else, then the widest, then the fewest hops. GPUs do not forward, equal ways are picked by hash
+at each switch. Both return a matrix of link ids, one row per flow, padded with -1; equal ranks give an empty row.
 """
 
+import heapq
 from collections import Counter, deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.cluster.ecmp import ecmp_choice
-from moesim.cluster.graph import Graph
+from moesim.cluster.graph import NVLINK, PCIE, Graph
 from moesim.errors import InputError
 
 Ids = npt.NDArray[np.int64]
@@ -185,21 +187,21 @@ def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int]) -> Shortes
     for (tail, head), link in link_id.items():
         incoming[index[head]].append((index[tail], link))
     rows: list[list[int]] = [[] for _ in range(2 * len(index) * n_ranks)]
-    for half, inside in enumerate((False, True)):
-        for target in range(n_ranks):
-            distance, queue = {target: 0}, deque([target])
-            while queue:
-                at = queue.popleft()
-                if at < n_ranks and at != target:
-                    continue  # a GPU does not forward
-                for before, link in incoming[at]:
-                    if inside and node_of[before] != node_of[target]:
-                        continue
-                    if before not in distance:
-                        distance[before] = distance[at] + 1
-                        queue.append(before)
-                    if distance[before] == distance[at] + 1:
-                        rows[(half * len(index) + before) * n_ranks + target].append(link)
+    cost = [_cost(graph.edges[pair]) for pair in link_id]
+    for target in range(n_ranks):
+        distance, queue = {target: 0}, deque([target])
+        while queue:
+            at = queue.popleft()
+            if at < n_ranks and at != target:
+                continue  # a GPU does not forward
+            for before, link in incoming[at]:
+                if before not in distance:
+                    distance[before] = distance[at] + 1
+                    queue.append(before)
+                if distance[before] == distance[at] + 1:
+                    rows[before * n_ranks + target].append(link)
+        for before, links in _ways_inside(target, incoming, node_of, n_ranks, cost).items():
+            rows[(len(index) + before) * n_ranks + target] = links
     lengths = np.array([len(row) for row in rows], np.int64)
     return ShortestPaths(
         node=np.array(node_of[:n_ranks], np.int64),
@@ -208,6 +210,40 @@ def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int]) -> Shortes
         choice_links=np.array([link for row in rows for link in row], np.int64),
         n_devices=len(index),
     )
+
+
+def _cost(edge: Any) -> tuple[int, float]:
+    """What a link costs inside a node: NVLink before PCIe before all else, then the wider one."""
+    kinds = {NVLINK: 0, PCIE: 1}
+    return kinds.get(edge["link_class"], 2), -float(edge["capacity"])
+
+
+def _ways_inside(
+    target: int, incoming: list[list[tuple[int, int]]], node_of: list[int], n_ranks: int, cost: list[tuple[int, float]]
+) -> dict[int, list[int]]:
+    """The links that each device of the target's node may take towards it.
+
+    The best way has the best worst class, then the widest narrowest link, then the fewest hops: NVLink wins over a NIC
+    or a PCIe switch that two GPUs share, however near that is. All links that begin an equally good way are listed.
+    """
+    best: dict[int, tuple[int, float, int]] = {target: (-1, -np.inf, 0)}
+    links: dict[int, list[int]] = {}
+    heap = [(best[target], target)]
+    while heap:
+        key, at = heapq.heappop(heap)
+        if key != best[at] or (at < n_ranks and at != target):
+            continue  # found a better way since, or a GPU, which does not forward
+        for before, link in incoming[at]:
+            if node_of[before] != node_of[target] or before == target:
+                continue
+            worst, narrowest = cost[link]
+            way = (max(key[0], worst), max(key[1], narrowest), key[2] + 1)
+            if before not in best or way < best[before]:
+                best[before], links[before] = way, [link]
+                heapq.heappush(heap, (way, before))
+            elif way == best[before] and link not in links[before]:
+                links[before].append(link)
+    return links
 
 
 def check_connected(paths: ShortestPaths, names: tuple[str, ...], where: str) -> None:

@@ -1,6 +1,6 @@
 """A run before its clock: tokens, where each layer's routing sends them, what that asks of the cluster."""
 
-from moesim.layer.destinations import PORTS_NOTE, uses_ports
+from moesim.layer.destinations import PORTS_NOTE, replica_seed, uses_ports
 from moesim.layer.kernel_seconds import KernelLedger, PricedKernel
 from moesim.layer.loaded_layer import LayerLoad, layer_load
 from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place, read_bias
@@ -23,6 +23,7 @@ __all__ = [
     "open_workload",
     "place",
     "read_bias",
+    "replica_seed",
     "route_layer",
     "uses_ports",
 ]

@@ -46,6 +46,11 @@ def uses_ports(parts: Parts) -> bool:
     return parts.flows == "ports" or (parts.flows == "auto" and parts.fabric.n_ranks > MOST_PAIR_RANKS)
 
 
+def replica_seed(parts: Parts) -> int:
+    """The seed with which tokens choose among replicas."""
+    return int(parts.rng(PLACEMENT_STAGE).integers(1 << 31))
+
+
 def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: Selection) -> Followed:
     """Follow the tokens to their slots and count what travels.
 
@@ -56,7 +61,7 @@ def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: S
         selection: experts (and gates) of the distinct tokens.
     """
     fabric, n_slots, at_ports = parts.fabric, placement.n_slots, uses_ports(parts)
-    seed = int(parts.rng(PLACEMENT_STAGE).integers(1 << 31))
+    seed = replica_seed(parts)
     slot_rank = np.asarray(placement.slot_rank)
     copies = None if at_ports else no_copies(fabric.n_ranks, fabric.ranks_per_node)
     cuts = _cuts(batch.token_rank, fabric.n_ranks)

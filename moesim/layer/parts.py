@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_card
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable
+from moesim.dumps import read_array
 from moesim.errors import InputError
 from moesim.model import PublishedRouter
-from moesim.placement import BY_LOAD, FIXED, Placement, contiguous
+from moesim.placement import BY_LOAD, FIXED, Placement, contiguous, read_map
 from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
 from moesim.traffic import Calibration, calibration, published_bytes, wire_bytes
-from moesim.workload import read_array
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,11 @@ class Parts:
         flows: simulated by ``pairs`` of ranks or at their ``ports``; ``auto`` chooses by their number.
         ecmp_seed: of the hash that spreads flows over equal paths.
         tolerance: longest step of the flows as a share of the busiest link's time; 0 follows every event.
-        published_router: the model's own, for counts, which know no groups; None for other workloads.
+        published_router: the model's own, for given experts, whose counts know no groups; None where the router runs.
         model_notes: what the model's config.json does not say and moesim assumed.
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
+        placement_map: where the experts of each layer are, if a file says it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Parts:
     model_notes: tuple[str, ...]
     bias: str
     update_bias: bool
+    placement_map: Placement | None
     groups_are: str
     loss_device: NDArray[np.int32]
     kernels: KernelTable
@@ -80,6 +82,8 @@ class Parts:
     @property
     def n_slots(self) -> int:
         """Experts of a layer with their replicas."""
+        if self.placement_map is not None:
+            return self.placement_map.n_slots
         return self.model.n_experts + self.placement.redundant_experts
 
     def rng(self, stage: int) -> np.random.Generator:
@@ -149,10 +153,11 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         schedule=scenario.schedule,
         losses=scenario.losses,
         router=router,
-        published_router=scenario.model_spec().router if scenario.workload.counts is not None else None,
+        published_router=scenario.model_spec().router if scenario.workload.gives_experts else None,
         model_notes=scenario.model_notes(),
         bias=scenario.source(scenario.routing.bias),
         update_bias=scenario.routing.update_bias,
+        placement_map=_placement_map(scenario, fabric),
         groups_are=groups_are,
         loss_device=group if router.n_groups > 1 else home[:experts],
         kernels=KernelTable.load(scenario.source(scenario.compute.table), gpu=fabric.gpu),
@@ -178,6 +183,9 @@ def _with_paths(scenario: Scenario) -> Workload:
         for name, value in (("expert_ids", section.expert_ids), ("counts", section.counts))
         if value is not None
     }
+    if section.routing is not None:
+        path = scenario.routing_path()
+        changes["routing"] = section.routing.model_copy(update={"file": path})
     if section.recording is not None:
         path = scenario.source(section.recording.name)
         changes["recording"] = section.recording.model_copy(update={"name": path})
@@ -205,6 +213,17 @@ def _constants(
             fix=f"use at most {made.total_sms}",
         )
     return made
+
+
+def _placement_map(scenario: Scenario, fabric: Fabric) -> Placement | None:
+    """The placement that a file gives, checked against model and cluster."""
+    if scenario.placement.file is None:
+        return None
+    placed = read_map(scenario.source(scenario.placement.file), fabric.n_ranks)
+    experts = scenario.model.n_experts
+    if placed.n_experts != experts:
+        raise InputError(f"a map of {placed.n_experts} experts, the model has {experts}", "placement.file")
+    return placed
 
 
 def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:

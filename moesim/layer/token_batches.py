@@ -12,18 +12,19 @@ from moesim.layer.parts import Parts
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
 from moesim.results import TableBuilder, nulls
 from moesim.routing import RouterSpec, route
-from moesim.scenario import RecordingSource
-from moesim.workload import Batch, counts_batch, expert_ids_batch, logits_batch, recorded_batch, synthetic_batch
+from moesim.workload import Batch, RoutingTrace, read_routing, recorded_batch, synthetic_batch, traced_batch
 
 _WORKLOAD_STAGE, _POPULARITY_STAGE = 1, 5
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A scenario's tokens: where they come from. ``recording`` is None unless it is one of moesim's own format."""
+    """A scenario's tokens: a recording of moesim's own, recorded routing of any other form, or neither (synthetic)."""
 
     parts: Parts
-    recording: Recording | None
+    recording: Recording | None = None
+    trace: RoutingTrace | None = None
+    trace_layers: tuple[int, ...] | None = None
 
     def batch(self, step: int) -> Batch:
         """Draw the batch of a simulated step, the same for the same seed and step."""
@@ -37,8 +38,8 @@ class Workload:
         }
         if workload.tokens_per_rank is not None:
             common["tokens_per_rank"] = workload.tokens_per_rank
-        if workload.recording is not None:
-            return self._recorded(workload.recording, workload.domains, common)
+        if self.trace is not None:
+            return self._traced(self.trace, common)
         if workload.synthetic is not None:
             return synthetic_batch(
                 layers=range(workload.layers_simulated or 1),
@@ -47,45 +48,53 @@ class Workload:
                 **workload.synthetic.model_dump(),
                 **common,
             )
-        if workload.expert_ids is not None:
-            batch = expert_ids_batch(workload.expert_ids, **common)
-            _check_width(parts, batch)
-            return batch
-        batch = counts_batch(str(workload.counts), top_k=parts.router.top_k, **common)
-        return replace(batch, estimated=(*batch.estimated, *_limit_not_applied(parts)))
-
-    def _recorded(
-        self, source: RecordingSource, domains: str | tuple[str, ...] | None, common: dict[str, Any]
-    ) -> Batch:
-        parts, recording = self.parts, self.recording
-        if recording is None:
-            batch = logits_batch(source.name, layers=source.layers, **common)
-            if parts.router.kind == "v3" and parts.bias == "recorded":
-                batch = replace(batch, notes=(*batch.notes, "these logits have no bias: none is used"))
-            return batch
-        counts = (parts.fabric.n_ranks, parts.fabric.n_nodes, parts.router.n_groups)
+        source, recording = workload.recording, self.recording
+        assert source is not None and recording is not None  # noqa: S101 - one of the sources is given
+        domains = recording.domain_names if workload.domains == "all" else workload.domains
         return recorded_batch(
             recording,
             layers=source.layers or recording.layers,
             step=source.step,
-            domains=recording.domain_names if domains == "all" else domains,
+            domains=domains,
             select=lambda logits, bias: route(logits, _of_width(parts.router, logits.shape[1]), bias).expert_ids,
-            group_counts=counts,
+            group_counts=(parts.fabric.n_ranks, parts.fabric.n_nodes, parts.router.n_groups),
             **common,
         )
+
+    def _traced(self, trace: RoutingTrace, common: dict[str, Any]) -> Batch:
+        parts = self.parts
+        if trace.unit != "logits" and parts.update_bias:
+            raise InputError("no router runs on given experts", "routing.update_bias", "update_bias: false")
+        batch = traced_batch(trace, top_k=parts.router.top_k, layers=self.trace_layers, where="workload", **common)
+        if trace.unit == "counts":
+            batch = replace(batch, estimated=(*batch.estimated, *_limit_not_applied(parts)))
+        if trace.unit == "logits" and trace.bias is None and parts.router.kind == "v3" and parts.bias == "recorded":
+            batch = replace(batch, notes=(*batch.notes, "these logits have no bias: none is used"))
+        return batch
 
 
 def open_workload(parts: Parts) -> Workload:
     """Open what the workload section names.
 
     Raises:
-        InputError: the recording cannot be read.
+        InputError: the recording cannot be read, or is of another number of experts than the model.
     """
-    source = parts.workload.recording
+    workload, experts = parts.workload, parts.router.n_experts
+    if workload.routing is not None:
+        trace = read_routing(workload.routing.file, n_experts=experts)
+        return Workload(parts, trace=trace, trace_layers=workload.routing.layers)
+    if workload.expert_ids is not None:
+        return Workload(parts, trace=read_routing(workload.expert_ids, n_experts=experts, unit="ids"))
+    if workload.counts is not None:
+        return Workload(parts, trace=read_routing(workload.counts, n_experts=experts, unit="counts"))
+    source = workload.recording
     if source is None:
-        return Workload(parts, None)
+        return Workload(parts)
     path = recording_path(source.name)
-    return Workload(parts, read_recording(path) if is_recording(path) else None)
+    if is_recording(path):
+        return Workload(parts, read_recording(path))
+    trace = read_routing(path, n_experts=experts, unit="logits", layers=source.layers)
+    return Workload(parts, trace=trace)
 
 
 def _of_width(spec: RouterSpec, n_experts: int) -> RouterSpec:
@@ -116,16 +125,6 @@ def _limit_not_applied(parts: Parts) -> tuple[str, ...]:
         f"counts carry no groups: that a token reaches at most {reached} of {groups} is not applied, "
         f"so it may reach more ranks and nodes here than in the model",
     )
-
-
-def _check_width(parts: Parts, batch: Batch) -> None:
-    for layer, ids in (batch.expert_ids or {}).items():
-        if ids.shape[1] != parts.router.top_k:
-            raise InputError(
-                f"layer {layer} has {ids.shape[1]} experts per token, routing.top_k is {parts.router.top_k}",
-                where="workload.expert_ids",
-                fix=f"set routing.top_k to {ids.shape[1]}",
-            )
 
 
 def add_training_rows(tables: TableBuilder, recording: Recording, layers: tuple[int, ...]) -> None:

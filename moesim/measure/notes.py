@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moesim.cluster import Fabric, ShortestPaths
 from moesim.layer import PORTS_NOTE, KernelLedger, Parts, uses_ports
 from moesim.measure.layer_tables import RANK_PAIR_LIMIT
 from moesim.measure.times_moved import spreads
@@ -56,6 +57,8 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
         notes.append(Note("estimated", PORTS_NOTE))
     elif parts.fabric.n_ranks > RANK_PAIR_LIMIT:
         notes.append(Note("info", f"more than {RANK_PAIR_LIMIT} ranks: the transfers table is per node pair"))
+    if isinstance(parts.fabric.paths, ShortestPaths):
+        notes += [Note("info", text) for text in _ways_inside(parts.fabric)]
     layers = parts.workload.layers_simulated
     if layers and layers > len(batch.layers):
         notes.append(Note("info", f"{layers} layers simulated by cycling {len(batch.layers)} recorded ones"))
@@ -74,3 +77,11 @@ def _scaled(parts: Parts) -> Iterator[str]:
                 f"{word} rates were measured on ports of {format_bandwidth(fitted)}; here they are {here}, and the "
                 f"all-to-all is taken to reach the same share of them"
             )
+
+
+def _ways_inside(fabric: Fabric) -> Iterator[str]:
+    """Say over which link classes the GPUs of a node reach each other, where that is not NVLink alone."""
+    over = fabric.pairs_inside()
+    if set(over) - {("nvlink",)}:
+        ways = ", ".join(f"{count} over {' and '.join(classes)}" for classes, count in over.items())
+        yield f"pairs of GPUs inside a node: {ways}"

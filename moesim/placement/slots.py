@@ -30,13 +30,14 @@ class Placement:
     ``slot_expert``: int32[slots], or int32[layers, slots] where layers differ. ``slot_rank``:
     int32[slots]. ``n_ranks``: ranks of the expert-parallel group; left at 0, the highest rank that holds
     a slot is the last one. Both arrays are copied and read-only. Expert ids are 0 to n_experts - 1 and
-    each has a slot on every layer. Raises ``InputError`` where that does not hold or a rank is out of
-    range.
+    each has a slot on every layer. ``layers``: the model's number of each row, where rows are numbered.
+    Raises ``InputError`` where that does not hold or a rank is out of range.
     """
 
     slot_expert: NDArray[np.int32]
     slot_rank: NDArray[np.int32]
     n_ranks: int = 0
+    layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         slot_expert, slot_rank = _ids(self.slot_expert, "slot_expert"), _ids(self.slot_rank, "slot_rank")
@@ -104,6 +105,17 @@ class Placement:
             raise InputError(f"no layer {i}", where="placement", fix=f"it has layers 0 to {n_layers - 1}")
         return Placement(self.slot_expert[i], self.slot_rank, self.n_ranks)
 
+    def for_layer(self, number: int) -> "Placement":
+        """Return the placement of the model's layer ``number``; one without a layer axis serves every layer.
+
+        Raises ``InputError`` if no row has that number.
+        """
+        if self.slot_expert.ndim == 1 or self.layers is None:
+            return self.layer(number)
+        if number not in self.layers:
+            raise InputError(f"no layer {number}", "placement", f"it has {self.layers[0]} to {self.layers[-1]}")
+        return self.layer(self.layers.index(number))
+
     def replicas(self) -> NDArray[np.int64]:
         """Return the number of slots of each expert: int64[experts]. One layer only."""
         return np.bincount(self._one_layer("replicas"), minlength=self.n_experts)
@@ -112,6 +124,20 @@ class Placement:
         """Return the rank of each expert's first slot: int32[experts]. One layer only."""
         _, first = np.unique(self._one_layer("home_rank"), return_index=True)
         return self.slot_rank[first]
+
+    def oddities(self) -> tuple[str, ...]:
+        """Return in sentences what is seldom meant: ranks without an expert, replicas of an expert on one rank."""
+        said = []
+        idle = self.n_ranks - len(np.unique(self.slot_rank))
+        if idle:
+            fix = "redundant experts (placement.policy: eplb) would give them replicas"
+            said.append(f"{idle} of {self.n_ranks} ranks hold no expert: {fix}")
+        pairs = self._one_layer("oddities").astype(np.int64) * self.n_ranks + self.slot_rank
+        found, times = np.unique(pairs, return_counts=True)
+        twice = len(np.unique(found[times > 1] // self.n_ranks))
+        if twice:
+            said.append(f"{twice} experts have replicas side by side on one rank, which spread nothing")
+        return tuple(said)
 
     def planned_slot_load(self, load: ArrayLike) -> NDArray[np.float64]:
         """Return float64[slots]: the load per slot if replicas share their expert's ``load[experts]`` evenly.

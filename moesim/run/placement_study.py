@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.balance import imbalance
-from moesim.layer import build_parts, open_workload
+from moesim.layer import build_parts, open_workload, replica_seed
 from moesim.placement import BY_LOAD, FIXED, Placement
 from moesim.routing import route
-from moesim.run.steps import initial_state
+from moesim.run.steps import initial_state, route_step
 from moesim.scenario import Scenario
 
 
@@ -21,7 +21,8 @@ def compare_placements(scenario: Scenario, redundant_experts: int | None) -> lis
         redundant_experts: replicas, where a policy has them; None for as many as fill the ranks evenly, at least one.
 
     Returns:
-        One row per placement: slots, and max / mean load of slots, ranks and nodes, replicas sharing evenly.
+        One row per placement: slots, and max / mean load of slots, ranks and nodes, each selection going to the replica
+        that the scenario's ``placement.replica_choice`` takes.
     """
     parts = build_parts(scenario)
     batch = open_workload(parts).batch(0)
@@ -30,7 +31,8 @@ def compare_placements(scenario: Scenario, redundant_experts: int | None) -> lis
         ids = route(batch.logits[layer], parts.router, initial_state(parts, batch).bias[layer]).expert_ids
     else:
         ids = (batch.expert_ids or {})[layer]
-    load = np.bincount(ids[batch.token_index].ravel(), minlength=experts)
+    ids = ids[batch.token_index]
+    load = np.bincount(ids[ids >= 0], minlength=experts)
     ranks = fabric.n_ranks
     extra = redundant_experts if redundant_experts is not None else -experts % ranks or ranks
     placements = {name: make(experts, ranks) for name, make in FIXED.items()}
@@ -39,11 +41,29 @@ def compare_placements(scenario: Scenario, redundant_experts: int | None) -> lis
             placements[f"{name}, {slots - experts} redundant"] = balance(
                 load, n_slots=slots, n_ranks=ranks, n_nodes=fabric.n_nodes, n_groups=parts.router.n_groups
             )
-    return [{"placement": name, **_row(placement, load, fabric.rank_node)} for name, placement in placements.items()]
+    if parts.placement_map is not None:
+        placements[f"file {scenario.placement.file}"] = parts.placement_map.for_layer(layer)
+    rows = []
+    for name, placement in placements.items():
+        taken = placement.choose(
+            ids, batch.token_rank, fabric.ranks_per_node, parts.placement.replica_choice, replica_seed(parts)
+        )
+        per_slot = np.bincount(taken[taken >= 0], minlength=placement.n_slots)
+        rows.append({"placement": name, **_row(placement, per_slot, fabric.rank_node)})
+    return rows
 
 
-def _row(placement: Placement, load: NDArray[np.int64], rank_node: NDArray[np.int32]) -> dict[str, Any]:
-    per_slot = placement.planned_slot_load(load)
+def map_of(scenario: Scenario) -> Placement:
+    """Return where the experts of each layer are when the scenario runs: by its policy and the first batch's load."""
+    parts = build_parts(scenario)
+    batch = open_workload(parts).batch(0)
+    step, _ = route_step(parts, initial_state(parts, batch), batch)
+    placed = [step.layers[layer].placement for layer in step.layers]
+    rows = np.stack([one.slot_expert for one in placed])
+    return Placement(rows, placed[0].slot_rank, parts.fabric.n_ranks, tuple(step.layers))
+
+
+def _row(placement: Placement, per_slot: NDArray[np.int64], rank_node: NDArray[np.int32]) -> dict[str, Any]:
     per_rank = np.bincount(placement.slot_rank, weights=per_slot, minlength=len(rank_node))
     per_node = np.bincount(rank_node, weights=per_rank)
     return {

@@ -166,6 +166,10 @@ class _Run:
         notes += [Note("info", text) for text in batch.notes]
         notes += [Note("estimated", text) for text in batch.estimated]
         notes += degraded(parts, self._ledger, self._tolerance, batch)
+        placed = (
+            {said for layer in self._step.layers.values() for said in layer.placement.oddities()} if self._step else ()
+        )
+        notes += [Note("degraded", text) for text in sorted(placed)]
         exported, note = self._flows.arrays()
         notes += note
         terms = self._terms.build(summary, self._summary.bottleneck()[1], self._ledger)

@@ -77,12 +77,14 @@ class TimedLayer:
 
 
 def initial_state(parts: Parts, batch: Batch) -> State:
-    """The biases that the scenario asks for: as recorded, none, or from a file."""
+    """The biases that the scenario asks for, as recorded, none, or from a file; the placement, if a file gives it."""
+    placed = parts.placement_map
+    placement = {} if placed is None else {layer: placed.for_layer(layer) for layer in batch.layers}
     if parts.router.kind != "v3" or parts.bias == "zero":
-        return State(dict.fromkeys(batch.layers))
+        return State(dict.fromkeys(batch.layers), placement)
     if parts.bias == "recorded":
-        return State({layer: batch.bias.get(layer) for layer in batch.layers})
-    return State({layer: read_bias(parts) for layer in batch.layers})
+        return State({layer: batch.bias.get(layer) for layer in batch.layers}, placement)
+    return State({layer: read_bias(parts) for layer in batch.layers}, placement)
 
 
 def route_steps(parts: Parts, batches: Iterable[Batch]) -> Iterator[RoutedStep]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from moesim.scenario.sections import Block, Name
 from moesim.units import Count, Duration, Number
@@ -18,6 +18,19 @@ class RecordingSource(Block):
     step: Literal["last"] | Annotated[Count, Field(ge=0)] = Field(
         "last", description="Training step of the snapshot: last, or one of the recorded steps."
     )
+
+
+class RoutingSource(Block):
+    """Recorded routing in any recorder's form."""
+
+    file: Name = Field(description="A file or folder as an engine, a trainer or `moesim routing import` wrote it.")
+    layers: tuple[Annotated[Count, Field(ge=0)], ...] | None = Field(
+        None, min_length=1, description="Layers to simulate; null: all that were recorded."
+    )
+
+
+def _file_alone(value: object) -> object:
+    return {"file": value} if isinstance(value, str) else value
 
 
 class _Synthetic(Block):
@@ -62,7 +75,11 @@ def _one_or_many(value: object) -> str:
 
 
 class Workload(Block):
-    """Which tokens arrive: one of recording, synthetic, expert_ids and counts says where experts come from."""
+    """Which tokens arrive: one of routing, recording, synthetic, expert_ids and counts says where experts come from."""
+
+    routing: Annotated[RoutingSource, BeforeValidator(_file_alone)] | None = Field(
+        None, description="Recorded routing of any form: logits, expert ids or counts; a file, or a block with layers."
+    )
 
     recording: RecordingSource | None = Field(
         None, description="Recorded router logits (default: tiny-KIND of the router's kind)."
@@ -70,10 +87,12 @@ class Workload(Block):
     synthetic: Annotated[Uniform | Zipf | Lognormal | OneHotRank, Field(discriminator="kind")] | None = Field(
         None, description="Synthetic router logits."
     )
-    expert_ids: Name | None = Field(None, description="A .npy or .npz file of chosen experts: no router is run.")
+    expert_ids: Name | None = Field(
+        None, description="Recorded routing whose numbers are chosen experts: no router is run."
+    )
     counts: Name | None = Field(
         None,
-        description="A .csv, .parquet or .npz file of tokens per expert: experts are drawn to match, no router is run.",
+        description="Recorded routing whose numbers are tokens per expert: experts are drawn, no router is run.",
     )
     tokens_per_rank: (
         Annotated[
@@ -97,6 +116,11 @@ class Workload(Block):
         None, ge=1, le=10**4, description="MoE layers of a step; recorded layers are cycled. null: each once."
     )
     steps: Count = Field(1, ge=1, le=10**6, description="Batches simulated one after the other.")
+
+    @property
+    def gives_experts(self) -> bool:
+        """Whether experts may be given rather than selected by the scenario's router."""
+        return not (self.recording or self.synthetic)
 
 
 class LognormalOffset(Block):

@@ -67,7 +67,7 @@ def _router(scenario: ScenarioFields) -> Iterator[Breach]:
 
 def _workload(scenario: ScenarioFields) -> Iterator[Breach]:
     workload = scenario.workload
-    sources = ("recording", "synthetic", "expert_ids", "counts")
+    sources = ("routing", "recording", "synthetic", "expert_ids", "counts")
     given = [name for name in sources if getattr(workload, name) is not None]
     if len(given) != 1:
         yield (
@@ -84,7 +84,7 @@ def _workload(scenario: ScenarioFields) -> Iterator[Breach]:
             "a layer is named twice",
             "name each layer once; layers_simulated repeats them",
         )
-    if scenario.routing.bias == "recorded" and recording is None:
+    if scenario.routing.bias == "recorded" and recording is None and workload.routing is None:
         yield ("routing", "bias"), "there is no recording to take the bias from", "set bias: zero, or give a file"
 
 
@@ -106,6 +106,9 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
             f"policy {scenario.placement.policy} places no replicas",
             f"set policy: {' or '.join(LOAD_POLICIES)}, or redundant_experts: 0",
         )
+    placement = scenario.placement
+    if placement.file is not None and (placement.policy != "contiguous" or placement.redundant_experts):
+        yield ("placement", "file"), "the map says where experts are, and so does the policy", "leave one of them out"
     algorithm = algorithm_named(scenario.alltoall.algorithm)
     if scenario.alltoall.cached_handle and not algorithm.handle:
         yield ("alltoall", "cached_handle"), f"{algorithm.name} has no handle", "cached_handle: false"

@@ -12,7 +12,7 @@ from moesim.scenario.sections import KINDS
 
 MODEL_PRESET = "deepseek-v3"
 
-_SOURCES = ("recording", "synthetic", "expert_ids", "counts")
+_SOURCES = ("routing", "recording", "synthetic", "expert_ids", "counts")
 _ROUTING = ("kind", "top_k", "groups", "top_groups", *KINDS["v1"])
 _SIZES = ("n_experts", "hidden", "expert_hidden", "n_shared", "layers")
 
@@ -43,7 +43,7 @@ def filled(data: Mapping[str, Any], preset: ModelSpec | None) -> dict[str, Any]:
         result["workload"] = _workload(_given(data.get("workload")), kind)
     routing, workload = result["routing"], result["workload"]
     if isinstance(routing, dict) and isinstance(workload, dict) and "bias" not in routing:
-        routing["bias"] = "recorded" if kind == "v3" and "recording" in workload else "zero"
+        routing["bias"] = "recorded" if kind == "v3" and workload.keys() & {"recording", "routing"} else "zero"
     return result
 
 

@@ -11,7 +11,9 @@ from typing import Literal
 from moesim.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-SUFFIXES = (".yaml", ".yml", ".json", ".npz", ".npy", ".csv", ".parquet", ".txt")
+SUFFIXES = (
+    ".yaml", ".yml", ".json", ".jsonl", ".npz", ".npy", ".csv", ".parquet", ".txt", ".pt", ".safetensors", ".gguf",
+)  # fmt: skip
 
 
 def shipped_names(folder: Literal["scenarios", "topologies", "recordings", "calibration"]) -> list[str]:
@@ -51,8 +53,10 @@ def refuse_escape(value: str) -> str:
     return value
 
 
-def contained(value: str, base: Path) -> Path:
+def contained(value: str, base: Path, folder: bool = False) -> Path:
     """Return the absolute path of a value that ``is_path``, relative to ``base`` (or absolute as given).
+
+    With ``folder`` it may be one.
 
     Raises:
         InputError: the path leads out of ``base``, symbolic links included, or no such file.
@@ -64,6 +68,6 @@ def contained(value: str, base: Path) -> Path:
         path = (root / path).resolve()
         if not path.is_relative_to(root):
             raise InputError(f"{value!r:.80} leads out of the folder {base}", fix="give an absolute path instead")
-    if not path.is_file():
-        raise InputError(f"no such file: {path}")
+    if not path.is_file() and not (folder and path.is_dir()):
+        raise InputError(f"no such file{' or folder' if folder else ''}: {path}")
     return path

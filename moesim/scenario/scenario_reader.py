@@ -23,12 +23,16 @@ PATH_FIELDS: tuple[tuple[str, ...], ...] = (
     ("model", "preset"),
     ("routing", "bias"),
     ("workload", "recording", "name"),
+    ("placement", "file"),
+    ("workload", "routing"),
+    ("workload", "routing", "file"),
     ("workload", "expert_ids"),
     ("workload", "counts"),
     ("compute", "table"),
     ("alltoall", "calibration"),
 )
 _NOT_IN_VARIANTS = ("variants", "sweep")
+_ROUTING = ("workload", "routing")  # always a path, perhaps of a folder
 
 
 def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:
@@ -140,7 +144,9 @@ def name_from(text: str) -> str:
 def from_here(override: Override) -> Override:
     """Make a relative path of an override absolute: it was typed in the current folder."""
     value = override.value
-    if override.loc not in PATH_FIELDS or not isinstance(value, str) or not is_path(value):
+    if override.loc not in PATH_FIELDS or not isinstance(value, str):
+        return override
+    if not is_path(value) and override.loc[:2] != _ROUTING:
         return override
     if "\0" in value or value.startswith("~"):  # refused with its place by the validation
         return override
@@ -174,7 +180,9 @@ def _missing_files(scenario: Scenario, document: LocatedDocument) -> Iterable[In
         if not isinstance(value, str):
             continue
         try:
-            if is_path(value):
+            if loc[:2] == _ROUTING:
+                contained(value, scenario.base_dir, folder=True)
+            elif is_path(value):
                 contained(value, scenario.base_dir)
             else:
                 _refuse_unknown_name(loc, value)

@@ -76,6 +76,16 @@ class Scenario(ScenarioFields):
         """
         return str(contained(name_or_path, self._base_dir)) if is_path(name_or_path) else name_or_path
 
+    def routing_path(self) -> str:
+        """Return the file or folder of recorded routing as an absolute path.
+
+        Raises:
+            InputError: the path leads out of the scenario's folder, or there is nothing.
+        """
+        source = self.workload.routing
+        assert source is not None  # noqa: S101 - whoever asks has looked
+        return str(contained(source.file, self._base_dir, folder=True))
+
     def error(self, loc: Loc, what: str, fix: str = "") -> InputError:
         """Return an error about the value at ``loc``, with file, line and column where it was read from one."""
         if self._document is None:

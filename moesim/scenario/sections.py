@@ -216,6 +216,10 @@ class PlacementBlock(Block):
     policy: PolicyName = Field(
         "contiguous", description="How experts are laid on ranks; eplb balances by the batch's own load."
     )
+    file: Name | None = Field(
+        None,
+        description="A placement map instead of a policy: SGLang's JSON, TensorRT-LLM's YAML or moesim's own JSON.",
+    )
     redundant_experts: Count = Field(
         0, ge=0, le=10**5, description="Extra slots for replicas of hot experts (eplb only)."
     )

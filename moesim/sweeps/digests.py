@@ -93,6 +93,7 @@ def input_files(scenario: Scenario) -> dict[str, Path]:
     named = {
         "model.preset": scenario.model.preset,
         "routing.bias": scenario.routing.bias,
+        "placement.file": scenario.placement.file,
         "workload.expert_ids": workload.expert_ids,
         "workload.counts": workload.counts,
         "alltoall.calibration": scenario.alltoall.calibration,
@@ -101,6 +102,8 @@ def input_files(scenario: Scenario) -> dict[str, Path]:
     for field, value in named.items():
         if value is not None and is_path(value):
             found[field] = Path(scenario.source(value))
+    if workload.routing is not None:
+        found["workload.routing"] = Path(scenario.routing_path())
     return found
 
 
@@ -110,7 +113,10 @@ def file_digests(scenario: Scenario) -> dict[str, str]:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file; one that has kept its size and time is not read again."""
+    """Return the SHA-256 of a file, or of a folder's names and files; what kept its size and time is not read again."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return digest("folder", [(str(file.relative_to(path)), file_digest(file)) for file in files])
     status = os.stat(path)
     return _content_digest(str(path), status.st_mtime_ns, status.st_size)
 

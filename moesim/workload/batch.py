@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.workload.token_draw import Draw
+
 Logits = NDArray[np.float16] | NDArray[np.float32]
 
 
@@ -53,3 +55,27 @@ class Batch:
         """The layers that this batch has logits or experts for, ascending."""
         rows = self.logits if self.logits is not None else self.expert_ids
         return tuple(sorted(rows or ()))
+
+
+def given_experts(
+    ids: Mapping[int, NDArray[np.int32]],
+    n_experts: int,
+    drawn: Draw,
+    domain: str,
+    notes: tuple[str, ...],
+    estimated: tuple[str, ...] = (),
+) -> Batch:
+    """Return the batch of drawn tokens whose experts are given, layer -> ids [D, K]: no router runs."""
+    return Batch(
+        logits=None,
+        bias={layer: np.zeros(n_experts, np.float32) for layer in ids},
+        expert_ids=ids,
+        token_index=drawn.token_index,
+        token_rank=drawn.token_rank,
+        sequence=drawn.sequence,
+        domain=np.zeros(len(drawn.token_index), np.int8),
+        domain_names=(domain,),
+        distinct_tokens=len(drawn.rows),
+        notes=notes,
+        estimated=estimated,
+    )

@@ -90,7 +90,7 @@ WRONG = {
         CLUSTER + "workload: {recording: {name: tiny-v3}, synthetic: {kind: zipf}}\n",
         [
             "2:51: workload.synthetic: recording and synthetic given; "
-            "give one of recording, synthetic, expert_ids, counts"
+            "give one of routing, recording, synthetic, expert_ids, counts"
         ],
     ),
     "unknown synthetic kind": (

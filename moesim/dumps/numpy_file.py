@@ -32,7 +32,7 @@ def read_array(path: str | Path, member: str) -> NDArray[Any]:
     file = Path(path)
     try:
         with file.open("rb") as stream:
-            if stream.read(4) == b"PK\x03\x04":
+            if is_zip(stream.read(4)):
                 return _read_member(file, member)
             stream.seek(0)
             return _read_plain(stream, file.stat().st_size, str(file))
@@ -40,6 +40,29 @@ def read_array(path: str | Path, member: str) -> NDArray[Any]:
         raise InputError("no such file", where=str(file)) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"cannot be read: {error}", str(file), "is it truncated or of another kind?") from None
+
+
+def is_zip(head: bytes) -> bool:
+    """Return whether a file that begins so is a zip, as ``.npz`` files are."""
+    return head[:4] == b"PK\x03\x04"
+
+
+def is_numpy_array(head: bytes) -> bool:
+    """Return whether a file that begins so is a ``.npy`` file."""
+    return head[:6] == b"\x93NUMPY"
+
+
+def member_names(path: Path) -> list[str]:
+    """Return the names of the arrays in an archive.
+
+    Raises:
+        InputError: it is no archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [info.filename.removesuffix(".npy") for info in archive.infolist()]
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}", str(path), "is it truncated or of another kind?") from None
 
 
 def number_layers(layers: Sequence[int] | None, count: int, where: str) -> tuple[int, ...]:

@@ -1,0 +1,61 @@
+"""Arrays of a ``.safetensors`` file: an 8-byte length, a JSON header, raw little-endian bytes.
+
+Offsets and sizes are checked against the file before anything is allocated.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.dumps.torch_file import from_bfloat16
+from moesim.errors import InputError
+
+MAX_HEADER_BYTES = 64 << 20
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+
+
+def is_safetensors(head: bytes, size: int) -> bool:
+    """Return whether a file that begins so (9 bytes at least) and has this size may be one."""
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
+
+
+def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays by name (bfloat16 as float32), as views of the mapped file.
+
+    Raises:
+        InputError: the header is no header, or announces what the file does not hold.
+    """
+    where = str(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(size - 8, MAX_HEADER_BYTES):
+                raise InputError(f"a header of {length} bytes in a file of {size}", where, "is it truncated?")
+            header = json.loads(file.read(length))
+        raw = np.memmap(path, np.uint8, "r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
+        return {name: _array(entry, raw, name, where) for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot be read: {str(error)[:100]}", where, "is it a whole safetensors file?") from None
+
+
+def _array(entry: Any, raw: NDArray[np.uint8], name: str, where: str) -> NDArray[Any]:
+    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in _DTYPES:
+        raise InputError(f"{name} is of type {dtype!r:.20}", where, f"{', '.join(_DTYPES)} are read")
+    if any(not isinstance(n, int) or n < 0 for n in (*shape, begin, end)):
+        raise InputError(f"{name} has a negative size", where)
+    needed = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+    if end - begin != needed or end > len(raw):
+        raise InputError(f"{name} announces {needed} bytes, the file holds {min(end, len(raw)) - begin}", where)
+    values = raw[begin:end].view(_DTYPES[dtype]).reshape(shape)
+    return from_bfloat16(values) if dtype == "BF16" else np.asarray(values)

@@ -1,0 +1,158 @@
+"""CSV and Parquet files as columns, checked before they are believed; mistakes named by line (CSV) or row (Parquet)."""
+
+import csv
+import itertools
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.dumps.routing_columns import read_columns
+from moesim.dumps.routing_trace import RoutingTrace, Source, Told
+from moesim.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_LINES = 2_000_000
+MAX_ROWS = 100_000_000
+MAX_BYTES = 4 << 30
+_LAYER_FILE = re.compile(r"layer[_-]?(\d+)\.parquet")
+_STEP_FOLDER = re.compile(r"(?:iter|iteration|step|checkpoint)[_-]?(\d+)")
+
+
+def read_csv(path: Path, told: Told) -> RoutingTrace:
+    """Return the trace of a CSV file with a header.
+
+    Raises:
+        InputError: as file:line, for what is no number or out of range.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = csv.reader(stream)
+            header = [name.strip() for name in next(rows, [])]
+            if len(set(header)) < max(len(header), 2):
+                fix = "columns such as layer,expert,count are needed"
+                raise InputError(f"the header is {header!r:.200}", f"{path}:1", fix)
+            lines: list[int] = []
+            cells: list[list[str]] = []
+            for row in itertools.islice(rows, MAX_LINES + 1):
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise InputError(f"{len(row)} values, not {len(header)}", f"{path}:{rows.line_num}")
+                if len(cells) == MAX_LINES:
+                    raise InputError(f"more than {MAX_LINES} lines", f"{path}:{rows.line_num}")
+                lines.append(rows.line_num)
+                cells.append(row)
+    except FileNotFoundError:
+        raise InputError("no such file", str(path)) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot be read: {error}", str(path), "a UTF-8 CSV file is needed") from None
+    columns = {name: _numbers([row[at] for row in cells], name, path, lines) for at, name in enumerate(header)}
+    return read_columns(
+        columns, told, Source("table", "csv"), str(path), lambda row: f"{path}:{lines[row] if lines else 1}"
+    )
+
+
+def _numbers(texts: list[str], name: str, path: Path, lines: list[int]) -> NDArray[Any]:
+    """A column as numbers, whole ones where all are."""
+    for kind in (np.int64, np.float64):
+        try:
+            return np.array(texts, kind)
+        except (ValueError, OverflowError):
+            continue
+    for text, line in zip(texts, lines, strict=True):
+        try:
+            float(text)
+        except ValueError:
+            raise InputError(f"{name} is {text!r:.40}", f"{path}:{line}", "a number is needed") from None
+    return np.array(texts)
+
+
+def read_parquet(files: list[Path], told: Told) -> RoutingTrace:
+    """Return the trace of a Parquet file, or of files of one layer each (layer_03.parquet), in folders by step or not.
+
+    Raises:
+        InputError: what is no whole Parquet file, or columns and files that do not go together.
+    """
+    tables = [(path, _columns(path)) for path in files]
+    named = [_LAYER_FILE.fullmatch(path.name) for path, _ in tables]
+    if len(files) > 1 and not all(named):
+        raise InputError(
+            f"{len(files)} Parquet files", str(files[0].parent), "names such as layer_03.parquet are needed"
+        )
+    columns = tables[0][1]
+    if len(files) > 1:
+        if len({frozenset(found) for _, found in tables}) > 1:
+            raise InputError("files of different columns", str(files[0].parent))
+        # Only what is a number of routing: texts and token ids of a million rows are none of our business.
+        columns = {name: np.concatenate([found[name] for _, found in tables]) for name in columns if name != "token_id"}
+        lengths = [len(next(iter(found.values()))) for _, found in tables]
+        columns["layer"] = np.repeat([int(match[1]) for match in named if match], lengths)
+        steps = [_STEP_FOLDER.fullmatch(path.parent.name) for path, _ in tables]
+        if all(steps) and len({match[1] for match in steps if match}) > 1:
+            columns["step"] = np.repeat([int(match[1]) for match in steps if match], lengths)
+    where = str(files[0] if len(files) == 1 else files[0].parent)
+    layer = int(named[0][1]) if named[0] else 0
+    return read_columns(columns, told, Source("table", "parquet"), where, lambda row: f"{where}: row {row + 1}", layer)
+
+
+def _columns(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the file's numbers; what it announces is checked before any of its data is."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"more than {MAX_BYTES >> 30} GiB", str(path))
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+            # The total and the parts are announced apart; a reader allocates for the parts.
+            rows = max(file.metadata.num_rows, sum(group.num_rows for group in groups))
+            size = sum(max(group.total_byte_size, 0) for group in groups)
+            if rows > MAX_ROWS or size > MAX_BYTES:
+                raise InputError(f"{rows} rows of {size} bytes announced", str(path), f"at most {MAX_ROWS} are read")
+            names = [field.name for field in file.schema_arrow if _is_numbers(field.type)]
+            if not names:
+                raise InputError(f"the columns are {str(file.schema_arrow.names)[:200]}", str(path), "store numbers")
+            table = file.read(columns=names)
+    except FileNotFoundError:
+        raise InputError("no such file", str(path)) from None
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"cannot be read: {reason}", str(path), "is it a whole Parquet file?") from None
+    return {name: _values(table[name].combine_chunks(), name, path) for name in dict.fromkeys(names)}
+
+
+def _is_numbers(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _values(column: "pa.Array", name: str, path: Path) -> NDArray[Any]:
+    import pyarrow as pa
+
+    if isinstance(column, pa.ChunkedArray):  # no chunk at all
+        return np.zeros(0)
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise InputError(f"{name} is missing", f"{path}: row {row + 1}")
+    if not hasattr(column, "flatten"):
+        values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+        return values
+    flat: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
+    if pa.types.is_fixed_size_list(column.type):
+        return flat.reshape(len(column), column.type.list_size)
+    lengths = np.diff(column.offsets.to_numpy())
+    width = int(lengths.max(initial=0))
+    if (lengths == width).all():
+        return flat.reshape(len(column), width)
+    padded = np.full((len(column), width), -1, flat.dtype if flat.dtype.kind == "i" else np.float64)
+    padded[np.arange(width) < lengths[:, None]] = flat
+    return padded

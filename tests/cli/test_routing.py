@@ -1,0 +1,154 @@
+"""``moesim routing`` and the files that come out of it, through runs, placements and back."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from moesim import load_scenario, simulate
+from moesim.dumps import read_routing
+from moesim.errors import InputError
+
+# 3 layers, the first of them dense; 64 tokens of 32 experts, a third of them on the first four.
+RNG = np.random.default_rng(0)
+IDS = np.stack([np.argsort(RNG.random((64, 32)) - 0.4 * (np.arange(32) < 4), axis=1)[:, :4] for _ in range(2)])
+COUNTS = np.stack([np.bincount(rows.ravel(), minlength=32) for rows in IDS])
+
+
+@pytest.fixture
+def dump(here):
+    np.savez(here / "dump.npz", topk_ids=np.concatenate([np.zeros_like(IDS[:1]), IDS]))
+    return here / "dump.npz"
+
+
+@pytest.fixture
+def table(here):
+    rows = [f"{layer},{e},{n}" for layer, row in enumerate(COUNTS, 1) for e, n in enumerate(row)]
+    zeros = [f"0,{e},0" for e in range(32)]
+    (here / "load.csv").write_text("\n".join(["layer_id,expert_id,count", *zeros, *rows]) + "\n")
+    return here / "load.csv"
+
+
+def test_import_writes_a_trace_and_says_what_it_found(moesim, dump):
+    done = moesim("routing", "import", "dump.npz", "--experts", "32", "--out", "trace.npz")
+    assert done.code == 0, done.err
+    assert "expert ids of 64 tokens, 2 layers (1-2), 32 experts, top-4" in done.out
+    assert "note: layers 0 select nothing and are left out: dense layers" in done.out
+    assert np.array_equal(read_routing("trace.npz").ids, IDS)
+
+
+def test_show_prints_the_load_of_each_layer(moesim, dump):
+    done = moesim("routing", "show", "dump.npz", "--experts", "32", "--ranks", "8", "--ranks-per-node", "4", "--json")
+    rows = json.loads(done.out)["layers"]
+    rank = np.arange(32) // 4
+    for row, ids, counts in zip(rows, IDS, COUNTS, strict=True):
+        by_rank = np.bincount(rank, weights=counts)
+        assert row["expert_load_max_over_mean"] == counts.max() / counts.mean()
+        assert row["rank_load_max_over_mean"] == by_rank.max() / by_rank.mean()
+        assert row["rank_copies_per_token"] == np.mean([len(set(rank[token])) for token in ids])
+        assert row["node_copies_per_token"] == np.mean([len(set(rank[token] // 4)) for token in ids])
+    shown = moesim("routing", "show", "dump.npz", "--experts", "32")
+    assert f"{rows[0]['expert_load_max_over_mean']:.4g}" in shown.out
+
+
+def test_a_run_takes_ids_as_they_are_and_counts_as_counts(moesim, dump, table):
+    given = {
+        "small.yaml": [],
+        "ids": ["-o", "workload.routing=dump.npz"],
+        "counts": ["-o", "workload.routing=load.csv"],
+    }
+    for name in ("ids", "counts"):
+        drop = ["-o", "workload.synthetic=null", "-o", "workload.tokens_per_rank=8"]
+        result = simulate(load_scenario("small.yaml", [o for o in [*given[name], *drop] if o != "-o"]))
+        assert [note.text for note in result.notes if "dense layers" in note.text]
+        assert set(result.tables["steps"]["layer"]) == {0, 1}
+        assert set(result.tables["steps"]["recorded_layer"]) == {1, 2}
+        loads = result.tables["experts"].groupby("layer")["tokens"].apply(list)
+        if name == "ids":
+            assert np.array_equal(loads.to_list(), COUNTS)
+
+
+def test_a_folder_is_found_beside_the_scenario_and_layers_are_chosen(here, dump):
+    (here / "dumps").mkdir()
+    dump.rename(here / "dumps" / "dump.npz")
+    text = (
+        (here / "small.yaml")
+        .read_text()
+        .replace(
+            "  synthetic: {kind: lognormal, sigma: 0.8, sequence_length: 16}\n",
+            "  routing: {file: dumps, layers: [2]}\n",
+        )
+    )
+    (here / "s.yaml").write_text(text.replace("tokens_per_rank: 64", "tokens_per_rank: 8"))
+    result = simulate(load_scenario(here / "s.yaml"))
+    assert result.tables["experts"]["tokens"].tolist() == COUNTS[1].tolist()
+
+
+def test_what_is_not_there_or_leads_out_is_refused_at_its_place(moesim, here):
+    for file in ("absent.pt", "../secret.npz", "absent"):
+        text = (
+            (here / "small.yaml")
+            .read_text()
+            .replace("  synthetic: {kind: lognormal, sigma: 0.8, sequence_length: 16}\n", f"  routing: {file}\n")
+        )
+        (here / "s.yaml").write_text(text)
+        done = moesim("run", "s.yaml")
+        assert done.code == 2 and "s.yaml:6:" in done.err and "Traceback" not in done.err
+
+
+def test_plain_arrays_and_tables_come_out_again(moesim, dump):
+    moesim("routing", "import", "dump.npz", "--experts", "32", "--out", "t.npz")
+    assert moesim("routing", "export", "t.npz", "--form", "topk_idx", "--layer", "2", "--out", "i.npy").code == 0
+    assert np.array_equal(np.load("i.npy"), IDS[1]) and np.load("i.npy").dtype == np.int64
+    for form, name in (("npz", "a.npz"), ("parquet", "a.parquet")):
+        assert moesim("routing", "export", "t.npz", "--form", form, "--out", name).code == 0
+        again = read_routing(name, n_experts=32)
+        assert np.array_equal(again.ids, IDS) and again.layers == (1, 2)
+    assert pq.read_table("a.parquet").column_names == ["layer", "token", "topk_idx"]
+    assert moesim("routing", "export", "t.npz", "--form", "topk_idx", "--layer", "7", "--out", "i.npy").code == 2
+
+
+@pytest.mark.parametrize("form", ["sglang", "tensorrt-llm", "json"])
+def test_a_placement_written_for_an_engine_and_read_back_gives_the_same_result(moesim, dump, form):
+    base = ["workload.synthetic=null", "workload.routing=dump.npz", "workload.tokens_per_rank=8"]
+    eplb = [*base, "placement.policy=eplb", "placement.redundant_experts=8"]
+    done = moesim("place", "small.yaml", *(f"-o{o}" for o in eplb), "--write", form, "--out", f"map-{form}.yaml")
+    assert done.code == 0 and f"written: map-{form}.yaml" in done.out
+    placed = simulate(load_scenario("small.yaml", eplb))
+    again = simulate(load_scenario("small.yaml", [*base, f"placement.file=map-{form}.yaml"]))
+    assert placed.summary == again.summary
+    for name in placed.tables:
+        assert placed.tables[name].equals(again.tables[name])
+    assert (
+        placed.summary["rank_load_max_over_mean"]
+        < simulate(load_scenario("small.yaml", base)).summary["rank_load_max_over_mean"]
+    )
+
+
+def test_a_map_beside_a_policy_or_of_another_model_is_refused(moesim, dump):
+    moesim("place", "small.yaml", "--write", "json", "--out", "map.json")
+    with pytest.raises(InputError, match="the map says where experts are, and so does the policy"):
+        load_scenario("small.yaml", ["placement.file=map.json", "placement.policy=eplb"])
+    with pytest.raises(InputError, match="a map of 32 experts, the model has 64"):
+        simulate(load_scenario("small.yaml", ["placement.file=map.json", "model.n_experts=64"]))
+
+
+def test_place_promises_what_a_run_keeps(moesim, dump):
+    base = ["workload.synthetic=null", "workload.routing={file: dump.npz, layers: [1]}", "workload.tokens_per_rank=8"]
+    for choice in ("same_node", "hash", "round_robin"):
+        options = [*base, f"placement.replica_choice={choice}"]
+        done = moesim("place", "small.yaml", *(f"-o{o}" for o in options), "--redundant", "8", "--json")
+        promised = {row["placement"]: row["rank"] for row in json.loads(done.out)}
+        kept = simulate(
+            load_scenario("small.yaml", [*options, "placement.policy=eplb", "placement.redundant_experts=8"])
+        )
+        assert promised["eplb, 8 redundant"] == pytest.approx(kept.summary["rank_load_max_over_mean"], rel=1e-12)
+
+
+def test_ranks_without_an_expert_are_said(here):
+    np.savez(here / "few.npz", topk_idx=np.array([[0, 1], [2, 3]] * 8))
+    few = ["model.n_experts=4", "routing.kind=v1", "routing.top_k=2", "routing.groups=1", "routing.top_groups=1"]
+    few += ["workload.synthetic=null", "workload.routing=few.npz", "workload.tokens_per_rank=2"]
+    result = simulate(load_scenario("small.yaml", few))
+    assert any("4 of 8 ranks hold no expert" in note.text for note in result.notes)
