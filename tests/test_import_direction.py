@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "network": {"cluster"},
     "compute": set(),
     "cluster": {"located_yaml", "mistakes"},
+    "topology_files": {"cluster", "located_yaml"},  # the topology that is written is checked as any
     "model": {"located_yaml", "mistakes"},
     "workload": {"recording_format", "dumps"},
     "dumps": {"recording_format", "files"},  # files that others wrote, as one trace

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import typer
 
+from moesim.cli.topo_files import topo_import
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command("explain")(explain)
     app.command("trace")(trace)
     app.command("schema")(schema)
-    topo = typer.Typer(help="Topologies: show one, or list those that ship.", no_args_is_help=True)
+    topo = typer.Typer(help="Topologies: list, show, import and export them.", no_args_is_help=True)
     topo.command("show")(topo_show)
     topo.command("list")(topo_list)
+    topo.command("import")(topo_import)
     app.add_typer(topo, name="topo")
 
 

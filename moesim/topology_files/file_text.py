@@ -1,0 +1,59 @@
+"""The text of a topology file: read within limits, freed of what a terminal or a log put around it, and recognised."""
+
+import re
+from pathlib import Path
+
+from moesim.errors import InputError
+
+MAX_BYTES = 20 * 10**6
+MAX_DEVICES = 20_000
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_PREFIX = re.compile(r"^(?:\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(?:out|err)>: ?| {0,2}\d+: |> )")
+_TOPO_M = re.compile(r"^[\s#]*GPU0\b.*(?:CPU Affinity|GPU1)", re.MULTILINE)
+
+FORMS = {
+    "nvidia-smi topo -m": _TOPO_M,
+    "NCCL graph XML": re.compile(r"<graphs\b"),
+    "NCCL topology XML": re.compile(r"<system\b"),
+    "ibnetdiscover": re.compile(r"^(?:Switch|Ca)\s+\d+\s+\"[SH]-", re.MULTILINE),
+    "ibdiagnet2.net_dump": re.compile(r"^#: *IB# *: *Sta", re.MULTILINE),
+    "ASTRA-sim network.yml": re.compile(r"^npus_count\s*:", re.MULTILINE),
+    "SimAI topology": re.compile(r"\A\s*\d+ +\d+ +\d+ +\d+ +\d+ +[A-Za-z]\w*\s*$", re.MULTILINE),
+}
+
+
+def read_text(path: Path) -> tuple[str, str]:
+    """Return the form and the cleaned text of a file.
+
+    Raises:
+        InputError: not readable, over 20 MB, not text, or no form that is known.
+    """
+    where = str(path)
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where) from None
+    if len(content) > MAX_BYTES:
+        raise InputError("more than 20 MB", where, "is it the output of a topology tool?")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError("is not UTF-8 text", where, "save it as UTF-8") from None
+    text = cleaned(text)
+    for form, pattern in FORMS.items():
+        if pattern.search(text):
+            return form, text
+    raise InputError("is in no form of a topology that moesim knows", where, f"known: {', '.join(FORMS)}")
+
+
+def cleaned(text: str) -> str:
+    """Drop escapes, carriage returns, code fences and the prefixes that launchers put before each line."""
+    lines = []
+    for line in _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+        while (found := _PREFIX.match(line)) is not None:
+            line = line[found.end() :]
+        if not line.lstrip().startswith("```"):
+            lines.append(line)
+    return "\n".join(lines)
