@@ -149,14 +149,14 @@ def routing_digest(scenario: Scenario, parts: "Parts", recording: "Recording | N
     """Digest of what the routing of all batches follows from: experts, placement, copies, losses."""
     fabric, routing = parts.fabric, scenario.routing
     ports = (scenario.alltoall.algorithm, fabric_digest(scenario)) if uses_ports(parts) else None
-    bias = file_digests(scenario).get("routing.bias")
+    files = file_digests(scenario)
     return digest(
         "routing",
         batch_digest(scenario, parts, recording),
         parts.router,
         parts.loss_device,
-        (routing.bias, bias, routing.update_bias),
-        scenario.placement,
+        (routing.bias, files.get("routing.bias"), routing.update_bias),
+        (scenario.placement, files.get("placement.file")),
         scenario.losses,
         (fabric.n_ranks, fabric.n_nodes, fabric.ranks_per_node, fabric.rank_node),
         ports,
