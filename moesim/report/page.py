@@ -8,12 +8,14 @@ import base64
 import hashlib
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from moesim.errors import ResourceError
 from moesim.report.charts import Chart, DataTable, SmallMultiples, StackedBars, table_of
 from moesim.report.embedding import chart_json
 from moesim.report.interactive import height_of, legend_of
@@ -123,9 +125,11 @@ def _own(name: str) -> Markup:
 
 @cache
 def _bokeh_script() -> Markup:
-    from bokeh.resources import Resources
-
-    return Markup(Resources(mode="inline", components=["bokeh"], minified=True).js_raw[0])  # noqa: S704 - Bokeh's own
+    package = find_spec("bokeh")
+    if package is None or package.origin is None:
+        raise ResourceError("the page needs BokehJS: pip install bokeh")
+    script = Path(package.origin).parent / "server" / "static" / "js" / "bokeh.min.js"
+    return Markup(script.read_text(encoding="utf-8"))  # noqa: S704 - Bokeh's own
 
 
 @cache

@@ -12,7 +12,8 @@
     }
     box.replaceChildren();
     box.dataset.drawn = "yes";
-    return Bokeh.embed.embed_item(JSON.parse(text), box);
+    const root = JSON.parse(text);
+    return Bokeh.embed.embed_item({ root_id: root.id, doc: { version: Bokeh.version, title: "", roots: [root] } }, box);
   }
 
   const boxes = Array.from(document.querySelectorAll(".canvas"));

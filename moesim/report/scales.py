@@ -1,0 +1,104 @@
+"""Axes as numbers: the range of a chart's values, and the corner of each named point where its name finds room."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moesim.report.charts import LineChart
+from moesim.report.quantities import Floats
+
+_LETTER = 0.012
+"""Width of a letter of a name, in parts of the width of a chart."""
+_LINE = 0.06
+"""Height of a name, in parts of the height of a chart."""
+_CORNERS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
+"""Where a name may stand, seen from its point, the best first: right or left of it, above or below it."""
+BEST = "★"
+"""In a point's name: this one is the best. The star is drawn as the point's marker, not as text beside it."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The numbers from ``low`` to ``high`` on a line, evenly or by their logarithms."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def place(self, values: Any) -> Floats:
+        """Where values lie: 0 at ``low``, 1 at ``high``; NaN for what a logarithmic line has no place for."""
+        given = np.asarray(values, np.float64)
+        ends = np.array([self.low, self.high])
+        if self.log:
+            given, ends = np.log(np.where(given > 0, given, np.nan)), np.log(ends)
+        return np.asarray((given - ends[0]) / (ends[1] - ends[0]))
+
+
+def scale_of(values: Iterable[Floats], log: bool = False, room: float = 0.05, zero: bool = False) -> Scale:
+    """Choose the range that holds all values with some room around them, from zero on if asked."""
+    every = np.concatenate([np.zeros(0), *(np.ravel(one) for one in values)])
+    known = every[np.isfinite(every) & (every > 0)] if log else every[np.isfinite(every)]
+    if not known.size:
+        return Scale(1.0, 10.0, True) if log else Scale(0.0, 1.0)
+    low, high = float(known.min()), float(known.max())
+    if log:
+        factor = max((high / low) ** room, 1.1)
+        return Scale(low / factor, high * factor, True)
+    low = min(low, 0.0) if zero else low
+    around = room * (high - low) or 0.1 * abs(high) or 1.0
+    return Scale(low if zero else low - around, high + around)
+
+
+def line_scales(chart: LineChart) -> tuple[Scale, Scale]:
+    """Range of both axes of a chart of curves, over its marks too, with room for the names of its points."""
+    named = any(one.point_labels for one in chart.series)
+    levels = np.array([mark.value for mark in chart.marks])
+    x = scale_of((one.x for one in chart.series), chart.log_x, 0.14 if named else 0.03)
+    return x, scale_of((*(one.y for one in chart.series), levels), chart.log_y, 0.1 if named else 0.05)
+
+
+@dataclass(frozen=True)
+class PointName:
+    """A name at ``x``, ``y``, to the right (1) or left (-1) of its point and above (1) or below (-1) it."""
+
+    text: str
+    x: float
+    y: float
+    right: int
+    above: int
+
+
+def point_names(chart: LineChart) -> list[PointName]:
+    """Give each named point a corner where its name covers no point and no other name, as far as there is one."""
+    x, y = line_scales(chart)
+    at = [np.column_stack([x.place(one.x), y.place(one.y)]) for one in chart.series]
+    points = np.concatenate([np.empty((0, 2)), *at])
+    taken: list[Sequence[float]] = []
+    names = []
+    for one, places in zip(chart.series, at, strict=True):
+        for i, label in enumerate(one.point_labels):
+            text = label.replace(BEST, "").strip()
+            if not text or not np.isfinite(places[i]).all():
+                continue
+            boxes = [_box(places[i], right, above, text) for right, above in _CORNERS]
+            best = min(range(len(boxes)), key=lambda corner: (_covered(boxes[corner], points, taken), corner))
+            taken.append(boxes[best])
+            names.append(PointName(text, float(one.x[i]), float(one.y[i]), *_CORNERS[best]))
+    return names
+
+
+def _box(at: Floats, right: int, above: int, text: str) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a name beside a point."""
+    x = sorted((at[0] + right * _LETTER, at[0] + right * _LETTER * (1 + len(text))))
+    y = sorted((at[1] + above * 0.2 * _LINE, at[1] + above * 1.2 * _LINE))
+    return x[0], x[1], y[0], y[1]
+
+
+def _covered(box: Sequence[float], points: Floats, taken: list[Sequence[float]]) -> int:
+    """How many points and names a name covers; one that reaches out of the chart is the last resort."""
+    left, right, bottom, top = box
+    inside = (points[:, 0] > left) & (points[:, 0] < right) & (points[:, 1] > bottom) & (points[:, 1] < top)
+    names = sum(left < one[1] and one[0] < right and bottom < one[3] and one[2] < top for one in taken)
+    return int(inside.sum()) + names + 1000 * (left < 0 or right > 1 or bottom < 0 or top > 1)
