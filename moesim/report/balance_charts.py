@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from moesim.report.charts import LineChart, Mark, Series
-from moesim.report.columns import Columns, columns_of, mean_by, rows_in
+from moesim.report.columns import Columns, columns_of, layer_numbers, mean_by, rows_in
 from moesim.report.palette import series_colour
 from moesim.report.quantities import filled
 from moesim.results import SUMMARY, Result
@@ -30,6 +30,8 @@ def layer_charts(result: Result) -> list[LineChart]:
     steps = columns_of(result, "steps")
     if len(np.unique(np.asarray(steps["layer"]))) < 2:
         return []
+    word, numbers = layer_numbers(result)
+    steps = dict(steps, layer=[numbers[layer] for layer in np.asarray(steps["layer"]).tolist()])
     floor = result.summary["uniform_router_expert_max_over_mean"]
     marks = (Mark("experts under a uniform router", float(floor)),) if floor is not None else ()
     charts = [
@@ -37,7 +39,7 @@ def layer_charts(result: Result) -> list[LineChart]:
             key="layer_imbalance",
             title="Imbalance over the layers",
             caption="Most loaded over mean, at each layer simulated.",
-            x_label="layer",
+            x_label=word,
             y_label="max/mean",
             series=_series(steps, "layer", _IMBALANCE),
             marks=marks,
@@ -47,7 +49,7 @@ def layer_charts(result: Result) -> list[LineChart]:
             key="layer_losses",
             title="Balance losses over the layers",
             caption="Losses with the scenario's factors; logarithmic.",
-            x_label="layer",
+            x_label=word,
             y_label="loss",
             series=_series(steps, "layer", _loss_columns(steps)),
             log_y=True,

@@ -1,7 +1,7 @@
 """From charts and words to one HTML file that needs nothing else: no network, no other file.
 
 BokehJS is embedded once; every chart is JSON that the page's script draws when it comes into view. The content
-security policy lets only these two scripts run, named by their hashes: whatever text a scenario brings, it cannot run.
+security policy lets only these scripts run, named by their hashes: whatever text a scenario brings, it cannot run.
 """
 
 import base64
@@ -84,16 +84,15 @@ def render(template: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template asks for a value that is not there.
     """
-    style, own_script = _own("report.css"), _own("report.js")
-    bokeh = _bokeh_script()
+    style, scripts = _own("report.css"), [_bokeh_script(), _own("report.js"), _own("print.js")]
     return (
         _environment()
         .get_template(template)
         .render(
             style=style,
-            scripts=[bokeh, own_script],
+            scripts=scripts,
             policy="default-src 'none'; "
-            f"script-src {_hash(bokeh)} {_hash(own_script)}; style-src 'unsafe-inline'; img-src data: blob:; "
+            f"script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline'; img-src data: blob:; "
             "base-uri 'none'; form-action 'none'",
             glossary=GLOSSARY,
             definitions=SUMMARY,
