@@ -283,7 +283,7 @@ class _Figure:
                 "x": [one.x for one in names], "y": [one.y for one in names],
                 "text": [_text(one.text) for one in names],
                 "x_offset": [7 * one.right for one in names], "y_offset": [4 * one.above for one in names],
-                "text_align": ["left" if one.right > 0 else "right" for one in names],
+                "text_align": [("center", "left", "right")[one.right] for one in names],
                 "text_baseline": ["bottom" if one.above > 0 else "top" for one in names],
             }  # fmt: skip
             source = self._new("ColumnDataSource", data=_map(columns))

@@ -1,7 +1,7 @@
 """From charts and words to one HTML file that needs nothing else: no network, no other file.
 
 BokehJS is embedded once; every chart is JSON that the page's script draws when it comes into view. The content
-security policy lets only these scripts run, named by their hashes: whatever text a scenario brings, it cannot run.
+security policy lets only these two scripts run, named by their hashes: whatever text a scenario brings, it cannot run.
 """
 
 import base64
@@ -19,6 +19,7 @@ from moesim.errors import ResourceError
 from moesim.report.charts import Chart, DataTable, SmallMultiples, StackedBars, table_of
 from moesim.report.embedding import chart_json
 from moesim.report.interactive import height_of, legend_of
+from moesim.report.palette import ink_on
 from moesim.report.quantities import ABSENT, Floats, named_quantity, quantity
 from moesim.results import SUMMARY
 
@@ -84,7 +85,7 @@ def render(template: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template asks for a value that is not there.
     """
-    style, scripts = _own("report.css"), [_bokeh_script(), _own("report.js"), _own("print.js")]
+    style, scripts = _own("report.css"), [_bokeh_script(), _own("report.js") + _own("print.js")]
     return (
         _environment()
         .get_template(template)
@@ -114,6 +115,7 @@ def _environment() -> Environment:
     environment.filters["named"] = lambda value, key: named_quantity(key, value)
     environment.filters["cell"] = _cell
     environment.filters["sparkline"] = _sparkline
+    environment.filters["ink"] = ink_on
     return environment
 
 

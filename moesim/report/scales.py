@@ -1,4 +1,4 @@
-"""Axes as numbers: the range of a chart's values, and the corner of each named point where its name finds room."""
+"""Axes as numbers: the range of a chart's values, and the place where the name of each named point finds room."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ _LETTER = 0.012
 """Width of a letter of a name, in parts of the width of a chart."""
 _LINE = 0.06
 """Height of a name, in parts of the height of a chart."""
-_CORNERS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
-"""Where a name may stand, seen from its point, the best first: right or left of it, above or below it."""
+_CORNERS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1))
+"""Where a name may stand, seen from its point, the best first: right of it, left or across, above or below it."""
+_STEPS = 12
+"""Places on a piece of a curve at which a name may cover it."""
 BEST = "★"
 """In a point's name: this one is the best. The star is drawn as the point's marker, not as text beside it."""
 
@@ -61,7 +63,7 @@ def line_scales(chart: LineChart) -> tuple[Scale, Scale]:
 
 @dataclass(frozen=True)
 class PointName:
-    """A name at ``x``, ``y``, to the right (1) or left (-1) of its point and above (1) or below (-1) it."""
+    """A name at ``x``, ``y``: right (1) or left (-1) of its point or across it (0), and above (1) or below (-1) it."""
 
     text: str
     x: float
@@ -71,10 +73,18 @@ class PointName:
 
 
 def point_names(chart: LineChart) -> list[PointName]:
-    """Give each named point a corner where its name covers no point and no other name, as far as there is one."""
+    """Place the names of points so that each covers no point, no other name and, if it can, no curve.
+
+    A name that finds no such place is left out, unless its point is the best.
+    """
     x, y = line_scales(chart)
     at = [np.column_stack([x.place(one.x), y.place(one.y)]) for one in chart.series]
     points = np.concatenate([np.empty((0, 2)), *at])
+    steps = np.linspace(0, 1, _STEPS)[:, None, None]
+    curves = np.concatenate([np.empty((0, 2)), *(
+        (places[:-1] + steps * np.diff(places, axis=0)).reshape(-1, 2)
+        for one, places in zip(chart.series, at, strict=True) if one.style != "points"
+    )])  # fmt: skip
     taken: list[Sequence[float]] = []
     names = []
     for one, places in zip(chart.series, at, strict=True):
@@ -83,22 +93,31 @@ def point_names(chart: LineChart) -> list[PointName]:
             if not text or not np.isfinite(places[i]).all():
                 continue
             boxes = [_box(places[i], right, above, text) for right, above in _CORNERS]
-            best = min(range(len(boxes)), key=lambda corner: (_covered(boxes[corner], points, taken), corner))
-            taken.append(boxes[best])
-            names.append(PointName(text, float(one.x[i]), float(one.y[i]), *_CORNERS[best]))
+            costs = [_inside(box, points) + _met(box, taken) for box in boxes]
+            corner = min(range(len(boxes)), key=lambda k: (costs[k], _inside(boxes[k], curves), k))
+            if costs[corner] == 0 or BEST in label:
+                taken.append(boxes[corner])
+                names.append(PointName(text, float(one.x[i]), float(one.y[i]), *_CORNERS[corner]))
     return names
 
 
 def _box(at: Floats, right: int, above: int, text: str) -> tuple[float, float, float, float]:
     """Left, right, bottom and top of a name beside a point."""
-    x = sorted((at[0] + right * _LETTER, at[0] + right * _LETTER * (1 + len(text))))
-    y = sorted((at[1] + above * 0.2 * _LINE, at[1] + above * 1.2 * _LINE))
-    return x[0], x[1], y[0], y[1]
+    width = _LETTER * len(text)
+    left = at[0] + (_LETTER if right > 0 else -0.5 * width if right == 0 else -width - _LETTER)
+    bottom = at[1] + (0.2 * _LINE if above > 0 else -1.2 * _LINE)
+    return left, left + width, bottom, bottom + _LINE
 
 
-def _covered(box: Sequence[float], points: Floats, taken: list[Sequence[float]]) -> int:
-    """How many points and names a name covers; one that reaches out of the chart is the last resort."""
+def _inside(box: Sequence[float], points: Floats) -> int:
+    """How many points a name covers."""
     left, right, bottom, top = box
-    inside = (points[:, 0] > left) & (points[:, 0] < right) & (points[:, 1] > bottom) & (points[:, 1] < top)
+    within = (points[:, 0] > left) & (points[:, 0] < right) & (points[:, 1] > bottom) & (points[:, 1] < top)
+    return int(within.sum())
+
+
+def _met(box: Sequence[float], taken: list[Sequence[float]]) -> int:
+    """How many names a name covers, and whether it reaches out of the chart."""
+    left, right, bottom, top = box
     names = sum(left < one[1] and one[0] < right and bottom < one[3] and one[2] < top for one in taken)
-    return int(inside.sum()) + names + 1000 * (left < 0 or right > 1 or bottom < 0 or top > 1)
+    return names + (left < 0 or right > 1 or bottom < 0 or top > 1)

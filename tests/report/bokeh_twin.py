@@ -201,7 +201,7 @@ def _lines(chart: LineChart) -> Any:
         columns = {
             "x": [one.x for one in names], "y": [one.y for one in names], "text": [one.text for one in names],
             "x_offset": [7 * one.right for one in names], "y_offset": [4 * one.above for one in names],
-            "text_align": [{1: "left", -1: "right"}[one.right] for one in names],
+            "text_align": [{1: "left", 0: "center", -1: "right"}[one.right] for one in names],
             "text_baseline": [{1: "bottom", -1: "top"}[one.above] for one in names],
         }  # fmt: skip
         fields = {name: name for name in columns}

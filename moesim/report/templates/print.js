@@ -2,7 +2,7 @@
 // Stills: what is printed of each chart, as SVG from the same JSON that BokehJS draws. Drawing here needs no waiting, so
 // it is done when printing begins, for charts too that never came into view, and always in the colours of a light page.
 (function () {
-  const WIDTH = 680, TOP = 8, RIGHT = 14, LETTER = 6.4;
+  const WIDTH = 680, TOP = 8, RIGHT = 14, LETTER = 6.4, MOST_COLUMNS = 9;
   const OUTLINES = {  // of a marker of radius 1
     square: [[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]],
     triangle: [[0, -1], [1, 0.8], [-1, 0.8]],
@@ -112,7 +112,8 @@
   }
 
   function still(root) {
-    const { height, x_range, y_range, x_scale, y_scale, renderers, left: [vertical], below: [horizontal, bar], center } = root.attributes;
+    const { height: tall, x_range, y_range, x_scale, y_scale, renderers, left: [vertical], below: [horizontal, bar], center } = root.attributes;
+    const height = bar ? Math.min(tall, 310) : tall;  // two maps fit on a sheet
     const yAxis = ticks(vertical, scale(y_range, y_scale, 0, 1));
     const left = 28 + LETTER * Math.max(...yAxis.map(([, name]) => name.length), 1), bottom = height - (bar ? 84 : 40);
     const x = scale(x_range, x_scale, left, WIDTH - RIGHT), y = scale(y_range, y_scale, bottom, TOP);
@@ -136,7 +137,7 @@
         const columns = Object.fromEntries(its.source.attributes.data.entries);
         columns.text.forEach((text, i) => add(svg, "text", {
           x: x.place(columns.x[i]) + columns.x_offset[i], y: y.place(columns.y[i]) - columns.y_offset[i] + (columns.text_baseline[i] === "top" ? 9 : 0),
-          "text-anchor": columns.text_align[i] === "right" ? "end" : "start",
+          "text-anchor": { left: "start", center: "middle", right: "end" }[columns.text_align[i]],
         }, text));
       }
     }
@@ -163,6 +164,13 @@
       if (view) frame.append(Object.assign(document.createElement("p"), { textContent: view }));
       frame.append(still(JSON.parse(document.getElementById(canvas.dataset.chart).textContent)));
       canvas.after(frame);
+    }
+    // A table too wide for paper is folded: a block for each row, its cells with their headings.
+    for (const table of document.querySelectorAll("main table:not(.heat)")) {
+      const names = Array.from(table.tHead?.rows[0]?.cells ?? [], (cell) => cell.textContent.trim());
+      if (names.length <= MOST_COLUMNS) continue;
+      table.classList.add("folded");
+      for (const row of table.tBodies[0].rows) Array.from(row.cells, (cell, i) => { cell.dataset.label = names[i]; });
     }
     document.documentElement.classList.add("stills");
   }
