@@ -11,6 +11,8 @@ from moesim.report.quantities import filled
 from moesim.results import SUMMARY, Result
 
 LOSSES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "z_loss")
+# Layers whose numbers are all written on an axis.
+_MOST_TICKS = 12
 _IMBALANCE = {
     "expert_load_max_over_mean": "experts, max/mean",
     "rank_load_max_over_mean": "ranks, max/mean",
@@ -33,6 +35,7 @@ def layer_charts(result: Result) -> list[LineChart]:
     word, numbers = layer_numbers(result)
     steps = dict(steps, layer=[numbers[layer] for layer in np.asarray(steps["layer"]).tolist()])
     floor = result.summary["uniform_router_expert_max_over_mean"]
+    ticks = tuple(float(number) for number in sorted(numbers.values())) if len(numbers) <= _MOST_TICKS else ()
     marks = (Mark("experts under a uniform router", float(floor)),) if floor is not None else ()
     charts = [
         LineChart(
@@ -43,6 +46,7 @@ def layer_charts(result: Result) -> list[LineChart]:
             y_label="max/mean",
             series=_series(steps, "layer", _IMBALANCE),
             marks=marks,
+            x_ticks=ticks,
             source="steps.parquet",
         ),
         LineChart(
@@ -53,6 +57,7 @@ def layer_charts(result: Result) -> list[LineChart]:
             y_label="loss",
             series=_series(steps, "layer", _loss_columns(steps)),
             log_y=True,
+            x_ticks=ticks,
             source="steps.parquet",
         ),
     ]

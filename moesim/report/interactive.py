@@ -153,7 +153,9 @@ class _Figure:
         """Draw a glyph for each row of the columns, numbers to five digits."""
         lists = {name: rounded(values).tolist() if isinstance(values, np.ndarray) else values
                  for name, values in columns.items()}  # fmt: skip
-        source = self._new("ColumnDataSource", data=_map(lists))
+        return self._over(self._new("ColumnDataSource", data=_map(lists)), kind, fields, **style)
+
+    def _over(self, source: Object, kind: str, fields: tuple[str, ...], **style: Any) -> Object:
         made = self._new("GlyphRenderer", data_source=source, glyph=self._new(kind, **_fields(*fields), **style))
         self._renderers.append(made)
         return made
@@ -297,6 +299,9 @@ class _Figure:
                    "said": _numbers(chart.values), **details}  # fmt: skip
         width = {"width": _value(0.8)} if bars <= 80 else {}
         drawn = self._glyph("VBar", columns, ("x", "top"), **width, fill_color=chart.colour, line_color=None)
+        if width:  # the pointer finds an unseen bar that leaves no gap
+            shared = _same(drawn["attributes"]["data_source"])
+            drawn = self._over(shared, "VBar", ("x", "top"), fill_alpha=0.0, line_color=None)
         named = [(name, f"@d{i}") for i, name in enumerate(chart.details)]
         self._hover([drawn], [(chart.x_label, "@label"), (chart.y_label, "@said"), *named], "vline")
         self._levels(chart.marks)

@@ -223,6 +223,8 @@ def _bars(chart: BarChart) -> Any:
     )  # fmt: skip
     width = 0.8 if bars <= 80 else 1.0
     drawn = plot.vbar("x", width, "top", source=source, fill_color=chart.colour, line_color=None)
+    if width < 1:
+        drawn = plot.vbar("x", 1.0, "top", source=source, fill_alpha=0.0, fill_color="gray", line_color=None)
     tooltips = [(chart.x_label, "@label"), (chart.y_label, "@said")]
     tooltips += [(name, f"@d{i}") for i, name in enumerate(chart.details)]
     plot.add_tools(HoverTool(renderers=[drawn], tooltips=tooltips, mode="vline"))

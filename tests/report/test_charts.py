@@ -211,7 +211,7 @@ def drawn(chart: Drawn, kind: str = "") -> list[dict[str, Any]]:
     found = []
     for one in root["attributes"]["renderers"]:
         glyph, data = (one["attributes"][part] for part in ("glyph", "data_source"))
-        columns = dict(data["attributes"]["data"]["entries"])
+        columns = dict(data["attributes"]["data"]["entries"]) if "attributes" in data else {}  # another's source
         found.append({"kind": glyph["name"], **columns, "style": glyph["attributes"]})
     return [one for one in found if not kind or one["kind"] == kind]
 

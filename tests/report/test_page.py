@@ -8,10 +8,12 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moesim.errors import InputError
 from moesim.report import ThresholdOutcome, render_comparison, render_run, run_figures
+from moesim.report.charts import LineChart, Mark, Series
 from moesim.report.comparison_charts import comparison_charts
 from moesim.report.embedding import script_json
 from moesim.report.run_page import verdict
@@ -264,6 +266,14 @@ def test_every_chart_of_a_run_is_a_file_too() -> None:
              "training_bias"}  # fmt: skip
     assert set(files) == {f"figures/{name}.{suffix}" for name in names for suffix in ("svg", "png")}
     assert all(data.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml") for name, data in files.items())
+
+
+def test_files_name_levels_and_the_best_point_as_the_page_does() -> None:
+    x = np.arange(3.0)
+    series = Series("a", x, x, "#112233", "line", ("first", "second ★", ""))
+    chart = LineChart("k", "t", "c", "x", "y", (series,), (Mark("mean", 1.5),))
+    drawn = figure_files([chart])["figures/k.svg"].decode()
+    assert "mean: 1.5" in drawn and "second" in drawn and "★" not in drawn
 
 
 def test_figures_are_the_same_each_time_and_carry_no_date(variants: list[tuple[str, Result]]) -> None:

@@ -73,7 +73,7 @@
 
   function glyph(svg, renderer, x, y) {
     const made = renderer.attributes.glyph, style = made.attributes, of = (name) => style[name]?.value;
-    const columns = Object.fromEntries(renderer.attributes.data_source.attributes.data.entries);
+    const columns = Object.fromEntries(renderer.attributes.data_source.attributes?.data.entries ?? []);
     const fill = { fill: style.fill_color ?? "none", "fill-opacity": style.fill_alpha ?? 1 };
     const line = { fill: "none", stroke: style.line_color, "stroke-width": style.line_width ?? 1, "stroke-opacity": style.line_alpha ?? 1 };
     const each = (name, part) => columns[name].map((_, i) => part(i)).join("");
