@@ -17,7 +17,7 @@ RANK_PAIR_LIMIT = 256
 
 def columns_of(result: Result, table: str) -> Columns:
     """Columns of a table, empty where the run has no such table."""
-    return result.tables.columns(table) if table in result.tables else {}
+    return result.tables.columns(table) if table in set(result.tables) else {}
 
 
 def pick(columns: Columns, mask: Mask) -> Columns:

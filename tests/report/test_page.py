@@ -4,6 +4,8 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -257,6 +259,19 @@ def test_an_unknown_baseline_is_refused(variants: list[tuple[str, Result]]) -> N
         render_comparison(variants, "toy", baseline="v9")
     with pytest.raises(InputError, match="one name: v1, v1"):
         render_comparison([variants[0], variants[0]], "toy")
+
+
+def test_a_page_is_made_without_bokeh_matplotlib_or_pandas() -> None:
+    code = """
+import sys
+from tests.report.conftest import fake_result
+from tests.report.test_sweep_page import swept
+from moesim.report import render_comparison, render_run, render_sweep
+render_run(fake_result()), render_comparison([("a", fake_result()), ("b", fake_result())], "t"), render_sweep(swept())
+print(sorted({"bokeh", "matplotlib", "pandas"} & {name.partition(".")[0] for name in sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_every_chart_of_a_run_is_a_file_too() -> None:
