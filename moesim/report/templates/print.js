@@ -141,7 +141,7 @@
         }, text));
       }
     }
-    add(svg, "path", { fill: "none", stroke: "#7d8894", "stroke-width": 1, d: `M${at(left)} ${TOP}V${at(bottom)}H${WIDTH - RIGHT}` });
+    add(svg, "path", { fill: "none", stroke: "#5a6672", "stroke-width": 1, d: `M${at(left)} ${TOP}V${at(bottom)}H${WIDTH - RIGHT}` });
     const room = xAxis.length < 2 ? Infinity : Math.abs(x.place(xAxis[1][0]) - x.place(xAxis[0][0]));
     const every = Math.max(1, Math.ceil(LETTER * (1 + Math.max(...xAxis.map(([, name]) => name.length), 0)) / room));
     xAxis.forEach(([place, name], i) => { if (i % every === 0) add(svg, "text", { x: x.place(place), y: bottom + 15, "text-anchor": "middle" }, name); });
