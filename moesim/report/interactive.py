@@ -8,6 +8,7 @@ fetch MathJax for it.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -133,17 +134,9 @@ class _Figure:
 
     def root(self, matrix: Floats) -> Object:
         """The root object of the chart; of one matrix, where it is a heat map."""
-        match self._chart:
-            case LineChart():
-                return self._lines(self._chart)
-            case BarChart():
-                return self._bars(self._chart)
-            case DotChart():
-                return self._dots(self._chart)
-            case Gantt():
-                return self._gantt(self._chart)
-            case HeatMap():
-                return self._heat_map(self._chart, matrix)
+        kinds: Any = {LineChart: self._lines, BarChart: self._bars, DotChart: self._dots, Gantt: self._gantt}
+        made: Object = kinds.get(type(self._chart), partial(self._heat_map, matrix=matrix))(self._chart)
+        return made
 
     def _new(self, kind: str, **attributes: Any) -> Object:
         made: Object = {"type": "object", "name": kind, "id": next(self._ids)}

@@ -20,8 +20,8 @@ from markupsafe import Markup
 
 from moesim.errors import ResourceError
 from moesim.report.charts import Chart, DataTable, SmallMultiples, StackedBars, table_of
-from moesim.report.embedding import chart_json
-from moesim.report.interactive import height_of, legend_of
+from moesim.report.embedding import script_json
+from moesim.report.interactive import documents, height_of, legend_of
 from moesim.report.palette import ink_on
 from moesim.report.quantities import ABSENT, Floats, named_quantity, quantity
 from moesim.results import SUMMARY
@@ -78,7 +78,7 @@ def view_of(chart: Chart | None) -> ChartView | None:
         return ChartView(chart, "stacked", table_of(chart))
     if isinstance(chart, SmallMultiples):
         return ChartView(chart, "multiples", table_of(chart))
-    views = [(name, Markup(text)) for name, text in chart_json(chart)]  # noqa: S704 - escaped by script_json
+    views = [(name, Markup(script_json(root))) for name, root in documents(chart).items()]  # noqa: S704 - escaped
     return ChartView(chart, "canvas", table_of(chart), views, height_of(chart), legend_of(chart))
 
 

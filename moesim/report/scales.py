@@ -1,6 +1,6 @@
 """Axes as numbers: the range of a chart's values, and the place where the name of each named point finds room."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ _LINE = 0.06
 _CORNERS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1))
 """Where a name may stand, seen from its point, the best first: right of it, left or across, above or below it."""
 _STEPS = 12
-"""Places on a piece of a curve at which a name may cover it."""
+"""Places on a piece of a curve, and along a name, that are looked at."""
 BEST = "★"
 """In a point's name: this one is the best. The star is drawn as the point's marker, not as text beside it."""
 
@@ -79,13 +79,10 @@ def point_names(chart: LineChart) -> list[PointName]:
     """
     x, y = line_scales(chart)
     at = [np.column_stack([x.place(one.x), y.place(one.y)]) for one in chart.series]
-    points = np.concatenate([np.empty((0, 2)), *at])
     steps = np.linspace(0, 1, _STEPS)[:, None, None]
-    curves = np.concatenate([np.empty((0, 2)), *(
-        (places[:-1] + steps * np.diff(places, axis=0)).reshape(-1, 2)
-        for one, places in zip(chart.series, at, strict=True) if one.style != "points"
-    )])  # fmt: skip
-    taken: list[Sequence[float]] = []
+    curves = [(places[:-1] + steps * np.diff(places, axis=0)).reshape(-1, 2)
+              for one, places in zip(chart.series, at, strict=True) if one.style != "points"]  # fmt: skip
+    avoided, covered = np.concatenate([np.empty((0, 2)), *at]), np.concatenate([np.empty((0, 2)), *curves])
     names = []
     for one, places in zip(chart.series, at, strict=True):
         for i, label in enumerate(one.point_labels):
@@ -93,31 +90,23 @@ def point_names(chart: LineChart) -> list[PointName]:
             if not text or not np.isfinite(places[i]).all():
                 continue
             boxes = [_box(places[i], right, above, text) for right, above in _CORNERS]
-            costs = [_inside(box, points) + _met(box, taken) for box in boxes]
-            corner = min(range(len(boxes)), key=lambda k: (costs[k], _inside(boxes[k], curves), k))
+            costs = [_inside(box, avoided) + bool((box < 0).any() or (box > 1).any()) for box in boxes]
+            corner = min(range(len(boxes)), key=lambda k: (costs[k], _inside(boxes[k], covered), k))
             if costs[corner] == 0 or BEST in label:
-                taken.append(boxes[corner])
+                avoided = np.concatenate([avoided, boxes[corner]])
                 names.append(PointName(text, float(one.x[i]), float(one.y[i]), *_CORNERS[corner]))
     return names
 
 
-def _box(at: Floats, right: int, above: int, text: str) -> tuple[float, float, float, float]:
-    """Left, right, bottom and top of a name beside a point."""
+def _box(at: Floats, right: int, above: int, text: str) -> Floats:
+    """Points all over a name beside a point, its corners among them."""
     width = _LETTER * len(text)
     left = at[0] + (_LETTER if right > 0 else -0.5 * width if right == 0 else -width - _LETTER)
     bottom = at[1] + (0.2 * _LINE if above > 0 else -1.2 * _LINE)
-    return left, left + width, bottom, bottom + _LINE
+    across, up = np.meshgrid(left + width * np.linspace(0, 1, _STEPS), bottom + _LINE * np.linspace(0, 1, 3))
+    return np.column_stack([across.ravel(), up.ravel()])
 
 
-def _inside(box: Sequence[float], points: Floats) -> int:
+def _inside(box: Floats, points: Floats) -> int:
     """How many points a name covers."""
-    left, right, bottom, top = box
-    within = (points[:, 0] > left) & (points[:, 0] < right) & (points[:, 1] > bottom) & (points[:, 1] < top)
-    return int(within.sum())
-
-
-def _met(box: Sequence[float], taken: list[Sequence[float]]) -> int:
-    """How many names a name covers, and whether it reaches out of the chart."""
-    left, right, bottom, top = box
-    names = sum(left < one[1] and one[0] < right and bottom < one[3] and one[2] < top for one in taken)
-    return names + (left < 0 or right > 1 or bottom < 0 or top > 1)
+    return int(((points >= box.min(axis=0)) & (points <= box.max(axis=0))).all(axis=1).sum())

@@ -138,10 +138,8 @@ def _waits(spans: Columns) -> list[tuple[int, tuple[int, ...]]]:
 
 def _named(ranks: tuple[int, ...]) -> str:
     """``rank 3``, ``ranks 0, 3 and 5``, ``ranks 0, 3, 5 and 9 more``."""
-    names = [str(rank) for rank in ranks]
-    if len(names) > _MOST_NAMES:
-        names = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"]
-    *most, last = names
+    more = [f"{len(ranks) - _MOST_NAMES} more"] if len(ranks) > _MOST_NAMES else []
+    *most, last = [*map(str, ranks[:_MOST_NAMES]), *more]
     return f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"
 
 

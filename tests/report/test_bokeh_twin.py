@@ -12,7 +12,7 @@ import pytest
 
 from moesim.report.charts import BarChart, DotChart, Gantt, HeatMap, LineChart, Mark, Series
 from moesim.report.comparison_charts import comparison_charts, training_overlays
-from moesim.report.embedding import chart_json
+from moesim.report.embedding import script_json
 from moesim.report.interactive import Drawn, documents
 from moesim.report.run_page import _balance_charts, _charts
 from moesim.report.sweep_charts import axis_charts, group_charts, pareto_charts, scaling_charts
@@ -66,7 +66,7 @@ def made_up() -> dict[str, Drawn]:
 
 
 def compared(chart: Drawn) -> list[str]:
-    roots = [json.loads(text) for _, text in chart_json(chart)]
+    roots = [json.loads(script_json(root)) for root in documents(chart).values()]
     twins = from_bokeh(chart)
     assert len(roots) == len(twins)
     return [text for root, twin in zip(roots, twins, strict=True) for text in differences(read_back(root), twin)]
