@@ -30,7 +30,7 @@ _FEW_DOTS = 60
 # Rows of the text under the pointer; more are thinned evenly.
 _READOUT_ROWS = 500
 _TEX = re.compile(r"\$\$|\\\(|\\\[|\\\)|\\\]")
-_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle")
+_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex")
 # The first level to compare with, the second, and so on in turn.
 _LEVELS = (("dashed", [4, 3]), ("dotted", [1, 3]))
 _NAN = {"type": "number", "value": "nan"}

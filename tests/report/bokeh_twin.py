@@ -32,7 +32,7 @@ from moesim.report.palette import GRID, INK, MARK, cividis, series_colour
 from moesim.report.quantities import decimated, rounded
 from moesim.report.scales import Scale, line_scales, point_names, scale_of
 
-MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle")
+MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex")
 PRINTED = {"@x": "printf", "@y": "printf", "@left": "printf", "@right": "printf"}
 
 
@@ -258,7 +258,7 @@ def _dots(chart: DotChart) -> Any:
             )  # fmt: skip
         known = np.isfinite(values)
         source = _source(x=values[known], y=apart[known])
-        plot.scatter("x", "y", source=source, marker=MARKERS[i % 5], size=8, fill_color=colour, line_color=None)
+        plot.scatter("x", "y", source=source, marker=MARKERS[i % len(MARKERS)], size=8, fill_color=colour, line_color=None)
     said = {f"g{i}": _said(values) for i, values in enumerate(chart.groups.values())}
     source = _source(
         y=y, left=np.full(n_rows, x.low), right=np.full(n_rows, x.high), row=list(chart.rows), **said
