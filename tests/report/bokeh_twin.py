@@ -258,7 +258,9 @@ def _dots(chart: DotChart) -> Any:
             )  # fmt: skip
         known = np.isfinite(values)
         source = _source(x=values[known], y=apart[known])
-        plot.scatter("x", "y", source=source, marker=MARKERS[i % len(MARKERS)], size=8, fill_color=colour, line_color=None)
+        plot.scatter(
+            "x", "y", source=source, marker=MARKERS[i % len(MARKERS)], size=8, fill_color=colour, line_color=None
+        )
     said = {f"g{i}": _said(values) for i, values in enumerate(chart.groups.values())}
     source = _source(
         y=y, left=np.full(n_rows, x.low), right=np.full(n_rows, x.high), row=list(chart.rows), **said

@@ -98,7 +98,7 @@ def fake_tables(layers: int = 2, training: bool = True, seed: int = 0) -> Tables
             )  # fmt: skip
         clock = np.full(RANKS, begin)
         late = ranks * 5e-6  # what each waits for rank 0, whose gate takes longest
-        phases = (("gate", 5.5e-5 - late), ("dispatch", 4e-4 + late), ("expert_compute", 3e-4), ("combine", 8e-4))
+        phases = (("gate", 5.5e-5 - late), ("dispatch", 4e-4), ("expert_compute", 3e-4), ("combine", 8e-4))
         for phase, seconds in phases:
             waits = late if phase == "dispatch" else np.zeros(RANKS)
             blamed = np.where(ranks == 0, -1, 0) if phase == "dispatch" else np.full(RANKS, -1)
