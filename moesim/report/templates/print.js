@@ -176,6 +176,14 @@
     document.documentElement.classList.add("stills");
   }
 
-  window.addEventListener("beforeprint", stills);
-  window.matchMedia("print").addEventListener("change", (event) => { if (event.matches) stills(); });
+  // Charts that are folded away on the screen are printed too.
+  let unfolded = [];
+  function prepare() {
+    unfolded = Array.from(document.querySelectorAll("details:not([open])")).filter((one) => one.querySelector("figure"));
+    unfolded.forEach((one) => { one.open = true; });
+    stills();
+  }
+
+  window.addEventListener("beforeprint", prepare);
+  window.addEventListener("afterprint", () => unfolded.forEach((one) => { one.open = false; }));
 })();
