@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.errors import InputError
 
@@ -43,6 +44,8 @@ class Fabric:
     paths: TwoTierPaths | ShortestPaths
     nic_card: str = "connectx"
     """Kind of the NICs: "connectx" or "efa"."""
+    packets: Packets | None = None
+    """What packets add on the way from switch to switch; None for nothing."""
 
     @property
     def n_ranks(self) -> int:
@@ -95,6 +98,11 @@ class Fabric:
     def is_class(self, link_class: str) -> npt.NDArray[np.bool_]:
         """Return which links are of a class, bool[links]."""
         return np.array([one == link_class for one in self.link_class], np.bool_)
+
+    @cached_property
+    def between_switches(self) -> npt.NDArray[np.bool_]:
+        """Which links lead from switch to switch, bool[links]: over spines, or whatever a topology adds."""
+        return ~(self.is_class("nvlink") | self.is_class("nic"))
 
     def routes(
         self, source: npt.ArrayLike, target: npt.ArrayLike, seed: int = 0

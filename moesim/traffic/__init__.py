@@ -25,12 +25,13 @@ from moesim.traffic.copies import (
 from moesim.traffic.copy_bytes import payload_bytes, published_bytes, wire_bytes
 from moesim.traffic.direct import direct_flows
 from moesim.traffic.exchange import Exchange
-from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
+from moesim.traffic.flows import QUEUES, Floats, Ints, PhaseFlows, Ptrs, over_switches
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 from moesim.traffic.spread import KINDS, Spread, room, slower, spread_of
 
 __all__ = [
     "KINDS",
+    "QUEUES",
     "UNSEEN",
     "Calibration",
     "CalibrationSet",
@@ -60,6 +61,7 @@ __all__ = [
     "gpu_steps",
     "most_of",
     "no_copies",
+    "over_switches",
     "payload_bytes",
     "phase_flows",
     "port_flows",

@@ -25,7 +25,7 @@ from moesim.errors import InputError
 from moesim.traffic.constants import Calibration
 from moesim.traffic.copies import Copies, CopyTotals, checked_ids
 from moesim.traffic.exchange import Exchange
-from moesim.traffic.flows import Floats, Ints, KernelWork, Pairs, PhaseFlows, Ptrs
+from moesim.traffic.flows import Floats, Ints, KernelWork, Pairs, PhaseFlows, Ptrs, with_packets
 from moesim.traffic.ports.port_count import (
     FORWARDED,
     N_ROWS,
@@ -173,7 +173,7 @@ def port_flows(
     if algorithm.posted:
         leaf = paths.leaf[:n]
         waits |= _posted(wires, home, size, leaf, totals.selections_received, exchange.is_dispatch)
-    return PhaseFlows(
+    flows = PhaseFlows(
         **exchange.terms() | waits,
         source=home,
         target=home,
@@ -187,6 +187,7 @@ def port_flows(
         pairs=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(4))),
         kernel=_joined([work for _, work in works], len(wires.copies)) if works else None,
     )
+    return with_packets(flows, fabric)
 
 
 def _posted(
