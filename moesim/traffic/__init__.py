@@ -26,6 +26,7 @@ from moesim.traffic.copy_bytes import payload_bytes, published_bytes, wire_bytes
 from moesim.traffic.direct import direct_flows
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import QUEUES, Floats, Ints, PhaseFlows, Ptrs, over_switches
+from moesim.traffic.left_out import error_left_out
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 from moesim.traffic.spread import KINDS, Spread, room, slower, spread_of
 
@@ -54,6 +55,7 @@ __all__ = [
     "count_copies",
     "count_port_copies",
     "direct_flows",
+    "error_left_out",
     "expected_distinct",
     "find_set",
     "gpu_names",

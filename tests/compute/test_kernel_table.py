@@ -123,6 +123,8 @@ def test_outside_the_fitted_range_a_time_is_extrapolated_and_says_why():
         ("h20", [512] * 4, "fp8", V3, "k outside"),
         ("h100", [512] * 4, "bf16", V3, "form of FP8 rows"),
         ("b200", [512] * 4, "fp8", V3, "form of the h200's rows at the b200's peaks"),
+        ("b300", [512] * 4, "fp8", V3, "form of the h200's rows at the b300's peaks"),
+        ("gb300", [512] * 4, "fp8", V3, "form of the h200's rows at the gb300's peaks"),
     ):
         time = expert_time(gpu, dtype, tokens, size)
         assert time.source == "extrapolated" and time.error is None

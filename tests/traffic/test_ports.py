@@ -192,7 +192,24 @@ def test_what_ports_cannot_say_is_refused(tmp_path):
             count_port_copies(slots, rank, slot_rank, fabric, algorithm_named(name))
     with pytest.raises(InputError, match=r"token 0 has slot ids \[0, 2\]"):
         count_port_copies(np.array([[0, 2]]), rank, slot_rank, fabric, algorithm_named("nccl-direct"))
+
+
+QUICK = Protocol("quick", 2e-6, 4e-6, floor_s=5e-6, nvlink_rate=20e9, nic_rate=5e9)
+FAST = Protocol("fast", 20e-6, 40e-6, setup_peer_s=1e-7, pair_rate=3e9)
+
+
+@pytest.mark.parametrize(("bytes_per_copy", "taken"), [(100, QUICK), (100_000, FAST)])
+def test_ports_take_the_protocol_that_single_messages_would(fabric, bytes_per_copy, taken):
+    n = fabric.n_ranks
+    slots = np.tile(np.arange(n), n)[:, None]  # one copy from each rank to each
+    rank, slot_rank, tokens = np.repeat(np.arange(n), n), np.arange(n), np.full(n, n)
+    constants = replace(plain("nccl-direct"), protocols=(QUICK, FAST))
     ports = count_port_copies(slots, rank, slot_rank, fabric, algorithm_named("nccl-direct"))
-    constants = replace(plain("nccl-direct"), protocols=(Protocol("simple"),))
-    with pytest.raises(InputError, match="depend on every message"):
-        port_flows(fabric, ports, constants, "dispatch", BYTES, tokens=np.ones(8, np.int64))
+    copies = count_all_copies(slots, rank, slot_rank, n, fabric.ranks_per_node)
+    by_ports = port_flows(fabric, ports, constants, "dispatch", bytes_per_copy, tokens=tokens)
+    by_pairs = phase_flows(fabric, copies, constants, "dispatch", bytes_per_copy, tokens=tokens)
+    for flows in (by_ports, by_pairs):
+        assert set(flows.least_s.tolist()) == {taken.floor_s}
+        assert (flows.rate_cap is None) == (taken is QUICK)
+    took = [run_phase(fabric, flows).leave_s.max() for flows in (by_ports, by_pairs)]
+    assert took[0] == pytest.approx(took[1], rel=0.03)
