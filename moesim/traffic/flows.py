@@ -189,6 +189,8 @@ def with_packets(flows: PhaseFlows, fabric: Fabric) -> PhaseFlows:
     waiting_ptr, waiting = flows.waiting
     last_s = np.zeros(fabric.n_ranks)
     np.maximum.at(last_s, waiting, csr.spread(queues_s, waiting_ptr))
+    if flows.all_ranks_leave:
+        last_s[:] = last_s.max()
     return replace(flows, exits={QUEUES: last_s, **flows.exits}) if last_s.any() else flows
 
 

@@ -187,8 +187,9 @@ def port_flows(
     )
     if constants.protocols:
         # Single messages are not known: a port's are taken as equal, one for each rank that it leads to.
-        peers = np.where(same_node, fabric.ranks_per_node - 1, n - fabric.ranks_per_node)
-        flows = with_protocols(exchange, flows, latency, same_node, size, np.maximum(peers, 1.0))
+        messages = np.where(same_node, fabric.ranks_per_node - 1.0, n - fabric.ranks_per_node)
+        messages[: len(wires.way)][wires.way >= UP] = np.inf  # those of a whole leaf
+        flows = with_protocols(exchange, flows, latency, same_node, size, np.maximum(messages, 1.0))
     return with_packets(flows, fabric)
 
 
