@@ -11,6 +11,7 @@ from moesim.traffic.calibration_set import (
     value_at,
     with_value,
 )
+from moesim.traffic.cluster_error import error_left_out
 from moesim.traffic.constant_sets import Calibration, calibration, find_set, gpu_names, gpu_ports, gpu_steps, set_names
 from moesim.traffic.constants import Protocol
 from moesim.traffic.copies import (
@@ -26,7 +27,6 @@ from moesim.traffic.copy_bytes import payload_bytes, published_bytes, wire_bytes
 from moesim.traffic.direct import direct_flows
 from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import QUEUES, Floats, Ints, PhaseFlows, Ptrs, over_switches
-from moesim.traffic.left_out import error_left_out
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 from moesim.traffic.spread import KINDS, Spread, room, slower, spread_of
 

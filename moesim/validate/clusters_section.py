@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moesim.alltoall_library import ALGORITHMS
 from moesim.report import Cell, ChartView, DataTable, DotChart, view_of
-from moesim.traffic import set_names
-from moesim.traffic.constant_sets import DATA, read_set
+from moesim.traffic import find_set, set_names
 from moesim.validate.clusters_left_out import LeftOut, expectations
 from moesim.validate.listed_clusters import listed_rows
 from moesim.validate.plan import FREE
@@ -120,8 +120,8 @@ def _clusters_table(rows: Sequence[LeftOut]) -> DataTable:
 def _constants_table() -> DataTable:
     """Free constants of every set that ships against the rows that they were fitted on."""
     lines: list[tuple[Cell, ...]] = []
-    for name in set_names():
-        made = read_set(DATA / f"{name}.yaml")
+    for algorithm, name in ((algorithm, name) for algorithm in ALGORITHMS for name in set_names(algorithm)):
+        made = find_set(algorithm, "h100", name)
         constants = len(made.uncertain) if made.clusters else len(FREE.get(name, ()))
         rows = sum(made.clusters.values()) or len(made.rows)
         if constants:
