@@ -120,13 +120,12 @@ def _clusters_table(rows: Sequence[LeftOut]) -> DataTable:
 def _constants_table() -> DataTable:
     """Free constants of every set that ships against the rows that they were fitted on."""
     lines: list[tuple[Cell, ...]] = []
-    for algorithm, name in ((algorithm, name) for algorithm in ALGORITHMS for name in set_names(algorithm)):
-        made = find_set(algorithm, "h100", name)
-        constants = len(made.uncertain) if made.clusters else len(FREE.get(name, ()))
+    for made in (find_set(algorithm, "h100", name) for algorithm in ALGORITHMS for name in set_names(algorithm)):
+        constants = len(made.uncertain) if made.clusters else len(FREE.get(made.name, ()))
         rows = sum(made.clusters.values()) or len(made.rows)
         if constants:
             mark = "as many constants as rows" if constants >= rows else ""
-            lines.append((name, constants, rows, len(made.clusters) or 1, mark))
+            lines.append((made.name, constants, rows, len(made.clusters) or 1, mark))
     return DataTable(("set", "free constants", "rows", "clusters", ""), lines)
 
 
