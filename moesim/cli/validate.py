@@ -177,18 +177,12 @@ def _show(outcomes: "list[Outcome]", with_rows: bool) -> None:
 def _show_left_out() -> None:
     """What to expect on a cluster that nobody measured: each predicted by all others."""
     from moesim.cli.show import console, table
-    from moesim.validate.clusters_left_out import expectations, read_left_out
+    from moesim.validate.clusters_left_out import read_left_out
+    from moesim.validate.clusters_section import expected_table
 
     typer.echo("A cluster that nobody measured: every cluster predicted by all others, error of the time in %")
-    lines = [
-        (
-            one.what, one.rows, one.clusters, f"{100 * one.median:.1f} / {100 * one.p90:.1f}",
-            f"{100 * one.signed:+.1f}", f"{100 * one.covered:.0f}",
-        )
-        for one in expectations(read_left_out())
-    ]  # fmt: skip
-    heads = ("what", "rows", "clusters", "median / 90th percentile", "signed median", "inside the interval, %")
-    console().print(table("", heads, lines))
+    found = expected_table(read_left_out())
+    console().print(table("", found.columns, found.rows))
 
 
 def _spreads(found: "list[Outcome]") -> tuple[object, ...]:

@@ -65,18 +65,18 @@ def _left_out(parts: Parts) -> str:
     """How far off the set is on a cluster left out: over the run's transport, or pooled where none shows it."""
     constants = parts.constants["dispatch"]
     transport = parts.transport if parts.fabric.n_nodes > 1 else "nvlink"
-    name = "NVLink" if transport == "nvlink" else transport
-    where = f"{constants.algorithm} over {name}"
-    if found := error_left_out(constants.algorithm, transport):
-        median, p90 = found.median, found.p90
-        of = f"{found.rows} rows of {found.clusters} cluster{'s' if found.clusters > 1 else ''}, {where}"
-    elif pooled := dict(constants.held_out):
-        median, p90 = pooled["median"], pooled["p90"]
-        of = f"{pooled['rows']:.0f} rows over all transports, since no cluster shows {where}"
-    else:
+    where = f"{constants.algorithm} over {'NVLink' if transport == 'nvlink' else transport}"
+    found = error_left_out(constants.algorithm, transport)
+    off = found or dict(constants.held_out)
+    if not off:
         return ""
-    off = f"{100 * median:.0f} % off in the median, one time in ten by more than {100 * p90:.0f} %"
-    return f" (one left out is {off}: {of})"
+    rows = f"{off['rows']:.0f} rows over all transports, since no cluster shows {where}"
+    if found:
+        rows = f"{found['rows']} rows of {found['clusters']} cluster{'s' if found['clusters'] > 1 else ''}, {where}"
+    return (
+        f" (one left out is {100 * off['median']:.0f} % off in the median, one time in ten by more than "
+        f"{100 * off['p90']:.0f} %: {rows})"
+    )
 
 
 def _scaled(parts: Parts) -> Iterator[str]:

@@ -32,7 +32,7 @@ def clusters_tables(rows: Sequence[LeftOut]) -> list[tuple[str, str, DataTable]]
         (
             "By library and transport",
             "Each cluster predicted by all others, error of the time. A signed median below 0 is too fast.",
-            _expected_table(rows),
+            expected_table(rows),
         ),
         (
             "By cluster",
@@ -69,17 +69,9 @@ def expected_chart(rows: Sequence[LeftOut]) -> ChartView | None:
     )
 
 
-def _expected_table(rows: Sequence[LeftOut]) -> DataTable:
+def expected_table(rows: Sequence[LeftOut]) -> DataTable:
     """The same in numbers, with rows, clusters and how many lie in their interval."""
-    heads = (
-        "what",
-        "rows",
-        "clusters",
-        "median, %",
-        "90th percentile, %",
-        "signed median, %",
-        "inside the interval, %",
-    )
+    heads = ("what", "rows", "clusters", "median, %", "90th percentile, %", "signed median, %", "inside interval, %")
     return DataTable(
         heads,
         [
