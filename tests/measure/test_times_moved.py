@@ -124,6 +124,8 @@ def test_queues_at_spines_are_a_term_of_the_time_and_of_its_interval(tmp_path):
     terms = {term["name"]: term["value"] for term in result.explanation["terms"]["dispatch_time_s"]}
     assert terms["queues at spines"] == pytest.approx(3 * US)
     assert sum(terms.values()) == pytest.approx(took, rel=1e-9)
+    held_by = result.explanation["held_by_s"]
+    assert held_by["link latency"] >= 2 * 3 * US and held_by.get("link kernel", 0.0) < 1e-12
     room, sigma = math.log(50 / 40) / (Z * 1.1), Z * 1.1
     assert result.intervals["dispatch_time_s"] == ends(
         took,
