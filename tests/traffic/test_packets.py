@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moesim import csr
-from moesim.cluster import build_fabric
+from moesim.cluster import build_fabric, load_topology
 from moesim.cluster.packets import packets_over_spines
 from moesim.cluster.topology_spec import LeafSpineTopology
 from moesim.timeline import run_phase
@@ -140,6 +140,13 @@ def test_queues_hold_no_more_than_what_is_sent_over_spines():
 def test_a_rail_cluster_that_sprays_is_what_constants_were_measured_on():
     assert packets_over_spines(None, "spray", rails=True) is None
     assert packets_over_spines("roce", "hash", rails=True).slower > 1
+
+
+def test_links_of_an_explicit_topology_are_between_switches_whatever_their_class():
+    fabric = load_topology("two-nodes-explicit")
+    assert fabric.packets.kind == "hashed RoCE"
+    assert {fabric.link_class[link] for link in np.flatnonzero(fabric.between_switches)} == {"long-haul"}
+    assert load_topology("gb200-nvl72").packets is None
 
 
 @pytest.mark.parametrize(
