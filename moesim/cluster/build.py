@@ -49,9 +49,15 @@ def build_fabric(spec: AnyTopology, name: str, where: str = "") -> Fabric:
         latency=np.array([edge["latency"] for edge in edges], np.float64),
         sender_port=np.array([pair in entering for pair in ends], np.bool_),
         paths=paths,
+        between_switches=np.array([_between_switches(graph, *pair) for pair in ends], np.bool_),
         nic_card=spec.nic.card if not isinstance(spec, ExplicitTopology) and spec.nic is not None else "connectx",
         packets=_packets(spec),
     )
+
+
+def _between_switches(graph: Graph, source: str, target: str) -> bool:
+    inside = graph.edges[source, target]["link_class"] in ("nvlink", "pcie", "nic")
+    return not inside and graph.nodes[source]["node"] == graph.nodes[target]["node"] == -1
 
 
 def _packets(spec: AnyTopology) -> Packets | None:

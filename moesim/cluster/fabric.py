@@ -42,6 +42,8 @@ class Fabric:
     sender_port: npt.NDArray[np.bool_]
     """[links] where bytes enter the class: GPU to switch for nvlink and nic, leaf to spine for leaf-spine."""
     paths: TwoTierPaths | ShortestPaths
+    between_switches: npt.NDArray[np.bool_]
+    """[links] that lead from switch to switch outside the nodes: over spines, or whatever a topology adds."""
     nic_card: str = "connectx"
     """Kind of the NICs: "connectx" or "efa"."""
     packets: Packets | None = None
@@ -98,11 +100,6 @@ class Fabric:
     def is_class(self, link_class: str) -> npt.NDArray[np.bool_]:
         """Return which links are of a class, bool[links]."""
         return np.array([one == link_class for one in self.link_class], np.bool_)
-
-    @cached_property
-    def between_switches(self) -> npt.NDArray[np.bool_]:
-        """Which links lead from switch to switch, bool[links]: over spines, or whatever a topology adds."""
-        return ~(self.is_class("nvlink") | self.is_class("nic"))
 
     def routes(
         self, source: npt.ArrayLike, target: npt.ArrayLike, seed: int = 0

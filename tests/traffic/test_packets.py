@@ -149,6 +149,19 @@ def test_links_of_an_explicit_topology_are_between_switches_whatever_their_class
     assert load_topology("gb200-nvl72").packets is None
 
 
+def test_a_switch_inside_a_node_is_no_spine(tmp_path):
+    whole = (Path(__file__).parents[2] / "topologies" / "two-nodes-explicit.yaml").read_text()
+    link = "{source: a.gpu0, target: a.bridge, bandwidth: 64GB/s, class: pcie-bridge}"
+    (tmp_path / "t.yaml").write_text(
+        whole.replace("links: ", "  - {name: a.bridge, type: switch, node: 0}\nlinks: ").replace(
+            "  - {source: a.gpu1, target: a.nvswitch", f"  - {link}\n  - {{source: a.gpu1, target: a.nvswitch"
+        )
+    )
+    fabric = load_topology(tmp_path / "t.yaml")
+    assert "pcie-bridge" in fabric.link_classes
+    assert {fabric.link_class[one] for one in np.flatnonzero(fabric.between_switches)} == {"long-haul"}
+
+
 @pytest.mark.parametrize(
     ("kind", "routing", "words"),
     [
