@@ -13,6 +13,7 @@ from typing import Any
 from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument, load_yaml, validate
 from moesim.mistakes import Loc, did_you_mean
+from moesim.regular_clusters import EXAMPLES, RegularCluster
 from moesim.scenario.axes import Override, parse_override
 from moesim.scenario.fields import VARIANT_NAME
 from moesim.scenario.named_files import contained, is_path, shipped_names, shipped_scenario
@@ -192,7 +193,7 @@ def _missing_files(scenario: Scenario, document: LocatedDocument) -> Iterable[In
 
 def _refuse_unknown_name(loc: Loc, value: str) -> None:
     if loc == ("cluster", "topology"):
-        known, noun = shipped_names("topologies"), "topology"
+        known, noun = [*shipped_names("topologies"), *_regular(value)], "topology"
     elif loc == ("workload", "recording", "name"):
         known, noun = shipped_names("recordings"), "recording"
     elif loc == ("routing", "bias"):
@@ -202,7 +203,15 @@ def _refuse_unknown_name(loc: Loc, value: str) -> None:
     else:
         return
     if known and value not in known:
-        raise InputError(f"no {noun} {value!r:.60}", fix=did_you_mean(value, known, "a path, or one of"))
+        others = (
+            f"a path, a regular cluster such as {EXAMPLES}, or one of" if noun == "topology" else "a path, or one of"
+        )
+        raise InputError(f"no {noun} {value!r:.60}", fix=did_you_mean(value, known, others))
+
+
+def _regular(value: str) -> list[str]:
+    """Return the name if it is that of a regular cluster."""
+    return [] if RegularCluster.read(value) is None else [value]
 
 
 def _variant_documents(document: LocatedDocument, mistakes: list[InputError]) -> Iterable[tuple[str, LocatedDocument]]:
