@@ -5,6 +5,8 @@ from pathlib import Path
 
 import typer
 
+from moesim.cli import completion
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
@@ -19,9 +21,11 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     run: Path = typer.Argument(..., help="Result folder."),
-    key: str = typer.Argument(..., help="A number of its summary, such as dispatch_time_s."),
+    key: str | None = typer.Argument(
+        None, help="A number of its summary, such as dispatch_time_s; without: all.", autocompletion=completion.numbers
+    ),
 ) -> None:
-    """Take one number of a result apart: definition, bytes, capacities, constants, sources.
+    """Take one number of a result apart: definition, bytes, capacities, constants, sources. Without one, list all.
 
     Example: moesim explain results/latest dispatch_time_s
     """
@@ -30,6 +34,13 @@ def explain(
     from moesim.validate.nearest import nearest_of
 
     result = load_result(run)
+    if key is None:
+        from moesim.cli.show import console, in_words, table
+        from moesim.results import SUMMARY
+
+        rows = [(name, in_words(result, name), definition.text) for name, definition in SUMMARY.items()]
+        console().print(table("", ("number", "value", "meaning"), rows, words=True))
+        return
     for line in explain_lines(result, key):
         typer.echo(line)
     phase = key.split("_")[0]
@@ -79,7 +90,7 @@ def schema() -> None:
 
 
 def topo_show(
-    topology: str = typer.Argument(..., help="Name or path of a topology."),
+    topology: str = typer.Argument(..., help="Name or path of a topology.", autocompletion=completion.topologies),
     draw_to: Path | None = typer.Option(None, "--draw", help="Picture to write: .svg or .png."),
     as_json: bool = typer.Option(False, "--json", help="Print the facts as JSON."),
 ) -> None:

@@ -6,6 +6,8 @@ from typing import Literal
 
 import typer
 
+from moesim.cli import completion
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
@@ -16,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bw(
-    topology: str = typer.Argument(..., help="Name or path of a topology."),
+    topology: str = typer.Argument(..., help="Name or path of a topology.", autocompletion=completion.topologies),
     begin: str = typer.Option("1MiB", "-b", help="Smallest message, bytes per rank."),
     end: str = typer.Option("1GiB", "-e", help="Largest message, bytes per rank."),
     factor: int = typer.Option(2, "-f", min=2, help="Factor from one size to the next."),
@@ -78,8 +80,10 @@ def bw(
 
 
 def place(
-    scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
-    override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
+    scenario: str = typer.Argument(
+        ..., help="A scenario file, or the name of one that ships.", autocompletion=completion.scenarios
+    ),
+    override: list[str] = typer.Option([], "-o", "--override", help="key=value.", autocompletion=completion.keys),
     redundant: int | None = typer.Option(None, "--redundant", help="Redundant experts for EPLB; default: a full set."),
     write: Literal["sglang", "tensorrt-llm", "json"] | None = typer.Option(
         None, "--write", help="Write the placement that the scenario itself asks for, in this form, to --out."
@@ -113,8 +117,10 @@ def place(
 
 
 def balance(
-    scenario: str = typer.Argument(..., help="A scenario with a V3 router and logits."),
-    override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
+    scenario: str = typer.Argument(
+        ..., help="A scenario with a V3 router and logits.", autocompletion=completion.scenarios
+    ),
+    override: list[str] = typer.Option([], "-o", "--override", help="key=value.", autocompletion=completion.keys),
     steps: int = typer.Option(100, "--steps", min=1, help="Bias updates."),
     from_zero: bool = typer.Option(
         True, "--from-zero/--from-recorded", help="Start without a bias, or from the recorded one."
@@ -137,7 +143,10 @@ def balance(
         return
     shown = rows[:: max(1, len(rows) // 20)]
     shown = shown if shown[-1] is rows[-1] else [*shown, rows[-1]]
-    console().print(table("bias by itself, logits fixed", tuple(rows[0]), [tuple(row.values()) for row in shown]))
+    start = "zero" if from_zero else "the recorded one"
+    console().print(
+        table(f"bias by itself, from {start}; logits fixed", tuple(rows[0]), [tuple(row.values()) for row in shown])
+    )
 
 
 def record(

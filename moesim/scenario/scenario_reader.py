@@ -125,15 +125,23 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[LocatedDocument, Path
     if not path.is_file() and not is_path(str(source)):
         shipped = shipped_scenario(str(source))
         if shipped is None:
+            if str(source) in [*shipped_names("topologies"), *_regular(str(source))]:
+                raise InputError(f"{source} is a topology, not a scenario", fix=_with_topology(source))
             fix = did_you_mean(source, shipped_names("scenarios"), "a path, or one of")
             raise InputError(f"no scenario {str(source)!r:.100}", fix=fix)
         path = shipped
     document = load_yaml(path)
     if not isinstance(document.data, dict):
         raise document.error((), "expected a block of keys, such as cluster and routing")
+    if {"kind", "gpu"} <= document.data.keys():
+        raise document.error((), "this is a topology, not a scenario", _with_topology(path))
     if document.data.get("name") is None:
         document = document.with_value(("name",), name_from(path.stem), str(path))
     return document, path.parent
+
+
+def _with_topology(topology: str | Path | Mapping[str, Any]) -> str:
+    return f"give --topology {topology} and --load, or a scenario (quickstart) and -o cluster.topology={topology}"
 
 
 def name_from(text: str) -> str:
