@@ -71,8 +71,8 @@ class Sheet:
             for line in console.render_lines(grid, options, pad=False):
                 while line and not line[-1].text.strip():
                     line.pop()
-                yield from line
-                yield Segment.line()
+                yield from line[:-1]
+                yield from (Segment(last.text.rstrip() + "\n", last.style) for last in line[-1:])
 
     def _parts(self, width: int) -> list[list[int]]:
         cells = zip(self.columns, *self.rows, strict=True)
