@@ -22,16 +22,12 @@ EXAMPLES = "h200-4x8-rail or b200-16x8-leaf-spine-2to1"
 # Of each fabric what its name does not say. Rail and multi-plane: InfiniBand with adaptive routing (latencies:
 # DeepSeek-AI, "Insights into DeepSeek-V3", ISCA 2025, table 5). Leaf-spine: RoCE and ECMP (same table), two nodes a
 # leaf, oversubscribed two to one unless the name says otherwise.
-_NIC_LATENCY = {"rail": "2.8us", "leaf-spine": "3.6us", "multi-plane": "2.8us"}
-_SPINES: dict[str, dict[str, Any]] = {
-    "rail": {"spines": 8, "oversubscription": 1, "latency": "0.9us"},
-    "leaf-spine": {"spines": 4, "oversubscription": 2, "latency": "2us"},
-    "multi-plane": {"spines": 4, "oversubscription": 1, "latency": "0.9us"},
-}
-_FABRIC: dict[str, dict[str, Any]] = {
-    "rail": {"routing": "spray"},
-    "leaf-spine": {"routing": "hash", "nodes_per_leaf": 2},
-    "multi-plane": {"routing": "spray", "nodes_per_leaf": 32},
+_INFINIBAND = {"nic_latency": "2.8us", "spine_latency": "0.9us", "oversubscription": 1, "routing": "spray"}
+_ROCE = {"nic_latency": "3.6us", "spine_latency": "2us", "oversubscription": 2, "routing": "hash"}
+_USUAL: dict[str, dict[str, Any]] = {
+    "rail": _INFINIBAND | {"spines": 8},
+    "leaf-spine": _ROCE | {"spines": 4, "nodes_per_leaf": 2},
+    "multi-plane": _INFINIBAND | {"spines": 4, "nodes_per_leaf": 32},
 }
 _HGX = re.compile(r"hgx-([a-z0-9.]+)")
 _DOMAIN = re.compile(r"([a-z0-9.]+)-nvl([1-9]\d{0,4})")
@@ -60,9 +56,7 @@ class RegularCluster:
     def __post_init__(self) -> None:
         for what, given, known in (("GPU", self.gpu, list(ports())), ("fabric", self.fabric, get_args(FabricKind))):
             if given not in known:
-                raise InputError(
-                    f"no {what} {given!r:.40}" if given else f"no {what}", fix=did_you_mean(given, known, f"{what}s")
-                )
+                raise InputError(f"no {what} {given!r:.40}", fix=did_you_mean(given, known, f"{what}s"))
 
     @classmethod
     def read(cls, name: str) -> "RegularCluster | None":
@@ -84,32 +78,27 @@ class RegularCluster:
         try:
             made = cls(**parts)
         except InputError as error:
-            raise InputError(
-                f"no topology {name!r:.100}", fix=_nearest(parts) or f"{error.what}, {error.fix}"
-            ) from None
+            fix = _nearest(parts) or f"{error.what}, {error.fix}"
+            raise InputError(f"no topology {name!r:.100}", fix=fix) from None
         if text != name:
             raise InputError(f"no topology {name!r:.100}", fix=f"did you mean {text!r}?")
         return made
 
     def changed(self, **keys: Any) -> "RegularCluster":
-        """Return the cluster with what was given changed; None stands for not given.
+        """Return the cluster with some attributes changed; another fabric comes with its own oversubscription.
 
         Raises:
             InputError: no such GPU or fabric.
         """
-        given = {key: value for key, value in keys.items() if value is not None}
-        if given.get("fabric", self.fabric) != self.fabric:
-            given = {"oversubscription": None} | given  # the other fabric's own
-        return replace(self, **given)
+        own = {} if keys.get("fabric", self.fabric) == self.fabric else {"oversubscription": None}
+        return replace(self, **own | keys)
 
     @property
     def name(self) -> str:
         """The name that says it."""
         if self.nodes == 1:
             return f"hgx-{self.gpu}" if self.gpus_per_node == 8 else f"{self.gpu}-nvl{self.gpus_per_node}"
-        usual = _SPINES[self.fabric]["oversubscription"]
-        ratio = usual if self.oversubscription is None else self.oversubscription
-        tail = f"-{ratio:.10g}to1" if ratio != 1 or usual != 1 else ""
+        tail = f"-{self._ratio():.10g}to1" if self._ratio() != 1 or self.fabric == "leaf-spine" else ""
         return f"{self.gpu}-{self.nodes}x{self.gpus_per_node}-{self.fabric}{tail}"
 
     def content(self) -> dict[str, Any]:
@@ -118,18 +107,14 @@ class RegularCluster:
         node = {"gpu": self.gpu, "gpus_per_node": self.gpus_per_node, "nvlink": {"bandwidth": port["nvlink"]}}
         if self.nodes == 1:
             return {"kind": "hgx", **node, "nic": {"bandwidth": port["nic"]}}
-        spines = dict(_SPINES[self.fabric])
-        if self.oversubscription is not None:
-            spines["oversubscription"] = self.oversubscription
-        nic = {"bandwidth": port["nic"], "latency": _NIC_LATENCY[self.fabric]}
-        return {
-            "kind": self.fabric,
-            **node,
-            "nodes": self.nodes,
-            "nic": nic,
-            "leaf_spine": spines,
-            **_FABRIC[self.fabric],
-        }
+        usual = _USUAL[self.fabric]
+        nic = {"bandwidth": port["nic"], "latency": usual["nic_latency"]}
+        spines = {"spines": usual["spines"], "oversubscription": self._ratio(), "latency": usual["spine_latency"]}
+        whole = {"kind": self.fabric, **node, "nodes": self.nodes, "nic": nic, "leaf_spine": spines}
+        return whole | {key: usual[key] for key in ("routing", "nodes_per_leaf") if key in usual}
+
+    def _ratio(self) -> float:
+        return _USUAL[self.fabric]["oversubscription"] if self.oversubscription is None else self.oversubscription
 
 
 @cache

@@ -25,6 +25,7 @@ from moesim.cli import (
     tools,
     validate,
 )
+from moesim.cli.completion import offer_values
 from moesim.errors import MoesimError
 
 app = typer.Typer(
@@ -61,6 +62,7 @@ sweep.register(app)
 tools.register(app)
 validate.register(app)
 calibrate.register(app)
+offer_values(app)
 
 
 def main() -> None:

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, get_args
 
 import typer
 
-from moesim.cli import completion
-
 if TYPE_CHECKING:
     from moesim.cluster import Fabric
     from moesim.validate.published_row import Row
@@ -27,12 +25,7 @@ def calibrate(
     files: list[Path] = typer.Argument(None, help="Logs of nccl-tests or DeepEP's tests, or CSV files."),
     algorithm: str = typer.Option("", "--algorithm", "-a", help="All-to-all that was measured."),
     gpu: str = typer.Option("", "--gpu", "-g", help="GPU of the cluster, lower case: h100; default the topology's."),
-    topology: str = typer.Option(
-        "",
-        "--topology",
-        help="Your cluster, for its ports: a topology's name or file.",
-        autocompletion=completion.topologies,
-    ),
+    topology: str = typer.Option("", "--topology", help="Your cluster, for its ports: a topology's name or file."),
     nvlink_bandwidth: str = typer.Option("", "--nvlink-bandwidth", help="NVLink of a GPU, one direction: 450GB/s."),
     nic_bandwidth: str = typer.Option("", "--nic-bandwidth", help="NICs of a GPU, one direction: 400Gb/s."),
     transport: str = typer.Option(

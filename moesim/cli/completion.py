@@ -1,27 +1,32 @@
 """What the shell offers for a value: names that ship, keys of a scenario, numbers of a summary."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import typer
 
 
-def scenarios(incomplete: str) -> list[str]:
-    """Scenarios that ship."""
+def offer_values(app: typer.Typer) -> None:
+    """Let every verb's argument or option of a known name complete its values."""
+    for group in (app, *(below.typer_instance for below in app.registered_groups)):
+        for command in group.registered_commands if group is not None else ():
+            for name, parameter in inspect.signature(command.callback or offer_values).parameters.items():
+                if name in _VALUES:
+                    parameter.default.autocompletion = _VALUES[name]
+
+
+def _shipped(folder: Any, incomplete: str) -> list[str]:
     from moesim.scenario import shipped_names
 
-    return _starting(incomplete, shipped_names("scenarios"))
+    return [name for name in shipped_names(folder) if name.startswith(incomplete)]
 
 
-def topologies(incomplete: str) -> list[str]:
-    """Topologies that ship."""
-    from moesim.scenario import shipped_names
-
-    return _starting(incomplete, shipped_names("topologies"))
-
-
-def models(incomplete: str) -> list[str]:
-    """Published models."""
+def _models(incomplete: str) -> list[str]:
     from moesim.model import model_names
 
-    return _starting(incomplete, model_names())
+    return [name for name in model_names() if name.startswith(incomplete)]
 
 
 def keys(incomplete: str) -> list[tuple[str, str]]:
@@ -30,20 +35,18 @@ def keys(incomplete: str) -> list[tuple[str, str]]:
     from moesim.scenario import Scenario
 
     *above, start = incomplete.split(".")
-    offered = []
-    for name, meaning in fields_at(Scenario, tuple(above)).items():
-        if name.startswith(start):
-            end = "." if fields_at(Scenario, (*above, name)) else "="
-            offered.append((".".join((*above, name)) + end, meaning))
-    return offered
+    offered = {name: meaning for name, meaning in fields_at(Scenario, tuple(above)).items() if name.startswith(start)}
+    ends = {name: "." if fields_at(Scenario, (*above, name)) else "=" for name in offered}
+    return [(".".join((*above, name)) + ends[name], meaning) for name, meaning in offered.items()]
 
 
-def numbers(incomplete: str) -> list[tuple[str, str]]:
-    """Numbers of a summary, with their meaning."""
+def _numbers(incomplete: str) -> list[str]:
     from moesim.results import SUMMARY
 
-    return [(name, definition.text) for name, definition in SUMMARY.items() if name.startswith(incomplete)]
+    return [name for name in SUMMARY if name.startswith(incomplete)]
 
 
-def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]
+_VALUES: dict[str, Callable[[str], Any]] = {
+    "scenario": partial(_shipped, "scenarios"), "topology": partial(_shipped, "topologies"), "model": _models,
+    "override": keys, "axis": keys, "key": _numbers,
+}  # fmt: skip

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import typer
 
-from moesim.cli import completion
-
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
@@ -21,9 +19,7 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     run: Path = typer.Argument(..., help="Result folder."),
-    key: str | None = typer.Argument(
-        None, help="A number of its summary, such as dispatch_time_s; without: all.", autocompletion=completion.numbers
-    ),
+    key: str | None = typer.Argument(None, help="A number of its summary, such as dispatch_time_s; without: all."),
 ) -> None:
     """Take one number of a result apart: definition, bytes, capacities, constants, sources. Without one, list all.
 
@@ -90,7 +86,7 @@ def schema() -> None:
 
 
 def topo_show(
-    topology: str = typer.Argument(..., help="Name or path of a topology.", autocompletion=completion.topologies),
+    topology: str = typer.Argument(..., help="Name or path of a topology."),
     draw_to: Path | None = typer.Option(None, "--draw", help="Picture to write: .svg or .png."),
     as_json: bool = typer.Option(False, "--json", help="Print the facts as JSON."),
 ) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from moesim.cli import completion
 from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -27,20 +26,10 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    scenario: str | None = typer.Argument(
-        None, help="A scenario file, or the name of one that ships (quickstart).", autocompletion=completion.scenarios
-    ),
-    topology: str | None = typer.Option(
-        None,
-        "--topology",
-        help="Instead of a scenario: the cluster, name or file.",
-        autocompletion=completion.topologies,
-    ),
+    scenario: str | None = typer.Argument(None, help="A scenario file, or the name of one that ships (quickstart)."),
+    topology: str | None = typer.Option(None, "--topology", help="Instead of a scenario: the cluster, name or file."),
     model: str | None = typer.Option(
-        None,
-        "--model",
-        help="With --topology: name or Hugging Face config.json; default deepseek-v3.",
-        autocompletion=completion.models,
+        None, "--model", help="With --topology: name or Hugging Face config.json; default deepseek-v3."
     ),
     load: Path | None = typer.Option(
         None, "--load", help="With --topology: recorded routing of any form, or counts per expert (layer,expert,count)."
@@ -49,9 +38,7 @@ def run(
         None, "--tokens-per-rank", help="With --topology: tokens per rank; default 4096."
     ),
     ep: int | None = typer.Option(None, "--ep", help="With --topology: ranks; default all GPUs."),
-    override: list[str] = typer.Option(
-        [], "-o", "--override", help="key=value, as in -o routing.top_k=6.", autocompletion=completion.keys
-    ),
+    override: list[str] = typer.Option([], "-o", "--override", help="key=value, as in -o routing.top_k=6."),
     seed: int | None = typer.Option(None, "--seed", help="Seed, instead of the scenario's."),
     out: Path | None = typer.Option(None, "--out", help="Result folder; default results/NAME-TIME-DIGEST."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),

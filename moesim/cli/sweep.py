@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
-from moesim.cli import completion
 from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -30,24 +29,14 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    scenario: str = typer.Argument(
-        ..., help="A scenario file, or the name of one that ships (sweep-m-by-k).", autocompletion=completion.scenarios
-    ),
-    axis: list[str] = typer.Option(
-        [],
-        "-p",
-        "--axis",
-        help="KEY=VALUES: routing.top_k=2,4,8 or routing.top_k=1..8.",
-        autocompletion=completion.keys,
-    ),
+    scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships (sweep-m-by-k)."),
+    axis: list[str] = typer.Option([], "-p", "--axis", help="KEY=VALUES: routing.top_k=2,4,8 or routing.top_k=1..8."),
     together: list[str] = typer.Option(
         [], "--zip", help="Keys that move together: 'model.n_experts=64,128; model.expert_hidden=2048,1024'."
     ),
     random: int | None = typer.Option(None, "--random", min=1, help="Draw this many of the combinations."),
     random_seed: int = typer.Option(0, "--random-seed", min=0, help="Seed of that draw."),
-    override: list[str] = typer.Option(
-        [], "-o", "--override", help="key=value for every point, as in moesim run.", autocompletion=completion.keys
-    ),
+    override: list[str] = typer.Option([], "-o", "--override", help="key=value for every point, as in moesim run."),
     objective: str | None = typer.Option(
         None, "--objective", help="'layer_time_s where gate_mass_lost < 0.01 and rank_load_max_over_mean < 1.3'."
     ),

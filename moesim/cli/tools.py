@@ -6,8 +6,6 @@ from typing import Literal
 
 import typer
 
-from moesim.cli import completion
-
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
@@ -18,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bw(
-    topology: str = typer.Argument(..., help="Name or path of a topology.", autocompletion=completion.topologies),
+    topology: str = typer.Argument(..., help="Name or path of a topology."),
     begin: str = typer.Option("1MiB", "-b", help="Smallest message, bytes per rank."),
     end: str = typer.Option("1GiB", "-e", help="Largest message, bytes per rank."),
     factor: int = typer.Option(2, "-f", min=2, help="Factor from one size to the next."),
@@ -80,10 +78,8 @@ def bw(
 
 
 def place(
-    scenario: str = typer.Argument(
-        ..., help="A scenario file, or the name of one that ships.", autocompletion=completion.scenarios
-    ),
-    override: list[str] = typer.Option([], "-o", "--override", help="key=value.", autocompletion=completion.keys),
+    scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
+    override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
     redundant: int | None = typer.Option(None, "--redundant", help="Redundant experts for EPLB; default: a full set."),
     write: Literal["sglang", "tensorrt-llm", "json"] | None = typer.Option(
         None, "--write", help="Write the placement that the scenario itself asks for, in this form, to --out."
@@ -117,10 +113,8 @@ def place(
 
 
 def balance(
-    scenario: str = typer.Argument(
-        ..., help="A scenario with a V3 router and logits.", autocompletion=completion.scenarios
-    ),
-    override: list[str] = typer.Option([], "-o", "--override", help="key=value.", autocompletion=completion.keys),
+    scenario: str = typer.Argument(..., help="A scenario with a V3 router and logits."),
+    override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
     steps: int = typer.Option(100, "--steps", min=1, help="Bias updates."),
     from_zero: bool = typer.Option(
         True, "--from-zero/--from-recorded", help="Start without a bias, or from the recorded one."

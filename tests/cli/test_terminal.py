@@ -151,7 +151,7 @@ def test_the_bar_comes_after_its_time_and_counts(monkeypatch):
 
 
 def test_a_quiet_run_and_a_pipe_load_no_bar(monkeypatch):
-    monkeypatch.setattr(module, "_bar", lambda: pytest.fail("a bar"))
+    monkeypatch.setattr(module, "Timer", lambda *_: pytest.fail("a bar"))
     monkeypatch.setattr(sys, "stderr", Terminal())
     with progress_bar(quiet=True) as watch:
         watch("layers", 1, 4)
