@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import typer
@@ -17,10 +16,16 @@ def offer_values(app: typer.Typer) -> None:
                     parameter.default.autocompletion = _VALUES[name]
 
 
-def _shipped(folder: Any, incomplete: str) -> list[str]:
+def _scenarios(incomplete: str) -> list[str]:
     from moesim.scenario import shipped_names
 
-    return [name for name in shipped_names(folder) if name.startswith(incomplete)]
+    return [name for name in shipped_names("scenarios") if name.startswith(incomplete)]
+
+
+def _topologies(incomplete: str) -> list[str]:
+    from moesim.scenario import shipped_names
+
+    return [name for name in shipped_names("topologies") if name.startswith(incomplete)]
 
 
 def _models(incomplete: str) -> list[str]:
@@ -47,6 +52,6 @@ def _numbers(incomplete: str) -> list[str]:
 
 
 _VALUES: dict[str, Callable[[str], Any]] = {
-    "scenario": partial(_shipped, "scenarios"), "topology": partial(_shipped, "topologies"), "model": _models,
+    "scenario": _scenarios, "topology": _topologies, "model": _models,
     "override": keys, "axis": keys, "key": _numbers,
 }  # fmt: skip
