@@ -61,7 +61,7 @@ def samples(page: str) -> Iterator[Sample]:
 
 def pattern(line: str) -> re.Pattern[str]:
     """Return what a printed line has to match: the shown one with any numbers, up to its ``...``."""
-    parts = line.removesuffix("...").rstrip().split(" ... ")
+    parts = re.split(r"\s?\.\.\.\s?", line.removesuffix("...").rstrip())
     spelt = []
     for part in parts:
         words = [re.sub(r"(?:\\?\s)+", r"\\s+", re.escape(word)) for word in NUMBER.split(part)]
@@ -100,7 +100,7 @@ def found(shown: tuple[str, ...], lines: list[str]) -> tuple[list[str], list[str
             fresh.append(line)
             continue
         at = hit + 1
-        inner = " ... " in line.rstrip()
+        inner = "..." in line.removesuffix("...")
         matched = wanted.match(lines[hit])
         text = line if inner or matched is None else matched[0].rstrip()
         fresh.append(text + (" ..." if line.endswith("...") and not inner else ""))

@@ -47,6 +47,7 @@ def test_the_reference_has_every_option_and_key_once():
         ("expert compute   334.2 us  35.9%", "expert compute  1.2 ms  7.0%"),
         ("critical: rank 42 (even), rank 24 (slow)", "critical: rank 3 (even), rank 1 (slow)"),
         ("info: 3,072 tokens of tiny-v3, each ...", "info: 12 tokens of tiny-v3, each recorded once"),
+        ("nearest: 153 GB/s (...); 384 tokens per rank ...", "nearest: 15 GB/s (README); 9 tokens per rank, and more"),
         (
             "nearest: 153 GB/s logical ... this run has 384 tokens",
             "nearest: 15 GB/s logical, x y; this run has 9 tokens",
