@@ -2,14 +2,14 @@
 
 Nodes carry ``kind`` (gpu or switch) and ``node`` (NVLink domain or -1), edges ``capacity`` (bytes/s of that
 direction), ``latency`` (s) and ``link_class``. An NVLink domain is one crossbar: each GPU has a link to
-``nX.nvswitch`` and one back. A GPU's network cards are its own port to the leaf. The latency of a hop pair
+``nX.nvswitch`` and one back. A GPU's network cards are its own port to the leaf; a card that GPUs share is a device,
+``nX.nicY``, that each of them has a PCIe link to. The latency of a hop pair
 (GPU to switch to GPU) is put whole on the sender's link, and that of the way over a spine on the link that
 climbs: a route's sum is then right, and a flow that fans out behind a switch does not count it twice.
 
-Not modelled: PCIe between GPU and card, blocking inside a switch, links between NVSwitches.
+Not modelled: PCIe between a GPU and its own card, blocking inside a switch, links between NVSwitches.
 """
 
-from collections import Counter
 from typing import Any, TypeAlias
 
 from moesim.cluster.topology_spec import (
@@ -36,21 +36,22 @@ def build_graph(spec: AnyTopology) -> Graph:
     if isinstance(spec, HgxTopology):
         graph = _domains(1, spec.gpus_per_node, spec.nvlink)
         if spec.nic is not None:
-            _attach_nics(graph, spec.nic, {gpu: "leaf" for gpu in gpu_names(1, spec.gpus_per_node)})
+            leaf_of = {gpu: "leaf" for gpu in gpu_names(1, spec.gpus_per_node)}
+            _attach_nics(graph, spec.nic, leaf_of, spec.gpus_per_node)
         return graph
     graph = _domains(spec.nodes, spec.gpus_per_node, spec.nvlink)
     spray = spec.routing == "spray"
     if isinstance(spec, MultiPlaneTopology):
         leaf_of = _plane_leaves(spec)
-        _attach_nics(graph, spec.nic, leaf_of)
+        _attach_nics(graph, spec.nic, leaf_of, spec.gpus_per_node)
         for plane in range(spec.gpus_per_node):
             prefix = f"plane{plane}."
             in_plane = {gpu: leaf for gpu, leaf in leaf_of.items() if leaf.startswith(prefix)}
-            _join_leaves(graph, spec.leaf_spine, in_plane, spec.nic, spray=spray, prefix=prefix)
+            _join_leaves(graph, spec.leaf_spine, in_plane, spray=spray, prefix=prefix)
         return graph
     leaf_of = _rail_leaves(spec) if isinstance(spec, RailTopology) else _node_leaves(spec)
-    _attach_nics(graph, spec.nic, leaf_of)
-    _join_leaves(graph, spec.leaf_spine, leaf_of, spec.nic, spray=spray)
+    _attach_nics(graph, spec.nic, leaf_of, spec.gpus_per_node)
+    _join_leaves(graph, spec.leaf_spine, leaf_of, spray=spray)
     return graph
 
 
@@ -75,7 +76,9 @@ def _domains(nodes: int, gpus_per_node: int, nvlink: Nvlink) -> Graph:
 
 def _rail_leaves(spec: RailTopology) -> dict[str, str]:
     names = gpu_names(spec.nodes, spec.gpus_per_node)
-    return {gpu: f"rail{rank % spec.gpus_per_node}.leaf" for rank, gpu in enumerate(names)}
+    cards = spec.nic.cards(spec.gpus_per_node) or [(gpu,) for gpu in range(spec.gpus_per_node)]
+    rail = {gpu: card for card, gpus in enumerate(cards) for gpu in gpus}
+    return {gpu: f"rail{rail[rank % spec.gpus_per_node]}.leaf" for rank, gpu in enumerate(names)}
 
 
 def _plane_leaves(spec: MultiPlaneTopology) -> dict[str, str]:
@@ -89,29 +92,40 @@ def _node_leaves(spec: LeafSpineTopology) -> dict[str, str]:
     return {gpu: f"leaf{rank // spec.gpus_per_node // spec.nodes_per_leaf}" for rank, gpu in enumerate(names)}
 
 
-def _attach_nics(graph: Graph, nic: Nic, leaf_of: dict[str, str]) -> None:
+def _attach_nics(graph: Graph, nic: Nic, leaf_of: dict[str, str], gpus_per_node: int) -> None:
+    """Join GPUs to their leaves: by a port of their own, or over PCIe to a card that they share."""
     for leaf in dict.fromkeys(leaf_of.values()):
         graph.add_node(leaf, kind="switch", node=-1)
-    for gpu, leaf in leaf_of.items():
-        _add_pair(graph, gpu, leaf, nic.bandwidth * nic.per_gpu, nic.latency, NIC)
+    cards = nic.cards(gpus_per_node)
+    if cards is None:
+        for gpu, leaf in leaf_of.items():
+            _add_pair(graph, gpu, leaf, nic.per_gpu_bandwidth(gpus_per_node), nic.latency, NIC)
+        return
+    gpus = list(leaf_of)
+    for first in range(0, len(gpus), gpus_per_node):
+        for number, members in enumerate(cards):
+            card = f"n{first // gpus_per_node}.nic{number}"
+            graph.add_node(card, kind="switch", node=-1)
+            for member in members:
+                _add_pair(graph, gpus[first + member], card, nic.pcie or nic.card_bandwidth, 0.0, PCIE)
+            _add_pair(graph, card, leaf_of[gpus[first + members[0]]], nic.card_bandwidth, nic.latency, NIC)
 
 
 def _join_leaves(
-    graph: Graph, leaf_spine: LeafSpine, leaf_of: dict[str, str], nic: Nic, *, spray: bool, prefix: str = ""
+    graph: Graph, leaf_spine: LeafSpine, leaf_of: dict[str, str], *, spray: bool, prefix: str = ""
 ) -> None:
     """Join every leaf to every spine; with spray the spines are one switch with the links' sum.
 
-    With capacity D of a leaf towards its GPUs, oversubscription o and s spines, a leaf-spine link has
+    With capacity D of a leaf towards its NICs, oversubscription o and s spines, a leaf-spine link has
     D / (o s).
     """
-    gpus_on = Counter(leaf_of.values())
+    towards = {leaf: [edge["capacity"] for _, edge in graph[leaf].items()] for leaf in dict.fromkeys(leaf_of.values())}
     spines = [f"{prefix}spines"] if spray else [f"{prefix}spine{i}" for i in range(leaf_spine.spines)]
     links_in_one = leaf_spine.spines if spray else 1
     for spine in spines:
         graph.add_node(spine, kind="switch", node=-1)
-    for leaf in gpus_on:
-        towards_gpus = gpus_on[leaf] * nic.bandwidth * nic.per_gpu
-        uplink = leaf_spine.uplink_bandwidth or towards_gpus / leaf_spine.oversubscription / leaf_spine.spines
+    for leaf, ports in towards.items():
+        uplink = leaf_spine.uplink_bandwidth or len(ports) * ports[0] / leaf_spine.oversubscription / leaf_spine.spines
         for spine in spines:
             _add_pair(graph, leaf, spine, uplink * links_in_one, leaf_spine.latency, LEAF_SPINE)
 

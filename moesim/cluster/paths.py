@@ -45,17 +45,24 @@ class TwoTierPaths:
     """Spine by the target's place on its leaf instead of by hash."""
     plane: Ids | None = None
     """[ranks] plane of the rank's NIC, in the order of the node's GPUs; None where one network joins all."""
+    pcie_out: Ids | None = None
+    pcie_in: Ids | None = None
+    """[ranks] links between a GPU and the card that it shares; None where every GPU has its own."""
 
     def hops(self, source: Ids, target: Ids, seed: int) -> Ids:
         """Return the links of each flow, int64[flows, 4 or 6], -1 where a route is shorter."""
         if self.plane is not None:
             return self._hops_by_plane(self.plane, source, target, seed)
-        hops = np.full((len(source), 4), -1, np.int64)
+        shared = self.pcie_out is not None
+        hops = np.full((len(source), 6 if shared else 4), -1, np.int64)
         near = (self.node[source] == self.node[target]) & (source != target)
         hops[near, 0] = self.nvlink_out[source[near]]
         hops[near, 1] = self.nvlink_in[target[near]]
         far = self.node[source] != self.node[target]
-        self._cross(hops, far, source, target, seed)
+        self._cross(hops[:, 1:5] if shared else hops, far, source, target, seed)
+        if self.pcie_out is not None and self.pcie_in is not None:
+            hops[far, 0] = self.pcie_out[source[far]]
+            hops[far, 5] = self.pcie_in[target[far]]
         return hops
 
     def _hops_by_plane(self, plane: Ids, source: Ids, target: Ids, seed: int) -> Ids:
@@ -94,7 +101,9 @@ def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static:
     gpus = [name for name, kind in graph.nodes(data="kind") if kind == "gpu"]
     node = np.array([graph.nodes[gpu]["node"] for gpu in gpus], np.int64)
     nvswitch = [_neighbour(graph, gpu, "nvlink") for gpu in gpus]
-    leaf_name = [_neighbour(graph, gpu, "nic") for gpu in gpus]
+    card = [_neighbour(graph, gpu, PCIE) for gpu in gpus]
+    port = [own or gpu for own, gpu in zip(card, gpus, strict=True)]
+    leaf_name = [_neighbour(graph, end, "nic") for end in port]
     leaves = [name for name in dict.fromkeys(leaf_name) if name is not None]
     spines = [[name for name in graph.successors(leaf) if graph.nodes[name]["kind"] == "switch"] for leaf in leaves]
     leaf_index: dict[str | None, int] = {name: i for i, name in enumerate(leaves)}
@@ -114,12 +123,14 @@ def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static:
         place=place,
         nvlink_out=ids(list(zip(gpus, nvswitch, strict=True))),
         nvlink_in=ids(list(zip(nvswitch, gpus, strict=True))),
-        nic_out=ids(list(zip(gpus, leaf_name, strict=True))),
-        nic_in=ids(list(zip(leaf_name, gpus, strict=True))),
+        nic_out=ids(list(zip(port, leaf_name, strict=True))),
+        nic_in=ids(list(zip(leaf_name, port, strict=True))),
         up=ids([(a, b) for a, above in zip(leaves, spines, strict=True) for b in above]).reshape(shape),
         down=ids([(b, a) for a, above in zip(leaves, spines, strict=True) for b in above]).reshape(shape),
         static=static,
         plane=np.arange(len(gpus)) % planes if planes else None,
+        pcie_out=ids(list(zip(gpus, card, strict=True))) if any(card) else None,
+        pcie_in=ids(list(zip(card, gpus, strict=True))) if any(card) else None,
     )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.cluster.fabric import Fabric
-from moesim.cluster.graph import NIC
+from moesim.cluster.graph import NIC, PCIE
 from moesim.errors import InputError
 from moesim.mistakes import Loc, dotted
 
@@ -139,11 +139,23 @@ def _devices(fabric: Fabric, place: str) -> tuple[list[str], set[str]]:
         if alias in fabric.links_at:
             return [alias], classes
     if chosen.any():
-        return [fabric.rank_names[rank] for rank in ranks[chosen]], classes
+        return _ports_of([fabric.rank_names[rank] for rank in ranks[chosen]], fabric, classes), classes
     base, _, link_class = place.rpartition(".")
     if link_class in fabric.link_classes:
-        return _devices(fabric, base)[0], {link_class}
+        return _ports_of(_devices(fabric, base)[0], fabric, {link_class}), {link_class}
     raise _unknown(fabric, place)
+
+
+def _ports_of(devices: list[str], fabric: Fabric, classes: set[str]) -> list[str]:
+    """Devices whose links of the class are meant: for the NIC of a GPU on a shared card, that card."""
+    if classes != {NIC}:
+        return devices
+    found = list[str]()
+    for device in devices:
+        out = _at(fabric, device)[0]
+        behind = [fabric.link_target[link] for link in out if fabric.link_class[link] == PCIE]
+        found += [device] if any(fabric.link_class[link] == NIC for link in out) else behind
+    return list(dict.fromkeys(found))
 
 
 def _unknown(fabric: Fabric, place: str) -> InputError:

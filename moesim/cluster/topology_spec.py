@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from moesim.cluster.devices import Device, Latency, Link, PositiveBandwidth, Section
 from moesim.cluster.explicit_checks import explicit_mistakes
+from moesim.cluster.packets import FabricKind
 from moesim.mistakes import Mistakes
 from moesim.units import Count, Number
 
@@ -41,9 +42,9 @@ class Nvlink(Section):
 
 
 class Nic(Section):
-    """The network cards of one GPU."""
+    """The network cards of one GPU, or of a node where GPUs share them."""
 
-    bandwidth: PositiveBandwidth = Field(description="Peak of one card and direction.")
+    bandwidth: PositiveBandwidth = Field(description="Peak of one port of a card and direction.")
     latency: Latency = Field(default=2.8e-6, description="Latency one way from GPU to GPU under one leaf, whole route.")
     per_gpu: Count = Field(
         default=1,
@@ -51,9 +52,55 @@ class Nic(Section):
         le=16,
         description="Cards of each GPU; traffic is striped over them: one port of the sum.",
     )
+    per_node: Count | None = Field(
+        default=None, ge=1, le=1024, description="Cards of a node, instead of per_gpu: fewer than GPUs are shared."
+    )
+    gpus: tuple[tuple[Count, ...], ...] | None = Field(
+        default=None,
+        max_length=1024,
+        description="The GPUs of a node that hang on each card, such as [[0, 1], [2, 3]]; consecutive by default.",
+    )
+    ports: Count = Field(default=1, ge=1, le=4, description="Ports of each card; traffic is striped over them.")
+    pcie: PositiveBandwidth | None = Field(
+        default=None,
+        description="Peak of one PCIe link and direction: a card's ports reach no more together, a GPU on a shared "
+        "card no more alone. Default: no limit of its own.",
+    )
     card: Literal["connectx", "efa"] = Field(
         default="connectx", description="Kind of card, which decides who posts to it (alltoall.transport: auto)."
     )
+
+    @property
+    def card_bandwidth(self) -> float:
+        """Bytes/s of one card and direction, all its ports."""
+        return min(self.bandwidth * self.ports, self.pcie or float("inf"))
+
+    def cards(self, gpus_per_node: int) -> tuple[tuple[int, ...], ...] | None:
+        """The GPUs of a node that hang on each card; None where every GPU has cards of its own.
+
+        Raises:
+            Mistakes: cards that GPUs cannot be divided among, or GPUs listed twice or not at all.
+        """
+        count = len(self.gpus) if self.gpus is not None else self.per_node
+        if count is None or (self.gpus is None and count % gpus_per_node == 0):
+            return None
+        every = range(gpus_per_node)
+        if "per_gpu" in self.model_fields_set:
+            raise Mistakes((("nic", "per_gpu"), "cards are of a GPU and of a node", "keep per_gpu or per_node"))
+        if self.gpus is not None:
+            if self.per_node not in (None, count) or sorted(gpu for own in self.gpus for gpu in own) != list(every):
+                what = f"{count} cards do not hold GPUs 0 to {gpus_per_node - 1} once each"
+                raise Mistakes((("nic", "gpus"), what, "list every GPU of the node on one card"))
+            return self.gpus
+        if gpus_per_node % count:
+            what = f"{gpus_per_node} GPUs cannot be divided evenly among {count} cards"
+            raise Mistakes((("nic", "per_node"), what, "say which GPUs hang on each card with gpus"))
+        each = gpus_per_node // count
+        return tuple(tuple(every[first : first + each]) for first in every[::each])
+
+    def per_gpu_bandwidth(self, gpus_per_node: int) -> float:
+        """Bytes/s of a GPU's own cards together, where it has some."""
+        return self.card_bandwidth * (self.per_gpu if self.per_node is None else self.per_node // gpus_per_node)
 
 
 class LeafSpine(Section):
@@ -87,6 +134,11 @@ SPREADING = (
     "routing, all uplinks of a leaf act as one."
 )
 
+FABRIC = (
+    "What carries packets between switches: roce, infiniband or ultra-ethernet; it says what packets do over spines "
+    "that flows do not show. Default: roce where routing is hash, else infiniband."
+)
+
 
 class Topology(Section):
     """What every kind of topology says."""
@@ -103,6 +155,12 @@ class HgxTopology(Topology):
     nvlink: Nvlink = Field(description="The NVLink ports of each GPU.")
     nic: Nic | None = Field(default=None, description="The network cards of each GPU.")
 
+    @model_validator(mode="after")
+    def _cards_hold_gpus(self) -> Self:
+        if self.nic is not None:
+            self.nic.cards(self.gpus_per_node)
+        return self
+
 
 class TwoTierTopology(Topology):
     """Nodes under leaves under spines."""
@@ -113,9 +171,13 @@ class TwoTierTopology(Topology):
     nic: Nic = Field(description="The network cards of each GPU.")
     leaf_spine: LeafSpine = Field(description="The links between leaves and spines.")
     routing: Spreading = Field(default="hash", description=SPREADING)
+    fabric: FabricKind | None = Field(default=None, description=FABRIC)
 
     @model_validator(mode="after")
     def _of_a_sane_size(self) -> Self:
+        if self.nic.cards(self.gpus_per_node) is not None and isinstance(self, MultiPlaneTopology):
+            what = "GPUs that share a card are not in planes of their own"
+            raise Mistakes((("nic", "per_node"), what, "use kind rail or leaf-spine"))
         if self.nodes * self.gpus_per_node > MAX_RANKS:
             what = f"{self.nodes} nodes of {self.gpus_per_node} GPUs are more than {MAX_RANKS} ranks"
             raise Mistakes((("nodes",), what, "use fewer nodes"))
@@ -163,6 +225,7 @@ class ExplicitTopology(Topology):
     kind: Literal["explicit"]
     nodes: tuple[Device, ...] = Field(min_length=1, max_length=20_000, description="Devices.")
     links: tuple[Link, ...] = Field(max_length=200_000, description="Links.")
+    fabric: FabricKind | None = Field(default=None, description=FABRIC)
 
     @model_validator(mode="after")
     def _is_a_graph(self) -> Self:

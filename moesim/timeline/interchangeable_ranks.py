@@ -5,8 +5,8 @@ so do the links of one kind at these ranks. Of all flows from ranks of a colour 
 across, one is kept, and it loads one link of each kind with as much as all of them together load each such link. The
 rates stay max-min fair exactly, because fairness counts each flow's own rate. Sixteen million flows become one.
 
-Ranks are alike when every node has equally many, ports of a kind are equal, and no route crosses a spine; whose node
-holds other colours has another colour.
+Ranks are alike when every node has equally many, ports of a kind are equal and shared by none, and no route crosses a
+spine; whose node holds other colours has another colour.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class AlikeFlows:
 def ranks_are_alike(fabric: Fabric) -> bool:
     """Return whether nothing but its traffic distinguishes one rank of the cluster from another."""
     paths, n = fabric.paths, fabric.n_ranks
-    if not isinstance(paths, TwoTierPaths) or paths.plane is not None:
+    if not isinstance(paths, TwoTierPaths) or paths.plane is not None or paths.pcie_out is not None:
         return False
     if len(set(np.bincount(fabric.rank_node).tolist())) > 1 or len(set(paths.leaf[:n].tolist())) > 1:
         return False

@@ -214,8 +214,8 @@ class _Tree:
                 devices.append({"name": self.names[id(at)], "kind": "switch", "busid": at.get("busid")})
             devices.extend({"name": self.names[id(each)], "kind": "switch"} for each in self.cpus)
             for i, cpu in enumerate(self.cpus[:16]):
-                for other in self.cpus[i + 1 : 16]:
-                    ends = {"source": self.names[id(cpu)], "target": self.names[id(other)]}
+                for peer in self.cpus[i + 1 : 16]:
+                    ends = {"source": self.names[id(cpu)], "target": self.names[id(peer)]}
                     links.append(ends | {"class": "smp", "GBps": None, "nccl_GBps": _nccl_smp(cpu)})
 
     def _link(self, host: Host, names: list[str], element: Element, links: list[Facts]) -> None:

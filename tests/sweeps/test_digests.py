@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from moesim.layer.parts import build_parts
 from moesim.layer.token_batches import open_workload
+from moesim.placement import contiguous, round_robin, write_map
 from moesim.scenario import Scenario, load_scenario
 from moesim.sweeps.digests import batch_digest, digest, fabric_digest, file_digests, routing_digest
 from moesim.sweeps.evaluate_points import route
@@ -33,6 +34,11 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "name": ("other", {}, ""),
     "seed": (1, {}, BATCH),
     "cluster.topology": ("h100-8x8-leaf-spine", {}, "fabric"),
+    "cluster.gpu": ("h200", {}, "fabric"),
+    "cluster.nodes": (4, {}, "fabric"),
+    "cluster.gpus_per_node": (4, {}, f"fabric {BATCH}"),
+    "cluster.fabric": ("leaf-spine", {}, "fabric"),
+    "cluster.oversubscription": (2, {}, "fabric"),
     "cluster.nic_bandwidth": ("200Gb/s", {}, "fabric"),
     "cluster.overrides": ([{"where": "n0.gpu2.nic", "bandwidth": "200Gb/s"}], {}, "fabric"),
     "cluster.ecmp_seed": (1, {}, ""),
@@ -66,6 +72,8 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "workload.synthetic.sigma": (0.4, {}, BATCH),
     "workload.synthetic.ratio": (3.0, {"workload.synthetic": {"kind": "one_hot_rank"}}, BATCH),
     "workload.synthetic.hot_rank": (3, {"workload.synthetic": {"kind": "one_hot_rank"}}, BATCH),
+    "workload.routing.file": ("LAYERS", {"workload.synthetic": None}, BATCH),
+    "workload.routing.layers": ([1], {"workload.synthetic": None, "workload.routing.file": "LAYERS"}, BATCH),
     "workload.expert_ids": ("IDS", {"workload.synthetic": None}, BATCH),
     "workload.counts": ("COUNTS", {"workload.synthetic": None}, BATCH),
     "workload.tokens_per_rank": (8, {}, BATCH),
@@ -74,6 +82,7 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "workload.layers_simulated": (2, {}, BATCH),
     "workload.steps": (2, {}, BATCH),
     "placement.policy": ("round_robin", {}, "routing"),
+    "placement.file": ("MAP", {}, "routing"),
     "placement.redundant_experts": (16, EPLB, "routing"),
     "placement.replica_choice": ("hash", EPLB, "routing"),
     "alltoall.algorithm": ("nccl-direct", {}, ""),
@@ -112,7 +121,10 @@ OFFSETS = {
     },
     "schedule.start_offset.mean": {"schedule.start_offset": {"distribution": "normal", "mean": "5us", "scale": "5us"}},
 }
-SOURCES = ("workload.synthetic.kind", "workload.recording.name", "workload.expert_ids", "workload.counts")
+SOURCES = (
+    "workload.synthetic.kind", "workload.recording.name", "workload.routing.file", "workload.expert_ids",
+    "workload.counts",
+)  # fmt: skip
 NOT_OF_A_POINT = {"workload.sampling", "schedule.overlap", "faults", "variants"}
 
 
@@ -151,7 +163,10 @@ def files(tmp_path_factory):
     counts = "\n".join(f"0,{expert},{10 + expert}" for expert in range(32))
     (folder / "counts.csv").write_text(f"layer,expert,count\n{counts}\n")
     _of_simulation().small_recording(folder / "recording.npz")
-    return {"BIAS": "bias.npy", "IDS": "ids.npy", "COUNTS": "counts.csv", "RECORDING": "recording.npz"} | {"": folder}
+    np.savez(folder / "layers.npz", topk_idx=np.stack([ids, ids[::-1]]))
+    write_map(folder / "map.json", round_robin(32, 16), layers=(0, 1, 2, 3))
+    names = {"BIAS": "bias.npy", "IDS": "ids.npy", "COUNTS": "counts.csv", "RECORDING": "recording.npz"}
+    return names | {"LAYERS": "layers.npz", "MAP": "map.json", "": folder}
 
 
 def made(files, settings):
@@ -240,6 +255,14 @@ def test_the_content_of_a_file_counts_and_not_its_name(files, tmp_path):
     assert same["workload.expert_ids"] == file_digests(made(files, settings))["workload.expert_ids"]
     np.save(copy, ids[::-1])
     assert stages(made({**files, "": tmp_path}, settings))[0]["routing"] != before["routing"]
+
+
+def test_the_content_of_a_placement_map_counts(files, tmp_path):
+    found = []
+    for place in (round_robin, contiguous):
+        write_map(tmp_path / "map.json", place(32, 16), layers=(0,))
+        found.append(stages(made({**files, "": tmp_path}, {"placement.file": "MAP"}))[0])
+    assert found[0]["routing"] != found[1]["routing"] and found[0]["batch"] == found[1]["batch"]
 
 
 def test_values_of_other_type_or_shape_have_other_digests():

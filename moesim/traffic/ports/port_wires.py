@@ -62,13 +62,18 @@ def wires_of(
         source, by = ranks[~own], sender[~own]
         by_way = [paths.nvlink_out[source], paths.nvlink_in[by], paths.nic_out[by]]
         add(by_way, copies_by[~own, plane], source, OUT)
-    for link, row, way in (
-        (paths.nic_out, NIC_OUT, OUT),
-        (paths.nic_in, NIC_IN, INTO),
-        (paths.nvlink_out, NVLINK_OUT, NEAR_OUT),
-        (paths.nvlink_in, NVLINK_IN, NEAR_INTO),
+    for route, row, way in (
+        ([paths.pcie_out, paths.nic_out], NIC_OUT, OUT),
+        ([paths.nic_in, paths.pcie_in], NIC_IN, INTO),
+        ([paths.nvlink_out], NVLINK_OUT, NEAR_OUT),
+        ([paths.nvlink_in], NVLINK_IN, NEAR_INTO),
     ):
-        add([link[:n_ranks]], counts[row + (0 if is_dispatch else BACK)], ranks, way)
+        add(
+            [link[:n_ranks] for link in route if link is not None],
+            counts[row + (0 if is_dispatch else BACK)],
+            ranks,
+            way,
+        )
     climb, fall = uplinks[:2] if is_dispatch else uplinks[2:]
     for up_or_down, crossing, way in ((paths.up, climb, UP), (paths.down, fall, DOWN)):
         for leaf in np.flatnonzero(crossing):
