@@ -24,7 +24,6 @@ MAY_IMPORT = {
     "traffic": {"cluster", "alltoall_library", "located_yaml", "mistakes"},  # the Fabric; sets of constants are YAML
     "network": {"cluster"},
     "compute": set(),
-    "cluster": {"located_yaml", "mistakes"},
     "topology_files": {"cluster", "located_yaml"},  # the topology that is written is checked as any
     "cluster": {"located_yaml", "mistakes", "regular_clusters"},
     "model": {"located_yaml", "mistakes"},

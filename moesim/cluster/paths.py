@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.cluster.ecmp import ecmp_choice
-from moesim.cluster.graph import NVLINK, PCIE, Graph
+from moesim.cluster.graph import LEAF_SPINE, NVLINK, PCIE, Graph
 from moesim.errors import InputError
 
 Ids = npt.NDArray[np.int64]
@@ -105,7 +105,7 @@ def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static:
     port = [own or gpu for own, gpu in zip(card, gpus, strict=True)]
     leaf_name = [_neighbour(graph, end, "nic") for end in port]
     leaves = [name for name in dict.fromkeys(leaf_name) if name is not None]
-    spines = [[name for name in graph.successors(leaf) if graph.nodes[name]["kind"] == "switch"] for leaf in leaves]
+    spines = [[to for _, to, cls in graph.out_edges(leaf, data="link_class") if cls == LEAF_SPINE] for leaf in leaves]
     leaf_index: dict[str | None, int] = {name: i for i, name in enumerate(leaves)}
     filled: Counter[str | None] = Counter()
     place = np.zeros(len(gpus), np.int64)

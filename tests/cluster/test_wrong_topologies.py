@@ -176,4 +176,5 @@ def test_what_was_read_is_written_back_with_units(tmp_path):
     path = tmp_path / "t.yaml"
     path.write_text(RAIL)
     dumped = read_topology(path).model_dump()
-    assert dumped["nic"] == {"bandwidth": "50GB/s", "latency": "2.8us", "per_gpu": 1, "card": "connectx"}
+    own = {"bandwidth": "50GB/s", "latency": "2.8us", "per_gpu": 1, "card": "connectx", "ports": 1}
+    assert dumped["nic"] == own | dict.fromkeys(("per_node", "gpus", "pcie"))
