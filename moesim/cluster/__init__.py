@@ -8,7 +8,7 @@ from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.cluster.places import links_of, overridden, place_of
 from moesim.cluster.topology_picture import draw
-from moesim.cluster.topology_reader import load_topology, read_topology, with_nic_bandwidth
+from moesim.cluster.topology_reader import checked_topology, load_topology, read_topology, with_nic_bandwidth
 from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, RailTopology
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "TwoTierPaths",
     "bisection",
     "build_fabric",
+    "checked_topology",
     "describe",
     "draw",
     "facts",

@@ -39,7 +39,17 @@ def read_topology(found: str | Path | RegularCluster) -> AnyTopology:
     Raises:
         InputError: the mistakes of the file, all of them, each with its line.
     """
-    document = LocatedDocument(found.content(), found.name) if isinstance(found, RegularCluster) else load_yaml(found)
+    if isinstance(found, RegularCluster):
+        return checked_topology(LocatedDocument(found.content(), found.name))
+    return checked_topology(load_yaml(found))
+
+
+def checked_topology(document: LocatedDocument) -> AnyTopology:
+    """Return the checked content of a topology that is read as YAML already.
+
+    Raises:
+        InputError: as ``read_topology``.
+    """
     if not isinstance(document.data, dict):
         raise document.error((), "a topology is a block of keys", "start with kind: and gpu:")
     if "kind" not in document.data:

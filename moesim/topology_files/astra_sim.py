@@ -10,8 +10,8 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.located_yaml import parse_yaml
-from moesim.topology_files.answers import Answers, Facts, Imported, gbps
 from moesim.topology_files.host_topology import MAX_GPUS
+from moesim.topology_files.imported import Answers, Facts, Imported, gbps
 from moesim.units import exact_duration
 
 _KEYS = ("topology", "npus_count", "bandwidth", "latency")

@@ -7,7 +7,7 @@ compute.
 
 from dataclasses import dataclass, field
 
-from moesim.topology_files.answers import Answers, Imported
+from moesim.topology_files.imported import Answers, Imported
 
 DISTANCES = ("PIX", "PXB", "PHB", "NODE", "SYS")
 NEAR = ("PIX", "PXB")

@@ -4,8 +4,8 @@ In an explicit topology a NIC is a switch that belongs to no node, so that no NV
 does not join all GPUs of a host, each NVLink domain is a node, and host bridges join them.
 """
 
-from moesim.topology_files.answers import Answers, Facts, Imported, gbps, network_gbps, nvlink_rate
 from moesim.topology_files.host import Host
+from moesim.topology_files.imported import Answers, Facts, Imported, gbps, network_gbps, nvlink_rate
 
 MAX_GPUS = 1_024
 

@@ -8,10 +8,10 @@ import re
 from collections import Counter, defaultdict
 
 from moesim.errors import InputError
-from moesim.topology_files.answers import Answers, Facts, Imported, gbps, network_gbps, nvlink_rate
 from moesim.topology_files.file_text import MAX_DEVICES
 from moesim.topology_files.host import Host
 from moesim.topology_files.host_topology import MAX_GPUS
+from moesim.topology_files.imported import Answers, Facts, Imported, gbps, network_gbps, nvlink_rate
 from moesim.topology_files.two_tiers import TwoTiers
 
 # Gb/s of a lane.

@@ -7,16 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moesim.cluster import build_fabric
-from moesim.cluster.topology_spec import KINDS
+from moesim.cluster import build_fabric, checked_topology
 from moesim.errors import InputError
-from moesim.located_yaml import parse_yaml, validate
-from moesim.topology_files.answers import Answers, Facts, Imported
+from moesim.located_yaml import parse_yaml
 from moesim.topology_files.astra_sim import read_astra
 from moesim.topology_files.file_text import read_text
 from moesim.topology_files.host import Host
 from moesim.topology_files.host_topology import host_topology
 from moesim.topology_files.ibnetdiscover import read_ibnetdiscover
+from moesim.topology_files.imported import Answers, Facts, Imported
 from moesim.topology_files.nccl_graph import read_nccl_graph
 from moesim.topology_files.nccl_xml import read_nccl_xml
 from moesim.topology_files.nvidia_smi import read_topo_m
@@ -98,9 +97,7 @@ def topology_yaml(imported: Imported, where: str) -> str:
             f"# {key}: {imported.sources[key]}" for key in of_links if key in imported.sources
         ]
     text = "\n".join(lines) + "\n"
-    document = parse_yaml(text, where)
-    checked: Any = validate(KINDS[spec["kind"]], document)
-    build_fabric(checked, name=Path(where).stem, where=where)
+    build_fabric(checked_topology(parse_yaml(text, where)), name=Path(where).stem, where=where)
     return text
 
 

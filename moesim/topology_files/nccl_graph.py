@@ -3,7 +3,7 @@
 ``dev`` is hexadecimal there. Speeds are GB/s of a channel in NCCL's own rates.
 """
 
-from moesim.topology_files.answers import Facts, Imported
+from moesim.topology_files.imported import Facts, Imported
 from moesim.topology_files.xml_tree import Element, parse_xml
 
 _NAMES = {"0": "ring", "1": "tree", "2": "collnet", "3": "NVLS"}

@@ -7,9 +7,9 @@ the PCI tree alone, where a device's kind is in its class. moesim takes peak rat
 import re
 
 from moesim.errors import InputError
-from moesim.topology_files.answers import Answers, Facts, Imported, pcie_peak
 from moesim.topology_files.file_text import MAX_DEVICES
 from moesim.topology_files.host import NEAR, Host, pair_nics
+from moesim.topology_files.imported import Answers, Facts, Imported, pcie_peak
 from moesim.topology_files.xml_tree import Element, parse_xml
 
 # NVLink by compute capability, from the newest: GB/s of one link, in NCCL's rates, and the GPUs by their links.

@@ -7,9 +7,9 @@ check the GPU rows. GPU model, rates and the number of nodes are not in it.
 import re
 
 from moesim.errors import InputError
-from moesim.topology_files.answers import NVLINKS, Answers, Facts, Imported, a_gpu
 from moesim.topology_files.file_text import MAX_DEVICES
 from moesim.topology_files.host import Host, pair_nics
+from moesim.topology_files.imported import NVLINKS, Answers, Facts, Imported, a_gpu
 
 _CELL = re.compile(r"\s*(X|NV(?:1[0-8]|[1-9])|PIX|PXB|PHB|NODE|SYS|SOC)")
 _LEGEND = re.compile(r"^\s*(NIC\d+):\s+(\S+)\s*$", re.MULTILINE)

@@ -6,8 +6,8 @@ GPU i is in node i // gpus_per_server. Delays are of one link: a route's are sum
 import re
 
 from moesim.errors import InputError
-from moesim.topology_files.answers import Answers, Facts, Imported, gbps, network_gbps
 from moesim.topology_files.host_topology import MAX_GPUS
+from moesim.topology_files.imported import Answers, Facts, Imported, gbps, network_gbps
 from moesim.topology_files.two_tiers import TwoTiers
 from moesim.units import exact_duration, parse_bandwidth, parse_duration
 
