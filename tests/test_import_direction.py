@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "traffic": {"cluster", "alltoall_library", "located_yaml", "mistakes"},  # the Fabric; sets of constants are YAML
     "network": {"cluster"},
     "compute": set(),
-    "topology_files": {"cluster", "located_yaml"},  # the topology that is written is checked as any
+    "topology_files": {"cluster", "located_yaml"},  # what is written is checked as any topology
     "cluster": {"located_yaml", "mistakes", "regular_clusters"},
     "model": {"located_yaml", "mistakes"},
     "workload": {"recording_format", "dumps"},

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from moesim.cli.topo_files import topo_import
+from moesim.cli.topo_files import topo_export, topo_import
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     topo.command("show")(topo_show)
     topo.command("list")(topo_list)
     topo.command("import")(topo_import)
+    topo.command("export")(topo_export)
     app.add_typer(topo, name="topo")
 
 

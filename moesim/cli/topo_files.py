@@ -60,3 +60,23 @@ def topo_import(
     if out is not None:
         write_files(out.parent, {out.name: made.encode()})
         typer.echo(str(out), err=as_json)
+
+
+def topo_export(
+    topology: str = typer.Argument(..., help="Name or path of a topology."),
+    form: str = typer.Option(..., "--form", help="astra-sim or nccl-xml."),
+    out: Path = typer.Option(..., "--out", help="File to write."),
+) -> None:
+    """Write a topology as ASTRA-sim's network.yml or NCCL's topology XML (one node).
+
+    Example: moesim topo export hgx-h100 --form nccl-xml --out topo.xml
+    """
+    from moesim.cluster import find_topology, read_topology
+    from moesim.files import write_files
+    from moesim.topology_files import export_topology
+
+    text, lost = export_topology(read_topology(find_topology(topology)), form, topology)
+    for line in lost:
+        typer.echo(f"not held or assumed: {line}", err=True)
+    write_files(out.parent, {out.name: text.encode()})
+    typer.echo(str(out))

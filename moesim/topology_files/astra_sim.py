@@ -77,10 +77,10 @@ def read_astra(text: str, where: str, answers: Answers) -> Imported:
         imported.spec = _regular(imported, answers.gpu, counts, rates, delays)
     elif total > MAX_GPUS:
         imported.facts["moesim_note"] = f"more than {MAX_GPUS:,} GPUs cannot be listed link by link"
-    elif len(blocks) > 1 or (blocks == ["Ring"] and counts[0] > 3):
-        imported.facts["moesim_note"] = "its GPUs forward for others, which GPUs of kind explicit do not"
     else:
         imported.spec = _explicit(answers.gpu, blocks, counts, rates, delays, classes)
+        if len(blocks) > 1 or (blocks == ["Ring"] and counts[0] > 3):
+            imported.facts["moesim_note"] = "its GPUs forward for others, which GPUs of kind explicit do not"
     return imported
 
 
@@ -120,7 +120,8 @@ def _explicit(
                 pairs = [(member, switch) for member in members]
                 delay = 2 * delays[d]
             else:
-                pairs = list(itertools.combinations(members, 2))
+                ring = list(zip(members, members[1:] + members[:1], strict=True))
+                pairs = ring if block == "Ring" and count > 2 else list(itertools.combinations(members, 2))
                 delay = delays[d]
             for source, target in pairs:
                 link: Facts = {"source": source, "target": target, "bandwidth": gbps(rates[d])}

@@ -276,6 +276,11 @@ class _Tree:
             imported.warn(f"gpu model not in file: sm {sm} and {max(counts)} NVLinks {verb} {shown}")
 
 
+def compute_capability(gpu: str) -> int | None:
+    """The compute capability of a GPU as NCCL writes it, 90 for h100; None where it is not known."""
+    return next((row[0] for row in _SM for names in row[3].values() if gpu in names), None)
+
+
 def _nccl_smp(cpu: Element) -> float:
     """NCCL's rate between two CPUs, GB/s."""
     if cpu.get("arch") == "arm64" or cpu.get("arch") == "aarch64":

@@ -19,7 +19,10 @@ MAX_COLUMNS = 256
 def read_topo_m(text: str, where: str, answers: Answers) -> tuple[Imported, Host]:
     """Return the facts and the host of one matrix; of several in a log the first."""
     lines = text.split("\n")
-    start = next(i for i, line in enumerate(lines) if re.match(r"^[\s#]*GPU0\b", line) and "X" not in line.split()[:2])
+    heads = (i for i, line in enumerate(lines) if re.match(r"^[\s#]*GPU0\b", line) and "X" not in line.split()[:2])
+    start = next(heads, None)
+    if start is None:
+        raise InputError("the line that names the columns is missing", where, "give the whole matrix")
     head = lines[start].replace("#", " ")
     columns = re.split(r"\bCPU Affinity|\bNUMA Affinity|\bGPU NUMA", head)[0].split()
     if len(columns) > MAX_COLUMNS or len(set(columns)) < len(columns):

@@ -1,0 +1,250 @@
+"""What importers make of small files: forms, glued cells, ties, rates; what they refuse and what they ask for."""
+
+import time
+
+import pytest
+
+from moesim.cluster import load_topology
+from moesim.errors import InputError
+from moesim.topology_files import Answers, import_topology, topology_yaml
+
+GIVEN = Answers(gpu="h100", nic=50e9, pcie=63e9)
+
+
+def read(folder, text, answers=GIVEN):
+    paths = []
+    for i, one in enumerate([text] if isinstance(text, str) else text):
+        paths.append(folder / f"file{i}.txt")
+        paths[-1].write_text(one)
+    return import_topology(paths, answers)
+
+
+def matrix(cells, nics=0, tail="\t0-55\t0\t\tN/A", joint="\t"):
+    """A matrix of two and more GPUs; ``cells`` are its rows without the diagonal."""
+    n = len(cells)
+    names = [f"GPU{i}" for i in range(n - nics)] + [f"NIC{i}" for i in range(nics)]
+    lines = ["\t" + "\t".join([*names, "CPU Affinity", "NUMA Affinity", "GPU NUMA ID"])]
+    for i, row in enumerate(cells):
+        own = row.split()
+        lines.append(names[i] + "\t" + joint.join([*own[:i], " X ", *own[i:]]) + (tail if i < n - nics else ""))
+    lines += ["", "NIC Legend:", *(f"  NIC{i}: mlx5_{i}" for i in range(nics))]
+    return "\n".join(lines) + "\n"
+
+
+THREE = matrix(["NV18 NV18 PIX SYS SYS", "NV18 NV18 SYS PIX SYS", "NV18 NV18 SYS SYS PIX",
+                "PIX SYS SYS SYS SYS", "SYS PIX SYS SYS SYS", "SYS SYS PIX SYS SYS"], nics=3)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda line: f"0: {line}",
+        lambda line: f"(RayWorker pid=12) {line}",
+        lambda line: f"[1,3]<stdout>:{line}",
+        lambda line: f"\x1b[4m{line}\x1b[0m\r",
+        lambda line: line.expandtabs(8),
+        lambda line: line.replace("PIX\tSYS", "PIXSYS").replace("SYS\tSYS", "SYSSYS"),
+    ],
+)
+def test_what_surrounds_a_matrix_does_not_matter(tmp_path, wrap):
+    text = "my node:\n```\n" + "\n".join(wrap(line) for line in THREE.split("\n")) + "\n```\n"
+    imported = read(tmp_path, text)
+    assert imported.facts["nic_of_gpu"] == {f"gpu{i}": [f"mlx5_{i}"] for i in range(3)}
+    assert imported.spec == {
+        "kind": "hgx",
+        "gpu": "h100",
+        "gpus_per_node": 3,
+        "nvlink": {"bandwidth": "450GB/s"},
+        "nic": {"bandwidth": "400Gb/s"},
+    }
+
+
+def test_glued_cpus_and_numa_node_are_cut_where_hyper_threads_are_as_many(tmp_path):
+    text = matrix(["NV18 NV18", "NV18 NV18", "NV18 NV18"], tail="\t0-45,92-1370\t\tN/A")
+    assert [device["numa"] for device in read(tmp_path, text).facts["devices"][:3]] == ["0"] * 3
+
+
+def test_a_row_of_another_length_is_refused_by_row_and_cell(tmp_path):
+    text = THREE.replace("GPU1\tNV18\t X ", "GPU1\tNV18\t X \tNV18", 1)
+    with pytest.raises(InputError, match="row GPU1 has more cells") as refused:
+        read(tmp_path, text)
+    assert refused.value.where.endswith("file0.txt:3")
+    with pytest.raises(InputError, match="row GPU1 has 5 cells for 6 columns"):
+        read(tmp_path, THREE.replace("GPU1\tNV18\t X \tNV18", "GPU1\tNV18\t X ", 1).replace("tN/A", "t"))
+
+
+def test_nic_rows_that_disagree_with_gpu_rows_are_refused(tmp_path):
+    with pytest.raises(InputError, match="row GPU0 says PIX for NIC0, row NIC0 says PXB for GPU0"):
+        read(tmp_path, THREE.replace("NIC0\tPIX", "NIC0\tPXB"))
+
+
+def test_an_h800_that_shows_18_links_has_the_rate_of_its_8(tmp_path):
+    imported = read(tmp_path, THREE, Answers(gpu="h800", nic=50e9))
+    assert imported.spec["nvlink"] == {"bandwidth": "200GB/s"}
+    assert any("capped at its 200 GB/s" in line for line in imported.facts["warnings"])
+
+
+@pytest.mark.parametrize("cell", ["SYS", "PHB", "NODE"])
+def test_distances_that_are_all_alike_are_asked_for(tmp_path, cell):
+    text = THREE.replace("PIX", cell).replace("SYS", cell)
+    imported = read(tmp_path, text)
+    assert list(imported.asked) == ["--nic-map"]
+    with pytest.raises(InputError, match="does not say"):
+        topology_yaml(imported, "t.yaml")
+    named = read(tmp_path, text, Answers(gpu="h100", nic=50e9, nic_map=("mlx5_2", "mlx5_0", "mlx5_1")))
+    assert named.spec["kind"] == "hgx"
+
+
+def test_hosts_alike_are_a_cluster_and_unlike_ones_are_refused(tmp_path):
+    fabric = Answers(gpu="h100", nic=50e9, fabric="rail", spines=2)
+    imported = read(tmp_path, [THREE, THREE], fabric)
+    (tmp_path / "t.yaml").write_text(topology_yaml(imported, "t.yaml"))
+    assert load_topology(tmp_path / "t.yaml").n_ranks == 6
+    with pytest.raises(InputError, match="is another host"):
+        read(tmp_path, [THREE, THREE.replace("PIX", "PXB")], fabric)
+    assert {"--fabric"} <= read(tmp_path, [THREE, THREE]).asked.keys()
+
+
+def test_four_gpus_in_a_ring_of_nvlink_are_a_mesh_listed_link_by_link(tmp_path):
+    rows = ["NV4 SYS NV4", "NV4 NV4 SYS", "SYS NV4 NV4", "NV4 SYS NV4"]
+    imported = read(tmp_path, matrix(rows), Answers(gpu="a100", pcie=31e9))
+    nvlinks = [link for link in imported.spec["links"] if link["class"] == "nvlink"]
+    assert {link["bandwidth"] for link in nvlinks} == {"100GB/s"}
+    (tmp_path / "t.yaml").write_text(topology_yaml(imported, "t.yaml"))
+    assert load_topology(tmp_path / "t.yaml").pairs_inside() == {("nvlink",): 8, ("pcie",): 4}
+
+
+def xml(gpus=2, nvlink='<nvlink target="0000:05:00.0" count="18" tclass="0x068000"/>', pci=""):
+    inner = ""
+    for i in range(gpus):
+        speed = 'link_speed="32.0 GT/s PCIe" link_width="16"'
+        net = f'<nic><net name="mlx5_{i}" dev="{i}" speed="400000" guid="0x{i + 1}"/></nic>'
+        inner += (
+            f'<pci busid="0000:{i}0:00.0" class="0x060400" {speed}>{pci}'
+            f'<pci busid="0000:{i}1:00.0" class="0x030200" {speed}>'
+            f'<gpu dev="{i}" sm="90" rank="{i}">{nvlink}</gpu></pci>'
+            f'<pci busid="0000:{i}2:00.0" class="0x020700" {speed}>{net}</pci>{"</pci>" if pci else ""}</pci>\n'
+        )
+    return f'<!-- a node -->\n<system version="1">\n<cpu numaid="0">\n{inner}</cpu>\n</system>\n'
+
+
+def test_a_dump_gives_links_by_chip_summed_and_peaks_beside_nccls(tmp_path):
+    facts = read(tmp_path, "NCCL INFO\n" + xml()).facts
+    link = facts["links"][0]
+    assert (link["count"], link["GBps"]) == (18, 450)
+    assert link["nccl_GBps"] == pytest.approx(370.8)
+    assert facts["distance"] == "PIX"
+    assert next(one["GBps"] for one in facts["links"] if one["class"] == "pcie") == pytest.approx(16 * 4 * 128 / 130)
+
+
+def test_two_bridges_are_pxb_unless_they_are_one_broadcom_switch(tmp_path):
+    nested = '<pci busid="0000:99:00.0" class="0x060400" vendor="0x1000" device="0xc030">'
+    twice = xml(pci=nested)
+    # Of the way gpu, inner bridge, nic only the inner one counts: both hang on it.
+    assert read(tmp_path, twice).facts["distance"] == "PIX"
+
+
+def test_nvlinks_to_other_gpus_and_to_oneself(tmp_path):
+    other = '<nvlink target="0000:11:00.0" count="12" tclass="0x030200"/>'
+    facts = read(tmp_path, xml(nvlink=other)).facts
+    assert [(link["source"], link["target"]) for link in facts["links"] if link["class"] == "nvlink"] == [
+        ("gpu0", "gpu1")
+    ]
+    assert any("lead to the GPU itself" in line for line in facts["warnings"])
+
+
+HOSTILE = {
+    "entity": '<!DOCTYPE a [<!ENTITY x "y">]><system><cpu>&x;</cpu></system>',
+    "deep": "<system>" + "<pci>" * 5000 + "</pci>" * 5000 + "</system>",
+    "many elements": "<system>" + "<cpu/>" * 300_000 + "</system>",
+    "cut": "<system><cpu>",
+    "no gpu": "<system><cpu/></system>",
+    "not xml": "<system><cpu></system>",
+    "huge counts": "1000000000 8 2 10 48 H100\n1 2\n",
+    "negative": "9 8 200 10 48 H100\n",
+    "no link": "6 2 1 1 1 H100\n4 5\n0 4 NaNGbps 1ms 0\n",
+    "id": "6 2 1 1 1 H100\n4 5\n0 99 1Gbps 1ms 0\n",
+    "nan": "topology: [Switch]\nnpus_count: [8]\nbandwidth: [.nan]\nlatency: [1]\n",
+    "10^9": "topology: [Switch, Switch]\nnpus_count: [1000000000, 2]\nbandwidth: [1, 1]\nlatency: [1, 1]\n",
+    "unequal": "topology: [Switch, Switch]\nnpus_count: [8]\nbandwidth: [1, 1]\nlatency: [1, 1]\n",
+    "speed": 'Switch\t2 "S-1"\t# "a" base port 0 lid 1 lmc 0\n[1]\t"H-2"[1](2)\t# "n mlx5_0" lid 1 4xZDR\n',
+    "wide": "\t" + "\t".join(f"GPU{i}" for i in range(100_000)) + "\tCPU Affinity\n",
+    "header alone": "\tGPU0\tGPU1\tCPU Affinity\n",
+    "prose": "hello\n",
+    "empty": "",
+    "long": "x" * 25_000_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_in_one_line_and_soon(tmp_path, name):
+    begin = time.process_time()
+    with pytest.raises(InputError) as refused:
+        read(tmp_path, HOSTILE[name])
+    assert time.process_time() - begin < 2
+    assert "\n" not in str(refused.value)
+
+
+def test_odd_numbers_in_an_xml_do_not_get_through(tmp_path):
+    text = xml().replace('count="18"', 'count="99999999999999999999"').replace('speed="400000"', 'speed="nan"')
+    facts = read(tmp_path, text.replace('link_width="16"', 'link_width="1e300"')).facts
+    assert all(0 <= (link["GBps"] or 0) < 1e5 for link in facts["links"])
+
+
+SIMAI = "\n".join(
+    ["9 2 2 3 14 A100", "4 5 6 7 8"]
+    + [f"{gpu} {4 + gpu // 2} 2400Gbps 0.000025ms 0" for gpu in range(4)]
+    + [f"{gpu} {6 + gpu % 2} 200Gbps 0.0005ms 0" for gpu in range(4)] * 1
+    + ["6 8 200Gbps 0.0005ms 0", "7 8 200Gbps 0.0005ms 0"] * 3
+)
+
+
+def test_parallel_cables_of_simai_add(tmp_path):
+    imported = read(tmp_path, SIMAI, Answers())
+    assert imported.spec["kind"] == "rail"
+    assert imported.spec["leaf_spine"] == {"spines": 1, "uplink_bandwidth": "600Gb/s", "latency": "1us"}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "kind", "links"),
+    [("[FullyConnected]", "explicit", 6), ("[Ring]", "explicit", 4), ("[Switch]", "hgx", 0)],
+)
+def test_dimensions_of_astra_sim(tmp_path, blocks, kind, links):
+    text = f"topology: {blocks}\nnpus_count: [4]\nbandwidth: [50]\nlatency: [500]\n"
+    spec = read(tmp_path, text).spec or {}
+    assert spec.get("kind", "") == kind
+    assert len(spec.get("links", ())) == links
+
+
+def ib_fabric(nodes=2, slow=-1):
+    lines, port = [], 0
+    for leaf in range(2):
+        lines.append(f'Switch\t65 "S-{leaf}"\t\t# "MF0;leaf{leaf}:MQM9700/U1" enhanced port 0 lid 1 lmc 0')
+        for n in range(nodes):
+            port += 1
+            rate = "4xHDR" if port == slow else "4xNDR"
+            lines.append(f'[{n + 1}]\t"H-{n}{leaf}"[1](1) \t\t# "node{n} mlx5_{leaf}" lid 1 {rate}')
+        lines.append(f'[9]\t"S-a"[{leaf + 1}]\t\t# "spine" lid 2 4xNDR')
+        lines.append(f'[10]\t"S-a"[{leaf + 5}][ext 5]\t\t# "spine" lid 2 s=1 w=2 v=3 4xNDR')
+    lines.append('Switch\t65 "S-a"\t\t# "spine" base port 0 lid 1 lmc 0')
+    lines += [f'Ca\t1 "H-{n}{leaf}"\t\t# "node{n} mlx5_{leaf}"' for n in range(nodes) for leaf in range(2)]
+    return "\n".join(lines) + "\n"
+
+
+def test_a_fabric_and_a_host_are_joined_by_the_names_of_hcas(tmp_path):
+    rows = ["NV18 SYS PIX", "NV18 PIX SYS", "SYS PIX SYS", "PIX SYS SYS"]
+    imported = read(tmp_path, [matrix(rows, nics=2), ib_fabric()], Answers(gpu="h100"))
+    assert imported.spec["kind"] == "rail"
+    assert imported.spec["leaf_spine"] == {"spines": 1, "uplink_bandwidth": "100GB/s"}
+    assert imported.spec["nodes"] == 2
+    asked = read(tmp_path, ib_fabric(), Answers(gpu="h100")).asked
+    assert list(asked) == ["--gpus-per-node"]
+
+
+def test_a_degraded_port_is_said_with_the_override_that_gives_it(tmp_path):
+    imported = read(tmp_path, ib_fabric(slow=4), Answers(gpu="h100", gpus_per_node=2))
+    assert (
+        "node1 mlx5_1 runs at HDR (200 Gb/s), its three neighbours at NDR: degraded link" in imported.facts["warnings"]
+    )
+    assert "{where: n1.gpu1.nic, bandwidth: 200Gb/s}" in imported.facts["moesim_note"]
+    assert imported.facts["oversubscription"] == {"leaf0": 1.0, "leaf1": 0.75}
