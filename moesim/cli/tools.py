@@ -33,7 +33,9 @@ def bw(
     from moesim.cluster import load_topology
     from moesim.errors import InputError
     from moesim.files import write_files
+    from moesim.measure.notes import rates_from
     from moesim.timeline.uniform_alltoall import alltoall_table
+    from moesim.traffic import calibration
     from moesim.units import parse_bytes
 
     if algorithm_named(algorithm).copies != "selection":
@@ -72,8 +74,11 @@ def bw(
     columns = ("size", "time", "algbw", "busbw", "NIC wire", "NVLink wire")
     typer.echo(title)
     console().print(table("", columns, shown))
+    constants = calibration(algorithm, fabric.gpu)
+    rates = f"{rates_from(constants)}: {constants.source}"
+    typer.echo(f"estimated: all-to-all rates are {rates}")
     if json_to is not None:
-        data = {"topology": fabric.name, "algorithm": algorithm, "rows": [vars(row) for row in rows]}
+        data = {"topology": fabric.name, "algorithm": algorithm, "rates": rates, "rows": [vars(row) for row in rows]}
         write_files(json_to.parent, {json_to.name: json.dumps(data, indent=1).encode()})
 
 

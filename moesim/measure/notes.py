@@ -11,7 +11,7 @@ from moesim.measure.layer_tables import RANK_PAIR_LIMIT
 from moesim.measure.times_moved import spreads
 from moesim.measure.tolerance import ToleranceLedger
 from moesim.results import Note
-from moesim.traffic import error_left_out
+from moesim.traffic import Calibration, error_left_out
 from moesim.units import format_bandwidth
 from moesim.workload import Batch
 
@@ -34,15 +34,9 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     notes += (Note("estimated", f"model: {text}") for text in parts.model_notes)
     constants = parts.constants["dispatch"]
     own = Path(parts.calibration)
-    if own.suffix in (".yaml", ".yml"):
-        rates = f"those of your file {own.name}"
-    elif constants.clusters:
-        rates = f"fitted over {constants.clusters} clusters, not of your cluster{_left_out(parts)}"
-    else:
-        rates = f"fitted on {len(constants.rows)} published figures" if constants.rows else "defaults"
-        if held_out := dict(constants.held_out):
-            rates += f" ({held_out['rows']:.0f} others are {100 * held_out['median']:.1f} % off in the median)"
-        rates += ", not of your cluster"
+    mine = f"those of your file {own.name}" if own.suffix in (".yaml", ".yml") else ""
+    left_out = _left_out(parts) if constants.clusters and not mine else ""
+    rates = mine or rates_from(constants, left_out)
     notes.append(Note("estimated", f"all-to-all rates are {rates}: {constants.source}"))
     sure = spreads(parts)["dispatch"]
     text = f"intervals of times hold 80 %: {sure.source}; kernel times and waiting are taken as known"
@@ -59,6 +53,16 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     if layers and layers > len(batch.layers):
         notes.append(Note("info", f"{layers} layers simulated by cycling {len(batch.layers)} recorded ones"))
     return notes
+
+
+def rates_from(constants: Calibration, left_out: str = "") -> str:
+    """What an all-to-all's rates were fitted on; ``left_out`` is how far off a cluster was that was not fitted on."""
+    if constants.clusters:
+        return f"fitted over {constants.clusters} clusters, not of your cluster{left_out}"
+    rates = f"fitted on {len(constants.rows)} published figures" if constants.rows else "defaults"
+    if held_out := dict(constants.held_out):
+        rates += f" ({held_out['rows']:.0f} others are {100 * held_out['median']:.1f} % off in the median)"
+    return f"{rates}, not of your cluster"
 
 
 def _left_out(parts: Parts) -> str:
