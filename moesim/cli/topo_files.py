@@ -52,7 +52,7 @@ def topo_import(
         **rates,
     )
     imported = import_topology(files, answers)
-    made = topology_yaml(imported, str(out or files[0])) if out is not None or not as_json else ""
+    made = topology_yaml(imported, str(files[0])) if out is not None or not as_json else ""
     if as_json:
         typer.echo(json.dumps(facts_of(imported), indent=1))
     else:

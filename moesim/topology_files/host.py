@@ -117,8 +117,8 @@ def _by_distance(host: Host, imported: Imported) -> None:
     shared = [nic for nic, users in used.items() if users > 1]
     if len(compute) < len(host.gpus) and shared and len(host.domains) == 1:
         most = {1: "one", 2: "two", 3: "three", 4: "four", 8: "eight"}.get(max(used.values()), str(max(used.values())))
-        verb = "GPUs share one NIC"
-        imported.warn(f"{len(compute)} compute NICs for {len(host.gpus)} GPUs: {most} {verb}")
+        cards = f"{len(compute)} compute NIC{'s' if len(compute) > 1 else ''}"
+        imported.warn(f"{cards} for {len(host.gpus)} GPUs: {most} GPUs share one NIC")
     if ties:
         nearest_of = {DISTANCES[min(far[gpu].values())] for gpu in ties}
         imported.warn(

@@ -24,7 +24,8 @@ def host_topology(host: Host, imported: Imported, answers: Answers, n_files: int
     )
     if nics and nic is None:
         imported.ask("--nic", "the rate of a NIC, such as 400Gb/s")
-    imported.sources["nic"] = "from --nic" if answers.nic else "from the file"
+    if nics:
+        imported.sources["nic"] = "from --nic" if answers.nic else "from the file"
     if nodes > 1 and not nics:
         imported.ask("--nodes", "1: the file has no NIC")
     fabric = _fabric(imported, answers, nodes)
@@ -58,14 +59,13 @@ def _nvlink(host: Host, imported: Imported, answers: Answers) -> float | None:
             f"{max(counts)} x {host.link_rate / 1e9:g} GB/s, links by the file, rate by {known}"
         )
         return max(counts) * host.link_rate
-    if (
-        not counts
-        and len(host.gpus) > 1
-        and answers.nvlink is None
-        and imported.facts["format"] == "nvidia-smi topo -m"
-    ):
+    if not counts and len(host.gpus) > 1 and not host.nvlink_unknown:
         return None
-    return nvlink_rate(imported, answers, max(counts) if counts else None)
+    rate = nvlink_rate(imported, answers, max(counts) if counts else None)
+    if not counts and host.nvlink_unknown and rate is not None:
+        imported.sources["nvlink"] += "; assumed to join all GPUs"
+        host.switch_links, host.link_rate = dict.fromkeys(host.gpus, 1), rate
+    return rate
 
 
 def _own_nics(host: Host) -> int | None:

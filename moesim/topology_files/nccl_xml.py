@@ -52,7 +52,8 @@ class _Tree:
     def __init__(self, system: Element, imported: Imported, dump: bool) -> None:
         self.imported, self.dump = imported, dump
         self.cpus = list(system.below("cpu"))
-        self.several = len({cpu.get("host_hash") for cpu in self.cpus}) > 1
+        self.hosts = list(dict.fromkeys(cpu.get("host_hash") for cpu in self.cpus))
+        self.several = len(self.hosts) > 1
         self.names: dict[int, str] = {id(cpu): f"cpu{i}" for i, cpu in enumerate(self.cpus)}
         self.gpus: dict[str, Element] = {}
         self.nics: dict[str, Element] = {}
@@ -72,12 +73,15 @@ class _Tree:
                 self.bridges.append(pci)
         for gpu in system.below("gpu"):
             self._add(self.gpus, f"gpu{int(gpu.number('rank' if self.several else 'dev', len(self.gpus)))}", gpu)
-        for net in sorted(system.below("net"), key=lambda net: net.number("dev")):
+        for net in sorted(system.below("net"), key=lambda net: (self._host(net), net.number("dev"))):
             name = net.get("name") or f"net{len(self.nics)}"
-            self._add(self.nics, f"{self._cpu(net)}/{name}" if self.several else name, net)
+            self._add(self.nics, f"host{self._host(net)}/{name}" if self.several else name, net)
 
     def _add(self, devices: dict[str, Element], name: str, element: Element) -> None:
         devices[name if name not in devices else f"{name}.{len(devices)}"] = element
+
+    def _host(self, element: Element) -> int:
+        return next((self.hosts.index(at.get("host_hash")) for at in element.within() if at.tag == "cpu"), 0)
 
     def _cpu(self, element: Element) -> str:
         return next((self.names[id(at)] for at in element.within() if at.tag == "cpu"), "")
@@ -269,11 +273,12 @@ class _Tree:
         counts = set(host.switch_links.values()) or {0}
         sm = int(next(iter(self.gpus.values())).number("sm"))
         fits = next((row[3].get(max(counts), ()) for row in _SM if sm >= row[0]), ())
+        if self.cpus and self.cpus[0].get("arch") in ("arm64", "aarch64"):  # of two models that with Grace
+            fits = tuple(name for name in fits if name.startswith("g")) or fits
         if fits and not answers.gpu:
             host.gpu = fits[0]
             shown = " and ".join(filter(None, [", ".join(name.upper() for name in fits[:-1]), fits[-1].upper()]))
-            verb = "fits" if len(fits) == 1 else "fit"
-            imported.warn(f"gpu model not in file: sm {sm} and {max(counts)} NVLinks {verb} {shown}")
+            imported.warn(f"gpu model not in file: sm {sm} and {max(counts)} NVLinks fit {shown}")
 
 
 def compute_capability(gpu: str) -> int | None:
