@@ -66,6 +66,8 @@ calibrate.register(app)
 
 def main() -> None:
     """Run the command line; a mistake is one line on stderr and an exit code, never a traceback."""
+    # The arrays here are small: BLAS on many threads takes longer to start and wait than it saves.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:

@@ -100,8 +100,8 @@ _FITTED: dict[str, Callable[[Row], bool]] = {
 }
 
 
-def _suspect(row: Row) -> str:
-    """Why a row is not to be trusted, or nothing. Each rule names the finding that it follows from."""
+def suspect(row: Row) -> str:
+    """Return why a row is not to be trusted, or nothing. Each rule names the finding that it follows from."""
     if row.flagged:
         return "8 nodes congested: 1,024 tokens or more, or notify above half of the transfer"
     if row.table == "aic-normal-dispatch" and row.nodes == 2 and row.sms == 12:
@@ -147,7 +147,7 @@ def make_ledger(rows: Iterable[Row]) -> list[Entry]:
         rows: published rows, in the order that the ledger keeps.
     """
     rows = list(rows)
-    suspects = {row.name: _suspect(row) for row in rows}
+    suspects = {row.name: suspect(row) for row in rows}
     chosen = {row.name for row in rows if not suspects[row.name] and _FITTED.get(row.table, _never)(row)}
     twins = {_twin_key(row) for row in rows if row.name in chosen}
     entries = []
