@@ -7,7 +7,7 @@ which would cost more at every call than some stages do; they may change arrays 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from numba import njit
+from moesim.compiling import njit
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
