@@ -18,31 +18,34 @@ def load_without_registries() -> None:
     if not numba.__version__.startswith(KNOWN):
         return
     from numba.core import caching, environment
-    from numba.core.runtime import rtsys
+    from numba.core.runtime.nrt import rtsys
 
-    usual, usual_environment = caching.FunctionCache.load_overload, environment._rebuild_env
+    cache: Any = caching.FunctionCache
+    module: Any = environment
+    runtime: Any = rtsys
+    usual, usual_environment = cache.load_overload, module._rebuild_env
 
     def load_overload(self: Any, signature: Any, target: Any) -> Any:
         try:
-            rtsys.initialize(target)
-            environment._rebuild_env = _without_module
+            runtime.initialize(target)
+            module._rebuild_env = _without_module
             found = self._load_overload(signature, target)
         except Exception:
             found = None
         finally:
-            environment._rebuild_env = usual_environment
+            module._rebuild_env = usual_environment
         return usual(self, signature, target) if found is None else found
 
-    def _without_module(module: str, constants: list[Any], name: str) -> Any:
+    def _without_module(origin: str, constants: list[Any], name: str) -> Any:
         """An environment of a compiled function: numba's own ones would import the module that they came from."""
-        if not module.startswith("numba."):
-            return usual_environment(module, constants, name)
-        found = environment.lookup_environment(name)
+        if not origin.startswith("numba."):
+            return usual_environment(origin, constants, name)
+        found = module.lookup_environment(name)
         if found is None:
-            found = environment.Environment({"__name__": module})
+            found = module.Environment({"__name__": origin})
             found.consts[:] = constants
             found.env_name = name
-            environment.Environment._memo[name] = found
+            module.Environment._memo[name] = found
         return found
 
-    caching.FunctionCache.load_overload = load_overload
+    cache.load_overload = load_overload

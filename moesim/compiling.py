@@ -60,6 +60,23 @@ def n_threads() -> int:
     return 1 if interpreted() else int(_numba().config.NUMBA_NUM_THREADS)
 
 
+def cache_folders(module: str) -> list[Path]:
+    """Where numba may keep what it compiles of a module (``network/exact/progress.py``), the likeliest first."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        return [Path(given)]
+    beside = (Path(__file__).parent / module).parent / "__pycache__"
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
+    return [beside, own] if os.access(beside.parent, os.W_OK) else [own, beside]
+
+
+def in_cache(module: str, function: str) -> bool:
+    """Whether a kernel's compiled code lies in the cache and is newer than its source; tells without numba."""
+    source = Path(__file__).parent / module
+    pattern = f"{source.stem}.{function}-*.nbc"
+    found = [path for folder in cache_folders(module) for deep in ("", "*/") for path in folder.glob(deep + pattern)]
+    return any(path.stat().st_mtime > source.stat().st_mtime for path in found)
+
+
 def is_compiled(entry: Any) -> bool:
     """Whether the jitted ``entry`` is compiled or lies in the cache; also where compilation is switched off."""
     if interpreted() or entry.signatures:

@@ -11,6 +11,7 @@ right line for every mistake, all mistakes at once.
 Not modelled: writing YAML back with its comments.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -161,8 +162,9 @@ def load_yaml(path: str | Path) -> LocatedDocument:
     return parse_yaml(content, name)
 
 
+@functools.lru_cache(maxsize=16)
 def parse_yaml(text: str | bytes, name: str = "<text>") -> LocatedDocument:
-    """Read YAML text; ``name`` is the file's name in error messages.
+    """Read YAML text; ``name`` is the file's name in error messages. The same text is read once, so nobody changes it.
 
     Raises:
         InputError: not UTF-8, a byte order mark or NUL, empty, over 10 MB, nested deeper than 64, more than

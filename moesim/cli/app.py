@@ -25,7 +25,9 @@ from moesim.cli import (
     tools,
     validate,
 )
+from moesim.compiling import CompileInsteadError
 from moesim.errors import MoesimError
+from moesim.warm_up import end_aside
 
 app = typer.Typer(
     name="moesim",
@@ -73,10 +75,13 @@ def main() -> None:
     try:
         code = app(args=arguments, prog_name="moesim", standalone_mode=False)
         if code == 130:  # the parser has caught the interrupt and says nothing
-            code = _failed("interrupted", 130, debug)
+            raise KeyboardInterrupt
+    except CompileInsteadError:
+        os.execve(sys.executable, sys.orig_argv, os.environ | {"MOESIM_INTERPRET": "0"})  # noqa: S606 - ourselves again
     except MoesimError as error:
         code = _failed(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
+        end_aside()
         code = _failed("interrupted", 130, debug)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): not an error; keep Python from complaining at exit.

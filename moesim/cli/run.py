@@ -55,6 +55,7 @@ def run(
 
     Without a scenario: moesim run --topology h800-8x8-rail --model config.json --load counts.csv
     """
+    from moesim.cli.first_run import make_ready
     from moesim.cli.variants import simulate_all
     from moesim.cli.without_file import Facts, scenario_or_facts
     from moesim.errors import InputError
@@ -65,6 +66,7 @@ def run(
     overrides = [*override, *([f"seed={seed}"] if seed is not None else [])]
     source = scenario_or_facts(scenario, Facts(topology, model, load, tokens_per_rank, ep))
     loaded = load_scenario(source, overrides=overrides)
+    make_ready(loaded, quiet)
     runs = loaded.variant_scenarios() or {}
     target = out or _default_folder(loaded)
     say = (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))

@@ -1,8 +1,8 @@
 """Sixteen tokens side by side: token l of a block is lane l of every vector.
 
 Whatever is done to the tokens of a block alike is then done to whole vectors, with no step that depends on how a
-token's own numbers lie in them. What it takes is to turn sixteen rows of keys, one row per token, into columns; the code for
-vectors is in ``lanes_compiled``.
+token's own numbers lie in them. What it takes is to turn sixteen rows of keys, one row per token, into columns. The
+code for vectors is in ``lanes_compiled``.
 """
 
 from typing import Any

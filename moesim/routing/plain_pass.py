@@ -64,10 +64,10 @@ def plain_block(
         sums.load[:] += np.bincount(chosen.ravel(), minlength=len(sums.load))
         return -1
     score, total, logsumexp = _affinities(logits, knobs.use_sigmoid)
-    copies = weight[token]
+    copies: Floats = weight[token]
     # Sequential, as a loop adds: numpy's own sums go in pairs.
     sums.scalars[1] += _in_order(copies * logsumexp * logsumexp)
-    free = chosen
+    free: Any = chosen
     if knobs.top_groups < len(groups.ptr) - 1 or len(bias.exact):
         free = _best(logits, chosen.shape[1])
         sums.scalars[2] += _in_order(copies * _share_lost(logits, score, chosen, free))
@@ -89,7 +89,7 @@ def plain_block(
     return -1
 
 
-def _in_order(values: Floats) -> float:
+def _in_order(values: NDArray[Any]) -> float:
     return float(np.cumsum(values)[-1]) if len(values) else 0.0
 
 
@@ -174,15 +174,15 @@ def _affinities(logits: Logits, use_sigmoid: bool) -> tuple[Logits, Floats, Floa
     total = _row_sums(score) if use_sigmoid else exponentials.copy()
     logsumexp = np.array([math.log(value) for value in exponentials.tolist()])
     for t in np.flatnonzero(~((exponentials > FAR_BELOW) & (exponentials < FAR_ABOVE))):
-        total[t], logsumexp[t] = far_affinities(logits, t, use_sigmoid, score, t)
+        total[t], logsumexp[t] = far_affinities(logits, int(t), use_sigmoid, score, int(t))
     return score, total, logsumexp
 
 
 def _row_sums(values: Logits) -> Floats:
     """The sums of ``row_sum``: fours in float32, and those in float64."""
     quarter = values.shape[1] >> 2
-    a, b, c, d = (values[:, i * quarter : (i + 1) * quarter] for i in range(4))
-    fours = np.concatenate([sum_of_four(a, b, c, d), values[:, 4 * quarter :]], axis=1).astype(np.float64)
+    fours: Any = tuple(values[:, i * quarter : (i + 1) * quarter] for i in range(4))
+    fours = np.concatenate([sum_of_four(*fours), values[:, 4 * quarter :]], axis=1).astype(np.float64)
     total = fours.sum(axis=1)
     far = ~((total > FAR_BELOW) & (total < FAR_ABOVE))
     only_where(far | (total < _EXACT * fours.min(axis=1)))
@@ -220,7 +220,7 @@ def _affinity_of_sequences(score: Logits, share: Logits, length: Ids) -> Floats:
 
 
 def _of_sequences(
-    sequence: Ids, chosen: Any, counted: Any, copies: Floats, own: Floats, own_weight: Floats
+    sequence: Ids, chosen: Any, counted: Any, copies: Floats, own: Floats, own_weight: NDArray[Any]
 ) -> Floats:  # fmt: skip
     """The rows of ``per_sequence``, [S, 4]; tokens without copies are left out before."""
     (n_sequences, n_experts), top_k = own.shape, chosen.shape[1]

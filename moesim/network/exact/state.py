@@ -153,7 +153,7 @@ class FlowState(NamedTuple):
 
 
 class Fields:
-    """Records as interpreted kernels take them: a recarray looks up each field anew, which takes longer than its use."""
+    """Records for interpreted kernels: a recarray looks up each field anew, which takes longer than its use."""
 
     def __init__(self, whole: NDArray[Any]) -> None:
         self.whole = whole
