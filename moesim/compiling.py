@@ -79,7 +79,7 @@ def in_cache(module: str, function: str) -> bool:
 
 def is_compiled(entry: Any) -> bool:
     """Whether the jitted ``entry`` is compiled or lies in the cache; also where compilation is switched off."""
-    if interpreted() or entry.signatures:
+    if getattr(entry, "signatures", True):
         return True
     name = f"{entry.py_func.__module__.rpartition('.')[2]}.{entry.__name__}-*.nbc"
     return any(Path(entry.stats.cache_path).glob(name))

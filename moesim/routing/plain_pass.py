@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiling import only_where
-from moesim.routing.affinities import FAR_ABOVE, FAR_BELOW, TOGETHER, far_affinities, sum_of_four
+from moesim.routing.affinities import FAR_ABOVE, FAR_BELOW, TOGETHER, far_affinities
 from moesim.routing.exponential import LIMIT_64, exponentials_32
 from moesim.routing.keys import BFLOAT16, FLOAT32, Bias, Groups
 from moesim.routing.lanes import LANES
@@ -181,8 +181,8 @@ def _affinities(logits: Logits, use_sigmoid: bool) -> tuple[Logits, Floats, Floa
 def _row_sums(values: Logits) -> Floats:
     """The sums of ``row_sum``: fours in float32, and those in float64."""
     quarter = values.shape[1] >> 2
-    fours: Any = tuple(values[:, i * quarter : (i + 1) * quarter] for i in range(4))
-    fours = np.concatenate([sum_of_four(*fours), values[:, 4 * quarter :]], axis=1).astype(np.float64)
+    a, b, c, d = (values[:, i * quarter : (i + 1) * quarter] for i in range(4))
+    fours = np.concatenate([((a + b) + c) + d, values[:, 4 * quarter :]], axis=1).astype(np.float64)
     total = fours.sum(axis=1)
     far = ~((total > FAR_BELOW) & (total < FAR_ABOVE))
     only_where(far | (total < _EXACT * fours.min(axis=1)))
