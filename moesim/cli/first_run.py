@@ -15,9 +15,9 @@ from moesim.warm_up import compile_aside, compile_first, missing
 if TYPE_CHECKING:
     from moesim.scenario import Scenario
 
-_PER_LOGIT_S, _PER_FLOW_S = 5e-7, 4e-3
+_PER_LOGIT_S, _PER_FLOW_S = 1.5e-7, 4e-3
 # What compiled kernels take to load; and what an interpreted run may take where they must be compiled first.
-_LOAD_S, _LONGEST_S = 0.6, 8.0
+_LOAD_S, _LONGEST_S = 0.7, 8.0
 # Routers that have a numpy form, see moesim.routing.fused_pass_takes.
 _LEAST_EXPERTS, _MOST_PER_TOKEN = 64, 8
 # Tokens of a recording that are routed; the others are copies. GPUs of a node, about.

@@ -169,6 +169,18 @@ def _column(values: Any) -> Any:
 
     if pa.types.is_string(values.type):
         return np.array(values.to_pylist(), dtype=str)
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)) or not values.null_count:
+    valid, content = values.buffers()
+    span = slice(values.offset, values.offset + len(values))
+    if pa.types.is_boolean(values.type) and not values.null_count:
+        return _from_bits(content, span)
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         return values.to_numpy(zero_copy_only=False)
-    return np.ma.masked_array(values.fill_null(0).to_numpy(), mask=values.is_null().to_numpy(zero_copy_only=False))
+    numbers = np.frombuffer(content or b"", values.type.to_pandas_dtype())[span]
+    if not values.null_count:
+        return numbers
+    known = _from_bits(valid, span)
+    return np.ma.masked_array(np.where(known, numbers, numbers.dtype.type(0)), mask=~known)
+
+
+def _from_bits(bits: Any, span: slice) -> NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(bits or b"", np.uint8), bitorder="little")[span].astype(np.bool_)
