@@ -24,13 +24,13 @@ _LEAST_EXPERTS, _MOST_PER_TOKEN = 64, 8
 _RECORDED_TOKENS, _PER_NODE = 16_384, 8
 
 
-def make_ready(scenario: "Scenario", quiet: bool) -> None:
+def make_ready(scenario: "Scenario", quiet: bool, again: int = 0) -> None:
     """Choose how this process runs its kernels, before any of them is imported; compile what is missing.
 
     ``MOESIM_INTERPRET=0`` has all runs compiled.
     """
     lacking = missing()
-    small = seconds_interpreted(scenario) < (_LONGEST_S if lacking else _LOAD_S)
+    small = seconds_interpreted(scenario, again) < (_LONGEST_S if lacking else _LOAD_S)
     if small and os.environ.get("MOESIM_INTERPRET") != "0" and compiling.interpret():
         if lacking:
             compile_aside()
@@ -38,13 +38,19 @@ def make_ready(scenario: "Scenario", quiet: bool) -> None:
         compile_first(quiet)
 
 
-def seconds_interpreted(scenario: "Scenario") -> float:
-    """Estimate what the kernels of a run take in plain Python, seconds; infinite where a kernel has no fast form."""
+def seconds_interpreted(scenario: "Scenario", again: int = 0) -> float:
+    """Estimate what the kernels of a run take in plain Python, seconds; infinite where a kernel has no fast form.
+
+    ``again``: how often the first step is put on the clock again, for intervals.
+    """
     workload, experts, ranks = scenario.workload, scenario.model.n_experts, _ranks(scenario)
     top_k = scenario.routing.top_k
     if experts is None or top_k is None:
         return math.inf
     if scenario.variant_scenarios() or experts < _LEAST_EXPERTS or top_k > _MOST_PER_TOKEN:
+        return math.inf
+    by_token = bool(scenario.placement.redundant_experts) and scenario.placement.replica_choice != "same_node"
+    if by_token or scenario.cluster.flows == "ports" or not (workload.recording or workload.synthetic):
         return math.inf
     tokens = workload.tokens_per_rank
     total = sum(tokens) if isinstance(tokens, tuple) else (tokens or _RECORDED_TOKENS) * ranks
@@ -56,7 +62,7 @@ def seconds_interpreted(scenario: "Scenario") -> float:
         algorithm_named(scenario.alltoall.algorithm).flows, ranks * ranks
     )
     logits = total * experts * recorded
-    return workload.steps * (_PER_LOGIT_S * logits + _PER_FLOW_S * 2 * flows * layers)
+    return workload.steps * (_PER_LOGIT_S * logits + _PER_FLOW_S * 2 * flows * layers * (1 + again))
 
 
 def _ranks(scenario: "Scenario") -> int:

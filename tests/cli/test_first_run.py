@@ -70,6 +70,7 @@ def test_every_shipped_scenario_that_is_interpreted_is_tested():
         ("document-v2", "routing.scale=1.0"),  # ten experts per token
         ("v1-v2-v3", "seed=1"),  # variants, in processes of their own
         ("quickstart", "model.n_experts=32"),
+        ("quickstart", "cluster.flows=ports"),
     ],
 )
 def test_what_has_no_fast_form_is_never_interpreted(name, override):
