@@ -69,12 +69,16 @@ def cache_folders(module: str) -> list[Path]:
     return [beside, own] if os.access(beside.parent, os.W_OK) else [own, beside]
 
 
+def cached_files(module: str, function: str) -> list[Path]:
+    """Compiled code of a kernel in the cache, whatever source it was compiled from."""
+    pattern = f"{Path(module).stem}.{function}-*.nbc"
+    return [path for folder in cache_folders(module) for deep in ("", "*/") for path in folder.glob(deep + pattern)]
+
+
 def in_cache(module: str, function: str) -> bool:
     """Whether a kernel's compiled code lies in the cache and is newer than its source; tells without numba."""
     source = Path(__file__).parent / module
-    pattern = f"{source.stem}.{function}-*.nbc"
-    found = [path for folder in cache_folders(module) for deep in ("", "*/") for path in folder.glob(deep + pattern)]
-    return any(path.stat().st_mtime > source.stat().st_mtime for path in found)
+    return any(path.stat().st_mtime > source.stat().st_mtime for path in cached_files(module, function))
 
 
 def is_compiled(entry: Any) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moesim.compiling import cache_folders, in_cache, interpreted
+from moesim.compiling import cache_folders, cached_files, in_cache, interpreted
 
 # What a run asks for, in small; functions that numba compiles for it, about; and the one compiled last.
 PARTS = {
@@ -132,6 +132,8 @@ def fill(part: str, aside: bool) -> None:
     register: Any = event.register
     register("numba:compile", Names())
     exec(PARTS[part][2], {})  # noqa: S102 - words of our own
+    for path in cached_files(*PARTS[part][0]):
+        os.utime(path)  # numba goes by a source's content: what it took from the cache is up to date too
 
 
 def _lock_file(part: str) -> Path:
