@@ -26,7 +26,7 @@ times = [time.process_time()]
 import moesim
 from moesim.cli.first_run import make_ready
 scenario = moesim.load_scenario(sys.argv[1])
-make_ready(scenario, quiet=True)
+make_ready(scenario)
 import moesim.run
 times.append(time.process_time())
 result = moesim.simulate(scenario)

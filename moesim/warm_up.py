@@ -56,7 +56,7 @@ def missing() -> list[str]:
     return [part for part, ((module, function), *_) in PARTS.items() if not in_cache(module, function)]
 
 
-def compile_first(quiet: bool = False) -> None:
+def compile_first() -> None:
     """Compile what is missing, all parts at once, and return when it is there; kernels then come from the cache.
 
     Where this cannot be done (one core, a worker of a pool) nothing is, and kernels compile when they are called.
@@ -72,7 +72,7 @@ def compile_first(quiet: bool = False) -> None:
             return
         for process in processes:
             ending.callback(process.kill)
-        with _bar(parts, quiet) as compiled:
+        with _bar(parts) as compiled:
             readers = [threading.Thread(target=_follow, args=(process, compiled)) for process in processes]
             for reader in readers:
                 reader.start()
@@ -149,12 +149,11 @@ def _follow(process: subprocess.Popen[bytes], compiled: Callable[[str], None]) -
 
 
 @contextlib.contextmanager
-def _bar(parts: list[str], quiet: bool) -> Iterator[Callable[[str], None]]:
+def _bar(parts: list[str]) -> Iterator[Callable[[str], None]]:
     """What takes the name of each function: it moves a bar on a terminal; else one line says how long it takes."""
     what = f"compiling the {' and the '.join(parts)}, once per machine"
-    if quiet or not sys.stderr.isatty():
-        if not quiet:
-            print(f"{what}: about {_ABOUT_S} s", file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        print(f"{what}: about {_ABOUT_S} s", file=sys.stderr, flush=True)
         yield lambda name: None
         return
     from rich.console import Console

@@ -49,8 +49,6 @@ def test_router_and_engine_are_compiled_side_by_side_and_waited_for(begun, capsy
     assert [process.arguments[0] for process in begun] == [sys.executable] * 2
     assert [process.waited for process in begun] == [1, 1]
     assert capsys.readouterr().err == "compiling the router and the flow engine, once per machine: about 30 s\n"
-    warm_up.compile_first(quiet=True)
-    assert not capsys.readouterr().err
 
 
 def test_only_what_is_missing_is_compiled(begun, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from moesim import compiling
 from moesim.alltoall_library import algorithm_named
-from moesim.warm_up import compile_aside, compile_first, missing
+from moesim.warm_up import compile_aside, missing
 
 if TYPE_CHECKING:
     from moesim.scenario import Scenario
@@ -24,18 +24,15 @@ _LEAST_EXPERTS, _MOST_PER_TOKEN = 64, 8
 _RECORDED_TOKENS, _PER_NODE = 16_384, 8
 
 
-def make_ready(scenario: "Scenario", quiet: bool, again: int = 0) -> None:
-    """Choose how this process runs its kernels, before any of them is imported; compile what is missing.
+def make_ready(scenario: "Scenario", again: int = 0) -> None:
+    """Choose how this process runs its kernels, before any of them is imported.
 
     ``MOESIM_INTERPRET=0`` has all runs compiled.
     """
     lacking = missing()
     small = seconds_interpreted(scenario, again) < (_LONGEST_S if lacking else _LOAD_S)
-    if small and os.environ.get("MOESIM_INTERPRET") != "0" and compiling.interpret():
-        if lacking:
-            compile_aside()
-    else:
-        compile_first(quiet)
+    if small and os.environ.get("MOESIM_INTERPRET") != "0" and compiling.interpret() and lacking:
+        compile_aside()
 
 
 def seconds_interpreted(scenario: "Scenario", again: int = 0) -> float:

@@ -69,7 +69,7 @@ def run(
     overrides = [*override, *([f"seed={seed}"] if seed is not None else [])]
     source = scenario_or_facts(scenario, Facts(topology, model, load, tokens_per_rank, ep))
     loaded = load_scenario(source, overrides=overrides)
-    make_ready(loaded, quiet, again=_CLOCKS_OF_EXACT_BANDS if band == "exact" else 0)
+    make_ready(loaded, again=_CLOCKS_OF_EXACT_BANDS if band == "exact" else 0)
     runs = loaded.variant_scenarios() or {}
     target = out or _default_folder(loaded)
     say = (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))

@@ -56,10 +56,10 @@ def simulate(scenario: Scenario, progress: Progress | None = None, exact_bands: 
     """
     began = time.monotonic()
     say = progress or (lambda _: None)
-    compile_first()
     say("topology, model and kernel tables")
     parts = build_parts(scenario)
     workload = open_workload(parts)
+    compile_first()  # mistakes are told before
     run = _Run(parts, workload, say, exact_bands)
     run.collect()
     say("tables")
