@@ -25,11 +25,11 @@ from moesim.measure import (
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
-from moesim.run.compile_ahead import compile_ahead
 from moesim.run.resimulate import StepTimes, resimulated
 from moesim.run.steps import RoutedStep, TimedLayer, route_steps, run_steps
 from moesim.scenario import Scenario, to_yaml
 from moesim.traffic import KINDS
+from moesim.warm_up import compile_first
 from moesim.workload import Batch
 
 # Layers with curves of link utilisation over time; more would swell the result and say the same.
@@ -60,10 +60,10 @@ def simulate(
     """
     began = time.monotonic()
     say = progress or (lambda _: None)
-    compile_ahead()
     say("topology, model and kernel tables")
     parts = build_parts(scenario)
     workload = open_workload(parts)
+    compile_first()  # mistakes are told before
     run = _Run(parts, workload, say, exact_bands, watch or (lambda what, done, total: None))
     run.collect()
     say("tables")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from moesim.balance import LossFactors, losses_of_sums, measure
 from moesim.errors import InputError
 from moesim.routing import RouterSpec, blocks, route, route_and_measure
+from moesim.routing.fused import route_block
 from tests.reference import losses as reference
 from tests.reference import routing as reference_routing
 
@@ -44,7 +45,7 @@ def test_the_sums_are_those_of_the_fused_pass(seed, kind, top_k, groups, biased)
         "sequence_id": rng.integers(-2, 3, n),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "UNCOMPILED", False)
+        patch.setattr(blocks, "route_block", route_block)
         ids, _, fused = route_and_measure(logits, spec, bias, **given)
     counted = route(logits, RouterSpec("v3", 77, top_k)).expert_ids if kind == "v3" else ids
     slow = measure(logits, ids, spec, counted_ids=counted, **given)

@@ -348,3 +348,13 @@ def test_a_result_is_made_from_nothing_but_its_folder(saved, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(saved, moved)
     assert_same(moesim.load_result(Path(moved)), run(LAYERS))
+
+
+def test_tables_and_arrays_are_read_when_they_are_asked_for(copy):
+    for name in ("links.parquet", "flows.npz"):
+        (copy / name).write_bytes(b"damaged")
+    result = moesim.load_result(copy, at_once=False)
+    assert result.summary == run(LAYERS).summary and set(result.traffic) == set(run(LAYERS).traffic)
+    for ask in (lambda: result.tables["links"], lambda: result.flows["size"]):
+        with pytest.raises(InputError):
+            ask()
