@@ -2,8 +2,9 @@
 
 What their columns mean (DeepEP's and TensorRT-LLM's own tests and texts): a normal-mode GB/s counts the copies per
 distinct node (RDMA) or received per distinct rank (NVLink), own ones included, times 7,392 bytes (FP8) or 14,336; the
-kernel is timed, with a cached handle, and in V1's tables of early 2025 the notify kernel before it. A low-latency time is the send and receive kernel of the standard test
-(128 tokens, ten selections masked). TensorRT-LLM's one-sided figures are of a balanced router.
+kernel is timed, with a cached handle, and in V1's tables of early 2025 the notify kernel before it. A low-latency time
+is the send and receive kernel of the standard test (128 tokens, ten selections masked). TensorRT-LLM's one-sided
+figures are of a balanced router.
 """
 
 import csv
