@@ -20,7 +20,6 @@ _CLUSTER_OF_TABLE = {
     "aic-normal-dispatch": "aic-h100",
     "aic-normal-combine": "aic-h100",
     "aic-ll": "aic-h100",
-    "deepep-v1-blackwell": "hybrid-ep-b200",
     "deepep-v1-h800": "deepseek-h800",
     "deepep-ll-h800": "deepseek-h800",
     "deepep-ll-h20": "pull-173-h20",
@@ -216,8 +215,6 @@ def _fits(row: Row, plan: Plan) -> bool:
         return False
     if row.table in ("aic-normal-dispatch", "aic-normal-combine"):
         return row.sms in (12, 24)
-    if row.table == "deepep-v1-blackwell":  # more ranks of a rack wait for more
-        return row.gpu == "b200"
     # pplx-garden's table of normal mode: its dispatch does not fit its own neighbours.
     return not (row.table == "deepep-v1-h100-cx7" and row.op == "dispatch") and (
         row.table != "aic-ll" or row.experts == 256
