@@ -137,7 +137,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     dtype = {"dispatch": scenario.alltoall.dispatch_dtype, "combine": scenario.alltoall.combine_dtype}
     algorithm, hidden, top_k = scenario.alltoall.algorithm, scenario.model.sent, scenario.routing.top_k
     wire = {phase: wire_bytes(algorithm, phase, hidden, dtype[phase], top_k) for phase in PHASES}
-    published = {phase: published_bytes(algorithm, phase, hidden, dtype[phase]) for phase in PHASES}
+    published = {phase: published_bytes(algorithm, phase, hidden, dtype[phase], top_k) for phase in PHASES}
     ratio = {phase: wire[phase] / published[phase] for phase in PHASES}
     transport = scenario.alltoall.transport
     if transport == "auto":
