@@ -68,7 +68,7 @@ def _ranks(scenario: "Scenario") -> int:
         return scenario.parallel.ep
     from moesim.cluster import find_topology, read_topology
 
-    spec: Any = read_topology(find_topology(scenario.source(scenario.cluster.topology)))
+    spec: Any = read_topology(find_topology(scenario.source(scenario.cluster.name)))
     if hasattr(spec, "gpus_per_node"):
         return int(getattr(spec, "nodes", 1) * spec.gpus_per_node)
     return sum(device.type == "gpu" for device in spec.nodes)
