@@ -1,8 +1,9 @@
 """Results as pages people read: one per run, one comparing several, one per sweep; and the charts as files."""
 
-from moesim.report.charts import Cell, DataTable, DotChart, LineChart, Mark, Series
+from moesim.report.charts import DotChart, LineChart, Mark, Series
 from moesim.report.comparison import Comparison, ComparisonRow, compare
 from moesim.report.comparison_page import comparison_figures, render_comparison
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.page import ChartView, render, view_of
 from moesim.report.run_page import render_run, run_figures
 from moesim.report.sweep_answer import answer_sentence
@@ -20,6 +21,7 @@ __all__ = [
     "DotChart",
     "LineChart",
     "Mark",
+    "Quantity",
     "Series",
     "SweepAxis",
     "SweepData",

@@ -5,7 +5,6 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from moesim.errors import InputError
-from moesim.report.charts import Cell, DataTable
 from moesim.report.comparison import (
     OF_CRITICAL_RANK,
     Bands,
@@ -18,8 +17,9 @@ from moesim.report.comparison import (
 )
 from moesim.report.comparison_charts import Runs, comparison_charts, training_overlays
 from moesim.report.comparison_noise import noise_chart, noise_sentence, numbers_table
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.page import render, view_of
-from moesim.report.quantities import named_quantity, quantity
+from moesim.report.quantities import quantity, unit_of
 from moesim.report.run_page import Verdict, chips
 from moesim.report.scenario_diff import changed_keys
 from moesim.report.static import figure_files
@@ -70,15 +70,12 @@ _SECTIONS = [
 
 
 class Row(NamedTuple):
-    """One run in the table: its critical rank, cells in the order of the columns, and whether each is the best."""
+    """What the table of runs has of a run beside its cells: where it is, the classes of each cell, whether what-if."""
 
     name: str
     link: str
-    reasons: list[str]
-    delta: str
-    verdict: str
-    critical: str
-    cells: list[tuple[str, bool]]
+    marks: list[str]
+    what_if: bool
 
 
 def render_comparison(
@@ -104,6 +101,7 @@ def render_comparison(
         raise InputError(f"{base_name!r} is not one of the runs, or two runs have one name: {', '.join(names)}")
     base = dict(runs)[base_name]
     charts = {key: view_of(chart) for key, chart in comparison_charts(runs).items()}
+    table, rows = _variants(runs, base)
     noisy = None if bands is None else compare(runs[0][1], runs[1][1], names, bands)
     return render(
         "comparison.html.j2",
@@ -113,8 +111,8 @@ def render_comparison(
         verdict=Verdict(noise_sentence(noisy), "") if noisy else comparison_verdict(runs),
         noise=view_of(noise_chart(noisy, _COLUMNS)) if noisy else None,
         numbers=numbers_table(noisy) if noisy else None,
-        columns=[(key, short, SUMMARY[key].text) for key, short in _COLUMNS.items()],
-        rows=_rows(runs, base),
+        table=table,
+        rows=rows,
         baseline=base_name,
         what_if=sum(bool(run.summary["counterfactual"]) for _, run in runs),
         charts=charts,
@@ -162,34 +160,43 @@ def _ratio(run: Result) -> str:
     return quantity(run.summary["rank_load_max_over_mean"], "")
 
 
-def _rows(runs: Runs, base: Result) -> list[Row]:
+def _variants(runs: Runs, base: Result) -> tuple[DataTable, list[Row]]:
+    """The table of the runs."""
     best = _best([run for _, run in runs if not run.summary["counterfactual"]])
-    rows = []
     base_time = float(base.summary["layer_time_s"])
+    lines: list[tuple[Cell, ...]] = []
+    rows = []
     for name, run in runs:
-        summary = run.summary
+        summary, what_if = run.summary, bool(run.summary["counterfactual"])
         reasons = [note.text for note in run.notes if note.kind == "counterfactual"]
-        if summary["counterfactual"] and not reasons:
+        if what_if and not reasons:
             reasons = ["not the router that the logits were trained with"]
-        change = 100 * (float(summary["layer_time_s"]) / base_time - 1) if base_time else 0.0
+        change = float(summary["layer_time_s"]) / base_time - 1 if base_time else 0.0
         fastest = "layer_time_s" not in best or summary["layer_time_s"] == best["layer_time_s"]
-        cells = [
-            (
-                run.value(key).words(lambda number, key=key: named_quantity(key, number)),  # type: ignore[misc]
-                key in best
-                and not summary["counterfactual"]
-                and summary[key] == best[key]
-                and (fastest or not is_timed(key)),
-            )
+        marks = [
+            "best"
+            if key in best and not what_if and summary[key] == best[key] and (fastest or not is_timed(key))
+            else ""
             for key in _COLUMNS
         ]
-        delta = "" if run is base else f"{change:+.1f} %".replace("-", "−")
+        delta = f"{100 * change:+.1f} %".replace("-", "−")
         unsure = base_time > 0 and run is not base and not apart(base, run, "layer_time_s")
         delta += ", within the model's error" if unsure else ""
-        verdict = "" if unsure or abs(change) < 0.05 else "better" if change < 0 else "worse"
-        critical = critical_words(subjects_of(run).critical_ranks)
-        rows.append(Row(name, f"./{quote(name, safe='')}/report.html", reasons, delta, verdict, critical, cells))
-    return rows
+        verdict = "" if unsure or abs(change) < 5e-4 else "better" if change < 0 else "worse"
+        lines.append((
+            name,
+            None if run is base else Quantity(change, "%", text=delta),
+            critical_words(subjects_of(run).critical_ranks),
+            *(Quantity(run.summary[key], unit_of(key), *run.intervals.get(key, ())) for key in _COLUMNS),
+            "; ".join(reasons),
+        ))  # fmt: skip
+        rows.append(
+            Row(name, f"./{quote(name, safe='')}/report.html", [f"delta {verdict}", "", *marks, "why"], what_if)
+        )
+    columns = ("variant", "change", "critical rank", *_COLUMNS.values(), "why counterfactual")
+    critical = "the last rank to end, of each layer; of many layers the most frequent"
+    hints = ("", "", critical, *(SUMMARY[key].text for key in _COLUMNS), "")
+    return DataTable(columns, lines, hints=hints), rows
 
 
 def _best(trained: list[Result]) -> dict[str, float]:
