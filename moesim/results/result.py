@@ -97,7 +97,7 @@ class Result:
         version = np.array(SCHEMA_VERSION)
         _write_npz(folder / "flows.npz", {"moesim_schema": version, **self.flows})
         _write_npz(folder / "traffic.npz", {"moesim_schema": version, **self.traffic})
-        trace = chrome_trace(self.tables.columns("spans"), self.tables.columns("link_series"), self.summary)
+        trace = chrome_trace(self.tables, self.summary)
         data = json.dumps(trace, separators=(",", ":"), allow_nan=False).encode()
         # No time stamp or file name in the header: equal runs give equal bytes.
         (folder / "trace.json.gz").write_bytes(gzip.compress(data, compresslevel=6, mtime=0))
