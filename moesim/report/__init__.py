@@ -4,6 +4,7 @@ from moesim.report.charts import DotChart, LineChart, Mark, Series
 from moesim.report.comparison import Comparison, ComparisonRow, compare
 from moesim.report.comparison_page import comparison_figures, render_comparison
 from moesim.report.data_table import Cell, DataTable, Quantity
+from moesim.report.notebook import run_in_notebook, sweep_in_notebook
 from moesim.report.page import ChartView, render, view_of
 from moesim.report.run_page import render_run, run_figures
 from moesim.report.sweep_answer import answer_sentence
@@ -34,6 +35,8 @@ __all__ = [
     "render_run",
     "render_sweep",
     "run_figures",
+    "run_in_notebook",
     "sweep_figures",
+    "sweep_in_notebook",
     "view_of",
 ]

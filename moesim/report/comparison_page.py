@@ -25,7 +25,7 @@ from moesim.report.scenario_diff import changed_keys
 from moesim.report.static import figure_files
 from moesim.results import SUMMARY, Result
 
-_COLUMNS = {
+NAMES = {
     "layer_time_s": "layer time",
     "lower_bound_s": "lower bound",
     "dispatch_time_s": "dispatch",
@@ -57,6 +57,7 @@ _COLUMNS = {
     "sequence_loss": "sequence loss",
     "z_loss": "z loss",
 }
+"""Numbers of the summary that a comparison shows, in the words of a column's heading."""
 _SECTIONS = [
     ("first", "Result"),
     ("noise", "Noise"),
@@ -109,7 +110,7 @@ def render_comparison(
         sections=[one for one in _SECTIONS if noisy or one[0] != "noise"],
         chips=_common_chips(runs),
         verdict=Verdict(noise_sentence(noisy), "") if noisy else comparison_verdict(runs),
-        noise=view_of(noise_chart(noisy, _COLUMNS)) if noisy else None,
+        noise=view_of(noise_chart(noisy, NAMES)) if noisy else None,
         numbers=numbers_table(noisy) if noisy else None,
         table=table,
         rows=rows,
@@ -177,7 +178,7 @@ def _variants(runs: Runs, base: Result) -> tuple[DataTable, list[Row]]:
             "best"
             if key in best and not what_if and summary[key] == best[key] and (fastest or not is_timed(key))
             else ""
-            for key in _COLUMNS
+            for key in NAMES
         ]
         delta = f"{100 * change:+.1f} %".replace("-", "−")
         unsure = base_time > 0 and run is not base and not apart(base, run, "layer_time_s")
@@ -187,15 +188,15 @@ def _variants(runs: Runs, base: Result) -> tuple[DataTable, list[Row]]:
             name,
             None if run is base else Quantity(change, "%", text=delta),
             critical_words(subjects_of(run).critical_ranks),
-            *(Quantity(run.summary[key], unit_of(key), *run.intervals.get(key, ())) for key in _COLUMNS),
+            *(Quantity(run.summary[key], unit_of(key), *run.intervals.get(key, ())) for key in NAMES),
             "; ".join(reasons),
         ))  # fmt: skip
         rows.append(
             Row(name, f"./{quote(name, safe='')}/report.html", [f"delta {verdict}", "", *marks, "why"], what_if)
         )
-    columns = ("variant", "change", "critical rank", *_COLUMNS.values(), "why counterfactual")
+    columns = ("variant", "change", "critical rank", *NAMES.values(), "why counterfactual")
     critical = "the last rank to end, of each layer; of many layers the most frequent"
-    hints = ("", "", critical, *(SUMMARY[key].text for key in _COLUMNS), "")
+    hints = ("", "", critical, *(SUMMARY[key].text for key in NAMES), "")
     return DataTable(columns, lines, hints=hints), rows
 
 
@@ -203,7 +204,7 @@ def _best(trained: list[Result]) -> dict[str, float]:
     """The best value of every column in which the runs differ; none of numbers that tell of different ranks."""
     one_rank = len({subjects_of(run).critical_ranks for run in trained}) <= 1
     best: dict[str, float] = {}
-    for key in _COLUMNS:
+    for key in NAMES:
         known = [float(run.summary[key]) for run in trained if run.summary[key] is not None]
         judged = direction(key) and (one_rank or key not in OF_CRITICAL_RANK)
         if judged and len(known) > 1 and min(known) < max(known):

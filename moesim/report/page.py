@@ -101,6 +101,11 @@ def render(template: str, **values: Any) -> str:
     )
 
 
+def filled(template: str, **values: Any) -> str:
+    """Fill a template that is no page of its own; text is escaped unless it is ours."""
+    return _environment().get_template(template).render(**values)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

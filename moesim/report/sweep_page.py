@@ -85,7 +85,7 @@ def render_sweep(data: SweepData) -> str:
         group_charts=[view_of(chart) for chart in group_charts(data)],
         pareto=[view_of(chart) for chart in pareto_charts(data)],
         scaling=[view_of(chart) for chart in scaling_charts(data)],
-        table=_points(data, listed),
+        table=points_table(data, listed),
         rows=[PointRow(point, _kind(data, point), _pairs(data, point)) for point in listed],
         left_out=len(data.status) - len(listed),
         reasons=_reasons(data),
@@ -174,7 +174,7 @@ def _details(data: SweepData, point: int) -> list[str]:
     ]
 
 
-def _points(data: SweepData, listed: list[int]) -> DataTable:
+def points_table(data: SweepData, listed: list[int]) -> DataTable:
     """The points, in the order given."""
     keys = [key for axis in data.axes for key in axis.keys]
     columns = [

@@ -67,6 +67,11 @@ class Result:
         """Return a number of the summary with the interval that it lies in."""
         return Value(self.summary[key], *self.intervals.get(key, ()))
 
+    def _repr_html_(self) -> str:
+        import moesim  # the package knows who makes pages; results do not
+
+        return moesim.run_in_notebook(self)
+
     def save(self, directory: str | Path, extra: Mapping[str, bytes] | None = None) -> Path:
         """Write the result folder; an existing result is replaced.
 
