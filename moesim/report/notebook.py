@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from moesim.report.charts import Chart, DotChart
-from moesim.report.comparison import Comparison
+from moesim.report.comparison import Comparison, ComparisonRow
 from moesim.report.comparison_page import NAMES
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.page import filled
@@ -28,6 +28,7 @@ from moesim.results import Result
 
 # Points of a sweep, best first, and charts of it: the rest is in the table itself.
 _POINTS, _CHARTS = 8, 2
+_ROUNDING_PERCENT = 1e-7
 _NUMBERS = (
     "layer_time_s", "lower_bound_s", "dispatch_time_s", "expert_compute_time_s", "combine_time_s", "rank_wait_mean_s",
     "expert_load_max_over_mean", "rank_load_max_over_mean", "node_load_max_over_mean", "nvlink_wire_bytes",
@@ -54,12 +55,12 @@ def run_in_notebook(result: Result) -> str:
 
 
 def comparison_in_notebook(comparison: Comparison) -> str:
-    """Show two runs: what became of the layer time, every number that differs, and by how much."""
+    """Show two runs: what became of the layer time, the numbers that differ, and by how much."""
     first, second = comparison.labels
-    differing = [row for row in comparison.rows if row.a != row.b]
+    differing = [row for row in comparison.rows if row.key in NAMES and _differs(row)]
     rows: list[tuple[Cell, ...]] = [
         (
-            NAMES.get(row.key, row.key),
+            NAMES[row.key],
             Quantity(row.a, row.unit, *(row.a_interval or ())),
             Quantity(row.b, row.unit, *(row.b_interval or ())),
             None if row.delta_percent is None else Quantity(row.delta_percent / 100, "%"),
@@ -71,7 +72,7 @@ def comparison_in_notebook(comparison: Comparison) -> str:
     words = f"{named_quantity(whole.key, whole.b)} per layer, {first} {named_quantity(whole.key, whole.a)}"
     if whole.delta_percent:
         words += f": {quantity(abs(whole.delta_percent) / 100, '%')} {'more' if whole.delta_percent > 0 else 'less'}"
-    drawn = [row for row in differing if row.key in NAMES and row.delta_percent is not None]
+    drawn = [row for row in differing if row.delta_percent is not None]
     changes = DotChart(
         key="changes",
         title=f"{second} against {first}",
@@ -83,6 +84,10 @@ def comparison_in_notebook(comparison: Comparison) -> str:
     said = Verdict(f"{second}: {words}, {whole.verdict}.", "")
     table = DataTable(("number", first, second, "change", "verdict"), rows)
     return _shown(f"{second} against {first}", said, table, (changes,) if drawn else ())
+
+
+def _differs(row: ComparisonRow) -> bool:
+    return row.a != row.b if row.delta_percent is None else abs(row.delta_percent) > _ROUNDING_PERCENT
 
 
 def sweep_in_notebook(data: SweepData) -> str:

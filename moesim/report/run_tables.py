@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from moesim.report.balance_charts import LOSSES
+from moesim.report.columns import columns_of, layers_in, node_of_rank, pick, rows_in
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.palette import LINK_WORDS
-from moesim.report.quantities import ABSENT, quantity, unit_of
+from moesim.report.quantities import ABSENT, filled, quantity, unit_of
 from moesim.report.traffic_charts import wire_bandwidths
 from moesim.results import SUMMARY, Result
 
@@ -66,6 +67,30 @@ def held(result: Result) -> DataTable:
         for name, seconds in sorted(held.items(), key=lambda item: (-item[1], item[0]))[:_HOLDERS]
     ]
     return DataTable(("held by", "per layer", "share"), rows)
+
+
+def waits(result: Result) -> DataTable | None:
+    """The longest waits of one rank for another, per layer; None where nobody waits."""
+    spans = columns_of(result, "spans")
+    if not rows_in(spans):
+        return None
+    wait, blamed = filled(spans["wait_s"]), filled(spans["waited_on"])
+    waiting = pick(spans, (wait > 0) & (blamed >= 0))
+    if not rows_in(waiting):
+        return None
+    node, layers = node_of_rank(result), layers_in(spans)
+    pairs = zip(waiting["rank"], waiting["waited_on"], waiting["phase"], filled(waiting["wait_s"]), strict=True)
+    total: dict[tuple[int, int, str], float] = {}
+    for rank, late, phase, seconds in pairs:
+        key = int(rank), int(late), str(phase)
+        total[key] = total.get(key, 0.0) + float(seconds) / layers
+    longest = sorted(total.items(), key=lambda one: (-one[1], one[0]))[:_HOLDERS]
+    rows: list[tuple[Cell, ...]] = [
+        (rank, int(node[rank]), late, int(node[late]), phase, Quantity(seconds, "s"))
+        for (rank, late, phase), seconds in longest
+    ]
+    left_out = f"The longest {_HOLDERS} of {len(total):,}; all are in spans.parquet." if len(total) > len(rows) else ""
+    return DataTable(("waiting rank", "its node", "for rank", "on node", "in", "wait per layer"), rows, left_out)
 
 
 def _holder(name: str) -> str:

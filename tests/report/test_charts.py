@@ -8,7 +8,7 @@ from moesim.report.charts import TABLE_ROWS, LineChart, Series, table_of
 from moesim.report.comparison_charts import comparison_charts, training_overlays
 from moesim.report.data_table import shown
 from moesim.report.interactive import bokeh_figures
-from moesim.report.run_tables import held
+from moesim.report.run_tables import held, waits
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
     bandwidth_chart,
@@ -270,3 +270,11 @@ def test_a_large_matrix_is_tabled_by_its_totals() -> None:
     assert len(table.columns) == 2 + RANKS and len(table.rows) == 2 * RANKS
     wide = type(chart)("k", "t", "c", "row", "column", "bytes", {"": np.ones((80, 80))})
     assert table_of(wide).rows[0] == (0, 80, 80)
+
+
+def test_the_longest_waits_name_who_waited_for_whom_in_which_phase(result: Result) -> None:
+    # Every rank but the first waits for it in dispatch, 5 µs times its number, in each of two layers.
+    table = waits(result)
+    assert table is not None
+    assert [row[:5] for row in table.rows] == [(rank, rank // 4, 0, 0, "dispatch") for rank in range(7, 0, -1)]
+    assert [shown(row[5]) for row in table.rows] == [f"{5 * rank} µs" for rank in range(7, 0, -1)]
