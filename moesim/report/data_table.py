@@ -15,6 +15,8 @@ from moesim.report.quantities import ABSENT, quantity, si_of
 from moesim.results import Value
 
 _NUMERIC = re.compile(r"[-+\d–]")
+# Words up to this length are a name, which is not broken.
+_NAME = 32
 UNIT_AT_END = re.compile(r" \(([^()]+)\)$")
 """Where a heading or the label of an axis has its unit: ``wait (µs)``."""
 
@@ -110,7 +112,8 @@ def cell_html(cell: Cell, heading: Heading, marks: str = "") -> Markup:
         marks: further classes.
     """
     text = shown(cell)
-    classes = f"{'text ' if heading.words else ''}{marks}".strip()
+    words = f"text{' name' if len(text) <= _NAME else ''} " if heading.words else ""
+    classes = f"{words}{marks}".strip()
     attributes = [f' class="{classes}"'] if classes else []
     if isinstance(cell, Quantity):
         behind = {"value": cell.value, "low": cell.low, "high": cell.high}
