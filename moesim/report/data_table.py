@@ -96,35 +96,35 @@ def _si_name(unit: str) -> str:
 
 def shown(cell: Cell) -> str:
     """What people read in a cell."""
+    if isinstance(cell, float):
+        return f"{cell:.5g}"
     if isinstance(cell, Quantity):
         return cell.words()
-    if cell is None:
-        return ABSENT
-    return f"{cell:.5g}" if isinstance(cell, float) else str(cell)
+    return ABSENT if cell is None else str(cell)
 
 
 def cell_html(cell: Cell, heading: Heading, marks: str = "") -> Markup:
-    """One ``td``, with the number behind its words.
-
-    Args:
-        cell: the cell.
-        heading: of its column.
-        marks: further classes.
-    """
-    text = shown(cell)
-    words = f"text{' name' if len(text) <= _NAME else ''} " if heading.words else ""
-    classes = f"{words}{marks}".strip()
-    attributes = [f' class="{classes}"'] if classes else []
-    if isinstance(cell, Quantity):
-        behind = {"value": cell.value, "low": cell.low, "high": cell.high}
-        numbers = {name: "" if number is None or number != number else f"{number:.10g}"
-                   for name, number in behind.items() if name == "value" or number is not None}  # fmt: skip
-        attributes += [f' data-{name}="{number}"' for name, number in numbers.items() if number != text]
-        if heading.mixed and cell.unit:
-            attributes.append(f' data-unit="{_si_name(cell.unit)}"')
-    return Markup("<td{}>{}</td>").format(Markup("".join(attributes)), escape(text))  # noqa: S704 - ours, and numbers
+    """One ``td``, with the number behind its words; ``marks`` are further classes."""
+    return Markup(_td(cell, heading, marks))  # noqa: S704 - escaped
 
 
 def row_html(row: Sequence[Cell], headings: Sequence[Heading]) -> Markup:
     """The cells of one row."""
-    return Markup("").join(cell_html(cell, heading) for cell, heading in zip(row, headings, strict=True))
+    return Markup("".join(map(_td, row, headings)))  # noqa: S704 - escaped
+
+
+def _td(cell: Cell, heading: Heading, marks: str = "") -> str:
+    text = shown(cell)
+    if isinstance(cell, float | int) and not (heading.words or marks):
+        return f"<td>{text}</td>"
+    words = ("text name " if len(text) <= _NAME else "text ") if heading.words else ""
+    classes = f"{words}{marks}".strip()
+    attributes = f' class="{classes}"' if classes else ""
+    if isinstance(cell, Quantity):
+        for name, number in (("value", cell.value), ("low", cell.low), ("high", cell.high)):
+            known = "" if number is None or number != number else f"{number:.10g}"
+            if known != text and (known or name == "value"):
+                attributes += f' data-{name}="{known}"'
+        if heading.mixed and cell.unit:
+            attributes += f' data-unit="{_si_name(cell.unit)}"'
+    return f"<td{attributes}>{escape(text)}</td>"

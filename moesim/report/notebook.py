@@ -6,7 +6,6 @@ it is the same in JupyterLab and VS Code, in a notebook that nobody trusts yet, 
 
 import base64
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -34,13 +33,6 @@ _NUMBERS = (
     "expert_load_max_over_mean", "rank_load_max_over_mean", "node_load_max_over_mean", "nvlink_wire_bytes",
     "nic_wire_bytes", "gate_mass_lost",
 )  # fmt: skip
-
-
-class Picture(NamedTuple):
-    """A chart as an image, and what it shows in words."""
-
-    title: str
-    data: str
 
 
 def run_in_notebook(result: Result) -> str:
@@ -104,5 +96,5 @@ def _shown(
 ) -> str:
     known = [chart for chart in charts if chart is not None]
     files = figure_files(known, ("svg",))
-    pictures = [Picture(chart.title, base64.b64encode(files[f"figures/{chart.key}.svg"]).decode()) for chart in known]
+    pictures = [(chart.title, base64.b64encode(files[f"figures/{chart.key}.svg"]).decode()) for chart in known]
     return filled("notebook.html.j2", title=title, verdict=said, table=table, pictures=pictures, notes=notes)
