@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from moesim.report.quantities import ABSENT, quantity, si_of
 from moesim.results import Value
 
-_NUMERIC = re.compile(r"[-+\d–]")
+_NUMERIC = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[A-Za-zµ%/]+)?|–|")
 # Words up to this length are a name, which is not broken.
 _NAME = 32
 UNIT_AT_END = re.compile(r" \(([^()]+)\)$")
@@ -77,7 +77,7 @@ class DataTable:
 
     def _heading(self, place: int, name: str, hint: str) -> Heading:
         cells = [row[place] for row in self.rows]
-        words = any(isinstance(cell, str) and not _NUMERIC.match(cell) for cell in cells)
+        words = any(isinstance(cell, str) and not _NUMERIC.fullmatch(cell) for cell in cells)
         units = {cell.unit for cell in cells if isinstance(cell, Quantity) and cell.value is not None}
         if len(units) == 1:
             unit = _si_name(units.pop())

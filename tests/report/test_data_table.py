@@ -65,6 +65,11 @@ def test_a_hostile_cell_is_only_text(text):
         assert page.tags == ["td"] and {name for name, _ in page.attributes} <= {"class", "data-value"}
 
 
+def test_text_that_begins_with_a_digit_is_words_unless_it_is_a_number():
+    rows = [("80 to 100 %", "400Gb/s", "1.5e-3", "–"), ("64 / 4", "8", "-3 %", "12 ms")]
+    assert [heading.words for heading in DataTable(tuple("abcd"), rows).headings()] == [True, False, False, False]
+
+
 def test_what_is_no_unit_scales_nothing():
     assert si_of("ms") == (1e-3, "s") and si_of("%") == (0.01, "fraction")
     assert si_of("of note") is None and si_of("") is None
