@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from moesim.report.charts import LineChart, Mark, Series
-from moesim.report.columns import Columns, columns_of, mean_by, rows_in
+from moesim.report.columns import Columns, columns_of, layer_numbers, mean_by, rows_in
 from moesim.report.palette import series_colour
 from moesim.report.quantities import filled
 from moesim.results import SUMMARY, Result
 
 LOSSES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "z_loss")
+# Layers whose numbers are all written on an axis.
+_MOST_TICKS = 12
 _IMBALANCE = {
     "expert_load_max_over_mean": "experts, max/mean",
     "rank_load_max_over_mean": "ranks, max/mean",
@@ -30,27 +32,32 @@ def layer_charts(result: Result) -> list[LineChart]:
     steps = columns_of(result, "steps")
     if len(np.unique(np.asarray(steps["layer"]))) < 2:
         return []
+    word, numbers = layer_numbers(result)
+    steps = dict(steps, layer=[numbers[layer] for layer in np.asarray(steps["layer"]).tolist()])
     floor = result.summary["uniform_router_expert_max_over_mean"]
+    ticks = tuple(float(number) for number in sorted(numbers.values())) if len(numbers) <= _MOST_TICKS else ()
     marks = (Mark("experts under a uniform router", float(floor)),) if floor is not None else ()
     charts = [
         LineChart(
             key="layer_imbalance",
             title="Imbalance over the layers",
             caption="Most loaded over mean, at each layer simulated.",
-            x_label="layer",
+            x_label=word,
             y_label="max/mean",
             series=_series(steps, "layer", _IMBALANCE),
             marks=marks,
+            x_ticks=ticks,
             source="steps.parquet",
         ),
         LineChart(
             key="layer_losses",
             title="Balance losses over the layers",
             caption="Losses with the scenario's factors; logarithmic.",
-            x_label="layer",
+            x_label=word,
             y_label="loss",
             series=_series(steps, "layer", _loss_columns(steps)),
             log_y=True,
+            x_ticks=ticks,
             source="steps.parquet",
         ),
     ]

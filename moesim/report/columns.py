@@ -17,7 +17,7 @@ RANK_PAIR_LIMIT = 256
 
 def columns_of(result: Result, table: str) -> Columns:
     """Columns of a table, empty where the run has no such table."""
-    return result.tables.columns(table) if table in result.tables else {}
+    return result.tables.columns(table) if table in set(result.tables) else {}
 
 
 def pick(columns: Columns, mask: Mask) -> Columns:
@@ -38,6 +38,22 @@ def first_layer(columns: Columns) -> Columns:
     step, layer = np.asarray(columns["step"]), np.asarray(columns["layer"])
     first = step == step.min()
     return pick(columns, first & (layer == layer[first].min()))
+
+
+def layer_numbers(result: Result) -> tuple[str, dict[int, int]]:
+    """What the layers are called, and the number of each: the recording's own, where it has one for each of them."""
+    steps = columns_of(result, "steps")
+    recorded = dict(zip(np.asarray(steps["layer"]).tolist(), filled(steps["recorded_layer"]).tolist(), strict=True))
+    own = {layer: layer for layer in recorded}
+    if recorded == own or len(set(recorded.values())) < len(recorded) or not np.isfinite([*recorded.values()]).all():
+        return "layer", own
+    return "recorded layer", {layer: int(number) for layer, number in recorded.items()}
+
+
+def first_layer_name(result: Result) -> str:
+    """``recorded layer 2`` where it is one, else ``first layer``."""
+    word, numbers = layer_numbers(result)
+    return f"{word} {numbers[min(numbers)]}" if word != "layer" else "first layer"
 
 
 def layers_in(columns: Columns) -> int:

@@ -6,18 +6,24 @@ security policy lets only these two scripts run, named by their hashes: whatever
 
 import base64
 import hashlib
+import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from moesim.errors import ResourceError
 from moesim.report.charts import Chart, SmallMultiples, StackedBars, table_of
 from moesim.report.data_table import DataTable, cell_html, row_html
-from moesim.report.embedding import chart_json
-from moesim.report.interactive import height_of, legend_of
+from moesim.report.embedding import script_json
+from moesim.report.interactive import documents, height_of, legend_of
+from moesim.report.palette import ink_on
 from moesim.report.quantities import Floats, named_quantity, quantity
 from moesim.results import SUMMARY
 
@@ -73,7 +79,7 @@ def view_of(chart: Chart | None) -> ChartView | None:
         return ChartView(chart, "stacked", table_of(chart))
     if isinstance(chart, SmallMultiples):
         return ChartView(chart, "multiples", table_of(chart))
-    views = [(name, Markup(text)) for name, text in chart_json(chart)]  # noqa: S704 - escaped by script_json
+    views = [(name, Markup(script_json(root))) for name, root in documents(chart).items()]  # noqa: S704 - escaped
     return ChartView(chart, "canvas", table_of(chart), views, height_of(chart), legend_of(chart))
 
 
@@ -83,16 +89,15 @@ def render(template: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template asks for a value that is not there.
     """
-    style, own_script = _own("report.css"), _own("report.js")
-    bokeh = _bokeh_script()
+    style, scripts = _own("report.css"), [_bokeh_script(), _own("report.js") + _own("print.js")]
     return (
         _environment()
         .get_template(template)
         .render(
             style=style,
-            scripts=[bokeh, own_script],
+            scripts=scripts,
             policy="default-src 'none'; "
-            f"script-src {_hash(bokeh)} {_hash(own_script)}; style-src 'unsafe-inline'; img-src data: blob:; "
+            f"script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline'; img-src data: blob:; "
             "base-uri 'none'; form-action 'none'",
             glossary=GLOSSARY,
             definitions=SUMMARY,
@@ -110,6 +115,7 @@ def filled(template: str, **values: Any) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
+        bytecode_cache=_compiled_templates(),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -120,7 +126,17 @@ def _environment() -> Environment:
     environment.filters["cell"] = cell_html
     environment.filters["cells"] = row_html
     environment.filters["sparkline"] = _sparkline
+    environment.filters["ink"] = ink_on
     return environment
+
+
+def _compiled_templates() -> FileSystemBytecodeCache | None:
+    """Where compiled templates are kept, as Python keeps modules; None where nothing is to be written."""
+    folder = _TEMPLATES / "__pycache__"
+    with suppress(OSError):
+        folder.mkdir(exist_ok=True)
+    writable = os.access(folder, os.W_OK) and not sys.dont_write_bytecode
+    return FileSystemBytecodeCache(str(folder)) if writable else None
 
 
 @cache
@@ -130,9 +146,11 @@ def _own(name: str) -> Markup:
 
 @cache
 def _bokeh_script() -> Markup:
-    from bokeh.resources import Resources
-
-    return Markup(Resources(mode="inline", components=["bokeh"], minified=True).js_raw[0])  # noqa: S704 - Bokeh's own
+    package = find_spec("bokeh")
+    if package is None or package.origin is None:
+        raise ResourceError("the page needs BokehJS: pip install bokeh")
+    script = Path(package.origin).parent / "server" / "static" / "js" / "bokeh.min.js"
+    return Markup(script.read_text(encoding="utf-8"))  # noqa: S704 - Bokeh's own
 
 
 @cache

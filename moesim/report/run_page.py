@@ -9,7 +9,7 @@ from moesim.report import run_tables
 from moesim.report.balance_charts import layer_charts, training_charts
 from moesim.report.charts import Chart
 from moesim.report.columns import columns_of, rows_in
-from moesim.report.page import ChartView, render, view_of
+from moesim.report.page import render, view_of
 from moesim.report.quantities import ABSENT, named_quantity, quantity
 from moesim.report.static import figure_files
 from moesim.report.threshold_outcome import ThresholdOutcome
@@ -91,7 +91,7 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
         kernel_sources=run_tables.kernel_sources(result.explanation),
         facts=_facts(summary),
         charts=views,
-        balance=_balance_views(result),
+        balance=[view_of(chart) for chart in _balance_charts(result)],
         links=top_links(result),
         hot=hot_experts(result),
         imbalance=run_tables.imbalance(summary),
@@ -112,7 +112,7 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
 def run_figures(result: Result) -> dict[str, bytes]:
     """Draw every chart of a run's report as files: ``figures/<chart>.svg`` and ``.png``, the same bytes each time."""
     charts = [chart for chart in _charts(result).values() if chart is not None]
-    return figure_files([*charts, *layer_charts(result), *training_charts(result)])
+    return figure_files([*charts, *_balance_charts(result)])
 
 
 def _charts(result: Result) -> dict[str, Chart | None]:
@@ -129,8 +129,8 @@ def _charts(result: Result) -> dict[str, Chart | None]:
     }
 
 
-def _balance_views(result: Result) -> list[ChartView | None]:
-    return [view_of(chart) for chart in (*layer_charts(result), *training_charts(result))]
+def _balance_charts(result: Result) -> list[Chart]:
+    return [*layer_charts(result), *training_charts(result)]
 
 
 def chips(result: Result) -> list[str]:

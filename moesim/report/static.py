@@ -20,6 +20,7 @@ from moesim.report.charts import (
 )
 from moesim.report.palette import GRID, MARK, series_colour
 from moesim.report.quantities import decimated
+from moesim.report.scales import BEST, line_scales, point_names
 
 _STYLE: Any = {
     "svg.hashsalt": "moesim",
@@ -34,9 +35,10 @@ _STYLE: Any = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
-_MARKERS = ("o", "s", "^", "D", "v")
+_MARKERS = ("o", "s", "^", "D", "v", "h")
 _DPI = 110
 _FEW_DECADES = 30
+_LEGEND_LETTERS = 110
 
 
 def figure_files(charts: Iterable[Chart], kinds: tuple[str, ...] = ("svg", "png")) -> dict[str, bytes]:
@@ -111,18 +113,18 @@ def _plain(axis: Any) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
 
 
-def _legend(axes: Any, columns: int = 4) -> None:
+def _add_marks(axes: Any, marks: tuple[Mark, ...]) -> None:
+    for i, mark in enumerate(marks):
+        dash = (0, ((4, 3), (1, 3))[i % 2])
+        axes.axhline(mark.value, color=MARK, linestyle=dash, linewidth=1, label=f"{mark.label}: {mark.value:,.4g}")
+
+
+def _legend_below(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles, [plain_text(label) for label in labels], ncols=columns, fontsize=8, loc="best")
-
-
-def _add_marks(axes: Any, marks: tuple[Mark, ...]) -> None:
-    for i, mark in enumerate(sorted(marks, key=lambda mark: mark.value)):
-        axes.axhline(mark.value, color=MARK, linestyle=(0, (4, 3)), linewidth=1)
-        vertical = "top" if i == 0 and len(marks) > 1 else "bottom"
-        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": vertical, "fontsize": 8}
-        axes.annotate(plain_text(mark.label), (0.995, mark.value), **place)
+        names = [plain_text(label) for label in labels]
+        columns = max(1, min(5, _LEGEND_LETTERS // (6 + max(map(len, names)))))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8)
 
 
 def _lines(figure: Any, chart: LineChart) -> None:
@@ -144,14 +146,20 @@ def _lines(figure: Any, chart: LineChart) -> None:
         elif one.style == "steps":
             style |= {"drawstyle": "steps-post"}
         axes.plot(x, y, **style)
-        for place, label in zip(zip(x, y, strict=True), one.point_labels, strict=False):
-            axes.annotate(plain_text(label), place, xytext=(4, 3), textcoords="offset points", fontsize=7)
+        best = [i for i, label in enumerate(one.point_labels) if BEST in label]
+        axes.plot(one.x[best], one.y[best], color=one.colour, marker="*", markersize=11, linestyle="none")
+    for name in point_names(chart):
+        style = {"ha": ("center", "left", "right")[name.right], "va": "bottom" if name.above > 0 else "top"}
+        offset = {"xytext": (5 * name.right, 3 * name.above), "textcoords": "offset points", "fontsize": 7}
+        axes.annotate(plain_text(name.text), (name.x, name.y), **style, **offset)
     for axis in (axes.xaxis, axes.yaxis):
         _plain(axis)
     if chart.x_ticks:
         axes.set_xticks(chart.x_ticks)
     _add_marks(axes, chart.marks)
-    _legend(axes)
+    for limit, scale in zip((axes.set_xlim, axes.set_ylim), line_scales(chart), strict=True):
+        limit(scale.low, scale.high)
+    _legend_below(figure, axes)
 
 
 def _bars(figure: Any, chart: BarChart) -> None:
@@ -164,6 +172,7 @@ def _bars(figure: Any, chart: BarChart) -> None:
     axes.grid(visible=False, axis="x")
     _plain(axes.yaxis)
     _add_marks(axes, chart.marks)
+    _legend_below(figure, axes)
 
 
 def _row_ticks(axes: Any, labels: dict[int, str], n_rows: int) -> None:
@@ -183,7 +192,7 @@ def _dots(figure: Any, chart: DotChart) -> None:
             axes.hlines(places, *chart.spans[group], color=series_colour(i), linewidth=3, alpha=0.45)
     _row_ticks(axes, dict(enumerate(chart.rows)), len(chart.rows))
     _plain(axes.xaxis)
-    _legend(axes)
+    _legend_below(figure, axes)
 
 
 def _heat_maps(figure: Any, chart: HeatMap) -> None:
@@ -223,8 +232,7 @@ def _gantt(figure: Any, chart: Gantt) -> None:
     step = max(1, len(chart.rows) // 16)
     _row_ticks(axes, {row: chart.rows[row] for row in range(0, len(chart.rows), step)}, len(chart.rows))
     _plain(axes.xaxis)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    _legend_below(figure, axes)
 
 
 def _stacked(figure: Any, chart: StackedBars) -> None:
@@ -241,8 +249,7 @@ def _stacked(figure: Any, chart: StackedBars) -> None:
         axes.plot(chart.bounds[known], places[known], **bound)
     _row_ticks(axes, dict(enumerate(chart.rows)), len(chart.rows))
     _plain(axes.xaxis)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    _legend_below(figure, axes)
 
 
 def _multiples(figure: Any, chart: SmallMultiples) -> None:

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moesim.report.palette import cividis
-from moesim.report.quantities import named_quantity
+from moesim.report.palette import cividis, ink_on
 from moesim.report.sweep_data import SweepData, in_words
 
 # Cells of all panels together, so that the page stays light.
@@ -19,8 +18,6 @@ MOST_CELLS = 3000
 _LONG_LABEL = 7
 # On a scale over more than this factor most cells would have one colour.
 _LOG_FROM = 6.0
-# Cividis from here on is light enough for dark text.
-_DARK_INK_FROM = 128
 
 
 class MapCell(NamedTuple):
@@ -93,11 +90,10 @@ def heat_maps(data: SweepData) -> HeatMaps | None:
             0.0 if high <= low else (np.log(value / low) / np.log(high / low) if log else (value - low) / (high - low))
         )
         shade = round(255 * float(share))
-        ink = "#10151b" if shade >= _DARK_INK_FROM else "#ffffff"
         kind = "ok" if data.within[point] else "over"
-        words = f"{data.label(point)}: {named_quantity(data.key, data.column(data.key)[point])}"
-        words += "" if kind == "ok" else ", outside the limits"
-        return MapCell(point, kind, cell_text(float(value)), f"background:{colours[shade]};color:{ink}", words)
+        text, style = cell_text(float(value)), f"background:{colours[shade]};color:{ink_on(colours[shade])}"
+        words = f"{data.label(point)}: {text} {unit}".strip() + ("" if kind == "ok" else ", outside the limits")
+        return MapCell(point, kind, text, style, words)
 
     every = [range(len(axis.values)) for axis in axes]
     picked = [every[a] if a in held else [int(anchor[a])] for a in range(len(axes))]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim import stages
 from moesim.report.charts import BarChart, Gantt, HeatMap, LineChart, Mark, Part, Series, StackedBars
@@ -11,6 +12,7 @@ from moesim.report.columns import (
     Columns,
     columns_of,
     first_layer,
+    first_layer_name,
     layers_in,
     node_of_rank,
     pick,
@@ -25,6 +27,8 @@ from moesim.results import COMPONENTS, SUMMARY, Result
 
 # More rows than this make a timeline unreadable: the slowest ranks are shown.
 _TIMELINE_RANKS = 64
+# Ranks named in the note of a wait; of more the number.
+_MOST_NAMES = 4
 
 _KIND_OF = {
     **dict.fromkeys(stages.KERNEL_COMPONENTS, "compute"),
@@ -49,8 +53,8 @@ def time_chart(runs: Sequence[tuple[str, Result]]) -> StackedBars:
     return StackedBars(
         key="time",
         title="Where the layer time goes",
-        caption="Parts of the time of the critical rank, the last to end; they add up to the layer time. "
-        "Blue is compute, orange moves bytes, grey waits; the black line is the lower bound."
+        caption="Parts of the time of the critical rank, the last to end; they add up to the layer time, in order of "
+        "kind, not of time: blue computes, orange moves bytes, grey waits. The black line is the lower bound."
         + (" Another rank is critical in another run: its parts may differ where no rank's do." if moved else ""),
         x_label=f"time per layer ({unit})",
         rows=tuple(f"{name}, {critical[name]}" if moved else name for name, _ in runs),
@@ -67,23 +71,22 @@ def timeline_chart(result: Result) -> Gantt | None:
     if not rows_in(spans):
         return None
     ranks, chosen, caption = _timeline_ranks(spans)
-    spans = pick(spans, np.isin(np.asarray(spans["rank"]), chosen))
     begin = float(np.asarray(spans["start_s"]).min())
+    scale, unit = axis_scale(np.asarray(spans["end_s"]) - begin, "s")
+    spans = dict(spans, note=np.full(rows_in(spans), "", object))
+    for i, culprits in _waits(spans):
+        spans["note"][i] = f"waits {spans['wait_s'][i] / scale:.4g} {unit} for {_named(culprits)}"
+    spans = pick(spans, np.isin(np.asarray(spans["rank"]), chosen))
     start, end = np.asarray(spans["start_s"]) - begin, np.asarray(spans["end_s"]) - begin
-    scale, unit = axis_scale(end, "s")
     row = np.searchsorted(chosen, np.asarray(spans["rank"]))
-    wait, blamed = filled(spans["wait_s"]), filled(spans["waited_on"])
+    wait, notes = filled(spans["wait_s"]), spans["note"]
     phase, slim = [str(name) for name in spans["phase"]], np.isin(spans["phase"], _BESIDE)
-    notes = [
-        f"waits {wait[i] / scale:.4g} {unit} for rank {int(blamed[i])}" if wait[i] > 0 and blamed[i] >= 0 else ""
-        for i in range(len(row))
-    ]
     waits = np.flatnonzero(wait > 0)
     shown = np.flatnonzero(end - wait > start)
     grid = ranks_per_node(result)
     return Gantt(
         key="timeline",
-        title="Timeline of the ranks, first layer",
+        title=f"Timeline of the ranks, {first_layer_name(result)}",
         caption=caption + " The thin lower bar is the shared expert, which runs beside dispatch. "
         "Wait is drawn at the beginning of its phase.",
         x_label=f"time since the first rank entered ({unit})",
@@ -113,30 +116,57 @@ def _timeline_ranks(spans: Columns) -> tuple[np.ndarray, np.ndarray, str]:
     return ranks, np.sort(slowest), f"The {_TIMELINE_RANKS} of {len(ranks)} ranks that end last."
 
 
+def _waits(spans: Columns) -> list[tuple[int, tuple[int, ...]]]:
+    """Each span that waited, and for whom: every rank that entered the phase with the one that came last."""
+    keys = np.stack([np.unique(np.asarray(spans[key]), return_inverse=True)[1]
+                     for key in ("step", "layer", "micro_batch", "phase")])  # fmt: skip
+    group = np.unique(keys, axis=1, return_inverse=True)[1].ravel()
+    rank, start, blamed = np.asarray(spans["rank"]), np.asarray(spans["start_s"]), filled(spans["waited_on"])
+    order = np.argsort(group, kind="stable")
+    first = np.searchsorted(group[order], np.arange(group.max() + 2))
+    last: dict[tuple[int, int], NDArray[np.int64]] = {}
+    waits = []
+    for i in np.flatnonzero((filled(spans["wait_s"]) > 0) & (blamed >= 0)).tolist():
+        key = (int(group[i]), int(blamed[i]))
+        if key not in last:
+            members = order[first[key[0]] : first[key[0] + 1]]
+            entered = start[members[rank[members] == key[1]]]
+            last[key] = np.sort(rank[members[np.isclose(start[members], entered[:1], rtol=1e-9, atol=0.0)]])
+        waits.append((i, tuple(int(one) for one in last[key] if one != rank[i])))
+    return waits
+
+
+def _named(ranks: tuple[int, ...]) -> str:
+    """``rank 3``, ``ranks 0, 3 and 5``, ``ranks 0, 3, 5 and 9 more``."""
+    more = [f"{len(ranks) - _MOST_NAMES} more"] if len(ranks) > _MOST_NAMES else []
+    *most, last = [*map(str, ranks[:_MOST_NAMES]), *more]
+    return f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"
+
+
 def wait_chart(result: Result) -> HeatMap | None:
     """Who waits for whom: seconds per layer of each rank (row), by the rank it waits for (column)."""
     spans = columns_of(result, "spans")
     if not rows_in(spans):
         return None
-    wait, blamed = filled(spans["wait_s"]), filled(spans["waited_on"])
-    waits = (wait > 0) & (blamed >= 0)
-    if not waits.any():
+    waits = _waits(spans)
+    if not waits:
         return None
     node = node_of_rank(result)
-    rank, target = np.asarray(spans["rank"])[waits], blamed[waits].astype(np.int64)
     per_node = len(node) > RANK_PAIR_LIMIT
-    if per_node:
-        rank, target = node[rank], node[target]
-    size = int(node.max()) + 1 if per_node else len(node)
+    place = node if per_node else np.arange(len(node))
+    size = int(place.max()) + 1
     matrix = np.zeros((size, size))
-    np.add.at(matrix, (rank, target), wait[waits] / layers_in(spans))
+    wait, rank = filled(spans["wait_s"]) / layers_in(spans), np.asarray(spans["rank"])
+    for i, culprits in waits:
+        np.add.at(matrix[place[rank[i]]], place[list(culprits)], wait[i] / len(culprits))
     scale, unit = axis_scale(matrix, "s")
     noun = "node" if per_node else "rank"
     return HeatMap(
         key="wait",
         title="Who waits for whom",
         caption=f"Time per layer that the ranks{' of a node' if per_node else ''} (rows) wait in dispatch and combine "
-        f"because the {noun} of the column has not entered yet. A filled column is a straggler that delays many.",
+        f"because the {noun} of the column has not entered yet. A filled column is a straggler that delays many; ranks "
+        "that entered at the same instant share what they caused.",
         row_label=f"waiting {noun}",
         column_label=f"{noun} waited for",
         value_label=f"wait ({unit})",
@@ -193,7 +223,7 @@ def link_series_chart(result: Result) -> LineChart | None:
             series.append(Series(f"{word} {label}", xs, ys, colour, style))  # type: ignore[arg-type]
     return LineChart(
         key="link_utilisation",
-        title="Link utilisation over time, first layer",
+        title=f"Link utilisation over time, {first_layer_name(result)}",
         caption="Share of what each link can carry at the algorithm's own rate. First dispatch, then combine; "
         "a busiest link far above the mean is imbalance.",
         x_label=f"time since the first rank entered ({unit})",

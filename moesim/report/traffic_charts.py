@@ -8,6 +8,7 @@ from moesim.report.columns import (
     Columns,
     Mask,
     columns_of,
+    layer_numbers,
     layers_in,
     node_of_rank,
     pick,
@@ -65,9 +66,9 @@ def expert_tokens(result: Result) -> tuple[str, Columns]:
     worst = int(np.argmax(np.nan_to_num(filled(steps["expert_load_max_over_mean"]), nan=0.0)))
     step, layer = int(steps["step"][worst]), int(steps["layer"][worst])
     rows = pick(table, (np.asarray(table["step"]) == step) & (np.asarray(table["layer"]) == layer))
-    recorded = int(steps["recorded_layer"][worst])
-    name = f"layer {layer}" + (f" (recorded layer {recorded})" if recorded != layer else "")
-    return (name if layers_in(table) > 1 else ""), rows
+    (word, numbers), recorded = layer_numbers(result), int(steps["recorded_layer"][worst])
+    name = f"{word} {numbers[layer]}" + (f" (recorded layer {recorded})" if recorded != numbers[layer] else "")
+    return (name if layers_in(table) > 1 or name != "layer 0" else ""), rows
 
 
 def sorted_expert_load(result: Result) -> Floats:
@@ -118,10 +119,11 @@ def hot_experts(result: Result) -> DataTable:
     hottest = np.argsort(-tokens, kind="stable")[:_HOT_EXPERTS]
     mass = filled(table["gate_mass"])
     several = len(np.unique(step)) > 1
+    word, numbers = layer_numbers(result)
     rows: list[tuple[Cell, ...]] = [
         (
             *((int(step[i]),) if several else ()),
-            int(layer[i]),
+            numbers[int(layer[i])],
             int(table["expert"][i]),
             int(table["slot"][i]),
             int(table["rank"][i]),
@@ -131,7 +133,7 @@ def hot_experts(result: Result) -> DataTable:
         )
         for i in hottest
     ]
-    columns = ("layer", "expert", "slot", "rank", "selections", "× mean slot", "gate mass")
+    columns = (word, "expert", "slot", "rank", "selections", "× mean slot", "gate mass")
     return DataTable(("step", *columns) if several else columns, rows)
 
 
@@ -172,6 +174,7 @@ def bandwidth_chart(result: Result) -> LineChart | None:
     node = node_of_rank(result)
     inside = source == target if per_node else node[source] == node[target]
     peaks = result.explanation["topology"]["peak_bytes_per_s"]
+    scale, unit = axis_scale(size[moved], "B")
     series, shown = [], []
     for link_class, name, chosen in (("nvlink", "inside a node", inside), ("nic", "between nodes", ~inside)):
         picked = np.flatnonzero(chosen & moved)
@@ -182,7 +185,7 @@ def bandwidth_chart(result: Result) -> LineChart | None:
         by_size = picked[np.argsort(size[picked], kind="stable")]
         kept = by_size[np.unique(np.linspace(0, len(by_size) - 1, min(len(by_size), _POINTS // 2)).astype(np.int64))]
         series.append(
-            Series(name, size[kept] / 1e3, size[kept] / took[kept] / 1e9, link_colour(link_class, 0), "points")
+            Series(name, size[kept] / scale, size[kept] / took[kept] / 1e9, link_colour(link_class, 0), "points")
         )
     if not series:
         return None
@@ -192,7 +195,7 @@ def bandwidth_chart(result: Result) -> LineChart | None:
         title="Bandwidth against message size",
         caption="One point per pair of ranks and phase: its bytes over the time in which its flow was in progress. "
         "Below a peak, a transfer shares its wires with others. Both axes are logarithmic.",
-        x_label="bytes of the transfer (kB)",
+        x_label=f"bytes of the transfer ({unit})",
         y_label="bandwidth reached (GB/s)",
         series=tuple(series),
         marks=tuple(marks),

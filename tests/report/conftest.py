@@ -97,9 +97,10 @@ def fake_tables(layers: int = 2, training: bool = True, seed: int = 0) -> Tables
                 wire_bytes=copies * 7472.0, start_s=np.full(len(source), start), finish_s=start + 1e-6 * copies,
             )  # fmt: skip
         clock = np.full(RANKS, begin)
-        phases = (("gate", 2e-5), ("dispatch", 4e-4), ("expert_compute", 3e-4), ("combine", 8e-4))
+        late = ranks * 5e-6  # what each waits for rank 0, whose gate takes longest
+        phases = (("gate", 5.5e-5 - late), ("dispatch", 4e-4), ("expert_compute", 3e-4), ("combine", 8e-4))
         for phase, seconds in phases:
-            waits = ranks * 5e-6 if phase == "dispatch" else np.zeros(RANKS)
+            waits = late if phase == "dispatch" else np.zeros(RANKS)
             blamed = np.where(ranks == 0, -1, 0) if phase == "dispatch" else np.full(RANKS, -1)
             tables.add(
                 "spans", **where, rank=ranks, node=node, lane="compute", phase=phase, start_s=clock,

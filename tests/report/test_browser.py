@@ -97,6 +97,33 @@ def test_a_run_page_works_without_errors_or_requests(browser: Any, tmp_path: Pat
     page.close()
 
 
+def test_the_nearest_numbers_are_told_wherever_the_pointer_is(browser: Any, tmp_path: Path) -> None:
+    page, trouble = opened(browser, render_run(fake_result()), tmp_path, 1400)
+    for key in ("link_utilisation", "expert_load", "rank_wait", "layer_losses", "traffic"):
+        box = page.locator(f"#chart-{key} .canvas").first
+        box.scroll_into_view_if_needed()
+        size = box.bounding_box()
+        texts: list[str] = []
+        for across in (0.3, 0.5, 0.7):
+            box.hover(position={"x": across * size["width"], "y": 0.3 * size["height"]})
+            page.locator(".bk-tooltip-content").first.wait_for(state="attached", timeout=10_000)
+            texts.append(" ".join(page.locator(".bk-tooltip-content").all_inner_texts()))
+        page.locator("h1").hover()
+        assert all(any(letter.isdigit() for letter in text) for text in texts), (key, texts)
+        assert not any("NaN" in text or "???" in text for text in texts), (key, texts)
+    assert trouble == []
+    page.close()
+
+
+def test_an_axis_writes_small_and_large_numbers_in_full(browser: Any, tmp_path: Path) -> None:
+    page, _ = opened(browser, render_run(fake_result()), tmp_path, 1400)
+    written = page.evaluate("""Bokeh.documents.flatMap((one) => [...one._all_models.values()])
+        .filter((one) => one.type === "LogAxis")
+        .map((one) => one.formatter.doFormat([1e-7, 1e-4, 0.05, 1, 2000], {}))""")
+    assert written and all(texts == ["1e-7", "0.0001", "0.05", "1", "2000"] for texts in written)
+    page.close()
+
+
 def test_a_comparison_in_the_dark_fits_a_phone(
     browser: Any, tmp_path: Path, variants: list[tuple[str, Result]]
 ) -> None:

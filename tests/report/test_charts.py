@@ -1,14 +1,19 @@
 """What the charts say: their numbers are those of the tables."""
 
+import json
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
 from moesim.report.balance_charts import layer_charts, training_charts, training_fingerprint
-from moesim.report.charts import TABLE_ROWS, LineChart, Series, table_of
+from moesim.report.charts import TABLE_ROWS, BarChart, DotChart, HeatMap, LineChart, Series, table_of
 from moesim.report.comparison_charts import comparison_charts, training_overlays
 from moesim.report.data_table import shown
-from moesim.report.interactive import bokeh_figures
+from moesim.report.interactive import Drawn, documents, legend_of
 from moesim.report.run_tables import held, waits
+from moesim.report.scales import line_scales, point_names
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
     bandwidth_chart,
@@ -67,7 +72,7 @@ def test_expert_bars_are_sorted_and_marked_with_the_noise_floor(result: Result) 
         "most loaded expert under a uniform router": pytest.approx(1.11),
     }
     # The layer with the worst max/mean is shown and named.
-    assert chart.title == "Load of the experts, layer 1 (recorded layer 2)"
+    assert chart.title == "Load of the experts, recorded layer 2"
 
 
 def test_replicas_of_an_expert_are_one_bar_on_several_ranks(result: Result) -> None:
@@ -92,9 +97,9 @@ def test_hot_experts_of_several_steps_name_their_step(result: Result) -> None:
         result.summary, Tables(columns | {"experts": doubled}), (), result.explanation, {}, {}, result.scenario_yaml
     )
     table = hot_experts(twice)
-    assert table.columns[:2] == ("step", "layer")
-    assert {row[0] for row in table.rows} == {0, 1}
-    assert hot_experts(result).columns[0] == "layer"
+    assert table.columns[:2] == ("step", "recorded layer")
+    assert {row[0] for row in table.rows} == {0, 1} and {row[1] for row in table.rows} == {1, 2}
+    assert hot_experts(result).columns[0] == "recorded layer"
 
 
 def test_rank_bars_are_means_over_the_layers(result: Result) -> None:
@@ -108,6 +113,20 @@ def test_the_wait_matrix_blames_the_rank_that_came_late(result: Result) -> None:
     assert matrix[:, 1:].sum() == 0
     assert matrix[3, 0] == pytest.approx(15.0)  # microseconds: 3 x 5 us in each of two layers
     assert chart.value_label == "wait (µs)"
+
+
+def test_ranks_that_came_late_together_share_the_blame() -> None:
+    result = fake_result(layers=1)
+    spans = result.tables.columns("spans")
+    late = np.isin(spans["rank"], (0, 4, 5)) & (np.asarray(spans["phase"]) == "dispatch")
+    spans["start_s"][late], spans["wait_s"][late] = 5.5e-5, 0.0
+    chart = wait_chart(result)
+    assert chart is not None
+    matrix = chart.matrices[""]
+    assert matrix[3, [0, 4, 5]] == pytest.approx([5.0, 5.0, 5.0])  # of 3 x 5 us
+    assert np.flatnonzero(matrix.sum(axis=0)).tolist() == [0, 4, 5]
+    lanes = timeline_chart(result)
+    assert lanes is not None and any(note.endswith("for ranks 0, 4 and 5") for note in lanes.note)
 
 
 def test_no_wait_means_no_wait_charts() -> None:
@@ -154,6 +173,21 @@ def test_link_curves_break_between_dispatch_and_combine(result: Result) -> None:
         assert np.nanmax(one.y) <= 100
 
 
+def test_the_layers_have_the_numbers_of_the_recording(result: Result) -> None:
+    for chart in layer_charts(result):
+        assert chart.x_label == "recorded layer" and chart.series[0].x.tolist() == [1.0, 2.0]
+    lanes, links = timeline_chart(result), link_series_chart(result)
+    assert lanes is not None and links is not None
+    assert lanes.title.endswith("recorded layer 1") and links.title.endswith("recorded layer 1")
+
+
+def test_layers_that_share_a_recorded_one_keep_their_own_numbers() -> None:
+    result = fake_result(layers=3)
+    result.tables.columns("steps")["recorded_layer"][:] = 5
+    assert [chart.x_label for chart in layer_charts(result)] == ["layer", "layer"]
+    assert expert_chart(result).title == "Load of the experts, layer 2 (recorded layer 5)"
+
+
 def test_bandwidth_points_lie_on_size_over_time(result: Result) -> None:
     chart = bandwidth_chart(result)
     assert chart is not None and chart.log_x and chart.log_y
@@ -172,18 +206,115 @@ def test_what_held_the_critical_ranks_is_told_per_layer_and_as_a_share_of_all(re
     ]
 
 
+def drawn(chart: Drawn, kind: str = "") -> list[dict[str, Any]]:
+    """Glyphs of a chart with their style and columns, of one kind if asked."""
+    (root,) = documents(chart).values()
+    found = []
+    for one in root["attributes"]["renderers"]:
+        glyph, data = (one["attributes"][part] for part in ("glyph", "data_source"))
+        columns = dict(data["attributes"]["data"]["entries"]) if "attributes" in data else {}  # another's source
+        found.append({"kind": glyph["name"], **columns, "style": glyph["attributes"]})
+    return [one for one in found if not kind or one["kind"] == kind]
+
+
+def hovers(chart: Drawn) -> list[dict[str, Any]]:
+    tools = next(iter(documents(chart).values()))["attributes"]["toolbar"]["attributes"]["tools"]
+    return [tool["attributes"] for tool in tools if tool["name"] == "HoverTool"]
+
+
+def lines(*series: Series, **options: Any) -> LineChart:
+    return LineChart("key", "title", "caption", "x", "y", series, **options)
+
+
 def test_a_series_is_drawn_in_its_own_style() -> None:
     x = np.arange(3.0)
-    series = tuple(Series(style, x, x, "#112233", style) for style in ("line", "dashed", "points", "steps"))  # type: ignore[arg-type]
-    drawn: dict[str, list[tuple[str, object]]] = {}
-    for one in bokeh_figures(LineChart("key", "title", "caption", "x", "y", series))[""].renderers:
-        how = getattr(one.glyph, "line_dash", None) if one.glyph.__class__.__name__ == "Line" else None
-        name = one.data_source.data["label"][0]
-        drawn.setdefault(name, []).append((one.glyph.__class__.__name__, how))
-    dots = ("Scatter", None)  # few points are marked too
-    assert drawn["points"] == [dots] and drawn["steps"] == [("Step", None), dots]
-    assert drawn["line"] == [("Line", []), dots]
-    assert drawn["dashed"][0][0] == "Line" and drawn["dashed"][0][1]
+    for style, kinds in (("line", ["Line", "Scatter"]), ("dashed", ["Line", "Scatter"]), ("points", ["Scatter"])):
+        found = drawn(lines(Series("a", x, x, "#112233", style)))  # type: ignore[arg-type]
+        seen = [one for one in found if one["style"].get("line_alpha") != 0.0]
+        assert [one["kind"] for one in seen] == kinds  # few points are marked too
+        assert ("line_dash" in seen[0]["style"]) == (style == "dashed")
+    stairs = drawn(lines(Series("a", x, x, "#112233", "steps")), "Line")[0]
+    assert list(zip(stairs["x"], stairs["y"], strict=True)) == [(0, 0), (1, 0), (1, 1), (2, 1), (2, 2)]
+
+
+def test_no_text_under_the_pointer_is_not_a_number() -> None:
+    nan = float("nan")
+    y = np.array([1.0, nan, 3.0, 4.0])
+    x = np.arange(4.0)
+    matrix = np.array([[0.0, 2.0], [nan, 3.0]])
+    for chart in (
+        lines(Series("a", x, y, "#112233"), Series("b", x, x, "#445566")),
+        lines(Series("a", x, y, "#112233"), Series("b", x[1:], y[1:], "#445566")),
+        lines(Series("a", x, y, "#112233", "points")),
+        BarChart("key", "t", "c", "x", "y", ("p", "q"), np.array([1.0, nan]), details={"more": (None, 2)}),
+        DotChart("key", "t", "c", "x", ("p", "q"), {"a": np.array([1.0, nan]), "b": np.array([nan, nan])}),
+        HeatMap("key", "t", "c", "row", "column", "value", {"": matrix}),
+    ):
+        shown = {name.lstrip("@") for one in hovers(chart) for _, text in one["tooltips"]
+                 for name in re.findall(r"@\w+", text)}  # fmt: skip
+        texts = [one[name] for one in drawn(chart) for name in shown & one.keys()]
+        assert texts and "NaN" not in json.dumps(texts) and '"nan"' not in json.dumps(texts)
+
+
+def test_one_text_says_what_all_curves_are_at_the_nearest_x() -> None:
+    x = np.array([0.0, 10.0, 20.0])
+    chart = lines(Series("a", x, np.array([1.0, 2.0, 12345.678]), "#112233"),
+                  Series("b", x, np.array([np.nan, 5.0, 6.0]), "#445566", "dashed"))  # fmt: skip
+    (hover,) = hovers(chart)
+    assert hover["mode"] == "vline" and hover["tooltips"] == [["x", "@at"], ["a", "@s0"], ["b", "@s1"]]
+    unseen = drawn(chart, "Line")[-1]
+    assert (unseen["s0"], unseen["s1"]) == (["1", "2", "12,346"], ["–", "5", "6"])
+
+
+def test_points_apart_in_x_each_tell_their_nearest() -> None:
+    chart = lines(Series("a", np.arange(3.0), np.arange(3.0), "#112233"), Series("b", np.arange(4.0), np.ones(4), "#1"))
+    assert [hover["mode"] for hover in hovers(chart)] == ["vline"]
+    bars = BarChart("key", "t", "c", "x", "y", ("p",), np.ones(1))
+    dots = DotChart("key", "t", "c", "x", ("p",), {"a": np.ones(1)})
+    assert [hovers(chart)[0]["mode"] for chart in (bars, dots)] == ["vline", "hline"]
+
+
+def test_numbers_of_an_axis_are_never_rounded_to_nothing() -> None:
+    for values, formatter in (((1e-7, 10.0), "PrintfTickFormatter"), ((0.0, 1e6), "NumeralTickFormatter")):
+        y = np.array(values)
+        chart = lines(Series("a", np.arange(2.0), y, "#112233"), log_y=values[0] > 0)
+        (root,) = documents(chart).values()
+        assert root["attributes"]["left"][0]["attributes"]["formatter"]["name"] == formatter
+
+
+def test_names_of_points_cover_neither_points_nor_each_other() -> None:
+    rng = np.random.default_rng(5)
+    x, y = rng.uniform(0, 1, (2, 9))
+    names = tuple(f"M = {i}" for i in range(9))
+    chart = lines(Series("a", x, y, "#112233", "line", names))
+    placed = point_names(chart)
+    assert {one.text for one in placed} == set(names)
+    assert len({(one.right, one.above) for one in placed}) > 1
+    across, up = line_scales(chart)
+    for one in placed:  # a box of the name's size, in parts of the chart
+        at = (float(across.place(one.x)), float(up.place(one.y)))
+        near = sorted((at[0] + 0.012 * one.right, at[0] + 0.06 * one.right))
+        high = sorted((at[1] + 0.012 * one.above, at[1] + 0.06 * one.above))
+        inside = (across.place(x) > near[0]) & (across.place(x) < near[1])
+        assert not (inside & (up.place(y) > high[0]) & (up.place(y) < high[1])).any()
+
+
+def test_the_best_point_is_a_star_where_it_lies() -> None:
+    x = np.arange(3.0)
+    chart = lines(Series("a", x, x, "#112233", "line", ("1", "2 ★", "3")))
+    marked = drawn(chart, "Scatter")[0]
+    assert marked["marker"] == ["circle", "star", "circle"]
+    assert "★" not in {one.text for one in point_names(chart)}
+
+
+def test_levels_are_named_beside_the_chart_not_over_it(result: Result) -> None:
+    chart = expert_chart(result)
+    (root,) = documents(chart).values()
+    assert {one["name"] for one in root["attributes"]["center"]} == {"Grid", "Span"}
+    named = [(label, style) for label, _, style in legend_of(chart)]
+    mean = float(chart.values.mean())
+    assert named[0] == (f"mean: {mean:,.4g}", "dashed")
+    assert named[1] == (f"most loaded expert under a uniform router: {1.11 * mean:,.4g}", "dotted")
 
 
 def test_links_are_listed_by_how_near_they_are_to_their_limit(result: Result) -> None:

@@ -4,14 +4,18 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moesim.errors import InputError
 from moesim.report import ThresholdOutcome, render_comparison, render_run, run_figures
+from moesim.report.charts import LineChart, Mark, Series
 from moesim.report.comparison_charts import comparison_charts
 from moesim.report.embedding import script_json
 from moesim.report.run_page import verdict
@@ -257,6 +261,19 @@ def test_an_unknown_baseline_is_refused(variants: list[tuple[str, Result]]) -> N
         render_comparison([variants[0], variants[0]], "toy")
 
 
+def test_a_page_is_made_without_bokeh_matplotlib_or_pandas() -> None:
+    code = """
+import sys
+from tests.report.conftest import fake_result
+from tests.report.test_sweep_page import swept
+from moesim.report import render_comparison, render_run, render_sweep
+render_run(fake_result()), render_comparison([("a", fake_result()), ("b", fake_result())], "t"), render_sweep(swept())
+print(sorted({"bokeh", "matplotlib", "pandas"} & {name.partition(".")[0] for name in sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_chart_of_a_run_is_a_file_too() -> None:
     files = run_figures(fake_result("$x_{$ <b> \x07"))
     names = {"time", "traffic", "link_utilisation", "expert_load", "rank_load", "timeline", "wait", "rank_wait",
@@ -264,6 +281,14 @@ def test_every_chart_of_a_run_is_a_file_too() -> None:
              "training_bias"}  # fmt: skip
     assert set(files) == {f"figures/{name}.{suffix}" for name in names for suffix in ("svg", "png")}
     assert all(data.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml") for name, data in files.items())
+
+
+def test_files_name_levels_and_the_best_point_as_the_page_does() -> None:
+    x = np.arange(3.0)
+    series = Series("a", x, x, "#112233", "line", ("first", "second ★", ""))
+    chart = LineChart("k", "t", "c", "x", "y", (series,), (Mark("mean", 1.5),))
+    drawn = figure_files([chart])["figures/k.svg"].decode()
+    assert "mean: 1.5" in drawn and "second" in drawn and "★" not in drawn
 
 
 def test_figures_are_the_same_each_time_and_carry_no_date(variants: list[tuple[str, Result]]) -> None:

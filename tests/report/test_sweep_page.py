@@ -167,7 +167,7 @@ def test_the_darkest_cell_has_the_least_and_the_lightest_the_most() -> None:
     assert maps is not None
     style = {cell.text: cell.style for panel in maps.panels for _, line in panel.rows for cell in line}
     assert style["13.0"] == "background:#00224e;color:#ffffff"
-    assert style["196"] == "background:#fee838;color:#10151b"
+    assert style["196"] == "background:#fee838;color:#000000"
 
 
 def test_a_fourth_axis_is_held_where_the_reader_puts_it() -> None:

@@ -5,14 +5,15 @@
   // Ink and grid of moesim/report/palette.py, and what stands for them on a dark page.
   const DARK = [["#1c2733", "#cdd6e0"], ["#d9dee5", "#36424f"], ["#6b7785", "#93a1b0"], ["#fffffe", "#171e26"]];
 
-  function draw(box, light) {
+  function draw(box) {
     let text = document.getElementById(box.dataset.chart).textContent;
-    if (dark.matches && !light) {
+    if (dark.matches) {
       for (const [ink, pale] of DARK) text = text.replaceAll(ink, pale);
     }
     box.replaceChildren();
     box.dataset.drawn = "yes";
-    return Bokeh.embed.embed_item(JSON.parse(text), box);
+    const root = JSON.parse(text);
+    return Bokeh.embed.embed_item({ root_id: root.id, doc: { version: Bokeh.version, title: "", roots: [root] } }, box);
   }
 
   const boxes = Array.from(document.querySelectorAll(".canvas"));
@@ -23,7 +24,6 @@
   }, { rootMargin: "500px" });
   boxes.forEach((box) => seen.observe(box));
   dark.addEventListener("change", () => boxes.filter((box) => box.dataset.drawn).forEach((box) => draw(box)));
-  window.addEventListener("beforeprint", () => boxes.filter((box) => !box.hidden).forEach((box) => draw(box, true)));
 
   for (const toggle of document.querySelectorAll(".toggle")) {
     const views = Array.from(toggle.parentElement.querySelectorAll(".canvas"));
