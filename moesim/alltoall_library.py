@@ -9,7 +9,7 @@ An algorithm that lays its flows like one that is here needs a record and a set 
 record says was read in the library's source; ``docs/algorithms`` has a page per algorithm.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from moesim.errors import InputError
@@ -85,6 +85,20 @@ class Algorithm:
         return self.gates[1]
 
 
+_LOW_LATENCY = Algorithm(
+    name="deepep-low-latency",
+    description="DeepEP V1 low latency",
+    flows="pairs",
+    copies="selection",
+    gates=("source", "source"),
+    receive_hook=True,
+    posted=True,
+    permutes_inside=True,
+    quantises_inside=True,
+    layout="header",
+    benchmark="deepep-ll",
+    counts_selections=True,
+)
 _KNOWN = {
     algorithm.name: algorithm
     for algorithm in (
@@ -146,34 +160,12 @@ _KNOWN = {
             handle=True,
             benchmark="hybrid-ep",
         ),
-        Algorithm(
-            name="deepep-low-latency",
-            description="DeepEP V1 low latency",
-            flows="pairs",
-            copies="selection",
-            gates=("source", "source"),
-            receive_hook=True,
-            posted=True,
-            permutes_inside=True,
-            quantises_inside=True,
-            layout="header",
-            benchmark="deepep-ll",
-            counts_selections=True,
-        ),
-        Algorithm(
+        _LOW_LATENCY,
+        replace(
+            _LOW_LATENCY,
             name="deepep-low-latency-nic",
             description="DeepEP V1 low latency before it used NVLink",
-            flows="pairs",
-            copies="selection",
-            gates=("source", "source"),
-            receive_hook=True,
-            posted=True,
             nic_only=True,
-            permutes_inside=True,
-            quantises_inside=True,
-            layout="header",
-            benchmark="deepep-ll",
-            counts_selections=True,
         ),
         Algorithm(
             name="nvl-one-sided",

@@ -55,6 +55,7 @@ def validate(
 
         raise InputError("--given and --fail-over are about rows of yours", fix="add --rows FILE")
     from moesim.files import write_files
+    from moesim.validate.clusters_left_out import read_left_out
     from moesim.validate.evaluate_rows import evaluate
     from moesim.validate.ledger import read_ledger
     from moesim.validate.published import uccl_rows
@@ -76,7 +77,8 @@ def validate(
         if left_out and not tables:
             typer.echo(f"\n{left_out:,} rows of the large extracts were not read; name their folder: --reference DIR")
     if page is not None:
-        write_files(page.parent, {page.name: page_of(outcomes, elsewhere, left_out).encode("utf-8")})
+        clusters = [] if tables else read_left_out()
+        write_files(page.parent, {page.name: page_of(outcomes, elsewhere, left_out, clusters).encode("utf-8")})
         typer.echo(str(page), err=as_json)
 
 
@@ -84,7 +86,7 @@ def _rows(tables: list[str], reference: Path | None) -> "tuple[list[Row], int]":
     """The rows asked for, and how many the ledger has beyond those that can be read."""
     from moesim.errors import InputError
     from moesim.validate.extracts import extract_rows
-    from moesim.validate.ledger import read_ledger
+    from moesim.validate.ledger import LEFT_OUT, read_ledger
     from moesim.validate.published import published_rows
 
     everything = published_rows() + (extract_rows(reference) if reference is not None else [])
@@ -93,7 +95,8 @@ def _rows(tables: list[str], reference: Path | None) -> "tuple[list[Row], int]":
         if not any(name.startswith(table) for name in names):
             raise InputError(f"unknown table {table!r}", where="--table", fix=f"tables: {', '.join(names)}")
     chosen = [row for row in everything if not tables or any(row.table.startswith(table) for table in tables)]
-    return chosen, len(read_ledger()) - len(everything)
+    of_tables = [entry for entry in read_ledger().values() if entry.role != LEFT_OUT]
+    return chosen, len(of_tables) - len(everything)
 
 
 def _progress(done: int, of: int, wanted: bool) -> None:
@@ -174,18 +177,12 @@ def _show(outcomes: "list[Outcome]", with_rows: bool) -> None:
 def _show_left_out() -> None:
     """What to expect on a cluster that nobody measured: each predicted by all others."""
     from moesim.cli.show import console, table
-    from moesim.validate.clusters_left_out import expectations, read_left_out
+    from moesim.validate.clusters_left_out import read_left_out
+    from moesim.validate.clusters_section import expected_table
 
     typer.echo("A cluster that nobody measured: every cluster predicted by all others, error of the time in %")
-    lines = [
-        (
-            one.what, one.rows, one.clusters, f"{100 * one.median:.1f} / {100 * one.p90:.1f}",
-            f"{100 * one.signed:+.1f}", f"{100 * one.covered:.0f}",
-        )
-        for one in expectations(read_left_out())
-    ]  # fmt: skip
-    heads = ("what", "rows", "clusters", "median / 90th percentile", "signed median", "inside the interval, %")
-    console().print(table("", heads, lines))
+    found = expected_table(read_left_out())
+    console().print(table("", found.columns, found.rows))
 
 
 def _spreads(found: "list[Outcome]") -> tuple[object, ...]:

@@ -4,6 +4,7 @@ from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.find import find_topology, topology_names
+from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.cluster.places import links_of, overridden, place_of
 from moesim.cluster.topology_picture import draw
@@ -16,6 +17,7 @@ __all__ = [
     "LeafSpine",
     "Nic",
     "Nvlink",
+    "Packets",
     "RailTopology",
     "ShortestPaths",
     "TwoTierPaths",

@@ -6,8 +6,9 @@ import numpy as np
 
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.graph import Graph, build_graph
+from moesim.cluster.packets import Packets, packets_over_spines
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths, check_connected, shortest_paths, two_tier_paths
-from moesim.cluster.topology_spec import AnyTopology, ExplicitTopology, HgxTopology, MultiPlaneTopology
+from moesim.cluster.topology_spec import AnyTopology, ExplicitTopology, HgxTopology, MultiPlaneTopology, RailTopology
 
 
 def build_fabric(spec: AnyTopology, name: str, where: str = "") -> Fabric:
@@ -48,8 +49,22 @@ def build_fabric(spec: AnyTopology, name: str, where: str = "") -> Fabric:
         latency=np.array([edge["latency"] for edge in edges], np.float64),
         sender_port=np.array([pair in entering for pair in ends], np.bool_),
         paths=paths,
+        between_switches=np.array([_between_switches(graph, *pair) for pair in ends], np.bool_),
         nic_card=spec.nic.card if not isinstance(spec, ExplicitTopology) and spec.nic is not None else "connectx",
+        packets=_packets(spec),
     )
+
+
+def _between_switches(graph: Graph, source: str, target: str) -> bool:
+    inside = graph.edges[source, target]["link_class"] in ("nvlink", "pcie", "nic")
+    return not inside and graph.nodes[source]["node"] == graph.nodes[target]["node"] == -1
+
+
+def _packets(spec: AnyTopology) -> Packets | None:
+    if isinstance(spec, HgxTopology):
+        return None
+    spreading = "hash" if isinstance(spec, ExplicitTopology) else spec.routing
+    return packets_over_spines(spec.fabric, spreading, isinstance(spec, RailTopology))
 
 
 def heights(graph: Graph) -> dict[str, int]:

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.errors import InputError
 
@@ -41,8 +42,12 @@ class Fabric:
     sender_port: npt.NDArray[np.bool_]
     """[links] where bytes enter the class: GPU to switch for nvlink and nic, leaf to spine for leaf-spine."""
     paths: TwoTierPaths | ShortestPaths
+    between_switches: npt.NDArray[np.bool_]
+    """[links] that lead from switch to switch outside the nodes: over spines, or whatever a topology adds."""
     nic_card: str = "connectx"
     """Kind of the NICs: "connectx" or "efa"."""
+    packets: Packets | None = None
+    """What packets add on the way from switch to switch; None for nothing."""
 
     @property
     def n_ranks(self) -> int:

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from moesim.cluster.devices import Device, Latency, Link, PositiveBandwidth, Section
 from moesim.cluster.explicit_checks import explicit_mistakes
+from moesim.cluster.packets import FabricKind
 from moesim.mistakes import Mistakes
 from moesim.units import Count, Number
 
@@ -87,6 +88,11 @@ SPREADING = (
     "routing, all uplinks of a leaf act as one."
 )
 
+FABRIC = (
+    "What carries packets between switches: roce, infiniband or ultra-ethernet; it says what packets do over spines "
+    "that flows do not show. Default: roce where routing is hash, else infiniband."
+)
+
 
 class Topology(Section):
     """What every kind of topology says."""
@@ -113,6 +119,7 @@ class TwoTierTopology(Topology):
     nic: Nic = Field(description="The network cards of each GPU.")
     leaf_spine: LeafSpine = Field(description="The links between leaves and spines.")
     routing: Spreading = Field(default="hash", description=SPREADING)
+    fabric: FabricKind | None = Field(default=None, description=FABRIC)
 
     @model_validator(mode="after")
     def _of_a_sane_size(self) -> Self:
@@ -163,6 +170,7 @@ class ExplicitTopology(Topology):
     kind: Literal["explicit"]
     nodes: tuple[Device, ...] = Field(min_length=1, max_length=20_000, description="Devices.")
     links: tuple[Link, ...] = Field(max_length=200_000, description="Links.")
+    fabric: FabricKind | None = Field(default=None, description=FABRIC)
 
     @model_validator(mode="after")
     def _is_a_graph(self) -> Self:

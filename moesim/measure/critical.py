@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moesim.cluster import Fabric
 from moesim.stages import COMPONENTS, KERNEL_COMPONENTS, STAGES
 from moesim.timeline import LayerTrace, PhaseTrace
-from moesim.traffic import Floats, Ints, Ptrs
+from moesim.traffic import QUEUES, Floats, Ints, Ptrs
 
 # Ends that differ by no more than rounding are one instant.
 _TOGETHER_ULPS = 8
@@ -79,10 +79,11 @@ def critical_rank(trace: LayerTrace, fabric: Fabric) -> CriticalRank:
         kernel = float(phase.kernel_s[rank])
         tail = min(float(phase.tail_s[rank]), kernel)
         add("setup", "", components[f"{name}_time_s"] - kernel)
-        add("link", "kernel", tail)
+        queued = min(float(phase.flows.exits[QUEUES][rank]), tail) if QUEUES in phase.flows.exits else 0.0
+        add("link", "kernel", tail - queued)
         shares, delay = _held_back_by(phase, rank, fabric)
         delay = min(delay, kernel - tail)
-        add("link", "latency", delay)
+        add("link", "latency", delay + queued)
         for link_class, share in shares.items():
             add("link", link_class, (kernel - tail - delay) * share)
     return CriticalRank(

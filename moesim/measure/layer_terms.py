@@ -15,7 +15,7 @@ from moesim.measure.summary import counted_bytes
 from moesim.results import Term
 from moesim.stages import KERNEL_COMPONENTS, KERNELS, OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace, phase_could_carry
-from moesim.traffic import Floats
+from moesim.traffic import QUEUES, Floats
 
 _LINK_WORDS = {"nvlink": "NVLink", "nic": "NIC"}
 _FORMULAS = {
@@ -27,6 +27,7 @@ _FORMULAS = {
     "set-up": "before the first byte: max(0, set-up - longest route latency)",
     "fill": "first chunks through the two hops of the pipeline",
     "floor": "the kernel takes no less: what is left of it after the last byte",
+    QUEUES: "packets that wait where many paths meet, once, ahead of the rank's last bytes",
     "epilogue": "after the last byte, per token of the rank",
     "sum of the answers": "reads the K answers of each token, writes their sum",
     "sum of what was fetched": "adds up the copies that it fetched",
@@ -133,7 +134,7 @@ class LayerTerms:
             ("layout", shares.layout_s, _FORMULAS["layout"], constants),
             ("own flows in progress", shares.in_progress_s, "from gate to end, set-up included", "simulated"),
             ("floor", shares.floor_s, _FORMULAS["floor"], constants),
-            ("after the last byte", shares.exit_s, "the rank's own work", constants),
+            ("after the last byte", shares.exit_s, "the rank's own work, and queues of packets", constants),
         )
         return [Part(what, float(s.mean()), how, where) for what, s, how, where in named if s.any()]
 
@@ -303,7 +304,8 @@ def spread_terms(noun: str, load: Floats, what: str, name: Callable[[int], str],
 
 def _part(piece: Piece, rank: int, constants: str, fabric: Fabric) -> Part:
     if piece.link is None:
-        source = f"topology {fabric.name}" if piece.name == "route latency" else constants
+        of_fabric = {"route latency": f"topology {fabric.name}", QUEUES: fabric.packets and fabric.packets.source}
+        source = of_fabric.get(piece.name) or constants
         return Part(piece.name, piece.seconds, _FORMULAS.get(piece.name, ""), source, rank)
     if 0 <= piece.link < fabric.n_links:
         word = _LINK_WORDS.get(fabric.link_class[piece.link], fabric.link_class[piece.link])

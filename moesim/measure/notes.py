@@ -11,6 +11,7 @@ from moesim.measure.layer_tables import RANK_PAIR_LIMIT
 from moesim.measure.times_moved import spreads
 from moesim.measure.tolerance import ToleranceLedger
 from moesim.results import Note
+from moesim.traffic import error_left_out
 from moesim.units import format_bandwidth
 from moesim.workload import Batch
 
@@ -36,12 +37,7 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     if own.suffix in (".yaml", ".yml"):
         rates = f"those of your file {own.name}"
     elif constants.clusters:
-        rates = f"fitted over {constants.clusters} clusters, not of your cluster"
-        if left_out := dict(constants.held_out):
-            rates += (
-                f" (one left out is {100 * left_out['median']:.0f} % off in the median, "
-                f"one time in ten by more than {100 * left_out['p90']:.0f} %)"
-            )
+        rates = f"fitted over {constants.clusters} clusters, not of your cluster{_left_out(parts)}"
     else:
         rates = f"fitted on {len(constants.rows)} published figures" if constants.rows else "defaults"
         if held_out := dict(constants.held_out):
@@ -63,6 +59,24 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     if layers and layers > len(batch.layers):
         notes.append(Note("info", f"{layers} layers simulated by cycling {len(batch.layers)} recorded ones"))
     return notes
+
+
+def _left_out(parts: Parts) -> str:
+    """How far off the set is on a cluster left out: over the run's transport, or pooled where none shows it."""
+    constants = parts.constants["dispatch"]
+    transport = parts.transport if parts.fabric.n_nodes > 1 else "nvlink"
+    where = f"{constants.algorithm} over {'NVLink' if transport == 'nvlink' else transport}"
+    found = error_left_out(constants.algorithm, transport)
+    off = found or dict(constants.held_out)
+    if not off:
+        return ""
+    rows = f"{off['rows']:.0f} rows over all transports, since no cluster shows {where}"
+    if found:
+        rows = f"{found['rows']} rows of {found['clusters']} cluster{'s' if found['clusters'] > 1 else ''}, {where}"
+    return (
+        f" (one left out is {100 * off['median']:.0f} % off in the median, one time in ten by more than "
+        f"{100 * off['p90']:.0f} %: {rows})"
+    )
 
 
 def _scaled(parts: Parts) -> Iterator[str]:

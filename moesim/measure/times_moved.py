@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moesim.cluster import Fabric
+from moesim.cluster import Fabric, Packets
 from moesim.layer import Parts
 from moesim.measure.phase_path import Piece, path_of_rank
-from moesim.results import BANDED, Z80, Moves
+from moesim.results import BANDED, Z80, Moves, Note
 from moesim.stages import PHASES, STAGES
 from moesim.timeline import LayerTrace, PhaseTrace
-from moesim.traffic import Floats, Spread, room, spread_of
+from moesim.traffic import QUEUES, Floats, Spread, over_switches, room, spread_of
+from moesim.units import format_duration
 
 # Unknown of a phase beside the kinds of constants: what the model leaves there.
 _LEFT = "left in {}"
@@ -49,7 +50,7 @@ def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[
         if piece.name in ("layout", *phase.flows.group_setup):
             before["host"] += piece.seconds
         elif piece.name in phase.flows.exits:
-            inside["work"] += piece.seconds
+            inside["work" if piece.name != QUEUES else QUEUES] += piece.seconds
         elif "floor" in names:  # up to a floor nothing else decides
             inside["setup"] += piece.seconds
         elif piece.name != "route latency" or "set-up" in names:  # a set-up was measured with its latency
@@ -74,6 +75,8 @@ class TimesMoved:
     _moved: dict[str, dict[str, tuple[float, float]]] = field(default_factory=lambda: {key: {} for key in BANDED})
     # Kinds of which another may be the busiest on the real cluster.
     _contended: set[str] = field(default_factory=set)
+    # What packets add, where flows went over spines.
+    _packets: Packets | None = None
     _steps: int = 0
     _spreads: dict[str, Spread] = field(init=False)
 
@@ -101,7 +104,14 @@ class TimesMoved:
             self._contended |= self._close(phase, wire[name], spread)
             before, inside = seconds_by_kind(phase, rank, self.parts.fabric)
             keys = [f"{name}_time_s", *([] if _hidden(trace, name, rank) else ("layer_time_s", "step_time_s"))]
-            for seconds, of in ((inside, [f"{name}_kernel_time_s", *keys]), (before, keys)):
+            of_kernel = [f"{name}_kernel_time_s", *keys]
+            if (packets := self.parts.fabric.packets) and over_switches(phase.flows, self.parts.fabric).any():
+                self._packets = packets
+                # Rows of clusters widen the rest; this is how far packet simulations went.
+                self._add(
+                    of_kernel, f"packets over {packets.kind}", inside["nic"], 0.0, self._per_sigma(packets.slower)
+                )
+            for seconds, of in ((inside, of_kernel), (before, keys)):
                 for kind, each in seconds.items():
                     self._add(of, kind, each, *self._deviations(name, kind))
             whole_s = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank])
@@ -111,9 +121,16 @@ class TimesMoved:
 
     def _deviations(self, name: str, kind: str) -> tuple[float, float]:
         """Standard deviation of a phase's constants of a kind towards faster, where a peak may end it, and slower."""
+        if kind == QUEUES and self._packets:
+            queues_s, (least_s, most_s) = self._packets.queues_s, self._packets.queues_range_s
+            return self._per_sigma(queues_s / least_s), self._per_sigma(most_s / queues_s)
         deviation = self._spreads[name].deviations.get(kind, 0.0)
         most = room(self.parts.constants[name], kind, self.parts.fabric.n_ranks)
         return min(deviation, most / self._sigmas), deviation
+
+    def _per_sigma(self, factor: float) -> float:
+        """What makes a factor the end of an interval."""
+        return math.log(factor) / self._sigmas
 
     def _add(self, keys: Iterable[str], unknown: str, seconds: float, faster: float, slower: float) -> None:
         less_s = -seconds * math.expm1(-faster * self._sigmas)
@@ -135,6 +152,14 @@ class TimesMoved:
         first, second, _ = sorted(longest, key=lambda kind: -longest[kind])
         apart = Z80 * spread.widen * math.hypot(*(spread.deviations.get(kind, 0.0) for kind in (first, second)))
         return {first, second} if longest[second] * math.exp(apart) > longest[first] > 0 else set()
+
+    def notes(self) -> Iterator[Note]:
+        """Say what packets add where flows went over spines."""
+        if packets := self._packets:
+            queues = f"; queues add {format_duration(packets.queues_s)}" if packets.queues_s else ""
+            text = f"flows cross spines of {packets.kind}: packets may take up to {packets.slower:g} times as long"
+            text += f", which is in the intervals{queues}: {packets.source}"
+            yield Note("estimated", text)
 
     def end_step(self) -> None:
         """Close a step."""

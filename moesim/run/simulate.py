@@ -172,6 +172,7 @@ class _Run:
         notes += [Note("degraded", text) for text in sorted(placed)]
         exported, note = self._flows.arrays()
         notes += note
+        notes += self._summary.moved.notes()
         terms = self._terms.build(summary, self._summary.bottleneck()[1], self._ledger)
         audit_terms(summary, terms)
         explained = explanation(parts, self._summary, terms, self._ledger, batch)

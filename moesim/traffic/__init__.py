@@ -11,6 +11,7 @@ from moesim.traffic.calibration_set import (
     value_at,
     with_value,
 )
+from moesim.traffic.cluster_error import error_left_out
 from moesim.traffic.constant_sets import Calibration, calibration, find_set, gpu_names, gpu_ports, gpu_steps, set_names
 from moesim.traffic.constants import Protocol
 from moesim.traffic.copies import (
@@ -25,12 +26,13 @@ from moesim.traffic.copies import (
 from moesim.traffic.copy_bytes import payload_bytes, published_bytes, wire_bytes
 from moesim.traffic.direct import direct_flows
 from moesim.traffic.exchange import Exchange
-from moesim.traffic.flows import Floats, Ints, PhaseFlows, Ptrs
+from moesim.traffic.flows import QUEUES, Floats, Ints, PhaseFlows, Ptrs, over_switches
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 from moesim.traffic.spread import KINDS, Spread, room, slower, spread_of
 
 __all__ = [
     "KINDS",
+    "QUEUES",
     "UNSEEN",
     "Calibration",
     "CalibrationSet",
@@ -53,6 +55,7 @@ __all__ = [
     "count_copies",
     "count_port_copies",
     "direct_flows",
+    "error_left_out",
     "expected_distinct",
     "find_set",
     "gpu_names",
@@ -60,6 +63,7 @@ __all__ = [
     "gpu_steps",
     "most_of",
     "no_copies",
+    "over_switches",
     "payload_bytes",
     "phase_flows",
     "port_flows",

@@ -15,7 +15,7 @@ from moesim.traffic.constants import Calibration
 from moesim.traffic.copies import Copies
 from moesim.traffic.direct import check_one_domain, direct_flows
 from moesim.traffic.exchange import Exchange
-from moesim.traffic.flows import PhaseFlows
+from moesim.traffic.flows import PhaseFlows, with_packets
 from moesim.traffic.pxn import pxn_flows
 from moesim.traffic.ring import ring_flows
 from moesim.traffic.tree import tree_flows
@@ -65,6 +65,11 @@ def phase_flows(
     )
     if algorithm.one_domain:
         check_one_domain(fabric, algorithm.name)
+    return with_packets(_flows(exchange), fabric)
+
+
+def _flows(exchange: Exchange) -> PhaseFlows:
+    algorithm, copies = exchange.algorithm, exchange.copies
     match algorithm.flows:
         case "pairs":
             return direct_flows(exchange, copies.selections if algorithm.copies == "selection" else copies.rank_copies)

@@ -68,7 +68,11 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
         leave_ptr=leave_ptr,
         leave_ranks=leave_ranks,
     )
-    return _with_protocols(exchange, flows, latency, same_node) if constants.protocols else flows
+    if not constants.protocols:
+        return flows
+    kind = source + fabric.n_ranks * same_node
+    port_bytes = np.bincount(kind, weights=size, minlength=2 * fabric.n_ranks)[kind]
+    return with_protocols(exchange, flows, latency, same_node, port_bytes, np.ones(len(size)))
 
 
 def check_one_domain(fabric: Fabric, algorithm: str) -> None:
@@ -107,21 +111,34 @@ def _nic_routes(fabric: Fabric, source: Ints, target: Ints, seed: int) -> tuple[
     return pair_routes(apart, source, target, seed)
 
 
-def _with_protocols(exchange: Exchange, flows: PhaseFlows, latency: Floats, same_node: NDArray[np.bool_]) -> PhaseFlows:
-    """Give every message the protocol that would end first if the source's messages of its kind shared its port."""
-    fabric, constants = exchange.fabric, exchange.constants
-    n_ranks, n_flows = fabric.n_ranks, flows.n_flows
+def with_protocols(
+    exchange: Exchange,
+    flows: PhaseFlows,
+    latency: Floats,
+    same_node: NDArray[np.bool_],
+    port_bytes: Floats,
+    messages: Floats,
+) -> PhaseFlows:
+    """Give every flow the protocol that would end first if the messages of its kind shared its port.
+
+    Args:
+        exchange: what is to be moved.
+        flows: laid on links, with the rates of the set.
+        latency, same_node: of each flow's route, [flows].
+        port_bytes: what its port moves of its kind, [flows].
+        messages: to as many peers, all alike, [flows].
+    """
+    constants, n_flows = exchange.constants, flows.n_flows
     # Another port than the one measured on keeps the share that is reached of it.
-    port = fabric.capacity[flows.route_links[flows.route_ptr[:-1]]] if len(flows.route_links) else np.ones(n_flows)
     peak = np.where(same_node, constants.nvlink_peak, constants.nic_peak)
+    port, on_wire = peak.copy(), np.diff(flows.route_ptr) > 0
+    port[on_wire] = exchange.fabric.capacity[flows.route_links[flows.route_ptr[:-1][on_wire]]]
     scale = port / peak
-    kind = flows.source + n_ranks * same_node
-    port_bytes = np.bincount(kind, weights=flows.size, minlength=2 * n_ranks)[kind]
     best = np.full(n_flows, np.inf)
     setup, floor, rate, cap = (np.zeros(n_flows) for _ in range(4))
     for protocol in constants.protocols:
         its_setup, its_rate = _protocol_terms(exchange, protocol, same_node)
-        its_cap = scale * protocol.pair_rate if protocol.pair_rate else np.full(n_flows, np.inf)
+        its_cap = scale * protocol.pair_rate * messages if protocol.pair_rate else np.full(n_flows, np.inf)
         moving = np.maximum(port_bytes / (scale * its_rate), flows.size / its_cap)
         time = np.maximum(protocol.floor_s, its_setup + moving)
         better = time < best

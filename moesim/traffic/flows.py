@@ -9,7 +9,7 @@ the rank like any link, of capacity 1, and what makes few SMs slow.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,9 @@ from moesim.cluster import Fabric
 Ints = NDArray[np.int32]
 Ptrs = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+QUEUES = "queues at spines"
+"""What a rank's last bytes wait for where packets queue between switches, by its name in ``PhaseFlows.exits``."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class PhaseFlows:
         kernel: what each flow needs of the ranks' communication kernels; None for nothing.
         rate_cap: most that a flow reaches, bytes/s, [flows]; None for no limit.
         least_s: a flow's members stay at least so long after it may start, [flows]; None for 0.
-        exits: each rank's own work after its last flow, by name, [ranks] each.
+        exits: each rank's own work after its last flow, and ``QUEUES``, by name, [ranks] each.
         all_ranks_leave: a barrier ends the phase: no rank leaves before all flows are done.
         pairs: makes the list of who sends copies to whom and in which flow; None where each flow is one such pair.
     """
@@ -169,6 +172,33 @@ class Pairs:
     target: NDArray[np.int64]
     copies: NDArray[np.int64]
     flow: NDArray[np.int64]
+
+
+def with_packets(flows: PhaseFlows, fabric: Fabric) -> PhaseFlows:
+    """Return the flows with the transient queues of packets between switches, which delay a rank's last bytes.
+
+    They hold no more than what the source sends that way: its port's time for it is the most that they take.
+    """
+    if fabric.packets is None or not fabric.packets.queues_s:
+        return flows
+    sent = np.where(over_switches(flows, fabric), flows.size, 0.0)
+    port = np.full(flows.n_flows, np.inf)
+    np.minimum.at(port, csr.owners(flows.route_ptr), fabric.capacity[flows.route_links] / flows.weight)
+    together_s = np.bincount(flows.source, weights=sent / port, minlength=fabric.n_ranks)[flows.source]
+    queues_s = np.where(sent > 0, np.minimum(together_s, fabric.packets.queues_s), 0.0)
+    waiting_ptr, waiting = flows.waiting
+    last_s = np.zeros(fabric.n_ranks)
+    np.maximum.at(last_s, waiting, csr.spread(queues_s, waiting_ptr))
+    if flows.all_ranks_leave:
+        last_s[:] = last_s.max()
+    return replace(flows, exits={QUEUES: last_s, **flows.exits}) if last_s.any() else flows
+
+
+def over_switches(flows: PhaseFlows, fabric: Fabric) -> NDArray[np.bool_]:
+    """Whether each flow goes from switch to switch, [flows]."""
+    over = np.zeros(flows.n_flows, np.bool_)
+    over[csr.owners(flows.route_ptr)[fabric.between_switches[flows.route_links]]] = True
+    return over
 
 
 def pair_routes(fabric: Fabric, source: Ints, target: Ints, seed: int) -> tuple[Ptrs, Ints, Floats]:

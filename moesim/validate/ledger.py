@@ -7,6 +7,9 @@ out wholly. At most a third of a table of more than twelve rows is fitted. A row
 same wires as a fitted one of the same source (its *twin*) counts as fitted. Suspect rows are never fitted and count in
 no median; they are simulated and shown all the same.
 
+Rows of the clusters' own list have a third role: their split is by cluster. Each cluster is ``left-out``, all its rows
+at once, and predicted by the constants that all other clusters give (``clusters_left_out``); its rule names it.
+
 ``moesim/data/validate/ledger.csv`` holds the rows without the values of the large extracts; ``write_ledger`` makes it
 again, byte for byte.
 """
@@ -19,7 +22,7 @@ from importlib.resources import files
 
 from moesim.validate.published_row import Row
 
-FIT, HELD_OUT = "fit", "held-out"
+FIT, HELD_OUT, LEFT_OUT = "fit", "held-out", "left-out"
 COLUMNS = ("table", "row", "library", "release", "gpu", "source", "quantity", "role", "suspect", "rule")
 
 
@@ -102,6 +105,8 @@ _FITTED: dict[str, Callable[[Row], bool]] = {
 
 def _suspect(row: Row) -> str:
     """Why a row is not to be trusted, or nothing. Each rule names the finding that it follows from."""
+    if row.cluster and row.flagged:
+        return f"cluster {row.cluster}: a fault, as its authors say"
     if row.flagged:
         return "8 nodes congested: 1,024 tokens or more, or notify above half of the transfer"
     if row.table == "aic-normal-dispatch" and row.nodes == 2 and row.sms == 12:
@@ -152,8 +157,10 @@ def make_ledger(rows: Iterable[Row]) -> list[Entry]:
     twins = {_twin_key(row) for row in rows if row.name in chosen}
     entries = []
     for row in rows:
-        rule, role = suspects[row.name], HELD_OUT
-        if not rule and _twin_key(row) in twins:
+        rule, role = suspects[row.name], LEFT_OUT if row.cluster else HELD_OUT
+        if not rule and row.cluster:
+            rule = f"cluster {row.cluster}"
+        elif not rule and _twin_key(row) in twins:
             role = FIT
             rule = "" if row.name in chosen else "twin of a fitted row"
         entries.append(

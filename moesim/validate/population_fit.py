@@ -8,7 +8,7 @@ import numpy as np
 
 from moesim.traffic import CalibrationSet
 from moesim.validate.cluster_check import EIGHTY
-from moesim.validate.clusters_left_out import CLUSTERS, LeftOut
+from moesim.validate.clusters_left_out import LeftOut
 from moesim.validate.population import SPREADS, Population, Solution, as_set, expected, new_spreads, solve
 from moesim.validate.population_plan import PLANS, clusters_of, rows_over_clusters
 from moesim.validate.published_row import Row
@@ -95,11 +95,6 @@ def _left_out(algorithm: str, row: Row, measured: float, mean: float, deviation:
 
 def cluster_rows() -> list[Row]:
     """The healthy rows of the clusters' own list, which ships."""
-    from moesim.logs import read_log
-    from moesim.validate.measured_rows import as_row
+    from moesim.validate.listed_clusters import listed_rows
 
-    return [
-        replace(as_row(row, CLUSTERS.name), table="clusters", key=row.id)
-        for row in read_log(CLUSTERS).rows
-        if row.health != "poor"
-    ]
+    return [row for row in listed_rows() if not row.flagged]

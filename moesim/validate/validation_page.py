@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from moesim.report import Cell, ChartView, DataTable, DotChart, LineChart, Mark, Quantity, Series, render, view_of
-from moesim.validate import statistics
+from moesim.validate import clusters_section, statistics
 from moesim.validate.causes import cause_after_four, cause_of, reason
+from moesim.validate.clusters_left_out import LeftOut
 from moesim.validate.evaluate_rows import Outcome
 from moesim.validate.ledger import FIT
 from moesim.validate.published_row import NVL, RDMA, TIME
@@ -25,9 +26,10 @@ _UNITS = {TIME: "us", RDMA: "GB/s, logical", NVL: "GB/s, logical"}
 _SI = {TIME: (1e-6, "s"), RDMA: (1e9, "B/s"), NVL: (1e9, "B/s")}
 _SECTIONS = [
     ("first", "Result"),
+    ("clusters", "Clusters left out"),
     ("spreads", "Table by table"),
     ("misses", "Misses"),
-    ("unseen", "Unseen cluster"),
+    ("unseen", "Another source's constants"),
     ("table-1", "Charts"),
     ("glossary", "Glossary"),
 ]
@@ -44,13 +46,16 @@ class TableView:
     rows: DataTable
 
 
-def page_of(outcomes: Sequence[Outcome], elsewhere: Sequence[Unseen], left_out: int = 0) -> str:
+def page_of(
+    outcomes: Sequence[Outcome], elsewhere: Sequence[Unseen], left_out: int = 0, clusters: Sequence[LeftOut] = ()
+) -> str:
     """Return the page.
 
     Args:
         outcomes: rows and what was simulated.
         elsewhere: tables predicted with another source's constants.
         left_out: rows of the ledger that were not read.
+        clusters: each predicted by all others; the page leads with them where there are any.
     """
     tables = by_table(outcomes)
     missed: list[tuple[Cell, ...]] = [
@@ -58,12 +63,18 @@ def page_of(outcomes: Sequence[Outcome], elsewhere: Sequence[Unseen], left_out: 
         for name, which, spread in statistics.misses(outcomes)
     ]
     headline, text = _verdict(outcomes, left_out)
+    if clusters:
+        first, rests_on = clusters_section.verdict(clusters)
+        headline, text = first, f"{rests_on}{headline} {text}"
+    shown = {"clusters": bool(clusters), "unseen": bool(elsewhere)}
     return render(
         "validation.html.j2",
         title="Published against simulated",
-        sections=[section for section in _SECTIONS if elsewhere or section[0] != "unseen"],
+        sections=[section for section in _SECTIONS if shown.get(section[0], True)],
         headline=headline,
         text=text,
+        expected=clusters_section.expected_chart(clusters) if clusters else None,
+        clusters=clusters_section.clusters_tables(clusters) if clusters else [],
         overview=_overview(tables),
         spreads=_spreads(tables),
         misses=DataTable(("table", "rows", "median", "90th percentile", "cause"), missed),

@@ -14,14 +14,19 @@ NVLINK_PEAK = {
     "h20": 450 * GB,
     "b200": 900 * GB,
     "gb200": 900 * GB,
+    "b300": 900 * GB,
+    "gb300": 900 * GB,
 }
+NIC_PEAK = {"b300": 100 * GB, "gb300": 100 * GB}
 SIZES = {
     "hgx-h800": (8, 1),
     "hgx-h100": (8, 1),
     "hgx-h200": (8, 1),
     "hgx-h20": (8, 1),
     "hgx-b200": (8, 1),
+    "hgx-b300": (8, 1),
     "gb200-nvl72": (72, 1),
+    "gb300-nvl72": (72, 1),
     "b200-4x8-rail": (32, 4),
     "h800-8x8-rail": (64, 8),
     "h800-16x8-rail": (128, 16),
@@ -53,7 +58,7 @@ def test_a_shipped_topology_has_the_ranks_nodes_and_peaks_of_its_name(name):
     assert fabric.rank_node.dtype == np.int32
     nvlink, nic = fabric.is_class("nvlink"), fabric.is_class("nic")
     assert (fabric.capacity[nvlink] == NVLINK_PEAK[fabric.gpu]).all()
-    assert (fabric.capacity[nic] == 50 * GB).all()
+    assert (fabric.capacity[nic] == NIC_PEAK.get(fabric.gpu, 50 * GB)).all()
     assert nvlink.sum() == nic.sum() == 2 * fabric.n_ranks
     assert len(set(fabric.link_names)) == fabric.n_links == len(fabric.latency)
 

@@ -66,6 +66,7 @@ def test_the_files_that_the_mistakes_are_made_in_are_right(tmp_path):
         ("spines: 2", "spines: 2, oversubscription: 2, uplink_bandwidth: 9GB/s", 7, "keep one"),
         ("spines: 2", "spines: 2\n  oops: 3", 8, "YAML"),
         ("leaf_spine: {spines: 2}\n", "leaf_spine: {spines: 2}\nrouting: ecmp\n", 8, "hash, static, spray"),
+        ("leaf_spine: {spines: 2}\n", "leaf_spine: {spines: 2}\nfabric: infinband\n", 8, "did you mean 'infiniband'"),
         ("gpus_per_node: 2", "gpus_per_node: 512\n#", 8, "too many links"),
         ("gpu: h800\n", "gpu: h800\ngpu: h100\n", 3, "twice"),
     ],

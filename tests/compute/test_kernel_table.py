@@ -123,6 +123,8 @@ def test_outside_the_fitted_range_a_time_is_extrapolated_and_says_why():
         ("h20", [512] * 4, "fp8", V3, "k outside"),
         ("h100", [512] * 4, "bf16", V3, "form of FP8 rows"),
         ("b200", [512] * 4, "fp8", V3, "form of the h200's rows at the b200's peaks"),
+        ("b300", [512] * 4, "fp8", V3, "form of the h200's rows at the b300's peaks"),
+        ("gb300", [512] * 4, "fp8", V3, "form of the h200's rows at the gb300's peaks"),
     ):
         time = expert_time(gpu, dtype, tokens, size)
         assert time.source == "extrapolated" and time.error is None
@@ -308,7 +310,7 @@ def test_slots_that_do_not_fit_their_ranks_are_refused():
 def test_tables_are_found_by_the_gpu_that_a_topology_names():
     assert KernelTable.load("auto", gpu="H20").gpu.name == "h20"
     assert KernelTable.load("H200").name == "h200"
-    for name, says in (("h80", "did you mean h800"), ("mi300x", "one of: auto"), ("auto", "needs to know")):
+    for name, says in (("h80", "did you mean h800"), ("rtx4090", "one of: auto"), ("auto", "needs to know")):
         with pytest.raises(InputError, match=says):
             KernelTable.load(name)
     with pytest.raises(InputError, match="unknown GPU 'tpu'"):

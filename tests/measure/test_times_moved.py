@@ -83,6 +83,68 @@ def test_a_port_is_not_faster_than_its_peak(tmp_path):
     assert result.intervals["dispatch_time_s"] == ends(took, [(20 * US, 0.5)], [(out_s, (room, 0.2))], [(took, 0.02)])
 
 
+TWO_LEAVES = """\
+kind: leaf-spine
+gpu: h800
+nodes: 2
+gpus_per_node: 1
+nvlink: {{bandwidth: 200GB/s}}
+nic: {{bandwidth: 50GB/s, latency: 1us}}
+leaf_spine: {{spines: 1, latency: 1us}}
+{fabric}
+"""
+
+
+def over_spines(folder, fabric):
+    """A pair of ranks whose way leads over a spine, at a share of 0.8 of its links."""
+    (folder / "leaves.yaml").write_text(TWO_LEAVES.format(fabric=fabric))
+    constants = PAIR.format(rate=100.0).replace("dispatch.nvlink_rate, combine.nvlink_rate", "dispatch.nic_rate")
+    (folder / "pair.yaml").write_text(constants.replace("kind: nvlink", "kind: nic").replace("intra", "inter"))
+    overrides = (f"cluster.topology={folder / 'leaves.yaml'}", "parallel.ep=2")
+    calibration = f"alltoall={{algorithm: nccl-direct, calibration: {folder / 'pair.yaml'}}}"
+    result = run_ids(folder, np.full((8192, 1), 31), [4096, 4096], *overrides, calibration)
+    return result, result.explanation["alltoall"]["dispatch"]["wire_bytes_per_copy"] * 4096 / (40 * GB)
+
+
+def test_packets_that_hold_others_back_widen_the_slow_side_alone(tmp_path):
+    result, out_s = over_spines(tmp_path, "routing: hash")
+    took, slower = 20 * US + out_s, math.log(1.2) / (Z * 1.1)
+    assert result.summary["dispatch_time_s"] == pytest.approx(took)
+    room = math.log(50 / 40) / (Z * 1.1)
+    assert result.intervals["dispatch_time_s"] == ends(
+        took, [(20 * US, 0.5)], [(out_s, (min(room, 0.2), 0.2))], [(took, 0.02)], [(out_s, (0.0, slower))]
+    )
+    assert "hashed RoCE: packets may take up to 1.2 times as long" in "".join(note.text for note in result.notes)
+
+
+def test_queues_at_spines_are_a_term_of_the_time_and_of_its_interval(tmp_path):
+    result, out_s = over_spines(tmp_path, "routing: spray")
+    took = 20 * US + out_s + 3 * US
+    assert result.summary["dispatch_time_s"] == pytest.approx(took)
+    terms = {term["name"]: term["value"] for term in result.explanation["terms"]["dispatch_time_s"]}
+    assert terms["queues at spines"] == pytest.approx(3 * US)
+    assert sum(terms.values()) == pytest.approx(took, rel=1e-9)
+    held_by = result.explanation["held_by_s"]
+    assert held_by["link latency"] >= 2 * 3 * US and held_by.get("link kernel", 0.0) < 1e-12
+    room, sigma = math.log(50 / 40) / (Z * 1.1), Z * 1.1
+    assert result.intervals["dispatch_time_s"] == ends(
+        took,
+        [(20 * US, 0.5)],
+        [(out_s, (min(room, 0.2), 0.2))],
+        [(took, 0.02)],
+        [(out_s, (0.0, math.log(1.16) / sigma))],
+        [(3 * US, (math.log(3 / 2.2) / sigma, math.log(4.1 / 3) / sigma))],
+    )
+    # Packets of another fabric are another unknown: they do not cancel between two runs.
+    roce, _ = over_spines(tmp_path, "routing: spray\nfabric: roce")
+    band = result.explanation["band"], roce.explanation["band"]
+    assert band[0]["cell"] == band[1]["cell"]
+    assert set(band[0]["moves"]["layer_time_s"]) ^ set(band[1]["moves"]["layer_time_s"]) == {
+        "packets over sprayed InfiniBand",
+        "packets over sprayed RoCE",
+    }
+
+
 TERMS = {
     "nvlink": ("nvlink_rate",),
     "nic": ("nic_rate",),

@@ -520,7 +520,7 @@ def test_a_plain_file_of_logits_is_routed_as_it_is(tmp_path):
         (("parallel.ep=9",), "ep is 9 but .* has 8 GPUs"),
         (("routing.groups=node", "routing.top_groups=2"), "top_groups is 2 but there are 1 groups"),
         (("workload.tokens_per_rank=[1, 2]",), "2 values for 8 ranks"),
-        (("compute.table=b300",), "b300"),
+        (("compute.table=b400",), "b400"),
     ],
 )
 def test_parts_that_do_not_fit_the_cluster_are_refused_by_name(overrides, said):

@@ -139,7 +139,7 @@ def test_a_phase_takes_as_long_as_its_busiest_port_and_no_longer_than_that_of_th
         taken[name] = float(trace.leave_s.max() - trace.enter_s.min())
     wire = ports.link_wire_bytes(fabric.n_links) / fabric.capacity
     wire[ports.route_links] /= ports.efficiency
-    latest = float(ports.delay_s.max())
+    latest = float(ports.delay_s.max()) + (0.0 if ports.exit_s is None else float(ports.exit_s.max()))
     assert wire.max() <= taken["ports"] <= wire.max() + latest + 1e-12
     # Flows of pairs never beat the busiest port; a route may be shorter than the longest by some latency.
     assert taken["pairs"] >= taken["ports"] - latest
@@ -192,7 +192,33 @@ def test_what_ports_cannot_say_is_refused(tmp_path):
             count_port_copies(slots, rank, slot_rank, fabric, algorithm_named(name))
     with pytest.raises(InputError, match=r"token 0 has slot ids \[0, 2\]"):
         count_port_copies(np.array([[0, 2]]), rank, slot_rank, fabric, algorithm_named("nccl-direct"))
+
+
+QUICK = Protocol("quick", 2e-6, 4e-6, floor_s=5e-6, nvlink_rate=20e9, nic_rate=5e9)
+FAST = Protocol("fast", 20e-6, 40e-6, setup_peer_s=1e-7, pair_rate=30e9)
+PAIR_BY_PAIR = replace(FAST, pair_rate=2e9)
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_copy", "protocols", "taken"),
+    [
+        (100, (QUICK, FAST), QUICK),
+        (1_000_000, (QUICK, FAST), FAST),
+        (1_000_000, (PAIR_BY_PAIR,), PAIR_BY_PAIR),
+    ],
+)
+def test_ports_take_the_protocol_that_single_messages_would(fabric, bytes_per_copy, protocols, taken):
+    n = fabric.n_ranks
+    slots = np.tile(np.arange(n), n)[:, None]  # one copy from each rank to each
+    rank, slot_rank, tokens = np.repeat(np.arange(n), n), np.arange(n), np.full(n, n)
+    constants = replace(plain("nccl-direct"), protocols=protocols)
     ports = count_port_copies(slots, rank, slot_rank, fabric, algorithm_named("nccl-direct"))
-    constants = replace(plain("nccl-direct"), protocols=(Protocol("simple"),))
-    with pytest.raises(InputError, match="depend on every message"):
-        port_flows(fabric, ports, constants, "dispatch", BYTES, tokens=np.ones(8, np.int64))
+    copies = count_all_copies(slots, rank, slot_rank, n, fabric.ranks_per_node)
+    by_ports = port_flows(fabric, ports, constants, "dispatch", bytes_per_copy, tokens=tokens)
+    by_pairs = phase_flows(fabric, copies, constants, "dispatch", bytes_per_copy, tokens=tokens)
+    for flows in (by_ports, by_pairs):
+        assert set(flows.least_s.tolist()) == {taken.floor_s}
+        assert (flows.rate_cap is None) == (taken is QUICK)
+    took = [run_phase(fabric, flows).leave_s.max() for flows in (by_ports, by_pairs)]
+    # Queues at spines hold no more than is sent there, which ports know of whole leaves.
+    assert took[0] == pytest.approx(took[1], rel=0.03, abs=0.7e-6)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from moesim.validate.clusters_left_out import read_left_out
 from moesim.validate.extracts import FILES, extract_rows
-from moesim.validate.ledger import FIT, make_ledger, read_ledger, write_ledger
+from moesim.validate.ledger import FIT, LEFT_OUT, make_ledger, read_ledger, write_ledger
+from moesim.validate.listed_clusters import TABLE, listed_rows
 from moesim.validate.published import published_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +33,7 @@ def tables(ledger):
 
 @needs_extracts
 def test_the_rules_give_the_ledger_that_ships_byte_for_byte():
-    rows = [*published_rows(), *extract_rows(REFERENCE)]
+    rows = [*published_rows(), *extract_rows(REFERENCE), *listed_rows()]
     shipped = (ROOT / "moesim" / "data" / "validate" / "ledger.csv").read_text(encoding="utf-8")
     assert write_ledger(make_ledger(rows)) == shipped
 
@@ -111,4 +113,23 @@ def test_the_fitted_rows_of_each_extract_span_both_regimes():
 def test_the_ledger_holds_no_measured_value(ledger):
     header = (ROOT / "moesim" / "data" / "validate" / "ledger.csv").open(encoding="utf-8").readline().strip()
     assert header == "table,row,library,release,gpu,source,quantity,role,suspect,rule"
-    assert len(ledger) == 3846
+    assert len(ledger) == 3846 + len(listed_rows())
+
+
+def test_the_split_of_the_clusters_list_is_by_cluster(ledger):
+    rows = listed_rows()
+    for entry in make_ledger(rows):
+        assert ledger[entry.name] == entry
+    for row in rows:
+        entry = ledger[row.name]
+        # All rows of a cluster are left out at once, whatever else was fitted on the same machine's kind.
+        assert entry.role == LEFT_OUT and entry.rule.startswith(f"cluster {row.cluster}")
+        assert entry.suspect == row.flagged and entry.source
+    assert {entry.table for entry in ledger.values() if entry.role == LEFT_OUT} == {TABLE}
+
+
+def test_the_rows_that_were_predicted_are_those_of_the_split_that_are_not_suspect(ledger):
+    predicted = {(TABLE, one.row): one.cluster for one in read_left_out() if (TABLE, one.row) in ledger}
+    wanted = {name for name, entry in ledger.items() if entry.table == TABLE and not entry.suspect}
+    assert predicted.keys() == wanted
+    assert all(ledger[name].rule == f"cluster {cluster}" for name, cluster in predicted.items())

@@ -1,6 +1,7 @@
 """``moesim validate`` and ``moesim calibrate`` as a user types them."""
 
 import json
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 
 from moesim import load_scenario, simulate
-from moesim.traffic.constant_sets import read_set
+from moesim.traffic.constant_sets import find_set, read_set
+from moesim.validate.clusters_left_out import expectations, read_left_out
 from moesim.validate.evaluate_rows import Outcome, evaluate
 from moesim.validate.extracts import FILES, extract_rows
 from moesim.validate.ledger import Entry, read_ledger
+from moesim.validate.listed_clusters import listed_rows
 from moesim.validate.published import published_rows
 from moesim.validate.published_row import TIME, Row
 from moesim.validate.statistics import Spread, counts, fitted, mean_over_tables, misses
@@ -91,6 +94,25 @@ def test_names_in_the_page_are_text():
     tags.feed(page)
     assert bad not in page and "&lt;script&gt;alert(1)" in page
     assert tags.seen.count("script") == 2 + 2  # Bokeh and the page's own, and the data of two charts
+
+
+def test_the_page_leads_with_the_error_on_a_cluster_left_out():
+    row = Row("t", "1", "nccl", "", "h100", "somebody", TIME, 2.0, op="alltoall", tokens=4096)
+    entry = Entry("t", "1", "nccl", "", "h100", "somebody", TIME, "held-out", False, "")
+    page = page_of([Outcome(row, entry, 2.02)], [], clusters=read_left_out())
+    every, *cells = expectations(read_left_out())
+    led = page.index(f"expect a median error of {100 * every.median:.1f} %")
+    assert led < page.index("1 published figures that took no part in any fit")
+    assert f"{100 * abs(every.signed):.1f} % too {'fast' if every.signed < 0 else 'slow'}" in page
+    for cell in cells:
+        assert f'<td class="text">{cell.what}</td>' in page
+    for row in listed_rows():  # whence the rows come
+        assert row.cluster in page and escape(row.source, quote=False).replace("'", "&#39;") in page
+    made = find_set("deepep-normal", "h100")
+    counts = len(made.uncertain), sum(made.clusters.values()), len(made.clusters)
+    line = "".join(f"<td>{number}</td>" for number in counts)
+    assert f'<td class="text">{made.name}</td>{line}' in page
+    assert "expect a median error" not in page_of([Outcome(row, entry, 2.02)], [])
 
 
 def outcome(error, role="held-out", suspect=False, tokens=64, table="t"):

@@ -96,9 +96,9 @@ def forget_due(s: FlowState, flow: int, link: int) -> None:
         s.link.first_due[link] = NAN
 
 
-@kernel
-def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
-    """Let a flow run at the level of ``link``, set at this instant, from now on."""
+@inlined
+def leave_level(s: FlowState, flow: int) -> tuple[int, float, float]:
+    """Let a flow go from its bottleneck; return which that was, the bytes left and the rate that it had there."""
     before = s.flow.bottleneck[flow]
     left, rate = remaining(s, flow), 0.0
     if before != NO_LINK:
@@ -106,6 +106,13 @@ def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
         forget_due(s, flow, before)
     else:
         s.tally[N_HOMELESS] -= 1
+    return before, left, rate
+
+
+@kernel
+def take_over(s: FlowState, flow: int, link: int, level: float) -> None:
+    """Let a flow run at the level of ``link``, set at this instant, from now on."""
+    before, left, rate = leave_level(s, flow)
     s.flow.bottleneck[flow] = link
     keeps_reach = len(s.reach.length) > 0
     s.due[flow] = s.link.virtual[link] + left

@@ -12,7 +12,7 @@ from __future__ import annotations
 from numba import njit
 
 from moesim.network.exact.lists import INF, make_foreign, make_own, swap_places
-from moesim.network.exact.max_min import forget_due, remaining
+from moesim.network.exact.max_min import leave_level
 from moesim.network.exact.reach import reach_less
 from moesim.network.exact.starts import forget_start, pop_start, push_start
 from moesim.network.exact.state import (
@@ -151,13 +151,7 @@ def attach(s: FlowState, flow: int) -> None:
 @inlined
 def detach(s: FlowState, flow: int) -> None:
     """Take a flow in progress from the lists of its links; its bytes left stand in ``due``."""
-    before = s.flow.bottleneck[flow]
-    left, rate = remaining(s, flow), 0.0
-    if before != NO_LINK:
-        rate = s.level[before]
-        forget_due(s, flow, before)
-    else:
-        s.tally[N_HOMELESS] -= 1
+    before, left, rate = leave_level(s, flow)
     s.flow.bottleneck[flow] = NO_LINK
     s.due[flow] = left
     for entry in range(s.flow.entry_ptr[flow], s.flow.entry_ptr[flow] + s.flow.entry_len[flow]):

@@ -24,8 +24,9 @@ from moesim.cluster import Fabric, TwoTierPaths
 from moesim.errors import InputError
 from moesim.traffic.constants import Calibration
 from moesim.traffic.copies import Copies, CopyTotals, checked_ids
+from moesim.traffic.direct import with_protocols
 from moesim.traffic.exchange import Exchange
-from moesim.traffic.flows import Floats, Ints, KernelWork, Pairs, PhaseFlows, Ptrs
+from moesim.traffic.flows import Floats, Ints, KernelWork, Pairs, PhaseFlows, Ptrs, with_packets
 from moesim.traffic.ports.port_count import (
     FORWARDED,
     N_ROWS,
@@ -133,11 +134,8 @@ def port_flows(
         constants, phase, bytes_per_copy, cached_handle, tokens, n_experts: as ``phase_flows`` takes them.
 
     Raises:
-        InputError: a cluster without regular ports, or NCCL's protocols, which depend on single messages.
+        InputError: a cluster without regular ports.
     """
-    if constants.protocols:
-        what = f"the protocols of {constants.algorithm} depend on every message, which ports do not know"
-        raise InputError(what, where="cluster.flows", fix="use pairs, or another algorithm or calibration")
     algorithm, n = algorithm_named(constants.algorithm), fabric.n_ranks
     paths, totals = _two_tier(fabric), ports.totals()
     tree = algorithm.flows == "trees"
@@ -173,7 +171,7 @@ def port_flows(
     if algorithm.posted:
         leaf = paths.leaf[:n]
         waits |= _posted(wires, home, size, leaf, totals.selections_received, exchange.is_dispatch)
-    return PhaseFlows(
+    flows = PhaseFlows(
         **exchange.terms() | waits,
         source=home,
         target=home,
@@ -187,6 +185,12 @@ def port_flows(
         pairs=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(4))),
         kernel=_joined([work for _, work in works], len(wires.copies)) if works else None,
     )
+    if constants.protocols:
+        # Single messages are not known: a port's are taken as equal, one for each rank that it leads to.
+        messages = np.where(same_node, fabric.ranks_per_node - 1.0, n - fabric.ranks_per_node)
+        messages[: len(wires.way)][wires.way >= UP] = np.inf  # those of a whole leaf
+        flows = with_protocols(exchange, flows, latency, same_node, size, np.maximum(messages, 1.0))
+    return with_packets(flows, fabric)
 
 
 def _posted(
