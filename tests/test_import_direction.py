@@ -24,14 +24,22 @@ MAY_IMPORT = {
     "traffic": {"cluster", "alltoall_library", "located_yaml", "mistakes"},  # the Fabric; sets of constants are YAML
     "network": {"cluster"},
     "compute": set(),
-    "cluster": {"located_yaml", "mistakes"},
+    "cluster": {"located_yaml", "mistakes", "regular_clusters"},
     "model": {"located_yaml", "mistakes"},
     "workload": {"recording_format", "dumps"},
     "dumps": {"recording_format", "files"},  # files that others wrote, as one trace
     "timeline": {"network", "cluster", "traffic", "stages", "alltoall_library"},  # of traffic the flows of a phase
     "stages": set(),  # the list of a layer's stages: names and colours, without numpy
-    # Of the last three the names.
-    "scenario": {"located_yaml", "mistakes", "model", "stages", "alltoall_library", "placement_policies"},
+    # Of the last four the names.
+    "scenario": {
+        "located_yaml",
+        "mistakes",
+        "model",
+        "stages",
+        "alltoall_library",
+        "placement_policies",
+        "regular_clusters",
+    },
     # Tokens, routing and load of a layer; then what traces say; then the loop that has both.
     "layer": STAGES | FILES | {"results", "scenario", "stages", "alltoall_library"},
     "measure": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer"},
@@ -41,6 +49,7 @@ MAY_IMPORT = {
     "record": {"routing", "balance", "recording_format", "files"},
     "alltoall_library": set(),  # facts about libraries, for the scenario (no arrays there) and for the stages alike
     "placement_policies": set(),  # names alone, for the scenario, which loads no arrays
+    "regular_clusters": {"located_yaml", "mistakes"},  # names of clusters, for the scenario and for cluster alike
     "files": set(),
     "located_yaml": {"mistakes"},
     "mistakes": {"located_yaml"},  # the type alone
@@ -141,6 +150,7 @@ def test_the_scenario_imports_no_array_library():
             "scenario",
             "alltoall_library",
             "placement_policies",
+            "regular_clusters",
             "stages",
             "located_yaml",
             "mistakes",

@@ -25,13 +25,13 @@ from moesim.cli import (
     tools,
     validate,
 )
+from moesim.cli.completion import offer_values
 from moesim.errors import MoesimError
 
 app = typer.Typer(
     name="moesim",
     help="What happens when a Mixture-of-Experts layer meets a GPU cluster: tokens, links, times.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -62,6 +62,7 @@ sweep.register(app)
 tools.register(app)
 validate.register(app)
 calibrate.register(app)
+offer_values(app)
 
 
 def main() -> None:
@@ -70,15 +71,21 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = app(args=arguments, prog_name="moesim", standalone_mode=False)
+        sys.stdout.flush()  # what a closed pipe says, it says here
         if code == 130:  # the parser has caught the interrupt and says nothing
             code = _failed("interrupted", 130, debug)
     except MoesimError as error:
         code = _failed(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
         code = _failed("interrupted", 130, debug)
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): not an error; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as error:
+        # The reader of our output went away (`| head`), for which the parser exits: not an error. Keep Python from
+        # complaining at exit.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        with open(os.devnull, "w") as nowhere:
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nowhere.fileno(), stream.fileno())
         code = 0
     except OSError as error:
         code = _failed(f"{error.filename or 'system'}: {error.strerror or error}", 3, debug)

@@ -19,9 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def explain(
     run: Path = typer.Argument(..., help="Result folder."),
-    key: str = typer.Argument(..., help="A number of its summary, such as dispatch_time_s."),
+    key: str | None = typer.Argument(None, help="A number of its summary, such as dispatch_time_s; without: all."),
 ) -> None:
-    """Take one number of a result apart: definition, bytes, capacities, constants, sources.
+    """Take one number of a result apart: definition, bytes, capacities, constants, sources. Without one, list all.
 
     Example: moesim explain results/latest dispatch_time_s
     """
@@ -30,6 +30,13 @@ def explain(
     from moesim.validate.nearest import nearest_of
 
     result = load_result(run)
+    if key is None:
+        from moesim.cli.show import console, in_words, table
+        from moesim.results import SUMMARY
+
+        rows = [(name, in_words(result, name), definition.text) for name, definition in SUMMARY.items()]
+        console().print(table("", ("number", "value", "meaning"), rows, words=True))
+        return
     for line in explain_lines(result, key):
         typer.echo(line)
     phase = key.split("_")[0]

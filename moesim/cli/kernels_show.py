@@ -22,10 +22,7 @@ def print_rows(rows: Iterable[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=1, allow_nan=False))
         return
-    grid = table("", tuple(rows[0]) if rows else (), [tuple(row.values()) for row in rows])
-    for column in grid.columns:
-        column.justify, column.no_wrap = "left", False
-    console().print(grid)
+    console().print(table("", tuple(rows[0]) if rows else (), [tuple(row.values()) for row in rows], words=True))
 
 
 def share(value: float | None) -> str | None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from moesim.cli.progress_bar import progress_bar
+
 if TYPE_CHECKING:
     from moesim.report import ThresholdOutcome
     from moesim.results import Result
@@ -72,7 +74,8 @@ def run(
     else:
         from moesim.run import simulate
 
-        result = simulate(loaded, progress=say, exact_bands=band == "exact")
+        with progress_bar(quiet, after_s=2.0) as watch:
+            result = simulate(loaded, progress=say, exact_bands=band == "exact", watch=watch)
         results = {loaded.name: result}
         missed = _write_run(loaded, result, target, figures)
     if out is None:

@@ -3,9 +3,12 @@
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -15,28 +18,80 @@ from moesim.units import format_bandwidth, format_bytes, format_duration
 if TYPE_CHECKING:
     from moesim.results import Result
 
-# Wider than any table here, so that a pipe gets every column in full.
-_PIPE_WIDTH = 240
+# No line is as long: into a pipe or a file goes the whole width of a table, what is cut off there is lost.
+_PIPE_WIDTH = 100_000
+_GAP = 2
+
+
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # the one place that ends the program knows what to do
+
+
+LOSSES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "z_loss")
 
 
 def console() -> Console:
     """Standard output, without colour where it is not a terminal or NO_COLOR is set.
 
-    No markup: names and notes come from files, and a bracket in one is a bracket. Into a pipe or a file goes the whole
-    width of a table: what is cut off there is lost.
+    No markup: names and notes come from files, and a bracket in one is a bracket.
     """
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-    return Console(highlight=False, soft_wrap=False, markup=False, width=width)
+    return _Terminal(highlight=False, soft_wrap=False, markup=False, width=width)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """A plain table; every column but the first is right-aligned."""
-    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in rows:
-        grid.add_row(*[text(cell) for cell in row])
-    return grid
+@dataclass(frozen=True)
+class Sheet:
+    """A table that loses nothing on a narrow terminal.
+
+    Columns that do not fit go below the others, beside the first column again; of a table of ``words`` the cells wrap.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    words: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the title and one grid for each part of the columns."""
+        if self.title:
+            yield Text(self.title, style="italic")
+        for part in self._parts(options.max_width):
+            grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+            for column in part:
+                left = self.words or column == 0
+                grid.add_column(
+                    self.columns[column],
+                    justify="left" if left else "right",
+                    no_wrap=column == 0 and self.words,
+                    overflow="fold",
+                )
+            for row in self.rows:
+                grid.add_row(*[row[column] for column in part])
+            for line in console.render_lines(grid, options, pad=False):
+                while line and not line[-1].text.strip():
+                    line.pop()
+                yield from line[:-1]
+                yield from (Segment(last.text.rstrip() + "\n", last.style) for last in line[-1:])
+
+    def _parts(self, width: int) -> list[list[int]]:
+        cells = zip(self.columns, *self.rows, strict=True)
+        widths = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in cells]
+        if self.words or not widths:
+            return [list(range(len(widths)))]
+        parts, used = [[0]], widths[0]
+        for column in range(1, len(widths)):
+            if len(parts[-1]) > 1 and used + _GAP + widths[column] > width:
+                parts.append([0])
+                used = widths[0]
+            parts[-1].append(column)
+            used += _GAP + widths[column]
+        return parts
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], words: bool = False) -> Sheet:
+    """A plain table; every column but the first is right-aligned, none of a table of ``words``."""
+    return Sheet(title, tuple(columns), [tuple(map(text, row)) for row in rows], words)
 
 
 def text(cell: Any) -> str:
@@ -94,6 +149,9 @@ def print_run(result: "Result") -> None:
         "bottleneck_utilisation",
     )
     out.print(table("", ("load and traffic", ""), [(key, in_words(result, key)) for key in names]))
+    losses = [(key, in_words(result, key)) for key in LOSSES if summary[key] is not None]
+    if losses:
+        out.print(table("", ("balance losses", ""), losses))
     for note in result.notes:
         out.print(f"{note.kind}: {note.text}", style="yellow" if note.kind in ("degraded", "counterfactual") else "")
 

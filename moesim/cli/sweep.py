@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
+from moesim.cli.progress_bar import progress_bar
+
 if TYPE_CHECKING:
     from moesim.scenario import Scenario
     from moesim.sweeps.space import Space
-    from moesim.sweeps.sweep_run import Watch
     from moesim.sweeps.workers import Workers
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -84,7 +85,7 @@ def sweep(
         typer.echo("variants are left out: the points are made from the base scenario", err=True)
     folder = out or _default_folder(loaded, space)
     try:
-        with _terminable(), _progress(quiet) as watch:
+        with _terminable(), progress_bar(quiet) as watch:
             swept = run_sweep(
                 loaded,
                 space,
@@ -165,28 +166,3 @@ def _workers(
     if dask is not None or scheduler_file is not None:
         return dask_workers(dask, scheduler_file)
     return local_workers(min(jobs or os.cpu_count() or 1, points))
-
-
-@contextmanager
-def _progress(quiet: bool) -> "Iterator[Watch]":
-    """A bar with rate and time left on stderr, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("", rate="")
-
-        def watch(what: str, done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed:.3g}/s" if speed else ""
-            bar.update(task, description=what, completed=done, total=total, rate=rate)
-
-        yield watch

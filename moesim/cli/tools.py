@@ -137,7 +137,10 @@ def balance(
         return
     shown = rows[:: max(1, len(rows) // 20)]
     shown = shown if shown[-1] is rows[-1] else [*shown, rows[-1]]
-    console().print(table("bias by itself, logits fixed", tuple(rows[0]), [tuple(row.values()) for row in shown]))
+    start = "zero" if from_zero else "the recorded one"
+    console().print(
+        table(f"bias by itself, from {start}; logits fixed", tuple(rows[0]), [tuple(row.values()) for row in shown])
+    )
 
 
 def record(

@@ -1,9 +1,10 @@
-"""Where topologies are: in ``topologies/`` of a checkout, or in the package's data once installed."""
+"""Where topologies are: in ``topologies/`` of a checkout, in the package's data once installed, or in their name."""
 
 import difflib
 from pathlib import Path
 
 from moesim.errors import InputError
+from moesim.regular_clusters import EXAMPLES, RegularCluster
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 FOLDERS = (_PACKAGE.parent / "topologies", _PACKAGE / "data" / "topologies")
@@ -15,10 +16,11 @@ def topology_names() -> list[str]:
     return sorted(path.stem for folder in FOLDERS for path in folder.glob("*.yaml"))
 
 
-def find_topology(name_or_path: str | Path) -> Path:
+def find_topology(name_or_path: str | Path) -> Path | RegularCluster:
     """Return the file of a topology that is given by bare name (``h800-8x8-rail``) or by path.
 
-    A name without a folder is looked for among moesim's own topologies first, then as a file.
+    A name without a folder is looked for among moesim's own topologies first, then as a file, then read as that of a
+    regular cluster.
 
     Raises:
         InputError: there is no such topology; suggests the nearest name and lists them all.
@@ -31,8 +33,14 @@ def find_topology(name_or_path: str | Path) -> Path:
             return path
     names = topology_names()
     near = difflib.get_close_matches(_stem(given.name), names, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"no topology {text!r:.100}", fix=f"{guess}give a path or one of {', '.join(names)}")
+    guess = f"did you mean {near[0]!r}?" if near else ""
+    try:
+        if given.name == text and (regular := RegularCluster.read(text)) is not None:
+            return regular
+    except InputError as error:
+        guess = error.fix
+    others = f"give a path, a regular cluster's name such as {EXAMPLES}, or one of {', '.join(names)}"
+    raise InputError(f"no topology {text!r:.100}", fix=f"{guess} {others}".lstrip())
 
 
 def _stem(name: str) -> str:

@@ -9,36 +9,37 @@ from moesim.cluster.find import find_topology
 from moesim.cluster.graph import NIC
 from moesim.cluster.topology_spec import KINDS, AnyTopology, ExplicitTopology
 from moesim.errors import InputError
-from moesim.located_yaml import load_yaml, validate
+from moesim.located_yaml import LocatedDocument, load_yaml, validate
 from moesim.mistakes import did_you_mean
+from moesim.regular_clusters import RegularCluster
 
 
 def load_topology(name_or_path: str | Path, nic_bandwidth: float | None = None, max_ranks: int | None = None) -> Fabric:
     """Return the fabric of a topology.
 
     Args:
-        name_or_path: one of moesim's own (``h800-8x8-rail``) or a file.
+        name_or_path: one of moesim's own (``h800-8x8-rail``), a regular cluster's name (``h200-4x8-rail``) or a file.
         nic_bandwidth: bytes/s instead of the file's for every NIC; uplinks given by oversubscription follow.
         max_ranks: keep at most this many ranks, the first ones.
 
     Raises:
         InputError: no such topology, mistakes in the file, a bandwidth that is not positive.
     """
-    path = find_topology(name_or_path)
-    spec = read_topology(path)
+    found = find_topology(name_or_path)
+    spec = read_topology(found)
     if nic_bandwidth is not None:
         spec = with_nic_bandwidth(spec, nic_bandwidth)
-    fabric = build_fabric(spec, name=path.stem, where=str(path))
+    fabric = build_fabric(spec, *((found.stem, str(found)) if isinstance(found, Path) else (found.name,)))
     return fabric if max_ranks is None else fabric.first_ranks(min(max_ranks, fabric.n_ranks))
 
 
-def read_topology(path: str | Path) -> AnyTopology:
-    """Return the checked content of a topology file.
+def read_topology(found: str | Path | RegularCluster) -> AnyTopology:
+    """Return the checked content of a topology file, or what a regular cluster's name says.
 
     Raises:
         InputError: the mistakes of the file, all of them, each with its line.
     """
-    document = load_yaml(path)
+    document = LocatedDocument(found.content(), found.name) if isinstance(found, RegularCluster) else load_yaml(found)
     if not isinstance(document.data, dict):
         raise document.error((), "a topology is a block of keys", "start with kind: and gpu:")
     if "kind" not in document.data:

@@ -99,7 +99,7 @@ def build_fabric(scenario: Scenario) -> Fabric:
     """
     cluster = scenario.cluster
     fabric = overridden(
-        load_topology(scenario.source(cluster.topology), nic_bandwidth=cluster.nic_bandwidth),
+        load_topology(scenario.source(cluster.name), nic_bandwidth=cluster.nic_bandwidth),
         [(override.where, override.bandwidth) for override in cluster.overrides],
         lambda loc, what, fix: scenario.error(("cluster", "overrides", *loc), what, fix),
     )

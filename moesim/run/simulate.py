@@ -36,9 +36,12 @@ from moesim.workload import Batch
 _SERIES_LAYERS = 4
 
 Progress = Callable[[str], None]
+Watch = Callable[[str, int, int], None]
 
 
-def simulate(scenario: Scenario, progress: Progress | None = None, exact_bands: bool = False) -> Result:
+def simulate(
+    scenario: Scenario, progress: Progress | None = None, exact_bands: bool = False, watch: Watch | None = None
+) -> Result:
     """Simulate one scenario (its ``variants`` are ignored).
 
     Args:
@@ -46,6 +49,7 @@ def simulate(scenario: Scenario, progress: Progress | None = None, exact_bands: 
         progress: called with a line when a stage begins.
         exact_bands: intervals of the times from the first step simulated again with other constants, not only where
             another link may turn out the busiest.
+        watch: called after each layer with what was counted, how many are done, and of how many.
 
     Returns:
         The result, byte-identical for the same scenario and seed but for its provenance.
@@ -60,7 +64,7 @@ def simulate(scenario: Scenario, progress: Progress | None = None, exact_bands: 
     say("topology, model and kernel tables")
     parts = build_parts(scenario)
     workload = open_workload(parts)
-    run = _Run(parts, workload, say, exact_bands)
+    run = _Run(parts, workload, say, exact_bands, watch or (lambda what, done, total: None))
     run.collect()
     say("tables")
     result = run.result(to_yaml(scenario))
@@ -81,8 +85,9 @@ def simulate(scenario: Scenario, progress: Progress | None = None, exact_bands: 
 class _Run:
     """Collects the layers of one simulation."""
 
-    def __init__(self, parts: Parts, workload: Workload, say: Progress, exact_bands: bool) -> None:
+    def __init__(self, parts: Parts, workload: Workload, say: Progress, exact_bands: bool, watch: Watch) -> None:
         self._parts, self._workload, self._say, self._exact_bands = parts, workload, say, exact_bands
+        self._watch, self._done = watch, 0
         self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
         self._ledger, self._terms = KernelLedger(), RunTerms(parts)
         self._tolerance = ToleranceLedger(parts.tolerance)
@@ -137,6 +142,9 @@ class _Run:
 
     def _add_layer(self, timed: TimedLayer) -> None:
         load, trace = timed.load, timed.trace
+        section, self._done = self._parts.workload, self._done + 1
+        layers = section.layers_simulated or (len(self._batch.layers) if self._batch else 0)
+        self._watch("layers", self._done, section.steps * layers)
         add_layer_rows(self._tables, timed.where, self._parts.fabric, load, trace, timed.wire)
         self._terms.add_layer(load, trace, timed.wire, timed.critical, self._summary.bounds[-1])
         self._tolerance.add_layer(trace)

@@ -13,6 +13,7 @@ from typing import Any
 from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument, load_yaml, validate
 from moesim.mistakes import Loc, did_you_mean
+from moesim.regular_clusters import EXAMPLES, RegularCluster
 from moesim.scenario.axes import Override, parse_override
 from moesim.scenario.fields import VARIANT_NAME
 from moesim.scenario.named_files import contained, is_path, shipped_names, shipped_scenario
@@ -124,15 +125,23 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[LocatedDocument, Path
     if not path.is_file() and not is_path(str(source)):
         shipped = shipped_scenario(str(source))
         if shipped is None:
+            if str(source) in [*shipped_names("topologies"), *_regular(str(source))]:
+                raise InputError(f"{source} is a topology, not a scenario", fix=_with_topology(source))
             fix = did_you_mean(source, shipped_names("scenarios"), "a path, or one of")
             raise InputError(f"no scenario {str(source)!r:.100}", fix=fix)
         path = shipped
     document = load_yaml(path)
     if not isinstance(document.data, dict):
         raise document.error((), "expected a block of keys, such as cluster and routing")
+    if {"kind", "gpu"} <= document.data.keys():
+        raise document.error((), "this is a topology, not a scenario", _with_topology(path))
     if document.data.get("name") is None:
         document = document.with_value(("name",), name_from(path.stem), str(path))
     return document, path.parent
+
+
+def _with_topology(topology: str | Path | Mapping[str, Any]) -> str:
+    return f"give --topology {topology} and --load, or a scenario (quickstart) and -o cluster.topology={topology}"
 
 
 def name_from(text: str) -> str:
@@ -192,7 +201,7 @@ def _missing_files(scenario: Scenario, document: LocatedDocument) -> Iterable[In
 
 def _refuse_unknown_name(loc: Loc, value: str) -> None:
     if loc == ("cluster", "topology"):
-        known, noun = shipped_names("topologies"), "topology"
+        known, noun = [*shipped_names("topologies"), *_regular(value)], "topology"
     elif loc == ("workload", "recording", "name"):
         known, noun = shipped_names("recordings"), "recording"
     elif loc == ("routing", "bias"):
@@ -202,7 +211,15 @@ def _refuse_unknown_name(loc: Loc, value: str) -> None:
     else:
         return
     if known and value not in known:
-        raise InputError(f"no {noun} {value!r:.60}", fix=did_you_mean(value, known, "a path, or one of"))
+        others = (
+            f"a path, a regular cluster such as {EXAMPLES}, or one of" if noun == "topology" else "a path, or one of"
+        )
+        raise InputError(f"no {noun} {value!r:.60}", fix=did_you_mean(value, known, others))
+
+
+def _regular(value: str) -> list[str]:
+    """Return the name if it is that of a regular cluster."""
+    return [] if RegularCluster.read(value) is None else [value]
 
 
 def _variant_documents(document: LocatedDocument, mistakes: list[InputError]) -> Iterable[tuple[str, LocatedDocument]]:

@@ -15,6 +15,7 @@ from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
 from moesim.placement_policies import FIXED_POLICIES, LOAD_POLICIES
+from moesim.regular_clusters import EXAMPLES, FabricKind, RegularCluster
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.named_files import is_path, refuse_escape
 from moesim.units import Bandwidth, Count, Number, Share
@@ -51,6 +52,9 @@ def _known_model(name: str) -> str:
 Place = Annotated[str, Field(min_length=1, max_length=200)]
 
 
+_REGULAR = ("gpu", "nodes", "gpus_per_node", "fabric", "oversubscription")
+
+
 class LinkOverride(Block):
     """Links that are not as the topology has them."""
 
@@ -63,7 +67,28 @@ class LinkOverride(Block):
 class Cluster(Block):
     """The machine."""
 
-    topology: Name = Field(description="A topology by bare name (`moesim topo list` lists them) or a path.")
+    topology: Name | None = Field(
+        None,
+        description="A topology by bare name (`moesim topo list` lists them), the name of a regular cluster "
+        "(h200-4x8-rail, b200-16x8-leaf-spine-2to1), or a path; without it gpu and nodes say what the cluster is.",
+    )
+    gpu: Name | None = Field(None, description="GPU of a regular cluster, lower case (default: the topology's).")
+    nodes: Count | None = Field(
+        None, ge=1, le=8192, description="Nodes of a regular cluster (default: the topology's, else 1)."
+    )
+    gpus_per_node: Count | None = Field(
+        None, ge=1, le=1024, description="GPUs of each of its nodes (default: the topology's, else 8)."
+    )
+    fabric: FabricKind | None = Field(
+        None, description="What joins the nodes of a regular cluster (default: the topology's, else rail)."
+    )
+    oversubscription: Number | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="A leaf's capacity towards its GPUs over that towards the spines, in a regular cluster "
+        "(default: the topology's, else 2 for leaf-spine and 1 for the others).",
+    )
     nic_bandwidth: Bandwidth | None = Field(
         None, description="Peak rate of every NIC per direction, instead of the topology's (bytes/s)."
     )
@@ -78,6 +103,32 @@ class Cluster(Block):
         description="pairs: every flow by itself, exact. ports: one flow per port of a rank, for very many ranks; "
         "a phase then takes as long as its busiest port. auto: ports above 4,096 ranks.",
     )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "Cluster":
+        _ = self.name
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name or path of the topology, the keys of a regular cluster taken in."""
+        given = {key: value for key in _REGULAR if (value := getattr(self, key)) is not None}
+        if self.topology is None and self.gpu is None:
+            what = "the key gpu is required beside these" if given else "the key topology is required, or gpu and nodes"
+            raise Mistakes(((), what, f"name a topology (`moesim topo list`) or a regular cluster, such as {EXAMPLES}"))
+        if self.topology is not None and not given:
+            return self.topology
+        at: Loc = ("topology",)
+        try:
+            base = None if self.topology is None else RegularCluster.read(self.topology)
+            at = ("fabric",) if self.gpu is None else ("gpu",)
+            if base is not None or self.topology is None:
+                return (RegularCluster(**given) if base is None else base.changed(**given)).name
+        except InputError as error:
+            raise Mistakes((at, error.what, error.fix)) from None
+        key = next(iter(given))
+        what = f"{key} changes a regular cluster, and {self.topology!r:.60} is not the name of one"
+        raise Mistakes(((key,), what, f"leave it out, or name one, such as {EXAMPLES}"))
 
 
 class Parallel(Block):

@@ -86,8 +86,8 @@ def _put(sha: "hashlib._Hash", kind: str, data: bytes) -> None:
 def input_files(scenario: Scenario) -> dict[str, Path]:
     """Return the files that a scenario reads, by the field that names each; the built-in tables are not among them."""
     workload, found = scenario.workload, {}
-    topology = scenario.source(scenario.cluster.topology)
-    found["cluster.topology"] = find_topology(topology)
+    if isinstance(topology := find_topology(scenario.source(scenario.cluster.name)), Path):
+        found["cluster.topology"] = topology
     if workload.recording is not None:
         found["workload.recording.name"] = recording_path(scenario.source(workload.recording.name))
     named = {
@@ -129,10 +129,11 @@ def _content_digest(path: str, mtime_ns: int, size: int) -> str:
 
 def fabric_digest(scenario: Scenario) -> str:
     """Digest of what the cluster is built from."""
-    topology = find_topology(scenario.source(scenario.cluster.topology))
+    topology = find_topology(scenario.source(scenario.cluster.name))
     cluster = scenario.cluster
     links = (cluster.nic_bandwidth, cluster.overrides)
-    return digest("fabric", str(topology), file_digest(topology), links, scenario.parallel.ep)
+    content = file_digest(topology) if isinstance(topology, Path) else topology.content()
+    return digest("fabric", str(topology), content, links, scenario.parallel.ep)
 
 
 def batch_digest(scenario: Scenario, parts: "Parts", recording: "Recording | None") -> str:

@@ -18,9 +18,9 @@ from moesim.cluster import Fabric, load_topology, overridden
 from moesim.errors import InputError
 from moesim.located_yaml import parse_yaml
 from moesim.results import Result
+from moesim.scenario import Cluster
 from moesim.timeline import run_phase
 from moesim.traffic import Copies, calibration, payload_bytes, phase_flows
-from moesim.units import parse_bandwidth
 
 ALGORITHM = "nccl-direct"
 _ALIGNMENT = 16
@@ -73,13 +73,12 @@ def fabric_of(result: Result, topology: str | None) -> Fabric:
     Raises:
         InputError: there is no such topology, or it has fewer GPUs.
     """
-    cluster, ranks = _scenario(result)["cluster"], int(result.summary["ranks"])
-    speed = cluster.get("nic_bandwidth")
+    cluster, ranks = Cluster.model_validate(_scenario(result)["cluster"]), int(result.summary["ranks"])
     try:
-        fabric = load_topology(topology or cluster["topology"], None if speed is None else parse_bandwidth(speed))
+        fabric = load_topology(topology or cluster.name, cluster.nic_bandwidth)
     except InputError as error:
         raise InputError(error.what, where=error.where, fix="give --topology") from None
-    overrides = [(each["where"], parse_bandwidth(each["bandwidth"])) for each in cluster.get("overrides", [])]
+    overrides = [(each.where, each.bandwidth) for each in cluster.overrides]
     return overridden(fabric, overrides).first_ranks(ranks)
 
 

@@ -1,7 +1,7 @@
 """From a profile to a page: the file of `moesim profile`, the table made of it, a run priced with it, its report.
 
-``profile-h800.csv`` has every column and kind of row that a profile has. Its times are round shares of the peaks, not
-measurements: what is tested is the way of a number, from the profile's median to the share on the page.
+``docs/examples/profile.csv`` has every column and kind of row that a profile has. Its times are round shares of the
+peaks, not measurements: what is tested is the way of a number, from the profile's median to the share on the page.
 """
 
 import csv
@@ -13,7 +13,7 @@ import pytest
 from moesim import load_result
 from moesim.profile.csv_columns import COLUMNS
 
-PROFILE = Path(__file__).with_name("profile-h800.csv")
+PROFILE = Path(__file__).parents[2] / "docs/examples/profile.csv"
 RUN = ("-o", "model.n_experts=64", "-o", "model.hidden=7168", "-o", "model.expert_hidden=2048",
        "-o", "routing.top_k=8", "-o", "workload.tokens_per_rank=256")  # fmt: skip
 
