@@ -5,7 +5,6 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from moesim.errors import InputError
-from moesim.report.charts import Cell, DataTable
 from moesim.report.comparison import (
     OF_CRITICAL_RANK,
     Bands,
@@ -18,14 +17,15 @@ from moesim.report.comparison import (
 )
 from moesim.report.comparison_charts import Runs, comparison_charts, training_overlays
 from moesim.report.comparison_noise import noise_chart, noise_sentence, numbers_table
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.page import render, view_of
-from moesim.report.quantities import named_quantity, quantity
+from moesim.report.quantities import quantity, unit_of
 from moesim.report.run_page import Verdict, chips
 from moesim.report.scenario_diff import changed_keys
 from moesim.report.static import figure_files
 from moesim.results import SUMMARY, Result
 
-_COLUMNS = {
+NAMES = {
     "layer_time_s": "layer time",
     "lower_bound_s": "lower bound",
     "dispatch_time_s": "dispatch",
@@ -57,6 +57,7 @@ _COLUMNS = {
     "sequence_loss": "sequence loss",
     "z_loss": "z loss",
 }
+"""Numbers of the summary that a comparison shows, in the words of a column's heading."""
 _SECTIONS = [
     ("first", "Result"),
     ("noise", "Noise"),
@@ -70,15 +71,12 @@ _SECTIONS = [
 
 
 class Row(NamedTuple):
-    """One run in the table: its critical rank, cells in the order of the columns, and whether each is the best."""
+    """What the table of runs has of a run beside its cells: where it is, the classes of each cell, whether what-if."""
 
     name: str
     link: str
-    reasons: list[str]
-    delta: str
-    verdict: str
-    critical: str
-    cells: list[tuple[str, bool]]
+    marks: list[str]
+    what_if: bool
 
 
 def render_comparison(
@@ -104,6 +102,7 @@ def render_comparison(
         raise InputError(f"{base_name!r} is not one of the runs, or two runs have one name: {', '.join(names)}")
     base = dict(runs)[base_name]
     charts = {key: view_of(chart) for key, chart in comparison_charts(runs).items()}
+    table, rows = _variants(runs, base)
     noisy = None if bands is None else compare(runs[0][1], runs[1][1], names, bands)
     return render(
         "comparison.html.j2",
@@ -111,10 +110,10 @@ def render_comparison(
         sections=[one for one in _SECTIONS if noisy or one[0] != "noise"],
         chips=_common_chips(runs),
         verdict=Verdict(noise_sentence(noisy), "") if noisy else comparison_verdict(runs),
-        noise=view_of(noise_chart(noisy, _COLUMNS)) if noisy else None,
+        noise=view_of(noise_chart(noisy, NAMES)) if noisy else None,
         numbers=numbers_table(noisy) if noisy else None,
-        columns=[(key, short, SUMMARY[key].text) for key, short in _COLUMNS.items()],
-        rows=_rows(runs, base),
+        table=table,
+        rows=rows,
         baseline=base_name,
         what_if=sum(bool(run.summary["counterfactual"]) for _, run in runs),
         charts=charts,
@@ -162,41 +161,50 @@ def _ratio(run: Result) -> str:
     return quantity(run.summary["rank_load_max_over_mean"], "")
 
 
-def _rows(runs: Runs, base: Result) -> list[Row]:
+def _variants(runs: Runs, base: Result) -> tuple[DataTable, list[Row]]:
+    """The table of the runs."""
     best = _best([run for _, run in runs if not run.summary["counterfactual"]])
-    rows = []
     base_time = float(base.summary["layer_time_s"])
+    lines: list[tuple[Cell, ...]] = []
+    rows = []
     for name, run in runs:
-        summary = run.summary
+        summary, what_if = run.summary, bool(run.summary["counterfactual"])
         reasons = [note.text for note in run.notes if note.kind == "counterfactual"]
-        if summary["counterfactual"] and not reasons:
+        if what_if and not reasons:
             reasons = ["not the router that the logits were trained with"]
-        change = 100 * (float(summary["layer_time_s"]) / base_time - 1) if base_time else 0.0
+        change = float(summary["layer_time_s"]) / base_time - 1 if base_time else 0.0
         fastest = "layer_time_s" not in best or summary["layer_time_s"] == best["layer_time_s"]
-        cells = [
-            (
-                run.value(key).words(lambda number, key=key: named_quantity(key, number)),  # type: ignore[misc]
-                key in best
-                and not summary["counterfactual"]
-                and summary[key] == best[key]
-                and (fastest or not is_timed(key)),
-            )
-            for key in _COLUMNS
+        marks = [
+            "best"
+            if key in best and not what_if and summary[key] == best[key] and (fastest or not is_timed(key))
+            else ""
+            for key in NAMES
         ]
-        delta = "" if run is base else f"{change:+.1f} %".replace("-", "−")
+        delta = f"{100 * change:+.1f} %".replace("-", "−")
         unsure = base_time > 0 and run is not base and not apart(base, run, "layer_time_s")
         delta += ", within the model's error" if unsure else ""
-        verdict = "" if unsure or abs(change) < 0.05 else "better" if change < 0 else "worse"
-        critical = critical_words(subjects_of(run).critical_ranks)
-        rows.append(Row(name, f"./{quote(name, safe='')}/report.html", reasons, delta, verdict, critical, cells))
-    return rows
+        verdict = "" if unsure or abs(change) < 5e-4 else "better" if change < 0 else "worse"
+        lines.append((
+            name,
+            None if run is base else Quantity(change, "%", text=delta),
+            critical_words(subjects_of(run).critical_ranks),
+            *(Quantity(run.summary[key], unit_of(key), *run.intervals.get(key, ())) for key in NAMES),
+            "; ".join(reasons),
+        ))  # fmt: skip
+        rows.append(
+            Row(name, f"./{quote(name, safe='')}/report.html", [f"delta {verdict}", "", *marks, "why"], what_if)
+        )
+    columns = ("variant", "change", "critical rank", *NAMES.values(), "why counterfactual")
+    critical = "the last rank to end, of each layer; of many layers the most frequent"
+    hints = ("", "", critical, *(SUMMARY[key].text for key in NAMES), "")
+    return DataTable(columns, lines, hints=hints), rows
 
 
 def _best(trained: list[Result]) -> dict[str, float]:
     """The best value of every column in which the runs differ; none of numbers that tell of different ranks."""
     one_rank = len({subjects_of(run).critical_ranks for run in trained}) <= 1
     best: dict[str, float] = {}
-    for key in _COLUMNS:
+    for key in NAMES:
         known = [float(run.summary[key]) for run in trained if run.summary[key] is not None]
         judged = direction(key) and (one_rank or key not in OF_CRITICAL_RANK)
         if judged and len(known) > 1 and min(known) < max(known):

@@ -98,6 +98,7 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
         losses=run_tables.losses(summary),
         bandwidths=run_tables.bandwidths(result),
         held=run_tables.held(result),
+        waits=run_tables.waits(result),
         constants=run_tables.constants(result.explanation),
         kernels=run_tables.kernels(result.explanation),
         busiest=run_tables.busiest(result.explanation),

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.report.quantities import Floats, axis_scale, filled, named_quantity, unit_of
-from moesim.results import ENDS, Value
+from moesim.report.data_table import Cell, Quantity
+from moesim.report.quantities import Floats, axis_scale, filled, unit_of
+from moesim.results import ENDS
 from moesim.units import parse_bandwidth, parse_bytes, parse_duration
 
 Bools = NDArray[np.bool_]
@@ -107,28 +108,45 @@ class SweepAxis:
                 return found[0], found[1], short_key(key)
         return None
 
+    def cells(self, place: int) -> tuple[Cell, ...]:
+        """One value as cells of a table, one per key: a number where all values of the key are."""
+        return tuple(
+            Quantity(numbers[0][place], numbers[1], text=text) if numbers else text
+            for text, numbers in zip(self.values[place], self._si, strict=True)
+        )
+
+    @cached_property
+    def _si(self) -> list[tuple[Floats, str] | None]:
+        return [_si_numbers([value[k] for value in self.values]) for k in range(len(self.keys))]
+
     @property
     def rises(self) -> bool:
         """Whether the values are numbers in rising order."""
         return self.numbers is not None and bool((np.diff(self.numbers[0]) > 0).all())
 
 
-def _numbers(texts: Sequence[str]) -> tuple[Floats, str] | None:
-    """Read numbers, or quantities in the unit of the first: ``400Gb/s, 1.6Tb/s`` are 400 and 1,600 Gb/s."""
-    readers: tuple[Callable[[str], float], ...] = (float, parse_bandwidth, parse_duration, parse_bytes)
-    for reader in readers:
+def _si_numbers(texts: Sequence[str]) -> tuple[Floats, str] | None:
+    """Read numbers or quantities, with the SI unit that all have; None where one is neither."""
+    readers: tuple[tuple[Callable[[str], float], str], ...] = (
+        (float, ""), (parse_bandwidth, "B/s"), (parse_duration, "s"), (parse_bytes, "B"),
+    )  # fmt: skip
+    for reader, unit in readers:
         try:
             numbers = np.array([reader(text) for text in texts])
         except (ValueError, InputError):
             continue
-        if not np.isfinite(numbers).all():
-            return None
-        leading = _LEADING.match(texts[0])
-        if reader is float or leading is None or not numbers[0]:
-            return numbers, ""
-        factor = float(leading[0]) / numbers[0]
-        return np.round(numbers * factor, 9), texts[0][leading.end() :].strip()
+        return (numbers, unit) if np.isfinite(numbers).all() else None
     return None
+
+
+def _numbers(texts: Sequence[str]) -> tuple[Floats, str] | None:
+    """Read numbers, or quantities in the unit of the first: ``400Gb/s, 1.6Tb/s`` are 400 and 1,600 Gb/s."""
+    found = _si_numbers(texts)
+    leading = _LEADING.match(texts[0])
+    if found is None or not found[1] or leading is None or not found[0][0]:
+        return None if found is None else (found[0], "")
+    factor = float(leading[0]) / found[0][0]
+    return np.round(found[0] * factor, 9), texts[0][leading.end() :].strip()
 
 
 class AxisEffect(NamedTuple):
@@ -241,11 +259,11 @@ class SweepData:
             self._read[key] = np.where(np.array(self.status) == "ok", values, np.nan)
         return self._read[key]
 
-    def words(self, key: str, point: int) -> str:
-        """A number of a point as people read it, with its interval where it has one."""
+    def cell(self, key: str, point: int, interval: bool = True) -> Quantity:
+        """A number of a point, with its interval where it has one."""
         value, low, high = (float(self.column(name)[point]) for name in (key, *(f"{key}_{end}" for end in ENDS)))
-        known = () if np.isnan(low) else (low, high)
-        return Value(value, *known).words(lambda number: named_quantity(key, number))
+        known = (low, high) if interval and not np.isnan(low) else ()
+        return Quantity(value, unit_of(key), *known)
 
     def scaled(self, key: str) -> tuple[Floats, str]:
         """Numbers of a summary value in the unit that reads well, and that unit."""

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from moesim.report.charts import Cell, DataTable
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.embedding import script_json
 from moesim.report.page import render, view_of
-from moesim.report.quantities import ABSENT, quantity, rounded
+from moesim.report.quantities import ABSENT
 from moesim.report.static import figure_files
 from moesim.report.sweep_answer import broken, groups_table, sweep_verdict
 from moesim.report.sweep_charts import axis_charts, group_charts, pareto_charts, scaling_charts
@@ -33,20 +33,11 @@ _SECTIONS = [
 
 
 class PointRow(NamedTuple):
-    """One point in the table: text and sortable value of each cell, and ``key=value`` words to filter by."""
+    """What the table of points has of a point beside its cells: the kind, and ``key=value`` words to filter by."""
 
     point: int
     kind: str
     words: str
-    cells: list[tuple[str, str]]
-
-
-class Column(NamedTuple):
-    """A column of the table of points: heading, meaning, whether it holds words."""
-
-    name: str
-    text: str
-    words: bool
 
 
 def render_sweep(data: SweepData) -> str:
@@ -94,8 +85,8 @@ def render_sweep(data: SweepData) -> str:
         group_charts=[view_of(chart) for chart in group_charts(data)],
         pareto=[view_of(chart) for chart in pareto_charts(data)],
         scaling=[view_of(chart) for chart in scaling_charts(data)],
-        columns=_columns(data),
-        rows=[_row(data, point) for point in listed],
+        table=points_table(data, listed),
+        rows=[PointRow(point, _kind(data, point), _pairs(data, point)) for point in listed],
         left_out=len(data.status) - len(listed),
         reasons=_reasons(data),
     )
@@ -168,7 +159,7 @@ def _details(data: SweepData, point: int) -> list[str]:
     """Texts of a point's card: title, status, error, command, then one per field."""
     values = [value for axis, place in zip(data.axes, data.places[point], strict=True) for value in axis.values[place]]
     ok = data.status[point] == "ok"
-    numbers = [data.words(key, point) for key in _keys(data)]
+    numbers = [data.cell(key, point).words() for key in _keys(data)]
     bottleneck = str(data.columns["bottleneck"][point]) if ok else ABSENT
     error = data.columns["error"][point]
     command = data.command(point) if data.status[point] != "impossible" else ""
@@ -183,43 +174,35 @@ def _details(data: SweepData, point: int) -> list[str]:
     ]
 
 
-def _columns(data: SweepData) -> list[Column]:
-    axes = [Column(short_key(key), key, axis.numbers is None) for axis in data.axes for key in axis.keys]
-    numbers = [Column(in_words(key), SUMMARY[key].text, False) for key in _keys(data)]
-    return [
-        Column("point", "number of the point", False),
-        *axes,
-        *numbers,
-        Column("status", "whether it ran and keeps the limits", True),
-        Column("bottleneck", SUMMARY["bottleneck"].text, True),
+def points_table(data: SweepData, listed: list[int]) -> DataTable:
+    """The points, in the order given."""
+    keys = [key for axis in data.axes for key in axis.keys]
+    columns = [
+        ("point", "number of the point"),
+        *((short_key(key), key) for key in keys),
+        *((in_words(key), SUMMARY[key].text) for key in _keys(data)),
+        ("status", "whether it ran and keeps the limits"),
+        ("bottleneck", SUMMARY["bottleneck"].text),
     ]
+    rows: list[tuple[Cell, ...]] = []
+    for point in listed:
+        axes = [axis.cells(int(place)) for axis, place in zip(data.axes, data.places[point], strict=True)]
+        bottleneck = data.columns["bottleneck"][point]
+        rows.append((
+            point,
+            *(cell for cells in axes for cell in cells),
+            *(data.cell(key, point) for key in _keys(data)),
+            _status(data, point),
+            None if bottleneck is None else str(bottleneck),
+        ))  # fmt: skip
+    return DataTable(tuple(name for name, _ in columns), rows, hints=tuple(hint for _, hint in columns))
 
 
-def _row(data: SweepData, point: int) -> PointRow:
-    pairs = [
-        (key, value)
-        for axis, place in zip(data.axes, data.places[point], strict=True)
-        for key, value in zip(axis.keys, axis.values[place], strict=True)
-    ]
-    numbers = [(data.words(key, point), _plain(data.column(key)[point])) for key in _keys(data)]
-    bottleneck = data.columns["bottleneck"][point]
-    status = _status(data, point)
-    return PointRow(
-        point=point,
-        kind=_kind(data, point),
-        words="\n".join(f"{key}={value}" for key, value in pairs),
-        cells=[
-            *((value, value) for _, value in pairs),
-            *numbers,
-            (status, status),
-            (ABSENT if bottleneck is None else str(bottleneck), "" if bottleneck is None else str(bottleneck)),
-        ],
-    )
-
-
-def _plain(value: float) -> str:
-    """A number as a spreadsheet takes it, in SI units."""
-    return f"{float(rounded([value])[0]):.5g}" if np.isfinite(value) else ""
+def _pairs(data: SweepData, point: int) -> str:
+    """Every axis' key with its value, in full, a line each."""
+    places = zip(data.axes, data.places[point], strict=True)
+    pairs = [pair for axis, place in places for pair in zip(axis.keys, axis.values[place], strict=True)]
+    return "\n".join(f"{key}={value}" for key, value in pairs)
 
 
 def _effects(data: SweepData) -> DataTable:
@@ -239,7 +222,7 @@ def _effects(data: SweepData) -> DataTable:
 
 
 def _change(change: float | None) -> Cell:
-    return None if change is None else quantity(change, "%")
+    return None if change is None else Quantity(change, "%")
 
 
 def _reasons(data: SweepData) -> DataTable | None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from moesim.report.charts import BarChart, Cell, DataTable, HeatMap, LineChart, Mark, Series
+from moesim.report.charts import BarChart, HeatMap, LineChart, Mark, Series
 from moesim.report.columns import (
     RANK_PAIR_LIMIT,
     Columns,
@@ -16,8 +16,9 @@ from moesim.report.columns import (
     rows_in,
     sum_over_layers,
 )
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.palette import LINK_WORDS, link_colour
-from moesim.report.quantities import Floats, axis_scale, filled, quantity
+from moesim.report.quantities import Floats, axis_scale, filled
 from moesim.results import Result
 
 # Points of the bandwidth chart: beyond this a cloud only gets darker.
@@ -127,8 +128,8 @@ def hot_experts(result: Result) -> DataTable:
             int(table["slot"][i]),
             int(table["rank"][i]),
             int(tokens[i]),
-            float(f"{tokens[i] / mean[index[i]]:.4g}") if mean[index[i]] else None,
-            float(f"{mass[i]:.5g}") if np.isfinite(mass[i]) else None,
+            Quantity(tokens[i] / mean[index[i]] if mean[index[i]] else None),
+            Quantity(mass[i]),
         )
         for i in hottest
     ]
@@ -223,10 +224,10 @@ def top_links(result: Result) -> DataTable:
                 str(table["link"][row]),
                 str(table["link_class"][row]),
                 f"{table['source'][row]} → {table['target'][row]}",
-                quantity(mean["utilisation"][i], "%"),
-                quantity(mean["wire_bytes"][i], "B"),
-                quantity(float(table["capacity_bytes_per_s"][row]), "B/s"),
-                quantity(mean["busy_s"][i], "s"),
+                Quantity(mean["utilisation"][i], "%"),
+                Quantity(mean["wire_bytes"][i], "B"),
+                Quantity(float(table["capacity_bytes_per_s"][row]), "B/s"),
+                Quantity(mean["busy_s"][i], "s"),
             )
         )
     return DataTable(("phase", "link", "class", "from → to", "utilisation", "bytes", "peak", "busy"), rows)

@@ -70,6 +70,11 @@ class Result:
         """Return a number of the summary with the interval that it lies in."""
         return Value(self.summary[key], *self.intervals.get(key, ()))
 
+    def _repr_html_(self) -> str:
+        import moesim  # the package knows who makes pages; results do not
+
+        return moesim.run_in_notebook(self)
+
     def save(self, directory: str | Path, extra: Mapping[str, bytes] | None = None) -> Path:
         """Write the result folder; an existing result is replaced.
 
@@ -99,7 +104,7 @@ class Result:
             write_parquet(self.tables.columns(name), folder / f"{name}.parquet", {"moesim_schema": SCHEMA_VERSION})
         _write_npz(folder / "flows.npz", self.flows)
         _write_npz(folder / "traffic.npz", self.traffic)
-        trace = chrome_trace(self.tables.columns("spans"), self.tables.columns("link_series"), self.summary)
+        trace = chrome_trace(self.tables, self.summary)
         data = json.dumps(trace, separators=(",", ":"), allow_nan=False).encode()
         # No time stamp or file name in the header: equal runs give equal bytes.
         (folder / "trace.json.gz").write_bytes(gzip.compress(data, compresslevel=6, mtime=0))

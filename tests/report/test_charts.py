@@ -10,8 +10,9 @@ import pytest
 from moesim.report.balance_charts import layer_charts, training_charts, training_fingerprint
 from moesim.report.charts import TABLE_ROWS, BarChart, DotChart, HeatMap, LineChart, Series, table_of
 from moesim.report.comparison_charts import comparison_charts, training_overlays
+from moesim.report.data_table import shown
 from moesim.report.interactive import Drawn, documents, legend_of
-from moesim.report.run_tables import held
+from moesim.report.run_tables import held, waits
 from moesim.report.scales import line_scales, point_names
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
@@ -197,7 +198,7 @@ def test_bandwidth_points_lie_on_size_over_time(result: Result) -> None:
 
 def test_what_held_the_critical_ranks_is_told_per_layer_and_as_a_share_of_all(result: Result) -> None:
     # 2.5 ms over two layers
-    assert held(result).rows == [
+    assert [tuple(map(shown, row)) for row in held(result).rows] == [
         ("wires: NVLink", "800 µs", "64 %"),
         ("its own compute", "300 µs", "24 %"),
         ("waiting for rank 0", "100 µs", "8 %"),
@@ -320,7 +321,7 @@ def test_links_are_listed_by_how_near_they_are_to_their_limit(result: Result) ->
     table = top_links(result)
     assert len(table.rows) == 10
     assert table.rows[0][:3] == ("combine", "n1.gpu3->rail3.leaf", "nic")
-    assert table.rows[0][4] == "95 %"
+    assert shown(table.rows[0][4]) == "95 %"
 
 
 def test_wire_bandwidth_is_bytes_on_the_busiest_link_over_the_phase(result: Result) -> None:
@@ -399,4 +400,12 @@ def test_a_large_matrix_is_tabled_by_its_totals() -> None:
     table = table_of(chart)
     assert len(table.columns) == 2 + RANKS and len(table.rows) == 2 * RANKS
     wide = type(chart)("k", "t", "c", "row", "column", "bytes", {"": np.ones((80, 80))})
-    assert table_of(wide).rows[0] == ("", 0, 80, 80)
+    assert table_of(wide).rows[0] == (0, 80, 80)
+
+
+def test_the_longest_waits_name_who_waited_for_whom_in_which_phase(result: Result) -> None:
+    # Every rank but the first waits for it in dispatch, 5 µs times its number, in each of two layers.
+    table = waits(result)
+    assert table is not None
+    assert [row[:5] for row in table.rows] == [(rank, rank // 4, 0, 0, "dispatch") for rank in range(7, 0, -1)]
+    assert [shown(row[5]) for row in table.rows] == [f"{5 * rank} µs" for rank in range(7, 0, -1)]

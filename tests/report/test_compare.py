@@ -144,12 +144,14 @@ def test_the_page_names_critical_ranks_and_bolds_no_part_of_different_ones(resul
     moved = explained(same, critical_ranks=[5, 3])
     pages = [render_comparison([("before", result), ("after", after)], "two") for after in (same, moved)]
     for page, bold in zip(pages, (True, False), strict=True):
-        assert ('class="best">777 µs' in page) == bold
-        assert 'class="best">123 µs' in page
+        assert ('class="best" data-value="0.000777">777 µs' in page) == bold
+        assert 'class="best" data-value="0.000123">123 µs' in page
         assert ("before, rank 3" in page) == ("Another rank is critical" in page) == (not bold)
     assert ">ranks 5, 3<" in pages[1] and ">rank 3<" in pages[1]
     slower = renamed(moved, layer_time_s=3e-3)
-    assert 'class="best">123 µs' not in render_comparison([("before", result), ("after", slower)], "two")
+    assert 'class="best" data-value="0.000123">123 µs' not in render_comparison(
+        [("before", result), ("after", slower)], "two"
+    )
 
 
 def test_what_applies_to_one_run_only_is_neutral(result: Result) -> None:
@@ -229,12 +231,12 @@ def test_the_chart_of_the_noise_holds_medians_and_error_bars_against_the_first_r
     assert chart is not None and chart.rows == ("layer time",)  # the z loss is the same everywhere
     assert table_of(chart).columns == (
         "",
-        "before",
-        "after",
-        "before, least",
-        "before, most",
-        "after, least",
-        "after, most",
+        "before (%)",
+        "after (%)",
+        "before, least (%)",
+        "before, most (%)",
+        "after, least (%)",
+        "after, most (%)",
     )
     assert table_of(chart).rows[0][1:] == pytest.approx((0, 20, -10, 10, 8, 32))
     figure = figure_files([chart])["figures/noise.svg"].decode()

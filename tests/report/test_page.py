@@ -234,7 +234,7 @@ def test_the_verdict_compares_trained_routers_only(comparison: str) -> None:
 def test_what_if_runs_are_marked_with_their_reason_and_never_bold(comparison: str) -> None:
     rows = {
         match[2]: match[1]
-        for match in re.finditer(r'<tr([^>]*)><td class="text name"><a href="\./([^/]+)/', comparison)
+        for match in re.finditer(r'<tr([^>]*)><td class="text name"[^>]*><a href="\./([^/]+)/', comparison)
     }
     assert [name for name, attributes in rows.items() if "what-if" in attributes] == ["v2-m1", "v2-m5"]
     table = comparison[comparison.index("why counterfactual") :]
