@@ -18,6 +18,7 @@ from moesim.report.comparison import (
 )
 from moesim.report.comparison_charts import Runs, comparison_charts, training_overlays
 from moesim.report.comparison_noise import noise_chart, noise_sentence, numbers_table
+from moesim.report.named_numbers import WORDS
 from moesim.report.page import render, view_of
 from moesim.report.quantities import named_quantity, quantity
 from moesim.report.run_page import Verdict, chips
@@ -25,38 +26,6 @@ from moesim.report.scenario_diff import changed_keys
 from moesim.report.static import figure_files
 from moesim.results import SUMMARY, Result
 
-_COLUMNS = {
-    "layer_time_s": "layer time",
-    "lower_bound_s": "lower bound",
-    "dispatch_time_s": "dispatch",
-    "dispatch_time_mean_s": "dispatch, mean rank",
-    "dispatch_time_max_s": "dispatch, slowest rank",
-    "combine_time_s": "combine",
-    "combine_time_mean_s": "combine, mean rank",
-    "combine_time_max_s": "combine, slowest rank",
-    "expert_compute_time_s": "expert compute",
-    "expert_compute_time_mean_s": "expert compute, mean rank",
-    "expert_compute_time_max_s": "expert compute, slowest rank",
-    "wait_time_s": "wait",
-    "rank_wait_mean_s": "wait, mean rank",
-    "expert_load_max_over_mean": "experts max/mean",
-    "rank_load_max_over_mean": "ranks max/mean",
-    "node_load_max_over_mean": "nodes max/mean",
-    "max_violation": "MaxVio",
-    "sequence_imbalance_p50": "sequence p50",
-    "sequence_imbalance_p99": "sequence p99",
-    "copies_per_token": "copies/token",
-    "rank_copies_per_token": "ranks/token",
-    "node_copies_per_token": "nodes/token",
-    "nvlink_wire_bytes": "NVLink bytes",
-    "nic_wire_bytes": "NIC bytes",
-    "gate_mass_lost": "gate mass lost",
-    "expert_loss": "expert loss",
-    "device_loss": "device loss",
-    "communication_loss": "communication loss",
-    "sequence_loss": "sequence loss",
-    "z_loss": "z loss",
-}
 _SECTIONS = [
     ("first", "Result"),
     ("noise", "Noise"),
@@ -111,9 +80,9 @@ def render_comparison(
         sections=[one for one in _SECTIONS if noisy or one[0] != "noise"],
         chips=_common_chips(runs),
         verdict=Verdict(noise_sentence(noisy), "") if noisy else comparison_verdict(runs),
-        noise=view_of(noise_chart(noisy, _COLUMNS)) if noisy else None,
+        noise=view_of(noise_chart(noisy, WORDS)) if noisy else None,
         numbers=numbers_table(noisy) if noisy else None,
-        columns=[(key, short, SUMMARY[key].text) for key, short in _COLUMNS.items()],
+        columns=[(key, short, SUMMARY[key].text) for key, short in WORDS.items()],
         rows=_rows(runs, base),
         baseline=base_name,
         what_if=sum(bool(run.summary["counterfactual"]) for _, run in runs),
@@ -181,7 +150,7 @@ def _rows(runs: Runs, base: Result) -> list[Row]:
                 and summary[key] == best[key]
                 and (fastest or not is_timed(key)),
             )
-            for key in _COLUMNS
+            for key in WORDS
         ]
         delta = "" if run is base else f"{change:+.1f} %".replace("-", "−")
         unsure = base_time > 0 and run is not base and not apart(base, run, "layer_time_s")
@@ -196,7 +165,7 @@ def _best(trained: list[Result]) -> dict[str, float]:
     """The best value of every column in which the runs differ; none of numbers that tell of different ranks."""
     one_rank = len({subjects_of(run).critical_ranks for run in trained}) <= 1
     best: dict[str, float] = {}
-    for key in _COLUMNS:
+    for key in WORDS:
         known = [float(run.summary[key]) for run in trained if run.summary[key] is not None]
         judged = direction(key) and (one_rank or key not in OF_CRITICAL_RANK)
         if judged and len(known) > 1 and min(known) < max(known):

@@ -18,7 +18,7 @@ Drawn = LineChart | BarChart | DotChart | HeatMap | Gantt
 _HEIGHT = 300
 _LABEL_LENGTH = 26
 _TEX = re.compile(r"\$\$|\\\(|\\\[|\\\)|\\\]")
-_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle")
+_MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex")
 
 
 def bokeh_figures(chart: Drawn) -> dict[str, Any]:

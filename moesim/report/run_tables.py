@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
+
 from moesim.report.balance_charts import LOSSES
 from moesim.report.charts import Cell, DataTable
+from moesim.report.columns import columns_of
 from moesim.report.palette import LINK_WORDS
-from moesim.report.quantities import ABSENT, quantity, unit_of
-from moesim.report.traffic_charts import wire_bandwidths
+from moesim.report.quantities import ABSENT, filled, quantity, unit_of
 from moesim.results import SUMMARY, Result
 
 # Facts of the wall clock would make equal runs give different pages.
@@ -53,12 +55,16 @@ def bandwidths(result: Result) -> DataTable:
         keys = [f"{phase}_{name}_bytes_per_s" for phase in phases]
         definition = SUMMARY[keys[0]].text
         rows.append((name, *(quantity(summary[key], "B/s") for key in keys), definition))
-    wires = wire_bandwidths(result)
-    for link_class in dict.fromkeys(name for _, name, _ in wires):
-        by_phase = {phase: value for phase, name, value in wires if name == link_class}
+    steps = columns_of(result, "steps")
+    for name in (name for name in steps if name.startswith("dispatch_") and name.endswith("_wire_bytes_per_s")):
+        link_class = name.removeprefix("dispatch_").removesuffix("_wire_bytes_per_s")
         word = LINK_WORDS.get(link_class, link_class)
-        definition = f"bytes on the busiest {word} link over the time from the phase's first transfer to its last"
-        rows.append((f"wire, {word}", *(quantity(by_phase.get(phase), "B/s") for phase in phases), definition))
+        rates = [filled(steps[f"{phase}{name.removeprefix('dispatch')}"]) for phase in phases]
+        shown = [
+            quantity(rate[known].mean(), "B/s") if (known := np.isfinite(rate)).any() else ABSENT for rate in rates
+        ]
+        definition = f"bytes on the busiest {word} link over the time from the phase's first byte to its last"
+        rows.append((f"wire, {word}", *shown, definition))
     return DataTable(("name", *phases, "definition"), rows)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
+from moesim.report.named_numbers import DRAWN
 from moesim.report.quantities import Floats, axis_scale, filled, named_quantity, unit_of
 from moesim.results import ENDS, Value
 from moesim.units import parse_bandwidth, parse_bytes, parse_duration
@@ -20,24 +21,24 @@ Ints = NDArray[np.int64]
 Places = tuple[int, ...]
 """Positions along some axes."""
 
-WORDS = {
-    "layer_time_s": "layer time",
-    "lower_bound_s": "lower bound",
-    "dispatch_time_s": "dispatch",
-    "combine_time_s": "combine",
-    "expert_compute_time_s": "expert compute",
-    "wait_time_s": "wait",
-    "dispatch_time_max_s": "dispatch, slowest rank",
-    "combine_time_max_s": "combine, slowest rank",
-    "expert_compute_time_max_s": "expert compute, slowest rank",
-    "expert_load_max_over_mean": "experts max/mean",
-    "rank_load_max_over_mean": "ranks max/mean",
-    "gate_mass_lost": "gate mass lost",
-    "node_copies_per_token": "nodes/token",
-    "nvlink_wire_bytes": "NVLink bytes",
-    "nic_wire_bytes": "NIC bytes",
-}
-"""The numbers shown for a point, in words."""
+SHOWN = (
+    "layer_time_s",
+    "lower_bound_s",
+    "dispatch_time_s",
+    "combine_time_s",
+    "expert_compute_time_s",
+    "wait_time_s",
+    "dispatch_time_max_s",
+    "combine_time_max_s",
+    "expert_compute_time_max_s",
+    "expert_load_max_over_mean",
+    "rank_load_max_over_mean",
+    "gate_mass_lost",
+    "node_copies_per_token",
+    "nvlink_wire_bytes",
+    "nic_wire_bytes",
+)
+"""The numbers shown of a point on its card; the table of points has those of the curves too."""
 
 # Last parts of a key that say nothing without the part before them.
 _VAGUE = {"name", "kind", "step", "algorithm", "preset"}
@@ -48,11 +49,6 @@ def short_key(key: str) -> str:
     """Name a scenario's key by its last part, by the last two where one alone is vague: ``top_k``, ``routing.kind``."""
     parts = key.split(".")
     return ".".join(parts[-2:] if parts[-1] in _VAGUE else parts[-1:])
-
-
-def in_words(key: str) -> str:
-    """Name a number of the summary in words where it has some."""
-    return WORDS.get(key, key)
 
 
 @dataclass(frozen=True)
@@ -188,6 +184,12 @@ class SweepData:
     per: Places = ()
     groups: tuple[tuple[Places, int | None], ...] = ()
     bounds: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """Numbers of the summary that the table of points has, the objective first."""
+        drawn = (key for one in DRAWN for key in one.numbers)
+        return tuple(key for key in dict.fromkeys((self.key, *SHOWN, *drawn)) if key in self.columns)
 
     def counted(self) -> str:
         """How many points have each status: ``21 ok, 1 failed, 2 impossible``."""

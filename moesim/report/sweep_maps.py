@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from moesim.report.named_numbers import in_words
 from moesim.report.palette import cividis
 from moesim.report.quantities import named_quantity
-from moesim.report.sweep_data import SweepData, in_words
+from moesim.report.sweep_data import SweepData
 
 # Cells of all panels together, so that the page stays light.
 MOST_CELLS = 3000

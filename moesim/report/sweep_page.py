@@ -8,12 +8,13 @@ from markupsafe import Markup
 
 from moesim.report.charts import Cell, DataTable
 from moesim.report.embedding import script_json
+from moesim.report.named_numbers import in_words
 from moesim.report.page import render, view_of
 from moesim.report.quantities import ABSENT, quantity, rounded
 from moesim.report.static import figure_files
 from moesim.report.sweep_answer import broken, groups_table, sweep_verdict
-from moesim.report.sweep_charts import axis_charts, group_charts, pareto_charts, scaling_charts
-from moesim.report.sweep_data import WORDS, SweepData, in_words, short_key
+from moesim.report.sweep_charts import axis_charts, group_charts, number_charts, pareto_charts, scaling_charts
+from moesim.report.sweep_data import SHOWN, SweepData, short_key
 from moesim.report.sweep_map_files import map_files
 from moesim.report.sweep_maps import HeatMaps, heat_maps
 from moesim.results import SUMMARY
@@ -26,6 +27,7 @@ _SECTIONS = [
     ("first", "Result"),
     ("groups", "Best of each"),
     ("axes", "Axes"),
+    ("curves", "Imbalance and bandwidth"),
     ("trade-off", "Trade-offs"),
     ("points", "Points"),
     ("glossary", "Glossary"),
@@ -64,7 +66,7 @@ def render_sweep(data: SweepData) -> str:
     chosen = data.anchor
     shown = {*listed, chosen, *(_points_of(maps) if maps else ())}
     details = {point: _details(data, point) for point in sorted(shown)}
-    absent = {"axes"} if all(len(axis.values) == 1 for axis in data.axes) else set()
+    absent = {"axes", "curves"} if all(len(axis.values) == 1 for axis in data.axes) else set()
     absent |= set() if data.groups else {"groups"}
     what_if = sum(_is_what_if(data, point) for point in range(len(data.status)))
     return render(
@@ -87,6 +89,7 @@ def render_sweep(data: SweepData) -> str:
         best=data.best,
         details=Markup(script_json({str(point): row for point, row in details.items()})),  # noqa: S704 - escaped
         axis_charts=[view_of(chart) for chart in axis_charts(data)],
+        curves=[(name, held, [view_of(chart) for chart in charts]) for name, held, charts in number_charts(data)],
         effects=_effects(data),
         groups=groups_table(data),
         limited=bool(data.limits),
@@ -103,7 +106,8 @@ def render_sweep(data: SweepData) -> str:
 
 def sweep_figures(data: SweepData) -> dict[str, bytes]:
     """Draw the map and every chart of the page as files: ``figures/<chart>.svg`` and ``.png``."""
-    charts = [*axis_charts(data), *group_charts(data), *pareto_charts(data), *scaling_charts(data)]
+    curves = [chart for _, _, charts in number_charts(data) for chart in charts]
+    charts = [*axis_charts(data), *group_charts(data), *pareto_charts(data), *scaling_charts(data), *curves]
     return map_files(data) | figure_files(charts)
 
 
@@ -155,20 +159,20 @@ def _detail_fields(data: SweepData) -> list[tuple[str, str]]:
     keys = [(key, "axis of the sweep") for axis in data.axes for key in axis.keys]
     return [
         *keys,
-        *((in_words(key), SUMMARY[key].text) for key in _keys(data)),
+        *((in_words(key), SUMMARY[key].text) for key in _card_keys(data)),
         ("bottleneck", SUMMARY["bottleneck"].text),
     ]
 
 
-def _keys(data: SweepData) -> list[str]:
-    return [key for key in dict.fromkeys((data.key, *WORDS)) if key in data.columns]
+def _card_keys(data: SweepData) -> list[str]:
+    return [key for key in data.numbers if key in (data.key, *SHOWN)]
 
 
 def _details(data: SweepData, point: int) -> list[str]:
     """Texts of a point's card: title, status, error, command, then one per field."""
     values = [value for axis, place in zip(data.axes, data.places[point], strict=True) for value in axis.values[place]]
     ok = data.status[point] == "ok"
-    numbers = [data.words(key, point) for key in _keys(data)]
+    numbers = [data.words(key, point) for key in _card_keys(data)]
     bottleneck = str(data.columns["bottleneck"][point]) if ok else ABSENT
     error = data.columns["error"][point]
     command = data.command(point) if data.status[point] != "impossible" else ""
@@ -185,7 +189,7 @@ def _details(data: SweepData, point: int) -> list[str]:
 
 def _columns(data: SweepData) -> list[Column]:
     axes = [Column(short_key(key), key, axis.numbers is None) for axis in data.axes for key in axis.keys]
-    numbers = [Column(in_words(key), SUMMARY[key].text, False) for key in _keys(data)]
+    numbers = [Column(in_words(key), SUMMARY[key].text, False) for key in data.numbers]
     return [
         Column("point", "number of the point", False),
         *axes,
@@ -201,7 +205,7 @@ def _row(data: SweepData, point: int) -> PointRow:
         for axis, place in zip(data.axes, data.places[point], strict=True)
         for key, value in zip(axis.keys, axis.values[place], strict=True)
     ]
-    numbers = [(data.words(key, point), _plain(data.column(key)[point])) for key in _keys(data)]
+    numbers = [(data.words(key, point), _plain(data.column(key)[point])) for key in data.numbers]
     bottleneck = data.columns["bottleneck"][point]
     status = _status(data, point)
     return PointRow(

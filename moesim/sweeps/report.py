@@ -126,6 +126,12 @@ def as_plain(found: Answer, data: SweepData, space: Space, table: "pa.Table") ->
     }
 
 
+def points_as_plain(data: SweepData, space: Space, table: "pa.Table") -> list[dict[str, Any]]:
+    """Return one record per point: its values, status, bottleneck and the numbers of the page's table, in SI units."""
+    names = ["status", "error", "bottleneck", *data.numbers]
+    return [{"point": point, **space.values(point), **row} for point, row in rows_of(table, names).items()]
+
+
 def rows_of(table: "pa.Table", names: Sequence[str]) -> dict[int, dict[str, Any]]:
     """Return some columns of a sweep's table by point."""
     columns = {name: table[name].to_pylist() for name in names}
