@@ -1,11 +1,12 @@
 """The report that sets several runs side by side: which is best, why, and at what price."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import quote
 
 from moesim.errors import InputError
-from moesim.report.charts import Cell, DataTable
+from moesim.report.charts import Cell, Chart, DataTable, DotChart, SmallMultiples, StackedBars
 from moesim.report.comparison import (
     OF_CRITICAL_RANK,
     Bands,
@@ -16,7 +17,7 @@ from moesim.report.comparison import (
     is_timed,
     subjects_of,
 )
-from moesim.report.comparison_charts import Runs, comparison_charts, training_overlays
+from moesim.report.comparison_charts import Runs, comparison_charts, same_in_all, training_overlays
 from moesim.report.comparison_noise import noise_chart, noise_sentence, numbers_table
 from moesim.report.named_numbers import WORDS
 from moesim.report.page import render, view_of
@@ -31,7 +32,7 @@ _SECTIONS = [
     ("noise", "Noise"),
     ("variants", "Variants"),
     ("balance", "Balance"),
-    ("trade-off", "Bytes and gate mass"),
+    ("trade-off", "Bandwidth, bytes and gate mass"),
     ("training", "Training"),
     ("changes", "What differs"),
     ("glossary", "Glossary"),
@@ -72,7 +73,14 @@ def render_comparison(
     if base_name not in names or len(set(names)) != len(names):
         raise InputError(f"{base_name!r} is not one of the runs, or two runs have one name: {', '.join(names)}")
     base = dict(runs)[base_name]
-    charts = {key: view_of(chart) for key, chart in comparison_charts(runs).items()}
+    charts, alike = comparison_charts(runs), _alike(runs)
+    if alike:  # what all have in common marks none
+        charts = {key: replace(chart, flagged=()) if isinstance(chart, StackedBars | SmallMultiples) else chart
+                  for key, chart in charts.items()}  # fmt: skip
+    same = [chart for chart in charts.values() if same_in_all(chart)]
+    field, training = judged_runs(runs), training_overlays(runs)
+    shared = _same_numbers(runs)
+    columns = [key for key in WORDS if key not in shared]
     noisy = None if bands is None else compare(runs[0][1], runs[1][1], names, bands)
     return render(
         "comparison.html.j2",
@@ -82,12 +90,17 @@ def render_comparison(
         verdict=Verdict(noise_sentence(noisy), "") if noisy else comparison_verdict(runs),
         noise=view_of(noise_chart(noisy, WORDS)) if noisy else None,
         numbers=numbers_table(noisy) if noisy else None,
-        columns=[(key, short, SUMMARY[key].text) for key, short in WORDS.items()],
-        rows=_rows(runs, base),
+        columns=[(key, WORDS[key], SUMMARY[key].text) for key in columns],
+        rows=_rows(runs, base, field, columns),
         baseline=base_name,
-        what_if=sum(bool(run.summary["counterfactual"]) for _, run in runs),
-        charts=charts,
-        training=[view_of(chart) for chart in training_overlays(runs)],
+        what_if="" if alike else _what_if(runs, field),
+        alike=alike,
+        all_judged=len(field) == len(runs),
+        charts={key: view_of(chart) for key, chart in charts.items() if chart not in same},
+        same=_same_in_words(runs, same),
+        shared=DataTable(("number", "in all"), [(WORDS[key], _shown(runs[0][1], key)) for key in shared]),
+        training=[view_of(chart) for chart in training],
+        one_training=len(runs) > 1 and all(len(chart.series) == 1 for chart in training),
         changes=_changes(runs, base_name, base),
         notes=_common_notes(runs),
     )
@@ -99,11 +112,77 @@ def comparison_figures(runs: Runs) -> dict[str, bytes]:
     return figure_files([*charts, *training_overlays(runs)])
 
 
-def comparison_verdict(runs: Runs) -> Verdict:
-    """State which of the trained routers is fastest and by how much; what-if runs only where nothing else is there."""
+def judged_runs(runs: Runs) -> Runs:
+    """The runs that the verdict and the bold figures are about: without what-if ones where two others are there."""
     trained = [(name, run) for name, run in runs if not run.summary["counterfactual"]]
-    field = trained if len(trained) > 1 else list(runs)
-    noun = "routers on their own training" if len(trained) == len(field) else "runs, what-if ones included"
+    return trained if len(trained) > 1 else runs
+
+
+def _reasons(run: Result) -> tuple[str, ...]:
+    """In which ways a run's router is not the one of its logits."""
+    found = tuple(note.text for note in run.notes if note.kind == "counterfactual")
+    return found or (("not the router that the logits were trained with",) if run.summary["counterfactual"] else ())
+
+
+def _alike(runs: Runs) -> str:
+    """Say what is counterfactual in all of several runs alike, and so tells none from another; empty for nothing."""
+    if len(runs) < 2 or not _reasons(runs[0][1]) or len({_reasons(run) for _, run in runs}) > 1:
+        return ""
+    return (
+        f"In all runs alike the router is not the one of the logits: {'; '.join(_reasons(runs[0][1]))}. Where tokens "
+        "go (loads, copies, bytes, gate mass, losses) is a what-if, and so is the level of the times; what differs "
+        "between the runs does not come from it."
+    )
+
+
+def _what_if(runs: Runs, field: Runs) -> str:
+    """Say of which runs and numbers the router makes a what-if, and what part these take; empty where of none."""
+    number = sum(bool(run.summary["counterfactual"]) for _, run in runs)
+    if not number:
+        return ""
+    own = "no run has" if number == len(runs) else "only one run has"
+    part = (
+        "They take no part in the verdict or the bold figures."
+        if len(field) < len(runs)
+        else f"The verdict and the bold figures include them, since {own} the router of its logits."
+    )
+    return (
+        f"{number} of {len(runs)} runs are counterfactual (marked what-if): a router on logits that were trained "
+        "with another one. What-if is where their tokens go (loads, copies, bytes, gate mass, losses) and what follows "
+        f"from it for their times, not what wires and kernels reach. {part}"
+    )
+
+
+def _same_numbers(runs: Runs) -> list[str]:
+    """Numbers of the table that are the same in all of several runs."""
+    if len(runs) < 2:
+        return []
+    return [key for key in WORDS if len({_shown(run, key) for _, run in runs}) == 1 and key != "layer_time_s"]
+
+
+def _shown(run: Result, key: str) -> str:
+    return run.value(key).words(lambda number: named_quantity(key, number))
+
+
+def _same_in_words(runs: Runs, charts: Sequence[Chart | None]) -> str:
+    """One line for charts that would show the same of every run."""
+    words = []
+    for chart in charts:
+        if isinstance(chart, DotChart):
+            numbers = ", ".join(f"{group} {quantity(values[0], '')}" for group, values in chart.groups.items())
+            words.append(f"{chart.title.lower()} ({numbers}, {chart.x_label})")
+        elif chart is not None:
+            words.append(chart.title.lower())
+    return f"Same in all {len(runs)} runs: {'; '.join(words)}." if words else ""
+
+
+def comparison_verdict(runs: Runs) -> Verdict:
+    """State which run is fastest and by how much; what-if runs only where fewer than two others are there."""
+    field = judged_runs(runs)
+    noun = "runs"
+    if len({repr(run.explanation["router"]) for _, run in field}) > 1:
+        own = not any(run.summary["counterfactual"] for _, run in field)
+        noun = "routers on their own training" if own else "runs, what-if ones included"
     ordered = sorted(field, key=lambda one: (float(one[1].summary["layer_time_s"]), one[0]))
     (best_name, best), (worst_name, worst) = ordered[0], ordered[-1]
     fast, slow = float(best.summary["layer_time_s"]), float(worst.summary["layer_time_s"])
@@ -114,9 +193,13 @@ def comparison_verdict(runs: Runs) -> Verdict:
     text = (
         f"{quantity(fast, 's')} per layer, {quantity(1 - fast / slow, '%')} less than {worst_name} "
         f"({quantity(slow, 's')}). "
-        f"Its most loaded rank computes {_ratio(best)} times the mean, that of {worst_name} {_ratio(worst)} times. "
-        f"Bottleneck: {_bottleneck(best)}; for {worst_name}: {_bottleneck(worst)}."
     )
+    if _ratio(best) != _ratio(worst):
+        text += (
+            f"Its most loaded rank computes {_ratio(best)} times the mean, that of {worst_name} {_ratio(worst)} times. "
+        )
+    other = "" if _bottleneck(best) == _bottleneck(worst) else f"; for {worst_name}: {_bottleneck(worst)}"
+    text += f"Bottleneck: {_bottleneck(best)}{other}."
     same = [name for name, run in ordered[1:] if not apart(best, run, "layer_time_s")]
     if same:
         text += f" Within the model's error of it: {', '.join(same)}."
@@ -131,26 +214,22 @@ def _ratio(run: Result) -> str:
     return quantity(run.summary["rank_load_max_over_mean"], "")
 
 
-def _rows(runs: Runs, base: Result) -> list[Row]:
-    best = _best([run for _, run in runs if not run.summary["counterfactual"]])
+def _rows(runs: Runs, base: Result, field: Runs, columns: Sequence[str]) -> list[Row]:
+    best, judged = _best([run for _, run in field]), {name for name, _ in field}
+    marked = not _alike(runs)
     rows = []
     base_time = float(base.summary["layer_time_s"])
     for name, run in runs:
         summary = run.summary
-        reasons = [note.text for note in run.notes if note.kind == "counterfactual"]
-        if summary["counterfactual"] and not reasons:
-            reasons = ["not the router that the logits were trained with"]
+        reasons = list(_reasons(run)) if marked else []
         change = 100 * (float(summary["layer_time_s"]) / base_time - 1) if base_time else 0.0
         fastest = "layer_time_s" not in best or summary["layer_time_s"] == best["layer_time_s"]
         cells = [
             (
-                run.value(key).words(lambda number, key=key: named_quantity(key, number)),  # type: ignore[misc]
-                key in best
-                and not summary["counterfactual"]
-                and summary[key] == best[key]
-                and (fastest or not is_timed(key)),
+                _shown(run, key),
+                key in best and name in judged and summary[key] == best[key] and (fastest or not is_timed(key)),
             )
-            for key in WORDS
+            for key in columns
         ]
         delta = "" if run is base else f"{change:+.1f} %".replace("-", "−")
         unsure = base_time > 0 and run is not base and not apart(base, run, "layer_time_s")

@@ -68,7 +68,6 @@ def render_sweep(data: SweepData) -> str:
     details = {point: _details(data, point) for point in sorted(shown)}
     absent = {"axes", "curves"} if all(len(axis.values) == 1 for axis in data.axes) else set()
     absent |= set() if data.groups else {"groups"}
-    what_if = sum(_is_what_if(data, point) for point in range(len(data.status)))
     return render(
         "sweep.html.j2",
         title=data.title,
@@ -76,9 +75,7 @@ def render_sweep(data: SweepData) -> str:
         sections=[one for one in _SECTIONS if one[0] not in absent],
         chips=_chips(data),
         verdict=sweep_verdict(data),
-        what_if=what_if,
-        best_what_if=data.best is not None and _is_what_if(data, data.best),
-        ran=data.status.count("ok"),
+        what_if=_what_if(data),
         maps=maps,
         word=in_words(data.key),
         better="more is better" if data.larger_is_better else "less is better",
@@ -152,6 +149,37 @@ def _is_what_if(data: SweepData, point: int) -> bool:
     return (
         data.status[point] == "ok" and "counterfactual" in data.columns and bool(data.columns["counterfactual"][point])
     )
+
+
+# Sections of a scenario that decide where tokens go.
+_OF_ROUTING = ("routing", "model", "workload", "placement")
+
+
+def _what_if(data: SweepData) -> str:
+    """Say which points are counterfactual, in which numbers, and whether the best is one; empty where none is."""
+    ran = [point for point, status in enumerate(data.status) if status == "ok"]
+    flags = np.array([_is_what_if(data, point) for point in ran], bool)
+    if not flags.any():
+        return ""
+    what = (
+        "a router on logits that were trained with another one. What-if is where tokens go (loads, copies, bytes, gate "
+        "mass, losses) and what follows from it for the times"
+    )
+    if flags.all():
+        routed = [axis.short for axis in data.axes if any(key.split(".")[0] in _OF_ROUTING for key in axis.keys)]
+        if not routed:
+            return f"All points alike: {what}. It is the same at every point, so no difference comes from it."
+        return f"All {len(ran)} points: {what}. The answer compares what-ifs."
+    whom = f"{int(flags.sum())} of {len(ran)} points"
+    for axis, places in zip(data.axes, data.places[ran].T, strict=True):
+        of_them = np.unique(places[flags])
+        if not np.isin(places[~flags], of_them).any():
+            whom += f", those with {' or '.join(axis.named(int(place)) for place in of_them)}"
+            break
+    best = ""
+    if data.best is not None:
+        best = f" The best point is {'one of them' if _is_what_if(data, data.best) else 'none of them'}."
+    return f"{whom}: {what}.{best}"
 
 
 def _detail_fields(data: SweepData) -> list[tuple[str, str]]:

@@ -16,7 +16,6 @@ from moesim.report.traffic_charts import (
     rank_chart,
     top_links,
     traffic_chart,
-    wire_bandwidths,
 )
 from moesim.results import Result, Tables
 from tests.report.conftest import PARTS, RANKS, fake_result
@@ -190,16 +189,6 @@ def test_links_are_listed_by_how_near_they_are_to_their_limit(result: Result) ->
     assert len(table.rows) == 10
     assert table.rows[0][:3] == ("combine", "n1.gpu3->rail3.leaf", "nic")
     assert table.rows[0][4] == "95 %"
-
-
-def test_wire_bandwidth_is_bytes_on_the_busiest_link_over_the_phase(result: Result) -> None:
-    wires = {(phase, name): value for phase, name, value in wire_bandwidths(result)}
-    table = result.tables.columns("transfers")
-    expected = []
-    for layer in (0, 1):
-        rows = (np.asarray(table["layer"]) == layer) & (np.asarray(table["phase"]) == "dispatch")
-        expected.append(4.7e7 / (table["finish_s"][rows].max() - table["start_s"][rows].min()))
-    assert wires["dispatch", "nvlink"] == pytest.approx(np.mean(expected))
 
 
 def test_one_layer_has_no_curves_over_layers() -> None:
