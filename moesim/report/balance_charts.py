@@ -46,15 +46,22 @@ def layer_charts(result: Result) -> list[LineChart]:
         LineChart(
             key="layer_losses",
             title="Balance losses over the layers",
-            caption="Losses with the scenario's factors; logarithmic.",
+            caption="Each loss over its value where experts and devices are loaded alike, which has the same factors.",
             x_label="layer",
-            y_label="loss",
-            series=_series(steps, "layer", _loss_columns(steps)),
-            log_y=True,
+            y_label="× the loss in balance",
+            series=_series(_in_balance(steps, result), "layer", _loss_columns(steps)),
+            marks=(Mark("perfect balance", 1.0),),
             source="steps.parquet",
         ),
     ]
     return [chart for chart in charts if chart.series]
+
+
+def _in_balance(columns: Columns, result: Result) -> Columns:
+    """Divide the losses by their values in perfect balance; those that have none are left out."""
+    even = result.explanation["losses_in_balance"]
+    divided = {name: filled(columns[name]) / even[name] for name in LOSSES if name in columns and even.get(name)}
+    return {name: column for name, column in columns.items() if name not in LOSSES} | divided
 
 
 def training_charts(result: Result) -> list[LineChart]:

@@ -10,8 +10,9 @@ from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series, Small
 from moesim.report.named_numbers import DRAWN, Drawn, scaled
 from moesim.report.palette import series_colour
 from moesim.report.quantities import Floats, axis_scale, filled
+from moesim.report.rank_times import rank_times_of_runs
 from moesim.report.scenario_diff import recording_name, workload_of
-from moesim.report.time_charts import rank_times_of_runs, time_chart
+from moesim.report.time_charts import time_chart
 from moesim.report.traffic_charts import sorted_expert_load
 from moesim.results import Result
 

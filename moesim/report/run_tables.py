@@ -40,11 +40,14 @@ def imbalance(summary: dict[str, Any]) -> DataTable:
     return DataTable(("over", "max/mean", "mean/max", "MaxVio", "uniform router"), _numeric(rows))
 
 
-def losses(summary: dict[str, Any]) -> DataTable:
-    """Balance losses and the gate mass lost."""
-    rows: list[tuple[Cell, ...]] = [(SUMMARY[key].text, _significant(summary[key])) for key in LOSSES]
-    rows.append(("gate mass lost to the group limit (share)", _significant(summary["gate_mass_lost"])))
-    return DataTable(("loss", "value"), rows)
+def losses(result: Result) -> DataTable:
+    """Balance losses beside their values in perfect balance, and the gate mass lost."""
+    summary, even = result.summary, result.explanation["losses_in_balance"]
+    rows: list[tuple[Cell, ...]] = [
+        (SUMMARY[key].text, _significant(summary[key]), _significant(even.get(key))) for key in LOSSES
+    ]
+    rows.append(("gate mass lost to the group limit (share)", _significant(summary["gate_mass_lost"]), None))
+    return DataTable(("loss", "value", "in balance"), rows)
 
 
 def bandwidths(result: Result) -> DataTable:

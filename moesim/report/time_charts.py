@@ -1,6 +1,6 @@
 """Where the time goes: the parts of a layer, the ranks' timeline, who waits for whom, links over time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from moesim.report.columns import (
     sum_over_layers,
 )
 from moesim.report.comparison import critical_words, subjects_of
-from moesim.report.palette import LINK_WORDS, PHASES, link_colour, series_colour
-from moesim.report.quantities import Floats, axis_scale, filled, rounded
+from moesim.report.palette import LINK_WORDS, PHASES, link_colour
+from moesim.report.quantities import Floats, axis_scale, filled
 from moesim.results import COMPONENTS, SUMMARY, Result
 
 # More rows than this make a timeline unreadable: the slowest ranks are shown.
@@ -170,63 +170,6 @@ def rank_wait_chart(result: Result) -> BarChart | None:
         details=details,
         colour=PHASES["wait"],
         source="ranks.parquet",
-    )
-
-
-# Curves of distributions that one chart can tell apart.
-_MOST_CURVES = 8
-
-
-def rank_times_chart(result: Result) -> LineChart | None:
-    """How the ranks' own times in expert compute, dispatch and combine are distributed, over the layers."""
-    spans = columns_of(result, "spans")
-    if not rows_in(spans):
-        return None
-    took = np.asarray(spans["end_s"]) - np.asarray(spans["start_s"]) - np.nan_to_num(filled(spans["wait_s"]))
-    phases = np.asarray(spans["phase"], str)
-    times = {name: took[phases == name] for name in stages.OVER_RANKS}
-    return _distribution(
-        {name.replace("_", " "): (seconds, PHASES[name]) for name, seconds in times.items() if seconds.any()},
-        "CDF of the ranks' times",
-        "Share of the ranks, in all layers, that are done with a stage after so long, waiting left out. A long tail to "
-        "the right is what the others wait for.",
-        "spans.parquet",
-    )
-
-
-def rank_times_of_runs(runs: Sequence[tuple[str, Result]]) -> LineChart | None:
-    """How the ranks' busy times are distributed, a curve per run."""
-    times = {}
-    for position, (name, run) in enumerate(runs[:_MOST_CURVES]):
-        ranks = columns_of(run, "ranks")
-        times[name] = (filled(ranks["compute_s"]) + filled(ranks["transfer_s"]), series_colour(position))
-    more = len(runs) - _MOST_CURVES
-    return _distribution(
-        times,
-        "CDF of the ranks' times",
-        "Share of the ranks, in all layers, that compute and move bytes for no longer than that; waiting is left out."
-        + (f" The first {_MOST_CURVES} of {len(runs)} runs." if more > 0 else ""),
-        "ranks.parquet",
-    )
-
-
-def _distribution(times: Mapping[str, tuple[Floats, str]], title: str, caption: str, source: str) -> LineChart | None:
-    if not times:
-        return None
-    scale, unit = axis_scale(np.concatenate([seconds for seconds, _ in times.values()]), "s")
-    series = []
-    for name, (seconds, colour) in times.items():
-        values, count = np.unique(rounded(seconds / scale), return_counts=True)
-        share = 100 * np.cumsum(count) / len(seconds)
-        series.append(Series(name, np.append(values[0], values), np.append(0.0, share), colour, "steps"))
-    return LineChart(
-        key="rank_times",
-        title=title,
-        caption=caption,
-        x_label=f"time of a rank per layer ({unit})",
-        y_label="ranks (%)",
-        series=tuple(series),
-        source=source,
     )
 
 
