@@ -6,6 +6,7 @@ import numpy as np
 
 from moesim.report.charts import LineChart, Mark, Series
 from moesim.report.columns import Columns, columns_of, mean_by, rows_in
+from moesim.report.named_numbers import LOSSES_CAPTION, LOSSES_LABEL, LOSSES_TITLE
 from moesim.report.palette import series_colour
 from moesim.report.quantities import filled
 from moesim.results import SUMMARY, Result
@@ -45,10 +46,10 @@ def layer_charts(result: Result) -> list[LineChart]:
         ),
         LineChart(
             key="layer_losses",
-            title="Balance losses over the layers",
-            caption="Each loss over its value where experts and devices are loaded alike, which has the same factors.",
+            title=f"{LOSSES_TITLE} over the layers",
+            caption=LOSSES_CAPTION,
             x_label="layer",
-            y_label="× the loss in balance",
+            y_label=LOSSES_LABEL,
             series=_series(_in_balance(steps, result), "layer", _loss_columns(steps)),
             marks=(Mark("perfect balance", 1.0),),
             source="steps.parquet",

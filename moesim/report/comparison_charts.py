@@ -7,7 +7,7 @@ import numpy as np
 
 from moesim.report.balance_charts import overlaid_training, training_fingerprint
 from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series, SmallMultiples
-from moesim.report.named_numbers import DRAWN, Drawn, scaled
+from moesim.report.named_numbers import DRAWN, LOSSES, LOSSES_CAPTION, LOSSES_LABEL, LOSSES_TITLE, Drawn, scaled
 from moesim.report.palette import series_colour
 from moesim.report.quantities import Floats, axis_scale, filled
 from moesim.report.rank_times import rank_times_of_runs
@@ -27,6 +27,7 @@ def comparison_charts(runs: Runs) -> dict[str, Chart | None]:
     return {
         "time": time_chart(runs),
         **{drawn.key: _drawn(runs, drawn) for drawn in DRAWN},
+        "losses": _losses(runs),
         "copies": _dots(
             runs,
             "copies",
@@ -104,6 +105,20 @@ def _drawn(runs: Runs, drawn: Drawn) -> DotChart | None:
     groups, label = scaled(drawn, lambda key: _values(runs, key))
     rows = tuple(name for name, _ in runs)
     return DotChart(drawn.key, drawn.title, drawn.caption, label, rows, groups, "summary.json") if groups else None
+
+
+def _losses(runs: Runs) -> DotChart | None:
+    groups = {}
+    for key, words in LOSSES.items():
+        even = filled([run.explanation["losses_in_balance"].get(key) or None for _, run in runs])
+        values = _values(runs, key) / even
+        if np.isfinite(values).any():
+            groups[words] = values
+    if not groups:
+        return None
+    groups["perfect balance"] = np.ones(len(runs))
+    rows = tuple(name for name, _ in runs)
+    return DotChart("losses", LOSSES_TITLE, LOSSES_CAPTION, LOSSES_LABEL, rows, groups, "summary.json")
 
 
 def _trade_off(runs: Runs) -> LineChart | None:

@@ -106,6 +106,13 @@ DRAWN = (
 """Charts of numbers, in the order in which pages show them."""
 
 
+LOSSES = {"expert_loss": "expert", "device_loss": "device", "communication_loss": "communication",
+          "sequence_loss": "sequence"}  # fmt: skip
+LOSSES_TITLE = "Balance losses"
+LOSSES_CAPTION = "Each loss over its value where experts and devices are loaded alike, which has the same factors."
+LOSSES_LABEL = "× the loss in balance"
+
+
 def scaled(drawn: Drawn, column: Callable[[str], Floats]) -> tuple[dict[str, Floats], str]:
     """Return the numbers of a chart on one scale, by their names there, and the label of its axis.
 

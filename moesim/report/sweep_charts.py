@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series
-from moesim.report.named_numbers import DRAWN, in_words, scaled
+from moesim.report.named_numbers import DRAWN, LOSSES, LOSSES_CAPTION, LOSSES_LABEL, LOSSES_TITLE, in_words, scaled
 from moesim.report.palette import MARK, series_colour
 from moesim.report.quantities import Floats
 from moesim.report.sweep_answer import telling_axes
-from moesim.report.sweep_data import Bools, Ints, SweepAxis, SweepData
+from moesim.report.sweep_data import Bools, Ints, SweepAxis, SweepData, short_key
 
 TRADED = {
     "gate_mass_lost": ("gate mass lost", "what the group limit costs"),
@@ -19,6 +19,9 @@ TRADED = {
 
 _RANKS_KEY = "parallel.ep"
 _MOST_TICKS = 12
+_MEDIAN = "median of all points"
+# Curves to compare with, drawn with dashes.
+_LEVELS = (_MEDIAN, "perfect balance")
 # Points of a cloud; the best of more.
 _MOST_DOTS = 2000
 _MOST_CURVES = 8
@@ -42,8 +45,9 @@ def axis_charts(data: SweepData) -> list[Chart]:
         caption = f"Others held at {held}." if held else ""
         caption += " Limits do not count here." if data.limits else ""
         groups = {anchored if held else "points": _along_axis(data, index, values)}
-        groups |= {"median of all points": medians} if held else {}
-        charts.append(_along(f"axis_{index}", axis.short, axis, caption, label, groups))
+        groups |= {_MEDIAN: medians} if held else {}
+        title = axis.short if axis.words == axis.short else _capital(axis.words)
+        charts.append(_along(f"axis_{index}", title, axis, caption, label, groups))
     return charts
 
 
@@ -60,8 +64,17 @@ def number_charts(data: SweepData) -> list[tuple[str, str, list[Chart]]]:
             groups, label = scaled(drawn, lambda key, index=index: _along_axis(data, index, data.column(key)))  # type: ignore[misc]
             if groups:
                 charts.append(_along(f"{drawn.key}_{index}", drawn.title, axis, drawn.caption, label, groups))
+        losses = {
+            words: _along_axis(data, index, data.column(key)) / data.losses_in_balance[key]
+            for key, words in LOSSES.items()
+            if data.losses_in_balance.get(key)
+        }
+        losses = {words: values for words, values in losses.items() if np.isfinite(values).any()}
+        if losses:
+            losses["perfect balance"] = np.ones(len(axis.values))
+            charts.append(_along(f"losses_{index}", LOSSES_TITLE, axis, LOSSES_CAPTION, LOSSES_LABEL, losses))
         if charts:
-            found.append((axis.short, _held(data, index), charts))
+            found.append((axis.words, _held(data, index), charts))
     return found
 
 
@@ -91,12 +104,12 @@ def _along(key: str, title: str, axis: SweepAxis, caption: str, label: str, grou
     x, unit, name = axis.numbers
     order = np.argsort(x)
     series = [
-        Series(group, x[order], y[order], series_colour(i), "dashed" if group.startswith("median") else "line")
+        Series(group, x[order], y[order], series_colour(i), "dashed" if group in _LEVELS else "line")
         for i, (group, y) in enumerate(groups.items())
         if np.isfinite(y).any()
     ]
     if len(axis.keys) > 1:
-        caption = f"{axis.short} move together. {caption}".strip()
+        caption = f"{' + '.join(map(short_key, axis.keys))} move together. {caption}".strip()
     return LineChart(
         key=key,
         title=title,

@@ -41,12 +41,26 @@ SHOWN = (
 """The numbers shown of a point on its card; the table of points has those of the curves too."""
 
 # Last parts of a key that say nothing without the part before them.
+_SHORT = {"cluster.topology": "cluster", "model.preset": "model"}
+_AXIS_WORDS = {
+    "cluster.nic_bandwidth": "NIC bandwidth",
+    "routing.top_groups": "groups per token, M",
+    "routing.top_k": "experts per token, K",
+    "model.n_experts": "experts",
+    "parallel.ep": "ranks (EP)",
+    "workload.tokens_per_rank": "tokens per rank",
+    "alltoall.algorithm": "all-to-all",
+}
+# Of more keys that move together one is enough to name a value by.
+_MOST_KEYS = 3
 _VAGUE = {"name", "kind", "step", "algorithm", "preset"}
 _LEADING = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 
 
 def short_key(key: str) -> str:
     """Name a scenario's key by its last part, by the last two where one alone is vague: ``top_k``, ``routing.kind``."""
+    if key in _SHORT:
+        return _SHORT[key]
     parts = key.split(".")
     return ".".join(parts[-2:] if parts[-1] in _VAGUE else parts[-1:])
 
@@ -68,27 +82,40 @@ class SweepAxis:
         """The keys in full, joined: how an effect names its axis."""
         return " + ".join(self.keys)
 
+    @cached_property
+    def _told_by(self) -> tuple[int, ...]:
+        """Keys that values are named by: all, or of many the first by which all values differ."""
+        every = tuple(range(len(self.keys)))
+        return every if len(every) <= _MOST_KEYS else self._distinct[:1] or every
+
+    @cached_property
+    def _distinct(self) -> tuple[int, ...]:
+        """Keys by each of which all values differ."""
+        return tuple(k for k in range(len(self.keys)) if len({value[k] for value in self.values}) == len(self.values))
+
     @property
     def short(self) -> str:
-        """The keys in short."""
-        return " + ".join(map(short_key, self.keys))
+        """The keys in short, of many the telling one."""
+        return " + ".join(short_key(self.keys[k]) for k in self._told_by)
+
+    @property
+    def words(self) -> str:
+        """The same in words, as charts have it."""
+        return " + ".join(_AXIS_WORDS.get(self.keys[k], short_key(self.keys[k])) for k in self._told_by)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Every value as one text."""
-        return tuple(" / ".join(value) for value in self.values)
+        return tuple(" / ".join(value[k] for k in self._told_by) for value in self.values)
 
     def label(self, place: int) -> str:
         """One value with its keys: ``top_k = 8``."""
-        return ", ".join(
-            f"{short_key(key)} = {value}" for key, value in zip(self.keys, self.values[place], strict=True)
-        )
+        return ", ".join(f"{short_key(self.keys[k])} = {self.values[place][k]}" for k in self._told_by)
 
     def named(self, place: int) -> str:
         """One value by one key, where that distinguishes it from all others: ``recording.name = tiny-v1``."""
-        for k, key in enumerate(self.keys):
-            if len({value[k] for value in self.values}) == len(self.values):
-                return f"{short_key(key)} = {self.values[place][k]}"
+        for k in self._distinct:
+            return f"{short_key(self.keys[k])} = {self.values[place][k]}"
         return self.label(place)
 
     @cached_property
@@ -100,7 +127,7 @@ class SweepAxis:
         for k, key in enumerate(self.keys):
             found = _numbers([value[k] for value in self.values])
             if found is not None and len(set(found[0].tolist())) == len(self.values):
-                return found[0], found[1], short_key(key)
+                return found[0], found[1], _AXIS_WORDS.get(key, short_key(key))
         return None
 
     @property
@@ -165,6 +192,8 @@ class SweepData:
         per: axes for each combination of whose values there is a best point.
         groups: places along these axes, and the best point there; None where no point keeps the limits.
         bounds: number that a limit is about -> where the limit is, SI units.
+        losses_in_balance: loss -> its value where experts and devices are loaded alike; where that is one for all
+            points.
     """
 
     title: str
@@ -184,6 +213,7 @@ class SweepData:
     per: Places = ()
     groups: tuple[tuple[Places, int | None], ...] = ()
     bounds: Mapping[str, float] = field(default_factory=dict)
+    losses_in_balance: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def numbers(self) -> tuple[str, ...]:

@@ -255,8 +255,14 @@ def _plain(value: float) -> str:
 
 
 def _effects(data: SweepData) -> DataTable:
+    told = {axis.name: axis.short for axis in data.axes if len(axis.short) < len(axis.name) and "+" in axis.name}
     rows: list[tuple[Cell, ...]] = [
-        (effect.axis, effect.best, effect.least, effect.most, _change(effect.at_best), _change(effect.marginal))
+        (
+            told.get(effect.axis, effect.axis),
+            *effect[1:4],
+            _change(effect.at_best),
+            _change(effect.marginal),
+        )
         for effect in data.effects
     ]
     columns = (

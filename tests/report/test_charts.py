@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from moesim.report.balance_charts import layer_charts, training_charts, training_fingerprint
-from moesim.report.charts import TABLE_ROWS, LineChart, Series, table_of
+from moesim.report.charts import TABLE_ROWS, LineChart, Mark, Series, table_of
 from moesim.report.comparison_charts import comparison_charts, training_overlays
 from moesim.report.interactive import bokeh_figures
+from moesim.report.link_map import link_map, node_traffic_chart
+from moesim.report.rank_times import rank_times_chart, rank_times_of_runs, roofline_chart
 from moesim.report.run_tables import held
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
@@ -258,3 +260,62 @@ def test_a_large_matrix_is_tabled_by_its_totals() -> None:
     assert len(table.columns) == 2 + RANKS and len(table.rows) == 2 * RANKS
     wide = type(chart)("k", "t", "c", "row", "column", "bytes", {"": np.ones((80, 80))})
     assert table_of(wide).rows[0] == ("", 0, 80, 80)
+
+
+def test_a_distribution_of_the_ranks_times_counts_ranks_and_leaves_waiting_out(result: Result) -> None:
+    chart = rank_times_chart(result)
+    assert chart is not None
+    times = {one.label: (one.x, one.y) for one in chart.series}
+    # Dispatch takes 400 us on all of the 8 ranks, of which rank r waits 5 r.
+    x, share = times["dispatch"]
+    assert x.tolist() == pytest.approx([365, *(400 - 5 * rank for rank in reversed(range(8)))])
+    assert share.tolist() == pytest.approx([0, *(12.5 * n for n in range(1, 9))])
+    assert times["combine"][0].tolist() == [800, 800] and times["combine"][1].tolist() == [0, 100]
+    runs = rank_times_of_runs([("a", result), ("b", result)])
+    assert runs is not None and [one.label for one in runs.series] == ["a", "b"]
+    assert set(runs.series[0].x.tolist()) == {1.3}  # 300 us of compute and 1 ms of transfer
+
+
+def test_no_rank_lies_above_the_roofline_and_each_has_its_own_work_and_time(result: Result) -> None:
+    chart = roofline_chart(result)
+    assert chart is not None
+    roof, ranks = chart.series
+    # 1e11 (1 + r) FLOPs over 1e8 bytes in 200 us; the GPU has 2 PFLOP/s and 4 TB/s.
+    assert ranks.x.tolist() == [1000 * (1 + rank) for rank in range(8)]
+    assert ranks.y.tolist() == pytest.approx([500 * (1 + rank) for rank in range(8)])
+    assert ranks.hints[3] == "rank 3"
+    assert (roof.x[1], roof.y.tolist()) == (500, [1000, 2000, 2000])
+    assert roof.x[2] == 16_000
+
+
+def test_links_over_time_are_spans_of_equal_use(result: Result) -> None:
+    chart = link_map(result)
+    assert chart is not None
+    assert chart.rows == ("n0.gpu0->n0.nvswitch", "n0.gpu0->rail0.leaf")
+    spans = list(zip(chart.row.tolist(), chart.start.tolist(), chart.end.tolist(), chart.phase, strict=True))
+    high, middle, low = "80 to 100 %", "40 to 60 %", "20 to 40 %"
+    assert [(row, phase) for row, _, _, phase in spans] == [
+        (0, high), (0, middle), (0, middle), (0, high), (1, low), (1, low)]  # fmt: skip
+    assert np.array([span[1:3] for span in spans]) == pytest.approx(
+        1e6 * np.array([(0, 2e-4), (2e-4, 3e-4), (5e-4, 6e-4), (6e-4, 8e-4), (0, 3e-4), (5e-4, 8e-4)])
+    )
+    assert chart.note[0] == "90 % on average"
+
+
+def test_bytes_between_nodes_are_the_sums_over_their_ranks(result: Result) -> None:
+    nodes, ranks = node_traffic_chart(result), traffic_chart(result)
+    assert nodes is not None and ranks is not None
+    for phase, matrix in ranks.matrices.items():
+        by_node = matrix.reshape(2, 4, 2, 4).sum(axis=(1, 3))
+        unit = by_node / nodes.matrices[phase]
+        assert unit == pytest.approx(np.full((2, 2), unit[0, 0]))
+    assert table_of(nodes).columns[2:] == ("0", "1")
+
+
+def test_losses_are_drawn_over_their_values_in_balance(result: Result) -> None:
+    losses = layer_charts(result)[1]
+    assert losses.marks == (Mark("perfect balance", 1.0),)
+    # 0.01 where 0.005 is balance; the z-loss has none.
+    assert {one.label: one.y.tolist() for one in losses.series} == {
+        name: [2, 2] for name in ("expert", "device", "communication", "sequence")
+    }
