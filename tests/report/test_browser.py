@@ -50,6 +50,8 @@ def opened(browser: Any, html: str, folder: Path, width: int, dark: bool = False
     page.on("dialog", lambda dialog: trouble.append("a dialog opened"))
     page.on("request", lambda request: None if request.url == file.as_uri() else trouble.append(request.url))
     page.goto(file.as_uri())
+    # What is folded away is drawn once it is opened.
+    page.evaluate("document.querySelectorAll('details.fold').forEach((one) => { one.open = true; })")
     boxes = page.locator(".canvas:not([hidden])")
     for i in range(boxes.count()):  # each is drawn when it comes into view
         boxes.nth(i).scroll_into_view_if_needed()
