@@ -83,8 +83,8 @@ class SweepAxis:
         return " + ".join(self.keys)
 
     @cached_property
-    def _told_by(self) -> tuple[int, ...]:
-        """Keys that values are named by: all, or of many the first by which all values differ."""
+    def told_by(self) -> tuple[int, ...]:
+        """Positions of the keys that values are named by: all, or of many the first by which all values differ."""
         every = tuple(range(len(self.keys)))
         return every if len(every) <= _MOST_KEYS else self._distinct[:1] or every
 
@@ -94,23 +94,28 @@ class SweepAxis:
         return tuple(k for k in range(len(self.keys)) if len({value[k] for value in self.values}) == len(self.values))
 
     @property
+    def told_keys(self) -> tuple[str, ...]:
+        """The keys that values are named by, in full."""
+        return tuple(self.keys[k] for k in self.told_by)
+
+    @property
     def short(self) -> str:
         """The keys in short, of many the telling one."""
-        return " + ".join(short_key(self.keys[k]) for k in self._told_by)
+        return " + ".join(map(short_key, self.told_keys))
 
     @property
     def words(self) -> str:
         """The same in words, as charts have it."""
-        return " + ".join(_AXIS_WORDS.get(self.keys[k], short_key(self.keys[k])) for k in self._told_by)
+        return " + ".join(_AXIS_WORDS.get(key, short_key(key)) for key in self.told_keys)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Every value as one text."""
-        return tuple(" / ".join(value[k] for k in self._told_by) for value in self.values)
+        return tuple(" / ".join(value[k] for k in self.told_by) for value in self.values)
 
     def label(self, place: int) -> str:
         """One value with its keys: ``top_k = 8``."""
-        return ", ".join(f"{short_key(self.keys[k])} = {self.values[place][k]}" for k in self._told_by)
+        return ", ".join(f"{short_key(self.keys[k])} = {self.values[place][k]}" for k in self.told_by)
 
     def named(self, place: int) -> str:
         """One value by one key, where that distinguishes it from all others: ``recording.name = tiny-v1``."""

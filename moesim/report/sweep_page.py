@@ -255,7 +255,7 @@ def _plain(value: float) -> str:
 
 
 def _effects(data: SweepData) -> DataTable:
-    told = {axis.name: axis.short for axis in data.axes if len(axis.short) < len(axis.name) and "+" in axis.name}
+    told = {axis.name: " + ".join(axis.told_keys) for axis in data.axes}
     rows: list[tuple[Cell, ...]] = [
         (
             told.get(effect.axis, effect.axis),

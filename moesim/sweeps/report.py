@@ -70,10 +70,12 @@ def answered(
         front=found.front,
         effects=tuple(
             AxisEffect(
-                one.axis,
-                *(in_words(one.axis, values) for values in (one.best, one.least, one.most)),
-                one.at_best,
-                one.marginal,
+                axis=one.axis,
+                best=in_words(one.axis, one.best),
+                least=in_words(one.axis, one.least),
+                most=in_words(one.axis, one.most),
+                at_best=one.at_best,
+                marginal=one.marginal,
             )
             for one in found.effects
         ),

@@ -73,7 +73,7 @@ def test_a_run_page_works_without_errors_or_requests(browser: Any, tmp_path: Pat
     assert page.evaluate("document.querySelector('#behind').getBoundingClientRect().height") > 200
     boxes = page.locator("#chart-traffic .canvas")
     assert [boxes.nth(i).is_visible() for i in range(2)] == [True, False]
-    page.get_by_role("button", name="combine").click()
+    page.locator("#chart-traffic").get_by_role("button", name="combine").click()
     assert [boxes.nth(i).is_visible() for i in range(2)] == [False, True]
     drawn = "document.querySelectorAll('#chart-traffic .canvas')[1].firstElementChild"
     wait_until(page, f"{drawn}?.getBoundingClientRect().width > 300")
