@@ -169,8 +169,10 @@ def _same_in_words(runs: Runs, charts: Sequence[Chart | None]) -> str:
     words = []
     for chart in charts:
         if isinstance(chart, DotChart):
-            numbers = ", ".join(f"{group} {quantity(values[0], '')}" for group, values in chart.groups.items())
-            words.append(f"{chart.title.lower()} ({numbers}, {chart.x_label})")
+            title = chart.title.lower()
+            head = chart.x_label if title in chart.x_label else f"{title}, {chart.x_label}"
+            numbers = (f"{group} {quantity(v[0], '')}".removeprefix(f"{title} ") for group, v in chart.groups.items())
+            words.append(f"{head}: {', '.join(numbers)}")
         elif chart is not None:
             words.append(chart.title.lower())
     return f"Same in all {len(runs)} runs: {'; '.join(words)}." if words else ""

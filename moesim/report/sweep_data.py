@@ -21,23 +21,12 @@ Ints = NDArray[np.int64]
 Places = tuple[int, ...]
 """Positions along some axes."""
 
+_PARTS = ("dispatch", "combine", "expert_compute")
 SHOWN = (
-    "layer_time_s",
-    "lower_bound_s",
-    "dispatch_time_s",
-    "combine_time_s",
-    "expert_compute_time_s",
-    "wait_time_s",
-    "dispatch_time_max_s",
-    "combine_time_max_s",
-    "expert_compute_time_max_s",
-    "expert_load_max_over_mean",
-    "rank_load_max_over_mean",
-    "gate_mass_lost",
-    "node_copies_per_token",
-    "nvlink_wire_bytes",
-    "nic_wire_bytes",
-)
+    "layer_time_s", "lower_bound_s", *(f"{part}_time_s" for part in _PARTS), "wait_time_s",
+    *(f"{part}_time_max_s" for part in _PARTS), "expert_load_max_over_mean", "rank_load_max_over_mean",
+    "gate_mass_lost", "node_copies_per_token", "nvlink_wire_bytes", "nic_wire_bytes",
+)  # fmt: skip
 """The numbers shown of a point on its card; the table of points has those of the curves too."""
 
 # Last parts of a key that say nothing without the part before them.

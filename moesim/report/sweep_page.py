@@ -257,13 +257,7 @@ def _plain(value: float) -> str:
 def _effects(data: SweepData) -> DataTable:
     told = {axis.name: " + ".join(axis.told_keys) for axis in data.axes}
     rows: list[tuple[Cell, ...]] = [
-        (
-            told.get(effect.axis, effect.axis),
-            *effect[1:4],
-            _change(effect.at_best),
-            _change(effect.marginal),
-        )
-        for effect in data.effects
+        (told.get(one.axis, one.axis), *one[1:4], _change(one.at_best), _change(one.marginal)) for one in data.effects
     ]
     columns = (
         "axis",

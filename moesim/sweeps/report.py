@@ -70,12 +70,12 @@ def answered(
         front=found.front,
         effects=tuple(
             AxisEffect(
-                axis=one.axis,
-                best=in_words(one.axis, one.best),
-                least=in_words(one.axis, one.least),
-                most=in_words(one.axis, one.most),
-                at_best=one.at_best,
-                marginal=one.marginal,
+                name := one.axis,
+                in_words(name, one.best),
+                in_words(name, one.least),
+                in_words(name, one.most),
+                one.at_best,
+                one.marginal,
             )
             for one in found.effects
         ),

@@ -282,7 +282,8 @@ def test_what_is_the_same_in_all_runs_is_one_line_and_no_panel(result: Result) -
     figures = _figures(page)
     assert {"chart-imbalance", "chart-dispatch_bandwidth", "chart-rank_times"} <= figures
     assert not {"chart-bytes", "chart-expert_loads", "chart-copies", "chart-gate_mass"} & figures
-    assert "Same in all 2 runs: combine bandwidth (" in words and "bytes on the wires (NVLink 3, NIC 1," in words
+    assert "Same in all 2 runs: combine bandwidth (" in words
+    assert "; bytes on the wires, bytes per layer (GB): NVLink 3, NIC 1; gate mass lost (%): 4; " in words
     assert "; load of the experts." in words
     folded = words[words.index("more numbers") :]
     assert folded.index("ranks max/mean 1.5") > 0 and "links max/mean 1.5" not in words
