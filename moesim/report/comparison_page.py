@@ -79,8 +79,9 @@ def render_comparison(
                   for key, chart in charts.items()}  # fmt: skip
     same = [chart for chart in charts.values() if same_in_all(chart)]
     field, training = judged_runs(runs), training_overlays(runs)
-    shared = _same_numbers(runs)
-    columns = [key for key in WORDS if key not in shared]
+    known = [key for key in WORDS if any(run.summary[key] is not None for _, run in runs)]
+    shared = _same_numbers(runs, known)
+    columns = [key for key in known if key not in shared]
     noisy = None if bands is None else compare(runs[0][1], runs[1][1], names, bands)
     return render(
         "comparison.html.j2",
@@ -153,11 +154,11 @@ def _what_if(runs: Runs, field: Runs) -> str:
     )
 
 
-def _same_numbers(runs: Runs) -> list[str]:
-    """Numbers of the table that are the same in all of several runs."""
+def _same_numbers(runs: Runs, keys: Sequence[str]) -> list[str]:
+    """Those of some numbers that are the same in all of several runs."""
     if len(runs) < 2:
         return []
-    return [key for key in WORDS if len({_shown(run, key) for _, run in runs}) == 1 and key != "layer_time_s"]
+    return [key for key in keys if len({_shown(run, key) for _, run in runs}) == 1 and key != "layer_time_s"]
 
 
 def _shown(run: Result, key: str) -> str:

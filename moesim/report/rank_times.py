@@ -63,7 +63,7 @@ def _distribution(times: Mapping[str, tuple[Floats, str]], title: str, caption: 
         key="rank_times",
         title=title,
         caption=caption,
-        x_label=f"time of a rank per layer ({unit})",
+        x_label=f"time per layer ({unit})",
         y_label="ranks (%)",
         series=tuple(series),
         source=source,
