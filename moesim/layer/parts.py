@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_card
+from moesim.balance import LossFactors
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable
 from moesim.dumps import read_array
@@ -78,6 +79,12 @@ class Parts:
     flows: str
     ecmp_seed: int
     tolerance: float
+
+    @property
+    def loss_factors(self) -> LossFactors:
+        """Alpha of each balance loss, and their form."""
+        its = self.losses
+        return LossFactors(its.expert, its.device, its.communication, its.sequence, its.z, form=its.form)
 
     @property
     def n_slots(self) -> int:

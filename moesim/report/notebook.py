@@ -6,13 +6,14 @@ it is the same in JupyterLab and VS Code, in a notebook that nobody trusts yet, 
 
 import base64
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from moesim.report.charts import Chart, DotChart
 from moesim.report.comparison import Comparison, ComparisonRow
-from moesim.report.comparison_page import NAMES
 from moesim.report.data_table import Cell, DataTable, Quantity
+from moesim.report.named_numbers import WORDS
 from moesim.report.page import filled
 from moesim.report.quantities import named_quantity, quantity, unit_of
 from moesim.report.run_page import Verdict, verdict
@@ -20,7 +21,7 @@ from moesim.report.static import figure_files
 from moesim.report.sweep_answer import sweep_verdict
 from moesim.report.sweep_charts import axis_charts
 from moesim.report.sweep_data import SweepData
-from moesim.report.sweep_page import points_table
+from moesim.report.sweep_page import card_keys, points_table
 from moesim.report.time_charts import time_chart, timeline_chart
 from moesim.report.traffic_charts import traffic_chart
 from moesim.results import Result
@@ -35,10 +36,17 @@ _NUMBERS = (
 )  # fmt: skip
 
 
+class Picture(NamedTuple):
+    """A chart as an image, and what it shows in words."""
+
+    title: str
+    data: str
+
+
 def run_in_notebook(result: Result) -> str:
     """Show a run: its verdict, its first numbers, where the time and the bytes go."""
     rows: list[tuple[Cell, ...]] = [
-        (NAMES.get(key, key), Quantity(result.summary[key], unit_of(key), *result.intervals.get(key, ())))
+        (WORDS.get(key, key), Quantity(result.summary[key], unit_of(key), *result.intervals.get(key, ())))
         for key in _NUMBERS
     ]
     charts = (time_chart([(str(result.summary["name"]), result)]), timeline_chart(result), traffic_chart(result))
@@ -49,10 +57,10 @@ def run_in_notebook(result: Result) -> str:
 def comparison_in_notebook(comparison: Comparison) -> str:
     """Show two runs: what became of the layer time, the numbers that differ, and by how much."""
     first, second = comparison.labels
-    differing = [row for row in comparison.rows if row.key in NAMES and _differs(row)]
+    differing = [row for row in comparison.rows if row.key in WORDS and _differs(row)]
     rows: list[tuple[Cell, ...]] = [
         (
-            NAMES[row.key],
+            WORDS[row.key],
             Quantity(row.a, row.unit, *(row.a_interval or ())),
             Quantity(row.b, row.unit, *(row.b_interval or ())),
             None if row.delta_percent is None else Quantity(row.delta_percent / 100, "%"),
@@ -70,7 +78,7 @@ def comparison_in_notebook(comparison: Comparison) -> str:
         title=f"{second} against {first}",
         caption="",
         x_label="change (%)",
-        rows=tuple(NAMES[row.key] for row in drawn),
+        rows=tuple(WORDS[row.key] for row in drawn),
         groups={"change": np.array([row.delta_percent for row in drawn])},
     )
     said = Verdict(f"{second}: {words}, {whole.verdict}.", "")
@@ -86,7 +94,7 @@ def sweep_in_notebook(data: SweepData) -> str:
     """Show a sweep: its answer, its best points, and the objective along the axes."""
     listed = [int(point) for point in data.order[:_POINTS]]
     left = f"The first {_POINTS} of {len(data.order):,} points, best first." if len(data.order) > _POINTS else ""
-    table = points_table(data, listed)
+    table = points_table(data, listed, card_keys(data))
     table = DataTable(table.columns, table.rows, left)
     return _shown(data.question or data.title, sweep_verdict(data), table, axis_charts(data)[:_CHARTS])
 
@@ -96,5 +104,5 @@ def _shown(
 ) -> str:
     known = [chart for chart in charts if chart is not None]
     files = figure_files(known, ("svg",))
-    pictures = [(chart.title, base64.b64encode(files[f"figures/{chart.key}.svg"]).decode()) for chart in known]
+    pictures = [Picture(chart.title, base64.b64encode(files[f"figures/{chart.key}.svg"]).decode()) for chart in known]
     return filled("notebook.html.j2", title=title, verdict=said, table=table, pictures=pictures, notes=notes)

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from moesim.report.balance_charts import LOSSES
 from moesim.report.columns import columns_of, layers_in, node_of_rank, pick, rows_in
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.palette import LINK_WORDS
 from moesim.report.quantities import ABSENT, filled, quantity, unit_of
-from moesim.report.traffic_charts import wire_bandwidths
 from moesim.results import SUMMARY, Result
 
 # Facts of the wall clock would make equal runs give different pages.
@@ -33,11 +34,14 @@ def imbalance(summary: dict[str, Any]) -> DataTable:
     return DataTable(("over", "max/mean", "mean/max", "MaxVio", "uniform router"), rows)
 
 
-def losses(summary: dict[str, Any]) -> DataTable:
-    """Balance losses and the gate mass lost."""
-    rows: list[tuple[Cell, ...]] = [(SUMMARY[key].text, Quantity(summary[key])) for key in LOSSES]
-    rows.append(("gate mass lost to the group limit (share)", Quantity(summary["gate_mass_lost"])))
-    return DataTable(("loss", "value"), rows)
+def losses(result: Result) -> DataTable:
+    """Balance losses beside their values in perfect balance, and the gate mass lost."""
+    summary, even = result.summary, result.explanation["losses_in_balance"]
+    rows: list[tuple[Cell, ...]] = [
+        (SUMMARY[key].text, Quantity(summary[key]), Quantity(even.get(key))) for key in LOSSES
+    ]
+    rows.append(("gate mass lost to the group limit (share)", Quantity(summary["gate_mass_lost"]), None))
+    return DataTable(("loss", "value", "in balance"), rows)
 
 
 def bandwidths(result: Result) -> DataTable:
@@ -48,12 +52,14 @@ def bandwidths(result: Result) -> DataTable:
         keys = [f"{phase}_{name}_bytes_per_s" for phase in phases]
         definition = SUMMARY[keys[0]].text
         rows.append((name, *(Quantity(summary[key], "B/s") for key in keys), definition))
-    wires = wire_bandwidths(result)
-    for link_class in dict.fromkeys(name for _, name, _ in wires):
-        by_phase = {phase: value for phase, name, value in wires if name == link_class}
+    steps = columns_of(result, "steps")
+    for name in (name for name in steps if name.startswith("dispatch_") and name.endswith("_wire_bytes_per_s")):
+        link_class = name.removeprefix("dispatch_").removesuffix("_wire_bytes_per_s")
         word = LINK_WORDS.get(link_class, link_class)
-        definition = f"bytes on the busiest {word} link over the time from the phase's first transfer to its last"
-        rows.append((f"wire, {word}", *(Quantity(by_phase.get(phase), "B/s") for phase in phases), definition))
+        rates = [filled(steps[f"{phase}{name.removeprefix('dispatch')}"]) for phase in phases]
+        means = (float(rate[known].mean()) if (known := np.isfinite(rate)).any() else None for rate in rates)
+        definition = f"bytes on the busiest {word} link over the time from the phase's first byte to its last"
+        rows.append((f"wire, {word}", *(Quantity(mean, "B/s") for mean in means), definition))
     return DataTable(("name", *phases, "definition"), rows)
 
 

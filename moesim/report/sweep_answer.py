@@ -11,9 +11,10 @@ import numpy as np
 
 from moesim.report.charts import TABLE_ROWS
 from moesim.report.data_table import Cell, DataTable
+from moesim.report.named_numbers import in_words
 from moesim.report.quantities import is_share, named_quantity, quantity
 from moesim.report.run_page import Verdict
-from moesim.report.sweep_data import Places, SweepData, in_words
+from moesim.report.sweep_data import Places, SweepData
 
 _MOST_LISTED = 8
 

@@ -6,7 +6,6 @@ from moesim.report.charts import BarChart, HeatMap, LineChart, Mark, Series
 from moesim.report.columns import (
     RANK_PAIR_LIMIT,
     Columns,
-    Mask,
     columns_of,
     layer_numbers,
     layers_in,
@@ -231,34 +230,3 @@ def top_links(result: Result) -> DataTable:
             )
         )
     return DataTable(("phase", "link", "class", "from → to", "utilisation", "bytes", "peak", "busy"), rows)
-
-
-def wire_bandwidths(result: Result) -> list[tuple[str, str, float]]:
-    """Bandwidth on the busiest wire of each class: ``(phase, class, bytes/s)``, mean over the layers.
-
-    Bytes on that link over the time between the phase's first and last transferred byte.
-    """
-    links, transfers = columns_of(result, "links"), columns_of(result, "transfers")
-    if not rows_in(transfers):
-        return []
-    found: dict[tuple[str, str], list[float]] = {}
-    pairs = np.unique(np.stack([np.asarray(links["step"]), np.asarray(links["layer"])]), axis=1).T
-    for step, layer in pairs:
-        for phase in ("dispatch", "combine"):
-            moved = pick(transfers, _rows_of(transfers, step, layer, phase))
-            wires = pick(links, _rows_of(links, step, layer, phase))
-            if not rows_in(moved):
-                continue
-            seconds = float(np.max(moved["finish_s"]) - np.min(moved["start_s"]))
-            classes, wire = np.asarray(wires["link_class"]), filled(wires["wire_bytes"])
-            for name in dict.fromkeys(classes.tolist()):
-                most = float(wire[classes == name].max())
-                if most > 0 and seconds > 0:
-                    found.setdefault((phase, name), []).append(most / seconds)
-    return [(phase, name, float(np.mean(values))) for (phase, name), values in found.items()]
-
-
-def _rows_of(columns: Columns, step: int, layer: int, phase: str) -> Mask:
-    mask: Mask = (np.asarray(columns["step"]) == step) & (np.asarray(columns["layer"]) == layer)
-    mask &= np.asarray(columns["phase"], str) == phase
-    return mask

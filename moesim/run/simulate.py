@@ -17,6 +17,7 @@ from moesim.measure import (
     RunTerms,
     SummaryBuilder,
     ToleranceLedger,
+    add_busy_links,
     add_layer_rows,
     add_series_rows,
     degraded,
@@ -107,6 +108,8 @@ class _Run:
             else:
                 for layer in self._with_curves:
                     add_series_rows(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
+                for layer in self._with_curves[:1]:
+                    add_busy_links(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
                 self._with_curves.clear()
                 self._terms.end_step()
                 if self._moves is None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.balance import LossFactors, losses_of_sums, measure
+from moesim.balance import LossFactors, losses_in_balance, losses_of_sums, measure
 from moesim.errors import InputError
 from moesim.routing import RouterSpec, blocks, route, route_and_measure
 from moesim.routing.fused import route_block
@@ -120,3 +120,17 @@ def test_arrays_that_do_not_describe_one_batch_are_refused(wrong, where):
     with pytest.raises(InputError) as error:
         measure(**arguments)
     assert error.value.where == where
+
+
+@pytest.mark.parametrize("form", ["paper", "document"])
+def test_losses_in_balance_are_those_of_a_batch_that_loads_every_expert_device_and_sequence_alike(form):
+    """Eight experts on four devices, each token takes both of one device, every device as often in each sequence."""
+    spec, device = RouterSpec("v1", 8, 2, 4, 1), np.arange(8) // 2
+    tokens, factors = np.arange(16), LossFactors(0.3, 0.5, 0.2, 0.7, 0.0, form=form)
+    ids = np.stack([2 * (tokens % 4), 2 * (tokens % 4) + 1], axis=1)
+    logits = np.where((ids[:, :, None] == np.arange(8)).any(axis=1), 2.0, -1.0)
+    sums = measure(logits, ids, spec, device_of_expert=device, sequence_id=tokens // 8)
+    found = losses_of_sums(sums, spec, device, factors)
+    assert {name: found[name] for name in found if name != "z_loss"} == pytest.approx(
+        losses_in_balance(spec, device, factors)
+    )

@@ -174,6 +174,7 @@ def test_the_figures_are_the_charts_of_the_page_and_the_map_with_its_numbers() -
     data = per(swept((GROUPS, TOP_K), effects=()), 1)
     files = sweep_figures(data)
     keys = {"map", "axis_0", "axis_1", "groups", "pareto_gate_mass_lost", "pareto_rank_load_max_over_mean"}
+    keys |= {f"{curves}_{axis}" for curves in ("imbalance", "gate_mass") for axis in (0, 1)}
     assert set(files) == {f"figures/{key}.{suffix}" for key in keys for suffix in ("svg", "png")}
     map_text = files["figures/map.svg"].decode()
     assert all(f">{number}</text>" in map_text for number in ("13.0", "★33.0", "★35.0", "★39.0", "49.0"))
