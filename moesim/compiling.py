@@ -1,13 +1,84 @@
-"""Compiled kernels: whether this machine has them yet, and a word on stderr where it has not.
+"""Compiled kernels: numba where it pays, plain Python where it does not, and what this machine has compiled already.
 
 Compiled code is kept beside the source (or in ``NUMBA_CACHE_DIR``), so that a machine compiles once. numba's cache
 looks at the file of a kernel alone: after an edit of a kernel delete the ``.nbi`` files in ``__pycache__``.
 """
 
 import functools
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_chosen: list[str] = []
+
+
+def njit(**options: Any) -> Callable[[_Function], _Function]:
+    """Decorate a kernel: compiled at its first call or taken from the cache; itself where kernels are interpreted."""
+    if interpreted():
+        return lambda function: function
+    return cast(Callable[[_Function], _Function], _numba().njit(**options))
+
+
+@functools.cache
+def _numba() -> Any:
+    import numba
+
+    from moesim.cached_kernels import load_without_registries
+
+    load_without_registries()
+    return numba
+
+
+@functools.cache
+def interpreted() -> bool:
+    """Whether the kernels of this process are plain Python; settled for good when it is first asked."""
+    return bool(_chosen) or os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+
+def interpret() -> bool:
+    """Leave the kernels of this process uncompiled; return whether that was still possible."""
+    if not interpreted.cache_info().currsize:
+        _chosen.append("interpreted")
+    return interpreted()
+
+
+class CompileInsteadError(Exception):
+    """Interpreted kernels would give other bytes than compiled ones."""
+
+
+def only_where(exact: Any) -> None:
+    """Raise ``CompileInsteadError`` unless all of ``exact``, where kernels are only interpreted to save time."""
+    if _chosen and not exact.all():
+        raise CompileInsteadError
+
+
+def n_threads() -> int:
+    """Cores that this process may use; ``NUMBA_NUM_THREADS`` lowers it."""
+    return 1 if interpreted() else int(_numba().config.NUMBA_NUM_THREADS)
+
+
+def cache_folders(module: str) -> list[Path]:
+    """Where numba may keep what it compiles of a module (``network/exact/progress.py``), the likeliest first."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        return [Path(given)]
+    beside = (Path(__file__).parent / module).parent / "__pycache__"
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
+    return [beside, own] if os.access(beside.parent, os.W_OK) else [own, beside]
+
+
+def cached_files(module: str, function: str) -> list[Path]:
+    """Compiled code of a kernel in the cache, whatever source it was compiled from."""
+    pattern = f"{Path(module).stem}.{function}-*.nbc"
+    return [path for folder in cache_folders(module) for deep in ("", "*/") for path in folder.glob(deep + pattern)]
+
+
+def in_cache(module: str, function: str) -> bool:
+    """Whether a kernel's compiled code lies in the cache and is newer than its source; tells without numba."""
+    source = Path(__file__).parent / module
+    return any(path.stat().st_mtime > source.stat().st_mtime for path in cached_files(module, function))
 
 
 def is_compiled(entry: Any) -> bool:

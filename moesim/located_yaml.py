@@ -11,7 +11,13 @@ right line for every mistake, all mistakes at once.
 Not modelled: writing YAML back with its comments.
 """
 
+import contextlib
+import functools
+import hashlib
+import marshal
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +50,7 @@ __all__ = [
     "validate",
 ]
 
+_OWN = Path(__file__).resolve().parent
 MAX_BYTES = 10 * 10**6
 MAX_DEPTH = 64
 MAX_NODES = 200_000
@@ -158,11 +165,30 @@ def load_yaml(path: str | Path) -> LocatedDocument:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"cannot be read: {reason}", name) from None
-    return parse_yaml(content, name)
+    return _kept(content, name) if _OWN in Path(path).resolve().parents else parse_yaml(content, name)
 
 
+def _kept(content: bytes, name: str) -> LocatedDocument:
+    """Parse one of moesim's own files, or take it as it was parsed before, kept where Python keeps its bytecode."""
+    about = hashlib.sha256(
+        f"{sys.implementation.cache_tag} {os.stat(__file__).st_mtime_ns} {name}\n".encode() + content
+    )
+    kept = Path(__file__).parent / "__pycache__" / f"{Path(name).name}-{about.hexdigest()[:24]}.parsed"
+    with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
+        return LocatedDocument(*marshal.loads(kept.read_bytes()))  # noqa: S302 - as trusted as the bytecode beside it
+    document = parse_yaml(content, name)
+    if not sys.dont_write_bytecode:
+        with contextlib.suppress(OSError):
+            half = kept.with_suffix(f".{os.getpid()}")
+            half.write_bytes(marshal.dumps((document.data, name, dict(document.places), dict(document.keys))))
+            half.replace(kept)
+    return document
+
+
+@functools.lru_cache(maxsize=16)
 def parse_yaml(text: str | bytes, name: str = "<text>") -> LocatedDocument:
-    """Read YAML text; ``name`` is the file's name in error messages.
+    """Read YAML text; ``name`` is the file's name in error messages. Text read
+    before is not read again, so nobody changes what comes back.
 
     Raises:
         InputError: not UTF-8, a byte order mark or NUL, empty, over 10 MB, nested deeper than 64, more than

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,8 @@ import pytest
 from tests.kernel_cache import use_cache_of
 
 use_cache_of(Path(__file__).parents[1])
+# One process runs many tests, and settles once whether its kernels are interpreted.
+os.environ |= {"MOESIM_INTERPRET": "0", "MOESIM_BACKGROUND": "0"}
 
 
 @pytest.fixture(autouse=True)

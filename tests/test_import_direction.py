@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "moesim"
 
-SHARED = {"errors", "units", "compiling", "csr"}
+SHARED = {"errors", "units", "compiling", "csr", "warm_up"}
 STAGES = {"routing", "balance", "placement", "traffic", "compute", "cluster", "network", "model", "workload"}
 FILES = {"files", "located_yaml", "mistakes", "recording_format", "dumps"}
 
@@ -58,11 +58,13 @@ MAY_IMPORT = {
     "logs": {"mistakes"},  # text to rows, before anything is simulated
     "spawn": set(),
     "errors": set(),
-    "compiling": set(),
+    "compiling": {"cached_kernels"},
+    "cached_kernels": set(),
+    "warm_up": set(),  # processes of their own run what it names
     "csr": set(),
     "units": set(),
 }
-ON_TOP = {"cli", "sweeps", "validate"}
+ON_TOP = {"cli", "sweeps", "validate", "__main__"}
 ABOVE_THE_STAGES = ("layer", "measure", "run", "results", "report", "cli", "sweeps", "validate", "record", "profile")
 
 
@@ -108,7 +110,7 @@ def test_a_module_imports_only_what_stands_before_it(path):
     if part not in ON_TOP | {"profile"}:
         assert part in MAY_IMPORT, f"{part} is new: say here what it may import"
         assert used <= MAY_IMPORT[part], f"{part} imports {sorted(used - MAY_IMPORT[part])}"
-    assert not used & (ON_TOP - {part}) or part == "cli", f"{part} imports what sits on top"
+    assert not used & (ON_TOP - {part}) or part in ("cli", "__main__"), f"{part} imports what sits on top"
     if part not in ON_TOP | {"report"}:
         assert "report" not in used
 
@@ -120,6 +122,17 @@ def test_other_packages_are_entered_by_their_face(path):
         return
     past = {names for names in imports(path) if names[0] == "moesim" and len(names) > 2 and names[1] != part_of(path)}
     assert not past
+
+
+def test_a_result_alone_reaches_up_and_only_to_show_itself():
+    # The package's face names who makes pages: what is said there is said once, and results import no report.
+    faced = [path for path in SOURCES if ("moesim",) in imports(path) and part_of(path) not in ("record", "profile")]
+    assert faced == [PACKAGE / "results" / "result.py"]
+    assert not {names for names in imports(faced[0], at_once=True) if names == ("moesim",)}
+    tree = ast.parse(faced[0].read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inside = [one.name for one in functions if "import moesim\n" in ast.unparse(one)]
+    assert inside == ["_repr_html_"]
 
 
 def test_no_two_modules_share_their_name():

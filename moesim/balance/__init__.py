@@ -5,7 +5,15 @@ from moesim.balance.gradient import Loss
 from moesim.balance.load_spread import Imbalance, expert_load, imbalance, max_violation, sequence_imbalance
 from moesim.balance.losses import communication_loss, device_loss, expert_loss, sequence_loss, z_loss
 from moesim.balance.noise_floor import uniform_router_max_over_mean
-from moesim.balance.sums import LossFactors, device_numbers, loss_products, losses_of_sums, measure, reach
+from moesim.balance.sums import (
+    LossFactors,
+    device_numbers,
+    loss_products,
+    losses_in_balance,
+    losses_of_sums,
+    measure,
+    reach,
+)
 
 __all__ = [
     "Imbalance",
@@ -18,6 +26,7 @@ __all__ = [
     "expert_loss",
     "imbalance",
     "loss_products",
+    "losses_in_balance",
     "losses_of_sums",
     "max_violation",
     "measure",

@@ -4,8 +4,9 @@
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from moesim.compiling import njit
 
 
 @njit(cache=True, nogil=True)

@@ -78,6 +78,21 @@ def loss_products(
     }
 
 
+def losses_in_balance(spec: RouterSpec, device_of_expert: ArrayLike, factors: LossFactors) -> dict[str, float]:
+    """Return the value of each loss where all experts and devices are loaded alike, in every sequence too.
+
+    Affinities sum to 1 over the experts, so that each equation's sum is its one coefficient. The communication loss is
+    that of tokens which all reach M devices. The z-loss knows no balance.
+    """
+    devices = len(np.unique(np.asarray(device_of_expert)))
+    return {
+        "expert_loss": factors.expert * form_factor(factors.form, spec.n_experts) / spec.n_experts,
+        "device_loss": factors.device,
+        "communication_loss": factors.communication * form_factor(factors.form, devices) / devices,
+        "sequence_loss": factors.sequence,
+    }
+
+
 def measure(
     logits: ArrayLike,
     expert_ids: ArrayLike,

@@ -26,7 +26,9 @@ from moesim.cli import (
     validate,
 )
 from moesim.cli.completion import offer_values
+from moesim.compiling import CompileInsteadError
 from moesim.errors import MoesimError
+from moesim.warm_up import end_aside
 
 app = typer.Typer(
     name="moesim",
@@ -67,16 +69,21 @@ offer_values(app)
 
 def main() -> None:
     """Run the command line; a mistake is one line on stderr and an exit code, never a traceback."""
+    # The arrays here are small: BLAS on many threads takes longer to start and wait than it saves.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = app(args=arguments, prog_name="moesim", standalone_mode=False)
         sys.stdout.flush()  # what a closed pipe says, it says here
         if code == 130:  # the parser has caught the interrupt and says nothing
-            code = _failed("interrupted", 130, debug)
+            raise KeyboardInterrupt
+    except CompileInsteadError:
+        os.execve(sys.executable, sys.orig_argv, os.environ | {"MOESIM_INTERPRET": "0"})  # noqa: S606 - ourselves again
     except MoesimError as error:
         code = _failed(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, typer.Abort):
+        end_aside()
         code = _failed("interrupted", 130, debug)
     except (BrokenPipeError, SystemExit) as error:
         # The reader of our output went away (`| head`), for which the parser exits: not an error. Keep Python from

@@ -92,7 +92,7 @@ def _compare_runs(
     from moesim.results import load_result
 
     labels = _labels(a, b)
-    results = load_result(a), load_result(b)
+    results = load_result(a, at_once=False), load_result(b, at_once=False)
     bands = _noise((a, b), results, seeds, jobs, say) if seeds else None
     comparison = compare_results(*results, labels, bands)
     print_comparison(comparison, as_json)

@@ -31,9 +31,8 @@ def explain(
     """
     from moesim.results import load_result
     from moesim.results.explain import explain_lines
-    from moesim.validate.nearest import nearest_of
 
-    result = load_result(run)
+    result = load_result(run, at_once=False)
     if key is None:
         from moesim.cli.show import console, in_words, table
         from moesim.results import SUMMARY
@@ -44,9 +43,12 @@ def explain(
     for line in explain_lines(result, key):
         typer.echo(line)
     phase = key.split("_")[0]
-    near = nearest_of(result, phase) if phase in ("dispatch", "combine") else None
-    if near is not None:
-        typer.echo(f"  nearest published: {near.line()}")
+    if phase in ("dispatch", "combine"):
+        from moesim.validate.nearest import nearest_of
+
+        near = nearest_of(result, phase)
+        if near is not None:
+            typer.echo(f"  nearest published: {near.line()}")
 
 
 def trace(

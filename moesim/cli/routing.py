@@ -128,9 +128,7 @@ def _facts(trace: "RoutingTrace") -> list[str]:
     from moesim.dumps import shortened
 
     what = {"logits": "router logits", "ids": "expert ids", "counts": "expert counts"}[trace.unit]
-    size = f"{trace.tokens:,} tokens" if trace.tokens is not None else f"{len(trace.counts or ())} steps"
-    if trace.counts is not None:
-        size = f"{len(trace.counts)} steps"
+    size = f"{len(trace.counts)} steps" if trace.counts is not None else f"{trace.tokens:,} tokens"
     kind = "MoE layers" if trace.numbering == "moe" else "layers"
     top = "" if trace.top_k is None else f", top-{trace.top_k}"
     first = f"{trace.source.tool}, {trace.source.form}: {what} of {size}, {len(trace.layers)} {kind} "

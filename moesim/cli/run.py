@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from moesim.scenario import Scenario, Threshold
 
     Missed = tuple[str, ThresholdOutcome]
+
+# Each kind of constants is simulated faster and slower.
+_CLOCKS_OF_EXACT_BANDS = 12
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +48,7 @@ def run(
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     jobs: int = typer.Option(0, "--jobs", min=0, help="Processes for variants; 0 = one per core."),
     figures: bool = typer.Option(False, "--figures", help="Write every chart as SVG and PNG too."),
+    page: bool = typer.Option(True, " /--no-report", help="Leave the page out."),
     band: str = typer.Option(
         "auto", "--band", help="Intervals of times: auto, or exact, from the first step simulated again."
     ),
@@ -55,6 +60,7 @@ def run(
 
     Without a scenario: moesim run --topology h800-8x8-rail --model config.json --load counts.csv
     """
+    from moesim.cli.first_run import make_ready
     from moesim.cli.variants import simulate_all
     from moesim.cli.without_file import Facts, scenario_or_facts
     from moesim.errors import InputError
@@ -65,21 +71,17 @@ def run(
     overrides = [*override, *([f"seed={seed}"] if seed is not None else [])]
     source = scenario_or_facts(scenario, Facts(topology, model, load, tokens_per_rank, ep))
     loaded = load_scenario(source, overrides=overrides)
+    make_ready(loaded, again=_CLOCKS_OF_EXACT_BANDS if band == "exact" else 0)
     runs = loaded.variant_scenarios() or {}
     target = out or _default_folder(loaded)
     say = (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
     if runs:
         results = simulate_all(runs, jobs or os.cpu_count() or 1, say, band == "exact")
-        missed = _write_variants(loaded, results, runs, target, figures)
     else:
         from moesim.run import simulate
 
         with progress_bar(quiet, after_s=2.0) as watch:
-            result = simulate(loaded, progress=say, exact_bands=band == "exact", watch=watch)
-        results = {loaded.name: result}
-        missed = _write_run(loaded, result, target, figures)
-    if out is None:
-        _link_latest(target)
+            results = {loaded.name: simulate(loaded, progress=say, exact_bands=band == "exact", watch=watch)}
     if as_json:
         summaries = {name: result.summary | {"intervals": dict(result.intervals)} for name, result in results.items()}
         value = summaries if runs else summaries[loaded.name]
@@ -91,7 +93,15 @@ def run(
             print_variants(loaded.name, results)
         else:
             print_run(results[loaded.name])
-        typer.echo(f"report: {target / 'report.html'}")
+    sys.stdout.flush()  # the numbers are read while the page is made
+    if runs:
+        missed = _write_variants(loaded, results, runs, target, figures, page)
+    else:
+        missed = _write_run(loaded, results[loaded.name], target, figures, page)
+    if out is None:
+        _link_latest(target)
+    if not as_json:
+        typer.echo(f"report: {target / 'report.html'}" if page else f"results: {target}")
     for name, outcome in missed:
         found = "does not apply" if outcome.value is None else f"is {outcome.value:.6g}"
         typer.echo(f"threshold missed: {name}: {outcome.text} ({found})", err=True)
@@ -157,6 +167,9 @@ def _link_latest(target: Path) -> None:
 
 
 def _outcomes(limits: "Iterable[Threshold]", result: "Result") -> "list[ThresholdOutcome]":
+    limits = list(limits)
+    if not limits:
+        return []  # without the page's libraries
     from moesim.report import ThresholdOutcome
 
     return [ThresholdOutcome(limit.text, result.summary[limit.key], limit.holds(result.summary)) for limit in limits]
@@ -172,17 +185,23 @@ def _limits_of(result: "Result") -> "list[Threshold]":
     return [parse_threshold(text) for text in document.data.get("thresholds") or ()]
 
 
-def _write_run(scenario: "Scenario", result: "Result", target: Path, figures: bool) -> "list[Missed]":
-    from moesim.report import render_run, run_figures
-
-    _add_nearest_published(result)
+def _write_run(scenario: "Scenario", result: "Result", target: Path, figures: bool, page: bool) -> "list[Missed]":
+    _add_nearest_published(result, scenario.model.hidden)
     outcomes = _outcomes(scenario.limits(), result)
-    extra = {"report.html": render_run(result, thresholds=outcomes).encode()}
-    result.save(target, extra | (run_figures(result) if figures else {}))
+    extra: dict[str, bytes] = {}
+    if page:
+        from moesim.report import render_run
+
+        extra["report.html"] = render_run(result, thresholds=outcomes).encode()
+    if figures:
+        from moesim.report import run_figures
+
+        extra |= run_figures(result)
+    result.save(target, extra)
     return [(scenario.name, outcome) for outcome in outcomes if not outcome.passed]
 
 
-def _add_nearest_published(result: "Result") -> None:
+def _add_nearest_published(result: "Result", hidden: int | None = None) -> None:
     """Put the nearest published measurement beside the constants of each phase, for the report and ``explain``.
 
     A run that Python code saved has none yet.
@@ -192,27 +211,37 @@ def _add_nearest_published(result: "Result") -> None:
     for phase, facts in result.explanation["alltoall"].items():
         if "nearest_published" in facts:
             continue
-        near = nearest_of(result, phase)
+        near = nearest_of(result, phase, hidden)
         facts["nearest_published"] = None if near is None else near.line()
 
 
 def _write_variants(
-    scenario: "Scenario", results: "dict[str, Result]", runs: "dict[str, Scenario]", target: Path, figures: bool
+    scenario: "Scenario",
+    results: "dict[str, Result]",
+    runs: "dict[str, Scenario]",
+    target: Path,
+    figures: bool,
+    page: bool,
 ) -> "list[Missed]":
     """Write OUT/VARIANT/ for every variant and OUT/report.html, which compares them; whole or not at all."""
     from moesim.files import folder_in_one_piece
-    from moesim.report import comparison_figures, render_comparison
     from moesim.results import SCHEMA_VERSION
 
     missed: list[Missed] = []
     with folder_in_one_piece(target, marker="variants.json") as staging:
         for name, result in results.items():
-            missed += _write_run(runs[name], result, staging / name, figures)
-        pairs = list(results.items())
-        charts = comparison_figures(pairs) if figures else {}
+            missed += _write_run(runs[name], result, staging / name, figures, page)
         names = json.dumps({"schema": SCHEMA_VERSION, "variants": list(results)}, indent=1) + "\n"
-        page = render_comparison(pairs, scenario.name)
-        for path, data in {"variants.json": names.encode(), "report.html": page.encode(), **charts}.items():
+        files = {"variants.json": names.encode()}
+        if page:
+            from moesim.report import render_comparison
+
+            files["report.html"] = render_comparison(list(results.items()), scenario.name).encode()
+        if figures:
+            from moesim.report import comparison_figures
+
+            files |= comparison_figures(list(results.items()))
+        for path, data in files.items():
             (staging / path).parent.mkdir(parents=True, exist_ok=True)
             (staging / path).write_bytes(data)
     return missed

@@ -170,12 +170,18 @@ def print_variants(title: str, results: "dict[str, Result]") -> None:
         "node_copies_per_token": "nodes/token",
         "gate_mass_lost": "gate mass lost",
     }
+    reasons = {tuple(note.text for note in one.notes if note.kind == "counterfactual") for one in results.values()}
+    alike = len(reasons) == 1 and len(results) > 1
     rows = []
     for name, result in results.items():
-        mark = " *" if result.summary["counterfactual"] else ""
+        mark = " *" if result.summary["counterfactual"] and not alike else ""
         layer, *others = columns
         numbers = [with_unit(key, result.summary[key]) for key in others]
         rows.append((name + mark, in_words(result, layer), *numbers))
     console().print(table(title, ("variant", *columns.values()), rows))
-    if any(result.summary["counterfactual"] for result in results.values()):
+    if alike and any(reasons):
+        console().print(
+            f"counterfactual in all alike, so no difference comes from it: {'; '.join(*reasons)}", soft_wrap=True
+        )
+    elif any(reasons):
         console().print("* counterfactual: not the router that these logits were trained with")

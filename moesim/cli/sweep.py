@@ -101,7 +101,8 @@ def sweep(
             typer.echo("moesim: terminated", err=True)
             raise typer.Exit(_TERMINATED) from None
         raise
-    from moesim.sweeps.report import answered, as_plain, command_for, write_report  # the page's libraries with it
+    # The page's libraries come with it.
+    from moesim.sweeps.report import answered, as_plain, command_for, points_as_plain, write_report
 
     # A scenario with variants runs those: the point is the scenario without them.
     overrides = [*override, *(["variants={}"] if loaded.variants else [])]
@@ -110,6 +111,7 @@ def sweep(
     write_report(folder, found, data, space, swept.table, figures)
     if as_json:
         plain = as_plain(found, data, space, swept.table) | {"out": str(folder)}
+        plain["table"] = points_as_plain(data, space, swept.table)
         typer.echo(json.dumps(plain, indent=1, allow_nan=False))
     else:
         print_sweep(space, found, data, swept.table, folder)

@@ -28,17 +28,16 @@ def print_sweep(space: "Space", found: "Answer", data: "SweepData", points: "pa.
     out.print(answer_sentence(data), soft_wrap=True)
     out.print(f"{data.title}: {len(space):,} points: {data.counted()}")
     if found.best is not None:
-        _print_best(space, found, points)
-        _print_effects(found)
+        _print_best(found, data, points)
+        _print_effects(found, data)
     out.print(f"points: {folder / 'points.parquet'}")
     out.print(f"report: {folder / 'report.html'}")
 
 
-def _print_best(space: "Space", found: "Answer", points: "pa.Table") -> None:
+def _print_best(found: "Answer", data: "SweepData", points: "pa.Table") -> None:
     from moesim.results import BANDED, ENDS, Value
     from moesim.sweeps.answers import TRADED
     from moesim.sweeps.report import rows_of
-    from moesim.sweeps.space import axis_label
 
     out, objective = console(), found.objective
     names = list(dict.fromkeys((objective.key, *TRADED, *(limit.key for limit in objective.limits))))
@@ -51,16 +50,16 @@ def _print_best(space: "Space", found: "Answer", points: "pa.Table") -> None:
         return Value(row[name], *known).words(lambda number: with_unit(name, number))
 
     def line(point: int) -> list[Any]:
-        values = space.values(point)
+        axes = zip(data.axes, data.places[point], strict=True)
         return [
             f"{'*' if point == found.best else ' '} {point}",
-            *(axis_label(values[key]) for key in space.keys),
+            *(axis.values[place][k] for axis, place in axes for k in axis.told_by),
             *(words(point, name) for name in names),
         ]
 
-    columns = ("point", *space.keys, *names)
+    columns = ("point", *(key for axis in data.axes for key in axis.told_keys), *names)
     if found.groups:
-        per = " and ".join(space.axes[a].name for a in found.per)
+        per = " and ".join(" + ".join(data.axes[a].told_keys) for a in found.per)
         best = [group.best for group in found.groups if group.best is not None]
         out.print(f"best for each {per}", soft_wrap=True)
         out.print(table("", columns, map(line, best[:_MOST_ROWS])))
@@ -77,18 +76,12 @@ def _print_left(number: int, where: str) -> None:
         console().print(f"and {number} more {where}")
 
 
-def _print_effects(found: "Answer") -> None:
-    from moesim.sweeps.space import axis_label
-
+def _print_effects(found: "Answer", data: "SweepData") -> None:
     out = console()
+    told = {axis.name: " + ".join(axis.told_keys) for axis in data.axes}
     effects = [
-        (
-            effect.axis,
-            *(" + ".join(map(axis_label, value)) for value in (effect.best, effect.least, effect.most)),
-            _percent(effect.at_best),
-            _percent(effect.marginal),
-        )
-        for effect in found.effects
+        (told[effect.axis], effect.best, effect.least, effect.most, _percent(effect.at_best), _percent(effect.marginal))
+        for effect in data.effects
     ]
     out.print(
         f"effect of each axis on {found.objective.key}, the others at the best point; and on its medians",

@@ -36,6 +36,9 @@ def _each(
             say(f"{name}: simulating")
             results[name] = work(scenario)
         return results
+    from moesim.warm_up import compile_first
+
+    compile_first()  # not each worker for itself
     with ProcessPoolExecutor(max_workers=min(jobs, len(scenarios)), mp_context=WorkerContext()) as pool:
         futures = {name: pool.submit(work, scenario) for name, scenario in scenarios.items()}
         results = {}

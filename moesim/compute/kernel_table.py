@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from moesim.compute import ceilings, evidence, pricing, published_tables, shapes
 from moesim.compute.fitted.models import MLP_LAYOUTS
 from moesim.compute.gpus import BYTES_PER_ELEMENT, Gpu, gpus, load_gpu, nearest
-from moesim.compute.measured import MeasuredTable, Shape, load_measured, mlp_floor
+from moesim.compute.measured import MeasuredTable, Shape, load_measured, mlp_floor, mlp_works
 from moesim.compute.roofline import LAUNCH_S, Floats
 from moesim.compute.times import Bill, KernelTime, KernelTimes
 from moesim.errors import InputError
@@ -191,6 +191,14 @@ class KernelTable:
         loads = shapes.loads("tokens_per_slot", tokens_per_slot, rank_ptr)
         hidden, inter = shapes.size("hidden", hidden), shapes.size("inter", inter)
         return mlp_floor(self.gpu, loads, hidden, inter, shapes.dtype_name(dtype))
+
+    def expert_work(
+        self, dtype: str, tokens_per_slot: ArrayLike, hidden: int, inter: int, rank_ptr: ArrayLike | None = None
+    ) -> tuple[Floats, Floats]:
+        """Return FLOPs and least bytes of memory traffic of `grouped_gemm`'s two GEMMs, [ranks] each."""
+        loads = shapes.loads("tokens_per_slot", tokens_per_slot, rank_ptr)
+        up, down = mlp_works(loads, shapes.size("hidden", hidden), shapes.size("inter", inter), dtype)
+        return up.flops + down.flops, up.moved + down.moved
 
     def sources(self) -> list[dict[str, str]]:
         """Return one row per body of evidence in use: what it prices and who published it."""

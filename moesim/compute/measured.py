@@ -19,7 +19,7 @@ from moesim.compute import shapes
 from moesim.compute.gpus import Gpu, load_gpu
 from moesim.compute.interpolate import Curve, Floor, Found, Grid
 from moesim.compute.roofline import LAUNCH_S
-from moesim.compute.surfaces import Shape, Skew, Surface, Uneven, floor, mlp_floor
+from moesim.compute.surfaces import Shape, Skew, Surface, Uneven, floor, mlp_floor, mlp_works
 from moesim.compute.table_format import (
     AXES,
     BALANCED,
@@ -45,6 +45,7 @@ __all__ = [
     "Surface",
     "load_measured",
     "mlp_floor",
+    "mlp_works",
     "read_table_file",
     "surfaces_of",
 ]

@@ -172,9 +172,12 @@ def mlp_floor(gpu: Gpu, loads: NDArray[np.int64] | Floats, hidden: int, inter: i
 
     The two GEMMs run one after the other, so their floors add up; the activation between them is left out.
     """
-    total: Floats = np.zeros(loads.shape[:-1])
-    for n, k in ((2 * inter, hidden), (hidden, inter)):
-        work = gemm_work(loads, n, k, dtype)
-        flops, moved = work.flops.sum(axis=-1), work.moved.sum(axis=-1)
-        total = total + np.maximum(flops / gpu.flops(dtype), moved / gpu.hbm_bandwidth)
-    return total
+    up, down = mlp_works(loads, hidden, inter, dtype)
+    return np.asarray(up.floor(gpu) + down.floor(gpu))
+
+
+def mlp_works(loads: NDArray[np.int64] | Floats, hidden: int, inter: int, dtype: str) -> tuple[Work, Work]:
+    """Return the work of the up and of the down GEMM for ``loads[..., slots]``, summed over the slots, [...]."""
+    works = (gemm_work(loads, n, k, dtype) for n, k in ((2 * inter, hidden), (hidden, inter)))
+    up, down = (Work(work.flops.sum(axis=-1), work.moved.sum(axis=-1), dtype) for work in works)
+    return up, down

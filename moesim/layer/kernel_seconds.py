@@ -73,10 +73,13 @@ class LayerKernels:
     Attributes:
         kernels: of each stage, by its name; those without a kernel are left out.
         experts_floor_s: the routed experts by the roofline at peak, [ranks].
+        experts_flops, experts_moved_bytes: what their GEMMs compute, and read and write at least, [ranks].
     """
 
     kernels: Mapping[str, Sequence[PricedKernel]]
     experts_floor_s: Floats
+    experts_flops: Floats
+    experts_moved_bytes: Floats
 
     @cached_property
     def seconds(self) -> dict[str, Floats]:
@@ -142,4 +145,4 @@ def layer_kernels(
     add("experts", f"grouped_gemm_{dtype}", all_ranks, table.grouped_gemm(*shape, layout=layout))
     other = np.full(len(tokens), parts.schedule.other_time)
     kernels[OTHER.name] = [PricedKernel("schedule.other_time", other, "scenario")]
-    return LayerKernels(kernels, table.expert_floor_s(*shape))
+    return LayerKernels(kernels, table.expert_floor_s(*shape), *table.expert_work(*shape))

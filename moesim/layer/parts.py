@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_card
+from moesim.balance import LossFactors
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable
 from moesim.dumps import read_array
@@ -80,6 +81,12 @@ class Parts:
     tolerance: float
 
     @property
+    def loss_factors(self) -> LossFactors:
+        """Alpha of each balance loss, and their form."""
+        its = self.losses
+        return LossFactors(its.expert, its.device, its.communication, its.sequence, its.z, form=its.form)
+
+    @property
     def n_slots(self) -> int:
         """Experts of a layer with their replicas."""
         if self.placement_map is not None:
@@ -137,7 +144,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     dtype = {"dispatch": scenario.alltoall.dispatch_dtype, "combine": scenario.alltoall.combine_dtype}
     algorithm, hidden, top_k = scenario.alltoall.algorithm, scenario.model.sent, scenario.routing.top_k
     wire = {phase: wire_bytes(algorithm, phase, hidden, dtype[phase], top_k) for phase in PHASES}
-    published = {phase: published_bytes(algorithm, phase, hidden, dtype[phase]) for phase in PHASES}
+    published = {phase: published_bytes(algorithm, phase, hidden, dtype[phase], top_k) for phase in PHASES}
     ratio = {phase: wire[phase] / published[phase] for phase in PHASES}
     transport = scenario.alltoall.transport
     if transport == "auto":

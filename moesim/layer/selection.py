@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.balance import LossFactors, device_numbers, loss_products, measure, sequence_imbalance
+from moesim.balance import device_numbers, loss_products, measure, sequence_imbalance
 from moesim.layer.parts import Parts
 from moesim.routing import RouterSpec, RouterSums, fused_pass_takes, route, route_and_measure
 from moesim.workload import Batch
@@ -56,7 +56,7 @@ def select_experts(
         ids = batch.expert_ids[layer]
         within = sequence_imbalance(ids, sequence, spec.n_experts)
         return Selection(ids, None, _within(within) | dict.fromkeys(_NAMES))
-    logits, losses = batch.logits[layer], parts.losses
+    logits = batch.logits[layer]
     biased = bias is not None and bool(np.any(bias))
     measured = route_and_measure if fused_pass_takes(spec, logits.dtype, biased) else route_then_measure
     ids, gates, sums = measured(
@@ -67,11 +67,8 @@ def select_experts(
         device_of_expert=device_numbers(parts.loss_device, spec),
         sequence_id=sequence,
     )
-    factors = LossFactors(
-        losses.expert, losses.device, losses.communication, losses.sequence, losses.z, form=losses.form
-    )
     assert sums.sequences is not None  # noqa: S101 - they were given
-    products = loss_products(sums, spec, parts.loss_device, factors)
+    products = loss_products(sums, spec, parts.loss_device, parts.loss_factors)
     figures: dict[str, float | None] = {
         **_within(sums.sequences.max_over_mean),
         **{name: math.prod(product.values()) for name, product in products.items()},

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim.balance import losses_in_balance
 from moesim.cluster import Fabric
 from moesim.layer import KernelLedger, Parts
 from moesim.measure.summary import SummaryBuilder
@@ -34,9 +35,12 @@ def explanation(
             "ranks": fabric.n_ranks,
             "nodes": fabric.n_nodes,
             "peak_bytes_per_s": peaks,
+            "gemm_flops_per_s": parts.kernels.gpu.flops(parts.message_dtype["dispatch"]),
+            "memory_bytes_per_s": parts.kernels.gpu.hbm_bandwidth,
             "latency_s": {name: float(fabric.latency[fabric.is_class(name)].max()) for name in fabric.link_classes},
         },
         "alltoall": {phase: _phase(parts, phase) for phase in PHASES},
+        "losses_in_balance": losses_in_balance(parts.router, parts.loss_device, parts.loss_factors),
         "router": {
             **{knob.name: getattr(parts.router, knob.name) for knob in fields(parts.router) if knob.name not in _SIZES},
             "groups_are": parts.groups_are,

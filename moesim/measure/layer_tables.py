@@ -19,6 +19,8 @@ RANK_PAIR_LIMIT = 256
 # Time buckets that the busiest link of a dispatch gets in ``link_series``, and the least width of one.
 _BUCKETS = 40
 _SHORTEST_BUCKET_S = 1e-6
+# Links of each class whose use over time is kept.
+_BUSY_LINKS = 24
 # Buckets x links that a run keeps at most (32 MB): past this the buckets get wider.
 _CELLS = 4_000_000
 
@@ -118,6 +120,29 @@ def add_series_rows(
                 )
 
 
+def add_busy_links(
+    tables: TableBuilder, where: dict[str, int], fabric: Fabric, trace: LayerTrace, series: LinkSeries
+) -> None:
+    """Add a layer's ``busy_links`` rows: the links of each class that carry most of what they can, over time."""
+    phases = trace.phases.values()
+    first, last = np.searchsorted(series.bucket_start_s, [min(map(_begin, phases)), max(map(_end, phases))])
+    during = slice(max(int(first) - 1, 0), int(last))
+    time, utilisation = series.bucket_start_s[during], series.utilisation[during]
+    for link_class in fabric.link_classes:
+        links = np.flatnonzero(fabric.is_class(link_class))
+        use = utilisation[:, links].sum(axis=0)
+        busiest = links[np.argsort(-use, kind="stable")[: min(_BUSY_LINKS, np.count_nonzero(use))]]
+        names = np.array(fabric.link_names)[busiest]
+        tables.add(
+            "busy_links",
+            **where,
+            link=np.repeat(names, len(time)),
+            link_class=np.full(len(names) * len(time), link_class),
+            time_s=np.tile(time, len(names)),
+            utilisation=utilisation[:, busiest].T.ravel(),
+        )
+
+
 def bucket_width_s(fabric: Fabric, load: LayerLoad, last_entry_s: float, n_layers: int) -> float:
     """Width of the time buckets of a run: a fortieth of what the busiest link needs for one dispatch.
 
@@ -205,6 +230,9 @@ def _add_ranks(
         sent_bytes=through["sent"],
         received_bytes=through["received"],
         compute_s=compute,
+        expert_gemm_s=load.kernels.seconds["experts"],
+        expert_flops=load.kernels.experts_flops,
+        expert_moved_bytes=load.kernels.experts_moved_bytes,
         transfer_s=in_phases - trace.wait_s,
         wait_s=trace.wait_s,
         finish_s=trace.end_s_of_layer,

@@ -11,7 +11,7 @@ import numpy as np
 from moesim.cluster import Fabric
 from moesim.layer import LayerLoad, Parts, PricedKernel
 from moesim.measure.phase_path import Piece, path_of_rank, shares_of_ranks
-from moesim.measure.summary import counted_bytes
+from moesim.measure.summary import PORT_CLASSES, busiest_wires, counted_bytes
 from moesim.results import Term
 from moesim.stages import KERNEL_COMPONENTS, KERNELS, OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace, phase_could_carry
@@ -248,6 +248,19 @@ class LayerTerms:
         found[f"{phase}_busbw_bytes_per_s"] = (algbw * (ranks - 1) / ranks, "algbw x (ranks - 1) / ranks", terms)
         return found
 
+    def wire_rates(self, wire: Mapping[str, Floats]) -> dict[str, Ratio]:
+        """Value, formula and terms of the bandwidths on the busiest wires; ``wire`` as for ``bytes_on_ports``."""
+        found: dict[str, Ratio] = {}
+        for phase in PHASES:
+            busiest = busiest_wires(self.parts.fabric, self.trace, phase, wire[phase])
+            for link_class in PORT_CLASSES:
+                if link_class in busiest:
+                    link, moved, seconds = busiest[link_class]
+                    above = (f"bytes on {self.parts.fabric.link_names[link]}", moved)
+                    terms = ratio(above, ("from the first byte to the last", seconds), "B", "s")
+                    found[f"{phase}_{link_class}_wire_bytes_per_s"] = (moved / seconds, "bytes / time", terms)
+        return found
+
     def bytes_on_ports(self, wire: Mapping[str, Floats]) -> dict[str, list[Part]]:
         """Parts of the bytes on sender ports, by the summary's names; ``wire`` bytes on each link by phase, [links]."""
         fabric, how = self.parts.fabric, "over the sender ports: bytes of a copy x copies that cross it"
@@ -256,7 +269,7 @@ class LayerTerms:
                 Part(phase, float(moved[fabric.is_class(name) & fabric.sender_port].sum()), how, "simulated")
                 for phase, moved in wire.items()
             ]
-            for name in ("nvlink", "nic")
+            for name in PORT_CLASSES
         }
 
     def links(self, wire: Mapping[str, Floats]) -> dict[str, dict[str, Ratio]]:

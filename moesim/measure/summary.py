@@ -18,6 +18,8 @@ from moesim.traffic import Floats, payload_bytes
 
 _LINK_FIGURES = ("link_load_max_over_mean", "link_load_mean_over_max", "link_max_violation", "bottleneck_utilisation")
 _GB_NAMES = ("algbw", "busbw", "deepep_rdma", "deepep_nvl")
+PORT_CLASSES = ("nvlink", "nic")
+"""Link classes of which the summary has numbers of their own; a topology may have more."""
 
 
 @dataclass
@@ -58,8 +60,12 @@ class SummaryBuilder:
         for phase in PHASES:
             row[f"{phase}_kernel_time_s"] = critical.kernel_s[phase]
             row |= _bandwidths(self.parts, load, trace, phase)
+            moved = busiest_wires(fabric, trace, phase, wire[phase])
+            for link_class in dict.fromkeys((*PORT_CLASSES, *fabric.link_classes)):
+                most = moved.get(link_class)
+                row[f"{phase}_{link_class}_wire_bytes_per_s"] = None if most is None else most[1] / most[2]
         total = wire["dispatch"] + wire["combine"]
-        for link_class in ("nvlink", "nic"):
+        for link_class in PORT_CLASSES:
             ports = fabric.is_class(link_class) & fabric.sender_port
             row[f"{link_class}_wire_bytes"] = float(total[ports].sum())
         self.layers.append(row)
@@ -180,6 +186,25 @@ def _bandwidths(parts: Parts, load: LayerLoad, trace: LayerTrace, phase: str) ->
         found |= {name: moved / seconds for name, moved in counted if moved is not None}
         found["busbw"] = (found["algbw"] or 0.0) * (ranks - 1) / ranks
     return {f"{phase}_{name}_bytes_per_s": value for name, value in found.items()}
+
+
+def busiest_wires(
+    fabric: Fabric, trace: LayerTrace, phase: str, wire_bytes: Floats
+) -> dict[str, tuple[int, float, float]]:
+    """Return by link class the link with most bytes, these, and the seconds from the phase's first byte to its last.
+
+    Classes that carry nothing are left out.
+    """
+    timed = trace.phases[phase]
+    moves = timed.flows.size > 0
+    seconds = float(timed.finish_s[moves].max() - timed.start_s[moves].min()) if moves.any() else 0.0
+    found = {}
+    for link_class in fabric.link_classes:
+        links = np.flatnonzero(fabric.is_class(link_class))
+        link = int(links[np.argmax(wire_bytes[links])])
+        if seconds > 0 and wire_bytes[link] > 0:
+            found[link_class] = (link, float(wire_bytes[link]), seconds)
+    return found
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -117,7 +117,7 @@ class RunTerms:
             self.book.add_sum(key, "s", trace.layer, parts)
         for key, parts in layer.bytes_on_ports(wire).items():
             self.book.add_sum(key, "B", trace.layer, parts)
-        for key, (value, formula, terms) in layer.ratios().items():
+        for key, (value, formula, terms) in (layer.ratios() | layer.wire_rates(wire)).items():
             self.book.add_mean(key, SUMMARY[key].unit, trace.layer, value, formula, terms)
         self._links.append((trace.layer, layer.links(wire)))
         if load.loss_products:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
+from moesim.compiling import njit
 
 _OPTIONS: dict[str, Any] = {"cache": True, "_nrt": False}
 _IN_PLACE: dict[str, Any] = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}

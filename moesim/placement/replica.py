@@ -3,14 +3,15 @@
 Replicas of expert ``e`` are ``slots[first[e]:first[e + 1]]``, lowest slot first.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from moesim.compiling import njit
 
 _OWN_RANK, _OWN_NODE, _ANYWHERE = 0, 1, 2
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def nearest_replicas(
     slots: NDArray[np.int32],
     first: NDArray[np.int64],
@@ -53,21 +54,14 @@ def nearest_replicas(
     return nearest
 
 
-@numba.njit(cache=True)
 def take_nearest(
     expert_ids: NDArray[np.int32], token_rank: NDArray[np.int32], nearest: NDArray[np.int32]
 ) -> NDArray[np.int32]:
     """Look the selections up in the table of ``nearest_replicas``: int32[tokens, top_k]."""
-    n_tokens, top_k = expert_ids.shape
-    chosen = np.full((n_tokens, top_k), -1, np.int32)
-    for t in range(n_tokens):
-        for k in range(top_k):
-            if expert_ids[t, k] >= 0:
-                chosen[t, k] = nearest[token_rank[t], expert_ids[t, k]]
-    return chosen
+    return np.where(expert_ids >= 0, nearest[token_rank[:, None], expert_ids], np.int32(-1))
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def take_turns(
     expert_ids: NDArray[np.int32],
     slots: NDArray[np.int32],
@@ -88,7 +82,7 @@ def take_turns(
     return chosen
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def hashed_replicas(
     expert_ids: NDArray[np.int32],
     slots: NDArray[np.int32],
@@ -111,7 +105,7 @@ def hashed_replicas(
     return chosen
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _mix(value: int) -> int:
     """Scramble the low 31 bits of a non-negative integer, one to one.
 

@@ -1,8 +1,10 @@
 """Results as pages people read: one per run, one comparing several, one per sweep; and the charts as files."""
 
-from moesim.report.charts import Cell, DataTable, DotChart, LineChart, Mark, Series
+from moesim.report.charts import DotChart, LineChart, Mark, Series
 from moesim.report.comparison import Comparison, ComparisonRow, compare
 from moesim.report.comparison_page import comparison_figures, render_comparison
+from moesim.report.data_table import Cell, DataTable, Quantity
+from moesim.report.notebook import run_in_notebook, sweep_in_notebook
 from moesim.report.page import ChartView, render, view_of
 from moesim.report.run_page import render_run, run_figures
 from moesim.report.sweep_answer import answer_sentence
@@ -20,6 +22,7 @@ __all__ = [
     "DotChart",
     "LineChart",
     "Mark",
+    "Quantity",
     "Series",
     "SweepAxis",
     "SweepData",
@@ -32,6 +35,8 @@ __all__ = [
     "render_run",
     "render_sweep",
     "run_figures",
+    "run_in_notebook",
     "sweep_figures",
+    "sweep_in_notebook",
     "view_of",
 ]

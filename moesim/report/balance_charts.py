@@ -6,6 +6,7 @@ import numpy as np
 
 from moesim.report.charts import LineChart, Mark, Series
 from moesim.report.columns import Columns, columns_of, layer_numbers, mean_by, rows_in
+from moesim.report.named_numbers import LOSSES_CAPTION, LOSSES_LABEL, LOSSES_TITLE
 from moesim.report.palette import series_colour
 from moesim.report.quantities import filled
 from moesim.results import SUMMARY, Result
@@ -51,17 +52,24 @@ def layer_charts(result: Result) -> list[LineChart]:
         ),
         LineChart(
             key="layer_losses",
-            title="Balance losses over the layers",
-            caption="Losses with the scenario's factors; logarithmic.",
+            title=f"{LOSSES_TITLE} over the layers",
+            caption=LOSSES_CAPTION,
             x_label=word,
-            y_label="loss",
-            series=_series(steps, "layer", _loss_columns(steps)),
-            log_y=True,
+            y_label=LOSSES_LABEL,
+            series=_series(_in_balance(steps, result), "layer", _loss_columns(steps)),
+            marks=(Mark("perfect balance", 1.0),),
             x_ticks=ticks,
             source="steps.parquet",
         ),
     ]
     return [chart for chart in charts if chart.series]
+
+
+def _in_balance(columns: Columns, result: Result) -> Columns:
+    """Divide the losses by their values in perfect balance; those that have none are left out."""
+    even = result.explanation["losses_in_balance"]
+    divided = {name: filled(columns[name]) / even[name] for name in LOSSES if name in columns and even.get(name)}
+    return {name: column for name, column in columns.items() if name not in LOSSES} | divided
 
 
 def training_charts(result: Result) -> list[LineChart]:

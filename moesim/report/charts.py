@@ -4,37 +4,19 @@ A chart is made once from a result and then painted twice, by Bokeh or HTML on t
 that the two always agree. Axis labels carry the unit; values are already in it.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from moesim.report.data_table import UNIT_AT_END, Cell, DataTable
 from moesim.report.quantities import Floats, rounded
 
 # Rows of a chart's data table on the page; the rest is in the run's parquet files.
 TABLE_ROWS = 300
 # A chart that is wider than this many cells has its table by row totals only.
 _MATRIX_COLUMNS = 64
-
-_NUMERIC = re.compile(r"[-\d–]")
-
-Cell = str | float | int | None
-
-
-@dataclass(frozen=True)
-class DataTable:
-    """A table of the page: header, rows of numbers or text, and where the rest is if rows were left out."""
-
-    columns: tuple[str, ...]
-    rows: list[tuple[Cell, ...]]
-    left_out: str = ""
-
-    def words(self) -> list[bool]:
-        """Whether each column holds words rather than numbers, with or without a unit."""
-        return [any(isinstance(row[i], str) and not _NUMERIC.match(str(row[i])) for row in self.rows)
-                for i in range(len(self.columns))]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -226,7 +208,7 @@ def table_of(chart: Chart) -> DataTable:
             named = dict(chart.groups)
             for group, (low, high) in chart.spans.items():
                 named |= {f"{group}, least": low, f"{group}, most": high}
-            columns = ("", *named)
+            columns = ("", *_in_unit(named, chart.x_label))
             rows = _rows(chart.rows, *(rounded(values) for values in named.values()))
         case HeatMap():
             columns, rows = _matrix(chart)
@@ -240,7 +222,7 @@ def table_of(chart: Chart) -> DataTable:
                 chart.note,
             )
         case StackedBars():
-            columns = ("", *(part.label for part in chart.parts), "total", "lower bound")
+            columns = ("", *_in_unit((*(part.label for part in chart.parts), "total", "lower bound"), chart.x_label))
             parts = (rounded(part.values) for part in chart.parts)
             rows = _rows(chart.rows, *parts, rounded(chart.totals()), rounded(chart.bounds))
         case SmallMultiples():
@@ -269,6 +251,12 @@ def _cell(value: Any) -> Cell:
     return int(number) if number == int(number) and abs(number) < 1e15 else number
 
 
+def _in_unit(names: Iterable[str], label: str) -> tuple[str, ...]:
+    """Column names with the unit at the end of an axis label."""
+    unit = UNIT_AT_END.search(label)
+    return tuple(f"{name}{unit[0]}" if unit and name and not UNIT_AT_END.search(name) else name for name in names)
+
+
 def _curves(chart: LineChart) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
     """One column per curve where all share their x, else one row per point with the curve's name."""
     first = chart.series[0].x if chart.series else np.empty(0)
@@ -279,7 +267,7 @@ def _curves(chart: LineChart) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
             rows += _rows(names, rounded(one.x), rounded(one.y))
         return ("series", chart.x_label, chart.y_label), rows
     return (
-        (chart.x_label, *(one.label for one in chart.series)),
+        (chart.x_label, *_in_unit((one.label for one in chart.series), chart.y_label)),
         _rows(rounded(first), *(rounded(one.y) for one in chart.series)),
     )
 
@@ -291,8 +279,15 @@ def _matrix(chart: HeatMap) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
     if size <= _MATRIX_COLUMNS:
         for name, matrix in chart.matrices.items():
             rows += [(name, index, *line) for index, line in enumerate(_rows(*rounded(matrix).T))]
-        return ("", f"{chart.row_label} \\ {chart.column_label}", *(str(column) for column in range(size))), rows
+        columns = (f"{chart.row_label} \\ {chart.column_label}", *_in_unit(map(str, range(size)), chart.value_label))
+        return _named(columns, rows)
     for name, matrix in chart.matrices.items():
-        totals = (rounded(np.nansum(matrix, axis=axis)) for axis in (1, 0))
-        rows += [(name, *line) for line in _rows(range(size), *totals)]
-    return ("", "index", f"total by {chart.row_label}", f"total by {chart.column_label}"), rows
+        sums = (rounded(np.nansum(matrix, axis=axis)) for axis in (1, 0))
+        rows += [(name, *line) for line in _rows(range(size), *sums)]
+    totals = (f"total by {chart.row_label}", f"total by {chart.column_label}")
+    return _named(("index", *_in_unit(totals, chart.value_label)), rows)
+
+
+def _named(columns: tuple[str, ...], rows: list[tuple[Cell, ...]]) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
+    """Leave out the first cells of rows, the names of matrices, where there is one without a name."""
+    return (("view", *columns), rows) if any(row[0] for row in rows) else (columns, [row[1:] for row in rows])

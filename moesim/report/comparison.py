@@ -150,6 +150,11 @@ class Comparison:
     rows: tuple[ComparisonRow, ...]
     critical_ranks: tuple[tuple[int, ...], tuple[int, ...]]
 
+    def _repr_html_(self) -> str:
+        from moesim.report.notebook import comparison_in_notebook
+
+        return comparison_in_notebook(self)
+
     def worst_regression(self, percent: float = 0.0) -> ComparisonRow | None:
         """The row that got worse most, if by more than ``percent``; parts of the layer time do not count."""
         worst = max(self.rows, key=lambda row: row.regression_percent(), default=None)

@@ -7,8 +7,10 @@ import numpy as np
 
 from moesim.report.balance_charts import overlaid_training, training_fingerprint
 from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series, SmallMultiples
+from moesim.report.named_numbers import DRAWN, LOSSES, LOSSES_CAPTION, LOSSES_LABEL, LOSSES_TITLE, Drawn, scaled
 from moesim.report.palette import series_colour
 from moesim.report.quantities import Floats, axis_scale, filled
+from moesim.report.rank_times import rank_times_of_runs
 from moesim.report.scenario_diff import recording_name, workload_of
 from moesim.report.time_charts import time_chart
 from moesim.report.traffic_charts import sorted_expert_load
@@ -24,19 +26,8 @@ def comparison_charts(runs: Runs) -> dict[str, Chart | None]:
     """Every chart of a comparing page but the training curves, by its key."""
     return {
         "time": time_chart(runs),
-        "imbalance": _dots(
-            runs,
-            "imbalance",
-            "Imbalance",
-            "Most loaded over mean. Experts show how well a router balances, ranks how long the expert compute "
-            "takes, nodes how long the wires between nodes are busy.",
-            "max/mean",
-            {
-                "experts": "expert_load_max_over_mean",
-                "ranks": "rank_load_max_over_mean",
-                "nodes": "node_load_max_over_mean",
-            },
-        ),
+        **{drawn.key: _drawn(runs, drawn) for drawn in DRAWN},
+        "losses": _losses(runs),
         "copies": _dots(
             runs,
             "copies",
@@ -46,7 +37,7 @@ def comparison_charts(runs: Runs) -> dict[str, Chart | None]:
             "per token",
             {"selections": "copies_per_token", "ranks": "rank_copies_per_token", "nodes": "node_copies_per_token"},
         ),
-        "bytes": _bytes(runs),
+        "rank_times": rank_times_of_runs(runs),
         "trade_off": _trade_off(runs),
         "expert_loads": SmallMultiples(
             key="expert_loads",
@@ -60,6 +51,24 @@ def comparison_charts(runs: Runs) -> dict[str, Chart | None]:
             source="experts.parquet",
         ),
     }
+
+
+def same_in_all(chart: Chart | None) -> bool:
+    """Whether a chart shows the same numbers for each of several runs, up to rounding."""
+    match chart:
+        case DotChart():
+            values = [v for v in chart.groups.values() if np.isfinite(v).all()]
+            return len(chart.rows) > 1 and len(values) == len(chart.groups) and all(map(_is_one_value, values))
+        case SmallMultiples():
+            panels = list(chart.panels.values())
+            alike = len({len(panel) for panel in panels}) == 1
+            return len(panels) > 1 and alike and all(map(_is_one_value, np.array(panels).T))
+        case _:
+            return False
+
+
+def _is_one_value(values: Floats) -> bool:
+    return bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
 
 
 def training_overlays(runs: Runs) -> list[LineChart]:
@@ -92,18 +101,24 @@ def _dots(runs: Runs, key: str, title: str, caption: str, x_label: str, columns:
     )
 
 
-def _bytes(runs: Runs) -> DotChart:
-    groups = {label: _values(runs, key) for label, key in (("NVLink", "nvlink_wire_bytes"), ("NIC", "nic_wire_bytes"))}
-    scale, unit = axis_scale(np.concatenate(list(groups.values())), "B")
-    return DotChart(
-        key="bytes",
-        title="Bytes on the wires",
-        caption="Bytes on the sender ports of each link class, dispatch and combine, per layer.",
-        x_label=f"bytes per layer ({unit})",
-        rows=tuple(name for name, _ in runs),
-        groups={label: values / scale for label, values in groups.items()},
-        source="summary.json",
-    )
+def _drawn(runs: Runs, drawn: Drawn) -> DotChart | None:
+    groups, label = scaled(drawn, lambda key: _values(runs, key))
+    rows = tuple(name for name, _ in runs)
+    return DotChart(drawn.key, drawn.title, drawn.caption, label, rows, groups, "summary.json") if groups else None
+
+
+def _losses(runs: Runs) -> DotChart | None:
+    groups = {}
+    for key, words in LOSSES.items():
+        even = filled([run.explanation["losses_in_balance"].get(key) or None for _, run in runs])
+        values = _values(runs, key) / even
+        if np.isfinite(values).any():
+            groups[words] = values
+    if not groups:
+        return None
+    groups["perfect balance"] = np.ones(len(runs))
+    rows = tuple(name for name, _ in runs)
+    return DotChart("losses", LOSSES_TITLE, LOSSES_CAPTION, LOSSES_LABEL, rows, groups, "summary.json")
 
 
 def _trade_off(runs: Runs) -> LineChart | None:

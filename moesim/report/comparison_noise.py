@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from moesim.report.charts import Cell, DataTable, DotChart
+from moesim.report.charts import DotChart
 from moesim.report.comparison import Band, Comparison, ComparisonRow
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.quantities import quantity
 
 _HEADLINE = "layer_time_s"
@@ -75,17 +76,20 @@ def numbers_table(comparison: Comparison) -> DataTable:
     columns = ("number", first, f"{first} over seeds", second, f"{second} over seeds", "change", "verdict")
     rows: list[tuple[Cell, ...]] = []
     for row in comparison.rows:
-        change = None if row.delta_percent is None else f"{row.delta_percent:+.3g} %".replace("-", "−")
+        change = None
+        if row.delta_percent is not None:
+            change = Quantity(row.delta_percent / 100, "%", text=f"{row.delta_percent:+.3g} %".replace("-", "−"))
         sides = ((row.a, row.a_band), (row.b, row.b_band))
-        cells = [text for value, band in sides for text in (quantity(value, row.unit), band_text(row, band))]
+        cells = [cell for value, band in sides for cell in (Quantity(value, row.unit), _band_cell(row, band))]
         rows.append((row.key, *cells, change, row.verdict))
     return DataTable(columns, rows)
 
 
-def band_text(row: ComparisonRow, band: Band | None) -> str | None:
+def _band_cell(row: ComparisonRow, band: Band | None) -> Quantity | None:
     """Write a band: ``4.1 ms to 4.4 ms (4.2 ms)``, least, most and median; one value where all are the same."""
     if band is None:
         return None
     if band.is_one_value:
-        return quantity(band.low, row.unit)
-    return f"{_span(row, band)} ({quantity(band.median, row.unit)})"
+        return Quantity(band.median, row.unit)
+    text = f"{_span(row, band)} ({quantity(band.median, row.unit)})"
+    return Quantity(band.median, row.unit, band.low, band.high, text)

@@ -19,11 +19,12 @@ from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, Stric
 from markupsafe import Markup
 
 from moesim.errors import ResourceError
-from moesim.report.charts import Chart, DataTable, SmallMultiples, StackedBars, table_of
+from moesim.report.charts import Chart, SmallMultiples, StackedBars, table_of
+from moesim.report.data_table import DataTable, cell_html, row_html
 from moesim.report.embedding import script_json
 from moesim.report.interactive import documents, height_of, legend_of
 from moesim.report.palette import ink_on
-from moesim.report.quantities import ABSENT, Floats, named_quantity, quantity
+from moesim.report.quantities import Floats, named_quantity, quantity
 from moesim.results import SUMMARY
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -105,6 +106,11 @@ def render(template: str, **values: Any) -> str:
     )
 
 
+def filled(template: str, **values: Any) -> str:
+    """Fill a template that is no page of its own; text is escaped unless it is ours."""
+    return _environment().get_template(template).render(**values)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -117,7 +123,8 @@ def _environment() -> Environment:
     )
     environment.filters["quantity"] = quantity
     environment.filters["named"] = lambda value, key: named_quantity(key, value)
-    environment.filters["cell"] = _cell
+    environment.filters["cell"] = cell_html
+    environment.filters["cells"] = row_html
     environment.filters["sparkline"] = _sparkline
     environment.filters["ink"] = ink_on
     return environment
@@ -149,13 +156,6 @@ def _bokeh_script() -> Markup:
 @cache
 def _hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _cell(value: Any) -> str:
-    """A cell of a data table: numbers in full, so that the copied CSV is exact to what is shown."""
-    if value is None:
-        return ABSENT
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _sparkline(values: Floats, top: float) -> Markup:

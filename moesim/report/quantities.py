@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.errors import InputError
 from moesim.results import SUMMARY
-from moesim.units import format_bandwidth, format_bytes, format_duration
+from moesim.units import format_bandwidth, format_bytes, format_duration, parse_bandwidth, parse_bytes, parse_duration
 
 Floats = NDArray[np.float64]
 
@@ -41,6 +42,17 @@ def unit_of(key: str) -> str:
     if key.endswith("_s"):
         return "s"
     return "B" if key.endswith("_bytes") else ""
+
+
+def si_of(unit: str) -> tuple[float, str] | None:
+    """Return what a unit is in SI units, ``µs`` or ``Gb/s``: factor and name; None where it is no unit."""
+    readers = ((parse_duration, "s"), (parse_bytes, "B"), (parse_bandwidth, "B/s"))
+    for read, name in readers:
+        try:
+            return read(f"1{unit}"), name
+        except InputError:
+            continue
+    return (0.01, "fraction") if unit == "%" else None
 
 
 def quantity(value: Any, unit: str) -> str:

@@ -9,8 +9,10 @@ from moesim.report import run_tables
 from moesim.report.balance_charts import layer_charts, training_charts
 from moesim.report.charts import Chart
 from moesim.report.columns import columns_of, rows_in
+from moesim.report.link_map import link_map, node_traffic_chart
 from moesim.report.page import render, view_of
 from moesim.report.quantities import ABSENT, named_quantity, quantity
+from moesim.report.rank_times import rank_times_chart, roofline_chart
 from moesim.report.static import figure_files
 from moesim.report.threshold_outcome import ThresholdOutcome
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
@@ -95,9 +97,10 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
         links=top_links(result),
         hot=hot_experts(result),
         imbalance=run_tables.imbalance(summary),
-        losses=run_tables.losses(summary),
+        losses=run_tables.losses(result),
         bandwidths=run_tables.bandwidths(result),
         held=run_tables.held(result),
+        waits=run_tables.waits(result),
         constants=run_tables.constants(result.explanation),
         kernels=run_tables.kernels(result.explanation),
         busiest=run_tables.busiest(result.explanation),
@@ -125,6 +128,10 @@ def _charts(result: Result) -> dict[str, Chart | None]:
         "wait": wait_chart(result),
         "rank_wait": rank_wait_chart(result),
         "bandwidth": bandwidth_chart(result),
+        "node_traffic": node_traffic_chart(result),
+        "link_map": link_map(result),
+        "rank_times": rank_times_chart(result),
+        "roofline": roofline_chart(result),
     }
 
 

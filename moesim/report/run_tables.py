@@ -1,12 +1,15 @@
 """The tables of a run's report: numbers by definition, and what they rest on."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from moesim.report.balance_charts import LOSSES
-from moesim.report.charts import Cell, DataTable
+from moesim.report.columns import columns_of, layers_in, node_of_rank, pick, rows_in
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.palette import LINK_WORDS
-from moesim.report.quantities import ABSENT, quantity, unit_of
-from moesim.report.traffic_charts import wire_bandwidths
+from moesim.report.quantities import ABSENT, filled, quantity, unit_of
 from moesim.results import SUMMARY, Result
 
 # Facts of the wall clock would make equal runs give different pages.
@@ -23,26 +26,22 @@ def imbalance(summary: dict[str, Any]) -> DataTable:
     for noun, violation in (("expert", "max_violation"), ("rank", "rank_max_violation"),
                             ("node", "node_max_violation"), ("link", "link_max_violation")):  # fmt: skip
         floor = summary["uniform_router_expert_max_over_mean"] if noun == "expert" else None
-        rows.append(
-            (
-                f"{noun}s",
-                quantity(summary[f"{noun}_load_max_over_mean"], ""),
-                quantity(summary[f"{noun}_load_mean_over_max"], ""),
-                quantity(summary[violation], ""),
-                quantity(floor, ""),
-            )
-        )
+        keys = (f"{noun}_load_max_over_mean", f"{noun}_load_mean_over_max", violation)
+        rows.append((f"{noun}s", *(Quantity(summary[key]) for key in keys), Quantity(floor)))
     for label, key in (("within a sequence, median", "sequence_imbalance_p50"),
                        ("within a sequence, 99th percentile", "sequence_imbalance_p99")):  # fmt: skip
-        rows.append((label, quantity(summary[key], ""), ABSENT, ABSENT, ABSENT))
-    return DataTable(("over", "max/mean", "mean/max", "MaxVio", "uniform router"), _numeric(rows))
+        rows.append((label, Quantity(summary[key]), None, None, None))
+    return DataTable(("over", "max/mean", "mean/max", "MaxVio", "uniform router"), rows)
 
 
-def losses(summary: dict[str, Any]) -> DataTable:
-    """Balance losses and the gate mass lost."""
-    rows: list[tuple[Cell, ...]] = [(SUMMARY[key].text, _significant(summary[key])) for key in LOSSES]
-    rows.append(("gate mass lost to the group limit (share)", _significant(summary["gate_mass_lost"])))
-    return DataTable(("loss", "value"), rows)
+def losses(result: Result) -> DataTable:
+    """Balance losses beside their values in perfect balance, and the gate mass lost."""
+    summary, even = result.summary, result.explanation["losses_in_balance"]
+    rows: list[tuple[Cell, ...]] = [
+        (SUMMARY[key].text, Quantity(summary[key]), Quantity(even.get(key))) for key in LOSSES
+    ]
+    rows.append(("gate mass lost to the group limit (share)", Quantity(summary["gate_mass_lost"]), None))
+    return DataTable(("loss", "value", "in balance"), rows)
 
 
 def bandwidths(result: Result) -> DataTable:
@@ -52,13 +51,15 @@ def bandwidths(result: Result) -> DataTable:
     for name in ("algbw", "busbw", "deepep_rdma", "deepep_nvl"):
         keys = [f"{phase}_{name}_bytes_per_s" for phase in phases]
         definition = SUMMARY[keys[0]].text
-        rows.append((name, *(quantity(summary[key], "B/s") for key in keys), definition))
-    wires = wire_bandwidths(result)
-    for link_class in dict.fromkeys(name for _, name, _ in wires):
-        by_phase = {phase: value for phase, name, value in wires if name == link_class}
+        rows.append((name, *(Quantity(summary[key], "B/s") for key in keys), definition))
+    steps = columns_of(result, "steps")
+    for name in (name for name in steps if name.startswith("dispatch_") and name.endswith("_wire_bytes_per_s")):
+        link_class = name.removeprefix("dispatch_").removesuffix("_wire_bytes_per_s")
         word = LINK_WORDS.get(link_class, link_class)
-        definition = f"bytes on the busiest {word} link over the time from the phase's first transfer to its last"
-        rows.append((f"wire, {word}", *(quantity(by_phase.get(phase), "B/s") for phase in phases), definition))
+        rates = [filled(steps[f"{phase}{name.removeprefix('dispatch')}"]) for phase in phases]
+        means = (float(rate[known].mean()) if (known := np.isfinite(rate)).any() else None for rate in rates)
+        definition = f"bytes on the busiest {word} link over the time from the phase's first byte to its last"
+        rows.append((f"wire, {word}", *(Quantity(mean, "B/s") for mean in means), definition))
     return DataTable(("name", *phases, "definition"), rows)
 
 
@@ -68,10 +69,34 @@ def held(result: Result) -> DataTable:
     total = sum(held.values()) or 1.0
     layers = max(int(result.summary["layers"]), 1)
     rows: list[tuple[Cell, ...]] = [
-        (_holder(name), quantity(seconds / layers, "s"), quantity(seconds / total, "%"))
+        (_holder(name), Quantity(seconds / layers, "s"), Quantity(seconds / total, "%"))
         for name, seconds in sorted(held.items(), key=lambda item: (-item[1], item[0]))[:_HOLDERS]
     ]
     return DataTable(("held by", "per layer", "share"), rows)
+
+
+def waits(result: Result) -> DataTable | None:
+    """The longest waits of one rank for another, per layer; None where nobody waits."""
+    spans = columns_of(result, "spans")
+    if not rows_in(spans):
+        return None
+    wait, blamed = filled(spans["wait_s"]), filled(spans["waited_on"])
+    waiting = pick(spans, (wait > 0) & (blamed >= 0))
+    if not rows_in(waiting):
+        return None
+    node, layers = node_of_rank(result), layers_in(spans)
+    pairs = zip(waiting["rank"], waiting["waited_on"], waiting["phase"], filled(waiting["wait_s"]), strict=True)
+    total: dict[tuple[int, int, str], float] = {}
+    for rank, late, phase, seconds in pairs:
+        key = int(rank), int(late), str(phase)
+        total[key] = total.get(key, 0.0) + float(seconds) / layers
+    longest = sorted(total.items(), key=lambda one: (-one[1], one[0]))[:_HOLDERS]
+    rows: list[tuple[Cell, ...]] = [
+        (rank, int(node[rank]), late, int(node[late]), phase, Quantity(seconds, "s"))
+        for (rank, late, phase), seconds in longest
+    ]
+    left_out = f"The longest {_HOLDERS} of {len(total):,}; all are in spans.parquet." if len(total) > len(rows) else ""
+    return DataTable(("waiting rank", "its node", "for rank", "on node", "in", "wait per layer"), rows, left_out)
 
 
 def _holder(name: str) -> str:
@@ -89,18 +114,39 @@ def _holder(name: str) -> str:
 
 def constants(explanation: dict[str, Any]) -> DataTable:
     """Constants of the all-to-all, by phase."""
-    phases = explanation["alltoall"]
-    names = sorted(phases["dispatch"])
-    rows: list[tuple[Cell, ...]] = [
-        (_words(name), *(_shown(name, phases[phase][name]) for phase in ("dispatch", "combine"))) for name in names
-    ]
+    phases = [dict(_flat(explanation["alltoall"][phase])) for phase in ("dispatch", "combine")]
+    names = sorted({name for phase in phases for name in phase})
+    rows: list[tuple[Cell, ...]] = [(name, *(phase.get(name) for phase in phases)) for name in names]
     return DataTable(("constant", "dispatch", "combine"), rows)
+
+
+def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Cell]]:
+    """Single numbers, named by the keys that lead to them; of several in a list by their place."""
+    for key, value in values.items():
+        name = before + _words(key)
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}: ")
+        elif isinstance(value, list):
+            for place, one in enumerate(value, 1):
+                yield f"{name} {place}" if len(value) > 1 else name, _constant(key, one)
+        else:
+            yield name, _constant(key, value)
+
+
+def _constant(key: str, value: Any) -> Cell:
+    if isinstance(value, str | bool) or value is None:
+        return quantity(value, "")
+    if key.endswith("_efficiency") or key in ("median", "p90"):
+        return Quantity(value, "%")
+    if key.endswith(("_rate", "_peak")):
+        return Quantity(value, "B/s")
+    return Quantity(value, "B" if key.endswith("_bytes_per_copy") else unit_of(key))
 
 
 def kernels(explanation: dict[str, Any]) -> DataTable:
     """Seconds of each kernel by where they come from."""
     rows: list[tuple[Cell, ...]] = [
-        (row["kernel"], row["source"], quantity(row["seconds"], "s"), quantity(row["error"], "%"), row["note"])
+        (row["kernel"], row["source"], Quantity(row["seconds"], "s"), Quantity(row["error"], "%"), row["note"])
         for row in explanation["kernels"]
     ]
     return DataTable(("kernel", "source", "seconds", "error", "where from"), rows)
@@ -136,10 +182,11 @@ def topology(explanation: dict[str, Any]) -> DataTable:
     rows: list[tuple[Cell, ...]] = [
         (
             LINK_WORDS.get(name, name),
-            ", ".join(quantity(peak, "B/s") for peak in peaks),
-            quantity(topology["latency_s"][name], "s"),
+            Quantity(peak, "B/s"),
+            Quantity(topology["latency_s"][name], "s"),
         )
         for name, peaks in sorted(topology["peak_bytes_per_s"].items())
+        for peak in peaks
     ]
     return DataTable(("link class", "peak per direction", "latency"), rows)
 
@@ -151,7 +198,7 @@ def terms(explanation: dict[str, Any]) -> DataTable:
         for term in explanation["terms"].get(key, ()):
             most = term.get("of", [{}])[0]
             where = most.get("link") or (f"rank {most['rank']}" if "rank" in most else ABSENT)
-            rows.append((key, term["name"], quantity(term["value"], "s"), where, term["formula"], term["source"]))
+            rows.append((key, term["name"], Quantity(term["value"], "s"), where, term["formula"], term["source"]))
     return DataTable(("number", "part", "time", "mostly of", "how it comes about", "source"), rows)
 
 
@@ -162,8 +209,8 @@ def busiest(explanation: dict[str, Any]) -> DataTable:
             phase,
             LINK_WORDS.get(link["link_class"], link["link_class"]),
             link["link"],
-            quantity(link["wire_bytes"], "B"),
-            quantity(link["seconds_at_full_rate"], "s"),
+            Quantity(link["wire_bytes"], "B"),
+            Quantity(link["seconds_at_full_rate"], "s"),
         )
         for phase in ("dispatch", "combine")
         for link in explanation["busiest_links"][phase]
@@ -187,24 +234,3 @@ def _words(key: str) -> str:
     for short, long in (("nvlink", "NVLink"), ("nic", "NIC"), ("cpu", "CPU"), ("sms", "SMs"), ("setup", "set-up")):
         words = " ".join(long if word == short else word for word in words.split(" "))
     return words
-
-
-def _shown(name: str, value: Any) -> Cell:
-    if isinstance(value, dict):
-        return ", ".join(f"{_words(key)} {_shown(key, inner)}" for key, inner in sorted(value.items())) or ABSENT
-    if isinstance(value, list):
-        return "; ".join(str(_shown(name, inner)) for inner in value) or ABSENT
-    if name.endswith("_efficiency") or name in ("median", "p90"):
-        return quantity(value, "%")
-    if name.endswith(("_rate", "_peak")):
-        return quantity(value, "B/s")
-    return quantity(value, "B" if name.endswith("_bytes_per_copy") else unit_of(name))
-
-
-def _significant(value: Any) -> Cell:
-    return None if value is None else float(f"{float(value):.5g}")
-
-
-def _numeric(rows: list[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
-    """Cells of formatted numbers as numbers, so that they line up on the right."""
-    return [(row[0], *(None if cell == ABSENT else float(str(cell)) for cell in row[1:])) for row in rows]

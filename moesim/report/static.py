@@ -41,15 +41,15 @@ _FEW_DECADES = 30
 _LEGEND_LETTERS = 110
 
 
-def figure_files(charts: Iterable[Chart]) -> dict[str, bytes]:
+def figure_files(charts: Iterable[Chart], kinds: tuple[str, ...] = ("svg", "png")) -> dict[str, bytes]:
     """Draw charts as ``figures/<key>.svg`` and ``.png``."""
     files: dict[str, bytes] = {}
     for chart in charts:
-        files |= drawn_files(chart.key, partial(_draw, chart=chart))
+        files |= drawn_files(chart.key, partial(_draw, chart=chart), kinds)
     return files
 
 
-def drawn_files(key: str, draw: Callable[[Any], None]) -> dict[str, bytes]:
+def drawn_files(key: str, draw: Callable[[Any], None], kinds: tuple[str, ...] = ("svg", "png")) -> dict[str, bytes]:
     """Let ``draw`` fill a figure, and return it as ``figures/<key>.svg`` and ``.png``."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -58,7 +58,7 @@ def drawn_files(key: str, draw: Callable[[Any], None]) -> dict[str, bytes]:
     with rc_context(_STYLE):
         figure = Figure(figsize=(8, 4.2))
         draw(figure)
-        for suffix in ("svg", "png"):
+        for suffix in kinds:
             buffer = io.BytesIO()
             metadata = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
             figure.savefig(buffer, format=suffix, dpi=_DPI, metadata=metadata)

@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moesim.report.charts import TABLE_ROWS, Cell, DataTable
+from moesim.report.charts import TABLE_ROWS
+from moesim.report.data_table import Cell, DataTable
+from moesim.report.named_numbers import in_words
 from moesim.report.quantities import is_share, named_quantity, quantity
 from moesim.report.run_page import Verdict
-from moesim.report.sweep_data import Places, SweepData, in_words
+from moesim.report.sweep_data import Places, SweepData
 
 _MOST_LISTED = 8
 
@@ -206,8 +208,8 @@ def groups_table(data: SweepData) -> DataTable | None:
         rows.append((
             *labels,
             *(data.axes[a].labels[int(data.places[best, a])] for a in free),
-            *(named_quantity(key, data.column(key)[best]) for key in keys),
-            _value(data, worst),
+            *(data.cell(key, best, interval=False) for key in keys),
+            data.cell(data.key, worst, interval=False),
             str(best),
         ))  # fmt: skip
     left = len(data.groups) - len(rows)

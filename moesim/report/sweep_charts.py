@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series
+from moesim.report.named_numbers import DRAWN, LOSSES, LOSSES_CAPTION, LOSSES_LABEL, LOSSES_TITLE, in_words, scaled
 from moesim.report.palette import MARK, series_colour
 from moesim.report.quantities import Floats
 from moesim.report.sweep_answer import telling_axes
-from moesim.report.sweep_data import Bools, Ints, SweepAxis, SweepData, in_words
+from moesim.report.sweep_data import Bools, Ints, SweepAxis, SweepData, short_key
 
 TRADED = {
     "gate_mass_lost": ("gate mass lost", "what the group limit costs"),
@@ -18,6 +19,9 @@ TRADED = {
 
 _RANKS_KEY = "parallel.ep"
 _MOST_TICKS = 12
+_MEDIAN = "median of all points"
+# Curves to compare with, drawn with dashes.
+_LEVELS = (_MEDIAN, "perfect balance")
 # Points of a cloud; the best of more.
 _MOST_DOTS = 2000
 _MOST_CURVES = 8
@@ -33,41 +37,82 @@ def axis_charts(data: SweepData) -> list[Chart]:
     label = _label(in_words(data.key), unit)
     anchored = "others at the best point" if data.best is not None else "others at the nearest point"
     charts: list[Chart] = []
-    strength = {effect.axis: place for place, effect in enumerate(data.effects)}
-    for index, axis in sorted(enumerate(data.axes), key=lambda pair: (strength.get(pair[1].name, 0), pair[0])):
-        if len(axis.values) < 2:
-            continue
-        line = data.line(index)
-        at_anchor = np.array([values[line[i]] if i in line else np.nan for i in range(len(axis.values))])
+    for index in _strongest_first(data):
+        axis, held = data.axes[index], _held(data, index)
         medians = np.array([_median(values[data.places[:, index] == i]) for i in range(len(axis.values))])
         if not np.isfinite(medians).any():
             continue
-        held = ", ".join(
-            other.label(int(data.places[data.anchor, a])) for a, other in enumerate(data.axes) if a != index
-        )
         caption = f"Others held at {held}." if held else ""
         caption += " Limits do not count here." if data.limits else ""
-        groups = {anchored if held else "points": at_anchor} | ({"median of all points": medians} if held else {})
-        charts.append(_along(f"axis_{index}", axis, caption, label, groups))
+        groups = {anchored if held else "points": _along_axis(data, index, values)}
+        groups |= {_MEDIAN: medians} if held else {}
+        title = axis.short if axis.words == axis.short else _capital(axis.words)
+        charts.append(_along(f"axis_{index}", title, axis, caption, label, groups))
     return charts
 
 
-def _along(key: str, axis: SweepAxis, caption: str, label: str, groups: dict[str, Floats]) -> Chart:
+def number_charts(data: SweepData) -> list[tuple[str, str, list[Chart]]]:
+    """Imbalance, bandwidths and bytes along each axis, that of most values first, then the strongest.
+
+    Returns:
+        Per axis its name, at what the others are held, and its charts.
+    """
+    found = []
+    for index in sorted(_strongest_first(data), key=lambda index: -len(data.axes[index].values)):
+        axis, charts = data.axes[index], list[Chart]()
+        for drawn in DRAWN:
+            groups, label = scaled(drawn, lambda key, index=index: _along_axis(data, index, data.column(key)))  # type: ignore[misc]
+            if groups:
+                charts.append(_along(f"{drawn.key}_{index}", drawn.title, axis, drawn.caption, label, groups))
+        losses = {
+            words: _along_axis(data, index, data.column(key)) / data.losses_in_balance[key]
+            for key, words in LOSSES.items()
+            if data.losses_in_balance.get(key)
+        }
+        losses = {words: values for words, values in losses.items() if np.isfinite(values).any()}
+        if losses:
+            losses["perfect balance"] = np.ones(len(axis.values))
+            charts.append(_along(f"losses_{index}", LOSSES_TITLE, axis, LOSSES_CAPTION, LOSSES_LABEL, losses))
+        if charts:
+            found.append((axis.words, _held(data, index), charts))
+    return found
+
+
+def _strongest_first(data: SweepData) -> list[int]:
+    """Axes of more than one value."""
+    strength = {effect.axis: place for place, effect in enumerate(data.effects)}
+    axes = [index for index, axis in enumerate(data.axes) if len(axis.values) > 1]
+    return sorted(axes, key=lambda index: (strength.get(data.axes[index].name, 0), index))
+
+
+def _held(data: SweepData, index: int) -> str:
+    """At what the axes other than one are held."""
+    others = (axis.label(int(data.places[data.anchor, a])) for a, axis in enumerate(data.axes) if a != index)
+    return ", ".join(others)
+
+
+def _along_axis(data: SweepData, index: int, values: Floats) -> Floats:
+    """Values of the points along an axis, the others held at the best point; NaN where there is none."""
+    line = data.line(index)
+    return np.array([values[line[i]] if i in line else np.nan for i in range(len(data.axes[index].values))])
+
+
+def _along(key: str, title: str, axis: SweepAxis, caption: str, label: str, groups: dict[str, Floats]) -> Chart:
     """Curves over a number line, dots beside words."""
     if axis.numbers is None:
-        return DotChart(key, axis.short, caption, label, axis.labels, groups, "points.parquet")
+        return DotChart(key, title, caption, label, axis.labels, groups, "points.parquet")
     x, unit, name = axis.numbers
     order = np.argsort(x)
     series = [
-        Series(group, x[order], y[order], series_colour(i), "dashed" if i else "line")
+        Series(group, x[order], y[order], series_colour(i), "dashed" if group in _LEVELS else "line")
         for i, (group, y) in enumerate(groups.items())
         if np.isfinite(y).any()
     ]
     if len(axis.keys) > 1:
-        caption = f"{axis.short} move together. {caption}".strip()
+        caption = f"{' + '.join(map(short_key, axis.keys))} move together. {caption}".strip()
     return LineChart(
         key=key,
-        title=axis.short,
+        title=title,
         caption=caption,
         x_label=_label(name, unit),
         y_label=label,
@@ -187,16 +232,17 @@ def _first(data: SweepData, mask: Bools) -> Ints:
 
 
 def scaling_charts(data: SweepData) -> list[LineChart]:
-    """Layer time and efficiency against the number of ranks, where that is an axis.
+    """Layer time, throughput and efficiency against the number of ranks, where that is an axis.
 
-    Efficiency is tokens per second and rank, over that of the fewest ranks on the same curve.
+    Ideal are as many tokens per second and rank as at the fewest ranks on the same curve; efficiency is the part of
+    that which is reached.
     """
     index = next((a for a, axis in enumerate(data.axes) if _RANKS_KEY in axis.keys), None)
     if index is None or len(data.axes[index].values) < 2:
         return []
     time, unit = data.scaled("layer_time_s")
     rate = data.column("tokens") / data.column("layer_time_s") / data.column("ranks")
-    times, shares = [], []
+    times, rates, shares = [], [], []
     for position, (name, points) in enumerate(_families(data, index)):
         ranks = data.column("ranks")[points]
         order = [point for point in points[np.argsort(ranks, kind="stable")] if np.isfinite(rate[point])]
@@ -204,6 +250,11 @@ def scaling_charts(data: SweepData) -> list[LineChart]:
             continue
         x, colour = data.column("ranks")[order], series_colour(position)
         times.append(Series(name, x, time[order], colour))
+        per_s = rate[order] * x / 1e6
+        rates += [
+            Series(name or "simulated", x, per_s, colour),
+            Series(f"{name}, ideal".strip(", "), x, per_s[0] / x[0] * x, colour, "dashed"),
+        ]
         shares.append(Series(name, x, 100 * rate[order] / rate[order[0]], colour))
     if not times:
         return []
@@ -211,6 +262,9 @@ def scaling_charts(data: SweepData) -> list[LineChart]:
     return [
         LineChart("scaling_time", "Layer time against ranks", held, "ranks (EP)", _label("layer time", unit),
                   tuple(times), source="points.parquet"),
+        LineChart("scaling_throughput", "Throughput against ranks",
+                  f"Through this layer. Ideal: as many per GPU as at the fewest ranks. {held}".strip(),
+                  "ranks (EP)", "million tokens per second", tuple(rates), source="points.parquet"),
         LineChart("scaling_efficiency", "Efficiency against ranks",
                   f"Tokens per second and GPU over that at the fewest ranks. {held}".strip(), "ranks (EP)",
                   "efficiency (%)", tuple(shares), (Mark("as at the fewest ranks", 100.0),), source="points.parquet"),

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.report.quantities import Floats, axis_scale, filled, named_quantity, unit_of
-from moesim.results import ENDS, Value
+from moesim.report.data_table import Cell, Quantity
+from moesim.report.named_numbers import DRAWN
+from moesim.report.quantities import Floats, axis_scale, filled, unit_of
+from moesim.results import ENDS
 from moesim.units import parse_bandwidth, parse_bytes, parse_duration
 
 Bools = NDArray[np.bool_]
@@ -20,39 +22,37 @@ Ints = NDArray[np.int64]
 Places = tuple[int, ...]
 """Positions along some axes."""
 
-WORDS = {
-    "layer_time_s": "layer time",
-    "lower_bound_s": "lower bound",
-    "dispatch_time_s": "dispatch",
-    "combine_time_s": "combine",
-    "expert_compute_time_s": "expert compute",
-    "wait_time_s": "wait",
-    "dispatch_time_max_s": "dispatch, slowest rank",
-    "combine_time_max_s": "combine, slowest rank",
-    "expert_compute_time_max_s": "expert compute, slowest rank",
-    "expert_load_max_over_mean": "experts max/mean",
-    "rank_load_max_over_mean": "ranks max/mean",
-    "gate_mass_lost": "gate mass lost",
-    "node_copies_per_token": "nodes/token",
-    "nvlink_wire_bytes": "NVLink bytes",
-    "nic_wire_bytes": "NIC bytes",
-}
-"""The numbers shown for a point, in words."""
+_PARTS = ("dispatch", "combine", "expert_compute")
+SHOWN = (
+    "layer_time_s", "lower_bound_s", *(f"{part}_time_s" for part in _PARTS), "wait_time_s",
+    *(f"{part}_time_max_s" for part in _PARTS), "expert_load_max_over_mean", "rank_load_max_over_mean",
+    "gate_mass_lost", "node_copies_per_token", "nvlink_wire_bytes", "nic_wire_bytes",
+)  # fmt: skip
+"""The numbers shown of a point on its card; the table of points has those of the curves too."""
 
 # Last parts of a key that say nothing without the part before them.
+_SHORT = {"cluster.topology": "cluster", "model.preset": "model"}
+_AXIS_WORDS = {
+    "cluster.nic_bandwidth": "NIC bandwidth",
+    "routing.top_groups": "groups per token, M",
+    "routing.top_k": "experts per token, K",
+    "model.n_experts": "experts",
+    "parallel.ep": "ranks (EP)",
+    "workload.tokens_per_rank": "tokens per rank",
+    "alltoall.algorithm": "all-to-all",
+}
+# Of more keys that move together one is enough to name a value by.
+_MOST_KEYS = 3
 _VAGUE = {"name", "kind", "step", "algorithm", "preset"}
 _LEADING = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 
 
 def short_key(key: str) -> str:
     """Name a scenario's key by its last part, by the last two where one alone is vague: ``top_k``, ``routing.kind``."""
+    if key in _SHORT:
+        return _SHORT[key]
     parts = key.split(".")
     return ".".join(parts[-2:] if parts[-1] in _VAGUE else parts[-1:])
-
-
-def in_words(key: str) -> str:
-    """Name a number of the summary in words where it has some."""
-    return WORDS.get(key, key)
 
 
 @dataclass(frozen=True)
@@ -72,27 +72,45 @@ class SweepAxis:
         """The keys in full, joined: how an effect names its axis."""
         return " + ".join(self.keys)
 
+    @cached_property
+    def told_by(self) -> tuple[int, ...]:
+        """Positions of the keys that values are named by: all, or of many the first by which all values differ."""
+        every = tuple(range(len(self.keys)))
+        return every if len(every) <= _MOST_KEYS else self._distinct[:1] or every
+
+    @cached_property
+    def _distinct(self) -> tuple[int, ...]:
+        """Keys by each of which all values differ."""
+        return tuple(k for k in range(len(self.keys)) if len({value[k] for value in self.values}) == len(self.values))
+
+    @property
+    def told_keys(self) -> tuple[str, ...]:
+        """The keys that values are named by, in full."""
+        return tuple(self.keys[k] for k in self.told_by)
+
     @property
     def short(self) -> str:
-        """The keys in short."""
-        return " + ".join(map(short_key, self.keys))
+        """The keys in short, of many the telling one."""
+        return " + ".join(map(short_key, self.told_keys))
+
+    @property
+    def words(self) -> str:
+        """The same in words, as charts have it."""
+        return " + ".join(_AXIS_WORDS.get(key, short_key(key)) for key in self.told_keys)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Every value as one text."""
-        return tuple(" / ".join(value) for value in self.values)
+        return tuple(" / ".join(value[k] for k in self.told_by) for value in self.values)
 
     def label(self, place: int) -> str:
         """One value with its keys: ``top_k = 8``."""
-        return ", ".join(
-            f"{short_key(key)} = {value}" for key, value in zip(self.keys, self.values[place], strict=True)
-        )
+        return ", ".join(f"{short_key(self.keys[k])} = {self.values[place][k]}" for k in self.told_by)
 
     def named(self, place: int) -> str:
         """One value by one key, where that distinguishes it from all others: ``recording.name = tiny-v1``."""
-        for k, key in enumerate(self.keys):
-            if len({value[k] for value in self.values}) == len(self.values):
-                return f"{short_key(key)} = {self.values[place][k]}"
+        for k in self._distinct:
+            return f"{short_key(self.keys[k])} = {self.values[place][k]}"
         return self.label(place)
 
     @cached_property
@@ -104,8 +122,19 @@ class SweepAxis:
         for k, key in enumerate(self.keys):
             found = _numbers([value[k] for value in self.values])
             if found is not None and len(set(found[0].tolist())) == len(self.values):
-                return found[0], found[1], short_key(key)
+                return found[0], found[1], _AXIS_WORDS.get(key, short_key(key))
         return None
+
+    def cells(self, place: int) -> tuple[Cell, ...]:
+        """One value as cells of a table, one per key: a number where all values of the key are."""
+        return tuple(
+            Quantity(numbers[0][place], numbers[1], text=text) if numbers else text
+            for text, numbers in zip(self.values[place], self._si, strict=True)
+        )
+
+    @cached_property
+    def _si(self) -> list[tuple[Floats, str] | None]:
+        return [_si_numbers([value[k] for value in self.values]) for k in range(len(self.keys))]
 
     @property
     def rises(self) -> bool:
@@ -113,22 +142,28 @@ class SweepAxis:
         return self.numbers is not None and bool((np.diff(self.numbers[0]) > 0).all())
 
 
-def _numbers(texts: Sequence[str]) -> tuple[Floats, str] | None:
-    """Read numbers, or quantities in the unit of the first: ``400Gb/s, 1.6Tb/s`` are 400 and 1,600 Gb/s."""
-    readers: tuple[Callable[[str], float], ...] = (float, parse_bandwidth, parse_duration, parse_bytes)
-    for reader in readers:
+def _si_numbers(texts: Sequence[str]) -> tuple[Floats, str] | None:
+    """Read numbers or quantities, with the SI unit that all have; None where one is neither."""
+    readers: tuple[tuple[Callable[[str], float], str], ...] = (
+        (float, ""), (parse_bandwidth, "B/s"), (parse_duration, "s"), (parse_bytes, "B"),
+    )  # fmt: skip
+    for reader, unit in readers:
         try:
             numbers = np.array([reader(text) for text in texts])
         except (ValueError, InputError):
             continue
-        if not np.isfinite(numbers).all():
-            return None
-        leading = _LEADING.match(texts[0])
-        if reader is float or leading is None or not numbers[0]:
-            return numbers, ""
-        factor = float(leading[0]) / numbers[0]
-        return np.round(numbers * factor, 9), texts[0][leading.end() :].strip()
+        return (numbers, unit) if np.isfinite(numbers).all() else None
     return None
+
+
+def _numbers(texts: Sequence[str]) -> tuple[Floats, str] | None:
+    """Read numbers, or quantities in the unit of the first: ``400Gb/s, 1.6Tb/s`` are 400 and 1,600 Gb/s."""
+    found = _si_numbers(texts)
+    leading = _LEADING.match(texts[0])
+    if found is None or not found[1] or leading is None or not found[0][0]:
+        return None if found is None else (found[0], "")
+    factor = float(leading[0]) / found[0][0]
+    return np.round(found[0] * factor, 9), texts[0][leading.end() :].strip()
 
 
 class AxisEffect(NamedTuple):
@@ -169,6 +204,8 @@ class SweepData:
         per: axes for each combination of whose values there is a best point.
         groups: places along these axes, and the best point there; None where no point keeps the limits.
         bounds: number that a limit is about -> where the limit is, SI units.
+        losses_in_balance: loss -> its value where experts and devices are loaded alike; where that is one for all
+            points.
     """
 
     title: str
@@ -188,6 +225,13 @@ class SweepData:
     per: Places = ()
     groups: tuple[tuple[Places, int | None], ...] = ()
     bounds: Mapping[str, float] = field(default_factory=dict)
+    losses_in_balance: Mapping[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """Numbers of the summary that the table of points has, the objective first."""
+        drawn = (key for one in DRAWN for key in one.numbers)
+        return tuple(key for key in dict.fromkeys((self.key, *SHOWN, *drawn)) if key in self.columns)
 
     def counted(self) -> str:
         """How many points have each status: ``21 ok, 1 failed, 2 impossible``."""
@@ -241,11 +285,11 @@ class SweepData:
             self._read[key] = np.where(np.array(self.status) == "ok", values, np.nan)
         return self._read[key]
 
-    def words(self, key: str, point: int) -> str:
-        """A number of a point as people read it, with its interval where it has one."""
+    def cell(self, key: str, point: int, interval: bool = True) -> Quantity:
+        """A number of a point, with its interval where it has one."""
         value, low, high = (float(self.column(name)[point]) for name in (key, *(f"{key}_{end}" for end in ENDS)))
-        known = () if np.isnan(low) else (low, high)
-        return Value(value, *known).words(lambda number: named_quantity(key, number))
+        known = (low, high) if interval and not np.isnan(low) else ()
+        return Quantity(value, unit_of(key), *known)
 
     def scaled(self, key: str) -> tuple[Floats, str]:
         """Numbers of a summary value in the unit that reads well, and that unit."""

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from moesim.report.named_numbers import in_words
 from moesim.report.palette import GRID, MARK
 from moesim.report.static import drawn_files, plain_text
-from moesim.report.sweep_data import SweepData, in_words
+from moesim.report.sweep_data import SweepData
 from moesim.report.sweep_maps import HeatMaps, MapPanel, heat_maps
 
 _CELL = (0.62, 0.36)

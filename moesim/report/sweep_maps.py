@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from moesim.report.named_numbers import in_words
 from moesim.report.palette import cividis, ink_on
-from moesim.report.sweep_data import SweepData, in_words
+from moesim.report.sweep_data import SweepData
 
 # Cells of all panels together, so that the page stays light.
 MOST_CELLS = 3000

@@ -1,19 +1,20 @@
 """The report of a sweep: the best point in words, the maps to look it up in, and the command that runs any point."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
-from moesim.report.charts import Cell, DataTable
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.embedding import script_json
+from moesim.report.named_numbers import in_words
 from moesim.report.page import render, view_of
-from moesim.report.quantities import ABSENT, quantity, rounded
+from moesim.report.quantities import ABSENT
 from moesim.report.static import figure_files
 from moesim.report.sweep_answer import broken, groups_table, sweep_verdict
-from moesim.report.sweep_charts import axis_charts, group_charts, pareto_charts, scaling_charts
-from moesim.report.sweep_data import WORDS, SweepData, in_words, short_key
+from moesim.report.sweep_charts import axis_charts, group_charts, number_charts, pareto_charts, scaling_charts
+from moesim.report.sweep_data import SHOWN, SweepData, short_key
 from moesim.report.sweep_map_files import map_files
 from moesim.report.sweep_maps import HeatMaps, heat_maps
 from moesim.results import SUMMARY
@@ -26,6 +27,7 @@ _SECTIONS = [
     ("first", "Result"),
     ("groups", "Best of each"),
     ("axes", "Axes"),
+    ("curves", "Imbalance and bandwidth"),
     ("trade-off", "Trade-offs"),
     ("points", "Points"),
     ("glossary", "Glossary"),
@@ -33,20 +35,11 @@ _SECTIONS = [
 
 
 class PointRow(NamedTuple):
-    """One point in the table: text and sortable value of each cell, and ``key=value`` words to filter by."""
+    """What the table of points has of a point beside its cells: the kind, and ``key=value`` words to filter by."""
 
     point: int
     kind: str
     words: str
-    cells: list[tuple[str, str]]
-
-
-class Column(NamedTuple):
-    """A column of the table of points: heading, meaning, whether it holds words."""
-
-    name: str
-    text: str
-    words: bool
 
 
 def render_sweep(data: SweepData) -> str:
@@ -64,9 +57,8 @@ def render_sweep(data: SweepData) -> str:
     chosen = data.anchor
     shown = {*listed, chosen, *(_points_of(maps) if maps else ())}
     details = {point: _details(data, point) for point in sorted(shown)}
-    absent = {"axes"} if all(len(axis.values) == 1 for axis in data.axes) else set()
+    absent = {"axes", "curves"} if all(len(axis.values) == 1 for axis in data.axes) else set()
     absent |= set() if data.groups else {"groups"}
-    what_if = sum(_is_what_if(data, point) for point in range(len(data.status)))
     return render(
         "sweep.html.j2",
         title=data.title,
@@ -74,9 +66,7 @@ def render_sweep(data: SweepData) -> str:
         sections=[one for one in _SECTIONS if one[0] not in absent],
         chips=_chips(data),
         verdict=sweep_verdict(data),
-        what_if=what_if,
-        best_what_if=data.best is not None and _is_what_if(data, data.best),
-        ran=data.status.count("ok"),
+        what_if=_what_if(data),
         maps=maps,
         word=in_words(data.key),
         better="more is better" if data.larger_is_better else "less is better",
@@ -87,6 +77,7 @@ def render_sweep(data: SweepData) -> str:
         best=data.best,
         details=Markup(script_json({str(point): row for point, row in details.items()})),  # noqa: S704 - escaped
         axis_charts=[view_of(chart) for chart in axis_charts(data)],
+        curves=[(name, held, [view_of(chart) for chart in charts]) for name, held, charts in number_charts(data)],
         effects=_effects(data),
         groups=groups_table(data),
         limited=bool(data.limits),
@@ -94,8 +85,8 @@ def render_sweep(data: SweepData) -> str:
         group_charts=[view_of(chart) for chart in group_charts(data)],
         pareto=[view_of(chart) for chart in pareto_charts(data)],
         scaling=[view_of(chart) for chart in scaling_charts(data)],
-        columns=_columns(data),
-        rows=[_row(data, point) for point in listed],
+        table=points_table(data, listed, data.numbers),
+        rows=[PointRow(point, _kind(data, point), _pairs(data, point)) for point in listed],
         left_out=len(data.status) - len(listed),
         reasons=_reasons(data),
     )
@@ -103,7 +94,8 @@ def render_sweep(data: SweepData) -> str:
 
 def sweep_figures(data: SweepData) -> dict[str, bytes]:
     """Draw the map and every chart of the page as files: ``figures/<chart>.svg`` and ``.png``."""
-    charts = [*axis_charts(data), *group_charts(data), *pareto_charts(data), *scaling_charts(data)]
+    curves = [chart for _, _, charts in number_charts(data) for chart in charts]
+    charts = [*axis_charts(data), *group_charts(data), *pareto_charts(data), *scaling_charts(data), *curves]
     return map_files(data) | figure_files(charts)
 
 
@@ -150,25 +142,57 @@ def _is_what_if(data: SweepData, point: int) -> bool:
     )
 
 
+# Sections of a scenario that decide where tokens go.
+_OF_ROUTING = ("routing", "model", "workload", "placement")
+
+
+def _what_if(data: SweepData) -> str:
+    """Say which points are counterfactual, in which numbers, and whether the best is one; empty where none is."""
+    ran = [point for point, status in enumerate(data.status) if status == "ok"]
+    flags = np.array([_is_what_if(data, point) for point in ran], bool)
+    if not flags.any():
+        return ""
+    what = (
+        "a router on logits that were trained with another one. What-if is where tokens go (loads, copies, bytes, gate "
+        "mass, losses) and what follows from it for the times"
+    )
+    if flags.all():
+        routed = [axis.short for axis in data.axes if any(key.split(".")[0] in _OF_ROUTING for key in axis.keys)]
+        if not routed:
+            return f"All points alike: {what}. It is the same at every point, so no difference comes from it."
+        return f"All {len(ran)} points: {what}. The answer compares what-ifs."
+    whom = f"{int(flags.sum())} of {len(ran)} points"
+    for axis, places in zip(data.axes, data.places[ran].T, strict=True):
+        of_them = np.unique(places[flags])
+        if not np.isin(places[~flags], of_them).any():
+            whom += f", those with {' or '.join(axis.named(int(place)) for place in of_them)}"
+            break
+    best = ""
+    if data.best is not None:
+        best = f" The best point is {'one of them' if _is_what_if(data, data.best) else 'none of them'}."
+    return f"{whom}: {what}.{best}"
+
+
 def _detail_fields(data: SweepData) -> list[tuple[str, str]]:
     """Heading and meaning of every line of a point's summary."""
     keys = [(key, "axis of the sweep") for axis in data.axes for key in axis.keys]
     return [
         *keys,
-        *((in_words(key), SUMMARY[key].text) for key in _keys(data)),
+        *((in_words(key), SUMMARY[key].text) for key in card_keys(data)),
         ("bottleneck", SUMMARY["bottleneck"].text),
     ]
 
 
-def _keys(data: SweepData) -> list[str]:
-    return [key for key in dict.fromkeys((data.key, *WORDS)) if key in data.columns]
+def card_keys(data: SweepData) -> list[str]:
+    """Numbers of a point's card, the objective first."""
+    return [key for key in data.numbers if key in (data.key, *SHOWN)]
 
 
 def _details(data: SweepData, point: int) -> list[str]:
     """Texts of a point's card: title, status, error, command, then one per field."""
     values = [value for axis, place in zip(data.axes, data.places[point], strict=True) for value in axis.values[place]]
     ok = data.status[point] == "ok"
-    numbers = [data.words(key, point) for key in _keys(data)]
+    numbers = [data.cell(key, point).words() for key in card_keys(data)]
     bottleneck = str(data.columns["bottleneck"][point]) if ok else ABSENT
     error = data.columns["error"][point]
     command = data.command(point) if data.status[point] != "impossible" else ""
@@ -183,49 +207,41 @@ def _details(data: SweepData, point: int) -> list[str]:
     ]
 
 
-def _columns(data: SweepData) -> list[Column]:
-    axes = [Column(short_key(key), key, axis.numbers is None) for axis in data.axes for key in axis.keys]
-    numbers = [Column(in_words(key), SUMMARY[key].text, False) for key in _keys(data)]
-    return [
-        Column("point", "number of the point", False),
-        *axes,
-        *numbers,
-        Column("status", "whether it ran and keeps the limits", True),
-        Column("bottleneck", SUMMARY["bottleneck"].text, True),
+def points_table(data: SweepData, listed: list[int], numbers: Sequence[str]) -> DataTable:
+    """The points in the order given, and these numbers of each."""
+    keys = [key for axis in data.axes for key in axis.keys]
+    columns = [
+        ("point", "number of the point"),
+        *((short_key(key), key) for key in keys),
+        *((in_words(key), SUMMARY[key].text) for key in numbers),
+        ("status", "whether it ran and keeps the limits"),
+        ("bottleneck", SUMMARY["bottleneck"].text),
     ]
+    rows: list[tuple[Cell, ...]] = []
+    for point in listed:
+        axes = [axis.cells(int(place)) for axis, place in zip(data.axes, data.places[point], strict=True)]
+        bottleneck = data.columns["bottleneck"][point]
+        rows.append((
+            point,
+            *(cell for cells in axes for cell in cells),
+            *(data.cell(key, point) for key in numbers),
+            _status(data, point),
+            None if bottleneck is None else str(bottleneck),
+        ))  # fmt: skip
+    return DataTable(tuple(name for name, _ in columns), rows, hints=tuple(hint for _, hint in columns))
 
 
-def _row(data: SweepData, point: int) -> PointRow:
-    pairs = [
-        (key, value)
-        for axis, place in zip(data.axes, data.places[point], strict=True)
-        for key, value in zip(axis.keys, axis.values[place], strict=True)
-    ]
-    numbers = [(data.words(key, point), _plain(data.column(key)[point])) for key in _keys(data)]
-    bottleneck = data.columns["bottleneck"][point]
-    status = _status(data, point)
-    return PointRow(
-        point=point,
-        kind=_kind(data, point),
-        words="\n".join(f"{key}={value}" for key, value in pairs),
-        cells=[
-            *((value, value) for _, value in pairs),
-            *numbers,
-            (status, status),
-            (ABSENT if bottleneck is None else str(bottleneck), "" if bottleneck is None else str(bottleneck)),
-        ],
-    )
-
-
-def _plain(value: float) -> str:
-    """A number as a spreadsheet takes it, in SI units."""
-    return f"{float(rounded([value])[0]):.5g}" if np.isfinite(value) else ""
+def _pairs(data: SweepData, point: int) -> str:
+    """Every axis' key with its value, in full, a line each."""
+    places = zip(data.axes, data.places[point], strict=True)
+    pairs = [pair for axis, place in places for pair in zip(axis.keys, axis.values[place], strict=True)]
+    return "\n".join(f"{key}={value}" for key, value in pairs)
 
 
 def _effects(data: SweepData) -> DataTable:
+    told = {axis.name: " + ".join(axis.told_keys) for axis in data.axes}
     rows: list[tuple[Cell, ...]] = [
-        (effect.axis, effect.best, effect.least, effect.most, _change(effect.at_best), _change(effect.marginal))
-        for effect in data.effects
+        (told.get(one.axis, one.axis), *one[1:4], _change(one.at_best), _change(one.marginal)) for one in data.effects
     ]
     columns = (
         "axis",
@@ -239,7 +255,7 @@ def _effects(data: SweepData) -> DataTable:
 
 
 def _change(change: float | None) -> Cell:
-    return None if change is None else quantity(change, "%")
+    return None if change is None else Quantity(change, "%")
 
 
 def _reasons(data: SweepData) -> DataTable | None:

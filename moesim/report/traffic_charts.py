@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from moesim.report.charts import BarChart, Cell, DataTable, HeatMap, LineChart, Mark, Series
+from moesim.report.charts import BarChart, HeatMap, LineChart, Mark, Series
 from moesim.report.columns import (
     RANK_PAIR_LIMIT,
     Columns,
-    Mask,
     columns_of,
     layer_numbers,
     layers_in,
@@ -16,8 +15,9 @@ from moesim.report.columns import (
     rows_in,
     sum_over_layers,
 )
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.palette import LINK_WORDS, link_colour
-from moesim.report.quantities import Floats, axis_scale, filled, quantity
+from moesim.report.quantities import Floats, axis_scale, filled
 from moesim.results import Result
 
 # Points of the bandwidth chart: beyond this a cloud only gets darker.
@@ -127,8 +127,8 @@ def hot_experts(result: Result) -> DataTable:
             int(table["slot"][i]),
             int(table["rank"][i]),
             int(tokens[i]),
-            float(f"{tokens[i] / mean[index[i]]:.4g}") if mean[index[i]] else None,
-            float(f"{mass[i]:.5g}") if np.isfinite(mass[i]) else None,
+            Quantity(tokens[i] / mean[index[i]] if mean[index[i]] else None),
+            Quantity(mass[i]),
         )
         for i in hottest
     ]
@@ -223,41 +223,10 @@ def top_links(result: Result) -> DataTable:
                 str(table["link"][row]),
                 str(table["link_class"][row]),
                 f"{table['source'][row]} → {table['target'][row]}",
-                quantity(mean["utilisation"][i], "%"),
-                quantity(mean["wire_bytes"][i], "B"),
-                quantity(float(table["capacity_bytes_per_s"][row]), "B/s"),
-                quantity(mean["busy_s"][i], "s"),
+                Quantity(mean["utilisation"][i], "%"),
+                Quantity(mean["wire_bytes"][i], "B"),
+                Quantity(float(table["capacity_bytes_per_s"][row]), "B/s"),
+                Quantity(mean["busy_s"][i], "s"),
             )
         )
     return DataTable(("phase", "link", "class", "from → to", "utilisation", "bytes", "peak", "busy"), rows)
-
-
-def wire_bandwidths(result: Result) -> list[tuple[str, str, float]]:
-    """Bandwidth on the busiest wire of each class: ``(phase, class, bytes/s)``, mean over the layers.
-
-    Bytes on that link over the time between the phase's first and last transferred byte.
-    """
-    links, transfers = columns_of(result, "links"), columns_of(result, "transfers")
-    if not rows_in(transfers):
-        return []
-    found: dict[tuple[str, str], list[float]] = {}
-    pairs = np.unique(np.stack([np.asarray(links["step"]), np.asarray(links["layer"])]), axis=1).T
-    for step, layer in pairs:
-        for phase in ("dispatch", "combine"):
-            moved = pick(transfers, _rows_of(transfers, step, layer, phase))
-            wires = pick(links, _rows_of(links, step, layer, phase))
-            if not rows_in(moved):
-                continue
-            seconds = float(np.max(moved["finish_s"]) - np.min(moved["start_s"]))
-            classes, wire = np.asarray(wires["link_class"]), filled(wires["wire_bytes"])
-            for name in dict.fromkeys(classes.tolist()):
-                most = float(wire[classes == name].max())
-                if most > 0 and seconds > 0:
-                    found.setdefault((phase, name), []).append(most / seconds)
-    return [(phase, name, float(np.mean(values))) for (phase, name), values in found.items()]
-
-
-def _rows_of(columns: Columns, step: int, layer: int, phase: str) -> Mask:
-    mask: Mask = (np.asarray(columns["step"]) == step) & (np.asarray(columns["layer"]) == layer)
-    mask &= np.asarray(columns["phase"], str) == phase
-    return mask

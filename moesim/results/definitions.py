@@ -58,6 +58,12 @@ def _phase_bandwidths(phase: str) -> dict[str, Definition]:
         f"{phase}_deepep_nvl_bytes_per_s": Definition(
             "B/s", f"DeepEP's logical NVLink bandwidth: copies {ports} per distinct rank, own rank included, over time"
         ),
+        **{
+            f"{phase}_{link_class}_wire_bytes_per_s": Definition(
+                "B/s", f"bytes on the busiest {word} link over the time from the {phase}'s first byte to its last"
+            )
+            for link_class, word in (("nvlink", "NVLink"), ("nic", "NIC"))
+        },
     }
 
 

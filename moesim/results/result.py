@@ -8,10 +8,11 @@ import gzip
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ TABLES = ("steps", "ranks", "experts", "links", "link_series", "transfers", "spa
 """What every result has; ``training`` comes with a recording."""
 
 _AGAIN = "run the scenario again"
+T = TypeVar("T")
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class Result:
     tables: Tables
     notes: tuple[Note, ...]
     explanation: dict[str, Any]
-    flows: dict[str, NDArray[Any]]
-    traffic: dict[str, NDArray[Any]]
+    flows: Arrays
+    traffic: Arrays
     scenario_yaml: str
     provenance: dict[str, Any] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -66,6 +69,11 @@ class Result:
     def value(self, key: str) -> Value:
         """Return a number of the summary with the interval that it lies in."""
         return Value(self.summary[key], *self.intervals.get(key, ()))
+
+    def _repr_html_(self) -> str:
+        import moesim  # the package knows who makes pages; results do not
+
+        return moesim.run_in_notebook(self)
 
     def save(self, directory: str | Path, extra: Mapping[str, bytes] | None = None) -> Path:
         """Write the result folder; an existing result is replaced.
@@ -94,20 +102,43 @@ class Result:
         _write_json(folder / "provenance.json", {"schema": SCHEMA_VERSION, "provenance": self.provenance})
         for name in self.tables:
             write_parquet(self.tables.columns(name), folder / f"{name}.parquet", {"moesim_schema": SCHEMA_VERSION})
-        version = np.array(SCHEMA_VERSION)
-        _write_npz(folder / "flows.npz", {"moesim_schema": version, **self.flows})
-        _write_npz(folder / "traffic.npz", {"moesim_schema": version, **self.traffic})
-        trace = chrome_trace(self.tables.columns("spans"), self.tables.columns("link_series"), self.summary)
+        _write_npz(folder / "flows.npz", self.flows)
+        _write_npz(folder / "traffic.npz", self.traffic)
+        trace = chrome_trace(self.tables, self.summary)
         data = json.dumps(trace, separators=(",", ":"), allow_nan=False).encode()
         # No time stamp or file name in the header: equal runs give equal bytes.
         (folder / "trace.json.gz").write_bytes(gzip.compress(data, compresslevel=6, mtime=0))
 
 
-def load_result(directory: str | Path) -> Result:
+class _WhenAsked(Mapping[str, T]):
+    """What files hold, read when the first of it is asked for."""
+
+    def __init__(self, read: Callable[[], Mapping[str, T]]) -> None:
+        self._read = read
+
+    @cached_property
+    def _content(self) -> Mapping[str, T]:
+        return self._read()
+
+    def __getitem__(self, name: str) -> T:
+        return self._content[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._content)
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+
+def load_result(directory: str | Path, *, at_once: bool = True) -> Result:
     """Read a result folder back.
 
+    Args:
+        directory: the folder.
+        at_once: read and check every file; else tables, flows and traffic are read when they are asked for.
+
     Raises:
-        InputError: not a result folder, or of another schema version.
+        InputError: not a result folder, damaged, or of another schema version.
     """
     folder = Path(directory)
     if not (folder / "summary.json").is_file():
@@ -116,17 +147,21 @@ def load_result(directory: str | Path) -> Result:
     absent = [key for key in SUMMARY if key not in summary]
     if absent:
         raise InputError(f"no number {', '.join(absent[:5])}", where=str(folder / "summary.json"), fix=_AGAIN)
-    tables = {path.stem: read_parquet(path, SCHEMA_VERSION) for path in sorted(folder.glob("*.parquet"))}
-    missing = [name for name in TABLES if name not in tables]
+    paths = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
+    missing = [name for name in TABLES if name not in paths]
     if missing:
         raise InputError(f"no table {', '.join(missing)}", where=str(folder), fix=_AGAIN)
+    tables = _WhenAsked(lambda: {name: read_parquet(path, SCHEMA_VERSION) for name, path in paths.items()})
+    flows, traffic = (_WhenAsked(partial(_read_npz, folder / f"{name}.npz")) for name in ("flows", "traffic"))
+    if at_once:
+        [len(files) for files in (tables, flows, traffic)]
     return Result(
         summary=summary,
         tables=Tables(tables),
         notes=tuple(_notes(folder / "notes.json")),
         explanation=_read_json(folder / "explanation.json", "explanation"),
-        flows=_read_npz(folder / "flows.npz"),
-        traffic=_read_npz(folder / "traffic.npz"),
+        flows=flows,
+        traffic=traffic,
         scenario_yaml=_read_text(folder / "scenario.resolved.yaml"),
         provenance=_read_json(folder / "provenance.json", "provenance"),
         intervals=dict(_intervals(folder / "summary.json")),
@@ -175,11 +210,11 @@ def _read_json(path: Path, key: str, kind: type = dict) -> Any:
     return content[key]
 
 
-def _write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+def _write_npz(path: Path, arrays: Arrays) -> None:
+    np.savez_compressed(path, allow_pickle=False, moesim_schema=np.array(SCHEMA_VERSION), **arrays)
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def _read_npz(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -1,7 +1,8 @@
 """Tables of a result: columns as arrays, data frames only on access.
 
-Collecting appends plain arrays; pandas is imported when a table is opened and pyarrow when it is written or read, so
-that a simulation pays for neither.
+Collecting appends plain arrays; pandas is imported when a table is opened as a data frame and pyarrow when it is
+written or read, so that a simulation pays for neither. pyarrow's ``array`` and
+``read_table`` import pandas too, which takes a quarter of a second; so they are not used.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow
 
 Columns = dict[str, Any]
 
@@ -21,7 +24,7 @@ Columns = dict[str, Any]
 class Tables(Mapping[str, "pd.DataFrame"]):
     """Named tables; ``tables["links"]`` is a pandas data frame, ``tables.columns("links")`` its arrays."""
 
-    def __init__(self, columns: dict[str, Columns]) -> None:
+    def __init__(self, columns: Mapping[str, Columns]) -> None:
         self._columns = columns
         self._frames: dict[str, pd.DataFrame] = {}
 
@@ -41,6 +44,9 @@ class Tables(Mapping[str, "pd.DataFrame"]):
 
     def __len__(self) -> int:
         return len(self._columns)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns  # a Mapping's own would make the data frame
 
     def columns(self, name: str) -> Columns:
         """Columns of a table as arrays (or lists of text), without pandas."""
@@ -109,15 +115,29 @@ def write_parquet(columns: Columns, path: Path, metadata: dict[str, str]) -> Non
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table(
-        {
-            name: pa.array(values.data, mask=np.ma.getmaskarray(values))
-            if np.ma.isMaskedArray(values)
-            else pa.array(values)
-            for name, values in columns.items()
-        }
-    )
+    table = pa.table({name: _arrow(values) for name, values in columns.items()})
     pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd", write_page_checksum=True)
+
+
+def _arrow(values: Any) -> "pyarrow.Array":
+    """An array, masked array or list as an Arrow column; nothing of numbers without nulls is copied."""
+    import pyarrow as pa
+
+    data, missing = np.ma.getdata(values), np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else None
+    valid = None if missing is None else pa.py_buffer(_bits(~missing))
+    if data.dtype.kind == "U":
+        words = [word.encode() for word in data.tolist()]
+        ends = np.concatenate([[0], np.cumsum([len(word) for word in words])]).astype(np.int32)
+        return pa.Array.from_buffers(
+            pa.string(), len(data), [valid, pa.py_buffer(ends.tobytes()), pa.py_buffer(b"".join(words))]
+        )
+    kind = pa.from_numpy_dtype(data.dtype)
+    content = _bits(data) if data.dtype.kind == "b" else np.ascontiguousarray(data)
+    return pa.Array.from_buffers(kind, len(data), [valid, pa.py_buffer(content)])
+
+
+def _bits(values: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.packbits(values, bitorder="little")
 
 
 def read_parquet(path: Path, schema_version: str) -> Columns:
@@ -130,7 +150,8 @@ def read_parquet(path: Path, schema_version: str) -> Columns:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
         columns = {name: _column(table[name].combine_chunks()) for name in table.column_names}
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"not a readable parquet table: {error}", where=str(path)) from error
@@ -148,6 +169,18 @@ def _column(values: Any) -> Any:
 
     if pa.types.is_string(values.type):
         return np.array(values.to_pylist(), dtype=str)
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)) or not values.null_count:
+    valid, content = values.buffers()
+    span = slice(values.offset, values.offset + len(values))
+    if pa.types.is_boolean(values.type) and not values.null_count:
+        return _from_bits(content, span)
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         return values.to_numpy(zero_copy_only=False)
-    return np.ma.masked_array(values.fill_null(0).to_numpy(), mask=values.is_null().to_numpy(zero_copy_only=False))
+    numbers = np.frombuffer(content or b"", values.type.to_pandas_dtype())[span]
+    if not values.null_count:
+        return numbers
+    known = _from_bits(valid, span)
+    return np.ma.masked_array(np.where(known, numbers, numbers.dtype.type(0)), mask=~known)
+
+
+def _from_bits(bits: Any, span: slice) -> NDArray[np.bool_]:
+    return np.unpackbits(np.frombuffer(bits or b"", np.uint8), bitorder="little")[span].astype(np.bool_)

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.compiling import announce
-from moesim.routing.fused import Sums, route_block
+from moesim.compiling import announce, interpreted
 from moesim.routing.keys import BFLOAT16, FLOAT16, FLOAT32, Groups, bias_for_keys, last_bits
 from moesim.routing.lanes import LANES
+from moesim.routing.plain_pass import Sums, plain_block
 from moesim.routing.router_spec import RouterSpec, groups_of, kernel_knobs
 from moesim.routing.scores import kernel_block, not_finite
 from moesim.routing.threads import in_blocks
@@ -27,8 +26,10 @@ LEAST_EXPERTS = 64
 MOST_EXPERTS = 1 << 16
 """With more, keys would hold too little of a logit."""
 MOST_PER_TOKEN = 8
-UNCOMPILED = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
-"""In plain Python the network takes milliseconds per token, the plain scan less."""
+if interpreted():
+    route_block: Any = plain_block
+else:
+    from moesim.routing.fused import route_block
 
 _ENCODINGS = {"float32": FLOAT32, "float16": FLOAT16, "uint16": BFLOAT16}
 
@@ -63,8 +64,7 @@ _KNOWN = {
 def fused_pass_takes(spec: RouterSpec, dtype: np.dtype[Any], biased: bool) -> bool:
     """Whether the fused kernel takes this router and these logits."""
     return (
-        not UNCOMPILED
-        and all(getattr(spec, knob.name) == knob.default for knob in fields(spec) if knob.name not in _KNOWN)
+        all(getattr(spec, knob.name) == knob.default for knob in fields(spec) if knob.name not in _KNOWN)
         and LEAST_EXPERTS <= spec.n_experts <= MOST_EXPERTS
         and spec.top_k <= MOST_PER_TOKEN
         and dtype.name in _ENCODINGS

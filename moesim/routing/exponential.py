@@ -7,6 +7,7 @@ machine.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.routing.stage_options import stage
 
@@ -42,6 +43,18 @@ def exponential_32(x: np.float32) -> np.float32:
     series = series * r + _C1
     near_one = np.float32(series * r + _C0)
     return np.int32(near_one.view(np.int32) + (shifted.view(np.int32) << _EXPONENT_32)).view(np.float32)
+
+
+def exponentials_32(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return ``exponential_32`` of an array, by the same operations."""
+    y = np.clip(x, -LIMIT_32, LIMIT_32)
+    shifted = y * _PER_LN2_32 + _WHOLE_32
+    n = shifted - _WHOLE_32
+    r = (y - n * _LN2_HIGH_32) - n * _LN2_LOW_32
+    series = _C5
+    for coefficient in (_C4, _C3, _C2, _C1, _C0):
+        series = series * r + coefficient
+    return np.asarray(series.view(np.int32) + (shifted.view(np.int32) << _EXPONENT_32)).view(np.float32)
 
 
 @stage

@@ -12,33 +12,21 @@ by more than two scores, a bias on softmax scores.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+import moesim.routing.lanes_compiled  # noqa: F401 - the compiled forms of what is in lanes
+from moesim.compiling import njit
 from moesim.routing.affinities import TOGETHER, add_affinities, scores_of_row, share_lost, sums_of_row
 from moesim.routing.gates import look_up_chosen, order_chosen, to_gates
 from moesim.routing.group_limit import GroupWork, confirm_bound, confirm_order, leave_out, limit_groups, rank_exactly
 from moesim.routing.keys import FLOAT32, Bias, Groups, id_bits_of, is_short, load_row, pack_biased_row, pack_rows
 from moesim.routing.lanes import turn
+from moesim.routing.plain_pass import Sums
 from moesim.routing.router_spec import KernelKnobs
 from moesim.routing.select import select_and_gate
 from moesim.routing.stage_options import stage
 from moesim.routing.tokens import count_chosen, exact_free, fetch_ahead, next_tokens, write_tokens
 from moesim.routing.top_eight import CHUNK, LOWEST, ROWS, merge_chunks, merge_columns, sort_chunks
-
-
-class Sums(NamedTuple):
-    """What a block of tokens adds to a batch's statistics; empty arrays where they are not asked for.
-
-    ``load`` [E]: selections, weighted. ``affinity`` [E]: affinities that sum to 1 over a token's experts, weighted.
-    ``received`` [D]: tokens that each device receives, each once, weighted. ``scalars``: sum over tokens of weight,
-    of weight * logsumexp^2 and of weight * gate mass lost.
-    """
-
-    load: NDArray[np.float64]
-    affinity: NDArray[np.float64]
-    received: NDArray[np.float64]
-    scalars: NDArray[np.float64]
 
 
 class Selection(NamedTuple):

@@ -12,9 +12,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from moesim.compiling import njit
 from moesim.routing.router_spec import KernelKnobs
 
 

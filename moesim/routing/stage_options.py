@@ -5,9 +5,9 @@ which would cost more at every call than some stages do; they may change arrays 
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from numba import njit
+from moesim.compiling import njit
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
@@ -15,9 +15,9 @@ _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"
 
 def stage(function: _Function) -> _Function:
     """Compile a stage of the fused router."""
-    return cast(_Function, njit(**_OPTIONS)(function))
+    return njit(**_OPTIONS)(function)
 
 
 def summing_stage(function: _Function) -> _Function:
     """Compile a stage whose float64 sums of positive numbers may be reordered, which moves the last digit of 16."""
-    return cast(_Function, njit(fastmath={"reassoc", "nsz"}, **_OPTIONS)(function))
+    return njit(fastmath={"reassoc", "nsz"}, **_OPTIONS)(function)

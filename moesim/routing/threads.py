@@ -8,16 +8,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import numba
+from moesim.compiling import n_threads
 
 _Answer = TypeVar("_Answer")
 # Blocks in the air per thread: enough to keep it busy, few enough that answers do not pile up.
 _AHEAD = 8
-
-
-def n_threads() -> int:
-    """Cores that this process may use; ``NUMBA_NUM_THREADS`` lowers it."""
-    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
 def in_blocks(work: Callable[[int], _Answer], n_blocks: int) -> Iterator[_Answer]:

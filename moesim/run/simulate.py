@@ -17,6 +17,7 @@ from moesim.measure import (
     RunTerms,
     SummaryBuilder,
     ToleranceLedger,
+    add_busy_links,
     add_layer_rows,
     add_series_rows,
     degraded,
@@ -25,11 +26,11 @@ from moesim.measure import (
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
-from moesim.run.compile_ahead import compile_ahead
 from moesim.run.resimulate import StepTimes, resimulated
 from moesim.run.steps import RoutedStep, TimedLayer, route_steps, run_steps
 from moesim.scenario import Scenario, to_yaml
 from moesim.traffic import KINDS
+from moesim.warm_up import compile_first
 from moesim.workload import Batch
 
 # Layers with curves of link utilisation over time; more would swell the result and say the same.
@@ -60,10 +61,10 @@ def simulate(
     """
     began = time.monotonic()
     say = progress or (lambda _: None)
-    compile_ahead()
     say("topology, model and kernel tables")
     parts = build_parts(scenario)
     workload = open_workload(parts)
+    compile_first()  # mistakes are told before
     run = _Run(parts, workload, say, exact_bands, watch or (lambda what, done, total: None))
     run.collect()
     say("tables")
@@ -107,6 +108,8 @@ class _Run:
             else:
                 for layer in self._with_curves:
                     add_series_rows(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
+                for layer in self._with_curves[:1]:
+                    add_busy_links(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
                 self._with_curves.clear()
                 self._terms.end_step()
                 if self._moves is None:

@@ -15,7 +15,6 @@ from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, layer_load
 from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, steps_pay
 from moesim.placement import Placement
 from moesim.run.audit import audit_components, audit_layer
-from moesim.run.compile_ahead import wait_until_compiled
 from moesim.run.offsets import start_offsets
 from moesim.timeline import LayerTrace, LayerWork, LinkSeries, moe_layers, run_layers
 from moesim.traffic import Floats
@@ -143,7 +142,6 @@ def run_steps(
     arrivals, rng = parts.schedule.start_offset, parts.rng(_OFFSET_STAGE)
     offsets = start_offsets(arrivals, parts.fabric.n_ranks, rng)
     for index, step in enumerate(steps):
-        wait_until_compiled()
         loads = _Loads(parts, step, ledger)
         for timed in _on_the_clock(parts, loads, offsets, bucket_s):
             if isinstance(timed, LayerTrace):

@@ -15,7 +15,7 @@ from moesim.mistakes import did_you_mean
 from moesim.stages import COMPONENTS, OVER_RANKS, PHASES
 from moesim.units import parse_bandwidth, parse_bytes, parse_duration
 
-_BANDWIDTHS = ("algbw", "busbw", "deepep_rdma", "deepep_nvl")
+_BANDWIDTHS = ("algbw", "busbw", "deepep_rdma", "deepep_nvl", "nvlink_wire", "nic_wire")
 
 SUMMARY_KEYS: tuple[str, ...] = (
     "layer_time_s",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from moesim.scenario import Scenario, load_scenario
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from moesim.report import SweepData
+    from moesim.sweeps.answers import Answer
     from moesim.sweeps.workers import Workers
 
 __all__ = ["sweep"]
@@ -64,7 +66,7 @@ def sweep(
 
     Returns:
         One row per point: ``point``, the axes, ``status`` (ok, failed, impossible), ``error``, ``bottleneck`` and every
-        number of the summary, in SI units.
+        number of the summary, in SI units. A notebook shows the answer and its charts.
 
     Raises:
         InputError: a wrong scenario or axis, impossible points, a folder that holds another sweep.
@@ -95,8 +97,9 @@ def sweep(
         impossible=impossible or block.impossible,
         folder=None if out is None else Path(out),
     )
-    if out is not None:
-        from moesim.sweeps.report import answered, command_for, snippet_for, write_report
+
+    def answer() -> "tuple[Answer, SweepData]":
+        from moesim.sweeps.report import answered, command_for, snippet_for
 
         if isinstance(scenario, str | Path):
             command = command_for(loaded, str(scenario), ["variants={}"] if loaded.variants else [], space)
@@ -104,10 +107,26 @@ def sweep(
             command = snippet_for(
                 loaded, space, "scenario.resolved()" if isinstance(scenario, Scenario) else "scenario"
             )
-        found, data = answered(loaded, space, wanted, swept.table, groups, command)
+        return answered(loaded, space, wanted, swept.table, groups, command)
+
+    if out is not None:
+        from moesim.sweeps.report import write_report
+
+        found, data = answer()
         write_report(Path(out), found, data, space, swept.table, figures)
-    frame: pd.DataFrame = swept.table.to_pandas()
-    return frame
+    frame: Any = swept.table.to_pandas()
+    columns = list(frame.columns)
+
+    def shown() -> str:
+        from moesim.report import sweep_in_notebook
+
+        if list(frame.columns) == columns and len(frame) == len(space):
+            return sweep_in_notebook(answer()[1])
+        return str(type(frame)._repr_html_(frame))  # changed since: what it holds now
+
+    # A notebook asks the value itself: the whole sweep answers its question, any part of it is a plain table.
+    frame._repr_html_ = shown
+    return cast("pd.DataFrame", frame)
 
 
 @contextmanager

@@ -44,15 +44,19 @@ def answered(
     """
     found = answer(space, objective, table, per)
 
-    def in_words(values: tuple[Any, ...]) -> str:
-        return " / ".join(map(axis_label, values))
+    shown = {
+        axis.name: SweepAxis(axis.keys, tuple(tuple(map(axis_label, value)) for value in axis.values))
+        for axis in space.axes
+    }
+
+    def in_words(name: str, values: tuple[Any, ...]) -> str:
+        axis = shown[name]
+        return axis.labels[axis.values.index(tuple(map(axis_label, values)))]
 
     points = table["point"].to_pylist()
     return found, SweepData(
         title=scenario.name,
-        axes=tuple(
-            SweepAxis(axis.keys, tuple(tuple(map(axis_label, value)) for value in axis.values)) for axis in space.axes
-        ),
+        axes=tuple(shown.values()),
         places=np.array([space.places(point) for point in points], np.int64),
         columns={name: _column(table[name]) for name in table.column_names if name not in space.keys},
         objective=objective.text,
@@ -65,7 +69,14 @@ def answered(
         best=found.best,
         front=found.front,
         effects=tuple(
-            AxisEffect(one.axis, in_words(one.best), in_words(one.least), in_words(one.most), one.at_best, one.marginal)
+            AxisEffect(
+                name := one.axis,
+                in_words(name, one.best),
+                in_words(name, one.least),
+                in_words(name, one.most),
+                one.at_best,
+                one.marginal,
+            )
             for one in found.effects
         ),
         command=command,
@@ -73,8 +84,17 @@ def answered(
         base=base_point(scenario, space),
         per=found.per,
         groups=tuple((group.places, group.best) for group in found.groups),
+        losses_in_balance=_losses_in_balance(scenario, space),
         bounds={limit.key: limit.limit for limit in objective.limits},
     )
+
+
+def _losses_in_balance(scenario: Scenario, space: Space) -> dict[str, float]:
+    """Alpha of each loss in the paper's form: its value in balance; nothing where it differs between the points."""
+    its = scenario.losses
+    if its.form != "paper" or any(key.startswith("losses") for key in space.keys):
+        return {}
+    return {f"{name}_loss": getattr(its, name) for name in ("expert", "device", "communication", "sequence")}
 
 
 def write_report(folder: Path, found: Answer, data: SweepData, space: Space, table: "pa.Table", figures: bool) -> None:
@@ -124,6 +144,12 @@ def as_plain(found: Answer, data: SweepData, space: Space, table: "pa.Table") ->
             for effect in found.effects
         ],
     }
+
+
+def points_as_plain(data: SweepData, space: Space, table: "pa.Table") -> list[dict[str, Any]]:
+    """Return one record per point: its values, status, bottleneck and the numbers of the page's table, in SI units."""
+    names = ["status", "error", "bottleneck", *data.numbers]
+    return [{"point": point, **space.values(point), **row} for point, row in rows_of(table, names).items()]
 
 
 def rows_of(table: "pa.Table", names: Sequence[str]) -> dict[int, dict[str, Any]]:

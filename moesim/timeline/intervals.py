@@ -4,8 +4,9 @@ Intervals of a group lie together (CSR) and are sorted by their start.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from moesim.compiling import njit
 
 Floats = NDArray[np.float64]
 Ptrs = NDArray[np.int64]

@@ -160,12 +160,17 @@ class CalibrationSet:
     def deviations_of(self, block: Place) -> dict[str, float]:
         """How far constants of each kind deviate in a block, ``(phase,)`` or ``("across", phase)``.
 
-        Of several the one that is known best: it is what rows answered to, the others lay hidden beneath it.
+        Of several the one that is known best: it is what rows answered to, the others lay hidden beneath it. What moves
+        a constant beyond others adds to them.
         """
-        found: dict[str, float] = {}
+        at: dict[Place, tuple[str, float]] = {}
         for one in self.uncertain:
-            if any(place[: len(block)] == block for place in one.places):
-                found[one.kind] = min(found.get(one.kind, one.deviation), one.deviation)
+            for place in one.places:
+                if place[: len(block)] == block:
+                    at[place] = one.kind, math.hypot(one.deviation, at.get(place, ("", 0.0))[1])
+        found: dict[str, float] = {}
+        for kind, deviation in at.values():
+            found[kind] = min(found.get(kind, deviation), deviation)
         return found
 
 

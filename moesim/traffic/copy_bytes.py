@@ -57,10 +57,19 @@ def wire_bytes(algorithm: str, phase: str, hidden: int, dtype: str, top_k: int) 
     return payload
 
 
-def published_bytes(algorithm: str, phase: str, hidden: int, dtype: str) -> int:
-    """Bytes per copy that the library's own benchmark counts in its published GB/s: the payload and a header."""
-    header = _HEADER if (algorithm_named(algorithm).layout, phase) == ("header", "dispatch") else 0
-    return payload_bytes(hidden, dtype) + header
+def published_bytes(algorithm: str, phase: str, hidden: int, dtype: str, top_k: int) -> int:
+    """Bytes per copy that the library's own benchmark counts in its published GB/s: the payload and what is with it.
+
+    DeepEP V2's test counts the ids (8 bytes) and weights (4) of the experts in dispatch, the weights in combine.
+    """
+    match algorithm_named(algorithm).layout, phase:
+        case "header", "dispatch":
+            more = _HEADER
+        case "parts", _:
+            more = (12 if phase == "dispatch" else 4) * top_k
+        case _:
+            more = 0
+    return payload_bytes(hidden, dtype) + more
 
 
 def _channels_and_scales(hidden: int, dtype: str) -> tuple[int, int]:

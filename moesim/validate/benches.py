@@ -70,7 +70,7 @@ def _normal(row: Row) -> Bench:
         calibration=sets.get(row.gpu, f"deepep-normal-blackwell{_cast(row)}"),
         draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, top_nodes),
         bytes_per_copy=wire_bytes("deepep-normal", row.op, row.hidden, row.dtype, row.top_k),
-        counted_bytes=published_bytes("deepep-normal", row.op, row.hidden, row.dtype),
+        counted_bytes=published_bytes("deepep-normal", row.op, row.hidden, row.dtype, row.top_k),
         uses_sms=True,
     )
 
@@ -84,7 +84,7 @@ def _second(row: Row) -> Bench:
         calibration="deepep-v2-hybrid-h100" if across else "deepep-v2-direct-b200",
         draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, None),
         bytes_per_copy=wire_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
-        counted_bytes=published_bytes(algorithm, row.op, row.hidden, row.dtype),
+        counted_bytes=published_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
         uses_sms=True,
     )
 
@@ -96,7 +96,7 @@ def _pcie(row: Row) -> Bench:
         calibration="deepep-v2-direct-h20-pcie",
         draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, None),
         bytes_per_copy=wire_bytes("deepep-v2-direct", row.op, row.hidden, row.dtype, row.top_k),
-        counted_bytes=published_bytes("deepep-v2-direct", row.op, row.hidden, row.dtype),
+        counted_bytes=payload_bytes(row.hidden, row.dtype),
     )
 
 
@@ -113,7 +113,7 @@ def _low_latency(row: Row) -> Bench:
         calibration=name,
         draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, masked=True),
         bytes_per_copy=wire_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
-        counted_bytes=published_bytes(algorithm, row.op, row.hidden, row.dtype),
+        counted_bytes=published_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
     )
 
 
@@ -126,7 +126,7 @@ def _hybrid(row: Row) -> Bench:
         calibration=name + ("" if row.measure == "kernel" else "-torch") + _cast(row),
         draw=partial(one_seed_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k),
         bytes_per_copy=wire_bytes("hybrid-ep", row.op, row.hidden, row.dtype, row.top_k),
-        counted_bytes=published_bytes("hybrid-ep", row.op, row.hidden, row.dtype),
+        counted_bytes=published_bytes("hybrid-ep", row.op, row.hidden, row.dtype, row.top_k),
         uses_sms=True,
     )
 

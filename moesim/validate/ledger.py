@@ -103,8 +103,8 @@ _FITTED: dict[str, Callable[[Row], bool]] = {
 }
 
 
-def _suspect(row: Row) -> str:
-    """Why a row is not to be trusted, or nothing. Each rule names the finding that it follows from."""
+def suspect(row: Row) -> str:
+    """Return why a row is not to be trusted, or nothing. Each rule names the finding that it follows from."""
     if row.cluster and row.flagged:
         return f"cluster {row.cluster}: a fault, as its authors say"
     if row.flagged:
@@ -152,7 +152,7 @@ def make_ledger(rows: Iterable[Row]) -> list[Entry]:
         rows: published rows, in the order that the ledger keeps.
     """
     rows = list(rows)
-    suspects = {row.name: _suspect(row) for row in rows}
+    suspects = {row.name: suspect(row) for row in rows}
     chosen = {row.name for row in rows if not suspects[row.name] and _FITTED.get(row.table, _never)(row)}
     twins = {_twin_key(row) for row in rows if row.name in chosen}
     entries = []

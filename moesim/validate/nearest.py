@@ -1,13 +1,13 @@
 """The published measurement that is nearest to a run, so that a simulated time stands beside a measured one."""
 
+import functools
 import math
 from dataclasses import dataclass
 
+from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.located_yaml import parse_yaml
 from moesim.results import Result
-from moesim.validate.benches import is_transfer
-from moesim.validate.ledger import read_ledger
-from moesim.validate.measured_rows import LIBRARIES
+from moesim.validate.ledger import suspect
 from moesim.validate.published import published_rows
 from moesim.validate.published_row import TIME, Row
 
@@ -46,18 +46,18 @@ class Near:
         return said + ("; this run has " + ", ".join(self.differences) if self.differences else "; the same setting")
 
 
-def nearest_of(result: Result, phase: str) -> Near | None:
+def nearest_of(result: Result, phase: str, hidden: int | None = None) -> Near | None:
     """Find the nearest row of a run's ``dispatch`` or ``combine``.
+
+    Args:
+        result: the run.
+        phase: which of the two.
+        hidden: the model's size; None to read it in the result's scenario.
 
     Raises:
         InputError: the result's scenario is damaged.
     """
     topology, alltoall = result.explanation["topology"], result.explanation["alltoall"][phase]
-    scenario = parse_yaml(result.scenario_yaml, "scenario.resolved.yaml")
-    try:
-        hidden = int(scenario.get(("model", "hidden")))
-    except (KeyError, IndexError, TypeError, ValueError):
-        raise scenario.error((), "expected a scenario with model.hidden", "run it again") from None
     return nearest(
         Setting(
             algorithm=alltoall["algorithm"],
@@ -67,10 +67,25 @@ def nearest_of(result: Result, phase: str) -> Near | None:
             nodes=topology["nodes"],
             tokens=round(float(result.summary["tokens"] or 0) / topology["ranks"], 1),
             dtype=alltoall["dtype"],
-            hidden=hidden,
+            hidden=_hidden_of(result.scenario_yaml) if hidden is None else hidden,
             top_k=result.explanation["router"]["top_k"],
         )
     )
+
+
+@functools.lru_cache(maxsize=1)
+def _hidden_of(scenario_yaml: str) -> int:
+    scenario = parse_yaml(scenario_yaml, "scenario.resolved.yaml")
+    try:
+        return int(scenario.get(("model", "hidden")))
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise scenario.error((), "expected a scenario with model.hidden", "run it again") from None
+
+
+@functools.cache
+def _rows() -> list[Row]:
+    """The rows to be trusted, later releases first: of two with the same setting the later one counts."""
+    return sorted((row for row in published_rows() if not suspect(row)), key=lambda row: row.release, reverse=True)
 
 
 def nearest(setting: Setting) -> Near | None:
@@ -78,12 +93,8 @@ def nearest(setting: Setting) -> Near | None:
 
     Distances add up: doublings between ranks, nodes, tokens and hidden size, and a few for another GPU or type.
     """
-    library = LIBRARIES.get(setting.algorithm)
-    ledger = read_ledger()
-    rows = [row for row in published_rows() if is_transfer(row) and row.library == library and row.op == setting.op]
-    # Of two releases with the same setting the later one.
-    rows = sorted((row for row in rows if not ledger[row.name].suspect), key=lambda row: row.release, reverse=True)
-    found = [_compared(setting, row) for row in rows]
+    library = algorithm_named(setting.algorithm).benchmark if setting.algorithm in ALGORITHMS else None
+    found = [_compared(setting, row) for row in _rows() if row.library == library and row.op == setting.op]
     return min(found, key=lambda near: near.distance, default=None)
 
 

@@ -39,11 +39,11 @@ from moesim.validate.row_simulation import constants_from, seconds_of, simulated
 
 Floats = NDArray[np.float64]
 
-SPREADS = {"nvlink": 0.05, "nic": 0.11, "setup": 0.45, "work": 0.31, "fill": 0.30}
+SPREADS = {"nvlink": 0.06, "nic": 0.06, "setup": 0.25, "work": 0.35, "fill": 0.30, "apart": 0.15}
 """Where the spreads between clusters begin; what EM makes of them over all libraries stands in the sets."""
 ROW_SPREAD = 0.05
 # Of a mean around where it starts: rates near their ports' peaks are known better than times.
-_FREE = {"nvlink": 0.5, "nic": 0.5, "setup": 1.5, "work": 1.5, "fill": 1.5}
+_FREE = {"nvlink": 0.5, "nic": 0.5, "setup": 1.5, "work": 1.5, "fill": 1.5, "apart": 0.3}
 # Rows past this many of one cluster count less, so that the shape of a kernel's curve is not one cluster's alone.
 _ROWS = 12
 _SOFT = 2.0
@@ -61,6 +61,7 @@ class Constant:
         places: that move together.
         kind: of constant.
         answers: what it may differ by: ``gpu``, ``transport``.
+        apart: it is what one phase has beyond another constant that both share, and known better.
         proxy, efa: factors to be expected where a thread of the CPU posts and where the card is an EFA, before any such
             cluster is seen: what the other libraries' clusters show.
     """
@@ -70,6 +71,12 @@ class Constant:
     answers: tuple[str, ...] = ()
     proxy: float = 1.0
     efa: float = 1.0
+    apart: bool = False
+
+    @property
+    def spread(self) -> str:
+        """Which of the spreads it has."""
+        return "apart" if self.apart else self.kind
 
     def expected(self, transport: str) -> float:
         """Factor over a transport that no cluster of the library had."""
@@ -127,7 +134,7 @@ class Population:
 
     def deviations(self) -> Floats:
         """Standard deviation that each unknown has before any row is seen, [unknowns]."""
-        kinds = [self.constants[one.constant].kind for one in self.columns]
+        kinds = [self.constants[one.constant].spread for one in self.columns]
         of_axis = {"mean": _FREE, "cluster": self.spreads}
         return np.array(
             [
@@ -255,7 +262,7 @@ def new_spreads(populations: Sequence[tuple[Population, Solution]], before: Mapp
         variance = np.diag(solution.covariance)
         for index, column in enumerate(population.columns):
             if column.axis == "cluster":
-                kind = population.constants[column.constant].kind
+                kind = population.constants[column.constant].spread
                 share = 1 - float(variance[index]) / before[kind] ** 2
                 moved = float(solution.x[index]) / before[kind]
                 square[kind] += moved**2 / np.sqrt(1 + moved**2) * before[kind] ** 2 + float(variance[index])
@@ -279,7 +286,7 @@ def expected(population: Population, solution: Solution, row: Row) -> tuple[floa
     design = np.zeros((len(population.constants), len(population.columns)))
     alone, unseen = np.zeros(len(population.constants)), np.zeros(len(population.constants))
     for index, one in enumerate(population.constants):
-        alone[index] = population.spreads[one.kind] ** 2
+        alone[index] = population.spreads[one.spread] ** 2
         for column in population._columns_of(row, index):
             if column in at and column.axis != "cluster":
                 design[index, at[column]] = 1.0
@@ -300,7 +307,7 @@ def as_set(population: Population, solution: Solution, name: str, source: str, w
     uncertain = []
     for index, one in enumerate(population.constants):
         mean = at[Column("mean", "", index)]
-        spread = population.spreads[one.kind]
+        spread = population.spreads[one.spread]
         for place in one.places:
             made = with_value(made, place, value_at(made, place) * float(np.exp(solution.x[mean])))
         steps: dict[str, dict[str, Step]] = {"gpu": {}, "transport": {}}

@@ -82,38 +82,43 @@ class Plan:
         return made
 
 
-_NORMAL = tuple(
-    constant
-    for phase in _BOTH
-    for constant in (
-        Constant(_tied("setup_intra_node_s", (phase,)), "setup", ("gpu",)),
-        Constant(_tied("forward_sm_rate", (phase,)), "work", ("gpu",)),
-        # The port is the same whichever kernel runs; across nodes the SMs hide it.
-        Constant(_tied("nvlink_rate", (phase,), ("across", phase)), "nvlink", ("gpu",)),
-        Constant(_tied("setup_inter_node_s", ("across", phase)), "setup", ("gpu", "transport"), _PROXY),
-        Constant(_tied("rank_copy_sm_s", ("across", phase)), "work", ("gpu",)),
-        Constant(_tied("forward_sm_rate", ("across", phase)), "work", ("gpu",)),
-        Constant(_tied("node_copy_sm_s", ("across", phase)), "work"),
-    )
+_INSIDE = tuple((phase,) for phase in _BOTH)
+# Dispatch and combine do the same work the other way round, in the same kernels' loops: one constant for both, but for
+# NVLink, which one of them writes and the other reads.
+_NORMAL = (
+    Constant(_tied("setup_intra_node_s", *_INSIDE), "setup"),
+    Constant(_tied("setup_inter_node_s", *_ACROSS), "setup", ("transport",), _PROXY),
+    *(
+        Constant(_tied(term, *blocks), "work", ("gpu",))
+        for blocks in (_INSIDE, _ACROSS)
+        for term in ("rank_copy_sm_s", "forward_sm_rate")
+    ),
+    Constant(_tied("node_copy_sm_s", *_ACROSS), "work"),
+    # The port is the same whichever kernel runs, its share that of every GPU.
+    *(Constant(_tied("nvlink_rate", (phase,), ("across", phase)), "nvlink") for phase in _BOTH),
+    Constant(_tied("nic_rate", *_ACROSS), "nic", ("transport",), efa=_EFA),
 )
-_LOW_LATENCY = tuple(
-    constant
-    for phase in _BOTH
-    for constant in (
-        Constant(_tied("setup_intra_node_s", (phase,)), "setup", ("gpu",)),
-        Constant(_tied("setup_inter_node_s", (phase,)), "setup", ("gpu", "transport"), _PROXY),
-        Constant(_tied("nvlink_rate", (phase,)), "nvlink", ("gpu",)),
-    )
+_LOW_LATENCY = (
+    Constant(_both("setup_intra_node_s"), "setup"),
+    Constant(_both("setup_inter_node_s"), "setup", ("transport",), _PROXY),
+    *(Constant(_tied("nvlink_rate", (phase,)), "nvlink") for phase in _BOTH),
+    # Messages of one token are posted one by one: a proxy lowers the rate too.
+    Constant(_both("nic_rate"), "nic", ("transport",), 0.6, _EFA),
 )
-_SECOND = tuple(
-    constant
-    for phase in _BOTH
-    for constant in (
-        Constant(_tied("setup_inter_node_s", (phase,)), "setup", ("gpu", "transport"), _PROXY),
-        Constant(_tied("setup_node_doubling_s", (phase,)), "setup", ("transport",), _PROXY),
-        Constant(_tied("nvlink_rate", (phase,)), "nvlink", ("gpu",)),
-        Constant(_tied("forward_sm_rate", (phase,)), "work", ("gpu",)),
-    )
+_SECOND = (
+    Constant(_both("setup_inter_node_s"), "setup", ("gpu", "transport"), _PROXY),
+    Constant(_both("setup_node_doubling_s"), "setup", ("transport",), _PROXY),
+    # Dispatch exchanges counts, combine knows them.
+    Constant(_tied("setup_inter_node_s", ("dispatch",)), "setup", ("gpu", "transport"), apart=True),
+    *(
+        constant
+        for phase in _BOTH
+        for constant in (
+            Constant(_tied("nvlink_rate", (phase,)), "nvlink"),
+            Constant(_tied("forward_sm_rate", (phase,)), "work", ("gpu",)),
+        )
+    ),
+    Constant(_both("nic_rate"), "nic", ("transport",), efa=_EFA),
 )
 
 _PROTOCOLS = ("ll", "slow", "fast")
@@ -137,20 +142,18 @@ PLANS: dict[str, Plan] = {
         "deepep-v1",
         "deepep-normal-h100",
         {("dispatch", "floor_s"): 0.0}
-        | {(*block, "forward_sm_rate"): 12e9 for block in (*((phase,) for phase in _BOTH), *_ACROSS)}
-        | {(*block, "nvlink_rate"): 400e9 for block in (*((phase,) for phase in _BOTH), *_ACROSS)}
+        | {(*block, "nvlink_rate"): 300e9 for block in (*_INSIDE, *_ACROSS)}
+        | {(*block, "forward_sm_rate"): 20e9 for block in _INSIDE}
+        | {(*block, "forward_sm_rate"): 12e9 for block in _ACROSS}
+        | {(*block, "rank_copy_sm_s"): 0.1e-6 for block in _INSIDE}
         | {(*block, "rank_copy_sm_s"): 0.4e-6 for block in _ACROSS},
-        (*_NORMAL, Constant(_tied("nic_rate", *_ACROSS), "nic", ("transport",), efa=_EFA)),
+        _NORMAL,
     ),
     "deepep-low-latency": Plan(
         "deepep-ll",
         "deepep-low-latency-h100",
         {},
-        (
-            *_LOW_LATENCY,
-            # Messages of one token are posted one by one: a proxy lowers the rate too.
-            Constant(_both("nic_rate"), "nic", ("transport",), 0.6, _EFA),
-        ),
+        _LOW_LATENCY,
     ),
     "nccl-direct": Plan(
         "nccl",
@@ -177,13 +180,13 @@ PLANS: dict[str, Plan] = {
             for term, value in (
                 ("setup_inter_node_s", 140e-6),
                 ("setup_intra_node_s", 60e-6),
-                ("setup_node_doubling_s", 25e-6),
+                ("setup_node_doubling_s", 12e-6),
                 ("forward_sm_rate", 30e9),
                 ("nvlink_rate", 220e9),
                 ("nic_rate", 45e9),
             )
         },
-        (*_SECOND, Constant(_both("nic_rate"), "nic", ("transport",), efa=_EFA)),
+        _SECOND,
     ),
 }
 """By algorithm."""

@@ -21,6 +21,9 @@ _SURELY, _WORSE = 0.8, 1.05
 _MET = 0.5
 # Rows of a group are left out in so many parts, one by one where they are no more.
 _FOLDS = 4
+# What a row of a cluster that nobody fitted commonly keeps where the model's shape is not quite the cluster's, and the
+# share of the start's error below which rows left out have to stay, so held and as firmly as rows of one cluster allow.
+_SHAPE_SPREAD, _LOOSELY, _CLOSELY = 0.2, 0.8, 0.4
 # A constant that fell to nothing has no logarithm: known within a factor of e at most.
 _MOST = 1.0
 
@@ -28,6 +31,35 @@ _MOST = 1.0
 def group_of(row: Row) -> Group:
     """The group that a row is judged in."""
     return phase_of(row), row.nodes > 1
+
+
+def best_row_spread(
+    rows: Sequence[Row], before: Floats, row_spread: float, without: Callable[[Collection[int], float], Floats]
+) -> float | None:
+    """Choose how closely to follow rows of a cluster that others' constants are the start for, by rows left out.
+
+    Few rows may be met by constants that other settings share and that are not what differs. So rows are left out in
+    turn; a close fit has to predict them much better than the start does, a loose one clearly better. Rows that are
+    alone in their group say nothing of each other.
+
+    Args:
+        rows: measured.
+        before: logarithm of simulated over measured time with the start's constants, [rows].
+        row_spread: relative error that rows of one cluster keep.
+        without: the same of rows by number, with a fit that did not see them, at a spread of rows.
+
+    Returns:
+        The spread to fit with; None: the start predicts rows left out as well.
+    """
+    groups = list(map(group_of, rows))
+    judged = [index for index, group in enumerate(groups) if groups.count(group) >= _ENOUGH]
+    if not judged:
+        return row_spread
+    folds = [judged[number::_FOLDS] for number in range(min(_FOLDS, len(judged)))]
+    worth: list[tuple[float, float | None]] = [(float(np.abs(before[judged]).sum()), None)]
+    for spread, share in ((row_spread, _CLOSELY), (_SHAPE_SPREAD, _LOOSELY)):
+        worth.append((sum(float(np.abs(without(fold, spread)).sum()) for fold in folds) / share, spread))
+    return min(worth, key=lambda one: one[0])[1]
 
 
 def groups_made_worse(

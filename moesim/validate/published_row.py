@@ -15,6 +15,9 @@ TPOT = "tpot_ms"
 
 BANDWIDTHS = (RDMA, NVL)
 
+EVENTS = "events"
+"""Measured over the whole call: the kernel, and the notify kernel before it."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -31,7 +34,8 @@ class Row:
         tokens: tokens per rank; of an all-to-all of equal messages the bytes that each rank sends.
         dtype: of a token's activations on the wire.
         sms: SMs of the kernel, None where the library decides.
-        measure: ``kernel``, or ``torch`` for a call that includes the framework's own time.
+        measure: what the time is of: ``kernel``; ``events`` around the call, so with the notify kernel of a cached
+            handle; ``torch`` for a call that includes the framework's own time.
         hidden, experts, top_k: of the layer.
         bandwidth_GBps: printed beside a time, for byte accounting; None where it was not.
         rounding: half a unit of the last digits of the two, relative.

@@ -15,7 +15,7 @@ from moesim.validate.clusters import OnRanks
 from moesim.validate.fit_constants import Fitted, Free, fit, log_error
 from moesim.validate.ledger import FIT, Entry
 from moesim.validate.plan import BASE, FREE
-from moesim.validate.posterior import groups_made_worse, posterior
+from moesim.validate.posterior import best_row_spread, group_of, groups_made_worse, posterior
 from moesim.validate.prior import ROW_SPREAD, open_constants
 from moesim.validate.published_row import Row
 from moesim.validate.row_simulation import constants_from, simulate_row
@@ -88,7 +88,8 @@ def refit_measured(
     """Fit a set to a user's own measurements.
 
     Where rows of one phase, inside a node or across, are predicted worse by a fit without them than by the start, the
-    start's constants are kept for them.
+    start's constants are kept for them. From a set over clusters, rows left out also say how closely
+    to follow the rest.
 
     Args:
         rows: measured.
@@ -107,18 +108,24 @@ def refit_measured(
         return np.array([log_error(row, simulate(row, constants_from(made, row))) for row in which])
 
     begin, free = open_constants(start, rows, gpu, ports_named)
-    row_spread = start.row_spread or ROW_SPREAD
+
+    def without(left_out: Collection[int], spread: float) -> NDArray[np.float64]:
+        others = [row for index, row in enumerate(rows) if index not in left_out]
+        made = fit(begin, free, others, simulate, constants_from, row_spread=spread).constants
+        return off(made, [rows[at] for at in left_out])
+
+    row_spread, before = start.row_spread or ROW_SPREAD, off(start, rows)
+    chosen = best_row_spread(rows, before, row_spread, without) if start.clusters else row_spread
+    row_spread = chosen or row_spread
     found = fit(begin, free, rows, simulate, constants_from, row_spread=row_spread)
     if not found.slopes.any():
         raise InputError("the measurements determine no constant", fix="measure larger messages, or more nodes")
     unknown = left_open(found, free, rows, row_spread, on)
 
-    def without(left_out: Collection[int]) -> NDArray[np.float64]:
-        others = [row for index, row in enumerate(rows) if index not in left_out]
-        made = fit(begin, free, others, simulate, constants_from, row_spread=row_spread).constants
-        return off(made, [rows[at] for at in left_out])
-
-    made, kept = found.constants, groups_made_worse(found, free, rows, off(start, rows), row_spread, without)
+    made, kept = found.constants, list(dict.fromkeys(map(group_of, rows)))
+    if chosen is not None:
+        at_that = partial(without, spread=row_spread)
+        kept = groups_made_worse(found, free, rows, before, row_spread, at_that)
     for phase, across in kept:
         where = "across nodes" if across else "inside a node"
         unknown.append(f"{phase} {where}: rows left out are predicted no better by the others; {start.name} is kept")

@@ -11,7 +11,7 @@ from moesim.timeline import run_phase
 from moesim.traffic import Calibration, CalibrationSet, PhaseFlows, find_set, phase_flows
 from moesim.validate.benches import Bench, bench_of
 from moesim.validate.clusters import OnRanks, cluster
-from moesim.validate.published_row import NVL, RDMA, TIME, Row, phase_of
+from moesim.validate.published_row import EVENTS, NVL, RDMA, TIME, Row, phase_of
 
 # Rows of one setting differ in their constants' SMs at most: the same flows are asked for again and again by a fit.
 _bench = functools.lru_cache(maxsize=4096)(bench_of)
@@ -70,7 +70,8 @@ def simulated_seconds(row: Row, constants: Calibration, on: OnRanks | None = Non
         return sum(constants.exchange(row.nodes, row.ranks, row.tokens).values())
     bench = _bench(row)
     fabric = on(row.ranks) if on else _fabric(row, bench, constants)
-    return float(run_phase(fabric, flows_of(row, bench, constants, fabric)).kernel_s.mean())
+    seconds = float(run_phase(fabric, flows_of(row, bench, constants, fabric)).kernel_s.mean())
+    return seconds + constants.spanning(row.nodes).notify_s(row.nodes) * (row.measure == EVENTS)
 
 
 def seconds_of(row: Row) -> float:

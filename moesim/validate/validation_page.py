@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from moesim.report import Cell, ChartView, DataTable, DotChart, LineChart, Mark, Series, render, view_of
+from moesim.report import Cell, ChartView, DataTable, DotChart, LineChart, Mark, Quantity, Series, render, view_of
 from moesim.validate import clusters_section, statistics
 from moesim.validate.causes import cause_after_four, cause_of, reason
 from moesim.validate.clusters_left_out import LeftOut
@@ -22,6 +22,8 @@ from moesim.validate.unseen import Unseen
 _SUSPECT = "suspect"
 _KINDS = {"held-out": ("held out", "#0072B2"), FIT: ("fitted", "#D55E00"), _SUSPECT: ("suspect", "#8a8a8a")}
 _UNITS = {TIME: "us", RDMA: "GB/s, logical", NVL: "GB/s, logical"}
+# The same in SI units, for tables.
+_SI = {TIME: (1e-6, "s"), RDMA: (1e9, "B/s"), NVL: (1e9, "B/s")}
 _SECTIONS = [
     ("first", "Result"),
     ("clusters", "Clusters left out"),
@@ -57,7 +59,7 @@ def page_of(
     """
     tables = by_table(outcomes)
     missed: list[tuple[Cell, ...]] = [
-        (name, which, _percent(spread.median), _percent(spread.p90), cause_of(name))
+        (name, which, _share(spread.median), _share(spread.p90), cause_of(name))
         for name, which, spread in statistics.misses(outcomes)
     ]
     headline, text = _verdict(outcomes, left_out)
@@ -75,7 +77,7 @@ def page_of(
         clusters=clusters_section.clusters_tables(clusters) if clusters else [],
         overview=_overview(tables),
         spreads=_spreads(tables),
-        misses=DataTable(("table", "rows", "median, %", "90th percentile, %", "cause"), missed),
+        misses=DataTable(("table", "rows", "median", "90th percentile", "cause"), missed),
         unseen=_unseen(elsewhere),
         tables=[_table(f"t{i}", name, rows) for i, (name, rows) in enumerate(tables.items())],
     )
@@ -113,7 +115,7 @@ def _overview(tables: dict[str, list[Outcome]]) -> ChartView | None:
             "How far each table is off",
             "Absolute error of the rows that were held out and are not suspect; aimed at: a median of 4 %, and 10 % "
             "at the 90th percentile.",
-            "absolute error, %",
+            "absolute error (%)",
             tuple(known),
             {
                 "median": np.array([100 * spread.median for spread in known.values()]),
@@ -126,7 +128,7 @@ def _overview(tables: dict[str, list[Outcome]]) -> ChartView | None:
 def _spreads(tables: dict[str, list[Outcome]]) -> DataTable:
     columns = ["table"]
     for name in ("fitted", "large", "small", "suspect"):
-        columns += [name, f"{name}, %"]
+        columns += [name, f"{name}, median", f"{name}, 90th percentile"]
     lines = []
     for name, rows in tables.items():
         held_out = [outcome for outcome in rows if counts(outcome)]
@@ -138,7 +140,7 @@ def _spreads(tables: dict[str, list[Outcome]]) -> DataTable:
         cells: list[Cell] = [name]
         for group in groups:
             spread = Spread.of(group)
-            cells += [len(group), None if spread is None else f"{_percent(spread.median)} / {_percent(spread.p90)}"]
+            cells += [len(group), *((None, None) if spread is None else (_share(spread.median), _share(spread.p90)))]
         lines.append(tuple(cells))
     return DataTable(tuple(columns), lines)
 
@@ -152,18 +154,19 @@ def _unseen(elsewhere: Sequence[Unseen]) -> DataTable:
                 one.what,
                 one.calibration,
                 before.rows,
-                _percent(before.median),
-                f"{100 * min(one.before):+.1f} to {100 * max(one.before):+.1f}",
+                _share(before.median),
+                _signed(min(one.before)),
+                _signed(max(one.before)),
                 len(one.measured),
-                _percent(after.median),
-                _percent(after.p90),
+                _share(after.median),
+                _share(after.p90),
                 "met" if after.within(POOLED_BAR) else f"missed: {cause_after_four(one.what)}",
             )
         )
     return DataTable(
         (
-            "table", "constants", "rows", "median, %", "from, to, %", "calibrated on", "then median, %",
-            "90th percentile, %", "bar of 4 and 10 %",
+            "table", "constants", "rows", "median", "least", "most", "calibrated on", "then median",
+            "90th percentile", "bar of 4 and 10 %",
         ),
         lines,
     )  # fmt: skip
@@ -175,15 +178,15 @@ def _table(key: str, name: str, rows: Sequence[Outcome]) -> TableView:
         (
             outcome.row.key,
             outcome.row.quantity,
-            outcome.row.published,
-            outcome.simulated,
-            None if outcome.error is None else f"{100 * outcome.error:+.1f}",
+            _in_si(outcome.row.published, outcome.row.quantity),
+            _in_si(outcome.simulated, outcome.row.quantity),
+            None if outcome.error is None else _signed(outcome.error),
             _kind(outcome),
             reason(outcome),
         )
         for outcome in rows
     ]
-    table = DataTable(("row", "quantity", "published", "simulated", "error, %", "role", "reason"), lines)
+    table = DataTable(("row", "quantity", "published", "simulated", "error", "role", "reason"), lines)
     drawn = [outcome for outcome in rows if outcome.simulated is not None and outcome.simulated > 0]
     against = view_of(_against(key, drawn)) if len(drawn) > 1 else None
     return TableView(
@@ -223,7 +226,7 @@ def _over(key: str, rows: Sequence[Outcome]) -> LineChart:
         "Above 0 the simulation is slower than the measurement where a time was published, faster where a bandwidth "
         "was.",
         size,
-        "error, %",
+        "error (%)",
         _clouds(rows, [max(value, 1) for value in (ranks if over_ranks else tokens)], errors),
         marks=(Mark("-10 %", -10.0), Mark("+10 %", 10.0)),
         log_x=True,
@@ -248,3 +251,16 @@ def _kind(outcome: Outcome) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
+
+
+def _share(value: float) -> Quantity:
+    return Quantity(value, "%", text=f"{_percent(value)} %")
+
+
+def _signed(value: float) -> Quantity:
+    return Quantity(value, "%", text=f"{100 * value:+.1f} %")
+
+
+def _in_si(value: float | None, quantity: str) -> Quantity:
+    factor, unit = _SI.get(quantity, (1.0, ""))
+    return Quantity(None if value is None else value * factor, unit)

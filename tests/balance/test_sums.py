@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.balance import LossFactors, losses_of_sums, measure
+from moesim.balance import LossFactors, losses_in_balance, losses_of_sums, measure
 from moesim.errors import InputError
 from moesim.routing import RouterSpec, blocks, route, route_and_measure
+from moesim.routing.fused import route_block
 from tests.reference import losses as reference
 from tests.reference import routing as reference_routing
 
@@ -44,7 +45,7 @@ def test_the_sums_are_those_of_the_fused_pass(seed, kind, top_k, groups, biased)
         "sequence_id": rng.integers(-2, 3, n),
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "UNCOMPILED", False)
+        patch.setattr(blocks, "route_block", route_block)
         ids, _, fused = route_and_measure(logits, spec, bias, **given)
     counted = route(logits, RouterSpec("v3", 77, top_k)).expert_ids if kind == "v3" else ids
     slow = measure(logits, ids, spec, counted_ids=counted, **given)
@@ -119,3 +120,17 @@ def test_arrays_that_do_not_describe_one_batch_are_refused(wrong, where):
     with pytest.raises(InputError) as error:
         measure(**arguments)
     assert error.value.where == where
+
+
+@pytest.mark.parametrize("form", ["paper", "document"])
+def test_losses_in_balance_are_those_of_a_batch_that_loads_every_expert_device_and_sequence_alike(form):
+    """Eight experts on four devices, each token takes both of one device, every device as often in each sequence."""
+    spec, device = RouterSpec("v1", 8, 2, 4, 1), np.arange(8) // 2
+    tokens, factors = np.arange(16), LossFactors(0.3, 0.5, 0.2, 0.7, 0.0, form=form)
+    ids = np.stack([2 * (tokens % 4), 2 * (tokens % 4) + 1], axis=1)
+    logits = np.where((ids[:, :, None] == np.arange(8)).any(axis=1), 2.0, -1.0)
+    sums = measure(logits, ids, spec, device_of_expert=device, sequence_id=tokens // 8)
+    found = losses_of_sums(sums, spec, device, factors)
+    assert {name: found[name] for name in found if name != "z_loss"} == pytest.approx(
+        losses_in_balance(spec, device, factors)
+    )

@@ -52,6 +52,18 @@ def test_show_prints_the_load_of_each_layer(moesim, dump):
     assert f"{rows[0]['expert_load_max_over_mean']:.4g}" in shown.out
 
 
+def test_counts_are_imported_and_shown_too(moesim, table):
+    done = moesim("routing", "import", "load.csv", "--out", "t.npz")
+    assert done.code == 0 and "expert counts of 1 steps, 2 layers (1-2), 32 experts" in done.out, done.err
+    assert np.array_equal(read_routing("t.npz").expert_counts(), COUNTS)
+    rows = json.loads(moesim("routing", "show", "t.npz", "--json").out)["layers"]
+    assert [row["expert_load_max_over_mean"] for row in rows] == [row.max() / row.mean() for row in COUNTS]
+    assert rows[0]["rank_copies_per_token"] is None
+    assert moesim("routing", "export", "t.npz", "--form", "topk_idx", "--out", "i.npy").code == 2
+    assert moesim("routing", "export", "t.npz", "--form", "parquet", "--out", "c.parquet").code == 0
+    assert np.array_equal(read_routing("c.parquet").expert_counts(), COUNTS)
+
+
 def test_a_run_takes_ids_as_they_are_and_counts_as_counts(moesim, dump, table):
     given = {
         "small.yaml": [],

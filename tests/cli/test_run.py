@@ -42,7 +42,7 @@ def test_a_run_prints_the_verdict_the_parts_of_the_time_and_where_the_report_is(
         "report: a run/report.html",
     ):
         assert words in done.out
-    assert done.err.splitlines()[0] == "topology, model and kernel tables"
+    assert "topology, model and kernel tables" in done.err.splitlines()  # after what a new machine compiles
     assert (here / "a run/report.html").stat().st_size > 10_000
     assert "\x1b" not in done.out  # no colour into a pipe
 

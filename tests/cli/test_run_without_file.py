@@ -69,7 +69,7 @@ def test_the_limit_of_a_v3_router_is_told_to_be_left_out_and_the_model_keeps_its
     assert [kind for kind, text in notes(log_folder / "run") if text.startswith(limit)] == ["estimated"]
     scenario = package.load_scenario(log_folder / "run/scenario.resolved.yaml")
     assert (scenario.routing.kind, scenario.routing.groups, scenario.routing.top_groups) == ("v3", 1, 1)
-    assert (scenario.routing.scale, scenario.model.n_experts, scenario.routing.bias) == (2.5, EXPERTS, "zero")
+    assert (scenario.routing.scale, scenario.model.n_experts, scenario.routing.bias) == (2.5, EXPERTS, "recorded")
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_ranks_and_tokens_per_rank_are_taken_and_the_model_is_deepseek_v3_where_
         ((*FACTS, "--model", "absent.json"), "absent.json: cannot be read: No such file"),
         ((*FACTS, "--model", "counts.json"), "counts.json:1:1: not valid JSON"),
         ((*FACTS, "--load", "absent.csv"), "no such file"),
-        ((*FACTS, "--load", "config.json"), "config.json: not a numpy array"),
-        ((*FACTS, "--load", "."), "no such file"),
-        ((*FACTS, "--model", "mixtral-8x7b"), "counts.csv:10: expert is '8'; a whole number from 0 to 7"),
+        ((*FACTS, "--load", "config.json"), "config.json: not a known dump: it holds model_type"),
+        ((*FACTS, "--load", "."), "a folder with config.json"),
+        ((*FACTS, "--model", "mixtral-8x7b"), "counts.csv:10: expert is 8; a whole number from 0 to 7"),
         ((*FACTS, "--ep", 16), "ep is 16 but hgx-h800 has 8 GPUs"),
         ((*FACTS, "--ep", 0), "parallel.ep: must be at least 1"),
         ((*FACTS, "--tokens-per-rank", 0), "workload.tokens_per_rank: must be at least 1"),
-        ((*FACTS, "-o", "workload.synthetic={kind: uniform}"), "synthetic and counts given"),
+        ((*FACTS, "-o", "workload.synthetic={kind: uniform}"), "routing and synthetic given"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )

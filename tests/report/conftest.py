@@ -62,12 +62,16 @@ def fake_tables(layers: int = 2, training: bool = True, seed: int = 0) -> Tables
             "steps", **where, critical_rank=[3], recorded_layer=[layer + 1], layer_time_s=[sum(PARTS.values())],
             **{key: [value] for key, value in PARTS.items()}, expert_load_max_over_mean=[2.0 + layer],
             rank_load_max_over_mean=[1.5], node_load_max_over_mean=[1.2], sequence_imbalance_p50=[3.0],
-            sequence_imbalance_p99=[4.0], max_violation=[1.0 + layer], gate_mass_lost=np.ma.masked_all(1), **losses,
+            sequence_imbalance_p99=[4.0],
+            dispatch_nvlink_wire_bytes_per_s=[1.5e11], combine_nvlink_wire_bytes_per_s=[1.4e11],
+            max_violation=[1.0 + layer], gate_mass_lost=np.ma.masked_all(1), **losses,
         )  # fmt: skip
         tables.add(
             "ranks", **where, rank=ranks, node=node, tokens=np.full(RANKS, 1024), sent_copies=ranks * 10,
             received_copies=ranks * 10, computed_selections=1000 + 100 * ranks, sent_bytes=ranks * 1e6,
             received_bytes=ranks * 1e6, compute_s=np.full(RANKS, 3e-4), transfer_s=np.full(RANKS, 1e-3),
+            expert_gemm_s=np.full(RANKS, 2e-4),
+            expert_flops=1e11 * (1 + ranks), expert_moved_bytes=np.full(RANKS, 1e8),
             wait_s=ranks * 1e-5, finish_s=begin + np.full(RANKS, 1.6e-3),
         )  # fmt: skip
         tables.add(
@@ -96,6 +100,13 @@ def fake_tables(layers: int = 2, training: bool = True, seed: int = 0) -> Tables
                 "transfers", **where, phase=phase, source_rank=source, target_rank=target, copies=copies,
                 wire_bytes=copies * 7472.0, start_s=np.full(len(source), start), finish_s=start + 1e-6 * copies,
             )  # fmt: skip
+        if layer == 0:
+            # One link of each class, idle between the phases: 0.9 then 0.5, 0.3 throughout.
+            time = begin + 1e-4 * np.arange(8)
+            use = np.array([[0.9, 0.9, 0.5, 0.0, 0.0, 0.5, 0.9, 0.9], [0.3] * 3 + [0.0] * 2 + [0.3] * 3])
+            for link, link_class, values in zip((links[0], nics[0]), ("nvlink", "nic"), use, strict=True):
+                tables.add("busy_links", **where, link=np.full(8, link), link_class=np.full(8, link_class), time_s=time,
+                           utilisation=values)  # fmt: skip
         clock = np.full(RANKS, begin)
         late = ranks * 5e-6  # what each waits for rank 0, whose gate takes longest
         phases = (("gate", 5.5e-5 - late), ("dispatch", 4e-4), ("expert_compute", 3e-4), ("combine", 8e-4))
@@ -132,9 +143,11 @@ def fake_explanation(**router: Any) -> dict[str, Any]:
         "topology": {
             "name": "toy-2x4", "gpu": "h800", "ranks": RANKS, "nodes": NODES,
             "peak_bytes_per_s": {"nvlink": [200e9], "nic": [50e9]}, "latency_s": {"nvlink": 1e-6, "nic": 3e-6},
+            "gemm_flops_per_s": 2e15, "memory_bytes_per_s": 4e12,
         },
         "alltoall": {"dispatch": phase, "combine": phase},
         "router": {"kind": "v3", "top_k": 8, "n_groups": 8, "top_groups": 4, "groups_are": "node"} | router,
+        "losses_in_balance": {f"{name}_loss": 0.005 for name in ("expert", "device", "communication", "sequence")},
         "kernels": [kernel],
         "critical_ranks": [3, 3],
         "terms": {

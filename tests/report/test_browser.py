@@ -50,6 +50,8 @@ def opened(browser: Any, html: str, folder: Path, width: int, dark: bool = False
     page.on("dialog", lambda dialog: trouble.append("a dialog opened"))
     page.on("request", lambda request: None if request.url == file.as_uri() else trouble.append(request.url))
     page.goto(file.as_uri())
+    # What is folded away is drawn once it is opened.
+    page.evaluate("document.querySelectorAll('details.fold').forEach((one) => { one.open = true; })")
     boxes = page.locator(".canvas:not([hidden])")
     for i in range(boxes.count()):  # each is drawn when it comes into view
         boxes.nth(i).scroll_into_view_if_needed()
@@ -71,7 +73,7 @@ def test_a_run_page_works_without_errors_or_requests(browser: Any, tmp_path: Pat
     assert page.evaluate("document.querySelector('#behind').getBoundingClientRect().height") > 200
     boxes = page.locator("#chart-traffic .canvas")
     assert [boxes.nth(i).is_visible() for i in range(2)] == [True, False]
-    page.get_by_role("button", name="combine").click()
+    page.locator("#chart-traffic").get_by_role("button", name="combine").click()
     assert [boxes.nth(i).is_visible() for i in range(2)] == [False, True]
     drawn = "document.querySelectorAll('#chart-traffic .canvas')[1].firstElementChild"
     wait_until(page, f"{drawn}?.getBoundingClientRect().width > 300")
@@ -86,7 +88,7 @@ def test_a_run_page_works_without_errors_or_requests(browser: Any, tmp_path: Pat
     links, experts = page.locator("#traffic section.data .copy"), page.locator("#chart-expert_load .copy")
     links.click()
     lines = links.get_attribute("data-csv").splitlines()
-    assert lines[0] == "phase,link,class,from → to,utilisation,bytes,peak,busy"
+    assert lines[0] == "phase,link,class,from → to,utilisation (fraction),bytes (B),peak (B/s),busy (s)"
     assert f"'{EVIL}" in lines[1] and not any(",=" in line for line in lines)
     page.locator("#chart-expert_load summary").click()
     experts.click()

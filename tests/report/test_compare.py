@@ -1,5 +1,6 @@
 """Two runs side by side: direction, size and the worst regression."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from moesim.report.charts import table_of
 from moesim.report.comparison import Band, bands_over, compare_summaries, critical_words, direction
 from moesim.report.comparison_noise import noise_chart, noise_sentence
 from moesim.report.static import figure_files
-from moesim.results import Result
+from moesim.results import Note, Result
 from tests.report.conftest import renamed
 from tests.report.test_page import Page
 
@@ -144,12 +145,14 @@ def test_the_page_names_critical_ranks_and_bolds_no_part_of_different_ones(resul
     moved = explained(same, critical_ranks=[5, 3])
     pages = [render_comparison([("before", result), ("after", after)], "two") for after in (same, moved)]
     for page, bold in zip(pages, (True, False), strict=True):
-        assert ('class="best">777 µs' in page) == bold
-        assert 'class="best">123 µs' in page
+        assert ('class="best" data-value="0.000777">777 µs' in page) == bold
+        assert 'class="best" data-value="0.000123">123 µs' in page
         assert ("before, rank 3" in page) == ("Another rank is critical" in page) == (not bold)
     assert ">ranks 5, 3<" in pages[1] and ">rank 3<" in pages[1]
     slower = renamed(moved, layer_time_s=3e-3)
-    assert 'class="best">123 µs' not in render_comparison([("before", result), ("after", slower)], "two")
+    assert 'class="best" data-value="0.000123">123 µs' not in render_comparison(
+        [("before", result), ("after", slower)], "two"
+    )
 
 
 def test_what_applies_to_one_run_only_is_neutral(result: Result) -> None:
@@ -229,12 +232,12 @@ def test_the_chart_of_the_noise_holds_medians_and_error_bars_against_the_first_r
     assert chart is not None and chart.rows == ("layer time",)  # the z loss is the same everywhere
     assert table_of(chart).columns == (
         "",
-        "before",
-        "after",
-        "before, least",
-        "before, most",
-        "after, least",
-        "after, most",
+        "before (%)",
+        "after (%)",
+        "before, least (%)",
+        "before, most (%)",
+        "after, least (%)",
+        "after, most (%)",
     )
     assert table_of(chart).rows[0][1:] == pytest.approx((0, 20, -10, 10, 8, 32))
     figure = figure_files([chart])["figures/noise.svg"].decode()
@@ -252,3 +255,58 @@ def test_the_page_of_two_runs_tells_differences_from_noise(result: Result) -> No
     assert "Differences against the noise of the seeds" in page.words() and "within noise" in page.words()
     without = Page(render_comparison([("before", result), ("after", other)], "before and after")).words()
     assert "within noise" not in without and "Differences and noise" not in without
+
+
+def _figures(page: Page) -> set[str]:
+    return {value for name, value in page.attributes if name == "id" and value.startswith("chart-")}
+
+
+def _what_if(result: Result, *reasons: str, **changes: Any) -> Result:
+    notes = tuple(Note("counterfactual", reason) for reason in reasons)
+    return replace(renamed(result, counterfactual=True, **changes), notes=notes)
+
+
+def test_a_router_that_is_the_same_in_all_runs_brands_no_difference_between_them(result: Result) -> None:
+    slow = _what_if(result, "no group limit on logits trained with 4 of 8 groups")
+    fast = replace(slow, summary=slow.summary | {"layer_time_s": 1e-3, "dispatch_algbw_bytes_per_s": 3e9})
+    page = Page(render_comparison([("400G", slow), ("800G", fast)], "several"))
+    words = page.words()
+    assert "In all runs alike the router is not the one of the logits: no group limit on logits trained" in words
+    assert "what differs between the runs does not come from it." in words
+    assert "800G is the fastest of 2 runs:" in words
+    assert not {value for name, value in page.attributes if name == "class"} & {"what-if", "badge counterfactual"}
+    assert "Bold: best of all runs" in words
+
+
+def test_what_is_the_same_in_all_runs_is_one_line_and_no_panel(result: Result) -> None:
+    fast = renamed(result, layer_time_s=1e-3, dispatch_algbw_bytes_per_s=3e9, link_load_max_over_mean=1.25)
+    page = Page(render_comparison([("400G", result), ("800G", fast)], "two"))
+    words = page.words()
+    figures = _figures(page)
+    assert {"chart-imbalance", "chart-dispatch_bandwidth", "chart-rank_times"} <= figures
+    assert not {"chart-bytes", "chart-expert_loads", "chart-copies", "chart-gate_mass"} & figures
+    assert "Same in all 2 runs: combine bandwidth (" in words
+    assert "; bytes on the wires, bytes per layer (GB): NVLink 3, NIC 1; gate mass lost (%): 4; " in words
+    assert "; load of the experts." in words
+    folded = words[words.index("more numbers") : words.index("Same in all 2 runs: combine")]
+    assert "ranks max/mean" in folded and "1.5" in folded and "links max/mean" not in folded
+    alone = _figures(Page(render_comparison([("a", result)], "one")))
+    assert {"chart-bytes", "chart-expert_loads", "chart-copies", "chart-gate_mass"} <= alone
+
+
+def test_the_verdict_and_the_box_agree_on_whether_what_ifs_take_part(result: Result) -> None:
+    router = {"router": result.explanation["router"] | {"kind": "v1"}}
+    own = ("own", result)
+    first = ("first", _what_if(result, "bias off on logits trained with it", layer_time_s=1e-3))
+    second = ("second", explained(_what_if(result, "kind v1 on logits trained with v3", layer_time_s=9e-4), **router))
+    for runs, included, why in (
+        ([first, second], True, "since no run has the router of its logits."),
+        ([own, first, second], True, "since only one run has the router of its logits."),
+        ([own, ("also", explained(renamed(result, layer_time_s=2e-3), **router)), second], False, ""),
+    ):
+        page = render_comparison(runs, "several")
+        words = Page(page).words()
+        what_ifs = sum(run.summary["counterfactual"] for _, run in runs)
+        assert f"{what_ifs} of {len(runs)} runs are counterfactual (marked what-if)" in words
+        assert ("second is the fastest" in words) == included == bool(re.search('class="best"[^>]*>900 µs', page))
+        assert ("take no part" in words) != included and (why in words)

@@ -9,6 +9,7 @@ import pytest
 
 from moesim.report import SweepAxis, SweepData, render_sweep, sweep_figures
 from moesim.report.charts import table_of
+from moesim.report.data_table import shown
 from moesim.report.sweep_answer import answer_sentence, groups_table, sweep_verdict, telling_axes
 from moesim.report.sweep_charts import group_charts
 from moesim.report.sweep_map_files import map_files
@@ -110,7 +111,7 @@ def test_the_table_of_groups_has_the_best_and_the_worst_of_each() -> None:
     table = groups_table(per(swept(), 2))
     assert table is not None
     assert table.columns[:3] == ("top_k", "best n_experts", "best top_groups")
-    assert [(row[0], row[2], row[3], row[-2], row[-1]) for row in table.rows] == [
+    assert [(row[0], row[2], shown(row[3]), shown(row[-2]), row[-1]) for row in table.rows] == [
         ("2", "3", "33 µs", "172 µs", "6"),
         ("4", "3", "35 µs", "180 µs", "7"),
         ("8", "3", "39 µs", "196 µs", "8"),
@@ -173,6 +174,7 @@ def test_the_figures_are_the_charts_of_the_page_and_the_map_with_its_numbers() -
     data = per(swept((GROUPS, TOP_K), effects=()), 1)
     files = sweep_figures(data)
     keys = {"map", "axis_0", "axis_1", "groups", "pareto_gate_mass_lost", "pareto_rank_load_max_over_mean"}
+    keys |= {f"{curves}_{axis}" for curves in ("imbalance", "gate_mass") for axis in (0, 1)}
     assert set(files) == {f"figures/{key}.{suffix}" for key in keys for suffix in ("svg", "png")}
     map_text = files["figures/map.svg"].decode()
     assert all(f">{number}</text>" in map_text for number in ("13.0", "★33.0", "★35.0", "★39.0", "49.0"))

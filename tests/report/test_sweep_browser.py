@@ -45,11 +45,11 @@ def test_a_cell_or_a_row_shows_its_point_and_its_command(browser: Any, tmp_path:
 
 def test_the_table_filters_sorts_and_copies_what_it_shows(browser: Any, tmp_path: Path) -> None:
     page, trouble = opened(browser, render_sweep(swept()), tmp_path, 1400)
-    box, shown = page.get_by_label("Filter"), page.locator("tbody tr[data-words]:visible")
+    box, shown = page.locator("#points .filter input").first, page.locator("tbody tr[data-words]:visible")
     assert shown.count() == 24
     box.fill("top_k=8 n_experts=64")
-    assert shown.count() == 4 and page.locator("#shown").inner_text() == "4 of 24 points"
-    heading = page.locator(".sortable th", has_text="layer time")
+    assert shown.count() == 4 and page.locator("#points .shown").first.inner_text() == "4 of 24 points"
+    heading = page.locator("#points th", has_text="layer time")
     heading.locator("button").click()
     heading.locator("button").focus()
     page.keyboard.press("Enter")
@@ -58,7 +58,7 @@ def test_the_table_filters_sorts_and_copies_what_it_shows(browser: Any, tmp_path
     copy = page.locator("#points .copy").first
     copy.click()
     lines = copy.get_attribute("data-csv").splitlines()
-    assert lines[0].startswith("point,n_experts,top_groups,top_k,layer time")
+    assert lines[0].startswith("point,n_experts,top_groups,top_k,layer time (s)")
     assert [line.split(",")[:5] for line in lines[1:]] == [
         ["11", "64", "4", "8", "4.9e-05"],
         ["8", "64", "3", "8", "3.9e-05"],

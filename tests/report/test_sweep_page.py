@@ -16,9 +16,9 @@ from moesim.report.charts import DotChart, LineChart, table_of
 from moesim.report.quantities import named_quantity
 from moesim.report.static import figure_files
 from moesim.report.sweep_answer import sweep_verdict
-from moesim.report.sweep_charts import axis_charts, pareto_charts, scaling_charts
+from moesim.report.sweep_charts import axis_charts, number_charts, pareto_charts, scaling_charts
 from moesim.report.sweep_maps import MOST_CELLS, cell_text, heat_maps
-from moesim.report.sweep_page import TABLE_ROWS
+from moesim.report.sweep_page import TABLE_ROWS, _what_if
 from moesim.results import Value
 from tests.report.test_page import HOSTILE, Page
 
@@ -225,17 +225,17 @@ def test_a_cell_holds_three_digits() -> None:
 def test_a_number_line_is_in_the_unit_of_its_first_value() -> None:
     assert NIC.numbers is not None
     numbers, unit, key = NIC.numbers
-    assert (numbers.tolist(), unit, key) == ([400.0, 1600.0], "Gb/s", "nic_bandwidth")
+    assert (numbers.tolist(), unit, key) == ([400.0, 1600.0], "Gb/s", "NIC bandwidth")
     assert SweepAxis(("routing.kind",), (("v1",), ("v2",))).numbers is None
     moved = SweepAxis(("routing.kind", "routing.top_k"), (("v1", "2"), ("v2", "4")))
-    assert moved.numbers is not None and moved.numbers[2] == "top_k"
+    assert moved.numbers is not None and moved.numbers[2] == "experts per token, K"
     assert SweepAxis(("a.b",), (("1e400",), ("2",))).numbers is None
 
 
 def test_each_axis_has_its_curve_at_the_best_point_and_over_all_medians() -> None:
     charts = {chart.title: chart for chart in axis_charts(swept())}
-    assert list(charts) == ["n_experts", "top_groups", "top_k"]  # strongest first
-    groups = charts["top_groups"]
+    assert list(charts) == ["Experts", "Groups per token, M", "Experts per token, K"]  # strongest first
+    groups = charts["Groups per token, M"]
     assert isinstance(groups, LineChart)
     assert table_of(groups).rows == [(1, 13, 33.5), (2, 23, 92), (3, 33, 85.5), (4, 43, 110.5)]
     assert groups.caption.startswith("Others held at n_experts = 64, top_k = 2.")
@@ -243,14 +243,14 @@ def test_each_axis_has_its_curve_at_the_best_point_and_over_all_medians() -> Non
     moved = SweepAxis(("model.n_experts", "routing.top_k"), (("16", "2"), ("64", "8")))
     together = axis_charts(swept((moved,), effects=()))[0]
     assert isinstance(together, LineChart)
-    assert together.caption.startswith("n_experts + top_k move together.") and together.x_label == "n_experts"
+    assert together.caption.startswith("n_experts + top_k move together.") and together.x_label == "experts"
     words = next(chart for chart in axis_charts(swept((GROUPS, kinds), effects=())) if chart.title == "routing.kind")
     assert isinstance(words, DotChart) and words.rows == ("v1", "v2")
 
 
 def test_an_axis_of_one_value_or_without_numbers_has_no_chart() -> None:
     fixed = SweepAxis(("cluster.topology",), (("h800",),))
-    assert [chart.title for chart in axis_charts(swept((GROUPS, fixed), effects=()))] == ["top_groups"]
+    assert [chart.title for chart in axis_charts(swept((GROUPS, fixed), effects=()))] == ["Groups per token, M"]
     data = swept((GROUPS,), effects=(), best=None)
     assert axis_charts(replace(data, columns={**data.columns, "layer_time_s": [None] * 4})) == []
 
@@ -267,7 +267,7 @@ def test_values_that_double_stand_evenly_on_a_logarithmic_line() -> None:
     doubling = SweepAxis(("cluster.nic_bandwidth",), tuple((f"{100 * 2**i}Gb/s",) for i in range(5)))
     chart = axis_charts(swept((doubling,), effects=()))[0]
     assert isinstance(chart, LineChart)
-    assert chart.log_x and chart.x_ticks == (100, 200, 400, 800, 1600) and chart.x_label == "nic_bandwidth (Gb/s)"
+    assert chart.log_x and chart.x_ticks == (100, 200, 400, 800, 1600) and chart.x_label == "NIC bandwidth (Gb/s)"
     figure = figure_files([chart])["figures/axis_0.svg"].decode()
     assert all(f">{number}</text>" in figure for number in ("100", "200", "400", "800", "1,600"))
     even = axis_charts(swept((GROUPS,), effects=()))[0]
@@ -290,7 +290,10 @@ def test_efficiency_is_tokens_per_second_and_gpu_over_that_of_the_fewest_ranks()
     time, size = [4e-3, 1e-3, 2e-3], [32.0, 8.0, 16.0]
     tokens = [100.0 * n for n in size]
     data = replace(data, columns={**data.columns, "ranks": size, "layer_time_s": time, "tokens": tokens})
-    layer_time, efficiency = scaling_charts(data)
+    layer_time, throughput, efficiency = scaling_charts(data)
+    # 800 tokens in 1 ms on the fewest ranks: four times the ranks would ideally do four times as much.
+    assert [one.label for one in throughput.series] == ["simulated", "ideal"]
+    assert table_of(throughput).rows == [(8, 0.8, 0.8), (16, 0.8, 1.6), (32, 0.8, 3.2)]
     assert table_of(layer_time).rows == [(8, 1), (16, 2), (32, 4)]
     assert table_of(efficiency).rows == [(8, 100), (16, 50), (32, 25)]
     assert scaling_charts(swept()) == []
@@ -320,7 +323,8 @@ def test_the_card_of_a_point_has_its_values_and_its_command(html: str, page: Pag
     assert points["4"][1:3] == ["failed", "out of bounds"] and points["4"][3].endswith("point-4")
     assert points["0"][1] == f"breaks {LIMIT} (0.3); what-if"
     assert "moesim run m-by-k --out point-6" in page.words()
-    assert "4 of 21 points are counterfactual" in page.words() and "The best point is one" not in page.words()
+    assert "4 of 21 points, those with top_groups = 1: a router on logits that were trained" in page.words()
+    assert "The best point is none of them." in page.words()
 
 
 def test_the_table_is_sorted_best_first_with_points_without_numbers_last(html: str) -> None:
@@ -378,7 +382,7 @@ def test_a_finished_sweep_becomes_a_page_with_commands_that_run_its_points() -> 
     command = command_for(scenario, "toy.yaml", ["seed=3"], space)
     _, data = answered(scenario, space, objective, table, (), command)
     page = Page(render_sweep(data))
-    assert "Best point is top_k = 2, topology = ./my box.yaml: layer time 1 ms, 66.7 % less than" in page.words()
+    assert "Best point is top_k = 2, cluster = ./my box.yaml: layer time 1 ms, 66.7 % less than" in page.words()
     points = json.loads(next(text for kind, text in page.scripts if kind.get("id") == "json-points"))
     assert points["0"][3] == (
         f"moesim run toy.yaml -o seed=3 -o routing.top_k=2 -o 'cluster.topology={scenario.base_dir}/my box.yaml' "
@@ -419,3 +423,39 @@ def test_the_command_line_writes_the_page_and_its_commands_give_the_same_numbers
     # Run again, everything is found and the page is the same.
     call(f"{sweep} --quiet")
     assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8") == html
+
+
+def test_a_what_if_that_is_the_same_at_every_point_tells_none_from_another() -> None:
+    def banner(data: SweepData) -> str:
+        return _what_if(replace(data, columns=data.columns | {"counterfactual": [True] * len(data.places)}))
+
+    assert banner(swept((NIC,), effects=(), limits={}, best=0)).startswith("All points alike: a router")
+    assert banner(swept()).endswith("The answer compares what-ifs.")
+    assert _what_if(swept((NIC,), effects=(), limits={}, best=0)) == ""
+
+
+def test_the_numbers_along_an_axis_are_those_of_its_points_with_the_others_at_the_best_one() -> None:
+    data = swept((GROUPS, TOP_K), effects=())
+    wire = 1e9 * np.arange(12.0)
+    data = replace(data, columns={**data.columns, "dispatch_nic_wire_bytes_per_s": wire, "expert_loss": wire / 1e9},
+                   losses_in_balance={"expert_loss": 2.0})  # fmt: skip
+    (groups, held, charts), (top_k, _, _) = number_charts(data)
+    assert (groups, held, top_k) == ("groups per token, M", "top_k = 2", "experts per token, K")
+    drawn = {chart.key: table_of(chart) for chart in charts}
+    assert list(drawn) == ["imbalance_0", "dispatch_bandwidth_0", "gate_mass_0", "losses_0"]
+    # Points 0, 3, 6 and 9 have K = 2.
+    assert [name.partition(" (")[0] for name in drawn["dispatch_bandwidth_0"].columns] == [
+        "groups per token, M", "wire, NIC"]  # fmt: skip
+    assert drawn["dispatch_bandwidth_0"].rows == [(1, 0), (2, 3), (3, 6), (4, 9)]
+    assert drawn["gate_mass_0"].rows == [(1, 30), (2, 20), (3, 10), (4, 0)]
+    assert drawn["losses_0"].columns == ("groups per token, M", "expert", "perfect balance")
+    assert drawn["losses_0"].rows == [(1, 0, 1), (2, 1.5, 1), (3, 3, 1), (4, 4.5, 1)]
+
+
+def test_of_many_keys_that_move_together_one_names_the_value() -> None:
+    keys = ("routing.kind", "model.preset", "routing.groups", "workload.recording.name")
+    axis = SweepAxis(keys, (("v1", "qwen3", "1", "tiny-v1"), ("v1", "olmoe", "1", "tiny-v1")))
+    assert (axis.short, axis.labels, axis.label(1)) == ("model", ("qwen3", "olmoe"), "model = olmoe")
+    alike = SweepAxis(keys[:1] + keys[2:] + ("routing.top_k",), (("v1", "1", "a", "8"), ("v2", "1", "a", "9")))
+    assert alike.short == "routing.kind"
+    assert SweepAxis(keys[:2], (("v1", "a"),)).short == "routing.kind + model"

@@ -1,9 +1,7 @@
 """A result's folder: whole or not at all, the same bytes for the same scenario, and read back with nothing trusted."""
 
 import errno
-import gzip
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -280,71 +278,17 @@ def test_notes_are_kept_in_their_order():
     assert Note("info", "a") == Note("info", "a")
 
 
-# ---- the trace ----
-
-
-def test_the_trace_is_valid_and_lanes_never_overlap(saved):
-    trace = json.loads(gzip.decompress((saved / "trace.json.gz").read_bytes()))
-    slices, lanes = [event for event in trace["traceEvents"] if event["ph"] == "X"], {}
-    assert {event["ph"] for event in trace["traceEvents"]} == {"M", "X", "C"}
-    for event in slices:
-        assert event["dur"] > 0 and event["ts"] >= 0 and event["args"]["layer"] in (0, 1)
-        lanes.setdefault((event["pid"], event["tid"]), []).append(event)
-    for lane in lanes.values():
-        ordered = sorted(lane, key=lambda event: event["ts"])
-        for before, after in itertools.pairwise(ordered):
-            assert before["ts"] + before["dur"] <= after["ts"] + 1e-6
-    assert len(lanes) == 16  # two lanes per rank
-    names = {(e["pid"], e["tid"]): e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
-    assert set(lanes) <= set(names) and sorted(names.values())[:2] == ["rank 0 compute", "rank 0 network"]
-    assert [e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "process_name"] == ["node 0"]
-
-
-def test_slices_of_the_trace_add_up_to_the_layer_times(saved):
-    trace = json.loads(gzip.decompress((saved / "trace.json.gz").read_bytes()))
-    slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
-    end = max(event["ts"] + event["dur"] for event in slices)
-    assert end == pytest.approx(run(LAYERS).summary["step_time_s"] * 1e6, abs=1e-3)
-    assert trace["otherData"]["slices_left_out"] == 0
-
-
-def test_steps_follow_each_other_in_the_trace(tmp_path):
-    run("workload.steps=2", LAYERS).save(tmp_path / "run")
-    trace = json.loads(gzip.decompress((tmp_path / "run/trace.json.gz").read_bytes()))
-    slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
-    ends = max(event["ts"] + event["dur"] for event in slices if event["args"]["step"] == 0)
-    assert min(event["ts"] for event in slices if event["args"]["step"] == 1) >= ends - 1e-3
-
-
-def test_counters_of_the_trace_are_shares_in_time_order(saved):
-    trace = json.loads(gzip.decompress((saved / "trace.json.gz").read_bytes()))
-    counters = [event for event in trace["traceEvents"] if event["ph"] == "C"]
-    assert counters and all(0 <= e["args"]["mean"] <= e["args"]["max"] <= 1.00001 for e in counters)
-
-
-def test_a_span_that_lasts_no_time_is_no_slice_of_the_trace():
-    from moesim.results import trace
-
-    result = run(LAYERS)
-    spans = dict(result.tables.columns("spans"))
-    lasting = np.flatnonzero(np.asarray(spans["end_s"]) - spans["start_s"] > 1e-9)
-    spans["end_s"] = np.array(spans["end_s"])
-    spans["end_s"][lasting[0]] = spans["start_s"][lasting[0]]
-    made = trace.chrome_trace(spans, result.tables.columns("link_series"), result.summary)
-    assert sum(event["ph"] == "X" for event in made["traceEvents"]) == len(lasting) - 1
-
-
-def test_a_trace_past_its_limit_says_how_many_slices_are_left_out(monkeypatch):
-    from moesim.results import trace
-
-    monkeypatch.setattr(trace, "_EVENT_LIMIT", 10)
-    result = run(LAYERS)
-    made = trace.chrome_trace(result.tables.columns("spans"), result.tables.columns("link_series"), result.summary)
-    assert sum(event["ph"] == "X" for event in made["traceEvents"]) == 10
-    assert made["otherData"]["slices_left_out"] > 20
-
-
 def test_a_result_is_made_from_nothing_but_its_folder(saved, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(saved, moved)
     assert_same(moesim.load_result(Path(moved)), run(LAYERS))
+
+
+def test_tables_and_arrays_are_read_when_they_are_asked_for(copy):
+    for name in ("links.parquet", "flows.npz"):
+        (copy / name).write_bytes(b"damaged")
+    result = moesim.load_result(copy, at_once=False)
+    assert result.summary == run(LAYERS).summary and set(result.traffic) == set(run(LAYERS).traffic)
+    for ask in (lambda: result.tables["links"], lambda: result.flows["size"]):
+        with pytest.raises(InputError):
+            ask()

@@ -47,3 +47,54 @@ def test_single_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(ResourceError, match="No space left"):
         write_files(tmp_path, {"a/page.html": b"two"})
     assert [path.read_bytes() for path in (tmp_path / "a").iterdir()] == [b"one"]
+
+
+COLUMNS = {
+    "whole": np.arange(3, dtype=np.int32),
+    "every_second": np.arange(6.0)[::2],
+    "nan": np.array([1.0, np.nan, -0.0]),
+    "flag": np.array([True, False, True]),
+    "word": np.array(["leaf", "", "Überlink"]),
+    "some": np.ma.masked_less(np.array([3, -1, 5], np.int32), 0),
+    "none": nulls(3),
+    "not_masked": np.ma.MaskedArray(np.arange(3.0), mask=np.zeros(3, bool)),
+}
+
+
+def test_columns_become_the_bytes_that_pyarrow_makes_of_them(tmp_path):
+    """pyarrow's own ``array`` is the reference; it is not used because it imports pandas."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from moesim.results.tables import read_parquet, write_parquet
+
+    write_parquet(COLUMNS, tmp_path / "ours.parquet", {"moesim_schema": "2"})
+    theirs = {
+        name: pa.array(values.data, mask=np.ma.getmaskarray(values))
+        if np.ma.isMaskedArray(values)
+        else pa.array(values)
+        for name, values in COLUMNS.items()
+    }
+    table = pa.table(theirs).replace_schema_metadata({"moesim_schema": "2"})
+    pq.write_table(table, tmp_path / "theirs.parquet", compression="zstd", write_page_checksum=True)
+    assert (tmp_path / "ours.parquet").read_bytes() == (tmp_path / "theirs.parquet").read_bytes()
+    again = read_parquet(tmp_path / "ours.parquet", "2")
+    for name, values in COLUMNS.items():
+        np.testing.assert_array_equal(np.ma.filled(again[name], 0), np.ma.filled(values, 0))
+
+
+def test_to_write_read_and_look_for_tables_takes_no_pandas(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, pathlib, numpy as np\nfrom moesim.results.tables import *\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "write_parquet({'a': np.arange(2), 'b': np.array(['x', 'y'])}, path, {'moesim_schema': '2'})\n"
+        "tables = Tables({'links': read_parquet(path, '2')})\n"
+        "print('links' in tables, 'absent' in tables, 'pandas' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.parquet")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == [
+        "True", "False", "False",
+    ]  # fmt: skip

@@ -24,6 +24,7 @@ from moesim.errors import InputError
 from moesim.routing import (
     RouterSpec,
     blocks,
+    fused,
     fused_pass_takes,
     gate_mass_lost,
     route,
@@ -67,7 +68,7 @@ ROUTERS = {
 
 @pytest.fixture(autouse=True)
 def fused_whether_compiled_or_not(monkeypatch):
-    monkeypatch.setattr(blocks, "UNCOMPILED", False)
+    monkeypatch.setattr(blocks, "route_block", fused.route_block)
 
 
 def plain(logits, spec, bias=None):

@@ -48,6 +48,7 @@ COLUMNS = {
         *("phase", "link", "link_class", "source", "target", "capacity_bytes_per_s", "wire_bytes"),
         *("busy_s", "utilisation"),
     ),
+    "busy_links": ("link", "link_class", "time_s", "utilisation"),
     "link_series": ("time_s", "link_class", "utilisation_mean", "utilisation_max"),
     "transfers": ("phase", "source_rank", "target_rank", "copies", "wire_bytes", "start_s", "finish_s"),
     "spans": ("rank", "lane", "phase", "start_s", "end_s", "waited_on"),

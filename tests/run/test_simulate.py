@@ -274,6 +274,43 @@ def test_low_latency_mode_has_no_permute_and_no_layout():
     assert low["dispatch_deepep_rdma_bytes_per_s"] > 0 and low["dispatch_deepep_nvl_bytes_per_s"] is None
 
 
+TWO_NODES = (RAIL, "parallel.ep=16", "workload.layers_simulated=2", *NO_GROUPS)
+
+
+def test_wire_bandwidth_is_bytes_on_the_busiest_link_from_the_first_byte_to_the_last():
+    result = run(*TWO_NODES)
+    links, transfers = result.tables["links"], result.tables["transfers"]
+    for phase in ("dispatch", "combine"):
+        for name in ("nvlink", "nic"):
+            rates = []
+            for layer, moved in transfers[transfers.phase == phase].groupby("layer"):
+                wires = links[(links.phase == phase) & (links.layer == layer) & (links.link_class == name)]
+                rates.append(wires.wire_bytes.max() / (moved.finish_s.max() - moved.start_s.min()))
+            assert result.summary[f"{phase}_{name}_wire_bytes_per_s"] == pytest.approx(np.mean(rates))
+            assert np.mean(rates) < wires.capacity_bytes_per_s.max()
+    assert run().summary["dispatch_nic_wire_bytes_per_s"] is None  # one node
+
+
+def test_no_rank_computes_faster_than_the_roofline():
+    result = run(*TWO_NODES)
+    ranks, peaks = result.tables["ranks"], result.explanation["topology"]
+    # Up and down GEMM of 3 x 1,024 x 256 weights: two FLOPs each for every selection.
+    assert ranks.expert_flops.to_numpy() == pytest.approx(2 * 3 * 1024 * 256 * ranks.computed_selections.to_numpy())
+    at_peak = ranks.expert_flops / peaks["gemm_flops_per_s"]
+    from_memory = ranks.expert_moved_bytes / peaks["memory_bytes_per_s"]
+    assert (ranks.expert_gemm_s >= np.maximum(at_peak, from_memory)).all() and (from_memory > 0).all()
+
+
+def test_the_busiest_links_over_time_are_as_busy_as_their_class_at_its_busiest():
+    result = run(*TWO_NODES)
+    busy, series = result.tables["busy_links"], result.tables["link_series"]
+    assert set(busy.layer) == {0} and busy.utilisation.between(0, 1 + 1e-9).all()
+    of_class = series[series.layer == 0].groupby(["link_class", "time_s"]).utilisation_max.max()
+    most = busy.groupby(["link_class", "time_s"]).utilisation.max()
+    assert most[of_class.index].max() == pytest.approx(of_class.max())
+    assert (most[of_class.index] <= of_class + 1e-9).all()
+
+
 def test_an_uncached_dispatch_pays_layout_notify_and_cpu_and_a_cached_one_does_not():
     fresh, cached = run().summary, run("alltoall.cached_handle=true").summary
     overhead = fresh["dispatch_time_s"] - fresh["dispatch_kernel_time_s"]

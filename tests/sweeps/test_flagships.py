@@ -8,6 +8,7 @@ from moesim.sweeps.point_plan import make_plan
 from moesim.sweeps.space import space_of
 
 POINTS = {
+    "sweep-clusters": 12,
     "sweep-ep-scaling": 18,
     "sweep-expert-granularity": 7,
     "sweep-m-by-k": 96,
@@ -58,3 +59,15 @@ def test_nics_and_ranks_cover_what_the_sweeps_promise():
     assert {"100Gb/s", "1600Gb/s"} <= rates
     ranks = {ep.values(point)["parallel.ep"] for point in range(len(ep))}
     assert (min(ranks), max(ranks)) == (8, 160) and {64, 128} <= ranks
+
+
+def test_every_model_comes_with_its_own_router_and_no_point_is_a_what_if():
+    space = space_of(load_scenario("sweep-clusters").sweep)
+    points = [space.values(point) for point in range(len(space))]
+    assert {point["cluster.topology"] for point in points} >= {"h800-8x8-rail", "gb200-nvl72"}
+    for point in points:
+        recording = read_recording(point["workload.recording.name"])
+        assert (recording.router["kind"], recording.router["top_k"]) == (point["routing.kind"], 8)
+        assert recording.router["top_groups"] == point["routing.top_groups"]
+        published = load_scenario("sweep-clusters", [f"model={{preset: {point['model.preset']}}}"])
+        assert published.model.n_experts > 8

@@ -74,9 +74,15 @@ def test_question_and_answer_are_the_first_lines_of_the_terminal_and_in_the_page
     html = (here / "out/report.html").read_text()
     assert html.index(QUESTION) < html.index(sentence.replace("<", "&lt;"))
     assert {path.suffix for path in (here / "out/figures").iterdir()} == {".svg", ".png"}
-    assert json.loads(typed("sweep small.yaml --out out --json -q")[1]) == {
-        key: value for key, value in found.items() if key != "schema"
-    } | {"out": "out"}
+    printed = json.loads(typed("sweep small.yaml --out out --json -q")[1])
+    rows = pd.DataFrame(printed.pop("table"))
+    assert printed == {key: value for key, value in found.items() if key != "schema"} | {"out": "out"}
+    # The points in the columns of the page's table, in full precision.
+    assert rows["routing.top_k"].tolist() == table["routing.top_k"].tolist()
+    for noun in ("expert", "rank", "node", "link"):
+        assert rows[f"{noun}_load_max_over_mean"].tolist() == table[f"{noun}_load_max_over_mean"].tolist()
+    for name in ("dispatch_algbw", "dispatch_nvlink_wire", "combine_busbw"):
+        assert rows[f"{name}_bytes_per_s"].tolist() == table[f"{name}_bytes_per_s"].tolist()
 
 
 def test_python_and_the_command_line_write_the_same_files(here, typed):

@@ -60,13 +60,19 @@ def test_normal_mode_aligns_to_16_bytes_and_never_cuts(top_k):
 
 
 def test_published_figures_count_the_payload_and_in_low_latency_dispatch_the_header_too():
-    assert published_bytes(NORMAL, "dispatch", 7168, "fp8") == 7392
-    assert published_bytes(NORMAL, "combine", 7168, "bf16") == 14_336
-    assert published_bytes(LOW_LATENCY, "dispatch", 7168, "fp8") == 7408
-    assert published_bytes(LOW_LATENCY, "combine", 7168, "bf16") == 14_336
+    assert published_bytes(NORMAL, "dispatch", 7168, "fp8", 8) == 7392
+    assert published_bytes(NORMAL, "combine", 7168, "bf16", 8) == 14_336
+    assert published_bytes(LOW_LATENCY, "dispatch", 7168, "fp8", 8) == 7408
+    assert published_bytes(LOW_LATENCY, "combine", 7168, "bf16", 8) == 14_336
     # so wire over logical is + 1.1 % and + 0.6 % in normal mode, nothing elsewhere
     assert wire_bytes(NORMAL, "dispatch", 7168, "fp8", 8) / 7392 == pytest.approx(1.0108, abs=5e-5)
     assert wire_bytes(NORMAL, "combine", 7168, "bf16", 8) / 14_336 == pytest.approx(1.0056, abs=5e-5)
+
+
+def test_v2s_test_counts_the_ids_and_weights_of_experts_too():
+    # one log prints 400,593,024 bytes for the FP8 copies of a rank: 53,498 of them
+    assert 53_498 * published_bytes("deepep-v2-hybrid", "dispatch", 7168, "fp8", 8) == 400_593_024
+    assert published_bytes("deepep-v2-direct", "combine", 7168, "bf16", 8) == 14_336 + 4 * 8
 
 
 def test_another_dtype_is_refused_by_name():

@@ -59,7 +59,7 @@ def run(ranks, copies, algorithm, phase, dtype, gpu="h800"):
         faster = np.where(fabric.is_class("nvlink"), 450 / 200, 1.0)
         fabric = replace(fabric, capacity=fabric.capacity * faster)
     wire = wire_bytes(algorithm, phase, HIDDEN, dtype, TOP_K)
-    published = published_bytes(algorithm, phase, HIDDEN, dtype)
+    published = published_bytes(algorithm, phase, HIDDEN, dtype, TOP_K)
     constants = plain(algorithm, gpu, wire / published)
     flows = phase_flows(fabric, copies, constants, phase, wire, cached_handle=True)
     return run_phase(fabric, flows).kernel_s, published

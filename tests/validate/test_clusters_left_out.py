@@ -45,9 +45,9 @@ def test_unhealthy_rows_are_listed_and_not_used() -> None:
 def test_the_errors_are_those_that_the_docs_quote() -> None:
     every, wired, hopper = expectations(read_left_out())[:3]
     assert (every.rows, every.clusters) == (118, 15)
-    assert every.median < 0.13 and every.p90 < 0.54 and abs(every.signed) < 0.05 and 0.7 <= every.covered <= 0.9
-    assert wired.median < 0.09 and wired.p90 < 0.34
-    assert hopper.median < 0.095 and hopper.p90 < 0.24
+    assert every.median < 0.07 and every.p90 < 0.42 and abs(every.signed) < 0.05 and 0.7 <= every.covered <= 0.9
+    assert wired.median < 0.05 and wired.p90 < 0.55
+    assert hopper.median < 0.05 and hopper.p90 < 0.25
 
 
 def test_expectations_are_medians_and_deciles() -> None:
@@ -89,10 +89,11 @@ def of_ep(ranks: int, gpu: str) -> Row:
 
 
 @pytest.mark.parametrize(
-    ("gpu", "milliseconds"), [("h800", (1.05, 1.33, 1.88, 2.41)), ("h100", (0.45, 1.18, 1.88, 2.41))]
+    ("gpu", "milliseconds"), [("h800", (1.07, 1.33, 1.86, 2.38)), ("h100", (0.50, 1.22, 1.86, 2.38))]
 )
 def test_the_dip_at_two_nodes_is_work_of_the_forwarders(gpu: str, milliseconds: tuple[float, ...]) -> None:
     found = [expect(of_ep(ranks, gpu)) for ranks in (8, 16, 32, 64)]
     assert [1e3 * one.simulated for one in found] == pytest.approx(milliseconds, rel=0.01)
-    assert found[1].shares["work"] > 0.8
+    # on the H800 NVLink needs as long
+    assert found[1].shares["nvlink" if gpu == "h800" else "work"] > 0.8
     assert found[2].shares["nic"] > 0.9 and found[3].shares["nic"] > 0.9

@@ -1,13 +1,16 @@
 """Single rows end to end, against arithmetic done here, and the transcribed tables against the bars."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from moesim.logs import MeasuredRow
 from moesim.validate.arithmetic import computed
 from moesim.validate.benches import bench_of, is_transfer
 from moesim.validate.byte_accounting import account
 from moesim.validate.ledger import read_ledger
+from moesim.validate.measured_rows import as_row
 from moesim.validate.published import published_rows, uccl_rows
 from moesim.validate.published_row import NVL, RDMA, TIME, Row, key, rounding
 from moesim.validate.row_simulation import constants_of, simulate_row
@@ -63,6 +66,35 @@ def test_a_logical_bandwidth_counts_copies_that_never_leave_the_node(rows):
 
 
 @pytest.mark.jit
+def measured(**changes):
+    known = {
+        "id": "1", "library": "deepep-v1", "op": "dispatch", "quantity": TIME, "value": 1400.0, "gpu_moesim": "h800",
+        "ranks": 16, "nodes": 2, "tokens": 4096, "dtype": "fp8", "sms": 24,
+    }  # fmt: skip
+    return as_row(MeasuredRow(**(known | changes)), "mine.csv")
+
+
+@pytest.mark.parametrize(
+    ("changes", "notify"),
+    [
+        ({"date": "2025-06-26"}, True),
+        ({"date": "2025-06-26", "op": "combine", "dtype": "bf16"}, True),
+        ({"definition": "event time of the call incl. notify kernel"}, True),
+        ({"date": "2025-07-14"}, False),
+        ({"date": "2025"}, False),  # may be either
+        ({"date": "2025-06-26", "ranks": 8, "nodes": 1}, False),  # always timed with events
+        ({"date": "2025-06-26", "library": "uccl-ep"}, False),
+    ],
+)
+def test_a_log_of_early_2025_timed_the_notify_kernel_too(changes, notify):
+    row = measured(**changes)
+    constants = constants_of(row)
+    kernel = simulate_row(replace(row, measure="kernel"))
+    across = constants.spanning(row.nodes)
+    assert simulate_row(row) - kernel == pytest.approx(1e6 * across.notify_two_nodes_s * notify, abs=1e-9)
+    assert not notify or simulate_row(row) - kernel > 30
+
+
 def test_deepeps_dip_at_two_nodes_is_reproduced(rows):
     """43, 58 and 51 GB/s at two, four and eight nodes: NVLink binds at two."""
     found = [simulate_row(rows["deepep-v1-h800", f"op=dispatch ranks={ranks}"]) for ranks in (16, 32, 64)]

@@ -379,8 +379,8 @@ class FlowNetwork:
             return
         room = np.maximum(room, 2 * reserved + 4)
         self._s = s._replace(place=places(int(room.sum())), link=s.link.copy())
-        self._s.link.list_room = room
-        self._s.link.list_ptr = np.cumsum(room) - room
+        self._s.link.list_room[:] = room
+        self._s.link.list_ptr[:] = np.cumsum(room) - room
         move_lists(self._s, s)
 
     def _keep_reach(self) -> None:

@@ -9,8 +9,7 @@ links concerned become dirty and ``max_min`` does the rest.
 
 from __future__ import annotations
 
-from numba import njit
-
+from moesim.compiling import njit
 from moesim.network.exact.lists import INF, make_foreign, make_own, swap_places
 from moesim.network.exact.max_min import leave_level
 from moesim.network.exact.reach import reach_less

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from moesim.compiling import njit
 from moesim.network.exact.state import N_PENDING, FlowState
 from moesim.network.kernel_options import inlined
 

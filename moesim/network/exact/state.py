@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiling import interpreted
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Pointers = NDArray[np.int64]
@@ -150,9 +152,26 @@ class FlowState(NamedTuple):
     bucket_served: NDArray[np.float64]  # [bucket, column] bytes times weight
 
 
-def records(dtype: np.dtype[Any], n: int) -> Any:
-    """Return ``n`` zeroed records."""
-    return np.zeros(n, dtype).view(np.recarray)
+class Fields:
+    """Records for interpreted kernels: a recarray looks up each field anew, which takes longer than its use."""
+
+    def __init__(self, whole: NDArray[Any]) -> None:
+        self.whole = whole
+        for name in whole.dtype.names or ():
+            setattr(self, name, whole[name])
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def copy(self) -> Fields:
+        """Return records of the same content."""
+        return Fields(self.whole.copy())
+
+
+def records(dtype: np.dtype[Any], *shape: int) -> Any:
+    """Return zeroed records, whose fields are attributes."""
+    zeros = np.zeros(shape, dtype)
+    return Fields(zeros) if interpreted() else zeros.view(np.recarray)
 
 
 def no_entries() -> Entries:
@@ -179,7 +198,7 @@ def pays_reach(n_links: int, n_flows: int, n_entries: int) -> bool:
 
 def no_reach(n: int) -> Reach:
     """Return a table for ``n`` links that reach nothing; memory is taken where it is written to."""
-    return Reach(np.zeros(n, np.int32), np.zeros((n, n), REACHED).view(np.recarray), np.zeros((n, n), np.int16))
+    return Reach(np.zeros(n, np.int32), records(REACHED, n, n), np.zeros((n, n), np.int16))
 
 
 def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -> FlowState:
@@ -291,6 +310,8 @@ def longer(array: Any, n: int) -> Any:
     """Return an array at least ``n`` long that begins with ``array``; it doubles, so this is rare."""
     if n <= len(array):
         return array
+    if isinstance(array, Fields):
+        return Fields(longer(array.whole, n))
     grown = np.zeros(max(n, 2 * len(array)), array.dtype).view(type(array))
     grown[: len(array)] = array
     return grown

@@ -49,10 +49,79 @@
     return text === "–" ? "" : text;
   }
 
+  // The same in SI units, where the column's heading has a prefix.
+  function cellNumber(cell, heading) {
+    const text = cellText(cell), scale = Number(heading.dataset.scale ?? 1);
+    return scale === 1 || text === "" || !Number.isFinite(Number(text)) ? text : String(Number((Number(text) * scale).toPrecision(12)));
+  }
+
+  // Rows shown, in the order shown. An interval is two more columns; units that differ between the rows are the last one.
   function csv(table) {
-    return Array.from(table.rows).filter((row) => !row.hidden).map((row) =>
-      Array.from(row.cells, (cell) => csvCell(cellText(cell))).join(",")
-    ).join("\r\n") + "\r\n";
+    const rows = Array.from(table.tBodies[0].rows).filter((row) => !row.hidden);
+    const columns = Array.from(table.tHead.rows[0].cells).flatMap((heading, i) => {
+      const name = heading.dataset.copied ?? heading.textContent.trim();
+      const column = [{ name, text: (row) => cellNumber(row.cells[i], heading) }];
+      if (!rows.some((row) => row.cells[i].dataset.low !== undefined)) return column;
+      const [, word, unit] = name.match(/^(.*?)( \([^()]*\))?$/);
+      return column.concat(["low", "high"].map((end) => (
+        { name: `${word}, ${end}${unit ?? ""}`, text: (row) => row.cells[i].dataset[end] ?? "" })));
+    });
+    const units = (row) => [...new Set(Array.from(row.cells, (cell) => cell.dataset.unit).filter(Boolean))].join(" ");
+    if (rows.some(units)) columns.push({ name: "unit", text: units });
+    const lines = [columns.map((column) => column.name), ...rows.map((row) => columns.map((column) => column.text(row)))];
+    return lines.map((line) => line.map(csvCell).join(",")).join("\r\n") + "\r\n";
+  }
+
+  // Words of the filter: all must be in the row; key=value is the heading, or an axis of the sweep, with that very value.
+  function filter(table, text, status) {
+    const names = Array.from(table.tHead.rows[0].cells, (heading) => heading.textContent.trim().toLowerCase());
+    const words = text.toLowerCase().split(/\s+/).filter(Boolean), rows = Array.from(table.tBodies[0].rows);
+    for (const row of rows) {
+      const cells = Array.from(row.cells, (cell) => cell.textContent.trim().toLowerCase());
+      const pairs = [...(row.dataset.words ?? "").toLowerCase().split("\n"), ...cells.map((cell, i) => `${names[i]}=${cell}`)];
+      const whole = [...cells, ...pairs].join("\n");
+      row.hidden = !words.every((word) => whole.includes(word)
+        && (!word.includes("=") || pairs.some((pair) => pair === word || pair.endsWith("." + word))));
+    }
+    const shown = rows.filter((row) => !row.hidden).length;
+    status.textContent = words.length ? `${shown} of ${rows.length} ${status.dataset.noun}` : "";
+  }
+
+  function sortBy(table, heading) {
+    const headings = Array.from(heading.parentElement.cells), body = table.tBodies[0];
+    const way = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1, index = heading.cellIndex;
+    headings.forEach((other) => other.removeAttribute("aria-sort"));
+    heading.setAttribute("aria-sort", way === 1 ? "ascending" : "descending");
+    const rows = Array.from(body.rows, (row) => ({ row, key: cellText(row.cells[index]) }));
+    const numbers = rows.every(({ key }) => Number.isFinite(Number(key)));
+    rows.sort(({ key: a }, { key: b }) => {
+      if (a === "" || b === "") return (a === "") - (b === "");  // nothing comes last
+      return way * (numbers ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true }));
+    });
+    body.append(...rows.map(({ row }) => row));
+  }
+
+  // Shadows on the sides to which a table goes on.
+  function shade(scroll) {
+    const { scrollLeft, scrollTop, clientWidth, clientHeight, scrollWidth, scrollHeight } = scroll;
+    const sides = {
+      left: scrollLeft > 1, right: scrollLeft + clientWidth < scrollWidth - 1,
+      above: scrollTop > 1, below: scrollTop + clientHeight < scrollHeight - 1,
+    };
+    for (const [side, more] of Object.entries(sides)) scroll.parentElement.classList.toggle(`more-${side}`, more);
+  }
+
+  const sized = new ResizeObserver((entries) => entries.forEach(({ target }) => shade(target.closest(".scroll"))));
+  for (const scroll of document.querySelectorAll(".scroll")) {
+    scroll.addEventListener("scroll", () => shade(scroll), { passive: true });
+    sized.observe(scroll);
+    sized.observe(scroll.firstElementChild);
+  }
+
+  for (const data of document.querySelectorAll(".data")) {
+    const table = data.querySelector("table"), box = data.querySelector(".filter input");
+    box.addEventListener("input", () => filter(table, box.value, data.querySelector(".shown")));
+    for (const heading of table.tHead.rows[0].cells) heading.addEventListener("click", () => sortBy(table, heading));
   }
 
   async function copy(text) {
@@ -83,8 +152,7 @@
   if (card) {
     const points = JSON.parse(document.getElementById("json-points").textContent);
     const maps = Array.from(document.querySelectorAll(".map-panel"));
-    const sortable = document.querySelector(".sortable");
-    const body = sortable.tBodies[0];
+    const body = document.querySelector("tbody.points");
 
     const choose = (point) => {
       const texts = points[point];
@@ -124,7 +192,7 @@
 
     document.addEventListener("click", (event) => {
       const button = event.target.closest("[data-point]");
-      const row = event.target.closest(".sortable tbody tr");
+      const row = event.target.closest("tbody.points tr");
       if (button) choose(button.dataset.point);
       else if (row) choose(row.querySelector("[data-point]").dataset.point);
     });
@@ -141,35 +209,6 @@
       copyCommand.textContent = "Copied";
       setTimeout(() => { copyCommand.textContent = "Copy"; }, 1500);
     });
-
-    const filter = document.querySelector(".filter input");
-    filter.addEventListener("input", () => {
-      const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-      let shown = 0;
-      for (const row of body.rows) {
-        const pairs = row.dataset.words.toLowerCase().split("\n");
-        const text = row.textContent.toLowerCase() + "\n" + pairs.join("\n");
-        row.hidden = !words.every((word) => word.includes("=")
-          ? pairs.some((pair) => pair === word || pair.endsWith("." + word)) : text.includes(word));
-        shown += row.hidden ? 0 : 1;
-      }
-      document.getElementById("shown").textContent = `${shown} of ${body.rows.length} points`;
-    });
-
-    const headings = Array.from(sortable.tHead.rows[0].cells);
-    headings.forEach((heading, index) => heading.addEventListener("click", () => {
-      const way = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-      headings.forEach((other) => other.removeAttribute("aria-sort"));
-      heading.setAttribute("aria-sort", way === 1 ? "ascending" : "descending");
-      const key = (row) => row.cells[index].dataset.value;
-      const rows = Array.from(body.rows);
-      const numbers = rows.every((row) => Number.isFinite(Number(key(row))));
-      rows.sort((a, b) => {
-        if (key(a) === "" || key(b) === "") return (key(a) === "") - (key(b) === "");  // nothing comes last
-        return way * (numbers ? Number(key(a)) - Number(key(b)) : key(a).localeCompare(key(b), "en", { numeric: true }));
-      });
-      body.append(...rows);
-    }));
     choose(body.querySelector("[aria-pressed='true']")?.dataset.point ?? "");
   }
 })();

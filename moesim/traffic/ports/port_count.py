@@ -1,8 +1,9 @@
 """The inner loop that counts copies at the ports of ranks, without a matrix of pairs. Arrays and scalars only."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from moesim.compiling import njit
 
 # Rows of the counts; ports first in dispatch, then, BACK rows on, in combine.
 (
@@ -14,7 +15,7 @@ N_ROWS = 16
 PER_SELECTION, PER_RANK, PER_NODE, PER_SELECTION_BY_NIC = range(4)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def cross(
     counts: NDArray[np.int64], source: int, target: int, same_node: bool, planes: int, rank_leaf: NDArray[np.int64],
     uplinks: NDArray[np.int64], by_plane: NDArray[np.int64], back: int,
@@ -37,7 +38,7 @@ def cross(
         uplinks[2 * back + 1, rank_leaf[target]] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def cross_both_ways(
     counts: NDArray[np.int64], source: int, target: int, same_node: bool, planes: int, rank_leaf: NDArray[np.int64],
     uplinks: NDArray[np.int64], by_plane: NDArray[np.int64],
@@ -47,7 +48,7 @@ def cross_both_ways(
     cross(counts, target, source, same_node, planes, rank_leaf, uplinks, by_plane, 1)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def count_ports(
     slot_ids: NDArray[np.int32], token_rank: NDArray[np.int32], slot_rank: NDArray[np.int32], n_ranks: int,
     ranks_per_node: int, travels: int, planes: int, rank_leaf: NDArray[np.int64], counts: NDArray[np.int64],
