@@ -162,7 +162,7 @@ def _place_switches(
         step = right / len(kept)
         for i, device in enumerate(kept):
             fill = "#dbeafe" if level == 1 else "#ede4f3"
-            shapes[device] = _Shape(step * (i + 0.5), y, min(2.2, step * 0.9), 0.6, device.split(".")[0], fill)
+            shapes[device] = _Shape(step * (i + 0.5), y, min(2.2, step * 0.9), 0.6, _label(device), fill)
         if len(kept) < len(devices):
             notes.append((step * (len(kept) - 1), y, f"{len(devices) - len(kept)} more"))
 
@@ -198,6 +198,12 @@ def _line_ends(low: _Shape, high: _Shape) -> tuple[tuple[float, float], tuple[fl
     if low.y == high.y:
         return (low.x + low.width / 2, low.y), (high.x - high.width / 2, high.y)
     return (low.x, low.y + low.height / 2), (high.x, high.y - high.height / 2)
+
+
+def _label(device: str) -> str:
+    """``rail0`` of ``rail0.leaf``, ``nic0`` of ``n1.nic0``."""
+    first, _, last = device.partition(".")
+    return last if last.startswith("nic") else first
 
 
 def _legend_label(link_class: str, capacities: list[float]) -> str:

@@ -74,6 +74,18 @@ def test_routes_cross_the_same_capacities_as_those_of_the_cluster_written_out(tm
     assert finish_s(regular, some) == pytest.approx(finish_s(explicit, some), rel=1e-12)
 
 
+def test_a_route_goes_by_the_cards_of_both_ends(tmp_path):
+    fabric = cluster(tmp_path, kind="rail")
+    ptr, links = fabric.routes([1, 0, 3], [10, 1, 11])
+    ways = [[fabric.link_names[link] for link in links[a:b]] for a, b in itertools.pairwise(ptr.tolist())]
+    assert ways[0] == [
+        *("n0.gpu1->n0.nic0", "n0.nic0->rail0.leaf", "rail0.leaf->spine0"),
+        *("spine0->rail1.leaf", "rail1.leaf->n1.nic1", "n1.nic1->n1.gpu2"),
+    ]
+    assert ways[1] == ["n0.gpu0->n0.nvswitch", "n0.nvswitch->n0.gpu1"]
+    assert ways[2] == ["n0.gpu3->n0.nic1", "n0.nic1->rail1.leaf", "rail1.leaf->n1.nic1", "n1.nic1->n1.gpu3"]
+
+
 def test_a_slow_pcie_link_bounds_one_gpu_and_a_card_of_two_ports(tmp_path):
     assert finish_s(cluster(tmp_path, "per_node: 4, pcie: 32GB/s"), [(0, 8)]) == pytest.approx(1e9 / 32e9 + 2e-6)
     two_ports = cluster(tmp_path, "ports: 2")
