@@ -1,8 +1,9 @@
 """Regular clusters by name: ``h200-4x8-rail``, ``b200-16x8-leaf-spine-2to1``, ``hgx-b300``, ``gb300-nvl72``.
 
-Such a name is read, not filed: it says the GPU, how many nodes of how many GPUs, the fabric, and how far leaves are
-oversubscribed. What it leaves out is as in the files under ``topologies/`` of that kind: one NIC per GPU at the GPU's
-usual speed, latencies and spreading of the fabric. A file of the same name comes first, and means the same.
+Such a name is read, not filed: it says the GPU, how many nodes of how many GPUs, the fabric, how far leaves are
+oversubscribed, and NICs of a node where it has not one for each GPU (``h100-4x8-rail-4nics``). What it leaves out is as
+in the files under ``topologies/`` of that kind: one NIC per GPU at the GPU's usual speed, latencies and spreading of the
+fabric. A file of the same name comes first, and means the same.
 
 Knows no arrays: the scenario checks its keys here, ``cluster`` builds what ``content`` says.
 """
@@ -31,7 +32,9 @@ _USUAL: dict[str, dict[str, Any]] = {
 }
 _HGX = re.compile(r"hgx-([a-z0-9.]+)")
 _DOMAIN = re.compile(r"([a-z0-9.]+)-nvl([1-9]\d{0,4})")
-_SEVERAL = re.compile(r"([a-z0-9.]+)-([1-9]\d{0,5})x([1-9]\d{0,4})(?:-([a-z_-]+?))?(?:-(\d+(?:\.\d+)?)to1)?")
+_SEVERAL = re.compile(
+    r"([a-z0-9.]+)-([1-9]\d{0,5})x([1-9]\d{0,4})(?:-([a-z_-]+?))?(?:-([1-9]\d{0,3})nics)?(?:-(\d+(?:\.\d+)?)to1)?"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class RegularCluster:
         gpu: lower-case name.
         nodes: NVLink domains, of ``gpus_per_node`` each. One node alone has no fabric.
         oversubscription: a leaf's capacity towards its GPUs over that towards the spines; None: the fabric's own.
+        nics_per_node: NICs of a node, shared where they are fewer than GPUs; None: one for each GPU.
 
     Raises:
         InputError: no such GPU or fabric.
@@ -52,6 +56,7 @@ class RegularCluster:
     gpus_per_node: int = 8
     fabric: str = "rail"
     oversubscription: float | None = None
+    nics_per_node: int | None = None
 
     def __post_init__(self) -> None:
         for what, given, known in (("GPU", self.gpu, list(ports())), ("fabric", self.fabric, get_args(FabricKind))):
@@ -72,7 +77,8 @@ class RegularCluster:
             parts = {"gpu": found[1], "gpus_per_node": int(found[2])}
         elif found := _SEVERAL.fullmatch(text):
             parts = {"gpu": found[1], "nodes": int(found[2]), "gpus_per_node": int(found[3])}
-            parts |= {"fabric": found[4] or "", "oversubscription": float(found[5]) if found[5] else None}
+            parts |= {"fabric": found[4] or "", "oversubscription": float(found[6]) if found[6] else None}
+            parts |= {"nics_per_node": int(found[5])} if found[5] else {}
         else:
             return None
         try:
@@ -98,8 +104,10 @@ class RegularCluster:
         """The name that says it."""
         if self.nodes == 1:
             return f"hgx-{self.gpu}" if self.gpus_per_node == 8 else f"{self.gpu}-nvl{self.gpus_per_node}"
+        own = self.nics_per_node in (None, self.gpus_per_node)
+        nics = "" if own else f"-{self.nics_per_node}nics"
         tail = f"-{self._ratio():.10g}to1" if self._ratio() != 1 or self.fabric == "leaf-spine" else ""
-        return f"{self.gpu}-{self.nodes}x{self.gpus_per_node}-{self.fabric}{tail}"
+        return f"{self.gpu}-{self.nodes}x{self.gpus_per_node}-{self.fabric}{nics}{tail}"
 
     def content(self) -> dict[str, Any]:
         """Return what a topology file of it would say."""
@@ -109,6 +117,7 @@ class RegularCluster:
             return {"kind": "hgx", **node, "nic": {"bandwidth": port["nic"]}}
         usual = _USUAL[self.fabric]
         nic = {"bandwidth": port["nic"], "latency": usual["nic_latency"]}
+        nic |= {} if self.nics_per_node is None else {"per_node": self.nics_per_node}
         spines = {"spines": usual["spines"], "oversubscription": self._ratio(), "latency": usual["spine_latency"]}
         whole = {"kind": self.fabric, **node, "nodes": self.nodes, "nic": nic, "leaf_spine": spines}
         return whole | {key: usual[key] for key in ("routing", "nodes_per_leaf") if key in usual}

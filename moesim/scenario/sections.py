@@ -52,7 +52,7 @@ def _known_model(name: str) -> str:
 Place = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-_REGULAR = ("gpu", "nodes", "gpus_per_node", "fabric", "oversubscription")
+_REGULAR = ("gpu", "nodes", "gpus_per_node", "fabric", "oversubscription", "nics_per_node")
 
 
 class LinkOverride(Block):
@@ -88,6 +88,9 @@ class Cluster(Block):
         le=1000,
         description="A leaf's capacity towards its GPUs over that towards the spines, in a regular cluster "
         "(default: the topology's, else 2 for leaf-spine and 1 for the others).",
+    )
+    nics_per_node: Count | None = Field(
+        None, ge=1, le=1024, description="NICs of each node; fewer than its GPUs are shared (default: one per GPU)."
     )
     nic_bandwidth: Bandwidth | None = Field(
         None, description="Peak rate of every NIC per direction, instead of the topology's (bytes/s)."

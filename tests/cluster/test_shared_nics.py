@@ -8,6 +8,7 @@ import pytest
 from moesim.cluster import links_of, load_topology
 from moesim.errors import InputError
 from moesim.network import solve_flows
+from moesim.scenario.sections import Cluster
 from moesim.timeline.interchangeable_ranks import ranks_are_alike
 from moesim.traffic.ports.port_count import N_ROWS, NIC_IN, NIC_OUT
 from moesim.traffic.ports.port_wires import wires_of
@@ -145,3 +146,15 @@ def test_port_flows_of_both_gpus_cross_the_card_between_them(tmp_path):
         ["leaf0->n1.nic0", "n1.nic0->n1.gpu0"],
     ]
     assert wires.copies.tolist() == [5, 7, 3]
+
+
+def test_a_regular_clusters_name_says_how_many_nics_a_node_has():
+    fabric = load_topology("h100-2x8-rail-4nics-2to1")
+    assert fabric.name == "h100-2x8-rail-4nics-2to1"
+    assert sum(one.endswith(".leaf") for one in fabric.link_target if ".nic" not in one) > 0
+    assert len({one for one in fabric.link_source if ".nic" in one}) == 8
+    scenario = Cluster(gpu="h100", nodes=2, nics_per_node=4)
+    assert scenario.name == "h100-2x8-rail-4nics"
+    assert Cluster(gpu="h100", nodes=2, nics_per_node=8).name == "h100-2x8-rail"
+    with pytest.raises(InputError, match="cannot be divided evenly"):
+        load_topology("h100-2x8-rail-3nics")

@@ -34,6 +34,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "cluster.gpus_per_node": (16, {}),
     "cluster.fabric": ("leaf-spine", {}),
     "cluster.oversubscription": (2, {}),
+    "cluster.nics_per_node": (4, {}),
     "cluster.nic_bandwidth": ("200Gb/s", {}),
     "cluster.overrides": ([{"where": "n0.gpu2.nic", "bandwidth": "200Gb/s"}], {}),
     "cluster.ecmp_seed": (1, {}),

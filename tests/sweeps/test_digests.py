@@ -39,6 +39,7 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "cluster.gpus_per_node": (4, {}, f"fabric {BATCH}"),
     "cluster.fabric": ("leaf-spine", {}, "fabric"),
     "cluster.oversubscription": (2, {}, "fabric"),
+    "cluster.nics_per_node": (4, {}, "fabric"),
     "cluster.nic_bandwidth": ("200Gb/s", {}, "fabric"),
     "cluster.overrides": ([{"where": "n0.gpu2.nic", "bandwidth": "200Gb/s"}], {}, "fabric"),
     "cluster.ecmp_seed": (1, {}, ""),
