@@ -1,9 +1,9 @@
 """Regular clusters by name: ``h200-4x8-rail``, ``b200-16x8-leaf-spine-2to1``, ``hgx-b300``, ``gb300-nvl72``.
 
 Such a name is read, not filed: it says the GPU, how many nodes of how many GPUs, the fabric, how far leaves are
-oversubscribed, and NICs of a node where it has not one for each GPU (``h100-4x8-rail-4nics``). What it leaves out is as
-in the files under ``topologies/`` of that kind: one NIC per GPU at the GPU's usual speed, latencies and spreading of the
-fabric. A file of the same name comes first, and means the same.
+oversubscribed, and NICs of a node where it has not one for each GPU (``h100-4x8-rail-4nics``). What it leaves out is
+as in the files under ``topologies/`` of that kind: one NIC per GPU at the GPU's usual speed, latencies and spreading of
+the fabric. A file of the same name comes first, and means the same.
 
 Knows no arrays: the scenario checks its keys here, ``cluster`` builds what ``content`` says.
 """
