@@ -41,7 +41,7 @@ def record_routing(
         out: the trace to write, ``.npz``.
         keep: ``logits`` [layers, tokens, experts] and, where they are seen, the model's own experts; or these alone.
         dtype: how logits are kept; float16 halves their size, but more of them tie.
-        limit: memory that the recording may take.
+        limit: memory that what is kept may take; writing it takes up to twice as much again.
 
     Raises:
         InputError: no gate is found, none was called, the limit is reached, or the model does not route every token.
