@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "run": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer", "measure"},
     "results": {"files", "stages"},
     "report": {"results", "files", "stages"},
-    "record": {"routing", "balance", "recording_format", "files"},
+    "record": {"routing", "balance", "recording_format", "files", "dumps"},
     "alltoall_library": set(),  # facts about libraries, for the scenario (no arrays there) and for the stages alike
     "placement_policies": set(),  # names alone, for the scenario, which loads no arrays
     "regular_clusters": {"located_yaml", "mistakes"},  # names of clusters, for the scenario and for cluster alike
@@ -178,6 +178,7 @@ LIGHT = {
     "moesim.alltoall_library": ("numpy", "pydantic"),
     "moesim.profile": ("numpy", "pydantic", "torch"),
     "moesim.profile.command": ("numpy", "pydantic", "torch"),
+    "moesim.record": ("torch", "transformers", "pandas", "numba"),
     "moesim.cli": ("numpy", "pandas", "pydantic", "matplotlib", "numba", "networkx", "bokeh", "scipy", "simpy"),
     "moesim.scenario": ("numpy", "pandas", "matplotlib", "numba", "networkx", "bokeh", "scipy", "simpy"),
     "moesim.run": ("pandas", "matplotlib", "networkx", "bokeh", "pyarrow", "jinja2"),  # numba looks for scipy

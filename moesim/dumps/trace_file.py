@@ -5,7 +5,7 @@ member     dtype, shape             meaning
 =========  =======================  =======================================================================
 trace      uint8[n]                 UTF-8 JSON: schema_version, unit, layers, numbering, n_experts, top_k,
                                     source {tool, form, sha256}, notes
-logits     float32[L, T, E]         of unit logits
+logits     float32[L, T, E]         of unit logits; float16 where kept so
 ids        int16 or int32[L, T, K]  of unit ids, perhaps of unit logits; -1 for none
 counts     int64[steps, L, E]       of unit counts
 gates      float32[L, T, K]         where recorded
@@ -113,7 +113,7 @@ def read_trace_file(path: Path) -> RoutingTrace:
         raise InputError(f"an expert id outside 0 to {n_experts - 1}", where)
     if counts is not None and counts.min() < 0:
         raise InputError("a count below 0", where)
-    wide = {"ids": np.int32, "step": np.int32, "rank": np.int32, "sequence": np.int32}
+    wide = {"logits": np.float32, "ids": np.int32, "step": np.int32, "rank": np.int32, "sequence": np.int32}
     arrays = {name: array.astype(wide.get(name, array.dtype)) for name, array in arrays.items()}
     return RoutingTrace(
         unit,

@@ -5,7 +5,7 @@ from moesim.layer.kernel_seconds import KernelLedger, PricedKernel
 from moesim.layer.loaded_layer import LayerLoad, layer_load
 from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place, read_bias
 from moesim.layer.routed_layer import RoutedLayer, route_layer
-from moesim.layer.token_batches import Workload, add_training_rows, open_workload
+from moesim.layer.token_batches import Workload, add_training_rows, open_workload, trace_of
 
 __all__ = [
     "PORTS_NOTE",
@@ -25,5 +25,6 @@ __all__ = [
     "read_bias",
     "replica_seed",
     "route_layer",
+    "trace_of",
     "uses_ports",
 ]

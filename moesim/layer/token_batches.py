@@ -1,5 +1,6 @@
 """The scenario's workload section as batches of tokens, and the training history that comes with a recording."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,28 +74,40 @@ class Workload:
         return batch
 
 
-def open_workload(parts: Parts) -> Workload:
+def open_workload(parts: Parts, read: Callable[[], RoutingTrace | None] | None = None) -> Workload:
     """Open what the workload section names.
+
+    Args:
+        parts: of the scenario.
+        read: gives the recorded routing where it is at hand already; read by default.
 
     Raises:
         InputError: the recording cannot be read, or is of another number of experts than the model.
     """
+    workload, source = parts.workload, parts.workload.recording
+    if source is not None and is_recording(path := recording_path(source.name)):
+        return Workload(parts, read_recording(path))
+    layers = workload.routing.layers if workload.routing is not None else None
+    return Workload(parts, trace=read() if read is not None else trace_of(parts), trace_layers=layers)
+
+
+def trace_of(parts: Parts) -> RoutingTrace | None:
+    """Read the recorded routing that the scenario names; None where its tokens come from elsewhere.
+
+    Raises:
+        InputError: it cannot be read, or is of another number of experts than the model.
+    """
     workload, experts = parts.workload, parts.router.n_experts
     if workload.routing is not None:
-        trace = read_routing(workload.routing.file, n_experts=experts)
-        return Workload(parts, trace=trace, trace_layers=workload.routing.layers)
+        return read_routing(workload.routing.file, n_experts=experts)
     if workload.expert_ids is not None:
-        return Workload(parts, trace=read_routing(workload.expert_ids, n_experts=experts, unit="ids"))
+        return read_routing(workload.expert_ids, n_experts=experts, unit="ids")
     if workload.counts is not None:
-        return Workload(parts, trace=read_routing(workload.counts, n_experts=experts, unit="counts"))
+        return read_routing(workload.counts, n_experts=experts, unit="counts")
     source = workload.recording
-    if source is None:
-        return Workload(parts)
-    path = recording_path(source.name)
-    if is_recording(path):
-        return Workload(parts, read_recording(path))
-    trace = read_routing(path, n_experts=experts, unit="logits", layers=source.layers)
-    return Workload(parts, trace=trace)
+    if source is None or is_recording(path := recording_path(source.name)):
+        return None
+    return read_routing(path, n_experts=experts, unit="logits", layers=source.layers)
 
 
 def _of_width(spec: RouterSpec, n_experts: int) -> RouterSpec:

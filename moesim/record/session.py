@@ -4,7 +4,6 @@ import hashlib
 import os
 import platform
 import shlex
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -15,8 +14,9 @@ import numpy as np
 import torch
 
 import moesim
-from moesim.errors import InputError, ResourceError
+from moesim.errors import InputError
 from moesim.record.model import Sizes
+from moesim.record.routing_hook import check_writable
 from moesim.record.snapshot import assemble
 from moesim.record.text import DOMAINS, HELD_OUT, Corpus, EvaluationText, evaluation_text, load_corpus
 from moesim.record.torch_losses import LOSS_NAMES, N_DEVICES, PUBLISHED_ALPHA
@@ -79,7 +79,7 @@ def record(
             raise InputError(f"{name} is {value}, not positive", f"--{name}")
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
         raise InputError(f"no device {device!r} here", "--device", "cpu always works")
-    _check_writable(Path(out))
+    check_writable(Path(out), "--out")
 
     corpus = load_corpus()
     text = evaluation_text(corpus, sequences, SEQUENCE_LENGTH, TEXT_SEED)
@@ -107,18 +107,6 @@ def record(
     recording = assemble(meta, trained.snapshots, text, layers[len(layers) // 2], SHORT_TOKENS, EARLY_TOKENS)
     write_recording(out, recording)
     return recording
-
-
-def _check_writable(out: Path) -> None:
-    """Refuse now what would fail after minutes of training."""
-    if out.suffix != ".npz":
-        raise InputError(f"{out.name!r} does not end in .npz", "--out")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise ResourceError(f"cannot write there: {error.strerror}", str(out)) from None
 
 
 def _method(balancing: str, bias_rate: float | None) -> Method:

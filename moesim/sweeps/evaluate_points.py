@@ -15,15 +15,24 @@ from typing import Any, Generic, TypeVar
 
 from moesim.cluster import Fabric
 from moesim.errors import InputError, MoesimError
-from moesim.layer import KernelLedger, Parts, Workload, build_fabric, build_parts, counterfactuals
+from moesim.layer import (
+    KernelLedger,
+    Parts,
+    Workload,
+    build_fabric,
+    build_parts,
+    counterfactuals,
+    open_workload,
+    trace_of,
+)
 from moesim.measure import SummaryBuilder
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
 from moesim.results import ENDS, intervals
 from moesim.run import RoutedStep, route_steps, run_steps
 from moesim.scenario import Scenario, ScenarioTemplate
-from moesim.sweeps.digests import batch_digest, fabric_digest, file_digest
+from moesim.sweeps.digests import batch_digest, fabric_digest, file_digest, file_digests
 from moesim.sweeps.journal import Outcome
-from moesim.workload import Batch
+from moesim.workload import Batch, RoutingTrace
 
 T = TypeVar("T")
 
@@ -50,6 +59,7 @@ class Recent(Generic[T]):
 
 _recordings: Recent[Recording] = Recent(4)
 _batches: Recent[Batch] = Recent(4)
+_traces: Recent[RoutingTrace | None] = Recent(4)
 _fabrics: Recent[Fabric] = Recent(64)
 
 
@@ -87,9 +97,18 @@ def recording_of(scenario: Scenario) -> Recording | None:
 
 def route(scenario: Scenario, parts: Parts, recording: Recording | None) -> Routed:
     """Route every batch of a scenario."""
-    workload, tokens = Workload(parts, recording), batch_digest(scenario, parts, recording)
+    tokens = batch_digest(scenario, parts, recording)
+    files = tuple(sorted(item for item in file_digests(scenario).items() if item[0].startswith("workload.")))
+
+    def batch(index: int) -> Batch:
+        if recording is not None:
+            return Workload(parts, recording).batch(index)
+        # The scenario names one file at most, and the key is what is read of it.
+        key = (files, parts.router.n_experts, parts.workload.recording)
+        return open_workload(parts, lambda: _traces.get(key, lambda: trace_of(parts))).batch(index)
+
     batches = (
-        _batches.get((tokens, index), lambda index=index: workload.batch(index))  # type: ignore[misc]
+        _batches.get((tokens, index), lambda index=index: batch(index))  # type: ignore[misc]
         for index in range(parts.workload.steps)
     )
     steps = tuple(route_steps(parts, batches))

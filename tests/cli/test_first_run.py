@@ -13,7 +13,8 @@ from moesim.cli.first_run import seconds_interpreted
 
 SMALL = ("quickstart", "document-v1", "sweep-expert-granularity")
 LARGER = (
-    "deepseek-v3-prefill-ep64", "document-v3", "sweep-m-by-k", "sweep-nic-speed", "sweep-training-step",
+    "deepseek-v3-prefill-ep64", "document-v3", "sweep-clusters", "sweep-m-by-k", "sweep-nic-speed",
+    "sweep-training-step",
 )  # fmt: skip
 
 
