@@ -22,7 +22,7 @@ slots = rng.integers(-1, 16, (64, 4))
 copies = count_copies(slots, np.arange(64) % 8, np.arange(16) // 2, 8, 4, "node")
 finish = solve_flows([3.0, 2.0], [0.0, 0.1], [0, 1, 3, 4], [0, 0, 1, 1], [4.0, 5.0, 6.0], [0.0, 0.0, 0.5])
 routed = route(rng.normal(size=(64, 64)).astype(np.float32), RouterSpec("v3", 64, 8, 8, 4))
-print(copies.tolist(), finish.tolist(), routed.expert_ids.sum(), routed.gates.sum().hex())
+print(copies.tolist(), finish.tolist(), routed.expert_ids.sum(), float(routed.gates.sum()).hex())
 print("numba.np.arrayobj" in sys.modules, "scipy.linalg" in sys.modules)
 """
 UNKNOWN = 'moesim.cached_kernels.KNOWN = ("0.0.",)'

@@ -10,7 +10,7 @@ import pytest
 
 from moesim.report import render_comparison, render_run, render_sweep
 from moesim.report.comparison import bands_over
-from moesim.report.comparison_page import NAMES
+from moesim.report.named_numbers import WORDS
 from moesim.report.quantities import unit_of
 from moesim.results import SUMMARY, Result
 from tests.report import test_browser as shared
@@ -106,7 +106,7 @@ def test_no_copied_number_has_a_prefix(page: Any) -> None:
 def test_a_comparison_copies_the_very_numbers_of_the_summaries(page: Any) -> None:
     rows = {row["variant"]: row for row in copied(page.locator("#variants .data").first)}
     for name, run in two_runs():
-        for key, short in NAMES.items():
+        for key, short in WORDS.items():
             unit = {"%": "fraction"}.get(unit_of(key), unit_of(key))
             heading, value = f"{short} ({unit})" if unit else short, run.summary[key]
             if heading not in rows[name]:  # said once, since it is the same in both
