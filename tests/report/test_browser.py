@@ -120,9 +120,14 @@ def test_the_nearest_numbers_are_told_wherever_the_pointer_is(browser: Any, tmp_
 def test_an_axis_writes_small_and_large_numbers_in_full(browser: Any, tmp_path: Path) -> None:
     page, _ = opened(browser, render_run(fake_result()), tmp_path, 1400)
     written = page.evaluate("""Bokeh.documents.flatMap((one) => [...one._all_models.values()])
-        .filter((one) => one.type === "LogAxis")
-        .map((one) => one.formatter.doFormat([1e-7, 1e-4, 0.05, 1, 2000], {}))""")
-    assert written and all(texts == ["1e-7", "0.0001", "0.05", "1", "2000"] for texts in written)
+        .filter((one) => one.type === "Figure")
+        .flatMap((one) => [[one.left[0], one.y_range], [one.below[0], one.x_range]])
+        .filter(([axis]) => axis.type === "LogAxis")
+        .map(([axis, {end}]) => [end, axis.formatter.doFormat([1e-7, 1e-4, 0.05, 1, 2000, 15000], {})])""")
+    small = [texts[:5] for end, texts in written if end < 10_000]
+    large = [texts[1:] for end, texts in written if end >= 10_000]
+    assert small and all(texts == ["1e-7", "0.0001", "0.05", "1", "2000"] for texts in small)
+    assert large and all(texts == ["0.0001", "0.05", "1", "2,000", "15,000"] for texts in large)
     page.close()
 
 

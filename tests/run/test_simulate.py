@@ -386,8 +386,9 @@ def test_a_long_run_keeps_its_curves_within_memory(monkeypatch, long):
 
     monkeypatch.setattr(FlowNetwork, "record_utilisation", recorded_width)
     result = moesim.simulate(scenario(*long))
-    ((bucket_s, links),) = kept
-    assert result.summary["step_time_s"] / bucket_s * links < 10_000_000
+    # The first is the run itself; those after it are its first step again, with other constants.
+    assert len(kept) > 0
+    assert all(result.summary["step_time_s"] / bucket_s * links < 10_000_000 for bucket_s, links in kept)
     assert len(result.tables["link_series"]) > 0
 
 
