@@ -10,6 +10,7 @@ from moesim.layer.parts import build_fabric
 from moesim.network import NetworkClock, solve_flows
 from moesim.timeline.interchangeable_ranks import ranks_are_alike
 from moesim.timeline.uniform_alltoall import alltoall_table
+from moesim.traffic import calibration
 from moesim.validate.alltoallv_replay import fabric_of
 from tests.run.small import SMALL, run, scenario
 
@@ -65,7 +66,11 @@ def test_one_other_port_tells_ranks_apart_and_ports_that_are_all_other_do_not():
     )
     assert ranks_are_alike(every)
     assert not ranks_are_alike(one)
-    times = [alltoall_table(each, "nccl-direct", [8 << 20])[0].time_s for each in (fabric, every, one)]
+    # Every sender takes the protocol that is fastest on its own port: for so long a message the same on either.
+    times = [alltoall_table(each, "nccl-direct", [64 << 20])[0].time_s for each in (fabric, every, one)]
+    fast = max(calibration("nccl-direct", "h800").protocols, key=lambda one: one.nvlink_rate)
+    wire_s = 7 * (8 << 20) / (fast.nvlink_rate * 80e9 / 200e9)
+    assert times[1] == pytest.approx(fast.setup_intra_node_s + wire_s, rel=1e-6)
     # Everybody waits for the slow one, so that one slow port costs what eight do.
     assert times[1] == pytest.approx(times[2], rel=1e-9)
     assert times[0] < times[1]
