@@ -341,7 +341,7 @@ def bandwidths(fabric, copies, algorithm, kernel_s, hidden=128):
     """What the summary prints for a dispatch in FP8 that took each rank ``kernel_s``."""
     published = 148 if algorithm == LOW_LATENCY else 132  # 128 channels and one scale, and a header of 16
     parts = SimpleNamespace(
-        model=SimpleNamespace(hidden=hidden),
+        model=SimpleNamespace(sent=hidden),
         algorithm=algorithm_named(algorithm),
         fabric=fabric,
         message_dtype={"dispatch": "fp8"},

@@ -119,19 +119,22 @@ def test_deepep_normal(run):
 def test_deepep_v2_hybrid(run):
     # Each part aligned to 32: 128 channels, 4 -> 32 of scale, 3 x 8 + 4 x 4 = 40 -> 64 of metadata: 224 bytes.
     # The same trees: NIC 2 x 224 = 448, 17.92 ns; NVLink 448.
+    # Its test counts the ids and weights too, 132 + 3 x (8 + 4) = 168: rdma 3 nodes x 168 / 17.92 = 28.125,
+    # nvl 5 ranks x 168 / 17.92 = 46.875. algbw counts 132.
     result = run("deepep-v2-hybrid")
-    check(result, "dispatch", 17.92, nic=448, nvlink=448, algbw=792 / 17.92, rdma=396 / 17.92, nvl=660 / 17.92)
-    # Back 256 of channels, no scales, 3 x 8 = 24 -> 32 of weights: 288; as in normal mode.
-    check(result, "combine", 23.04, nic=576, nvlink=576, algbw=200 / 3, rdma=100 / 3, nvl=500 / 9)
+    check(result, "dispatch", 17.92, nic=448, nvlink=448, algbw=792 / 17.92, rdma=28.125, nvl=46.875)
+    # Back 256 of channels, no scales, 3 x 8 = 24 -> 32 of weights: 288; as in normal mode. Counted are the weights too,
+    # 256 + 3 x 4 = 268: rdma 3 x 268 = 804, nvl 5 x 268 = 1,340.
+    check(result, "combine", 23.04, nic=576, nvlink=576, algbw=200 / 3, rdma=804 / 23.04, nvl=1340 / 23.04)
 
 
 def test_deepep_v2_direct(run):
     # A copy per distinct rank goes there itself: NIC q 2 + d 1 = 3 x 224 = 672, 26.88 ns; NVLink p, 224.
-    # There are no copies per node, so no rdma.
+    # There are no copies per node, so no rdma. nvl 5 x 168 / 26.88 = 31.25.
     result = run("deepep-v2-direct")
-    check(result, "dispatch", 26.88, nic=672, nvlink=224, algbw=792 / 26.88, nvl=660 / 26.88)
+    check(result, "dispatch", 26.88, nic=672, nvlink=224, algbw=792 / 26.88, nvl=31.25)
     # 3 x 288 = 864, 34.56 ns.
-    check(result, "combine", 34.56, nic=864, nvlink=288, algbw=1536 / 34.56, nvl=1280 / 34.56)
+    check(result, "combine", 34.56, nic=864, nvlink=288, algbw=1536 / 34.56, nvl=1340 / 34.56)
 
 
 def test_hybrid_ep(run):
