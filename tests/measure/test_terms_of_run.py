@@ -165,11 +165,15 @@ def test_terms_of_a_phase_are_those_of_the_set_the_topology_and_the_links_table(
     assert terms["layout"] == pytest.approx(50e-6) and terms["notify"] == pytest.approx(32e-6)
     assert terms["CPU synchronisation"] == pytest.approx(100e-6)
     assert terms["route latency"] == pytest.approx(3.33e-6)  # of hgx-h800's NVLink
-    # One node, all enter together: the last flow is held by the link that is busiest all the while.
-    links = result.tables["links"].query("phase == 'dispatch'")
-    made = result.explanation["alltoall"]["dispatch"]
-    busiest = links.wire_bytes.max() / (200e9 * made["nvlink_efficiency"])
-    assert terms["held by NVLink"] == pytest.approx(busiest)
+    # One node, all enter together: the last flow is held by what is busiest all the while. With the constants over
+    # clusters that is the kernel's work on the copies, in the set of H800, which has none, the link.
+    def busiest(result):
+        links = result.tables["links"].query("phase == 'dispatch'")
+        return links.wire_bytes.max() / (200e9 * result.explanation["alltoall"]["dispatch"]["nvlink_efficiency"])
+
+    assert "held by NVLink" not in terms and terms["communication kernel"] > busiest(result)
+    result = run(f"alltoall.calibration={OF_ONE_SOURCE}")
+    assert named(result, "dispatch_time_s")["held by NVLink"] == pytest.approx(busiest(result))
 
 
 def test_the_bound_says_where_its_links_and_its_kernels_are_from():

@@ -96,7 +96,10 @@ def test_a_set_of_one_source_borrows_its_spread() -> None:
 def test_the_defaults_over_clusters_carry_their_spread_to_a_run() -> None:
     here, proxy = (calibration("deepep-low-latency", "h100", transport=name) for name in ("ibgda", "efa-proxy"))
     assert here.clusters == proxy.clusters > 5
-    assert proxy.nic_rate < 0.6 * here.nic_rate
+    # A message of one token waits for the CPU; the port, once it has messages, is the same.
+    assert proxy.setup_inter_node_s > 5 * here.setup_inter_node_s
+    assert proxy.setup_intra_node_s == here.setup_intra_node_s
+    assert proxy.nic_rate == pytest.approx(here.nic_rate, rel=0.1)
     assert dict(proxy.deviations)["nic"] >= dict(here.deviations)["nic"] > 0
     assert calibration("deepep-low-latency", "h100", source="deepep-low-latency-h100").clusters == 0
 
