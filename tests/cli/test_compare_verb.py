@@ -110,7 +110,8 @@ def one_slow_nic(tmp_path_factory):
     [
         ("nccl-direct", "worse"),
         ("deepep-low-latency", "worse"),
-        ("deepep-normal", "worse"),
+        # The kernel's work on the copies takes longer than a NIC of half the rate: a hundred-thousandth more.
+        ("deepep-normal", "within the model's error"),
         ("deepep-v2-hybrid", "same"),
     ],
 )
