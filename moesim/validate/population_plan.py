@@ -133,7 +133,8 @@ _NCCL = (
     Constant(_protocols("nvlink_rate", "slow", "fast"), "nvlink", ("gpu",)),
     # A thread of the CPU posts NCCL's messages whatever the card.
     *(Constant(_protocols("setup_inter_node_s", name), "setup", ("gpu",)) for name in _PROTOCOLS),
-    Constant(_protocols("nic_rate", "slow"), "nic", ("transport",)),
+    # LL sends a flag with every word: never the rate of whole messages.
+    Constant(_protocols("nic_rate", "ll", "slow"), "nic", ("transport",)),
     Constant(_protocols("nic_rate", "fast"), "nic", ("transport",), efa=_EFA),
 )
 
@@ -165,6 +166,7 @@ PLANS: dict[str, Plan] = {
                 (("ll", "setup_inter_node_s"), 42e-6),
                 (("slow", "setup_inter_node_s"), 64e-6),
                 (("fast", "setup_inter_node_s"), 240e-6),
+                (("ll", "nic_rate"), 24e9),
                 (("slow", "nic_rate"), 24e9),
                 (("fast", "nic_rate"), 48e9),
             )

@@ -53,7 +53,10 @@ def made(algorithm, op, nodes, tokens):
 def other_cluster(start):
     """Set-ups a third longer, NICs at 70 % and NVLink at 97 % of what the set says."""
     truth = start
-    for block in [*((phase,) for phase in start.phases), *(("across", phase) for phase in start.across)]:
+    blocks = [*((phase,) for phase in start.phases), *(("across", phase) for phase in start.across)]
+    # NCCL's terms are its protocols', and one without a rate of its own has its block's.
+    protocols = [(phase, one.name) for phase, terms in start.phases.items() for one in terms["protocols"]]
+    for block in (*blocks, *protocols):
         for term, factor in MOVED.items():
             truth = with_value(truth, (*block, term), factor * value_at(truth, (*block, term)))
     return truth
