@@ -165,6 +165,7 @@ def test_terms_of_a_phase_are_those_of_the_set_the_topology_and_the_links_table(
     assert terms["layout"] == pytest.approx(50e-6) and terms["notify"] == pytest.approx(32e-6)
     assert terms["CPU synchronisation"] == pytest.approx(100e-6)
     assert terms["route latency"] == pytest.approx(3.33e-6)  # of hgx-h800's NVLink
+
     # One node, all enter together: the last flow is held by what is busiest all the while. With the constants over
     # clusters that is the kernel's work on the copies, in the set of H800, which has none, the link.
     def busiest(result):
