@@ -208,6 +208,7 @@ def test_a_stalled_network_needs_no_buckets():
     assert network._s.bucket_served.nbytes == 0
 
 
+@pytest.mark.jit  # interpreted, records are plain objects
 def test_released_batches_leave_their_storage_to_new_ones():
     rng = np.random.default_rng(1)
     network = FlowNetwork(np.ones(5), log_bottlenecks=True)

@@ -110,6 +110,7 @@ def test_a_table_that_later_links_outgrow_is_made_again_in_full():
     assert_table_is(network, *before, caps=4)
 
 
+@pytest.mark.jit  # interpreted, records are plain objects
 def test_a_table_takes_no_memory_where_few_flows_cross_many_links():
     network = FlowNetwork(np.ones(3000))
     network.start(FlowBatch([0, 2], [0, 1], [1.0]))
