@@ -13,7 +13,7 @@ IDS = (
 COUNTS = (
     "count", "counts", "logical_count", "expert_counts", "expert_count", "expert_load", "expert_loads", "load",
     "tokens_per_expert", "num_tokens_per_expert", "token_count", "num_tokens", "tokens", "exp_counts",
-    "activation_counts",
+    "activation_counts", "selections", "tokens_routed",
 )  # fmt: skip
 SLOT_COUNTS = ("global_physical_count", "physical_count", "expert_load_window", "expert_load_pass")
 GATES = ("gates", "scores", "topk_weights", "expert_weights", "routing_weights", "weights")

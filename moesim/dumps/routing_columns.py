@@ -38,6 +38,13 @@ _NUMBERED = re.compile(r"(expert|expert_id|e|id|top|topk|topk_id|topk_idx|logit|
 _EXAMPLE = "columns such as layer,expert,count are needed"
 
 
+def is_known(name: str) -> bool:
+    """Return whether a column of this name holds numbers that are read."""
+    names = (*LAYER, *EXPERT, *SLOT, *TOKEN, *STEP, *RANK, *COUNTS, *IDS, *LOGITS, *GATES)
+    name = name.strip().lower()
+    return name in names or _NUMBERED.fullmatch(name) is not None
+
+
 def read_columns(columns: Columns, told: Told, source: Source, where: str, row: Where, layer: int = 0) -> RoutingTrace:
     """Return the trace of a table.
 
@@ -170,13 +177,18 @@ def _counted(
         width = told.slot_expert.shape[-1]
     shape = (1 + int(step_at.max()), len(numbers), width)
     cell = np.ravel_multi_index((step_at, layer_at, experts), shape, mode="clip")
+    notes = [note] if note else []
     if row is not None and not any(found[key] for key in ("rank", "sequence", "token")):
-        _, first = np.unique(cell, return_index=True)
+        # What no name says may tell rows apart, such as a task: such rows are summed, and it is said.
+        others = [name for name in columns if name not in found.values()]
+        kinds = [np.unique(columns[name], return_inverse=True)[1].reshape(-1) for name in others]
+        _, first = np.unique(np.stack([cell, *kinds]), axis=1, return_index=True)
+        if len(np.unique(cell)) < len(first):
+            notes.append(f"rows are summed over {', '.join(others)}"[:200])
         if len(first) < len(cell):
             again = int(np.setdiff1d(np.arange(len(cell)), first)[0])
             raise InputError(f"layer {layers[again]}, expert {experts[again]} appears twice", row(again))
     counts = np.bincount(cell, weights=count, minlength=int(np.prod(shape))).reshape(shape)
-    notes = (note,) if note else ()
     return trace_of_counts(counts, numbers.tolist(), told, source, where, notes=notes)
 
 

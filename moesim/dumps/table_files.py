@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.dumps.routing_columns import read_columns
+from moesim.dumps.routing_columns import is_known, read_columns
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told
 from moesim.errors import InputError
 
@@ -68,6 +68,8 @@ def _numbers(texts: list[str], name: str, path: Path, lines: list[int]) -> NDArr
         try:
             float(text)
         except ValueError:
+            if not is_known(name):
+                break  # a name of a task or of a data set, perhaps
             raise InputError(f"{name} is {text!r:.40}", f"{path}:{line}", "a number is needed") from None
     return np.array(texts)
 

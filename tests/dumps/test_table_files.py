@@ -165,3 +165,12 @@ def test_checkpoints_of_a_training_run_keep_their_step(tmp_path):
     assert trace.step.tolist() == [10, 10, 20, 20] and trace.layers == (2, 3)
     assert trace.ids[1].tolist() == [[0, 3], [1, 3], [2, 5], [3, 5]]
     assert trace.gates.shape == trace.ids.shape
+
+
+def test_rows_of_several_tasks_are_summed_and_it_is_said(tmp_path):
+    (tmp_path / "c.csv").write_text("task,layer,expert,tokens_routed\na,1,0,3\na,1,1,4\nb,1,0,10\nb,1,1,20\n")
+    trace = read_routing(tmp_path / "c.csv")
+    assert trace.expert_counts().tolist() == [[13, 24]] and "rows are summed over task" in trace.notes
+    (tmp_path / "c.csv").write_text("task,layer,expert,tokens_routed\na,1,0,3\na,1,0,4\n")
+    with pytest.raises(InputError, match=r"c\.csv:3: layer 1, expert 0 appears twice"):
+        read_routing(tmp_path / "c.csv")
