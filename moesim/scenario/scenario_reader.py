@@ -169,6 +169,8 @@ def _one(
     try:
         for override in overrides:
             document = document.with_value(override.loc, override.value, override.origin)
+            if override.loc[:2] == _ROUTING and override.value is not None:
+                document = _without_other_sources(document, overrides)
         document = document.without("variants")
         scenario = validate(Scenario, document, context={"base_dir": base_dir})
         scenario._base_dir, scenario._document = base_dir, document
@@ -178,6 +180,15 @@ def _one(
         return None
     mistakes.extend(missing)
     return scenario
+
+
+def _without_other_sources(document: LocatedDocument, overrides: Sequence[Override]) -> LocatedDocument:
+    """Let routing that is named on the command line take the place of the file's tokens, whatever those are."""
+    workload, named = document.data.get("workload"), {override.loc[:2] for override in overrides}
+    for source in ("recording", "synthetic", "expert_ids", "counts"):
+        if isinstance(workload, Mapping) and source in workload and ("workload", source) not in named:
+            document = document.with_value(("workload", source), None, "")
+    return document
 
 
 def _missing_files(scenario: Scenario, document: LocatedDocument) -> Iterable[InputError]:

@@ -81,6 +81,13 @@ def test_a_run_takes_ids_as_they_are_and_counts_as_counts(moesim, dump, table):
             assert np.array_equal(loads.to_list(), COUNTS)
 
 
+def test_routing_that_is_named_takes_the_place_of_the_scenarios_tokens(here, dump):
+    named = load_scenario("small.yaml", ["workload.routing=dump.npz"])
+    assert named.workload.synthetic is None and named.workload.routing.file == str(here / "dump.npz")
+    with pytest.raises(InputError, match="routing and synthetic given"):
+        load_scenario("small.yaml", ["workload.routing=dump.npz", "workload.synthetic={kind: uniform}"])
+
+
 def test_a_folder_is_found_beside_the_scenario_and_layers_are_chosen(here, dump):
     (here / "dumps").mkdir()
     dump.rename(here / "dumps" / "dump.npz")
