@@ -20,6 +20,8 @@ from moesim import __version__
 from moesim.errors import ResourceError
 from moesim.spawn import WorkerContext
 
+# Time for the thread of a pool whose processes are dead to end.
+_LEAVE_S = 2.0
 # Time for a Dask scheduler to answer, and for its first worker to join.
 _JOIN_S = 30
 # Dask workers come and go; asking for their number at every task would slow the sweep.
@@ -72,7 +74,12 @@ class _Pool:
         # The processes first: a shut pool unlinks its semaphores, and a child that is still starting would miss them.
         self.context.kill()
         if self.pool is not None:
-            self.pool.shutdown(wait=False, cancel_futures=True)
+            # Python's own handler at exit writes to the pool's pipe, which the pool's thread may be closing: let that
+            # thread end first. With a limit, for one that is writing a large task to a dead worker never ends.
+            shutdown = threading.Thread(target=self.pool.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+            shutdown.start()
+            shutdown.join(_LEAVE_S)
+            self.pool = None
 
 
 def _begin_worker() -> None:
