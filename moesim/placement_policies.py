@@ -8,3 +8,6 @@ FIXED_POLICIES = ("contiguous", "round_robin")
 
 LOAD_POLICIES = ("eplb",)
 """Follow the experts' load, and may hold replicas."""
+
+REBALANCE_POLICIES = ("eplb",)
+"""Place by the load alone, so that they can do it again and again while a model runs."""

@@ -238,7 +238,7 @@ def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
     return FIXED.get(policy, contiguous)(n_experts, n_ranks)
 
 
-def place(parts: Parts, load: NDArray[np.int64]) -> Placement:
+def place(parts: Parts, load: NDArray[np.int64], start: Placement | None = None) -> Placement:
     """Place the experts, given their loads [experts]; a fixed policy does not look at them."""
     fabric, experts, slots, policy = parts.fabric, parts.model.n_experts, parts.n_slots, parts.placement.policy
     if policy in FIXED:

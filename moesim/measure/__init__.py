@@ -3,7 +3,14 @@
 from moesim.measure.critical import CriticalRank
 from moesim.measure.explained import explanation
 from moesim.measure.flow_export import FlowExport
-from moesim.measure.layer_tables import add_busy_links, add_layer_rows, add_series_rows, bucket_width_s
+from moesim.measure.layer_tables import (
+    add_busy_links,
+    add_layer_rows,
+    add_migration_rows,
+    add_series_rows,
+    bucket_width_s,
+)
+from moesim.measure.migration import rebalancing, rebalancing_notes, slot_bytes
 from moesim.measure.notes import degraded
 from moesim.measure.summary import SummaryBuilder
 from moesim.measure.terms_of_run import RunTerms
@@ -18,10 +25,14 @@ __all__ = [
     "ToleranceLedger",
     "add_busy_links",
     "add_layer_rows",
+    "add_migration_rows",
     "add_series_rows",
     "bucket_width_s",
     "degraded",
     "explanation",
+    "rebalancing",
+    "rebalancing_notes",
+    "slot_bytes",
     "spreads",
     "steps_pay",
 ]

@@ -20,7 +20,7 @@ from moesim.scenario.named_files import is_path, shipped_names
 from moesim.scenario.objective import Objective, parse_objective
 from moesim.scenario.scenario_reader import PATH_FIELDS, ScenarioTemplate, from_here, load_scenario, name_from
 from moesim.scenario.schema import Scenario, json_schema
-from moesim.scenario.sections import Cluster, Losses, Model, PlacementBlock, RandomPoints, Sweep
+from moesim.scenario.sections import Cluster, Losses, Model, PlacementBlock, RandomPoints, Rebalance, Sweep
 from moesim.scenario.thresholds import SUMMARY_KEYS, Threshold, parse_threshold
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Override",
     "PlacementBlock",
     "RandomPoints",
+    "Rebalance",
     "RecordingSource",
     "Scenario",
     "ScenarioTemplate",

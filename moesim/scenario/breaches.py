@@ -100,7 +100,8 @@ def _per_rank_lists(scenario: ScenarioFields) -> Iterator[Breach]:
 
 def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     """Yield what would be read and then have no effect."""
-    if scenario.placement.redundant_experts and scenario.placement.policy in FIXED_POLICIES:
+    block = scenario.placement
+    if block.redundant_experts and block.policy in FIXED_POLICIES and block.rebalance is None:
         yield (
             ("placement", "redundant_experts"),
             f"policy {scenario.placement.policy} places no replicas",
