@@ -19,7 +19,9 @@ from moesim.compute import KernelTable
 from moesim.dumps import read_array
 from moesim.errors import InputError
 from moesim.model import PublishedRouter
-from moesim.placement import BY_LOAD, FIXED, Placement, contiguous, read_map
+from moesim.placement import Placement, contiguous, read_map, round_robin
+from moesim.placement import place as place_experts
+from moesim.placement_policies import FIXED_POLICIES
 from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
@@ -234,23 +236,29 @@ def _placement_map(scenario: Scenario, fabric: Fabric) -> Placement | None:
 
 
 def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
-    """The placement before any load is known; EPLB starts from contiguous groups, which it keeps on their nodes."""
-    return FIXED.get(policy, contiguous)(n_experts, n_ranks)
+    """The placement before any load is known: contiguous groups, which hierarchical EPLB keeps on their nodes."""
+    return (round_robin if policy == "round_robin" else contiguous)(n_experts, n_ranks)
 
 
-def place(parts: Parts, load: NDArray[np.int64], start: Placement | None = None) -> Placement:
-    """Place the experts, given their loads [experts]; a fixed policy does not look at them."""
-    fabric, experts, slots, policy = parts.fabric, parts.model.n_experts, parts.n_slots, parts.placement.policy
-    if policy in FIXED:
-        return FIXED[policy](experts, fabric.n_ranks)
-    if slots % fabric.n_ranks:
+def place(parts: Parts, load: NDArray[np.int64], expert_ids: NDArray[np.int32] | None = None) -> Placement:
+    """Place the experts by the scenario's policy, given a load [experts], or the selections [tokens, top_k] too."""
+    fabric, section, experts, slots = parts.fabric, parts.placement, parts.model.n_experts, parts.n_slots
+    if section.policy not in FIXED_POLICIES and slots % fabric.n_ranks:
         raise InputError(
             f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
             where="placement.redundant_experts",
             fix=f"use {-experts % fabric.n_ranks} redundant experts, or that plus a multiple of {fabric.n_ranks}",
         )
-    return BY_LOAD[policy](
-        load, n_slots=slots, n_ranks=fabric.n_ranks, n_nodes=fabric.n_nodes, n_groups=max(parts.router.n_groups, 1)
+    return place_experts(
+        section.policy,
+        load=load,
+        expert_ids=expert_ids,
+        n_experts=experts,
+        n_slots=slots,
+        n_ranks=fabric.n_ranks,
+        n_nodes=fabric.n_nodes,
+        n_groups=max(parts.router.n_groups, 1),
+        seed=parts.seed,
     )
 
 

@@ -17,7 +17,7 @@ def slot_bytes(parts: Parts) -> int:
 
 
 def rebalancing(parts: Parts, asked: Rebalance, moe_layers: int) -> dict[str, Any]:
-    """Return what the result says of its rebalancing, JSON-able; redundant slots are those of all the model's layers."""
+    """Return what the result says of its rebalancing, JSON-able; redundant slots are those of all layers."""
     transfer = weight_transfer(asked.mode, asked.fixed_time)
     redundant = (parts.n_slots - parts.model.n_experts) * slot_bytes(parts) * moe_layers
     return {

@@ -206,7 +206,7 @@ class RunTerms:
         assert asked is not None  # noqa: S101 - weights moved
         said = (
             ("fixed time", "for each layer that moves", weight_transfer(asked.mode, asked.fixed_time).source),
-            ("weights on the wires", "until the rank's own have come and gone, waiting for others included", "simulated"),
+            ("weights on the wires", "until the rank's own have come and gone, waiting included", "simulated"),
             ("weights after the last layer", "those that travel beside the tokens and come later", "simulated"),
         )
         sums = [sum(seconds) / len(self._step_s) for seconds in zip(*self._moving_s, strict=True)]

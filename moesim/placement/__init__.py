@@ -1,5 +1,8 @@
 """Which rank holds which expert, and which of an expert's replicas a token takes."""
 
+from moesim.placement.affinity import affinity_frontier
+from moesim.placement.few_moves import moved_experts, renumbered
+from moesim.placement.fixed import contiguous, in_turn, round_robin
 from moesim.placement.load_balancer import eplb
 from moesim.placement.maps import read_map, write_map
 from moesim.placement.migration import (
@@ -10,22 +13,27 @@ from moesim.placement.migration import (
     migration_bound_s,
     moves_between,
 )
-from moesim.placement.policies import BY_LOAD, FIXED, contiguous, round_robin
+from moesim.placement.policies import place
+from moesim.placement.replica_shares import with_lp_shares
 from moesim.placement.slots import Placement
 
 __all__ = [
-    "BY_LOAD",
-    "FIXED",
     "Moves",
     "Placement",
+    "affinity_frontier",
     "break_even_steps",
     "busiest_ports",
     "contiguous",
     "eplb",
     "expert_bytes",
+    "in_turn",
     "migration_bound_s",
+    "moved_experts",
     "moves_between",
+    "place",
     "read_map",
+    "renumbered",
     "round_robin",
+    "with_lp_shares",
     "write_map",
 ]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from moesim.balance import imbalance
 from moesim.layer import build_parts, open_workload, replica_seed
-from moesim.placement import BY_LOAD, FIXED, Placement
+from moesim.placement import Placement, contiguous, eplb, round_robin
 from moesim.routing import route
 from moesim.run.steps import initial_state, route_step
 from moesim.scenario import Scenario
@@ -35,12 +35,11 @@ def compare_placements(scenario: Scenario, redundant_experts: int | None) -> lis
     load = np.bincount(ids[ids >= 0], minlength=experts)
     ranks = fabric.n_ranks
     extra = redundant_experts if redundant_experts is not None else -experts % ranks or ranks
-    placements = {name: make(experts, ranks) for name, make in FIXED.items()}
-    for name, balance in BY_LOAD.items():
-        for slots in sorted({experts + (-experts % ranks), experts + extra}):
-            placements[f"{name}, {slots - experts} redundant"] = balance(
-                load, n_slots=slots, n_ranks=ranks, n_nodes=fabric.n_nodes, n_groups=parts.router.n_groups
-            )
+    placements = {one.__name__: one(experts, ranks) for one in (contiguous, round_robin)}
+    for slots in sorted({experts + (-experts % ranks), experts + extra}):
+        placements[f"eplb, {slots - experts} redundant"] = eplb(
+            load, n_slots=slots, n_ranks=ranks, n_nodes=fabric.n_nodes, n_groups=parts.router.n_groups
+        )
     if parts.placement_map is not None:
         placements[f"file {scenario.placement.file}"] = parts.placement_map.for_layer(layer)
     rows = []

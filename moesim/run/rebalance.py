@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.layer import Parts, RoutedLayer, place
-from moesim.placement import Moves, Placement, moves_between
+from moesim.errors import InputError
+from moesim.layer import Parts, RoutedLayer
+from moesim.placement import Moves, Placement, moves_between, place
 
 
 @dataclass(frozen=True)
 class LayerMove:
-    """Weights of one simulated layer that change place in a step, for which its ranks stop unless they go ``beside``."""
+    """Weights of a simulated layer that change place in a step; its ranks stop for them unless they go ``beside``."""
 
     layer: int
     moves: Moves
@@ -61,8 +62,7 @@ def rebalanced(
     asked = parts.placement.rebalance
     assert asked is not None  # noqa: S101 - whoever asks has looked
     if memory.batches >= asked.every and not memory.waiting:
-        learnt = replace(parts, placement=parts.placement.model_copy(update={"policy": asked.policy, "file": None}))
-        new = {layer: place(learnt, memory.seen[layer], start=placement[layer]) for layer in layers}
+        new = {layer: _placed_anew(parts, asked.policy, memory.seen[layer], placement[layer]) for layer in layers}
         moves = {layer: moves_between(placement[layer], new[layer], parts.fabric.rank_node) for layer in layers}
         beside = asked.mode == "async"
         simulated = parts.workload.layers_simulated or len(layers)
@@ -79,3 +79,25 @@ def rebalanced(
         if all(layers[move.layer % len(layers)] != layer for move in waiting):
             placement = {**placement, layer: memory.to_come[layer]}
     return placement, memory, memory.waiting[:1]
+
+
+def _placed_anew(parts: Parts, policy: str, load: NDArray[np.int64], start: Placement) -> Placement:
+    """Place a layer's experts by a load [experts], the ranks numbered so that few move from where they are."""
+    fabric, slots = parts.fabric, parts.n_slots
+    if slots % fabric.n_ranks:
+        raise InputError(
+            f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
+            where="placement.redundant_experts",
+            fix=f"use {-parts.model.n_experts % fabric.n_ranks}, or that plus a multiple of {fabric.n_ranks}",
+        )
+    return place(
+        policy,
+        load=load,
+        n_experts=parts.model.n_experts,
+        n_slots=slots,
+        n_ranks=fabric.n_ranks,
+        n_nodes=fabric.n_nodes,
+        n_groups=max(parts.router.n_groups, 1),
+        start=start,
+        seed=parts.seed,
+    )

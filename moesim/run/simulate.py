@@ -110,7 +110,8 @@ class _Run:
                 self._add_layer(timed)
             elif isinstance(timed, TimedMigration):
                 self._terms.add_migration(timed.trace)
-                add_migration_rows(self._tables, timed.step, self._parts.fabric, timed.trace, timed.moves, timed.bound_s)
+                about = (timed.trace, timed.moves, timed.bound_s)
+                add_migration_rows(self._tables, timed.step, self._parts.fabric, *about)
             else:
                 for layer in self._with_curves:
                     add_series_rows(self._tables, layer.where, self._parts.fabric, layer.trace, timed)

@@ -166,7 +166,7 @@ def run_steps(
         bucket_s: width of the time buckets of the links' use; None for one that shows a dispatch well.
 
     Yields:
-        Each layer, each layer's move of weights, and behind the last one of a step what the links carried over that step.
+        Each layer and each move of a layer's weights; behind the last of a step what the links carried over it.
 
     Raises:
         InvariantError: a law of the simulator was broken.
@@ -245,9 +245,7 @@ def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:
         ends, none = (move.moves.source, move.moves.target), (move.moves.source[:0], move.moves.target[:0])
         n_bytes = slot_bytes(parts)
         if move.beside:
-            weights[BESIDE.name, move.layer, 0] = weight_flows(
-                parts.fabric, *ends, n_bytes, transfer, parts.ecmp_seed
-            )
+            weights[BESIDE.name, move.layer, 0] = weight_flows(parts.fabric, *ends, n_bytes, transfer, parts.ecmp_seed)
             ends = none
         flows = weight_flows(parts.fabric, *ends, n_bytes, transfer, parts.ecmp_seed)
         weights[MIGRATION.name, move.layer, 0] = replace(flows, entry_setup_s=transfer.fixed_s)

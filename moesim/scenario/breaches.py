@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from moesim.alltoall_library import algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, did_you_mean, fields_at
-from moesim.placement_policies import FIXED_POLICIES, LOAD_POLICIES
+from moesim.placement_policies import SINGLE_SLOT_POLICIES
 from moesim.scenario.fields import ScenarioFields
 from moesim.scenario.objective import parse_objective
 from moesim.scenario.thresholds import parse_threshold
@@ -100,12 +100,12 @@ def _per_rank_lists(scenario: ScenarioFields) -> Iterator[Breach]:
 
 def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     """Yield what would be read and then have no effect."""
-    block = scenario.placement
-    if block.redundant_experts and block.policy in FIXED_POLICIES and block.rebalance is None:
+    placed = scenario.placement
+    if placed.redundant_experts and placed.policy in SINGLE_SLOT_POLICIES and placed.rebalance is None:
         yield (
             ("placement", "redundant_experts"),
             f"policy {scenario.placement.policy} places no replicas",
-            f"set policy: {' or '.join(LOAD_POLICIES)}, or redundant_experts: 0",
+            "set policy: eplb, or redundant_experts: 0",
         )
     placement = scenario.placement
     if placement.file is not None and (placement.policy != "contiguous" or placement.redundant_experts):

@@ -14,7 +14,7 @@ from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
-from moesim.placement_policies import FIXED_POLICIES, LOAD_POLICIES, REBALANCE_POLICIES
+from moesim.placement_policies import POLICIES, REBALANCE_POLICIES
 from moesim.regular_clusters import EXAMPLES, FabricKind, RegularCluster
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.named_files import is_path, refuse_escape
@@ -25,10 +25,11 @@ Dtype = Literal["fp8", "bf16"]
 if TYPE_CHECKING:
     # A type checker wants the names of a Literal written out.
     AlgorithmName = str
-    PolicyName = RebalancePolicyName = str
+    PolicyName = str
+    RebalancePolicyName = str
 else:
     AlgorithmName = Literal[ALGORITHMS]
-    PolicyName = Literal[(*FIXED_POLICIES, *LOAD_POLICIES)]
+    PolicyName = Literal[POLICIES]
     RebalancePolicyName = Literal[REBALANCE_POLICIES]
 
 

@@ -132,7 +132,8 @@ def run_layers(
         weights: flows of the program's moves of weights, by operation.
 
     Yields:
-        Each layer's trace when its last rank has left it, alike that of each move of weights, then what the links carried over time.
+        The trace of each layer and each move of weights when its last rank has left it, then what the links carried
+        over time.
 
     Raises:
         InvariantError: the program names an operation that it does not hold, or one that waits for it in turn.

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from moesim import csr
 from moesim.cluster import Fabric
-from moesim.traffic.flows import Floats, PhaseFlows, pair_routes
+from moesim.traffic.flows import PhaseFlows, pair_routes
 from moesim.units import parse_duration
 
 _DATA = Path(__file__).resolve().parent.parent / "data" / "migration.yaml"
@@ -75,7 +75,7 @@ def weight_flows(
         phase="migration",
         source=ends[:, 0],
         target=ends[:, 1],
-        size=moves * float(n_bytes),
+        size=(moves * n_bytes).astype(np.float64),
         route_ptr=ptr,
         route_links=links,
         share=np.ones(len(links)),
@@ -96,5 +96,5 @@ def weight_flows(
 def busiest_link_s(fabric: Fabric, flows: PhaseFlows) -> float:
     """Return what the busiest link needs for a phase's bytes at the rate that they reach, seconds."""
     moved = csr.spread(flows.size, flows.route_ptr) * flows.weight
-    demand: Floats = np.bincount(flows.route_links, weights=moved, minlength=fabric.n_links)
+    demand = np.bincount(flows.route_links, weights=moved, minlength=fabric.n_links)
     return float((demand / fabric.capacity).max(initial=0.0))
