@@ -61,6 +61,7 @@ def rebalanced(
     """
     asked = parts.placement.rebalance
     assert asked is not None  # noqa: S101 - whoever asks has looked
+    _check_slots(parts)
     if memory.batches >= asked.every and not memory.waiting:
         new = {layer: _placed_anew(parts, asked.policy, memory.seen[layer], placement[layer]) for layer in layers}
         moves = {layer: moves_between(placement[layer], new[layer], parts.fabric.rank_node) for layer in layers}
@@ -83,21 +84,24 @@ def rebalanced(
 
 def _placed_anew(parts: Parts, policy: str, load: NDArray[np.int64], start: Placement) -> Placement:
     """Place a layer's experts by a load [experts], the ranks numbered so that few move from where they are."""
-    fabric, slots = parts.fabric, parts.n_slots
-    if slots % fabric.n_ranks:
-        raise InputError(
-            f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
-            where="placement.redundant_experts",
-            fix=f"use {-parts.model.n_experts % fabric.n_ranks}, or that plus a multiple of {fabric.n_ranks}",
-        )
     return place(
         policy,
         load=load,
         n_experts=parts.model.n_experts,
-        n_slots=slots,
-        n_ranks=fabric.n_ranks,
-        n_nodes=fabric.n_nodes,
+        n_slots=parts.n_slots,
+        n_ranks=parts.fabric.n_ranks,
+        n_nodes=parts.fabric.n_nodes,
         n_groups=max(parts.router.n_groups, 1),
         start=start,
         seed=parts.seed,
     )
+
+
+def _check_slots(parts: Parts) -> None:
+    ranks, slots = parts.fabric.n_ranks, parts.n_slots
+    if slots % ranks:
+        raise InputError(
+            f"{slots} slots do not spread evenly over {ranks} ranks",
+            where="placement.redundant_experts",
+            fix=f"use {-parts.model.n_experts % ranks}, or that plus a multiple of {ranks}",
+        )
