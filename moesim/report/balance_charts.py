@@ -47,13 +47,13 @@ def rebalance_charts(result: Result) -> list[LineChart]:
     least, most = (quantity(value, "s") for value in about["fixed_range_s"])
     charts = []
     for key, title, caption, y_label, series in (
-        ("step_load", "Load over the steps", f"Most loaded over mean, mean over the layers; experts placed anew {anew}.",
+        ("step_load", "Load over the steps", f"Most loaded over mean, mean over the layers; placed anew {anew}.",
          "max/mean", _series(steps, "step", dict([*_IMBALANCE.items()][:3]))),
-        ("step_time", "Layer time over the steps", "Mean over the layers. Late ranks and contention with weights are in "
-         "it, stops for weights are not.", *_scaled(x, layer_s, "s", "layer time")),
+        ("step_time", "Layer time over the steps", "Mean over the layers. Late ranks and contention with weights "
+         "are in it, stops for weights are not.", *_scaled(x, layer_s, "s", "layer time")),
         ("step_stops", "Stops for weights over the steps",
-         f"From the first rank that stops to the last that goes on, sum over the layers; {quantity(about['fixed_s'], 's')} "
-         f"of each layer's are the fixed time (published {least} to {most}).", *_scaled(x, stops_s, "s", "stop")),
+         f"From the first rank that stops to the last that goes on, sum over the layers; "
+         f"{quantity(about['fixed_s'], 's')} of each layer's are the fixed time (published {least} to {most}).", *_scaled(x, stops_s, "s", "stop")),
         ("step_weights", "Weights moved over the steps",
          f"An expert has {quantity(about['expert_bytes'], 'B')}. Redundant slots hold "
          f"{quantity(about['redundant_bytes_per_rank'], 'B')} of each GPU's memory, "

@@ -20,11 +20,19 @@ from moesim.placement import Moves, Placement, moves_between, place
 
 @dataclass(frozen=True)
 class LayerMove:
-    """Weights of a simulated layer that change place in a step; its ranks stop for them unless they go ``beside``."""
+    """Weights of a simulated layer that change place in a step; its ranks stop for them unless they go ``beside``.
+
+    Where they went beside the step before, the ranks stop to take them over and nothing moves.
+    """
 
     layer: int
     moves: Moves
     beside: bool
+
+    def taken_over(self) -> "LayerMove":
+        """Return the stop that follows a move beside the tokens."""
+        none = self.moves.expert[:0]
+        return LayerMove(self.layer, Moves(none, none, none), beside=False)
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ def rebalanced(
     asked = parts.placement.rebalance
     assert asked is not None  # noqa: S101 - whoever asks has looked
     _check_slots(parts)
+    stops: tuple[LayerMove, ...] = ()
     if memory.batches >= asked.every and not memory.waiting:
         new = {layer: _placed_anew(parts, asked.policy, memory.seen[layer], placement[layer]) for layer in layers}
         moves = {layer: moves_between(placement[layer], new[layer], parts.fabric.rank_node) for layer in layers}
@@ -75,11 +84,11 @@ def rebalanced(
         memory = Rebalancing(to_come=new, waiting=tuple(due))
     elif memory.waiting:
         moved, waiting = memory.waiting[0], memory.waiting[1:]
-        memory = replace(memory, waiting=waiting)
+        memory, stops = replace(memory, waiting=waiting), (moved.taken_over(),)
         layer = layers[moved.layer % len(layers)]
         if all(layers[move.layer % len(layers)] != layer for move in waiting):
             placement = {**placement, layer: memory.to_come[layer]}
-    return placement, memory, memory.waiting[:1]
+    return placement, memory, (*stops, *memory.waiting[:1])
 
 
 def _placed_anew(parts: Parts, policy: str, load: NDArray[np.int64], start: Placement) -> Placement:

@@ -242,21 +242,17 @@ def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:
     for move in step.moves:
         assert asked is not None  # noqa: S101 - nothing moves without
         transfer = weight_transfer(asked.mode, asked.fixed_time)
-        ends, none = (move.moves.source, move.moves.target), (move.moves.source[:0], move.moves.target[:0])
-        n_bytes = slot_bytes(parts)
-        if move.beside:
-            weights[BESIDE.name, move.layer, 0] = weight_flows(parts.fabric, *ends, n_bytes, transfer, parts.ecmp_seed)
-            ends = none
-        flows = weight_flows(parts.fabric, *ends, n_bytes, transfer, parts.ecmp_seed)
-        weights[MIGRATION.name, move.layer, 0] = replace(flows, entry_setup_s=transfer.fixed_s)
+        ends, stage = (move.moves.source, move.moves.target), BESIDE if move.beside else MIGRATION
+        flows = weight_flows(parts.fabric, *ends, slot_bytes(parts), transfer, parts.ecmp_seed)
+        weights[stage.name, move.layer, 0] = flows if move.beside else replace(flows, entry_setup_s=transfer.fixed_s)
     return weights
 
 
 def _audited_move(
     parts: Parts, index: int, step: RoutedStep, trace: MigrationTrace, summary: SummaryBuilder
 ) -> TimedMigration:
-    moved = next(len(move.moves) for move in step.moves if move.layer == trace.layer)
-    moves = moved if trace.beside == any(move.beside for move in step.moves) else 0
+    of = (trace.layer, trace.beside)
+    moves = next(len(move.moves) for move in step.moves if (move.layer, move.beside) == of)
     audit_migration(parts.fabric, trace, moves * slot_bytes(parts))
     summary.add_migration(trace)
     return TimedMigration(index, moves, trace, busiest_link_s(parts.fabric, trace.phase.flows))
