@@ -53,7 +53,8 @@ def rebalance_charts(result: Result) -> list[LineChart]:
          "are in it, stops for weights are not.", *_scaled(x, layer_s, "s", "layer time")),
         ("step_stops", "Stops for weights over the steps",
          f"From the first rank that stops to the last that goes on, sum over the layers; "
-         f"{quantity(about['fixed_s'], 's')} of each layer's are the fixed time (published {least} to {most}).", *_scaled(x, stops_s, "s", "stop")),
+         f"{quantity(about['fixed_s'], 's')} of each layer's are the fixed time (published {least} to {most}).",
+         *_scaled(x, stops_s, "s", "stop")),
         ("step_weights", "Weights moved over the steps",
          f"An expert has {quantity(about['expert_bytes'], 'B')}. Redundant slots hold "
          f"{quantity(about['redundant_bytes_per_rank'], 'B')} of each GPU's memory, "

@@ -15,11 +15,11 @@ _SECTIONS = [
     ("first", "Result"),
     ("options", "Placements"),
     ("costs", "What it costs"),
-    ("rests", "What this rests on"),
+    ("rests", "Behind it"),
 ]
 _LOADS = {
     "rank": ("ranks, max/mean", "most loaded rank over the mean, on the tokens judged on"),
-    "rank_itself": ("on itself", "the same where the placement is learnt on those very tokens: what is left is not loss"),
+    "rank_itself": ("on itself", "the same where it is learnt on those very tokens: what is left is no loss"),
     "rank_learnt": ("where learnt", "the same on the tokens that it was learnt from: looks better than it is"),
     "node": ("nodes, max/mean", "most loaded node over the mean, on the tokens judged on"),
     "nodes_per_token": ("nodes per token", "distinct nodes that a token goes to"),
@@ -78,7 +78,7 @@ def _costs_table(verdict: PlacementVerdict) -> DataTable:
     """What moving to each placement takes, and when that is paid."""
     columns = ("placement", "moves a layer", "weights", "blocking", "async", "pays after, steps", "async, steps",
                f"with drift of {verdict.drift_steps:,.0f} steps", "memory of a GPU", "in all")  # fmt: skip
-    hints = ("", "experts that a rank has to fetch", "all layers", "one rearrangement of all layers, fixed time included",
+    hints = ("", "experts that a rank has to fetch", "all layers", "one rearrangement of all layers, with its fixed time",
              "the same beside the tokens, of the fastest placement", "none: it never does", "",
              "assumed: what is saved falls to 1/e in so many steps", "redundant slots of all layers", "")  # fmt: skip
     rows = [
@@ -154,7 +154,7 @@ def _ageing(verdict: PlacementVerdict) -> Iterator[Chart]:
         yield LineChart(
             key="ageing",
             title="How a placement ages",
-            caption=f"{verdict.ageing.said} A window has {verdict.ageing.window_tokens:,} tokens, in the order recorded.",
+            caption=f"{verdict.ageing.said} Windows of {verdict.ageing.window_tokens:,} tokens, in the order recorded.",
             x_label="window of the recording",
             y_label="ranks, max/mean",
             series=tuple(
