@@ -78,7 +78,7 @@ def _costs_table(verdict: PlacementVerdict) -> DataTable:
     """What moving to each placement takes, and when that is paid."""
     columns = ("placement", "moves a layer", "weights", "blocking", "async", "pays after, steps", "async, steps",
                f"with drift of {verdict.drift_steps:,.0f} steps", "memory of a GPU", "in all")  # fmt: skip
-    hints = ("", "experts that a rank has to fetch", "all layers", "one rearrangement of all layers, fixed time and all",
+    hints = ("", "experts that a rank has to fetch", "all layers", "one rearrangement of all layers, with fixed time",
              "the same beside the tokens, of the fastest placement", "none: it never does", "",
              "assumed: what is saved falls to 1/e in so many steps", "redundant slots of all layers", "")  # fmt: skip
     rows = [
