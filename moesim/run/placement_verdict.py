@@ -1,152 +1,251 @@
-"""Does another placement pay: each put on the clock with tokens that it has not seen, against the present one.
+"""Does another placement pay: learnt on some tokens, judged on others, against the present one.
 
-Costs are simulated too: the weights that have to move from the present placement, layer by layer with nothing else on
-the wires (``blocking``), and for the fastest placement beside a step's tokens (``async``). Layers are those of the
-workload; what all the model's MoE layers take is their mean times their number.
+What is learnt from follows ``placement.learn_from``; by default it is the first half of the recorded tokens, and the
+second is judged on. The present placement is the scenario's own where that knows no load, else contiguous.
 """
 
-import math
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from moesim.layer import KernelLedger, Parts
-from moesim.measure import SummaryBuilder, slot_bytes
-from moesim.placement import Moves, Placement, break_even_steps, moves_between
-from moesim.results import PlacementOption, Value, ratio_spread
-from moesim.run.rebalance import LayerMove
-from moesim.run.steps import RoutedStep, initial_state, route_step, run_steps
-from moesim.scenario import Rebalance
-from moesim.timeline import run_phase
-from moesim.traffic import MigrationMode, weight_flows, weight_transfer
+from moesim.errors import InputError
+from moesim.layer import Parts, Seen, Workload, build_parts, open_workload, see, window
+from moesim.placement import Placement, affinity_frontier, contiguous, place
+from moesim.placement_policies import FIXED_POLICIES, REBALANCE_POLICIES, SINGLE_SLOT_POLICIES
+from moesim.results import Ageing, PlacementVerdict
+from moesim.run.ageing import ageing, too_short
+from moesim.run.placement_clock import DRIFT_STEPS, Candidate, judge
+from moesim.run.steps import initial_state, route_step
+from moesim.scenario import Scenario
+from moesim.traffic import weight_transfer
+from moesim.units import format_duration
 from moesim.workload import Batch
 
-# One bucket over everything: nobody looks at the links' use over time.
-_NO_CURVES_S = 1e9
-DRIFT_STEPS = 1000.0
-"""Steps after which a gain has fallen to 1/e where nothing was measured: an assumption, said wherever it is used."""
+_POLICIES = ("round_robin", "greedy", "eplb_hierarchical", "eplb_global", "lp", "affinity", "replicate_top", "per_batch")
+# Without replicas these do what another does, or nothing.
+_NEED_REPLICAS = ("lp", "replicate_top", "per_batch")
+# Layers of a trace that are put on the clock, evenly spaced.
+_MOST_LAYERS = 4
+
+Placements = Mapping[int, Placement]
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A placement to judge: by recorded layer, with its load figures; ``parts`` say how many slots there are."""
-
-    policy: str
-    redundant: int
-    parts: Parts
-    placement: Mapping[int, Placement]
-    loads: Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class _Timed:
-    step: RoutedStep
-    summary: dict[str, Any]
-    band: dict[str, Any]
-
-
-def judge(
-    batch: Batch, candidates: Sequence[Candidate], moe_layers: int, say: Callable[[str], None]
-) -> tuple[PlacementOption, ...]:
-    """Put every placement on the clock and price the move to it.
+def place_verdict(
+    scenario: Scenario, redundant: Sequence[int] = (), say: Callable[[str], None] = lambda _: None
+) -> PlacementVerdict:
+    """Judge placements of a scenario's experts.
 
     Args:
-        batch: the tokens to judge on.
-        candidates: the present placement first.
-        moe_layers: of the model.
-        say: called with a line for each placement.
+        scenario: tokens, router, cluster, and the placement that the others are measured against.
+        redundant: slots beyond one for each expert to try; by default what fills the ranks evenly, and one more each.
+        say: called with a line when something begins.
+
+    Raises:
+        InputError: slots that the ranks do not divide, or parts of the scenario that do not fit each other.
     """
-    timed = []
-    for one in candidates:
-        say(f"{one.policy}, {one.redundant} redundant: timeline")
-        timed.append(_on_the_clock(one, batch))
-    fastest = min(range(len(timed)), key=lambda i: timed[i].summary["layer_time_s"])
-    options = []
-    for i, (one, run) in enumerate(zip(candidates, timed, strict=True)):
-        moves = [
-            moves_between(candidates[0].placement[layer], one.placement[layer], one.parts.fabric.rank_node)
-            for layer in run.step.layers
-        ]
-        cost: dict[str, float] = {}
-        if any(map(len, moves)):
-            cost["blocking"] = moe_layers * float(np.mean([blocking_s(one.parts, each) for each in moves]))
-            if i == fastest:
-                say(f"{one.policy}, {one.redundant} redundant: weights beside the tokens")
-                cost["async"] = moe_layers * _beside_s(one, batch, moves[0], run.summary["layer_time_s"], moe_layers)
-        options.append(_option(one, run, timed[0], moves, cost, moe_layers))
-    return tuple(options)
+    parts = build_parts(scenario)
+    learn_from = parts.placement.learn_from or "first_half"
+    section = {"learn_from": learn_from, "rebalance": None}
+    parts = replace(parts, placement=parts.placement.model_copy(update=section))
+    workload = open_workload(parts)
+    recorded = workload.batch(0).layers[: parts.workload.layers_simulated]
+    layers = tuple(recorded[i] for i in np.unique(np.linspace(0, len(recorded) - 1, _MOST_LAYERS).astype(int)))
+    parts = replace(parts, workload=parts.workload.model_copy(update={"layers_simulated": len(layers)}))
+    study = _Study(parts, workload, workload if learn_from == "batch" else window(workload, learn_from), layers)
+    say(f"learning from {study.learnt_from}")
+    candidates = list(study.candidates(_slots(parts, redundant)))
+    moe_layers = len(scenario.model_spec().moe_layer_ids)
+    options = judge(study.batch, candidates, moe_layers, say)
+    say("ageing")
+    verdict = PlacementVerdict(
+        scenario=parts.name,
+        phase=parts.schedule.phase,
+        learnt_from=study.learnt_from,
+        judged_on=study.judged_on,
+        same=study.same,
+        present=candidates[0].policy,
+        options=options,
+        ageing=Ageing(0, ""),
+        frontier=study.frontier(),
+        drift_steps=DRIFT_STEPS,
+        notes=tuple(_notes(study.batch, len(layers), len(recorded), moe_layers)),
+    )
+    best = verdict.best
+    policy = best.policy if best is not None and best.policy in REBALANCE_POLICIES else "eplb_global"
+    return replace(verdict, ageing=study.ageing(policy, candidates[0].placement))
 
 
-def blocking_s(parts: Parts, moves: Moves, mode: MigrationMode = "blocking", fixed_s: float | None = None) -> float:
-    """Return what one layer's move takes with nothing else on the wires: simulated, and the fixed time."""
-    if not len(moves):
-        return 0.0
-    transfer = weight_transfer(mode, fixed_s)
-    flows = weight_flows(parts.fabric, moves.source, moves.target, slot_bytes(parts), transfer, parts.ecmp_seed)
-    return transfer.fixed_s + float(run_phase(parts.fabric, flows).leave_s.max())
+@dataclass(frozen=True)
+class _Study:
+    """Placements made from a window of the past, and the tokens that they are judged on."""
+
+    parts: Parts
+    workload: Workload
+    past: Workload
+    layers: tuple[int, ...]
+
+    @property
+    def made_up(self) -> bool:
+        """Whether the tokens are synthetic."""
+        return self.workload.recording is None and self.workload.trace is None
+
+    @property
+    def same(self) -> bool:
+        """Whether what is judged on is what was learnt from."""
+        trace = self.workload.trace
+        whole = trace is not None and trace.counts is not None and len(trace.counts) < 2
+        return self.parts.placement.learn_from in ("batch", "all") or (self._halves and whole)
+
+    @property
+    def _halves(self) -> bool:
+        return self.parts.placement.learn_from == "first_half"
+
+    @property
+    def learnt_from(self) -> str:
+        """The tokens learnt from, in words."""
+        if self.made_up:
+            return "a batch of the same popularities"
+        words = {"first_half": "the first half of the recorded tokens", "all": "all recorded tokens"}
+        if self.same and self._halves:
+            return "counts of one step, which has no halves"
+        learn_from = str(self.parts.placement.learn_from)
+        return words.get(learn_from, "the very batch" if learn_from == "batch" else learn_from)
+
+    @property
+    def judged_on(self) -> str:
+        """The tokens judged on, in words."""
+        if self.same:
+            return "the same tokens"
+        if self.made_up:
+            return "another batch of them"
+        return "the second half" if self._halves else "tokens as a run draws them"
+
+    @property
+    def batch(self) -> Batch:
+        """The tokens to judge on."""
+        return _only(self.workload.batch(0), self.layers)
+
+    def candidates(self, redundant: Sequence[int]) -> Iterator[Candidate]:
+        """The present placement, then every policy with every number of slots that it has a use for."""
+        fabric, section = self.parts.fabric, self.parts.placement
+        batch, learnt_on = self.batch, _only(self.past.batch(0), self.layers)
+        before, after = see(self.past), see(self.workload)
+        past, now = ({layer: seen(layer) for layer in self.layers} for seen in (before, after))
+        own = section.file is not None or section.policy in FIXED_POLICIES
+        policy = section.policy if own else "contiguous"
+        parts = self.parts if own else self._with(policy, 0)
+        step, _ = route_step(parts, initial_state(parts, batch), batch)
+        present = {layer: one.placement for layer, one in step.layers.items()}
+        yield Candidate(f"file {section.file}" if section.file else policy, 0, parts, present, {})
+        for name in _POLICIES:
+            useless = name == policy or (name == "affinity" and fabric.n_nodes < 2)
+            useless |= name == "eplb_hierarchical" and (fabric.n_nodes < 2 or self.parts.router.n_groups % fabric.n_nodes > 0)
+            for extra in () if useless else (0,) if name in SINGLE_SLOT_POLICIES else redundant:
+                if extra or name not in _NEED_REPLICAS:
+                    parts = self._with(name, extra)
+                    learnt, itself = (self._placed(parts, seen, present) for seen in (past, now))
+                    loads = {
+                        "rank_itself": _rank_load(parts, itself, batch),
+                        "rank_learnt": _rank_load(parts, learnt, learnt_on),
+                    }
+                    yield Candidate(name, extra, parts, learnt, loads)
+
+    def _with(self, policy: str, redundant: int) -> Parts:
+        asked = {"policy": policy, "redundant_experts": redundant, "file": None}
+        return replace(self.parts, placement=self.parts.placement.model_copy(update=asked), placement_map=None)
+
+    def _placed(self, parts: Parts, seen: Mapping[int, Seen], present: Placements) -> Placements:
+        """Place every layer by what was seen of it; weights that are fetched batch by batch have their home as before."""
+        if parts.placement.policy == "per_batch":
+            return present
+        return {layer: _place(parts, its.load, its.expert_ids, present[layer]) for layer, its in seen.items()}
+
+    def ageing(self, policy: str, present: Placements) -> Ageing:
+        """How fast the policy's placements age, without replicas."""
+        trace = self.workload.trace
+        if self.made_up or (trace is not None and trace.unit == "counts"):
+            return too_short("synthetic tokens and counts have no order in time")
+        parts, everything = self._with(policy, 0), see(window(replace(self.workload, half=None), "all"))
+        if parts.n_slots % parts.fabric.n_ranks:
+            parts = self._with(policy, -parts.n_slots % parts.fabric.n_ranks)
+        ids = [everything(layer).expert_ids for layer in self.layers]
+        return ageing(
+            ids,
+            parts.router.n_experts,
+            [present[layer] for layer in self.layers],
+            lambda load, its: _place(parts, load, its, None),
+        )
+
+    def frontier(self) -> tuple[tuple[float, float], ...]:
+        """Affinity's node load and nodes per token for limits on the former, of the first layer, on the past."""
+        fabric = self.parts.fabric
+        if fabric.n_nodes < 2:
+            return ()
+        seen = see(self.past)(self.layers[0])
+        rows = affinity_frontier(seen.load, seen.expert_ids, fabric.n_ranks, fabric.n_nodes, seed=self.parts.seed)
+        return tuple((row["node_load"], row["nodes_per_token"]) for row in rows)
 
 
-def _option(
-    one: Candidate, run: _Timed, present: _Timed, moves: Sequence[Moves], cost: Mapping[str, float], moe_layers: int
-) -> PlacementOption:
-    layer_s, before_s = run.summary["layer_time_s"], present.summary["layer_time_s"]
-    off = ratio_spread(run.band, present.band, "layer_time_s") if run is not present else 0.0
-    ratio, saved_s = layer_s / before_s, moe_layers * (before_s - layer_s)
-    apart = run is not present and abs(math.log(ratio)) > off
-    hbm = (one.parts.n_slots - one.parts.model.n_experts) * slot_bytes(one.parts) * moe_layers
-    return PlacementOption(
-        policy=one.policy,
-        redundant=one.redundant,
-        loads=one.loads,
-        layer_time_s=layer_s,
-        layers_time_s=moe_layers * layer_s,
-        saved=Value(1 - ratio, 1 - ratio * math.exp(off), 1 - ratio * math.exp(-off)),
-        apart=apart,
-        moves=float(np.mean([len(each) for each in moves])),
-        moved_bytes=moe_layers * float(np.mean([len(each) for each in moves])) * slot_bytes(one.parts),
-        migration_s=cost,
-        break_even_steps={mode: break_even_steps(seconds, saved_s) for mode, seconds in cost.items()},
-        break_even_drifting_steps=drifting(cost.get("blocking", 0.0), saved_s, DRIFT_STEPS) if cost else None,
-        hbm_bytes=float(hbm),
-        hbm_bytes_per_rank=hbm / one.parts.fabric.n_ranks,
+def _place(parts: Parts, load: Any, expert_ids: Any, start: Placement | None) -> Placement:
+    fabric, section = parts.fabric, parts.placement
+    return place(
+        section.policy,
+        load=load,
+        expert_ids=expert_ids,
+        n_experts=parts.model.n_experts,
+        n_slots=parts.n_slots,
+        n_ranks=fabric.n_ranks,
+        n_nodes=fabric.n_nodes,
+        n_groups=max(parts.router.n_groups, 1),
+        node_load_limit=section.node_load_limit,
+        moves=None if section.policy in FIXED_POLICIES else section.moves,
+        start=start,
+        seed=parts.seed,
     )
 
 
-def drifting(cost_s: float, saved_s: float, drift_steps: float) -> float | None:
-    """Return after how many steps a cost is paid where what is saved falls as exp(-steps / drift); None for never."""
-    if saved_s <= 0 or cost_s >= saved_s * drift_steps:
-        return None
-    return -drift_steps * math.log1p(-cost_s / (saved_s * drift_steps))
+def _slots(parts: Parts, redundant: Sequence[int]) -> tuple[int, ...]:
+    """Numbers of redundant experts to try."""
+    ranks, fill = parts.fabric.n_ranks, -parts.model.n_experts % parts.fabric.n_ranks
+    for extra in redundant:
+        if (extra - fill) % ranks:
+            raise InputError(
+                f"{parts.model.n_experts + extra} slots do not spread evenly over {ranks} ranks",
+                where="--redundant",
+                fix=f"use {fill}, or that plus a multiple of {ranks}",
+            )
+    return tuple(dict.fromkeys(redundant)) or (fill, fill + ranks)
 
 
-def _on_the_clock(one: Candidate, batch: Batch, layers: int | None = None, moves: tuple[LayerMove, ...] = ()) -> _Timed:
-    """Route the batch by a placement and time it, on so many layers, with weights on the way."""
-    section = {"layers_simulated": layers} if layers else {}
-    parts = replace(one.parts, workload=one.parts.workload.model_copy(update=section))
-    if moves:
-        beside = Rebalance(every=1, mode="async")
-        parts = replace(parts, placement=parts.placement.model_copy(update={"rebalance": beside}))
-    state = replace(initial_state(one.parts, batch), placement=one.placement)
-    step, _ = route_step(replace(one.parts, update_bias=False), state, batch)
-    builder, ledger = SummaryBuilder(parts), KernelLedger()
-    deque(run_steps(parts, [replace(step, moves=moves)], builder, ledger, _NO_CURVES_S), maxlen=0)
-    summary = builder.build(ledger.shares(), False)
-    return _Timed(step, summary, builder.moved.band(summary))
+def _rank_load(parts: Parts, placement: Placements, batch: Batch) -> float:
+    """Max / mean of the ranks' load as a run has it, mean over the layers."""
+    step, _ = route_step(parts, replace(initial_state(parts, batch), placement=placement), batch)
+    found = [layer.figures["rank_load_max_over_mean"] for layer in step.layers.values()]
+    return float(np.mean([value for value in found if value is not None]))
 
 
-def _beside_s(one: Candidate, batch: Batch, moves: Moves, layer_s: float, most: int) -> float:
-    """Seconds by which a step gets longer that has one layer's weights beside its tokens, the stop for it included."""
-    transfer = weight_transfer("async")
-    flows = weight_flows(one.parts.fabric, moves.source, moves.target, slot_bytes(one.parts), transfer)
-    alone_s = float(run_phase(one.parts.fabric, flows).leave_s.max())
-    # So many layers that the weights have time to travel beside them, as in the whole model.
-    layers = min(most, 2 + math.ceil(2 * alone_s / layer_s))
-    move = LayerMove(0, moves, beside=True)
-    stop = replace(move.taken_over(), layer=layers - 1)
-    with_weights, without = (
-        _on_the_clock(one, batch, layers, moved).summary["step_time_s"] for moved in ((move, stop), ())
-    )
-    return float(with_weights - without)
+def _only(batch: Batch, layers: tuple[int, ...]) -> Batch:
+    """The batch with some of its layers."""
+    rows = {
+        name: {layer: of[layer] for layer in layers}
+        for name, of in (("logits", batch.logits), ("expert_ids", batch.expert_ids))
+        if of is not None
+    }
+    return replace(batch, **rows)  # type: ignore[arg-type]
+
+
+def _notes(batch: Batch, layers: int, recorded: int, moe_layers: int) -> Iterator[str]:
+    """What the numbers rest on."""
+    of = "" if layers == recorded else f" of {recorded}"
+    yield f"times are means over {layers}{of} layers; what all layers take is that times the model's {moe_layers}"
+    for mode, words in (("blocking", "while all ranks stop"), ("async", "beside the tokens, one layer a step")):
+        transfer = weight_transfer(mode)  # type: ignore[arg-type]
+        least, most = map(format_duration, transfer.fixed_range_s)
+        yield (
+            f"{mode}: weights move {words}, and {format_duration(transfer.fixed_s)} for each layer that changes "
+            f"(estimated; published: {least} to {most}): {transfer.source}"
+        )
+    yield f"drifting: what is saved falls to 1/e in {DRIFT_STEPS:,.0f} steps, a synthetic drift that nobody measured"
+    yield from (f"tokens: {text}" for text in (*batch.notes, *batch.estimated))
