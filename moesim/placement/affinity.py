@@ -104,14 +104,13 @@ def _search(
     cap = limit * float(load.sum()) / n_nodes
     count = tokens_on_nodes(seen, node_of, n_nodes)
     anneal(pairs, log_chance, node_of, load, node_load, cap, count, ptr, token, hot, 0.05 * hot)
-    best_swaps(n_experts, node_of, load, node_load, cap, count, ptr, token)
     return node_of
 
 
 def _moved(
     load: NDArray[np.float64], expert_ids: NDArray[np.int32], start: Placement, n_nodes: int, limit: float, moves: int
 ) -> Placement:
-    """The best swaps across nodes, two moves each; the slots of a swapped expert's replicas all go with it."""
+    """The best swaps, by nodes per token and by the fullest rank alike."""
     per_node = -(-start.n_ranks // n_nodes)
     node_of = (start.home_rank() // per_node).astype(np.int32)
     if (node_of[start.slot_expert] != start.slot_rank // per_node).any() or (start.replicas() > 1).any():
@@ -120,14 +119,14 @@ def _moved(
             "leave moves out, or start from a placement without replicas",
         )  # fmt: skip
     seen, ptr, token = _sample(expert_ids, len(load))
-    node_load = np.bincount(node_of, weights=load, minlength=n_nodes).astype(np.float64)
-    cap = limit * float(load.sum()) / n_nodes
+    share = load / max(float(load.sum()), 1e-300)
+    node_load = np.bincount(node_of, weights=share, minlength=n_nodes)
+    rank_of = start.home_rank().astype(np.int32)
+    rank_load = np.bincount(rank_of, weights=share, minlength=start.n_ranks)
     count = tokens_on_nodes(seen, node_of, n_nodes)
-    expert = start.slot_expert.copy()
-    for pair in best_swaps(moves // 2, node_of, load, node_load, cap, count, ptr, token):
-        slots = [int(np.flatnonzero(expert == one)[0]) for one in pair]
-        expert[slots] = expert[slots[::-1]]
-    return Placement(expert, start.slot_rank, start.n_ranks)
+    best_swaps(moves, node_of, share, node_load, limit / n_nodes, count, ptr, token, rank_of, rank_load)
+    expert = np.argsort(rank_of, kind="stable").astype(np.int32)
+    return Placement(expert, rank_of[expert], start.n_ranks)
 
 
 def _sample(
