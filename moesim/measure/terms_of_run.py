@@ -151,7 +151,7 @@ class RunTerms:
                     seconds[name] = seconds.get(name, 0.0) + float(each[rank])
         between = zip(self._step[:-1], self._step[1:], strict=True)
         seconds["between layers"] = sum(float(after[1][rank] - before[2][rank]) for before, after in between)
-        if self._moves:
+        if self._moves and self.parts.placement.rebalance:
             fixed_s = sum(phase.flows.entry_setup_s for phase in stops)
             moving_s = sum(float(phase.leave_s[rank] - phase.enter_s[rank]) for phase in stops) - fixed_s
             left_s = max(float(trace.phase.leave_s.max()) for trace in self._moves) - float(self._step[-1][2][rank])

@@ -34,7 +34,7 @@ _IMBALANCE_IN_TRAINING = _IMBALANCE | {
 def rebalance_charts(result: Result) -> list[LineChart]:
     """Load, layer time and migration over the steps of a run whose experts were placed anew; nothing elsewhere."""
     moved = columns_of(result, "migrations") if "migrations" in result.tables else {}
-    if not rows_in(moved):
+    if not rows_in(moved) or "rebalance" not in result.explanation:
         return []
     steps, about = columns_of(result, "steps"), result.explanation["rebalance"]
     x, layer_s = mean_by(steps, "step", "layer_time_s")

@@ -116,7 +116,7 @@ class PlacementVerdict:
         faster = f"{percent(best.saved.value)} faster {self.phase} ({percent(low)} to {percent(high)})"
         paid = {mode: steps for mode, steps in best.break_even_steps.items() if steps is not None}
         mode = min(paid, key=lambda one: paid[one], default=None)
-        when = f", {mode} every {whole(paid[mode])} steps or more" if mode else ", kept as it is,"
+        when = f", placed anew ({mode}) every {whole(paid[mode])} steps or more" if mode else ""
         memory = f", for {format_bytes(best.hbm_bytes_per_rank)} of each GPU" if best.redundant else ""
         return f"{head}{best.words}{when}: {faster}{memory}."
 

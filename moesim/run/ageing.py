@@ -68,5 +68,5 @@ def _told(length: int, curves: dict[str, NDArray[np.float64]]) -> Ageing:
     if not lost:
         return Ageing(length, f"over {len(stale)} {windows} it keeps {kept}.", shown)
     lasts = lost[0] + 1
-    said = f"it has lost half of that after {lasts} {windows}; over all {len(stale)} it keeps {kept}."
+    said = f"over {len(stale)} {windows} it keeps {kept}; half of that is lost from window {lasts} on."
     return Ageing(length, said, shown, lasts)

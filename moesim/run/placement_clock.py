@@ -16,6 +16,7 @@ import numpy as np
 from moesim.layer import KernelLedger, Parts
 from moesim.measure import SummaryBuilder, slot_bytes
 from moesim.placement import Moves, Placement, break_even_steps, moves_between
+from moesim.placement_policies import FETCHING_POLICIES
 from moesim.results import PlacementOption, Value, ratio_spread
 from moesim.run.rebalance import LayerMove
 from moesim.run.steps import RoutedStep, initial_state, route_step, run_steps
@@ -39,7 +40,7 @@ _JUDGED = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A placement to judge, by recorded layer; ``parts`` say how many slots there are, ``loads`` what it gave elsewhere."""
+    """A placement to judge, by recorded layer; ``parts`` say how many slots it has, ``loads`` what it gave elsewhere."""
 
     policy: str
     redundant: int
@@ -70,13 +71,17 @@ def judge(
     for one in candidates:
         say(f"{one.policy}, {one.redundant} redundant: timeline")
         timed.append(_on_the_clock(one, batch))
-    fastest = min(range(len(timed)), key=lambda i: timed[i].summary["layer_time_s"])
-    options = []
-    for i, (one, run) in enumerate(zip(candidates, timed, strict=True)):
-        moves = [
+    moved = [
+        [
             moves_between(candidates[0].placement[layer], one.placement[layer], one.parts.fabric.rank_node)
             for layer in run.step.layers
         ]
+        for one, run in zip(candidates, timed, strict=True)
+    ]
+    move = [i for i, moves in enumerate(moved) if len(moves[0])]
+    fastest = min(move, key=lambda i: timed[i].summary["layer_time_s"], default=-1)
+    options = []
+    for i, (one, run, moves) in enumerate(zip(candidates, timed, moved, strict=True)):
         cost: dict[str, float] = {}
         if any(map(len, moves)):
             cost["blocking"] = moe_layers * float(np.mean([blocking_s(one.parts, each) for each in moves]))
@@ -103,7 +108,9 @@ def _option(
     off = ratio_spread(run.band, present.band, "layer_time_s") if run is not present else 0.0
     ratio, saved_s = layer_s / before_s, moe_layers * (before_s - layer_s)
     apart = run is not present and abs(math.log(ratio)) > off
-    hbm = (one.parts.n_slots - one.parts.model.n_experts) * slot_bytes(one.parts) * moe_layers
+    # What is fetched for one layer's tokens makes room for the next layer's.
+    kept = 1 if one.policy in FETCHING_POLICIES else moe_layers
+    hbm = (one.parts.n_slots - one.parts.model.n_experts) * slot_bytes(one.parts) * kept
     return PlacementOption(
         policy=one.policy,
         redundant=one.redundant,

@@ -12,7 +12,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.layer import Parts, Seen, Workload, build_parts, open_workload, see, window
-from moesim.placement import Placement, affinity_frontier, contiguous, place
+from moesim.placement import Placement, affinity_frontier, place
 from moesim.placement_policies import FIXED_POLICIES, REBALANCE_POLICIES, SINGLE_SLOT_POLICIES
 from moesim.results import Ageing, PlacementVerdict
 from moesim.run.ageing import ageing, too_short
@@ -23,7 +23,16 @@ from moesim.traffic import weight_transfer
 from moesim.units import format_duration
 from moesim.workload import Batch
 
-_POLICIES = ("round_robin", "greedy", "eplb_hierarchical", "eplb_global", "lp", "affinity", "replicate_top", "per_batch")
+_POLICIES = (
+    "round_robin",
+    "greedy",
+    "eplb_hierarchical",
+    "eplb_global",
+    "lp",
+    "affinity",
+    "replicate_top",
+    "per_batch",
+)
 # Without replicas these do what another does, or nothing.
 _NEED_REPLICAS = ("lp", "replicate_top", "per_batch")
 # Layers of a trace that are put on the clock, evenly spaced.
@@ -141,7 +150,9 @@ class _Study:
         yield Candidate(f"file {section.file}" if section.file else policy, 0, parts, present, {})
         for name in _POLICIES:
             useless = name == policy or (name == "affinity" and fabric.n_nodes < 2)
-            useless |= name == "eplb_hierarchical" and (fabric.n_nodes < 2 or self.parts.router.n_groups % fabric.n_nodes > 0)
+            useless |= name == "eplb_hierarchical" and (
+                fabric.n_nodes < 2 or self.parts.router.n_groups % fabric.n_nodes > 0
+            )
             for extra in () if useless else (0,) if name in SINGLE_SLOT_POLICIES else redundant:
                 if extra or name not in _NEED_REPLICAS:
                     parts = self._with(name, extra)
@@ -157,7 +168,7 @@ class _Study:
         return replace(self.parts, placement=self.parts.placement.model_copy(update=asked), placement_map=None)
 
     def _placed(self, parts: Parts, seen: Mapping[int, Seen], present: Placements) -> Placements:
-        """Place every layer by what was seen of it; weights that are fetched batch by batch have their home as before."""
+        """Place every layer by what was seen of it; weights that are fetched for a batch stay at home until then."""
         if parts.placement.policy == "per_batch":
             return present
         return {layer: _place(parts, its.load, its.expert_ids, present[layer]) for layer, its in seen.items()}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.layer import Parts, RoutedLayer
-from moesim.placement import Moves, Placement, moves_between, place
+from moesim.placement import Moves, Placement, contiguous, moves_between, place
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,17 @@ def rebalanced(
         if all(layers[move.layer % len(layers)] != layer for move in waiting):
             placement = {**placement, layer: memory.to_come[layer]}
     return placement, memory, (*stops, *memory.waiting[:1])
+
+
+def fetched(parts: Parts, home: Mapping[int, Placement], layers: Mapping[int, RoutedLayer]) -> tuple[LayerMove, ...]:
+    """Return the weights that ranks fetch for a step's own tokens, from their home; by default contiguous."""
+    fabric, simulated = parts.fabric, parts.workload.layers_simulated or len(layers)
+    default, order = contiguous(parts.model.n_experts, fabric.n_ranks), list(layers)
+    moves = {
+        layer: moves_between(home.get(layer, default), one.placement, fabric.rank_node) for layer, one in layers.items()
+    }
+    due = (LayerMove(layer, moves[order[layer % len(order)]], beside=True) for layer in range(simulated))
+    return tuple(move for move in due if len(move.moves))
 
 
 def _placed_anew(parts: Parts, policy: str, load: NDArray[np.int64], start: Placement) -> Placement:

@@ -14,9 +14,10 @@ from moesim.balance import update_bias
 from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, layer_load, read_bias, route_layer
 from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
+from moesim.placement_policies import FETCHING_POLICIES
 from moesim.run.audit import audit_components, audit_layer, audit_migration
 from moesim.run.offsets import start_offsets
-from moesim.run.rebalance import LayerMove, Rebalancing, rebalanced
+from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
 from moesim.stages import BESIDE, MIGRATION
 from moesim.timeline import (
     Key,
@@ -134,6 +135,8 @@ def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, St
     routed = {
         layer: route_layer(parts, batch, layer, state.bias[layer], state.placement.get(layer)) for layer in layers
     }
+    if parts.placement.policy in FETCHING_POLICIES:
+        moves = fetched(parts, state.placement, routed)
     step = RoutedStep(routed, batch.tokens, batch.distinct_tokens, given=batch.logits is None, moves=moves)
     if parts.placement.rebalance:  # where experts are placed by a load, that is the first step's
         stays = {layer: one.placement for layer, one in routed.items()}
@@ -223,8 +226,9 @@ def _on_the_clock(
     program = moe_layers(loads.n_layers, parts.algorithm.permutes_first, other=parts.schedule.other_time > 0)
     if weights:
         stops, beside = ([layer for name, layer, _ in weights if name == stage.name] for stage in (MIGRATION, BESIDE))
-        rebalance = parts.placement.rebalance
-        program = with_migrations(program, stops, beside, first=rebalance is not None and rebalance.mode == "blocking")
+        mode = parts.placement.rebalance.mode if parts.placement.rebalance else ""
+        awaited = parts.placement.policy in FETCHING_POLICIES
+        program = with_migrations(program, stops, beside, mode == "blocking", awaited)
     return run_layers(
         parts.fabric,
         program,
@@ -239,9 +243,8 @@ def _on_the_clock(
 def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:
     """The flows of a step's moves of weights: those that ranks stop for, with the fixed time, and those beside."""
     asked, weights = parts.placement.rebalance, dict[Key, PhaseFlows]()
+    transfer = weight_transfer(asked.mode, asked.fixed_time) if asked else weight_transfer("async")
     for move in step.moves:
-        assert asked is not None  # noqa: S101 - nothing moves without
-        transfer = weight_transfer(asked.mode, asked.fixed_time)
         ends, stage = (move.moves.source, move.moves.target), BESIDE if move.beside else MIGRATION
         flows = weight_flows(parts.fabric, *ends, slot_bytes(parts), transfer, parts.ecmp_seed)
         weights[stage.name, move.layer, 0] = flows if move.beside else replace(flows, entry_setup_s=transfer.fixed_s)

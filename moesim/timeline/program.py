@@ -76,7 +76,9 @@ def _in_turn(n_layers: int, order: tuple[Stage, ...], other: bool) -> Iterator[O
             before = (operation.key,)
 
 
-def with_migrations(program: Program, stops: Collection[int], beside: Collection[int], first: bool) -> Program:
+def with_migrations(
+    program: Program, stops: Collection[int], beside: Collection[int], first: bool = False, awaited: bool = False
+) -> Program:
     """Put moves of weights into a program.
 
     Args:
@@ -84,6 +86,8 @@ def with_migrations(program: Program, stops: Collection[int], beside: Collection
         stops: layers of which all ranks stop to move weights.
         beside: layers whose weights travel while the program runs, one after the other, on a lane of their own.
         first: stop for all layers before the program begins; else for each before it begins.
+        awaited: weights beside are for the very tokens: they leave when the router has run, and the experts wait for
+            them.
     """
     made: list[Operation] = []
     before: tuple[Key, ...] = ()
@@ -103,5 +107,7 @@ def with_migrations(program: Program, stops: Collection[int], beside: Collection
             if not first and operation.layer in stops:
                 after = stop(operation.layer, after)
             operation = operation._replace(after=after)
+        if awaited and operation.stage.name == "experts" and operation.layer in beside:
+            operation = operation._replace(after=(*operation.after, (BESIDE.name, operation.layer, 0)))
         made.append(operation)
-    return (*made, *(Operation(BESIDE, layer) for layer in beside))
+    return (*made, *(Operation(BESIDE, layer, after=(("gate", layer, 0),) * awaited) for layer in beside))

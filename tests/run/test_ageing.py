@@ -50,7 +50,7 @@ def test_it_lasts_until_the_load_changes():
     stale, fresh = (np.array(found.curves[name]) for name in ("stale", "fresh"))
     assert stale[:9].mean() == pytest.approx(fresh[:9].mean(), rel=0.05)
     assert stale[11:].mean() > fresh[11:].mean() * 2
-    assert "lost half" in found.said
+    assert "half of that is lost from window" in found.said
 
 
 def test_few_tokens_are_too_few_to_say():
