@@ -63,10 +63,10 @@ def _told(length: int, curves: dict[str, NDArray[np.float64]]) -> Ageing:
         said = f"a placement learnt on the window before evens out nothing here ({windows})."
         return Ageing(length, said, shown)
     parts = [slice(i, i + _TOGETHER) for i in range(len(stale) - _TOGETHER + 1)]
-    lost = [i for i, part in enumerate(parts) if stale[part].mean() < 0.5 * fresh[part].mean()]
+    good = [i for i, part in enumerate(parts) if stale[part].mean() >= 0.5 * fresh[part].mean()]
     kept = f"{100 * stale.mean() / fresh.mean():.0f} % of what one learnt on the window before evens out"
-    if not lost:
+    if good and good[-1] == len(parts) - 1:
         return Ageing(length, f"over {len(stale)} {windows} it keeps {kept}.", shown)
-    lasts = lost[0] + 1
+    lasts = good[-1] + 2 if good else 1
     said = f"over {len(stale)} {windows} it keeps {kept}; half of that is lost from window {lasts} on."
     return Ageing(length, said, shown, lasts)

@@ -40,7 +40,7 @@ _JUDGED = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A placement to judge, by recorded layer; ``parts`` say how many slots it has, ``loads`` what it gave elsewhere."""
+    """A placement to judge, by recorded layer; ``parts`` say how many slots it has, ``loads`` what it did elsewhere."""
 
     policy: str
     redundant: int
@@ -146,7 +146,7 @@ def _on_the_clock(one: Candidate, batch: Batch, layers: int | None = None, moves
     state = replace(initial_state(one.parts, batch), placement=one.placement)
     step, _ = route_step(replace(one.parts, update_bias=False), state, batch)
     builder, ledger = SummaryBuilder(parts), KernelLedger()
-    deque(run_steps(parts, [replace(step, moves=moves)], builder, ledger, _NO_CURVES_S), maxlen=0)
+    deque(run_steps(parts, [replace(step, moves=(*step.moves, *moves))], builder, ledger, _NO_CURVES_S), maxlen=0)
     summary = builder.build(ledger.shares(), False)
     return _Timed(step, summary, builder.moved.band(summary))
 
