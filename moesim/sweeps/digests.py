@@ -146,7 +146,7 @@ def batch_digest(scenario: Scenario, parts: "Parts", recording: "Recording | Non
     shape = (fabric.n_ranks, None if plain else fabric.n_nodes)
     router = None if plain else parts.router
     # The run draws from what the placement has not learnt from.
-    learnt = scenario.placement.learn_from == "first_half"
+    learnt = scenario.placement.learn_from == "first_half" and scenario.workload.synthetic is None
     return digest("batch", scenario.seed, scenario.workload, files, shape, parts.router.n_experts, router, learnt)
 
 
