@@ -15,6 +15,9 @@ BATCH_POLICIES = ("lp", "per_batch")
 SINGLE_SLOT_POLICIES = (*FIXED_POLICIES, "greedy")
 """Place every expert once: they have no use for redundant slots."""
 
+LEARN_FROM = ("first_half", "all", "batch")
+"""What a policy may learn from beside a file: half of the recording, all of it, or the very batch that it places."""
+
 POLICIES = (*FIXED_POLICIES, *LOAD_POLICIES)
 
 REBALANCE_POLICIES = ("greedy", "eplb", "eplb_hierarchical", "eplb_global", "replicate_top")

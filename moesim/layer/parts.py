@@ -19,7 +19,7 @@ from moesim.compute import KernelTable
 from moesim.dumps import read_array
 from moesim.errors import InputError
 from moesim.model import PublishedRouter
-from moesim.placement import Placement, contiguous, read_map, round_robin
+from moesim.placement import Placement, contiguous, read_map, round_robin, with_lp_shares
 from moesim.placement import place as place_experts
 from moesim.placement_policies import FIXED_POLICIES
 from moesim.routing import RouterSpec
@@ -158,7 +158,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         fabric=fabric,
         model=scenario.model,
         workload=_with_paths(scenario),
-        placement=scenario.placement,
+        placement=_learning_by_path(scenario),
         schedule=scenario.schedule,
         losses=scenario.losses,
         router=router,
@@ -201,6 +201,13 @@ def _with_paths(scenario: Scenario) -> Workload:
     return section.model_copy(update=changes)
 
 
+def _learning_by_path(scenario: Scenario) -> PlacementBlock:
+    """The placement section, the file that it learns from by its absolute path."""
+    section = scenario.placement
+    learnt = None if section.learn_from is None else scenario.source(section.learn_from)
+    return section.model_copy(update={"learn_from": learnt})
+
+
 def _constants(
     scenario: Scenario, fabric: Fabric, phase: str, wire_over_published: float, transport: str
 ) -> Calibration:
@@ -240,9 +247,14 @@ def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
     return (round_robin if policy == "round_robin" else contiguous)(n_experts, n_ranks)
 
 
-def place(parts: Parts, load: NDArray[np.int64], expert_ids: NDArray[np.int32] | None = None) -> Placement:
-    """Place the experts by the scenario's policy, given a load [experts], or the selections [tokens, top_k] too."""
+def place(parts: Parts, load: NDArray[Any], expert_ids: NDArray[np.int32], base: Placement | None = None) -> Placement:
+    """Place the experts by the scenario's policy, given a load [experts] and the selections [tokens, top_k].
+
+    ``base``: where they are already, for the policies that look at every batch once more.
+    """
     fabric, section, experts, slots = parts.fabric, parts.placement, parts.model.n_experts, parts.n_slots
+    if section.policy == "lp" and base is not None:
+        return with_lp_shares(base, np.asarray(load, dtype=np.float64))
     if section.policy not in FIXED_POLICIES and slots % fabric.n_ranks:
         raise InputError(
             f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
@@ -258,6 +270,9 @@ def place(parts: Parts, load: NDArray[np.int64], expert_ids: NDArray[np.int32] |
         n_ranks=fabric.n_ranks,
         n_nodes=fabric.n_nodes,
         n_groups=max(parts.router.n_groups, 1),
+        node_load_limit=section.node_load_limit,
+        moves=section.moves,
+        start=base,
         seed=parts.seed,
     )
 

@@ -120,9 +120,9 @@ def _moved(
         )  # fmt: skip
     seen, ptr, token = _sample(expert_ids, len(load))
     share = load / max(float(load.sum()), 1e-300)
-    node_load = np.bincount(node_of, weights=share, minlength=n_nodes)
+    node_load = np.bincount(node_of, weights=share, minlength=n_nodes).astype(np.float64)
     rank_of = start.home_rank().astype(np.int32)
-    rank_load = np.bincount(rank_of, weights=share, minlength=start.n_ranks)
+    rank_load = np.bincount(rank_of, weights=share, minlength=start.n_ranks).astype(np.float64)
     count = tokens_on_nodes(seen, node_of, n_nodes)
     best_swaps(moves, node_of, share, node_load, limit / n_nodes, count, ptr, token, rank_of, rank_load)
     expert = np.argsort(rank_of, kind="stable").astype(np.int32)

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from moesim.alltoall_library import algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, did_you_mean, fields_at
-from moesim.placement_policies import SINGLE_SLOT_POLICIES
+from moesim.placement_policies import FIXED_POLICIES, LEARN_FROM, SINGLE_SLOT_POLICIES
 from moesim.scenario.fields import ScenarioFields
+from moesim.scenario.named_files import is_path
 from moesim.scenario.objective import parse_objective
 from moesim.scenario.thresholds import parse_threshold
 
@@ -110,6 +111,21 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     placement = scenario.placement
     if placement.file is not None and (placement.policy != "contiguous" or placement.redundant_experts):
         yield ("placement", "file"), "the map says where experts are, and so does the policy", "leave one of them out"
+    if placement.policy in FIXED_POLICIES and placement.moves is not None:
+        yield ("placement", "moves"), f"policy {placement.policy} knows no load to choose moves by", "leave it out"
+    if placement.policy == "per_batch" and not placement.redundant_experts:
+        yield (
+            ("placement", "redundant_experts"),
+            "policy per_batch has no slots to fetch weights into",
+            "give one per rank, for example",
+        )
+    learnt = placement.learn_from
+    if learnt is not None and learnt not in LEARN_FROM and not is_path(learnt):
+        yield (
+            ("placement", "learn_from"),
+            f"{learnt!r:.60} is none of {', '.join(LEARN_FROM)} and no file",
+            did_you_mean(learnt, LEARN_FROM) or "name one of these, or the path of recorded routing",
+        )
     algorithm = algorithm_named(scenario.alltoall.algorithm)
     if scenario.alltoall.cached_handle and not algorithm.handle:
         yield ("alltoall", "cached_handle"), f"{algorithm.name} has no handle", "cached_handle: false"
