@@ -252,7 +252,7 @@ def _notes(batch: Batch, layers: int, recorded: int, moe_layers: int) -> Iterato
     of = "" if layers == recorded else f" of {recorded}"
     yield f"times are means over {layers}{of} layers; what all layers take is that times the model's {moe_layers}"
     for mode, words in (("blocking", "while all ranks stop"), ("async", "beside the tokens, one layer a step")):
-        transfer = weight_transfer(mode)  # type: ignore[arg-type]
+        transfer = weight_transfer(mode)
         least, most = map(format_duration, transfer.fixed_range_s)
         yield (
             f"{mode}: weights move {words}, and {format_duration(transfer.fixed_s)} for each layer that changes "

@@ -119,6 +119,12 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
             "policy per_batch has no slots to fetch weights into",
             "give one per rank, for example",
         )
+    anew = placement.rebalance
+    if anew is not None and placement.policy == "per_batch":
+        yield ("placement", "rebalance"), "policy per_batch fetches weights for every batch", "leave rebalance out"
+    elif anew is not None and anew.policy in SINGLE_SLOT_POLICIES and placement.redundant_experts:
+        what = f"policy {anew.policy} places no replicas"
+        yield ("placement", "rebalance", "policy"), what, "use eplb, or redundant_experts: 0"
     learnt = placement.learn_from
     if learnt is not None and learnt not in LEARN_FROM and not is_path(learnt):
         yield (
