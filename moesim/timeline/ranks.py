@@ -232,8 +232,8 @@ class _Ranks:
         for place, operation, waits in self._on_lane[lane]:
             for before in waits:
                 if not done[before]:
-                    self._awaited[rank, before] = env.event()
-                    yield self._awaited[rank, before]
+                    # Two lanes may wait for one operation.
+                    yield self._awaited.setdefault((rank, before), env.event())
             yield from self._do(operation, rank)
             done[place] = True
             if (rank, place) in self._awaited:
