@@ -20,18 +20,16 @@ from moesim.routing import route
 from moesim.workload import Batch, Half, half_of_trace, read_routing
 
 _OTHER_TOKENS_STAGE = 6
+# Every token once, and each batch of them from one time.
+_IN_ORDER = {"tokens_per_rank": None, "assign": "by_sequence"}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One layer's routing in a window: load float64[experts], expert_ids int32[tokens, top_k], -1 for none.
-
-    ``token_rank`` int32[tokens] is where the tokens start.
-    """
+    """One layer's routing in a window: load float64[experts], expert_ids int32[tokens, top_k], -1 for none."""
 
     load: NDArray[np.float64]
     expert_ids: NDArray[np.int32]
-    token_rank: NDArray[np.int32]
 
 
 def placed_by_batch(parts: Parts) -> bool:
@@ -65,7 +63,7 @@ def window(workload: Workload, learn_from: str) -> Workload:
         workload = replace(workload, recording=None, trace=trace, trace_layers=None)
     if workload.recording is None and workload.trace is None:
         return replace(workload, stage=_OTHER_TOKENS_STAGE)
-    everything = parts.workload.model_copy(update={"tokens_per_rank": None})
+    everything = parts.workload.model_copy(update=_IN_ORDER)
     half: Half | None = "first" if learn_from == "first_half" else None
     return replace(workload, parts=replace(parts, workload=everything), half=half)
 
@@ -74,7 +72,7 @@ def what_follows(workload: Workload, learn_from: str) -> Workload:
     """Return the tokens that a policy which learns so is judged on, all of them at once."""
     if workload.recording is None and workload.trace is None:
         return workload
-    everything = workload.parts.workload.model_copy(update={"tokens_per_rank": None})
+    everything = workload.parts.workload.model_copy(update=_IN_ORDER)
     half: Half | None = "second" if learn_from == "first_half" else None
     return replace(workload, parts=replace(workload.parts, workload=everything), half=half)
 
@@ -107,7 +105,7 @@ def _seen(parts: Parts, batch: Batch, layer: int) -> Seen:
         ids = (batch.expert_ids or {})[layer]
     ids = ids[batch.token_index]
     load = np.bincount(ids[ids >= 0], minlength=parts.router.n_experts)
-    return Seen(load.astype(np.float64), ids, batch.token_rank)
+    return Seen(load.astype(np.float64), ids)
 
 
 def with_learnt_placement(parts: Parts, opened: Callable[[], Workload]) -> Parts:

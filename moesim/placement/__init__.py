@@ -13,13 +13,16 @@ from moesim.placement.migration import (
     migration_bound_s,
     moves_between,
 )
+from moesim.placement.objective import BATCH_TOKENS, Worth, worth
 from moesim.placement.policies import place
 from moesim.placement.replica_shares import with_lp_shares
 from moesim.placement.slots import Placement
 
 __all__ = [
+    "BATCH_TOKENS",
     "Moves",
     "Placement",
+    "Worth",
     "affinity_frontier",
     "break_even_steps",
     "busiest_ports",
@@ -35,5 +38,6 @@ __all__ = [
     "renumbered",
     "round_robin",
     "with_lp_shares",
+    "worth",
     "write_map",
 ]

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.layer import Parts, Seen, Workload, build_parts, open_workload, see, window
-from moesim.placement import Placement, affinity_frontier, place
-from moesim.placement_policies import FIXED_POLICIES, REBALANCE_POLICIES, SINGLE_SLOT_POLICIES
+from moesim.layer import Parts, Workload, build_parts, open_workload, place, see, window
+from moesim.placement import Placement, affinity_frontier, renumbered
+from moesim.placement_policies import FIXED_POLICIES, REBALANCE_POLICIES
 from moesim.results import Ageing, PlacementVerdict
 from moesim.run.ageing import ageing, too_short
 from moesim.run.placement_clock import DRIFT_STEPS, Candidate, judge
+from moesim.run.placement_study import study
 from moesim.run.steps import initial_state, route_step
 from moesim.scenario import Scenario
 from moesim.traffic import weight_transfer
@@ -62,33 +63,33 @@ def place_verdict(
     recorded = workload.batch(0).layers[: parts.workload.layers_simulated]
     layers = tuple(recorded[i] for i in np.unique(np.linspace(0, len(recorded) - 1, _MOST_LAYERS).astype(int)))
     parts = replace(parts, workload=parts.workload.model_copy(update={"layers_simulated": len(layers)}))
-    study = _Study(parts, workload, workload if learn_from == "batch" else window(workload, learn_from), layers)
-    say(f"learning from {study.learnt_from}")
-    candidates = list(study.candidates(_slots(parts, redundant)))
+    tokens = _Tokens(parts, workload, workload if learn_from == "batch" else window(workload, learn_from), layers)
+    say(f"learning from {tokens.learnt_from}")
+    candidates = list(tokens.candidates(_rows(scenario, tokens.policies(), _slots(parts, redundant), say)))
     moe_layers = len(scenario.model_spec().moe_layer_ids)
-    options = judge(study.batch, candidates, moe_layers, say)
+    options = judge(tokens.batch, candidates, moe_layers, say)
     say("ageing")
     verdict = PlacementVerdict(
         scenario=parts.name,
         phase=parts.schedule.phase,
-        learnt_from=study.learnt_from,
-        judged_on=study.judged_on,
-        same=study.same,
+        learnt_from=tokens.learnt_from,
+        judged_on=tokens.judged_on,
+        same=tokens.same,
         present=candidates[0].policy,
         options=options,
         ageing=Ageing(0, ""),
-        frontier=study.frontier(),
+        frontier=tokens.frontier(),
         drift_steps=DRIFT_STEPS,
-        notes=tuple(_notes(study.batch, len(layers), len(recorded), moe_layers)),
+        notes=tuple(_notes(tokens.batch, len(layers), len(recorded), moe_layers)),
     )
     best = verdict.best
     policy = best.policy if best is not None and best.policy in REBALANCE_POLICIES else "eplb_global"
-    return replace(verdict, ageing=study.ageing(policy, candidates[0].placement))
+    return replace(verdict, ageing=tokens.ageing(policy, candidates[0].placement))
 
 
 @dataclass(frozen=True)
-class _Study:
-    """Placements made from a window of the past, and the tokens that they are judged on."""
+class _Tokens:
+    """The tokens that placements are learnt from, and those that they are judged on."""
 
     parts: Parts
     workload: Workload
@@ -136,42 +137,41 @@ class _Study:
         """The tokens to judge on."""
         return _only(self.workload.batch(0), self.layers)
 
-    def candidates(self, redundant: Sequence[int]) -> Iterator[Candidate]:
-        """The present placement, then every policy with every number of slots that it has a use for."""
-        fabric, section = self.parts.fabric, self.parts.placement
-        batch, learnt_on = self.batch, _only(self.past.batch(0), self.layers)
-        before, after = see(self.past), see(self.workload)
-        past, now = ({layer: seen(layer) for layer in self.layers} for seen in (before, after))
-        own = section.file is not None or section.policy in FIXED_POLICIES
-        policy = section.policy if own else "contiguous"
-        parts = self.parts if own else self._with(policy, 0)
+    def candidates(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Candidate]:
+        """The present placement, then those of a study's rows."""
+        parts, batch, n_nodes = self.present_parts, self.batch, self.parts.fabric.n_nodes
+        policy, file = parts.placement.policy, parts.placement.file
         step, _ = route_step(parts, initial_state(parts, batch), batch)
         present = {layer: one.placement for layer, one in step.layers.items()}
-        yield Candidate(f"file {section.file}" if section.file else policy, 0, parts, present, {})
-        for name in _POLICIES:
-            useless = name == policy or (name == "affinity" and fabric.n_nodes < 2)
-            useless |= name == "eplb_hierarchical" and (
-                fabric.n_nodes < 2 or self.parts.router.n_groups % fabric.n_nodes > 0
-            )
-            for extra in () if useless else (0,) if name in SINGLE_SLOT_POLICIES else redundant:
-                if extra or name not in _NEED_REPLICAS:
-                    parts = self._with(name, extra)
-                    learnt, itself = (self._placed(parts, seen, present) for seen in (past, now))
-                    loads = {
-                        "rank_itself": _rank_load(parts, itself, batch),
-                        "rank_learnt": _rank_load(parts, learnt, learnt_on),
-                    }
-                    yield Candidate(name, extra, parts, learnt, loads)
+        yield Candidate(f"file {file}" if file else policy, 0, parts, present, {})
+        for row in rows:
+            name, extra, placed = row["policy"], row["slots"] - parts.model.n_experts, row["placement"]
+            learnt: Placements = present
+            if placed is not None:  # what is fetched for every batch has its home where it is now
+                learnt = {layer: renumbered(placed.for_layer(layer), present[layer], n_nodes) for layer in present}
+            loads = {"rank_itself": row["on_b_itself"]["rank"], "rank_learnt": row["on_a"] and row["on_a"]["rank"]}
+            yield Candidate(name, extra, self._with(name, extra), learnt, loads)
+
+    @property
+    def present_parts(self) -> Parts:
+        """The parts with the present placement."""
+        section = self.parts.placement
+        own = section.file is not None or section.policy in FIXED_POLICIES
+        return self.parts if own else self._with("contiguous", 0)
+
+    def policies(self) -> list[str]:
+        """The policies that make another placement than the present one on this cluster."""
+        n_nodes, n_groups = self.parts.fabric.n_nodes, self.parts.router.n_groups
+        useless = {self.present_parts.placement.policy}
+        if n_nodes < 2:
+            useless.add("affinity")
+        if n_nodes < 2 or n_groups % n_nodes:
+            useless.add("eplb_hierarchical")
+        return [policy for policy in _POLICIES if policy not in useless]
 
     def _with(self, policy: str, redundant: int) -> Parts:
         asked = {"policy": policy, "redundant_experts": redundant, "file": None}
         return replace(self.parts, placement=self.parts.placement.model_copy(update=asked), placement_map=None)
-
-    def _placed(self, parts: Parts, seen: Mapping[int, Seen], present: Placements) -> Placements:
-        """Place every layer by what was seen of it; weights that are fetched for a batch stay at home until then."""
-        if parts.placement.policy == "per_batch":
-            return present
-        return {layer: _place(parts, its.load, its.expert_ids, present[layer]) for layer, its in seen.items()}
 
     def ageing(self, policy: str, present: Placements) -> Ageing:
         """How fast the policy's placements age, without replicas."""
@@ -182,12 +182,8 @@ class _Study:
         if parts.n_slots % parts.fabric.n_ranks:
             parts = self._with(policy, -parts.n_slots % parts.fabric.n_ranks)
         ids = [everything(layer).expert_ids for layer in self.layers]
-        return ageing(
-            ids,
-            parts.router.n_experts,
-            [present[layer] for layer in self.layers],
-            lambda load, its: _place(parts, load, its, None),
-        )
+        before = [present[layer] for layer in self.layers]
+        return ageing(ids, parts.router.n_experts, before, lambda load, its: place(parts, load, its))
 
     def frontier(self) -> tuple[tuple[float, float], ...]:
         """Affinity's node load and nodes per token for limits on the former, of the first layer, on the past."""
@@ -199,22 +195,19 @@ class _Study:
         return tuple((row["node_load"], row["nodes_per_token"]) for row in rows)
 
 
-def _place(parts: Parts, load: Any, expert_ids: Any, start: Placement | None) -> Placement:
-    fabric, section = parts.fabric, parts.placement
-    return place(
-        section.policy,
-        load=load,
-        expert_ids=expert_ids,
-        n_experts=parts.model.n_experts,
-        n_slots=parts.n_slots,
-        n_ranks=fabric.n_ranks,
-        n_nodes=fabric.n_nodes,
-        n_groups=max(parts.router.n_groups, 1),
-        node_load_limit=section.node_load_limit,
-        moves=None if section.policy in FIXED_POLICIES else section.moves,
-        start=start,
-        seed=parts.seed,
-    )
+def _rows(
+    scenario: Scenario, policies: Sequence[str], redundant: Sequence[int], say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """What every policy learns, with every number of slots that it has a use for."""
+    slots = [scenario.model.n_experts + extra for extra in redundant]
+    rows = []
+    for wanted, numbers in (
+        ([one for one in policies if one not in _NEED_REPLICAS], slots),
+        ([one for one in policies if one in _NEED_REPLICAS], [one for one in slots if one > scenario.model.n_experts]),
+    ):
+        if wanted and numbers:
+            rows += study(scenario, wanted, numbers, say)
+    return rows
 
 
 def _slots(parts: Parts, redundant: Sequence[int]) -> tuple[int, ...]:
@@ -228,13 +221,6 @@ def _slots(parts: Parts, redundant: Sequence[int]) -> tuple[int, ...]:
                 fix=f"use {fill}, or that plus a multiple of {ranks}",
             )
     return tuple(dict.fromkeys(redundant)) or (fill, fill + ranks)
-
-
-def _rank_load(parts: Parts, placement: Placements, batch: Batch) -> float:
-    """Max / mean of the ranks' load as a run has it, mean over the layers."""
-    step, _ = route_step(parts, replace(initial_state(parts, batch), placement=placement), batch)
-    found = [layer.figures["rank_load_max_over_mean"] for layer in step.layers.values()]
-    return float(np.mean([value for value in found if value is not None]))
 
 
 def _only(batch: Batch, layers: tuple[int, ...]) -> Batch:
