@@ -1,5 +1,6 @@
 """The page of a placement verdict: does another placement pay, from when on, for how long, at what price."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,16 +62,17 @@ def placement_words(verdict: PlacementVerdict) -> Verdict:
 def options_table(verdict: PlacementVerdict) -> DataTable:
     """What each placement gives."""
     known = [key for key in _LOADS if any(one.loads.get(key) is not None for one in verdict.options)]
-    columns = ("placement", "layer", "MoE layers of a step", "saved", "", *(_LOADS[key][0] for key in known))
+    columns = ("placement", "layer", "MoE layers of a step", "saved", "verdict", *(_LOADS[key][0] for key in known))
     hints = ("", "time of an MoE layer, mean over those simulated", "all MoE layers of the model",
              f"share of the time of {verdict.present}, and the interval of the difference", "",
              *(_LOADS[key][1] for key in known))  # fmt: skip
     rows = []
     for i, one in enumerate(verdict.options):
-        unsure = "within the model's error" if i and not one.apart else ""
+        judged = "faster" if one.saved.value > 0 else "slower"
+        judged = "" if not i else judged if one.apart else "within the model's error"
         saved = None if not i else Quantity(one.saved.value, "%", one.saved.low, one.saved.high)
         times = (Quantity(one.layer_time_s, "s"), Quantity(one.layers_time_s, "s"))
-        rows.append((one.name, *times, saved, unsure, *(one.loads.get(key) for key in known)))
+        rows.append((one.name, *times, saved, judged, *(one.loads.get(key) for key in known)))
     return DataTable(columns, rows, hints=hints)
 
 
@@ -87,14 +89,18 @@ def _costs_table(verdict: PlacementVerdict) -> DataTable:
             one.moves,
             Quantity(one.moved_bytes, "B"),
             *(Quantity(one.migration_s.get(mode), "s") for mode in ("blocking", "async")),
-            *(one.break_even_steps.get(mode) for mode in ("blocking", "async")),
-            one.break_even_drifting_steps,
+            *(_whole(one.break_even_steps.get(mode)) for mode in ("blocking", "async")),
+            _whole(one.break_even_drifting_steps),
             Quantity(one.hbm_bytes_per_rank, "B"),
             Quantity(one.hbm_bytes, "B"),
         )
         for one in verdict.options[1:]
     ]
     return DataTable(columns, rows, hints=hints)
+
+
+def _whole(steps: float | None) -> int | None:
+    return None if steps is None else math.ceil(steps)
 
 
 def placement_charts(verdict: PlacementVerdict) -> list[Chart]:

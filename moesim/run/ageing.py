@@ -20,7 +20,7 @@ Place = Callable[[NDArray[np.int64], NDArray[np.int32]], Placement]
 
 def too_short(why: str) -> Ageing:
     """Say that ageing cannot be told."""
-    return Ageing(0, f"too short to say: {why}.")
+    return Ageing(0, f"Too short to say: {why}.")
 
 
 def ageing(ids: Sequence[NDArray[np.int32]], n_experts: int, present: Sequence[Placement], place: Place) -> Ageing:
@@ -60,13 +60,13 @@ def _told(length: int, curves: dict[str, NDArray[np.float64]]) -> Ageing:
     shown = {name: tuple(curve.tolist()) for name, curve in curves.items()}
     windows = f"windows of {length:,} tokens"
     if fresh.mean() <= 0:
-        said = f"a placement learnt on the window before evens out nothing here ({windows})."
+        said = f"A placement learnt on the window before evens out nothing here ({windows})."
         return Ageing(length, said, shown)
     parts = [slice(i, i + _TOGETHER) for i in range(len(stale) - _TOGETHER + 1)]
     good = [i for i, part in enumerate(parts) if stale[part].mean() >= 0.5 * fresh[part].mean()]
     kept = f"{100 * stale.mean() / fresh.mean():.0f} % of what one learnt on the window before evens out"
     if good and good[-1] == len(parts) - 1:
-        return Ageing(length, f"over {len(stale)} {windows} it keeps {kept}.", shown)
+        return Ageing(length, f"Over {len(stale)} {windows} it keeps {kept}.", shown)
     lasts = good[-1] + 2 if good else 1
-    said = f"over {len(stale)} {windows} it keeps {kept}; half of that is lost from window {lasts} on."
+    said = f"Over {len(stale)} {windows} it keeps {kept}; half of that is lost from window {lasts} on."
     return Ageing(length, said, shown, lasts)

@@ -235,8 +235,9 @@ def _only(batch: Batch, layers: tuple[int, ...]) -> Batch:
 
 def _notes(batch: Batch, layers: int, recorded: int, moe_layers: int) -> Iterator[str]:
     """What the numbers rest on."""
-    of = "" if layers == recorded else f" of {recorded}"
-    yield f"times are means over {layers}{of} layers; what all layers take is that times the model's {moe_layers}"
+    over = "of one layer" if layers == 1 else f"means over {layers} layers"
+    over += "" if layers == recorded else f" of {recorded}"
+    yield f"times are {over}; what all layers take is that times the model's {moe_layers}"
     for mode, words in (("blocking", "while all ranks stop"), ("async", "beside the tokens, one layer a step")):
         transfer = weight_transfer(mode)
         least, most = map(format_duration, transfer.fixed_range_s)
