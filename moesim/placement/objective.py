@@ -108,29 +108,33 @@ def _visit(
     Returns selections [slots], max / mean of the ranks [batches], (token, node) pairs, and those of other nodes.
     """
     slot_tokens = np.zeros(len(slot_rank), np.int64)
-    by_rank = np.zeros(n_ranks, np.int64)
     fullest = np.ones(len(ids) // size)
-    met = np.full(n_nodes, -1, np.int64)
-    nodes, crossings = 0, 0
+    in_batch, by_rank = np.zeros(len(slot_rank), np.int64), np.zeros(n_ranks, np.int64)
+    # The nodes that a token reaches are bits, 62 to a word.
+    reached = np.zeros(n_nodes // 62 + 1, np.int64)
+    word = (rank_node[slot_rank] // 62).astype(np.int64)
+    bit = np.left_shift(np.int64(1), (rank_node[slot_rank] % 62).astype(np.int64))
+    nodes, crossings, source = 0, 0, 0
     for t in range(len(ids)):
-        source = t % n_ranks
         row = source if len(table) > 1 else 0
         for k in range(ids.shape[1]):
-            if ids[t, k] < 0:
-                continue
-            slot = table[row, ids[t, k]]
-            rank = slot_rank[slot]
-            slot_tokens[slot] += 1
-            by_rank[rank] += 1
-            node = rank_node[rank]
-            if met[node] != t:
-                met[node] = t
+            if ids[t, k] >= 0:
+                slot = table[row, ids[t, k]]
+                in_batch[slot] += 1
+                reached[word[slot]] |= bit[slot]
+        own = rank_node[source]
+        crossings -= (reached[own // 62] >> (own % 62)) & 1
+        for w in range(len(reached)):
+            while reached[w]:
+                reached[w] &= reached[w] - 1
                 nodes += 1
-                if node != rank_node[source]:
-                    crossings += 1
-        if (t + 1) % size == 0:
-            total = by_rank.sum()
-            if total > 0:
-                fullest[t // size] = by_rank.max() * n_ranks / total
+        source = source + 1 if source + 1 < n_ranks else 0
+        if (t + 1) % size == 0 or t + 1 == len(ids):
             by_rank[:] = 0
-    return slot_tokens, fullest, nodes, crossings
+            for slot in range(len(in_batch)):
+                slot_tokens[slot] += in_batch[slot]
+                by_rank[slot_rank[slot]] += in_batch[slot]
+            in_batch[:] = 0
+            if by_rank.any() and (t + 1) % size == 0:
+                fullest[t // size] = by_rank.max() * n_ranks / by_rank.sum()
+    return slot_tokens, fullest, nodes, nodes + crossings

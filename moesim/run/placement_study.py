@@ -127,14 +127,18 @@ def _judged(parts: Parts, policy: str, n_slots: int, seen: Seen, follows: Seen) 
         alone = contiguous(parts.model.n_experts, fabric.n_ranks)
 
         def batchwise(base: Placement) -> tuple[Worth, float, int]:
-            found, moves = [], []
+            found, moves, by_rank = [], [], np.zeros(fabric.n_ranks)
             for ids in _batches(follows.expert_ids):
                 load = np.bincount(ids[ids >= 0], minlength=parts.model.n_experts).astype(np.float64)
                 its = Seen(load, ids)
                 placed = made(its, base) if policy == "per_batch" else with_lp_shares(base, load)
                 found.append(vars(on(placed, its)))
                 moves.append(len(moved_experts(alone if policy == "per_batch" else start, placed)))
-            return Worth(**{name: _mean(found, name) for name in found[0]}), float(np.mean(moves)), len(found)
+                by_rank += np.bincount(placed.slot_rank, placed.planned_slot_load(load), fabric.n_ranks)
+            mean = Worth(**{name: _mean(found, name) for name in found[0]})
+            by_node = np.bincount(fabric.rank_node, by_rank)
+            over_all = {"rank": imbalance(by_rank).max_over_mean, "node": imbalance(by_node).max_over_mean}
+            return replace(mean, **over_all), float(np.mean(moves)), len(found)
 
         base = alone if policy == "per_batch" else made(seen)
         on_b, moved, batches = batchwise(base)
