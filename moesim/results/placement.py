@@ -123,7 +123,7 @@ class PlacementVerdict:
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as plain data: times in seconds, sizes in bytes, null where something does not apply."""
         plain = asdict(self) | {"sentence": self.sentence(), "best": self.best.name if self.best else None}
-        plain["options"] = [asdict(one) | {"name": one.name, "saved": one.saved._asdict()} for one in self.options]
+        plain["options"] = [asdict(one) | {"placement": one.name, "saved": one.saved._asdict()} for one in self.options]
         return plain
 
     def _repr_html_(self) -> str:

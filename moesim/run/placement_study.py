@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.balance import imbalance
 from moesim.compiling import n_threads
 from moesim.errors import InputError
 from moesim.layer import (

@@ -157,12 +157,11 @@ def test_place_promises_what_a_run_keeps(moesim, dump):
     base = ["workload.synthetic=null", "workload.routing={file: dump.npz, layers: [1]}", "workload.tokens_per_rank=8"]
     for choice in ("same_node", "hash", "round_robin"):
         options = [*base, f"placement.replica_choice={choice}"]
-        done = moesim("place", "small.yaml", *(f"-o{o}" for o in options), "--redundant", "8", "--json")
-        promised = {row["placement"]: row["rank"] for row in json.loads(done.out)}
-        kept = simulate(
-            load_scenario("small.yaml", [*options, "placement.policy=eplb", "placement.redundant_experts=8"])
-        )
-        assert promised["eplb, 8 redundant"] == pytest.approx(kept.summary["rank_load_max_over_mean"], rel=1e-12)
+        done = moesim("place", "small.yaml", *(f"-o{o}" for o in options), "--redundant", "8", "--json", "-q")
+        promised = {row["placement"]: row["loads"]["rank"] for row in json.loads(done.out)["options"]}
+        learnt = ["placement.policy=eplb_global", "placement.redundant_experts=8", "placement.learn_from=first_half"]
+        kept = simulate(load_scenario("small.yaml", [*options, *learnt]))
+        assert promised["eplb_global, 8 redundant"] == pytest.approx(kept.summary["rank_load_max_over_mean"], rel=1e-12)
 
 
 def test_ranks_without_an_expert_are_said(here):
