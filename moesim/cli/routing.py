@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from moesim.cli.routing_check import check
+
 if TYPE_CHECKING:
     from moesim.dumps import RoutingTrace
 
@@ -27,6 +29,7 @@ def register(app: typer.Typer) -> None:
     verb.command("import")(import_)
     verb.command("show")(show)
     verb.command("export")(export)
+    verb.command("check")(check)
     app.add_typer(verb, name="routing")
 
 
