@@ -10,8 +10,8 @@ from moesim.measure.layer_tables import (
     add_series_rows,
     bucket_width_s,
 )
-from moesim.measure.migration import rebalancing, rebalancing_notes, slot_bytes
 from moesim.measure.notes import degraded
+from moesim.measure.rebalancing import rebalancing, rebalancing_notes, slot_bytes
 from moesim.measure.summary import SummaryBuilder
 from moesim.measure.terms_of_run import RunTerms
 from moesim.measure.times_moved import spreads
