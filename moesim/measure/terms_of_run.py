@@ -153,7 +153,9 @@ class RunTerms:
         seconds["between layers"] = sum(float(after[1][rank] - before[2][rank]) for before, after in between)
         if self._moves and self.parts.placement.rebalance:
             fixed_s = sum(phase.flows.entry_setup_s for phase in stops)
-            moving_s = sum(float(phase.leave_s[rank] - phase.enter_s[rank]) for phase in stops) - fixed_s
+            carried = [phase for phase in stops if phase.flows.n_flows]  # the others take the fixed time alone
+            moving_s = sum(float(phase.leave_s[rank] - phase.enter_s[rank]) for phase in carried)
+            moving_s -= sum(phase.flows.entry_setup_s for phase in carried)
             left_s = max(float(trace.phase.leave_s.max()) for trace in self._moves) - float(self._step[-1][2][rank])
             seconds["between layers"] += float(entry[rank] - begin[rank]) - fixed_s - moving_s
             seconds["migration"] = fixed_s + moving_s + max(left_s, 0.0)
