@@ -38,12 +38,8 @@ def owners(ptr: Ptrs) -> NDArray[np.int64]:
 def rows_of(ptr: Ptrs, rows: NDArray[Any]) -> tuple[Ptrs, NDArray[np.int64]]:
     """Some rows, in the order given and as often as given: their pointers, and where their entries are.
 
-    Args:
-        ptr: of all rows.
-        rows: the chosen ones, int [chosen].
-
-    Returns:
-        ``ptr`` [chosen + 1], and for each of their entries its position among all.
+    ``ptr``: of all rows; ``rows``: the chosen ones, int [chosen]. Returns ``ptr`` [chosen + 1], and for each of their
+    entries its position among all.
     """
     chosen = from_lengths(ptr[rows + 1] - ptr[rows])
     return chosen, np.arange(chosen[-1]) + spread(ptr[rows] - chosen[:-1], chosen)
@@ -52,12 +48,7 @@ def rows_of(ptr: Ptrs, rows: NDArray[Any]) -> tuple[Ptrs, NDArray[np.int64]]:
 def grouped(owner: NDArray[Any], values: NDArray[_Scalar], n_rows: int) -> tuple[Ptrs, NDArray[_Scalar]]:
     """Gather entries in any order into rows; within a row they keep their order.
 
-    Args:
-        owner: row of each entry, int [entries].
-        values: the entries, [entries].
-        n_rows: number of rows.
-
-    Returns:
-        Pointers and entries of the rows.
+    ``owner``: row of each entry, int [entries]; ``values``: the entries, [entries]; ``n_rows``: number of rows. Returns
+    pointers and entries of the rows.
     """
     return pointers(owner, n_rows), values[np.argsort(owner, kind="stable")]

@@ -70,8 +70,7 @@ def _unit_fix(number: str, unit: str, units: Mapping[str, Decimal]) -> str:
 def parse_bandwidth(text: object) -> float:
     """Read a bandwidth such as ``400Gb/s``, ``50GB/s`` or ``100MiB/s``; return bytes per second, more than 0.
 
-    Raises:
-        InputError: no unit, an unknown unit, not finite, 0 or negative.
+    Raises InputError: no unit, an unknown unit, not finite, 0 or negative.
     """
     return _parse(text, _RATES, "a bandwidth", "400Gb/s (bits) or 50GB/s (bytes)", positive=True)
 
@@ -79,8 +78,7 @@ def parse_bandwidth(text: object) -> float:
 def parse_duration(text: object) -> float:
     """Read a duration such as ``2us``, ``1.5ms`` or ``0us``; return seconds, 0 or more.
 
-    Raises:
-        InputError: no unit (a bare 0 too), an unknown unit, not finite or negative.
+    Raises InputError: no unit (a bare 0 too), an unknown unit, not finite or negative.
     """
     return _parse(text, _SECONDS, "a duration", "2us, 1.5ms or 0us", positive=False)
 
@@ -88,8 +86,7 @@ def parse_duration(text: object) -> float:
 def parse_bytes(text: object) -> float:
     """Read a size such as ``64KiB`` or ``20MB``; return bytes, 0 or more.
 
-    Raises:
-        InputError: no unit, an unknown unit, not finite or negative.
+    Raises InputError: no unit, an unknown unit, not finite or negative.
     """
     return _parse(text, _BYTES, "a size", "64KiB or 20MB", positive=False)
 
@@ -97,8 +94,7 @@ def parse_bytes(text: object) -> float:
 def parse_share(text: object) -> float:
     """Read a share: a plain number such as ``0.001``, or a percentage as text such as ``0.1%``; return the number.
 
-    Raises:
-        InputError: text that is not a percentage, anything else that is not a number, not finite or negative.
+    Raises InputError: text that is not a percentage, anything else that is not a number, not finite or negative.
     """
     fix = "write a percentage such as 0.1% or a plain number such as 0.001"
     value: float

@@ -70,13 +70,8 @@ class Published(Mapping[str, MeasuredTable]):
 def add_experts(bill: Bill, gpu: Gpu, tables: Tables, shape: Shape, loads: Ints, layout: str) -> Bools:
     """Add the routed experts of the ranks that rows cover, and return which they are, [ranks].
 
-    Args:
-        bill: takes the seconds.
-        gpu: of the tables.
-        tables: by kind.
-        shape: of the MLP.
-        loads: rows of each slot, [ranks, slots].
-        layout: masked, contiguous, or auto: by `models.layouts`.
+    ``bill``: takes the seconds; ``gpu``: of the tables; ``tables``: by kind; ``shape``: of the MLP; ``loads``: rows of
+    each slot, [ranks, slots]; ``layout``: masked, contiguous, or auto: by `models.layouts`.
     """
     covered = np.zeros(len(loads), dtype=np.bool_)
     for masked, here in models.layouts(loads, layout):

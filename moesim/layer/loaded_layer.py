@@ -16,8 +16,7 @@ from moesim.traffic import PhaseFlows, phase_flows, port_flows
 class LayerLoad(RoutedLayer):
     """What one layer of logits asks of the cluster: its routing, the flows that carry it and the kernels' seconds.
 
-    Attributes:
-        hierarchical: copies travel per distinct node or rank rather than per selection.
+    ``hierarchical``: copies travel per distinct node or rank rather than per selection.
     """
 
     flows: dict[str, PhaseFlows]
@@ -29,10 +28,7 @@ class LayerLoad(RoutedLayer):
 def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger) -> LayerLoad:
     """Lay a routed layer on the wires and the kernels.
 
-    Args:
-        parts: of the scenario.
-        routed: where the tokens go.
-        ledger: takes the kernels' seconds by source.
+    ``parts``: of the scenario; ``routed``: where the tokens go; ``ledger``: takes the kernels' seconds by source.
     """
     slot_rank = np.asarray(routed.placement.slot_rank)
     flows = {phase: _flows(parts, routed, phase) for phase in PHASES}

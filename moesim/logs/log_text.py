@@ -17,11 +17,7 @@ _FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)
 
 
 def text_of(path: Path) -> str:
-    """Return a file's text, whatever wrote it.
-
-    Raises:
-        InputError: it cannot be read, is too large or is no text.
-    """
+    """Return a file's text, whatever wrote it. Raises InputError: it cannot be read, is too large or is no text."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(f"is larger than {_MOST_BYTES // 10**6} MB", where=str(path), fix="keep its results only")

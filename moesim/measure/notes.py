@@ -19,11 +19,8 @@ from moesim.workload import Batch
 def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, batch: Batch) -> list[Note]:
     """Return the caveats, the most important first.
 
-    Args:
-        parts: of the scenario.
-        ledger: the kernels' seconds by source.
-        tolerance: how far off flows that took steps may be.
-        batch: of the first step.
+    ``parts``: of the scenario; ``ledger``: the kernels' seconds by source; ``tolerance``: how far off flows that took
+    steps may be; ``batch``: of the first step.
     """
     notes, shares = [], ledger.shares()
     for source in ("extrapolated", "estimated"):

@@ -22,9 +22,8 @@ def steps_pay(flows: Mapping[str, PhaseFlows]) -> bool:
 class ToleranceLedger:
     """Collects the limits of each layer's phases; the widest count.
 
-    Attributes:
-        tolerance: of the scenario; 0 for exact sharing, for which nothing is reported.
-        stepped: whether flows of any phase took steps.
+    ``tolerance``: of the scenario; 0 for exact sharing, for which nothing is reported; ``stepped``: whether flows of
+    any phase took steps.
     """
 
     tolerance: float

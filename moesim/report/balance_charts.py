@@ -118,8 +118,7 @@ def training_charts(result: Result) -> list[LineChart]:
 def overlaid_training(runs: Mapping[str, Result]) -> list[LineChart]:
     """Training curves of several recordings over each other, each recording once.
 
-    Args:
-        runs: by the name under which each curve is to appear.
+    ``runs``: by the name under which each curve is to appear.
     """
     charts = []
     for key, column, title, y_label, log in (

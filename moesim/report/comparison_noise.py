@@ -40,9 +40,7 @@ def _span(row: ComparisonRow, band: Band) -> str:
 def noise_chart(comparison: Comparison, words: Mapping[str, str]) -> DotChart | None:
     """Draw both runs' medians with their bands, against the first's median; None where nothing varies or differs.
 
-    Args:
-        comparison: of two runs with bands.
-        words: the numbers to draw and their names.
+    ``comparison``: of two runs with bands; ``words``: the numbers to draw and their names.
     """
     shown = [
         (row, row.a_band, row.b_band)

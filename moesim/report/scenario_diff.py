@@ -7,13 +7,8 @@ from typing import Any
 def changed_keys(scenario: str, other: str) -> list[tuple[str, str, str]]:
     """Compare two resolved scenarios.
 
-    Args:
-        scenario: YAML of the run to compare with.
-        other: YAML of the run in question.
-
-    Returns:
-        ``(dotted key, value, other value)`` of each key that differs, ``-`` where a scenario lacks it; the name is
-        left out.
+    ``scenario``: YAML of the run to compare with; ``other``: YAML of the run in question. Returns ``(dotted key, value,
+    other value)`` of each key that differs, ``-`` where a scenario lacks it; the name is left out.
     """
     left, right = dict(_leaves(_read(scenario), "")), dict(_leaves(_read(other), ""))
     keys = sorted({*left, *right} - {"name"})

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 class ThresholdOutcome:
     """One threshold, judged by the caller.
 
-    Attributes:
-        text: as the scenario states it: ``layer_time_s < 2ms``.
-        value: what the run gave, in SI units; None where the number does not apply.
-        passed: whether the limit was kept.
+    ``text``: as the scenario states it: ``layer_time_s < 2ms``; ``value``: what the run gave, in SI units; None where
+    the number does not apply; ``passed``: whether the limit was kept.
     """
 
     text: str

@@ -40,8 +40,7 @@ class Objective:
 def parse_objective(text: object) -> Objective:
     """Read ``[min|max] KEY [where LIMIT and LIMIT ...]``, each limit written as a threshold.
 
-    Raises:
-        InputError: another form, an unknown key (suggests the nearest), a limit without its unit.
+    Raises InputError: another form, an unknown key (suggests the nearest), a limit without its unit.
     """
     match = _FORM.fullmatch(text) if isinstance(text, str) and len(text) <= 1000 else None
     if match is None or not isinstance(text, str):

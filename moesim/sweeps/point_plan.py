@@ -19,9 +19,8 @@ from moesim.sweeps.space import Space, axis_label
 class Plan:
     """The points of a sweep.
 
-    Attributes:
-        possible: point -> digest of its routing; points with the same digest share it.
-        impossible: point -> why no scenario can be made of it.
+    ``possible``: point -> digest of its routing; points with the same digest share it; ``impossible``: point -> why no
+    scenario can be made of it.
     """
 
     template: ScenarioTemplate
@@ -35,11 +34,8 @@ def make_plan(
 ) -> Plan:
     """Make the scenario of every point, check that its parts fit each other, and find out what it shares.
 
-    Args:
-        template: what the points have in common.
-        space: all points.
-        points: those to plan.
-        say: called with the number of points looked at, now and then.
+    ``template``: what the points have in common; ``space``: all points; ``points``: those to plan; ``say``: called with
+    the number of points looked at, now and then.
     """
     possible: dict[int, str] = {}
     impossible: dict[int, str] = {}

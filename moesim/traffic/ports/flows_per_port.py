@@ -90,15 +90,9 @@ def count_port_copies(
 ) -> PortCopies:
     """Count the copies of a chunk of tokens at the ports that they cross.
 
-    Args:
-        slot_ids: int [tokens, top_k], the slot of each selection, -1 where it was dropped.
-        token_rank: int [tokens].
-        slot_rank: int [slots].
-        fabric: a regular cluster.
-        algorithm: what travels.
-
-    Raises:
-        InputError: an algorithm or a cluster that has no such ports, shapes that do not fit, ids out of range.
+    ``slot_ids``: int [tokens, top_k], the slot of each selection, -1 where it was dropped; ``token_rank``: int
+    [tokens]; ``slot_rank``: int [slots]; ``fabric``: a regular cluster; ``algorithm``: what travels. Raises InputError:
+    an algorithm or a cluster that has no such ports, shapes that do not fit, ids out of range.
     """
     paths = _two_tier(fabric)
     slots, source, rank = checked_ids(slot_ids, token_rank, slot_rank, fabric.n_ranks)
@@ -128,13 +122,9 @@ def port_flows(
 ) -> PhaseFlows:
     """Build the flows of one phase: one per port and rank, and one per rank for its communication kernel.
 
-    Args:
-        fabric: the cluster.
-        ports: copies at its ports.
-        constants, phase, bytes_per_copy, cached_handle, tokens, n_experts: as ``phase_flows`` takes them.
-
-    Raises:
-        InputError: a cluster without regular ports.
+    ``fabric``: the cluster; ``ports``: copies at its ports; ``constants``, ``phase``, ``bytes_per_copy``,
+    ``cached_handle``, ``tokens``, ``n_experts``: as ``phase_flows`` takes them. Raises InputError: a cluster without
+    regular ports.
     """
     algorithm, n = algorithm_named(constants.algorithm), fabric.n_ranks
     paths, totals = _two_tier(fabric), ports.totals()
