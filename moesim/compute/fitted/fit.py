@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from moesim.compute.fitted.check import check_models
+from moesim.compute.fitted.check import check_models, drawn, even, held_out
 from moesim.compute.fitted.coefficients import CHECK_FILE, CHECKED_ONLY, FILE, Error, Fitted
 from moesim.compute.fitted.families import FAMILIES, Family, Parameter, with_draws
-from moesim.compute.fitted.roles import drawn, even, held_out
 from moesim.compute.fitted.timed_rows import READERS, Rows, read
 from moesim.compute.gpus import Gpu, load_gpu, nearest
 from moesim.compute.roofline import Floats

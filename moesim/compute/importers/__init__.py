@@ -20,8 +20,7 @@ import numpy as np
 
 from moesim.compute.gpus import Gpu, load_gpu, nearest
 from moesim.compute.importers import aiconfigurator, infersim, moesim_profile, vidur
-from moesim.compute.importers.job import Job
-from moesim.compute.importers.records import Record, Refused, device_is, gpu_of_path, read_records
+from moesim.compute.importers.records import Job, Record, Refused, device_is, gpu_of_path, read_records
 from moesim.compute.interpolate import Grid
 from moesim.compute.measured import grids_of, surfaces_of
 from moesim.compute.table_format import CHOICES, COLD, Row, floor_seconds, table_text

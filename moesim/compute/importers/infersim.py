@@ -13,8 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from moesim.compute import roofline
-from moesim.compute.importers.job import Job
-from moesim.compute.importers.records import Record, Refused
+from moesim.compute.importers.records import Job, Record, Refused
 from moesim.compute.table_format import Row
 
 NEEDED = ("mfu|up_mfu",)
