@@ -6,6 +6,7 @@ security policy lets only these two scripts run, named by their hashes: whatever
 
 import base64
 import hashlib
+import json
 import os
 import sys
 from contextlib import suppress
@@ -21,11 +22,17 @@ from markupsafe import Markup
 from moesim.errors import ResourceError
 from moesim.report.charts import Chart, SmallMultiples, StackedBars, table_of
 from moesim.report.data_table import DataTable, cell_html, row_html
-from moesim.report.embedding import script_json
 from moesim.report.interactive import documents, height_of, legend_of
 from moesim.report.palette import ink_on
 from moesim.report.quantities import Floats, named_quantity, quantity
 from moesim.results import SUMMARY
+
+
+def script_json(value: Any) -> str:
+    """Write JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 

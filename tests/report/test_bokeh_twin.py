@@ -12,8 +12,8 @@ import pytest
 
 from moesim.report.charts import BarChart, DotChart, Gantt, HeatMap, LineChart, Mark, Series
 from moesim.report.comparison_charts import comparison_charts, training_overlays
-from moesim.report.embedding import script_json
 from moesim.report.interactive import Drawn, documents
+from moesim.report.page import script_json
 from moesim.report.run_page import _balance_charts, _charts
 from moesim.report.sweep_charts import axis_charts, group_charts, pareto_charts, scaling_charts
 from moesim.results import Result
