@@ -4,8 +4,11 @@ A chart is made once from a result and then painted twice, by Bokeh or HTML on t
 that the two always agree. Axis labels carry the unit; values are already in it.
 """
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -186,6 +189,19 @@ class SmallMultiples:
         """The common end of the vertical axis."""
         largest = max((float(values.max()) for values in self.panels.values() if len(values)), default=1.0)
         return max(largest, self.mark.value) * 1.05
+
+
+@cache
+def _words() -> dict[str, dict[str, str]]:
+    return tomllib.loads((Path(__file__).parent / "templates" / "charts.toml").read_text(encoding="utf-8"))
+
+
+def worded(key: str, **values: Any) -> dict[str, Any]:
+    """Return a chart's key and what ``templates/charts.toml`` says of it: title, caption, labels, source.
+
+    ``values`` fill in what stands there in braces.
+    """
+    return {"key": key} | {name: text.format(**values) for name, text in _words()[key].items()}
 
 
 Chart = LineChart | BarChart | DotChart | HeatMap | Gantt | StackedBars | SmallMultiples

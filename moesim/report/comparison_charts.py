@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from moesim.report.balance_charts import overlaid_training, training_fingerprint
-from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series, SmallMultiples
+from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series, SmallMultiples, worded
 from moesim.report.comparison import Band, Comparison, ComparisonRow
 from moesim.report.data_table import Cell, DataTable, Quantity
-from moesim.report.named_numbers import DRAWN, LOSSES, LOSSES_CAPTION, LOSSES_LABEL, LOSSES_TITLE, Drawn, scaled
+from moesim.report.named_numbers import DRAWN, LOSSES, Drawn, scaled
 from moesim.report.palette import series_colour
 from moesim.report.quantities import Floats, axis_scale, filled, quantity
 from moesim.report.rank_times import rank_times_of_runs
@@ -69,27 +69,25 @@ def comparison_charts(runs: Runs) -> dict[str, Chart | None]:
         "time": time_chart(runs),
         **{drawn.key: _drawn(runs, drawn) for drawn in DRAWN},
         "losses": _losses(runs),
-        "copies": _dots(
-            runs,
-            "copies",
-            "Copies per token",
-            "How many selections, distinct ranks and distinct nodes a token has, its own included: the fewer nodes, "
-            "the fewer bytes between nodes.",
-            "per token",
-            {"selections": "copies_per_token", "ranks": "rank_copies_per_token", "nodes": "node_copies_per_token"},
+        "copies": DotChart(
+            **worded("copies"),
+            rows=tuple(name for name, _ in runs),
+            groups={
+                name: _values(runs, key)
+                for name, key in (
+                    ("selections", "copies_per_token"),
+                    ("ranks", "rank_copies_per_token"),
+                    ("nodes", "node_copies_per_token"),
+                )
+            },
         ),
         "rank_times": rank_times_of_runs(runs),
         "trade_off": _trade_off(runs),
         "expert_loads": SmallMultiples(
-            key="expert_loads",
-            title="Load of the experts",
-            caption="Selections per expert over the mean, most loaded first, all on one scale.",
-            x_label="experts, most loaded first",
-            y_label="× mean",
+            **worded("expert_loads"),
             panels={name: sorted_expert_load(run) for name, run in runs},
             mark=Mark("mean", 1.0),
             flagged=tuple(bool(run.summary["counterfactual"]) for _, run in runs),
-            source="experts.parquet",
         ),
     }
 
@@ -130,27 +128,20 @@ def _values(runs: Runs, key: str) -> Floats:
     return filled([run.summary[key] for _, run in runs])
 
 
-def _dots(runs: Runs, key: str, title: str, caption: str, x_label: str, columns: dict[str, str]) -> DotChart:
-    return DotChart(
-        key=key,
-        title=title,
-        caption=caption,
-        x_label=x_label,
-        rows=tuple(name for name, _ in runs),
-        groups={label: _values(runs, column) for label, column in columns.items()},
-        source="summary.json",
-    )
-
-
 def _drawn(runs: Runs, drawn: Drawn) -> DotChart | None:
     groups, label = scaled(drawn, lambda key: _values(runs, key))
-    rows = tuple(name for name, _ in runs)
-    return DotChart(drawn.key, drawn.title, drawn.caption, label, rows, groups, "summary.json") if groups else None
+    return _dots(runs, drawn, label, groups) if groups else None
+
+
+def _dots(runs: Runs, drawn: Drawn, label: str, groups: dict[str, Floats]) -> DotChart:
+    return DotChart(
+        drawn.key, drawn.title, drawn.caption, label, tuple(name for name, _ in runs), groups, "summary.json"
+    )
 
 
 def _losses(runs: Runs) -> DotChart | None:
     groups = {}
-    for key, words in LOSSES.items():
+    for key, words in LOSSES.numbers.items():
         even = filled([run.explanation["losses_in_balance"].get(key) or None for _, run in runs])
         values = _values(runs, key) / even
         if np.isfinite(values).any():
@@ -158,8 +149,7 @@ def _losses(runs: Runs) -> DotChart | None:
     if not groups:
         return None
     groups["perfect balance"] = np.ones(len(runs))
-    rows = tuple(name for name, _ in runs)
-    return DotChart("losses", LOSSES_TITLE, LOSSES_CAPTION, LOSSES_LABEL, rows, groups, "summary.json")
+    return _dots(runs, LOSSES, LOSSES.label, groups)
 
 
 def _trade_off(runs: Runs) -> LineChart | None:
@@ -187,16 +177,7 @@ def _trade_off(runs: Runs) -> LineChart | None:
         series.append(
             Series(label, lost, time, series_colour(position), "line" if swept else "points", labels if swept else ())
         )
-    return LineChart(
-        key="trade_off",
-        title="What the group limit costs and saves",
-        caption="Each point is a variant. To the right, more of the gate mass that a free choice of experts would have "
-        "had is lost; lower is faster. A line joins the M (groups a token may reach) of one router on the same logits.",
-        x_label="gate mass lost (%)",
-        y_label=f"layer time ({unit})",
-        series=tuple(series),
-        source="summary.json",
-    )
+    return LineChart(**worded("trade_off", unit=unit), series=tuple(series))
 
 
 def _spread_labels(limits: list[int], x: Floats, y: Floats) -> tuple[str, ...]:
@@ -256,14 +237,10 @@ def noise_chart(comparison: Comparison, words: Mapping[str, str]) -> DotChart | 
     low, middle, high = np.moveaxis(100 * (np.stack(sides) - reference) / np.abs(reference), 2, 0)
     groups = {label: middle[i] for i, label in enumerate(comparison.labels)}
     return DotChart(
-        key="noise",
-        title="Differences against the noise of the seeds",
-        caption="Each dot is the median over the seeds, each bar reaches from the least to the most. Where two bars "
-        "touch, the difference is within the noise.",
+        **worded("noise"),
         x_label=f"change against the median of {comparison.labels[0]} (%)",
         rows=tuple(words[row.key] for row, _, _ in shown),
         groups=groups,
-        source="summary.json",
         spans={label: (low[i], high[i]) for i, label in enumerate(comparison.labels)},
     )
 

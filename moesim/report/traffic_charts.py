@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from moesim.report.charts import BarChart, Gantt, HeatMap, LineChart, Mark, Series
+from moesim.report.charts import BarChart, Gantt, HeatMap, LineChart, Mark, Series, worded
 from moesim.report.columns import (
     RANK_PAIR_LIMIT,
     Columns,
@@ -47,16 +47,9 @@ def traffic_chart(result: Result) -> HeatMap | None:
     scale, unit = axis_scale(np.concatenate(list(matrices.values())), "B")
     noun = "node" if per_node else "rank"
     return HeatMap(
-        key="traffic",
-        title=f"Traffic between {noun}s",
-        caption=f"Bytes per layer from each {noun} (row) to each other (column), on a log scale; white lines separate "
-        "the nodes. What stays on its own rank crosses no wire and is not shown.",
-        row_label=f"source {noun}",
-        column_label=f"target {noun}",
-        value_label=f"bytes per layer ({unit})",
+        **worded("traffic", noun=noun, unit=unit),
         matrices={name: matrix / scale for name, matrix in matrices.items()},
         grid_every=0 if per_node else ranks_per_node(result),
-        source="transfers.parquet",
     )
 
 
@@ -93,20 +86,19 @@ def expert_chart(result: Result) -> BarChart:
     if floor is not None:
         marks.append(Mark("most loaded expert under a uniform router", mean * float(floor)))
     return BarChart(
-        key="expert_load",
+        **worded("expert_load"),
         title="Load of the experts" + (f", {layer}" if layer else ""),
         caption="Selections per expert, most loaded first"
         + ("; the layer with the worst imbalance." if layer else ".")
         + " The upper line is what chance alone gives at this number of distinct tokens.",
-        x_label="expert",
-        y_label="selections",
         labels=tuple(str(one) for one in order),
         values=load[order],
         marks=tuple(marks),
-        details={"× mean": tuple(float(f"{load[i] / mean:.4g}") if mean else None for i in order),
-                 "on rank": tuple(ranks[i] for i in order)},
-        source="experts.parquet",
-    )  # fmt: skip
+        details={
+            "× mean": tuple(float(f"{load[i] / mean:.4g}") if mean else None for i in order),
+            "on rank": tuple(ranks[i] for i in order),
+        },
+    )
 
 
 def hot_experts(result: Result) -> DataTable:
@@ -149,16 +141,11 @@ def rank_chart(result: Result) -> BarChart:
     ):
         details[label] = tuple(float(f"{value:.5g}") for value in sum_over_layers(table, "rank", key)[1])
     return BarChart(
-        key="rank_load",
-        title="Load of the ranks",
-        caption="Selections that each rank computes, per layer. The slowest rank sets the pace.",
-        x_label="rank",
-        y_label="selections",
+        **worded("rank_load"),
         labels=tuple(str(rank) for rank in ranks),
         values=load,
         marks=(Mark("mean", float(load.mean())),),
         details=details,
-        source="ranks.parquet",
     )
 
 
@@ -190,19 +177,7 @@ def bandwidth_chart(result: Result) -> LineChart | None:
     if not series:
         return None
     marks = [Mark(f"{LINK_WORDS[name]} peak", max(peaks[name]) / 1e9) for name in shown if peaks.get(name)]
-    return LineChart(
-        key="bandwidth",
-        title="Bandwidth against message size",
-        caption="One point per pair of ranks and phase: its bytes over the time in which its flow was in progress. "
-        "Below a peak, a transfer shares its wires with others. Both axes are logarithmic.",
-        x_label=f"bytes of the transfer ({unit})",
-        y_label="bandwidth reached (GB/s)",
-        series=tuple(series),
-        marks=tuple(marks),
-        log_x=True,
-        log_y=True,
-        source="transfers.parquet",
-    )
+    return LineChart(**worded("bandwidth", unit=unit), series=tuple(series), marks=tuple(marks), log_x=True, log_y=True)
 
 
 def top_links(result: Result) -> DataTable:
@@ -262,12 +237,7 @@ def link_map(result: Result) -> Gantt | None:
     shades = cividis()
     means = [float(use[r, a:b].mean()) for r, a, b in zip(row, first, last, strict=True)]
     return Gantt(
-        key="link_map",
-        title="The busiest links over time, first layer",
-        caption="Share of what each link can carry at the algorithm's own rate, of the links of each class that are "
-        "used most. Rows that differ are imbalance; a light row is what the others wait for.",
-        x_label=f"time since the first rank entered ({unit})",
-        row_label="link",
+        **worded("link_map", unit=unit),
         rows=tuple(rows),
         row=row,
         start=time[first] / scale,
@@ -276,7 +246,6 @@ def link_map(result: Result) -> Gantt | None:
         slim=np.zeros(len(row), bool),
         note=tuple(f"{100 * mean:.3g} % on average" for mean in means),
         colours={name: shades[(255 * i) // (_STEPS - 1)] for i, name in enumerate(names)},
-        source="busy_links.parquet",
     )
 
 
@@ -295,13 +264,7 @@ def node_traffic_chart(result: Result) -> HeatMap | None:
         matrices[phase] = matrix / layers_in(table)
     scale, unit = axis_scale(np.concatenate(list(matrices.values())), "B")
     return HeatMap(
-        key="node_traffic",
-        title="Traffic between nodes",
-        caption="Bytes per layer from each node (row) to each other (column); on the diagonal, what stays in a node.",
-        row_label="source node",
-        column_label="target node",
-        value_label=f"bytes per layer ({unit})",
+        **worded("node_traffic", unit=unit),
         matrices={name: matrix / scale for name, matrix in matrices.items()},
         log=False,
-        source="transfers.parquet",
     )
