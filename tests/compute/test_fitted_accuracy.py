@@ -9,7 +9,7 @@ import pytest
 from moesim.compute import load_gpu
 from moesim.compute.fitted import coefficients
 from moesim.compute.fitted.check import DRAWS, check, check_models, drawn, even, frozen_split, held_out
-from moesim.compute.fitted.families import FAMILIES, with_draws
+from moesim.compute.fitted.families import FAMILIES, parameters, with_draws
 from moesim.compute.fitted.fit import files, fit, plain
 from moesim.compute.fitted.timed_rows import READERS, nominal_loads, read
 from moesim.compute.roofline import gemm_work, mla_decode_work
@@ -166,9 +166,9 @@ def test_the_check_names_every_family_on_every_gpu_and_every_bar_is_kept():
 
 def test_the_file_is_complete():
     for (family, gpu, variant), model in coefficients.checked().items():
-        parameters = FAMILIES[family].parameters(variant)
-        assert set(model.coefficients) == {parameter.name for parameter in parameters}
-        for parameter in parameters:
+        bounded = parameters(family, variant)
+        assert set(model.coefficients) == {parameter.name for parameter in bounded}
+        for parameter in bounded:
             assert parameter.low <= model.coefficients[parameter.name] <= parameter.high
         assert " @ " in model.source and model.covered and gpu in READERS[family][1]
         assert model.fit.rows > 0 and model.held_out.rows > 0

@@ -17,7 +17,7 @@ import numpy as np
 
 from moesim.compute.fitted.check import check_models, drawn, even, held_out
 from moesim.compute.fitted.coefficients import CHECK_FILE, CHECKED_ONLY, FILE, Error, Fitted
-from moesim.compute.fitted.families import FAMILIES, Family, Parameter, with_draws
+from moesim.compute.fitted.families import FAMILIES, Family, Parameter, parameters, with_draws
 from moesim.compute.fitted.timed_rows import READERS, Rows, read
 from moesim.compute.gpus import Gpu, load_gpu, nearest
 from moesim.compute.roofline import Floats
@@ -90,8 +90,8 @@ def fit_gpu(reference: Path, family_name: str, gpu_name: str) -> list[Fitted]:
 def _fit_variant(family: Family, gpu: Gpu, variant: str, rows: Rows) -> Fitted:
     out = held_out(rows)
     fitted, uneven = even(rows.where(~out)), drawn(family, rows.where(~out))
-    parameters = family.parameters(variant)
-    names = [parameter.name for parameter in parameters]
+    bounded = parameters(family.name, variant)
+    names = [parameter.name for parameter in bounded]
     work = family.prepare(gpu, fitted)
     spread = with_draws(uneven, DRAWS) if len(uneven) else None
     spread_work = None if spread is None else family.prepare(gpu, spread)
@@ -104,7 +104,7 @@ def _fit_variant(family: Family, gpu: Gpu, variant: str, rows: Rows) -> Fitted:
         mean = family.seconds(gpu, variant, c, spread_work).reshape(len(uneven), DRAWS).mean(axis=1)
         return np.concatenate([own, DRAWN_WEIGHT * np.log(mean / uneven.seconds)])
 
-    best = _least_squares(residuals, parameters)
+    best = _least_squares(residuals, bounded)
     c = {name: float(f"{value:.{DIGITS}g}") for name, value in zip(names, best, strict=True)}
     axes = family.axes(fitted)
     if spread is not None:
@@ -129,10 +129,10 @@ def error(family: Family, gpu: Gpu, variant: str, c: Mapping[str, float], rows: 
     return Error(len(rows), len(set(rows.shape)), median, p90)
 
 
-def _least_squares(residuals: Callable[[Floats], Floats], parameters: Sequence[Parameter]) -> Floats:
+def _least_squares(residuals: Callable[[Floats], Floats], bounded: Sequence[Parameter]) -> Floats:
     from scipy.optimize import least_squares
 
-    start, low, high = (np.array([getattr(p, name) for p in parameters]) for name in ("start", "low", "high"))
+    start, low, high = (np.array([getattr(p, name) for p in bounded]) for name in ("start", "low", "high"))
     margin = 1e-9 * (high - low)
     scale = np.maximum(np.abs(start), 1e-3 * (high - low))
     rng = np.random.default_rng(SEED)
@@ -153,5 +153,5 @@ def _least_squares(residuals: Callable[[Floats], Floats], parameters: Sequence[P
     # The solver stays a hair inside the bounds.
     close = 1e-5 * (high - low)
     at_low: Floats = np.where(solution - low < close, low, solution)
-    bounded: Floats = np.where(high - solution < close, high, at_low)
-    return bounded
+    inside: Floats = np.where(high - solution < close, high, at_low)
+    return inside
