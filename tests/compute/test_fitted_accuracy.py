@@ -18,7 +18,7 @@ from tests.reference.kernel_rows import split_by_rule
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 needs_rows = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the measured rows are not part of the project")
-PAIRS = [(family, gpu) for family, (_, gpus) in READERS.items() for gpu in gpus]
+PAIRS = [(family, gpu) for family, reader in READERS.items() for gpu in reader.gpus]
 BARS = {
     "grouped_masked": (0.06, 0.18),
     "grouped_contiguous": (0.06, 0.18),
@@ -170,7 +170,7 @@ def test_the_file_is_complete():
         assert set(model.coefficients) == {parameter.name for parameter in bounded}
         for parameter in bounded:
             assert parameter.low <= model.coefficients[parameter.name] <= parameter.high
-        assert " @ " in model.source and model.covered and gpu in READERS[family][1]
+        assert " @ " in model.source and model.covered and gpu in READERS[family].gpus
         assert model.fit.rows > 0 and model.held_out.rows > 0
         assert 0 < model.held_out.median <= model.held_out.p90
         assert all(low <= high for low, high in model.covered.values())

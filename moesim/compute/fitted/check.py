@@ -95,7 +95,7 @@ def check_models(reference: Path, models: Models, families: Sequence[str]) -> li
     """Return the check of ``models`` for each of ``families`` on each GPU that has rows."""
     lines = []
     for family in families:
-        for gpu in READERS[family][1]:
+        for gpu in READERS[family].gpus:
             rows = read(reference, family, gpu)
             for variants in _together(family, rows):
                 own = rows.where(np.array([name in variants for name in rows.variant]))

@@ -43,7 +43,7 @@ def fit(reference: Path, families: Sequence[str] | None = None) -> dict[str, Any
         if family not in FAMILIES:
             raise InputError(f"unknown family {family!r}", "--family", nearest(family, FAMILIES))
     models = [
-        model for family in wanted for gpu in READERS[family][1] for model in fit_gpu(Path(reference), family, gpu)
+        model for family in wanted for gpu in READERS[family].gpus for model in fit_gpu(Path(reference), family, gpu)
     ]
     by_key = {(model.family, model.gpu, model.variant): model for model in models}
     rows = check_models(Path(reference), by_key, wanted)
