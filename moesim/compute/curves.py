@@ -11,9 +11,9 @@ import numpy as np
 from moesim.compute import published_tables
 from moesim.compute.interpolate import Curve, Grid
 from moesim.compute.kernel_table import KernelTable
-from moesim.compute.measured import MeasuredTable, Shape
+from moesim.compute.measured import MeasuredTable
 from moesim.compute.roofline import Floats
-from moesim.compute.surfaces import mlp_floor
+from moesim.compute.surfaces import Shape, mlp_floor
 from moesim.compute.table_format import AXES, MLP, OVER_EXPERTS, kernel_work
 from moesim.compute.times import KernelTime
 from moesim.errors import InputError

@@ -25,8 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 from moesim.compute import evidence, pricing, published_tables, shapes
 from moesim.compute.fitted.models import MLP_LAYOUTS
 from moesim.compute.gpus import BYTES_PER_ELEMENT, Gpu, gpus, load_gpu, nearest
-from moesim.compute.measured import MeasuredTable, Shape, load_measured, mlp_floor, mlp_works
+from moesim.compute.measured import MeasuredTable, load_measured
 from moesim.compute.roofline import LAUNCH_S, Floats
+from moesim.compute.surfaces import Shape, mlp_floor, mlp_works
 from moesim.compute.times import Bill, KernelTime, KernelTimes
 from moesim.errors import InputError
 
