@@ -1,7 +1,5 @@
 """A kernel's time over its size, for drawing: the price with its band, the floor, the FLOPs, the measured points."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What a table's numbers rest on: the bodies of evidence in use, and the best source of each kernel."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from moesim.compute import pricing

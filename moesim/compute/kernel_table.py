@@ -11,8 +11,6 @@ bandwidth).
 Not modelled: other kernels on the same GPU (the timeline shares the SMs), clocks, the CPU's launch queue.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from functools import partial

@@ -5,8 +5,6 @@ and to uneven loads in `moesim.compute.surfaces`. Rows of a hot cache are kept a
 memory, so only cold rows price one. No time of a table lies below the GPU's peaks.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

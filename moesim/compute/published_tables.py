@@ -7,8 +7,6 @@ without rows of a kernel, is left to the fitted models. A MLP whose two GEMMs ha
 their sum and a SwiGLU at memory speed, which stays `estimated`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache

@@ -3,8 +3,6 @@
 Equal flows are solved as one: same links, weights, size, start and cap means the same rate at all times.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -6,8 +6,6 @@ hold out a third of them (rounded to the nearest), passing over a shape without 
 as far on every axis (batch, length, tokens, ranks, experts, sizes).
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

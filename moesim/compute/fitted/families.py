@@ -4,8 +4,6 @@ A family's rows are prepared once (what does not depend on a coefficient) and th
 Times are in seconds, shares without unit; a coefficient at its bound is one that the rows do not determine.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ starting points with a fixed seed. Rows of uneven loads (`draws`) count half, by
 itself the mean of five draws that were not recorded. Coefficients are rounded to four digits before they are judged.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict

@@ -5,8 +5,6 @@ and SMs in the place of the relative's. Only a number format and sizes that the 
 rest is an extrapolation. No time lies below the roofline: the caller sees to that, since it knows the floor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

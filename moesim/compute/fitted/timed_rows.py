@@ -8,8 +8,6 @@ table twice (the H100 MLA tables repeat all of theirs) counts once, with the mea
 Left out, each by a rule: see `EXCLUSIONS`.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -63,7 +61,7 @@ class Rows:
         """Return the number of rows."""
         return len(self.seconds)
 
-    def where(self, keep: NDArray[np.bool_]) -> Rows:
+    def where(self, keep: NDArray[np.bool_]) -> "Rows":
         """Return the rows where ``keep[rows]``."""
         at = np.flatnonzero(keep)
         return Rows(

@@ -6,8 +6,6 @@ is done here: the device of each record against the GPU asked for, times that be
 there twice, masked beside contiguous kernels of one shape.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -5,8 +5,6 @@ all ranks, the time is that of the fullest rank, whose loads ``balanced`` and ``
 ``latency`` is in milliseconds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from moesim.compute.importers.records import Job, Record, Refused

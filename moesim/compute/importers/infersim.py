@@ -5,8 +5,6 @@ The masked benchmark draws each expert's rows between 0.7 and 1.3 times ``tokens
 is worked out from the MFU, which counts true rows: m = MFU * peak * t / (2 N K experts).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ Rows that were not timed are left out with their status. Of several implementati
 unless one is asked for: libraries pick among them in the same way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from moesim.compute.importers.records import Job, Record, Refused

@@ -1,7 +1,5 @@
 """Files of other tools as records: CSV or parquet, one mapping of column to text per row, with its line."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

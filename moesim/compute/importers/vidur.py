@@ -4,8 +4,6 @@ Times are medians in milliseconds over kernels of FP16, which cost what BF16 doe
 tensor-parallel worker.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from moesim.compute.importers.records import Job, Record, Refused
