@@ -1,6 +1,6 @@
 """The all-to-all algorithms: one record each, with every fact about it that is not a measured constant.
 
-The records are ``data/algorithms.yaml``. The scenario takes its names, its checks and its schema from here,
+The records are ``data/algorithms.toml``. The scenario takes its names, its checks and its schema from here,
 ``moesim.traffic`` who waits for whom, which flows carry what, and the bytes of a copy, the summary and
 ``moesim.validate`` what the library's own benchmark prints. How each kind of flows is laid on links stands in
 ``moesim.traffic``; measured constants are data (``moesim/data/calibration``). No array library is imported, so that
@@ -9,12 +9,12 @@ reading a scenario stays quick.
 An algorithm that lays its flows like one that is here needs a record and a set of constants, nothing else.
 """
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from moesim.errors import InputError
-from moesim.located_yaml import load_yaml
 
 Flows = Literal["pairs", "trees", "proxies", "rings"]
 Gate = Literal["source", "ends", "all"]
@@ -88,7 +88,7 @@ class Algorithm:
 
 
 def _known() -> dict[str, Algorithm]:
-    rows = load_yaml(Path(__file__).parent / "data" / "algorithms.yaml").data
+    rows = tomllib.loads((Path(__file__).parent / "data" / "algorithms.toml").read_text(encoding="utf-8"))
     lists = ("gates", "closing_barrier")
     return {
         name: Algorithm(name=name, **row | {key: tuple(row[key]) for key in lists if key in row})
