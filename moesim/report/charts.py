@@ -51,12 +51,19 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class LineChart:
-    """Curves over a common axis; ``x_ticks`` are the numbers written on it, where they are not just chosen."""
+class _Titled:
+    """What every chart has; ``source`` is the file with all rows, where the table has not room for all."""
 
     key: str
     title: str
     caption: str
+    source: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class LineChart(_Titled):
+    """Curves over a common axis; ``x_ticks`` are the numbers written on it, where they are not just chosen."""
+
     x_label: str
     y_label: str
     series: tuple[Series, ...]
@@ -64,16 +71,12 @@ class LineChart:
     log_x: bool = False
     log_y: bool = False
     x_ticks: tuple[float, ...] = ()
-    source: str = ""
 
 
 @dataclass(frozen=True)
-class BarChart:
+class BarChart(_Titled):
     """One bar per thing, in the order given; ``details`` are further columns of hover text and table."""
 
-    key: str
-    title: str
-    caption: str
     x_label: str
     y_label: str
     labels: tuple[str, ...]
@@ -81,41 +84,32 @@ class BarChart:
     marks: tuple[Mark, ...] = ()
     details: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
     colour: str = "#0072B2"
-    source: str = ""
 
 
 @dataclass(frozen=True)
-class DotChart:
+class DotChart(_Titled):
     """Several numbers per row, as dots on a common axis; ``spans`` are error bars, least and most, of some groups."""
 
-    key: str
-    title: str
-    caption: str
     x_label: str
     rows: tuple[str, ...]
     groups: Mapping[str, Floats]
-    source: str = ""
     spans: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class HeatMap:
+class HeatMap(_Titled):
     """One or more matrices of the same shape to switch between; zeros and NaN stay blank on a log scale."""
 
-    key: str
-    title: str
-    caption: str
     row_label: str
     column_label: str
     value_label: str
     matrices: Mapping[str, Floats]
     grid_every: int = 0
     log: bool = True
-    source: str = ""
 
 
 @dataclass(frozen=True)
-class Gantt:
+class Gantt(_Titled):
     """Spans of time on rows; one entry per span in each of the columns.
 
     ``rows``: label of each row; ``row``: row of each span; ``start``: of each span, in the unit of ``x_label``; ``end``
@@ -123,9 +117,6 @@ class Gantt:
     lane); ``note``: text shown with the span; ``grid_every``: rows between separating lines; 0 for none.
     """
 
-    key: str
-    title: str
-    caption: str
     x_label: str
     row_label: str
     rows: tuple[str, ...]
@@ -137,7 +128,6 @@ class Gantt:
     note: tuple[str, ...]
     colours: Mapping[str, str]
     grid_every: int = 0
-    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,18 +142,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class StackedBars:
+class StackedBars(_Titled):
     """Parts that add up, one bar per row, with a bound drawn on each where there is one."""
 
-    key: str
-    title: str
-    caption: str
     x_label: str
     rows: tuple[str, ...]
     parts: tuple[Part, ...]
     bounds: Floats
     flagged: tuple[bool, ...] = ()
-    source: str = ""
 
     def totals(self) -> Floats:
         """Length of each bar."""
@@ -172,18 +158,14 @@ class StackedBars:
 
 
 @dataclass(frozen=True)
-class SmallMultiples:
+class SmallMultiples(_Titled):
     """The same small bar chart for several things, on one scale; ``mark`` is drawn in each."""
 
-    key: str
-    title: str
-    caption: str
     x_label: str
     y_label: str
     panels: Mapping[str, Floats]
     mark: Mark
     flagged: tuple[bool, ...] = ()
-    source: str = ""
 
     def top(self) -> float:
         """The common end of the vertical axis."""

@@ -134,9 +134,8 @@ def _drawn(runs: Runs, drawn: Drawn) -> DotChart | None:
 
 
 def _dots(runs: Runs, drawn: Drawn, label: str, groups: dict[str, Floats]) -> DotChart:
-    return DotChart(
-        drawn.key, drawn.title, drawn.caption, label, tuple(name for name, _ in runs), groups, "summary.json"
-    )
+    rows = tuple(name for name, _ in runs)
+    return DotChart(drawn.key, drawn.title, drawn.caption, label, rows, groups, source="summary.json")
 
 
 def _losses(runs: Runs) -> DotChart | None:

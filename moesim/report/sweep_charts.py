@@ -99,7 +99,7 @@ def _along_axis(data: SweepData, index: int, values: Floats) -> Floats:
 def _along(key: str, title: str, axis: SweepAxis, caption: str, label: str, groups: dict[str, Floats]) -> Chart:
     """Curves over a number line, dots beside words."""
     if axis.numbers is None:
-        return DotChart(key, title, caption, label, axis.labels, groups, "points.parquet")
+        return DotChart(key, title, caption, label, axis.labels, groups, source="points.parquet")
     x, unit, name = axis.numbers
     order = np.argsort(x)
     series = [
