@@ -38,8 +38,12 @@ def owners(ptr: Ptrs) -> NDArray[np.int64]:
 def rows_of(ptr: Ptrs, rows: NDArray[Any]) -> tuple[Ptrs, NDArray[np.int64]]:
     """Some rows, in the order given and as often as given: their pointers, and where their entries are.
 
-    ``ptr``: of all rows; ``rows``: the chosen ones, int [chosen]. Returns ``ptr`` [chosen + 1], and for each of their
-    entries its position among all.
+    Args:
+        ptr: of all rows.
+        rows: the chosen ones, int [chosen].
+
+    Returns:
+        ``ptr`` [chosen + 1], and for each of their entries its position among all.
     """
     chosen = from_lengths(ptr[rows + 1] - ptr[rows])
     return chosen, np.arange(chosen[-1]) + spread(ptr[rows] - chosen[:-1], chosen)
@@ -48,7 +52,12 @@ def rows_of(ptr: Ptrs, rows: NDArray[Any]) -> tuple[Ptrs, NDArray[np.int64]]:
 def grouped(owner: NDArray[Any], values: NDArray[_Scalar], n_rows: int) -> tuple[Ptrs, NDArray[_Scalar]]:
     """Gather entries in any order into rows; within a row they keep their order.
 
-    ``owner``: row of each entry, int [entries]; ``values``: the entries, [entries]; ``n_rows``: number of rows. Returns
-    pointers and entries of the rows.
+    Args:
+        owner: row of each entry, int [entries].
+        values: the entries, [entries].
+        n_rows: number of rows.
+
+    Returns:
+        Pointers and entries of the rows.
     """
     return pointers(owner, n_rows), values[np.argsort(owner, kind="stable")]

@@ -14,9 +14,13 @@ from moesim.errors import ResourceError
 def folder_in_one_piece(target: Path, marker: str) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it takes the place of ``target``, on failure it is gone.
 
-    ``target``: the folder to appear. One that exists is replaced if it is empty or holds ``marker``, a file that only
-    folders of this kind have. ``marker``: see above. Raises ResourceError: the place cannot be written, or holds
-    something else.
+    Args:
+        target: the folder to appear. One that exists is replaced if it is empty or holds ``marker``, a file that
+            only folders of this kind have.
+        marker: see above.
+
+    Raises:
+        ResourceError: the place cannot be written, or holds something else.
     """
     target = Path(target)
     if target.exists() and (target.is_file() or (not (target / marker).exists() and any(target.iterdir()))):
@@ -59,7 +63,8 @@ def _take_the_place_of(target: Path, staging: Path) -> None:
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write single files (paths relative to ``folder``), each whole or not at all.
 
-    Raises ResourceError: a place cannot be written.
+    Raises:
+        ResourceError: a place cannot be written.
     """
     for name, data in files.items():
         path = folder / name

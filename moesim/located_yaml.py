@@ -141,7 +141,8 @@ def _set(data: Any, loc: Loc, value: Any, origin: str) -> Any:
 def load_yaml(path: str | Path) -> LocatedDocument:
     """Read a YAML file.
 
-    Raises InputError: the file is missing, not a file, over 10 MB, or refused by ``parse_yaml``.
+    Raises:
+        InputError: the file is missing, not a file, over 10 MB, or refused by ``parse_yaml``.
     """
     name = str(path)
     if "\0" in name:
@@ -179,8 +180,9 @@ def parse_yaml(text: str | bytes, name: str = "<text>") -> LocatedDocument:
     """Read YAML text; ``name`` is the file's name in error messages. Text read
     before is not read again, so nobody changes what comes back.
 
-    Raises InputError: not UTF-8, a byte order mark or NUL, empty, over 10 MB, nested deeper than 64, more than 200,000
-    values, an alias, anchor, tag or second document, a duplicate key, or not YAML 1.2.
+    Raises:
+        InputError: not UTF-8, a byte order mark or NUL, empty, over 10 MB, nested deeper than 64, more than
+            200,000 values, an alias, anchor, tag or second document, a duplicate key, or not YAML 1.2.
     """
     if isinstance(text, bytes):
         text = _decoded(text, name)
@@ -339,8 +341,11 @@ def validate(
 ) -> M:
     """Build ``model`` from the document's data (or from ``data``, which stands at the path ``at``).
 
-    ``context`` is handed to the model's validators. Raises InputError: every mistake with its place, what is wrong and
-    what would be right; the first carries the others.
+    ``context`` is handed to the model's validators.
+
+    Raises:
+        InputError: every mistake with its place, what is wrong and what would be right; the first carries the
+            others.
     """
     if data is None:
         data = document.get(at)

@@ -41,10 +41,14 @@ _SEVERAL = re.compile(
 class RegularCluster:
     """Nodes of a GPU under one of the regular fabrics.
 
-    ``gpu``: lower-case name. ``nodes``: NVLink domains, of ``gpus_per_node`` each. One node alone has no fabric.
-    ``oversubscription``: a leaf's capacity towards its GPUs over that towards the spines; None: the fabric's own;
-    ``nics_per_node``: NICs of a node, shared where they are fewer than GPUs; None: one for each GPU. Raises InputError:
-    no such GPU or fabric.
+    Attributes:
+        gpu: lower-case name.
+        nodes: NVLink domains, of ``gpus_per_node`` each. One node alone has no fabric.
+        oversubscription: a leaf's capacity towards its GPUs over that towards the spines; None: the fabric's own.
+        nics_per_node: NICs of a node, shared where they are fewer than GPUs; None: one for each GPU.
+
+    Raises:
+        InputError: no such GPU or fabric.
     """
 
     gpu: str
@@ -63,7 +67,8 @@ class RegularCluster:
     def read(cls, name: str) -> "RegularCluster | None":
         """Return the cluster that a name says, None if it is not spelt like one.
 
-        Raises InputError: spelt like one, but with an unknown GPU or fabric; the fix is the whole name.
+        Raises:
+            InputError: spelt like one, but with an unknown GPU or fabric; the fix is the whole name.
         """
         text = name.lower()
         if found := _HGX.fullmatch(text):
@@ -88,7 +93,8 @@ class RegularCluster:
     def changed(self, **keys: Any) -> "RegularCluster":
         """Return the cluster with some attributes changed; another fabric comes with its own oversubscription.
 
-        Raises InputError: no such GPU or fabric.
+        Raises:
+            InputError: no such GPU or fabric.
         """
         own = {} if keys.get("fabric", self.fabric) == self.fabric else {"oversubscription": None}
         return replace(self, **own | keys)

@@ -49,7 +49,8 @@ def _interrupts_afterwards() -> Iterator[None]:
 class WorkerContext(SpawnContext):
     """The ``spawn`` start method, with SIGINT blocked in every child.
 
-    ``workers``: every child of this context, also one whose start was the last thing before an interrupt.
+    Attributes:
+        workers: every child of this context, also one whose start was the last thing before an interrupt.
     """
 
     def __init__(self) -> None:

@@ -51,7 +51,8 @@ def split_name(kernel: str) -> tuple[str, str]:
 def call_of(kernel: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `KernelTable.time` for sizes under the names that tables use.
 
-    Raises InputError: a size of the kernel is missing.
+    Raises:
+        InputError: a size of the kernel is missing.
     """
     stem, _ = split_name(kernel)
     if stem not in AXES:
@@ -86,7 +87,8 @@ def call_of(kernel: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
 def priced(table: KernelTable, kernel: str, sizes: Mapping[str, Any]) -> KernelTime:
     """Return the time of a kernel under the name that tables use, for sizes as in `call_of`.
 
-    Raises InputError: also for a kernel that nothing but rows of a table can price, where the table has none.
+    Raises:
+        InputError: also for a kernel that nothing but rows of a table can price, where the table has none.
     """
     call = call_of(kernel, sizes)
     if kernel == "mla_prefill_absorbed":
@@ -107,9 +109,12 @@ def priced(table: KernelTable, kernel: str, sizes: Mapping[str, Any]) -> KernelT
 def kernel_curve(table: KernelTable, kernel: str, sizes: Mapping[str, Any], x: Floats | None = None) -> KernelCurve:
     """Return a kernel's times at ``x``, or at powers of two up to a usual size.
 
-    ``table``: what prices it; ``kernel``: a name of `KernelTable.kernels` that tables can hold; ``sizes``: the columns
-    of its rows but the one it runs over, those of DeepSeek-V3 where left out; what else `KernelTable.time` knows of it
-    goes through, such as the layout of grouped GEMMs; ``x``: whole numbers, ascending.
+    Args:
+        table: what prices it.
+        kernel: a name of `KernelTable.kernels` that tables can hold.
+        sizes: the columns of its rows but the one it runs over, those of DeepSeek-V3 where left out; what else
+            `KernelTable.time` knows of it goes through, such as the layout of grouped GEMMs.
+        x: whole numbers, ascending.
     """
     stem, dtype = split_name(kernel)
     if stem not in AXES:
@@ -138,7 +143,8 @@ def kernel_curve(table: KernelTable, kernel: str, sizes: Mapping[str, Any], x: F
 def measured_points(measured: MeasuredTable, kernel: str, sizes: Mapping[str, int]) -> dict[str, Curve]:
     """Return the points of a table on a kernel's curve, by cache state (cold, hot).
 
-    Raises InputError: the table has none there, with the places of the outer axis where it has some.
+    Raises:
+        InputError: the table has none there, with the places of the outer axis where it has some.
     """
     stem, dtype = split_name(kernel)
     axes = AXES[stem]

@@ -71,7 +71,9 @@ class MeasuredTable:
     def times(self, kernel: str, shape: Mapping[str, Any]) -> KernelTimes | None:
         """Return the times of a kernel other than the expert MLP, None where the table has no rows of it.
 
-        ``kernel``: as in `KernelTable.times`; ``shape``: its arguments; numbers, or arrays [ranks] for counts.
+        Args:
+            kernel: as in `KernelTable.times`.
+            shape: its arguments; numbers, or arrays [ranks] for counts.
         """
         found = _coordinates(kernel, shape)
         if found is None or (grid := self.grids.get(found[0])) is None:
@@ -176,7 +178,8 @@ def _shape(row: Row) -> Shape:
 def surfaces_of(rows: list[Row], gpu: Gpu, file: str) -> dict[Shape, Surface]:
     """Return the surface of each shape of a kernel over experts.
 
-    Raises InputError: a shape has skewed rows and no balanced ones to compare them with.
+    Raises:
+        InputError: a shape has skewed rows and no balanced ones to compare them with.
     """
     by_shape: dict[Shape, list[Row]] = {}
     for row in rows:

@@ -41,10 +41,14 @@ class Reading:
 def read_rows(content: str, file: str, gpu: Gpu | None = None) -> Reading:
     """Read a table.
 
-    ``content``: of the file; ``file``: its name, for the places of mistakes; ``gpu``: the one that every row must be
-    of, where it is known. Raises InputError: with ``file:line`` of up to 20 mistakes: a column that is missing or
-    unknown, an unknown unit, a value that is not a positive number, a key that appears twice, a time below what the
-    GPU's peaks allow.
+    Args:
+        content: of the file.
+        file: its name, for the places of mistakes.
+        gpu: the one that every row must be of, where it is known.
+
+    Raises:
+        InputError: with ``file:line`` of up to 20 mistakes: a column that is missing or unknown, an unknown unit, a
+            value that is not a positive number, a key that appears twice, a time below what the GPU's peaks allow.
     """
     reading = Reading(gpu=gpu)
     mistakes: list[InputError] = []

@@ -55,8 +55,11 @@ def replica_seed(parts: Parts) -> int:
 def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: Selection) -> Followed:
     """Follow the tokens to their slots and count what travels.
 
-    ``parts``: of the scenario; ``batch``: the tokens, in the order of their ranks; ``placement``: of this layer;
-    ``selection``: experts (and gates) of the distinct tokens.
+    Args:
+        parts: of the scenario.
+        batch: the tokens, in the order of their ranks.
+        placement: of this layer.
+        selection: experts (and gates) of the distinct tokens.
     """
     fabric, n_slots, at_ports = parts.fabric, placement.n_slots, uses_ports(parts)
     seed = replica_seed(parts)

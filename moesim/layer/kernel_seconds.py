@@ -70,9 +70,10 @@ class PricedKernel:
 class LayerKernels:
     """What each stage of a layer runs on every rank.
 
-    ``kernels``: of each stage, by its name; those without a kernel are left out; ``experts_floor_s``: the routed
-    experts by the roofline at peak, [ranks]; ``experts_flops``, ``experts_moved_bytes``: what their GEMMs compute, and
-    read and write at least, [ranks].
+    Attributes:
+        kernels: of each stage, by its name; those without a kernel are left out.
+        experts_floor_s: the routed experts by the roofline at peak, [ranks].
+        experts_flops, experts_moved_bytes: what their GEMMs compute, and read and write at least, [ranks].
     """
 
     kernels: Mapping[str, Sequence[PricedKernel]]
@@ -100,9 +101,13 @@ def layer_kernels(
 ) -> LayerKernels:
     """Time the kernels of a layer.
 
-    ``parts``: of the scenario; ``tokens``: tokens that start on each rank, [ranks]; ``slot_tokens``: selections that
-    each slot computes, [slots]; ``slot_rank``: rank of each slot, [slots]; ``copies``: how much each rank receives;
-    ``ledger``: takes the seconds by source.
+    Args:
+        parts: of the scenario.
+        tokens: tokens that start on each rank, [ranks].
+        slot_tokens: selections that each slot computes, [slots].
+        slot_rank: rank of each slot, [slots].
+        copies: how much each rank receives.
+        ledger: takes the seconds by source.
     """
     model, table = parts.model, parts.kernels
     top_k, dtype = parts.router.top_k, parts.message_dtype["dispatch"]

@@ -103,7 +103,8 @@ class Parts:
 def build_fabric(scenario: Scenario) -> Fabric:
     """Build the ranks that the scenario runs on.
 
-    Raises InputError: overrides of links that are not there, fewer GPUs than ranks, or nodes of different size.
+    Raises:
+        InputError: overrides of links that are not there, fewer GPUs than ranks, or nodes of different size.
     """
     cluster = scenario.cluster
     fabric = overridden(
@@ -131,8 +132,12 @@ def build_fabric(scenario: Scenario) -> Fabric:
 def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     """Resolve a scenario into its parts.
 
-    ``scenario``: the scenario; ``fabric``: its ``build_fabric``, where that is at hand already. Raises InputError: a
-    section that does not fit the cluster or another section.
+    Args:
+        scenario: the scenario.
+        fabric: its ``build_fabric``, where that is at hand already.
+
+    Raises:
+        InputError: a section that does not fit the cluster or another section.
     """
     fabric = fabric or build_fabric(scenario)
     experts = scenario.model.n_experts
@@ -313,7 +318,8 @@ def counterfactuals(parts: Parts, trained: dict[str, object]) -> tuple[str, ...]
 def read_bias(parts: Parts) -> NDArray[np.float32]:
     """Read the bias file that the scenario names: one number per expert, ``.npy`` or one per line of text.
 
-    Raises InputError: not such a file, another number of experts, or a value that is not finite.
+    Raises:
+        InputError: not such a file, another number of experts, or a value that is not finite.
     """
     path = Path(parts.bias)
     raw: NDArray[Any]

@@ -23,10 +23,13 @@ _FLOOR_STAGE = 3
 class RoutedLayer:
     """Where one layer's tokens go: follows from tokens, router and placement alone, whatever the wires and kernels.
 
-    ``expert_tokens``: selections of each expert, [experts]; ``placement``: of this layer; ``slot_tokens`` and
-    ``slot_gate_mass`` are by its slots; ``tokens``: tokens that start on each rank, [ranks]; ``copies``: by pair; None
-    where they are counted at the ``ports``, which are None otherwise; ``figures``: balance figures and losses by the
-    names of the ``steps`` table; None where they do not apply; ``loss_products``: what each loss is the product of.
+    Attributes:
+        expert_tokens: selections of each expert, [experts].
+        placement: of this layer; ``slot_tokens`` and ``slot_gate_mass`` are by its slots.
+        tokens: tokens that start on each rank, [ranks].
+        copies: by pair; None where they are counted at the ``ports``, which are None otherwise.
+        figures: balance figures and losses by the names of the ``steps`` table; None where they do not apply.
+        loss_products: what each loss is the product of.
     """
 
     expert_tokens: NDArray[np.int64]
@@ -50,9 +53,12 @@ def route_layer(
 ) -> RoutedLayer:
     """Route one layer's logits and follow the tokens to their ranks.
 
-    ``parts``: of the scenario; ``batch``: tokens; only its distinct rows are routed, their answers gathered; ``layer``:
-    which of the batch's layers; ``bias``: of the V3 router, [experts]; None for none; ``placement``: where the experts
-    are; None to place them by this very load.
+    Args:
+        parts: of the scenario.
+        batch: tokens; only its distinct rows are routed, their answers gathered.
+        layer: which of the batch's layers.
+        bias: of the V3 router, [experts]; None for none.
+        placement: where the experts are; None to place them by this very load.
     """
     spec = parts.router
     weight = np.bincount(batch.token_index, minlength=batch.distinct_tokens)

@@ -23,9 +23,11 @@ _NAMES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "
 class Selection:
     """What the router decided for the distinct tokens.
 
-    ``expert_ids``: int32 [D, K]; ``gates``: [D, K]; None where the workload gives the experts; ``figures``: losses,
-    gate mass lost and imbalance within sequences by name; None where they do not apply; ``loss_products``: what each
-    loss is the product of; nothing where no router runs.
+    Attributes:
+        expert_ids: int32 [D, K].
+        gates: [D, K]; None where the workload gives the experts.
+        figures: losses, gate mass lost and imbalance within sequences by name; None where they do not apply.
+        loss_products: what each loss is the product of; nothing where no router runs.
     """
 
     expert_ids: NDArray[np.int32]
@@ -39,8 +41,12 @@ def select_experts(
 ) -> Selection:
     """Route one layer's distinct tokens.
 
-    ``parts``: of the scenario; ``batch``: the tokens; ``layer``: which of the batch's layers; ``bias``: of the V3
-    router, [experts]; None for none; ``weight``: how many simulated tokens each distinct one stands for, [D].
+    Args:
+        parts: of the scenario.
+        batch: the tokens.
+        layer: which of the batch's layers.
+        bias: of the V3 router, [experts]; None for none.
+        weight: how many simulated tokens each distinct one stands for, [D].
     """
     spec = parts.router
     sequence = np.full(batch.distinct_tokens, np.iinfo(np.int32).max, np.int32)

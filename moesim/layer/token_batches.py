@@ -77,8 +77,12 @@ class Workload:
 def open_workload(parts: Parts, read: Callable[[], RoutingTrace | None] | None = None) -> Workload:
     """Open what the workload section names.
 
-    ``parts``: of the scenario; ``read``: gives the recorded routing where it is at hand already; read by default.
-    Raises InputError: the recording cannot be read, or is of another number of experts than the model.
+    Args:
+        parts: of the scenario.
+        read: gives the recorded routing where it is at hand already; read by default.
+
+    Raises:
+        InputError: the recording cannot be read, or is of another number of experts than the model.
     """
     workload, source = parts.workload, parts.workload.recording
     if source is not None and is_recording(path := recording_path(source.name)):
@@ -90,7 +94,8 @@ def open_workload(parts: Parts, read: Callable[[], RoutingTrace | None] | None =
 def trace_of(parts: Parts) -> RoutingTrace | None:
     """Read the recorded routing that the scenario names; None where its tokens come from elsewhere.
 
-    Raises InputError: it cannot be read, or is of another number of experts than the model.
+    Raises:
+        InputError: it cannot be read, or is of another number of experts than the model.
     """
     workload, experts = parts.workload, parts.router.n_experts
     if workload.routing is not None:

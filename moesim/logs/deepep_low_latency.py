@@ -37,7 +37,8 @@ _Line = tuple[float, ...]  # rank, GB/s and us of dispatch, GB/s and us of combi
 def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
     """Read the ranks' lines, run by run; None if there are none.
 
-    Raises InputError: a fact is missing that the log does not hold, or lines of different runs are mixed.
+    Raises:
+        InputError: a fact is missing that the log does not hold, or lines of different runs are mixed.
     """
     rows = _rank_rows(text, facts) + _pplx_rows(text, facts)
     return rows or None

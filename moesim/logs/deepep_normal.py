@@ -65,7 +65,8 @@ class _Tuned:
 def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
     """Read the ``Best`` lines of a log; None if it has no tuning lines.
 
-    Raises InputError: a fact is missing that the log does not hold.
+    Raises:
+        InputError: a fact is missing that the log does not hold.
     """
     settings: tuple[tuple[str, int], ...] = ()
     best: list[_Tuned] = []

@@ -50,7 +50,8 @@ class _Setting:
 def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
     """Read the ranks' lines; None if there are none.
 
-    Raises InputError: a fact is missing that the log does not hold, or the times are no measurements.
+    Raises:
+        InputError: a fact is missing that the log does not hold, or the times are no measurements.
     """
     setting, dtype = _Setting(), "fp8"
     phases: dict[tuple[_Setting, int, str, str], list[tuple[int, float]]] = {}

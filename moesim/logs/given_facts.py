@@ -24,7 +24,11 @@ _TOLD = (
 
 
 def cell(name: str, text: str | float) -> str | int | float:
-    """Read the value of a column. Raises ValueError: it is not what the column holds; the text says what would be."""
+    """Read the value of a column.
+
+    Raises:
+        ValueError: it is not what the column holds; the text says what would be.
+    """
     if name in WHOLE or name == "gpus_per_node":
         least = 0 if name in ("nic_assumed", "nics_per_node") else 1
         number = _number(text)
@@ -60,9 +64,13 @@ def rack_scale(gpu: str) -> bool:
 class Facts:
     """What was given for a file, and the notes that reading it makes.
 
-    ``given``: by the names of a row's columns, and ``gpus_per_node``; ``where``: the file; ``per_node``: GPUs of an
-    NVLink domain where neither the file nor what was given tells; None: ask. Raises InputError: a name is unknown, or a
-    value is not what its column holds.
+    Args:
+        given: by the names of a row's columns, and ``gpus_per_node``.
+        where: the file.
+        per_node: GPUs of an NVLink domain where neither the file nor what was given tells; None: ask.
+
+    Raises:
+        InputError: a name is unknown, or a value is not what its column holds.
     """
 
     def __init__(self, given: Mapping[str, str | float], where: str, per_node: int | None = None) -> None:
@@ -102,7 +110,8 @@ class Facts:
     def said(self, name: str, printed: int | None, default: int | None = None) -> int:
         """Return a fact that is printed, given, or the default of the benchmark.
 
-        Raises InputError: it is none of them.
+        Raises:
+            InputError: it is none of them.
         """
         given = self.get(name)
         if printed is not None:
@@ -121,9 +130,13 @@ class Facts:
     ) -> dict[str, Any]:
         """Say on what a measurement ran: ``gpu``, ``gpu_moesim``, ``ranks``, ``nodes``.
 
-        ``gpu``, ``ranks``, ``nodes``: what the file says. Nodes are NVLink domains, which hosts may only resemble: what
-        was given comes first. ``inside``: it ran inside one node, whatever the rest of the file did. Raises InputError:
-        something is missing, or ranks do not divide into nodes.
+        Args:
+            gpu, ranks, nodes: what the file says. Nodes are NVLink domains, which hosts may only resemble: what was
+                given comes first.
+            inside: it ran inside one node, whatever the rest of the file did.
+
+        Raises:
+            InputError: something is missing, or ranks do not divide into nodes.
         """
         called, per_node = self.get("gpu_moesim") or self.get("gpu"), self.get("gpus_per_node")
         gpu = gpu or (called.upper() if called else None)
@@ -154,7 +167,8 @@ class Facts:
     def credible(self, us: float) -> float:
         """Return a time of DeepEP's tests, which print a second where another profiler kept theirs from running.
 
-        Raises InputError: it is such a second.
+        Raises:
+            InputError: it is such a second.
         """
         if us >= 999_999:
             raise self.refuse("a time of a second is no measurement", "run it without another profiler")
@@ -163,7 +177,8 @@ class Facts:
     def row(self, **columns: Any) -> MeasuredRow:
         """Make a row of a benchmark's; what was given about the cluster comes before what the file says of it.
 
-        Raises InputError: the value is no positive number.
+        Raises:
+            InputError: the value is no positive number.
         """
         told = {name: self.get(name) for name in _TOLD if self.get(name) is not None}
         remarks = [text for text in (columns.get("note"), self.get("note")) if text]

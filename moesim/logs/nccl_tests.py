@@ -77,7 +77,8 @@ class _Line:
 def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
     """Read the text tables; None if there are none.
 
-    Raises InputError: a fact is missing that the table does not hold.
+    Raises:
+        InputError: a fact is missing that the table does not hold.
     """
     runs, pending, header = [_Run()], "", ""
     version: str | None = None
@@ -130,7 +131,8 @@ def _parts(size: int, count: int, kind: str, redop: str, root: str) -> int:
 def read_json(text: str, facts: Facts) -> list[MeasuredRow] | None:
     """Read the JSON files in a text; None if there are none.
 
-    Raises InputError: a fact is missing that they do not hold, or one is damaged.
+    Raises:
+        InputError: a fact is missing that they do not hold, or one is damaged.
     """
     runs = [_json_run(data, facts) for data in _objects(text)]
     return (_all_rows(runs, facts) or []) if runs else None

@@ -29,7 +29,8 @@ _LINK = "NVSHMEM perftest {job}, one direction"
 def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
     """Read the tables and lines; None if there are none.
 
-    Raises InputError: a fact is missing that the output does not hold.
+    Raises:
+        InputError: a fact is missing that the output does not hold.
     """
     job, header = "", ""
     seen: dict[str, None] = {}

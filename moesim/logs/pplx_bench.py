@@ -22,7 +22,11 @@ _DEFINITION = (
 
 
 def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
-    """Read the table; None if it is not there. Raises InputError: a fact is missing that the table does not hold."""
+    """Read the table; None if it is not there.
+
+    Raises:
+        InputError: a fact is missing that the table does not hold.
+    """
     ranks: int | None = None
     rows: list[MeasuredRow] = []
     for found in re.finditer(rf"{_RANKS.pattern}|{_LINE.pattern}", text):

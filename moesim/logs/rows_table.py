@@ -29,7 +29,8 @@ def is_table(text: str) -> bool:
 def read_table(text: str, facts: Facts) -> list[MeasuredRow]:
     """Read the rows of a table.
 
-    Raises InputError: a column is unknown or missing, or a cell is not what its column holds; all mistakes at once.
+    Raises:
+        InputError: a column is unknown or missing, or a cell is not what its column holds; all mistakes at once.
     """
     lines = text.split("\n")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)

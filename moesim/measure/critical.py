@@ -22,10 +22,13 @@ _TOGETHER_ULPS = 8
 class CriticalRank:
     """The last rank to end a layer.
 
-    ``rank``: its number; ``components``: the parts of ``layer_time_s`` by name; they sum to it; ``kernel_s``: dispatch
-    and combine without wait, layout, notify and CPU synchronisation, by phase; ``held_by``: seconds by what held the
-    rank back: ``("link", class)``, ``("rank", number)``, ``("compute", "")``, ``("setup", "")``, ``("schedule", "")``
-    or ``("arrival", number)``; ``of_ranks``: the same parts of every rank's time, [ranks] each.
+    Attributes:
+        rank: its number.
+        components: the parts of ``layer_time_s`` by name; they sum to it.
+        kernel_s: dispatch and combine without wait, layout, notify and CPU synchronisation, by phase.
+        held_by: seconds by what held the rank back: ``("link", class)``, ``("rank", number)``, ``("compute", "")``,
+            ``("setup", "")``, ``("schedule", "")`` or ``("arrival", number)``.
+        of_ranks: the same parts of every rank's time, [ranks] each.
     """
 
     rank: int
@@ -127,7 +130,8 @@ def _flows_of(rank: int, ptr: Ptrs, ranks: Ints) -> NDArray[np.int64]:
 def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -> tuple[str, str, str]:
     """Put the largest of what held the critical ranks back in words.
 
-    Returns the sentence, the kind and what: ``("NVLink holds the critical rank for 61 % ...", "link", "nvlink")``.
+    Returns:
+        The sentence, the kind and what: ``("NVLink holds the critical rank for 61 % ...", "link", "nvlink")``.
     """
     if not held_by or total_s <= 0:
         return "nothing: the layer takes no time", "none", ""

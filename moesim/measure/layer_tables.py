@@ -35,9 +35,13 @@ def add_layer_rows(
 ) -> None:
     """Add a layer's rows to ``ranks, experts, links, transfers`` and ``spans``.
 
-    ``tables``: receives the rows; ``where``: ``step``, ``layer`` and ``micro_batch`` of the rows; ``fabric``: of the
-    run; ``load``: routing and traffic of the layer; ``trace``: when everything happened; ``wire``: bytes on each link
-    by phase, [links].
+    Args:
+        tables: receives the rows.
+        where: ``step``, ``layer`` and ``micro_batch`` of the rows.
+        fabric: of the run.
+        load: routing and traffic of the layer.
+        trace: when everything happened.
+        wire: bytes on each link by phase, [links].
     """
     for name, phase in trace.phases.items():
         _add_links(tables, where, fabric, name, phase, wire[name])

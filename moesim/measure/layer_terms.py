@@ -71,8 +71,11 @@ Ratio = tuple[float, str, list[Term]]
 class LayerTerms:
     """Takes one layer apart.
 
-    ``parts``: of the scenario; ``load``, ``trace``: of the layer; ``spent``: seconds of every rank by the names of
-    ``COMPONENTS``, [ranks] each; ``critical_rank``: the last to end.
+    Attributes:
+        parts: of the scenario.
+        load, trace: of the layer.
+        spent: seconds of every rank by the names of ``COMPONENTS``, [ranks] each.
+        critical_rank: the last to end.
     """
 
     parts: Parts

@@ -20,9 +20,12 @@ _ALL_BYTES, _ROOFLINE = "all bytes of the link / peak", "max(FLOPs / peak, bytes
 class BoundPart(NamedTuple):
     """One term of a lower bound.
 
-    ``name``: ``dispatch link``, ``routed experts`` or ``combine link``, in this order in a bound; ``seconds``: that it
-    takes at least; ``rank``: whose bytes or experts these are; None where the bytes of a link are of several ranks;
-    ``link``: name of the link; None for the experts; ``formula``: how the seconds come about, in words.
+    Attributes:
+        name: ``dispatch link``, ``routed experts`` or ``combine link``, in this order in a bound.
+        seconds: that it takes at least.
+        rank: whose bytes or experts these are; None where the bytes of a link are of several ranks.
+        link: name of the link; None for the experts.
+        formula: how the seconds come about, in words.
     """
 
     name: str

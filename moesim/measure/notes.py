@@ -97,8 +97,11 @@ def _percent(share: float) -> str:
 def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, batch: Batch) -> list[Note]:
     """Return the caveats, the most important first.
 
-    ``parts``: of the scenario; ``ledger``: the kernels' seconds by source; ``tolerance``: how far off flows that took
-    steps may be; ``batch``: of the first step.
+    Args:
+        parts: of the scenario.
+        ledger: the kernels' seconds by source.
+        tolerance: how far off flows that took steps may be.
+        batch: of the first step.
     """
     notes, shares = [], ledger.shares()
     for source in ("extrapolated", "estimated"):

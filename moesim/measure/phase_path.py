@@ -20,10 +20,13 @@ from moesim.traffic import Floats, Ints, Ptrs
 class Piece:
     """A stretch of a rank's time in a phase.
 
-    ``name``: what the rank waited for: a part of the set-up by its name, ``link``, ``floor`` or a part of the exit;
-    ``seconds``: how long; ``link``: the resource that held the flow back, as the network numbers it, -1 for the flow's
-    own cap; None where no link did; ``bytes_per_s``: what that link can carry of this all-to-all, nan where it is no
-    wire; ``overtaken``: of a flow that was in progress until another one, which made the rank stay, was launched.
+    Attributes:
+        name: what the rank waited for: a part of the set-up by its name, ``link``, ``floor`` or a part of the exit.
+        seconds: how long.
+        link: the resource that held the flow back, as the network numbers it, -1 for the flow's own cap; None where
+            no link did.
+        bytes_per_s: what that link can carry of this all-to-all, nan where it is no wire.
+        overtaken: of a flow that was in progress until another one, which made the rank stay, was launched.
     """
 
     name: str
@@ -36,7 +39,10 @@ class Piece:
 def path_of_rank(phase: PhaseTrace, rank: int, capacity: Floats) -> list[Piece]:
     """Return the pieces of a rank's time in the phase, the first first.
 
-    ``phase``: what became of the phase; ``rank``: whose time; ``capacity``: of the wires, [links], bytes/s.
+    Args:
+        phase: what became of the phase.
+        rank: whose time.
+        capacity: of the wires, [links], bytes/s.
     """
     flows = phase.flows
     pieces = [Piece("layout", flows.entry_setup_s)]

@@ -149,8 +149,10 @@ class RunTerms:
     def build(self, summary: Mapping[str, Any], link_class: str | None, ledger: KernelLedger) -> dict[str, list[Term]]:
         """Return the terms of every number of the summary that has a value.
 
-        ``summary``: of the run; ``link_class``: that its link figures tell of; ``ledger``: the kernels' seconds by
-        source.
+        Args:
+            summary: of the run.
+            link_class: that its link figures tell of.
+            ledger: the kernels' seconds by source.
         """
         if link_class is not None:
             for layer, classes in self._links:

@@ -38,7 +38,10 @@ def spreads(parts: Parts) -> dict[str, Spread]:
 def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[str, float], dict[str, float]]:
     """Return for how many seconds of a rank's time each kind of constants is responsible: before its kernel, and in it.
 
-    ``phase``: what became of the phase; ``rank``: whose time; ``fabric``: the cluster.
+    Args:
+        phase: what became of the phase.
+        rank: whose time.
+        fabric: the cluster.
     """
     before, inside = defaultdict[str, float](float), defaultdict[str, float](float)
     pieces = [piece for piece in path_of_rank(phase, rank, fabric.capacity) if not piece.overtaken]
@@ -165,10 +168,14 @@ class TimesMoved:
     def band(self, summary: Mapping[str, Any], resimulated: Mapping[str, Moves] | None = None) -> dict[str, Any]:
         """Return what is not known of the cluster and how it moves the times, JSON-able.
 
-        ``summary``: of the run; ``resimulated``: moves of its times that are better known than to first order, by
-        number and unknown. Returns ``cell``: whose constants these are; two runs of one cell share their unknowns.
-        ``source``: of the spread. ``resimulated``: unknowns whose moves are not first order; ``contended``: those whose
-        moves should not be. ``widen``, ``moves``: see ``moesim.results``.
+        Args:
+            summary: of the run.
+            resimulated: moves of its times that are better known than to first order, by number and unknown.
+
+        Returns:
+            ``cell``: whose constants these are; two runs of one cell share their unknowns. ``source``: of the spread.
+            ``resimulated``: unknowns whose moves are not first order; ``contended``: those whose moves should not be.
+            ``widen``, ``moves``: see ``moesim.results``.
         """
         parts, constants, better = self.parts, self.parts.constants["dispatch"], resimulated or {}
         again = {unknown for of_time in better.values() for unknown in of_time}

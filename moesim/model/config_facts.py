@@ -26,9 +26,13 @@ _LOCATED_BYTES = 200_000  # finding a place reads the text once more, slowly
 class Facts:
     """The facts of the language model in a configuration.
 
-    ``block``: the keys of the language model; ``at``: where that block stands in the file; ``names``: the keys of each
-    fact, the first that is there counts; ``a.b`` is the key b of the block a; ``given``: facts that the family's code
-    settles where the file does not; ``where``: the file; ``text`` its content; ``notes``: what was assumed so far.
+    Attributes:
+        block: the keys of the language model.
+        at: where that block stands in the file.
+        names: the keys of each fact, the first that is there counts; ``a.b`` is the key b of the block a.
+        given: facts that the family's code settles where the file does not.
+        where: the file; ``text`` its content.
+        notes: what was assumed so far.
     """
 
     block: Mapping[str, Any]
@@ -60,7 +64,8 @@ class Facts:
     def size(self, fact: str, lowest: int = 1) -> int:
         """Return a size that the model must have.
 
-        Raises InputError: it is missing, or not a whole number from ``lowest`` on.
+        Raises:
+            InputError: it is missing, or not a whole number from ``lowest`` on.
         """
         value = self.maybe(fact, lowest)
         if value is None:

@@ -28,8 +28,9 @@ _NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "la
 def read_config_json(path: str | Path) -> ModelSpec:
     """Read the sizes of a model from a released ``config.json``.
 
-    Raises InputError: not a readable JSON object of at most 10 MB, not an MoE model, or a size that is missing or out
-    of bounds; with the line of the key where it can be found.
+    Raises:
+        InputError: not a readable JSON object of at most 10 MB, not an MoE model, or a size that is missing or out of
+            bounds; with the line of the key where it can be found.
     """
     where = str(path)
     config, text = _read(path, where)
@@ -124,7 +125,8 @@ def _shared(facts: Facts, expert_hidden: int) -> tuple[int, int]:
 def _language_model(config: Mapping[str, Any], where: str) -> tuple[Loc, Mapping[str, Any]]:
     """The block with the language model: the file itself, or the first one inside that has experts.
 
-    Raises InputError: no block has experts.
+    Raises:
+        InputError: no block has experts.
     """
     keys = names_for(None)
     blocks = [(at, block, Facts(block, at, keys, {}, where)) for at, block in _blocks(config, (), 3)]

@@ -15,7 +15,8 @@ _SCORES: dict[str, Score] = {
 def published_router(facts: Facts, family: Family | None) -> PublishedRouter:
     """Read the router.
 
-    Raises InputError: a score that is not known, more experts per token than there are, groups that hold too few.
+    Raises:
+        InputError: a score that is not known, more experts per token than there are, groups that hold too few.
     """
     top_k = facts.size("top_k")
     choices = facts.size("n_experts") + (facts.maybe("zero_experts") or 0)

@@ -38,7 +38,8 @@ def block_types(facts: Facts, layers: int) -> list[str]:
 def moe_layer_ids(facts: Facts, layers: int) -> tuple[int, ...]:
     """Return the layers with experts.
 
-    Raises InputError: a key of the wrong type or length, or one that leaves no layer with experts.
+    Raises:
+        InputError: a key of the wrong type or length, or one that leaves no layer with experts.
     """
     ids, key = _moe_layers(facts, layers)
     found = tuple(layer for layer in ids if 0 <= layer < layers)

@@ -14,7 +14,8 @@ from moesim.model.layer_patterns import mixers
 def attentions(facts: Facts, hidden: int, layers: int) -> tuple[Attention, ...]:
     """Return the attention of a model, one value per kind, full attention first.
 
-    Raises InputError: a size that a kind needs is missing or not a whole number.
+    Raises:
+        InputError: a size that a kind needs is missing or not a whole number.
     """
     of_layer = mixers(facts, layers)
     times = facts.maybe("per_layer") or 1  # LongCat has two in each layer

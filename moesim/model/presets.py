@@ -64,7 +64,8 @@ def model_names() -> tuple[str, ...]:
 def load_model(name: str) -> ModelSpec:
     """Return a model by name, or read a released ``config.json`` where ``name`` ends in ``.json``.
 
-    Raises InputError: no such model (suggests the nearest name), or a configuration that lacks a size.
+    Raises:
+        InputError: no such model (suggests the nearest name), or a configuration that lacks a size.
     """
     if name.endswith(".json"):
         return read_config_json(name)

@@ -95,8 +95,10 @@ class NetworkClock:
         """Let ``owner`` hold a link at ``factor`` of its nominal capacity from now on; 1 lets go of it.
 
         The nominal capacity is what the network was made with. Factors of several owners multiply; one owner's new
-        factor takes the place of its old one. Raises InputError: a factor that is negative or not finite, or a link
-        whose flows take steps (network.tolerance).
+        factor takes the place of its old one.
+
+        Raises:
+            InputError: a factor that is negative or not finite, or a link whose flows take steps (network.tolerance).
         """
         if not 0.0 <= factor < math.inf:
             raise InputError(f"a link cannot have {factor} of its capacity", "factor", "give 0 or more, finite")

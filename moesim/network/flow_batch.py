@@ -48,8 +48,9 @@ class FlowBatch:
     def checked(self, n_links: int, now: float | None = None, n_waiters: int = 0) -> CheckedFlows:
         """Return the arrays for a network of so many links and waiters that shows ``now``, seconds; None: not begun.
 
-        Raises InputError: shapes that do not fit, ids out of range, NaN, negative values, an infinite size or a start
-        in the past.
+        Raises:
+            InputError: shapes that do not fit, ids out of range, NaN, negative values, an infinite size or a start in
+                the past.
         """
         links = checks.ids(self.route_links, "route_links", n_links)
         ptr = checks.pointers(self.route_ptr, "route_ptr", len(links))

@@ -83,8 +83,9 @@ def run(
 ) -> str:
     """Run the profiler and return its summary; ``families`` are names with commas between.
 
-    Raises InputError: a value cannot be used, or the table is another device's, driver's or grid's; ResourceError:
-    PyTorch is not installed, the table cannot be written, or the device failed for good.
+    Raises:
+        InputError: a value cannot be used, or the table is another device's, driver's or grid's.
+        ResourceError: PyTorch is not installed, the table cannot be written, or the device failed for good.
     """
     began = time.monotonic()  # loading PyTorch takes seconds and counts
     path = Path(out)

@@ -42,7 +42,8 @@ def read_meta(table: Path) -> dict[str, Any] | None:
 def check_continues(journal: Journal, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return what stands beside the table, {} for a new one.
 
-    Raises InputError: the table was measured on another device, driver, version or grid, or changed since.
+    Raises:
+        InputError: the table was measured on another device, driver, version or grid, or changed since.
     """
     where = str(journal.path)
     before = read_meta(journal.path)

@@ -32,9 +32,13 @@ class Timer(Protocol):
 def rows_of(point: Point, device: str, name: str, cache_bytes: int, timer: Timer, peaks: Peaks | None) -> list[Row]:
     """Return one row per cache state of ``point``.
 
-    ``point``: what to measure; ``device``: cpu or cuda; ``name``: the device's own name, for the rows; ``cache_bytes``:
-    the cache that cold inputs have to outgrow; ``timer``: takes the times; ``peaks``: of the device, None where they
-    are not known.
+    Args:
+        point: what to measure.
+        device: cpu or cuda.
+        name: the device's own name, for the rows.
+        cache_bytes: the cache that cold inputs have to outgrow.
+        timer: takes the times.
+        peaks: of the device, None where they are not known.
     """
     states = caches(point, cache_bytes)
 

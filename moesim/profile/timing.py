@@ -76,9 +76,12 @@ class CudaTimer:
     ) -> Samples:
         """Return the times of ``call(*inputs)``.
 
-        ``call``: what is timed; it must not wait for the device; ``sets``: its inputs, one tuple or more; ``cold``:
-        take turns over ``sets``, else repeat the first; ``filled``: the sets together outgrow the cache; else it is
-        flushed before every cold call; ``chained``: calls may be captured in a graph.
+        Args:
+            call: what is timed; it must not wait for the device.
+            sets: its inputs, one tuple or more.
+            cold: take turns over ``sets``, else repeat the first.
+            filled: the sets together outgrow the cache; else it is flushed before every cold call.
+            chained: calls may be captured in a graph.
         """
         sets = sets if cold else sets[:1]
         for _ in range(WARM_CALLS):

@@ -28,8 +28,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Open ``path``, or start it.
 
-        Raises InputError: the file is not a profile of this version, or broken before its last line; ResourceError: it
-        cannot be written, or another run writes it.
+        Raises:
+            InputError: the file is not a profile of this version, or broken before its last line.
+            ResourceError: it cannot be written, or another run writes it.
         """
         self.path = path
         try:

@@ -47,10 +47,13 @@ def profile(
 ) -> Outcome:
     """Measure the kernels on ``device`` and append them to the table at ``path``.
 
-    A table that is there is continued: what it has is not measured again. A point that would not end within ``budget``
-    seconds of ``began`` (on the monotonic clock) is not started. ``quick`` takes the coarsest points of the largest
-    model; ``wanted`` are names of families. Raises InputError: the device is not here, or the table is another
-    device's, driver's or grid's; ResourceError: the table cannot be written, or the device fails for good.
+    A table that is there is continued: what it has is not measured again. A point that would not end within
+    ``budget`` seconds of ``began`` (on the monotonic clock) is not started. ``quick`` takes the coarsest points of
+    the largest model; ``wanted`` are names of families.
+
+    Raises:
+        InputError: the device is not here, or the table is another device's, driver's or grid's.
+        ResourceError: the table cannot be written, or the device fails for good.
     """
     with _one_thread(device):
         return _profile(path, device, budget, began, quick, wanted, progress)

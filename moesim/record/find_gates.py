@@ -23,10 +23,13 @@ _TOP_K = re.compile(r"((num_)?experts?_per_tok(en)?|moe_(router_)?top_?k|moe_k|t
 class Gate:
     """One gate: modules of torch, and numbers.
 
-    ``path``: its name in the model; ``n_experts``: experts that it chooses among, E; ``linear``: the module that holds
-    ``weight`` [E, hidden]; ``router``: the module that the block calls as gate; ``linear`` itself or around it;
-    ``block``: the module that holds gate and experts; ``bias``: tensor of E numbers that the model adds to its scores
-    for the selection, or None.
+    Attributes:
+        path: its name in the model.
+        n_experts: experts that it chooses among, E.
+        linear: the module that holds ``weight`` [E, hidden].
+        router: the module that the block calls as gate; ``linear`` itself or around it.
+        block: the module that holds gate and experts.
+        bias: tensor of E numbers that the model adds to its scores for the selection, or None.
     """
 
     path: str
@@ -40,7 +43,8 @@ class Gate:
 def find_gates(model: Any) -> dict[int, Gate]:
     """Return the gates of a transformers model by the number of their layer, the first in their path (0 without one).
 
-    Raises InputError: none is there (the error says what was looked at), a layer has two, or they differ in experts.
+    Raises:
+        InputError: none is there (the error says what was looked at), a layer has two, or they differ in experts.
     """
     numbers = list(_numbers(model.config.to_dict())) if hasattr(model, "config") else []
     sizes = {value for key, value in numbers if "expert" in key and value > 1}

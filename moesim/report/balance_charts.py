@@ -87,7 +87,8 @@ def training_charts(result: Result) -> list[LineChart]:
 def overlaid_training(runs: Mapping[str, Result]) -> list[LineChart]:
     """Training curves of several recordings over each other, each recording once.
 
-    ``runs``: by the name under which each curve is to appear.
+    Args:
+        runs: by the name under which each curve is to appear.
     """
     charts = []
     for key, column, title, y_label, log in (

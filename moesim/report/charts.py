@@ -112,9 +112,14 @@ class HeatMap(_Titled):
 class Gantt(_Titled):
     """Spans of time on rows; one entry per span in each of the columns.
 
-    ``rows``: label of each row; ``row``: row of each span; ``start``: of each span, in the unit of ``x_label``; ``end``
-    too; ``phase``: name of the span, a key of ``colours``; ``slim``: whether a span is drawn thin (work on a second
-    lane); ``note``: text shown with the span; ``grid_every``: rows between separating lines; 0 for none.
+    Attributes:
+        rows: label of each row.
+        row: row of each span.
+        start: of each span, in the unit of ``x_label``; ``end`` too.
+        phase: name of the span, a key of ``colours``.
+        slim: whether a span is drawn thin (work on a second lane).
+        note: text shown with the span.
+        grid_every: rows between separating lines; 0 for none.
     """
 
     x_label: str

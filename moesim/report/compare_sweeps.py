@@ -19,8 +19,10 @@ _SEED = "seed"
 class SweepTable:
     """The points of a sweep.
 
-    ``name``: of the sweep's folder, for messages; ``axes``: keys of its axes; ``columns``: one entry per point in each:
-    the axes, ``status`` and the numbers of the summary.
+    Attributes:
+        name: of the sweep's folder, for messages.
+        axes: keys of its axes.
+        columns: one entry per point in each: the axes, ``status`` and the numbers of the summary.
     """
 
     name: str
@@ -50,9 +52,12 @@ class PointComparison:
 class SweepComparison:
     """Two sweeps compared.
 
-    ``labels``: names of the two; ``axes``: keys whose values identify the points; ``points``: those with numbers in
-    both; ``only``: how many points with numbers only the first has, only the second; ``lost``: values of the points
-    that have numbers in the first and failed in the second.
+    Attributes:
+        labels: names of the two.
+        axes: keys whose values identify the points.
+        points: those with numbers in both.
+        only: how many points with numbers only the first has, only the second.
+        lost: values of the points that have numbers in the first and failed in the second.
     """
 
     labels: tuple[str, str]
@@ -71,7 +76,8 @@ class SweepComparison:
 def compare_sweeps(a: SweepTable, b: SweepTable, labels: Sequence[str]) -> SweepComparison:
     """Compare two sweeps point by point.
 
-    Raises InputError: they vary other keys, or have no point with numbers in common.
+    Raises:
+        InputError: they vary other keys, or have no point with numbers in common.
     """
     axes = tuple(key for key in a.axes if key != _SEED)
     differing = set(axes) ^ {key for key in b.axes if key != _SEED}

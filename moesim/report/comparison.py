@@ -166,8 +166,11 @@ def compare(
 ) -> Comparison:
     """Compare the numbers of two summaries.
 
-    ``a``: the run to compare with; ``b``: the run in question; ``labels``: names of the two; ``bands``: of the two over
-    seeds; None where no other seeds were run.
+    Args:
+        a: the run to compare with.
+        b: the run in question.
+        labels: names of the two.
+        bands: of the two over seeds; None where no other seeds were run.
     """
     subjects = subjects_of(a), subjects_of(b)
     rows = compare_summaries(a.summary, b.summary, bands, subjects, lambda key: apart(a, b, key))

@@ -61,10 +61,17 @@ def render_comparison(
 ) -> str:
     """Write the page that compares runs.
 
-    ``runs``: ``(name, result)``; the page links to ``<name>/report.html``; ``title``: of the page; ``baseline``: name
-    of the run that the others are measured against; default the first; ``bands``: of two runs over seeds, in their
-    order; the page then separates differences from noise. Returns the page: no other file or network needed, the same
-    bytes for the same results. Raises InputError: no runs, two of the same name, or no run of the baseline's name.
+    Args:
+        runs: ``(name, result)``; the page links to ``<name>/report.html``.
+        title: of the page.
+        baseline: name of the run that the others are measured against; default the first.
+        bands: of two runs over seeds, in their order; the page then separates differences from noise.
+
+    Returns:
+        The page: no other file or network needed, the same bytes for the same results.
+
+    Raises:
+        InputError: no runs, two of the same name, or no run of the baseline's name.
     """
     names = [name for name, _ in runs]
     base_name = baseline if baseline is not None else (names[0] if names else "")

@@ -44,9 +44,13 @@ Cell = str | float | int | None | Quantity
 class Heading(NamedTuple):
     """A column's heading on the page.
 
-    ``name``: what it says; ``words``: whether the column holds words rather than numbers; ``copied``: what the copied
-    heading says, with the unit; ``scale``: what turns the plain numbers shown into SI units; ``mixed``: whether the
-    units differ from row to row; the copied table has a column of units then; ``hint``: what the column means.
+    Attributes:
+        name: what it says.
+        words: whether the column holds words rather than numbers.
+        copied: what the copied heading says, with the unit.
+        scale: what turns the plain numbers shown into SI units.
+        mixed: whether the units differ from row to row; the copied table has a column of units then.
+        hint: what the column means.
     """
 
     name: str

@@ -99,8 +99,11 @@ LOSSES = Drawn(
 def scaled(drawn: Drawn, column: Callable[[str], Floats]) -> tuple[dict[str, Floats], str]:
     """Return the numbers of a chart on one scale, by their names there, and the label of its axis.
 
-    Numbers that apply nowhere, and chart for which nothing is left, give an empty dictionary. ``drawn``: the chart;
-    ``column``: values of a number of the summary, NaN where it does not apply.
+    Numbers that apply nowhere, and chart for which nothing is left, give an empty dictionary.
+
+    Args:
+        drawn: the chart.
+        column: values of a number of the summary, NaN where it does not apply.
     """
     found = {words: column(key) for key, words in drawn.numbers.items()}
     found = {words: values for words, values in found.items() if np.isfinite(values).any()}

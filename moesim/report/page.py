@@ -41,9 +41,13 @@ _TEMPLATES = Path(__file__).resolve().parent / "templates"
 class ChartView:
     """A chart as the template places it.
 
-    ``chart``: the chart; ``kind``: ``canvas`` (drawn by Bokeh), ``stacked`` or ``multiples`` (plain HTML); ``views``:
-    name and JSON of each view of a canvas; ``height``: of the canvas in CSS pixels; ``legend``: label, colour and style
-    of what a canvas tells apart; ``table``: the numbers behind it.
+    Attributes:
+        chart: the chart.
+        kind: ``canvas`` (drawn by Bokeh), ``stacked`` or ``multiples`` (plain HTML).
+        views: name and JSON of each view of a canvas.
+        height: of the canvas in CSS pixels.
+        legend: label, colour and style of what a canvas tells apart.
+        table: the numbers behind it.
     """
 
     chart: Chart
@@ -69,7 +73,8 @@ def view_of(chart: Chart | None) -> ChartView | None:
 def render(template: str, **values: Any) -> str:
     """Fill one of the package's templates; text is escaped unless it is ours.
 
-    Raises jinja2.UndefinedError: the template asks for a value that is not there.
+    Raises:
+        jinja2.UndefinedError: the template asks for a value that is not there.
     """
     style, scripts = _own("report.css"), [_bokeh_script(), _own("report.js") + _own("print.js")]
     return (

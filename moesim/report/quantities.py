@@ -51,8 +51,9 @@ def si_of(unit: str) -> tuple[float, str] | None:
 def quantity(value: Any, unit: str) -> str:
     """Write a number for people in its unit.
 
-    ``value``: a number (True and False are words), text as it is, or None or NaN for what does not apply; ``unit``:
-    ``s``, ``B``, ``B/s``, ``%`` (the value is a fraction of 1) or nothing.
+    Args:
+        value: a number (True and False are words), text as it is, or None or NaN for what does not apply.
+        unit: ``s``, ``B``, ``B/s``, ``%`` (the value is a fraction of 1) or nothing.
     """
     if value is None or value is np.ma.masked:
         return ABSENT
@@ -84,7 +85,8 @@ def named_quantity(key: str, value: Any) -> str:
 def axis_scale(values: Floats, unit: str) -> tuple[float, str]:
     """Choose the one prefix in which the largest of the values reads well.
 
-    Returns what to divide by and the unit's name: ``(1e-6, "µs")``.
+    Returns:
+        What to divide by and the unit's name: ``(1e-6, "µs")``.
     """
     finite = np.abs(values[np.isfinite(values)])
     largest = float(finite.max()) if finite.size else 0.0

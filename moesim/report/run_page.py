@@ -82,8 +82,12 @@ class Source(NamedTuple):
 def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> str:
     """Write the report of one run as one HTML page.
 
-    ``result``: of a run, in memory or loaded; ``thresholds``: the scenario's, judged; shown on the first screen.
-    Returns the page: no other file or network needed, the same bytes for the same result.
+    Args:
+        result: of a run, in memory or loaded.
+        thresholds: the scenario's, judged; shown on the first screen.
+
+    Returns:
+        The page: no other file or network needed, the same bytes for the same result.
     """
     charts = _charts(result)
     views = {key: view_of(chart) for key, chart in charts.items()}

@@ -54,7 +54,8 @@ def axis_charts(data: SweepData) -> list[Chart]:
 def number_charts(data: SweepData) -> list[tuple[str, str, list[Chart]]]:
     """Imbalance, bandwidths and bytes along each axis, that of most values first, then the strongest.
 
-    Returns per axis its name, at what the others are held, and its charts.
+    Returns:
+        Per axis its name, at what the others are held, and its charts.
     """
     found = []
     for index in sorted(_strongest_first(data), key=lambda index: -len(data.axes[index].values)):

@@ -59,8 +59,9 @@ def short_key(key: str) -> str:
 class SweepAxis:
     """One axis of a sweep.
 
-    ``keys``: the scenario's keys that move along it together, mostly one; ``values``: ``values[i][k]`` is the i-th
-    value of key k as one writes it: ``8``, ``400Gb/s``.
+    Attributes:
+        keys: the scenario's keys that move along it together, mostly one.
+        values: ``values[i][k]`` is the i-th value of key k as one writes it: ``8``, ``400Gb/s``.
     """
 
     keys: tuple[str, ...]

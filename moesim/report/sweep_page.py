@@ -43,8 +43,11 @@ class PointRow(NamedTuple):
 def render_sweep(data: SweepData) -> str:
     """Write the page of a finished sweep.
 
-    ``data``: axes, points and the answer to the objective. Returns the page: no other file or network needed, the same
-    bytes for the same sweep.
+    Args:
+        data: axes, points and the answer to the objective.
+
+    Returns:
+        The page: no other file or network needed, the same bytes for the same sweep.
     """
     maps = heat_maps(data)
     listed = [int(point) for point in data.order[:TABLE_ROWS]]

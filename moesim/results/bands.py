@@ -44,9 +44,12 @@ def intervals(summary: Mapping[str, Any], band: Mapping[str, Any]) -> dict[str, 
 def told_apart(a: Mapping[str, Any], b: Mapping[str, Any], key: str, ratio: float) -> bool:
     """Return whether a ratio between two runs is more than what is not known of their clusters makes it.
 
-    What a phase leaves unexplained is one more unknown of the cell: two runs of it are off to the same side. ``a``,
-    ``b``: ``explanation["band"]`` of the two. Where their ``cell`` is the same, so are the unknowns. ``key``: a number
-    of ``BANDED`` that both have; ``ratio``: of the two values.
+    What a phase leaves unexplained is one more unknown of the cell: two runs of it are off to the same side.
+
+    Args:
+        a, b: ``explanation["band"]`` of the two. Where their ``cell`` is the same, so are the unknowns.
+        key: a number of ``BANDED`` that both have.
+        ratio: of the two values.
     """
     first, second = ({name: (move[1] - move[0]) / 2 for name, move in band["moves"][key].items()} for band in (a, b))
     if a["cell"] == b["cell"]:

@@ -19,7 +19,11 @@ _SHARES, _LAYERS = 4, 8
 
 
 def explain_lines(result: Result, key: str) -> Iterator[str]:
-    """Explain the summary value ``key``. Raises InputError: no such value; the error suggests the closest."""
+    """Explain the summary value ``key``.
+
+    Raises:
+        InputError: no such value; the error suggests the closest.
+    """
     if key not in SUMMARY:
         close = difflib.get_close_matches(key, SUMMARY, n=1)
         fix = f"did you mean {close[0]}?" if close else f"choose among {', '.join(SUMMARY)}"

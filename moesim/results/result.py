@@ -78,8 +78,12 @@ class Result:
     def save(self, directory: str | Path, extra: Mapping[str, bytes] | None = None) -> Path:
         """Write the result folder; an existing result is replaced.
 
-        ``directory``: the folder; ``extra``: further files of the folder, by relative path: its report, its figures.
-        Raises ResourceError: the place cannot be written, or holds something that is not a result.
+        Args:
+            directory: the folder.
+            extra: further files of the folder, by relative path: its report, its figures.
+
+        Raises:
+            ResourceError: the place cannot be written, or holds something that is not a result.
         """
         with folder_in_one_piece(Path(directory), marker="scenario.resolved.yaml") as staging:
             self._write_files(staging)
@@ -129,8 +133,12 @@ class _WhenAsked(Mapping[str, T]):
 def load_result(directory: str | Path, *, at_once: bool = True) -> Result:
     """Read a result folder back.
 
-    ``directory``: the folder; ``at_once``: read and check every file; else tables, flows and traffic are read when they
-    are asked for. Raises InputError: not a result folder, damaged, or of another schema version.
+    Args:
+        directory: the folder.
+        at_once: read and check every file; else tables, flows and traffic are read when they are asked for.
+
+    Raises:
+        InputError: not a result folder, damaged, or of another schema version.
     """
     folder = Path(directory)
     if not (folder / "summary.json").is_file():

@@ -143,7 +143,8 @@ def _bits(values: NDArray[np.bool_]) -> NDArray[np.uint8]:
 def read_parquet(path: Path, schema_version: str) -> Columns:
     """Read one table of a result folder.
 
-    Raises InputError: the file is not a table of this schema version, or not readable at all.
+    Raises:
+        InputError: the file is not a table of this schema version, or not readable at all.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -33,8 +33,12 @@ Event = dict[str, Any]
 def chrome_trace(tables: Tables, summary: dict[str, Any]) -> Event:
     """Build the trace as a JSON-able value.
 
-    ``tables``: of the run; ``summary``: of the run; goes into ``otherData``. Returns ``traceEvents`` and ``otherData``;
-    past a million slices the rest is left out and ``otherData`` says so.
+    Args:
+        tables: of the run.
+        summary: of the run; goes into ``otherData``.
+
+    Returns:
+        ``traceEvents`` and ``otherData``; past a million slices the rest is left out and ``otherData`` says so.
     """
     spans = tables.columns("spans")
     lasting = np.flatnonzero(_microseconds(spans, spans, "end_s") > _microseconds(spans, spans, "start_s"))

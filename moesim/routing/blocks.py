@@ -97,7 +97,8 @@ def zero_sums(batch: Batch) -> Sums:
 def route_in_blocks(batch: Batch) -> Iterator[tuple[Sums, NDArray[np.float64]]]:
     """Route a batch; yields each block's sums and its sequences' rows (see ``route_block``), in order.
 
-    Raises InputError: a NaN or infinite logit; the first such token is named.
+    Raises:
+        InputError: a NaN or infinite logit; the first such token is named.
     """
     spec, groups, knobs = batch.spec, kernel_groups(batch.spec), kernel_knobs(batch.spec)
     encoding = _ENCODINGS[batch.logits.dtype.name]

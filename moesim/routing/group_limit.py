@@ -145,8 +145,10 @@ def limit_groups(
 ) -> None:  # fmt: skip
     """Rank the groups into ``work.above`` by their one or two best keys; clear ``sure`` [16] where that is unsure.
 
-    ``exact``: keys hold all bits of the logits; ``slack``: by how much two prefixes of biased scores may err together;
-    ``missing``: prefix of the second score of a group that has but one expert.
+    Args:
+        exact: keys hold all bits of the logits.
+        slack: by how much two prefixes of biased scores may err together.
+        missing: prefix of the second score of a group that has but one expert.
     """
     best_two(tops, groups, work.first, work.second)
     if biased:

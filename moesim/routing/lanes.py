@@ -16,8 +16,10 @@ LANES = 16
 def turn(rows: NDArray[np.int32], slot: NDArray[np.int64], flat: NDArray[np.int32]) -> None:
     """Write ``flat[slot[e] + l] = rows[l, e]`` for all e.
 
-    ``rows``: [16, N], N a multiple of 16; ``slot``: [N], where the sixteen values of each column begin in ``flat``;
-    ``flat``: written to.
+    Args:
+        rows: [16, N], N a multiple of 16.
+        slot: [N], where the sixteen values of each column begin in ``flat``.
+        flat: written to.
     """
     for e in range(rows.shape[1]):
         for lane in range(LANES):

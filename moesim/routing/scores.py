@@ -18,8 +18,10 @@ def checked_logits(logits: ArrayLike, spec: RouterSpec, bfloat16: bool = False) 
     """Return the logits as an array [T, E] of a float type, without copying; whole numbers become float64.
 
     bfloat16, which NumPy does not know, comes back as the uint16 of its bits: with ``bfloat16`` the logits are those
-    already, and an array of a type of that name (``ml_dtypes``) is seen as them. Raises InputError: another shape, or
-    values that are not real numbers.
+    already, and an array of a type of that name (``ml_dtypes``) is seen as them.
+
+    Raises:
+        InputError: another shape, or values that are not real numbers.
     """
     array = np.asarray(logits)
     if array.dtype.name == "bfloat16":
@@ -42,7 +44,8 @@ def checked_logits(logits: ArrayLike, spec: RouterSpec, bfloat16: bool = False) 
 def checked_ids(expert_ids: ArrayLike, n_tokens: int, spec: RouterSpec) -> NDArray[np.int32]:
     """Return the expert ids as int32 [T, K]; -1 stands for a dropped copy.
 
-    Raises InputError: another shape, or an id that no expert has.
+    Raises:
+        InputError: another shape, or an id that no expert has.
     """
     array = np.asarray(expert_ids)
     if array.shape != (n_tokens, spec.top_k) or not np.issubdtype(array.dtype, np.integer):

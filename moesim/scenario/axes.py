@@ -23,7 +23,8 @@ class Override:
 def parse_override(text: str) -> Override:
     """Read ``routing.top_k=6``: a dotted key and a value, written as in YAML (``[1, 2]``, ``null``, ``2us``).
 
-    Raises InputError: no ``=``, an empty key or value, or a value that is not YAML.
+    Raises:
+        InputError: no ``=``, an empty key or value, or a value that is not YAML.
     """
     origin = f"-o {' '.join(text.split())[:100]}"
     key, equals, value = text.partition("=")
@@ -41,7 +42,8 @@ def parse_override(text: str) -> Override:
 def parse_axis(values: Any) -> tuple[Any, ...]:
     """Return the values of a sweep axis: a list as it is, ``1..8`` both ends included, ``2,4,8`` as in YAML.
 
-    Raises InputError: no value, a range that runs backwards, or more than 10,000 values.
+    Raises:
+        InputError: no value, a range that runs backwards, or more than 10,000 values.
     """
     if isinstance(values, str):
         span = _RANGE.fullmatch(values)

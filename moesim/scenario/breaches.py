@@ -151,7 +151,8 @@ def _sweep(scenario: ScenarioFields) -> Iterator[Breach]:
 def check_axis(key: str, model: type[ScenarioFields]) -> None:
     """Refuse a dotted key that no scenario has.
 
-    Raises InputError: no such key, or one that cannot differ between the points of a sweep.
+    Raises:
+        InputError: no such key, or one that cannot differ between the points of a sweep.
     """
     *above, last = key.split(".")
     known = sorted(fields_at(model, tuple(above)))

@@ -39,7 +39,8 @@ def is_path(value: str) -> bool:
 def refuse_escape(value: str) -> str:
     """Return a name or path as it is.
 
-    Raises InputError: empty, unprintable, or with ``~``, ``..`` or a variable of the environment in it.
+    Raises:
+        InputError: empty, unprintable, or with ``~``, ``..`` or a variable of the environment in it.
     """
     if not value or len(value) > 1000 or any(not character.isprintable() for character in value):
         raise InputError(f"{value[:60]!r} is not a name or path")
@@ -55,8 +56,10 @@ def refuse_escape(value: str) -> str:
 def contained(value: str, base: Path, folder: bool = False) -> Path:
     """Return the absolute path of a value that ``is_path``, relative to ``base`` (or absolute as given).
 
-    With ``folder`` it may be one. Raises InputError: the path leads out of ``base``, symbolic links included, or no
-    such file.
+    With ``folder`` it may be one.
+
+    Raises:
+        InputError: the path leads out of ``base``, symbolic links included, or no such file.
     """
     refuse_escape(value)
     path = Path(value)

@@ -39,9 +39,13 @@ _ROUTING = ("workload", "routing")  # always a path, perhaps of a folder
 def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Scenario:
     """Load and resolve a scenario with all its variants.
 
-    ``source``: a path, the bare name of one of moesim's own scenarios, or plain data as of ``resolved()``;
-    ``overrides``: ``key.key=value`` texts, values as in YAML; relative paths in them start from the current folder.
-    Raises InputError: no such scenario, or everything that is wrong in it, each with file, line and column.
+    Args:
+        source: a path, the bare name of one of moesim's own scenarios, or plain data as of ``resolved()``.
+        overrides: ``key.key=value`` texts, values as in YAML; relative paths in them start from the current
+            folder.
+
+    Raises:
+        InputError: no such scenario, or everything that is wrong in it, each with file, line and column.
     """
     document, base_dir = _read(source)
     everywhere: list[Override] = []
@@ -88,7 +92,8 @@ class ScenarioTemplate:
     def scenario(self, values: Mapping[str, Any]) -> Scenario:
         """Return the scenario with these values (dotted key: value) set; without sweep and variants.
 
-        Raises InputError: everything that is wrong with it.
+        Raises:
+            InputError: everything that is wrong with it.
         """
         mistakes: list[InputError] = []
         # Without a place: whoever set the values says where they come from.

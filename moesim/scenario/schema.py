@@ -73,14 +73,16 @@ class Scenario(ScenarioFields):
     def source(self, name_or_path: str) -> str:
         """Return a name of the scenario as it is, a path as an absolute one inside ``base_dir``.
 
-        Raises InputError: the path leads out of the scenario's folder, or there is no such file.
+        Raises:
+            InputError: the path leads out of the scenario's folder, or there is no such file.
         """
         return str(contained(name_or_path, self._base_dir)) if is_path(name_or_path) else name_or_path
 
     def routing_path(self) -> str:
         """Return the file or folder of recorded routing as an absolute path.
 
-        Raises InputError: the path leads out of the scenario's folder, or there is nothing.
+        Raises:
+            InputError: the path leads out of the scenario's folder, or there is nothing.
         """
         source = self.workload.routing
         assert source is not None  # noqa: S101 - whoever asks has looked
@@ -95,7 +97,8 @@ class Scenario(ScenarioFields):
     def model_spec(self) -> ModelSpec:
         """Return the preset with the sizes and the top_k of this scenario.
 
-        Raises InputError: the preset is a file that is no longer there.
+        Raises:
+            InputError: the preset is a file that is no longer there.
         """
         preset = _load_preset(self.model.preset, self._base_dir)
         sizes = self.model.model_dump(exclude={"preset"}) | {"shared_hidden": self.model.shared_width}

@@ -80,7 +80,8 @@ class Threshold:
 def parse_threshold(text: object) -> Threshold:
     """Read ``KEY < LIMIT`` (also ``<= > >=``), the limit with the unit that the key asks for.
 
-    Raises InputError: another form, an unknown key (suggests the nearest), a limit without its unit.
+    Raises:
+        InputError: another form, an unknown key (suggests the nearest), a limit without its unit.
     """
     match = _FORM.fullmatch(text) if isinstance(text, str) else None
     if match is None or not isinstance(text, str):

@@ -30,10 +30,12 @@ TRADED = ("gate_mass_lost", "rank_load_max_over_mean")
 class Effect:
     """How much one axis matters.
 
-    ``axis``: its keys; ``best``: its value at the best point; ``least``, ``most``: its values of least and most cost,
-    the other axes held at the best point; limits do not count here; ``at_best``: the cost of the one over that of the
-    other, less 1; None where the axis has one value there; ``marginal``: the same for the medians over all points with
-    each value.
+    Attributes:
+        axis: its keys.
+        best: its value at the best point.
+        least, most: its values of least and most cost, the other axes held at the best point; limits do not count here.
+        at_best: the cost of the one over that of the other, less 1; None where the axis has one value there.
+        marginal: the same for the medians over all points with each value.
     """
 
     axis: str
@@ -55,10 +57,13 @@ class Group(NamedTuple):
 class Answer:
     """What a sweep says about its objective; points by their numbers.
 
-    ``best``: None where no point keeps the limits; ``meeting``: how many points keep the limits; ``front``: in the
-    order of the objective, best first; ``effects``: one per axis, largest first; ``per``: axes, by their positions, for
-    each combination of whose values a best point is given; ``groups``: these combinations, in the order of the values;
-    those of which no point is there are left out.
+    Attributes:
+        best: None where no point keeps the limits.
+        meeting: how many points keep the limits.
+        front: in the order of the objective, best first.
+        effects: one per axis, largest first.
+        per: axes, by their positions, for each combination of whose values a best point is given.
+        groups: these combinations, in the order of the values; those of which no point is there are left out.
     """
 
     objective: Objective
@@ -73,7 +78,8 @@ class Answer:
 def axes_named(space: Space, keys: Sequence[str]) -> tuple[int, ...]:
     """Return the positions of the axes with these keys, in the order of the axes.
 
-    Raises InputError: a key that is not an axis.
+    Raises:
+        InputError: a key that is not an axis.
     """
     for key in keys:
         if key not in space.keys:
@@ -84,8 +90,11 @@ def axes_named(space: Space, keys: Sequence[str]) -> tuple[int, ...]:
 def answer(space: Space, objective: Objective, table: "pa.Table", per: tuple[int, ...] = ()) -> Answer:
     """Answer an objective from the table of a sweep; points that failed or are impossible are left out.
 
-    ``space``: all points; ``objective``: what to be best at; ``table``: the points; ``per``: axes, by their positions,
-    for each combination of whose values a best point is also given.
+    Args:
+        space: all points.
+        objective: what to be best at.
+        table: the points.
+        per: axes, by their positions, for each combination of whose values a best point is also given.
     """
     names = {objective.key, *TRADED, *(limit.key for limit in objective.limits)}
     read = {name: table[name].to_pylist() for name in names}

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 def digest(*values: Any) -> str:
     """Return the SHA-256 of plain values, arrays, dataclasses and blocks of a scenario.
 
-    Values of different type, name or shape give different digests: 1, True, "1" and [1] are four values. Raises
-    TypeError: a value that is none of these.
+    Values of different type, name or shape give different digests: 1, True, "1" and [1] are four values.
+
+    Raises:
+        TypeError: a value that is none of these.
     """
     sha = hashlib.sha256()
     _feed(sha, values)

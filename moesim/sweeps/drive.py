@@ -25,8 +25,14 @@ Record = Callable[[Iterable[tuple[int, Outcome]]], None]
 def drive(plan: Plan, todo: Iterable[int], workers: Workers, record: Record) -> None:
     """Run points until none is left.
 
-    ``plan``: the sweep; ``todo``: points to run, possible ones; ``workers``: what runs them; ``record``: receives
-    points as they are done, in any order. Raises ResourceError: the workers cannot be restarted.
+    Args:
+        plan: the sweep.
+        todo: points to run, possible ones.
+        workers: what runs them.
+        record: receives points as they are done, in any order.
+
+    Raises:
+        ResourceError: the workers cannot be restarted.
     """
     _Drive(plan, todo, workers, record).run()
 

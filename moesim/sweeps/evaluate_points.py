@@ -74,7 +74,8 @@ class Routed:
 def parts_of(scenario: Scenario) -> Parts:
     """Build the parts of a scenario on a fabric that may be kept from before.
 
-    Raises InputError: sections that do not fit each other.
+    Raises:
+        InputError: sections that do not fit each other.
     """
     return build_parts(scenario, _fabrics.get(fabric_digest(scenario), lambda: build_fabric(scenario)))
 
@@ -82,7 +83,8 @@ def parts_of(scenario: Scenario) -> Parts:
 def recording_of(scenario: Scenario) -> Recording | None:
     """Return the recording that a scenario's tokens come from, None where they do not come from one of moesim's own.
 
-    Raises InputError: it cannot be read.
+    Raises:
+        InputError: it cannot be read.
     """
     source = scenario.workload.recording
     if source is None:
@@ -117,8 +119,11 @@ def route(scenario: Scenario, parts: Parts, recording: Recording | None) -> Rout
 def summarise(parts: Parts, routed: Routed) -> dict[str, Any]:
     """Put routed batches on the clock.
 
-    Returns the summary that ``moesim.simulate`` gives for this scenario, and nothing else of its result. Raises
-    InvariantError: a law of the simulator was broken.
+    Returns:
+        The summary that ``moesim.simulate`` gives for this scenario, and nothing else of its result.
+
+    Raises:
+        InvariantError: a law of the simulator was broken.
     """
     return _on_the_clock(parts, routed)[0]
 

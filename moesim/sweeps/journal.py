@@ -37,7 +37,11 @@ class Journal:
         self._database, self._where = database, where
 
     def add(self, outcomes: Iterable[tuple[int, Outcome]]) -> None:
-        """Write points, all or none of them. Raises ResourceError: the disk is full or the file cannot be written."""
+        """Write points, all or none of them.
+
+        Raises:
+            ResourceError: the disk is full or the file cannot be written.
+        """
         rows = [
             (point, done.status, done.error, None if done.summary is None else _canonical(done.summary))
             for point, done in outcomes
@@ -76,7 +80,8 @@ class Journal:
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Make an empty journal this sweep's, or check that it is.
 
-        Raises InputError: it is of another sweep, moesim version or schema version; names what differs.
+        Raises:
+            InputError: it is of another sweep, moesim version or schema version; names what differs.
         """
         with self._transaction():
             tables = {row[0] for row in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -99,7 +104,11 @@ class Journal:
             )
 
     def check_schema(self) -> None:
-        """Refuse a file that is not a journal of this schema version. Raises InputError: see above."""
+        """Refuse a file that is not a journal of this schema version.
+
+        Raises:
+            InputError: see above.
+        """
         try:
             row = self._database.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
         except sqlite3.OperationalError:
@@ -139,7 +148,9 @@ class Journal:
 def open_journal(folder: Path | None) -> Iterator[Journal]:
     """Open the journal of a folder, made if it is not there; None for one that lives in memory.
 
-    Raises InputError: the file is not an SQLite file; ResourceError: it cannot be opened.
+    Raises:
+        InputError: the file is not an SQLite file.
+        ResourceError: it cannot be opened.
     """
     where = ":memory:" if folder is None else str(folder / JOURNAL_FILE)
     try:

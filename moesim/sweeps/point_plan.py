@@ -19,8 +19,9 @@ from moesim.sweeps.space import Space, axis_label
 class Plan:
     """The points of a sweep.
 
-    ``possible``: point -> digest of its routing; points with the same digest share it; ``impossible``: point -> why no
-    scenario can be made of it.
+    Attributes:
+        possible: point -> digest of its routing; points with the same digest share it.
+        impossible: point -> why no scenario can be made of it.
     """
 
     template: ScenarioTemplate
@@ -34,8 +35,11 @@ def make_plan(
 ) -> Plan:
     """Make the scenario of every point, check that its parts fit each other, and find out what it shares.
 
-    ``template``: what the points have in common; ``space``: all points; ``points``: those to plan; ``say``: called with
-    the number of points looked at, now and then.
+    Args:
+        template: what the points have in common.
+        space: all points.
+        points: those to plan.
+        say: called with the number of points looked at, now and then.
     """
     possible: dict[int, str] = {}
     impossible: dict[int, str] = {}

@@ -74,8 +74,11 @@ def parquet_bytes(table: "pa.Table") -> bytes:
 def read_table(folder: Path) -> tuple[tuple[str, ...], dict[str, list[Any]]]:
     """Read the table of a finished sweep.
 
-    Returns the keys of its axes, and its columns. Raises InputError: the sweep is not finished, or the file is not its
-    table.
+    Returns:
+        The keys of its axes, and its columns.
+
+    Raises:
+        InputError: the sweep is not finished, or the file is not its table.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -34,9 +34,13 @@ def answered(
 ) -> tuple[Answer, SweepData]:
     """Answer the objective, and put the sweep into the values that its page takes.
 
-    ``scenario``: what the points have in common; ``space``: the points; ``objective``: what to be best at; ``table``:
-    all points; ``per``: axes, by position, for each combination of whose values a best point is given; ``command``: see
-    ``command_for`` and ``snippet_for``.
+    Args:
+        scenario: what the points have in common.
+        space: the points.
+        objective: what to be best at.
+        table: all points.
+        per: axes, by position, for each combination of whose values a best point is given.
+        command: see ``command_for`` and ``snippet_for``.
     """
     found = answer(space, objective, table, per)
 
@@ -96,7 +100,8 @@ def _losses_in_balance(scenario: Scenario, space: Space) -> dict[str, float]:
 def write_report(folder: Path, found: Answer, data: SweepData, space: Space, table: "pa.Table", figures: bool) -> None:
     """Write the page, the answer and, if wanted, every chart as SVG and PNG.
 
-    Raises ResourceError: the folder cannot be written.
+    Raises:
+        ResourceError: the folder cannot be written.
     """
     text = json.dumps({"schema": SCHEMA_VERSION} | as_plain(found, data, space, table), indent=1, allow_nan=False)
     charts = sweep_figures(data) if figures else {}
@@ -190,8 +195,11 @@ def _column(column: "pa.ChunkedArray") -> Any:
 def command_for(scenario: Scenario, typed: str, overrides: Sequence[str], space: Space) -> Command:
     """What to type to run one point by itself, for a shell.
 
-    ``scenario``: what the points have in common; ``typed``: its file or name, as typed; ``overrides``: of every point,
-    as typed; ``space``: the points.
+    Args:
+        scenario: what the points have in common.
+        typed: its file or name, as typed.
+        overrides: of every point, as typed.
+        space: the points.
     """
 
     def command(point: int) -> str:

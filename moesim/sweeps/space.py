@@ -39,7 +39,10 @@ class Axis:
 class Space:
     """All points of a sweep.
 
-    ``axes``: the axes; ``drawn``: how many combinations are drawn; None for all; ``draw_seed``: seed of the draw.
+    Attributes:
+        axes: the axes.
+        drawn: how many combinations are drawn; None for all.
+        draw_seed: seed of the draw.
     """
 
     axes: tuple[Axis, ...]
@@ -104,7 +107,8 @@ class Space:
 def parse_axis_option(text: str) -> tuple[str, Any]:
     """Read ``routing.top_k=2,4,8`` (or ``1..8``); a relative path among the values starts in the current folder.
 
-    Raises InputError: not of this form.
+    Raises:
+        InputError: not of this form.
     """
     key, equals, values = text.partition("=")
     key, origin = key.strip(), f"-p {' '.join(text.split())[:100]}"
@@ -119,7 +123,8 @@ def parse_axis_option(text: str) -> tuple[str, Any]:
 def parse_together_option(text: str) -> dict[str, Any]:
     """Read ``model.n_experts=64,128; model.expert_hidden=2048,1024``: axes that move together.
 
-    Raises InputError: not of this form.
+    Raises:
+        InputError: not of this form.
     """
     return dict(parse_axis_option(part) for part in text.split(";") if part.strip())
 
@@ -132,10 +137,15 @@ def space_of(
 ) -> Space:
     """Join the axes of a scenario's ``sweep`` block with further ones; those given here replace its axes by name.
 
-    ``sweep``: the block, None for none; ``axes``: dotted key -> values, a list or text such as ``1..8``; ``together``:
-    axes of several keys each; ``random``: how many combinations to draw; None for what the block says. Raises
-    InputError: an unknown key, a key given twice, keys of one axis with different numbers of values, no axis, more than
-    100,000 points.
+    Args:
+        sweep: the block, None for none.
+        axes: dotted key -> values, a list or text such as ``1..8``.
+        together: axes of several keys each.
+        random: how many combinations to draw; None for what the block says.
+
+    Raises:
+        InputError: an unknown key, a key given twice, keys of one axis with different numbers of values, no axis,
+            more than 100,000 points.
     """
     plain = dict(sweep.axes) if sweep else {}
     plain |= {key: _typed_here(key, parse_axis(values)) for key, values in (axes or {}).items()}

@@ -156,7 +156,8 @@ def _run(
 def _held(folder: Path | None) -> Iterator[None]:
     """Hold the folder, made if it is not there.
 
-    Raises ResourceError: it holds something else, is in use, or cannot be written.
+    Raises:
+        ResourceError: it holds something else, is in use, or cannot be written.
     """
     if folder is None:
         with nullcontext():

@@ -32,9 +32,12 @@ _ASK_AGAIN_S = 5.0
 class Workers:
     """An executor and how it behaves.
 
-    ``executor``: runs the tasks; ``slots``: how many tasks it can run at once, now; ``deaths``: exceptions that mean
-    that a worker died, not that the task is wrong; ``tries``: how often a task whose worker died is run in all;
-    ``renew``: makes a new executor after a death; None where the old one continues.
+    Attributes:
+        executor: runs the tasks.
+        slots: how many tasks it can run at once, now.
+        deaths: exceptions that mean that a worker died, not that the task is wrong.
+        tries: how often a task whose worker died is run in all.
+        renew: makes a new executor after a death; None where the old one continues.
     """
 
     executor: Executor
@@ -95,8 +98,9 @@ def _begin_worker() -> None:
 def dask_workers(address: str | None, scheduler_file: Path | None) -> Iterator[Workers]:
     """Give the workers of a running Dask cluster.
 
-    Raises ResourceError: distributed is not installed, no scheduler answers, it has no workers, or they have another
-    moesim.
+    Raises:
+        ResourceError: distributed is not installed, no scheduler answers, it has no workers, or they have another
+            moesim.
     """
     try:
         distributed: Any = import_module("distributed")

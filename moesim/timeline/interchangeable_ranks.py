@@ -27,9 +27,11 @@ _KINDS = ("nvlink_out", "nvlink_in", "nic_out", "nic_in")
 class AlikeFlows:
     """What became of an all-to-all among ranks that are alike.
 
-    ``flows``: the flows from one rank of each colour; ``finish_s``: end of each of them, all ranks having entered at 0;
-    ``leave_s``: when each rank leaves the phase, [ranks]; ``port_bytes``: bytes on the busiest port out and in of
-    NVLink, then out and in of the NICs, [4].
+    Attributes:
+        flows: the flows from one rank of each colour.
+        finish_s: end of each of them, all ranks having entered at 0.
+        leave_s: when each rank leaves the phase, [ranks].
+        port_bytes: bytes on the busiest port out and in of NVLink, then out and in of the NICs, [4].
     """
 
     flows: PhaseFlows
@@ -66,8 +68,10 @@ def refined(fabric: Fabric, colour: NDArray[np.int64]) -> NDArray[np.int64]:
 def solve_alike(exchange: Exchange, sent: NDArray[np.int64], colour: NDArray[np.int64]) -> AlikeFlows:
     """Run a direct all-to-all among ranks that are alike but for their colour; all enter at 0.
 
-    ``exchange``: what is to be moved, on a fabric for which ``ranks_are_alike``; ``sent``: copies from each rank to
-    each rank; equal for ranks of equal colours, [ranks, ranks]; ``colour``: from 0 on, [ranks].
+    Args:
+        exchange: what is to be moved, on a fabric for which ``ranks_are_alike``.
+        sent: copies from each rank to each rank; equal for ranks of equal colours, [ranks, ranks].
+        colour: from 0 on, [ranks].
     """
     fabric, paths = exchange.fabric, exchange.fabric.paths
     if not isinstance(paths, TwoTierPaths):

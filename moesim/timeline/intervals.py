@@ -32,10 +32,15 @@ def gaps(
 ) -> tuple[Floats, NDArray[np.int32]]:
     """Time of each group that none of its intervals covers, and who ended the longest such gap.
 
-    ``ptr``: intervals of each group (CSR), sorted by start; ``start``, ``end``: the intervals; ``opener``: who made the
-    interval start, aligned with the intervals; ``covered_from``: from when on the group's time is looked at, [groups].
-    Returns total length of the gaps between ``covered_from`` and the last interval, and the opener of the interval
-    behind the longest gap (-1 where there is none), [groups] each.
+    Args:
+        ptr: intervals of each group (CSR), sorted by start.
+        start, end: the intervals.
+        opener: who made the interval start, aligned with the intervals.
+        covered_from: from when on the group's time is looked at, [groups].
+
+    Returns:
+        Total length of the gaps between ``covered_from`` and the last interval, and the opener of the interval behind
+        the longest gap (-1 where there is none), [groups] each.
     """
     total = np.zeros(len(ptr) - 1)
     blamed = np.full(len(ptr) - 1, -1, np.int32)

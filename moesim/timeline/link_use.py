@@ -18,8 +18,9 @@ from moesim.traffic import Floats
 class LinkUse:
     """Capacity of links over time.
 
-    ``capacity``: bytes/s when the clock begins, [links]; ``events``: later changes, in order; those of links beyond
-    these do not count.
+    Attributes:
+        capacity: bytes/s when the clock begins, [links].
+        events: later changes, in order; those of links beyond these do not count.
     """
 
     capacity: Floats
@@ -30,9 +31,11 @@ class LinkUse:
     ) -> Floats:
         """Return the share of what each link could carry that it did, 0 where it could carry nothing.
 
-        ``carried``: bytes, [links], or [spans, links] for several spans; ``begin_s``: when the span begins, or spans of
-        equal length, [spans]; ``length_s``: how long it is; ``efficiency``: share of the capacity that can be reached,
-        [links].
+        Args:
+            carried: bytes, [links], or [spans, links] for several spans.
+            begin_s: when the span begins, or spans of equal length, [spans].
+            length_s: how long it is.
+            efficiency: share of the capacity that can be reached, [links].
         """
         could = self.could_carry(np.asarray(begin_s, np.float64), length_s, efficiency)
         share: Floats = np.divide(carried, could, out=np.zeros_like(carried), where=could > 0)
@@ -63,7 +66,10 @@ class LinkUse:
 def phase_use(fabric: Fabric, phase: PhaseTrace, wire_bytes: Floats) -> Floats:
     """Return the use of each link by a phase, from its first byte to its last, [links].
 
-    ``fabric``: of the run; ``phase``: as it happened; ``wire_bytes``: what it moved over each link, [links].
+    Args:
+        fabric: of the run.
+        phase: as it happened.
+        wire_bytes: what it moved over each link, [links].
     """
     could = phase_could_carry(fabric, phase)
     use: Floats = np.divide(wire_bytes, could, out=np.zeros_like(wire_bytes), where=could > 0)

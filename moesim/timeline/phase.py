@@ -30,9 +30,10 @@ def network_capacity(fabric: Fabric) -> Floats:
 class PhaseLimits:
     """How far a phase whose flows took steps may be from exact sharing.
 
-    ``estimated_s``: by how many seconds any flow's end may be off, an estimate; ``earliest_s``, ``latest_s``: instants
-    between which exact sharing ends the last flow: proven, given when all flows start and which flows of other phases
-    run beside them.
+    Attributes:
+        estimated_s: by how many seconds any flow's end may be off, an estimate.
+        earliest_s, latest_s: instants between which exact sharing ends the last flow: proven, given when all flows
+            start and which flows of other phases run beside them.
     """
 
     estimated_s: float

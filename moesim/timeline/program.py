@@ -17,7 +17,8 @@ Key = tuple[str, int, int]
 class Operation(NamedTuple):
     """A stage of one layer and micro-batch.
 
-    ``after``: operations that must be done first, beside those before it on its lane.
+    Attributes:
+        after: operations that must be done first, beside those before it on its lane.
     """
 
     stage: Stage
@@ -37,9 +38,13 @@ Program = tuple[Operation, ...]
 def moe_layers(n_layers: int, permutes_first: bool, other: bool = False) -> Program:
     """One micro-batch through MoE layers, one after the other.
 
-    Every stage follows the one before it, but those that run ``beside`` a phase: they start with it. ``n_layers``:
-    layers; ``permutes_first``: tokens are sorted before dispatch and put back after combine (NCCL), else sorted after
-    dispatch and put back before combine (DeepEP); ``other``: compute something else between two layers.
+    Every stage follows the one before it, but those that run ``beside`` a phase: they start with it.
+
+    Args:
+        n_layers: layers.
+        permutes_first: tokens are sorted before dispatch and put back after combine (NCCL), else sorted after dispatch
+            and put back before combine (DeepEP).
+        other: compute something else between two layers.
     """
     return tuple(_in_turn(n_layers, layer_order(permutes_first), other))
 

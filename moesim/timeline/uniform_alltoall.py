@@ -34,9 +34,13 @@ def alltoall_table(fabric: Fabric, algorithm: str, sizes: list[int], ecmp_seed: 
     """Simulate a uniform all-to-all of each size, all ranks starting together.
 
     Where ranks are interchangeable (equal ports, no spine crossed), equal flows are one class, exactly; see
-    ``moesim.timeline.interchangeable_ranks``. Elsewhere every pair of ranks is a flow. ``fabric``: the cluster;
-    ``algorithm``: ``nccl-direct``, ``nccl-pxn`` or ``deepep-low-latency``; a hierarchical one has no plain all-to-all;
-    ``sizes``: bytes per rank; each of the R messages of a rank is ``size // R``; ``ecmp_seed``: seed of the path hash.
+    ``moesim.timeline.interchangeable_ranks``. Elsewhere every pair of ranks is a flow.
+
+    Args:
+        fabric: the cluster.
+        algorithm: ``nccl-direct``, ``nccl-pxn`` or ``deepep-low-latency``; a hierarchical one has no plain all-to-all.
+        sizes: bytes per rank; each of the R messages of a rank is ``size // R``.
+        ecmp_seed: seed of the path hash.
     """
     constants = calibration(algorithm, fabric.gpu)
     ranks = fabric.n_ranks

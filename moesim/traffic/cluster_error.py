@@ -15,7 +15,10 @@ def error_left_out(algorithm: str, transport: str) -> Mapping[str, float]:
     """Return ``rows``, their ``clusters``, ``median`` and ``p90`` of the error, each cluster predicted by all others.
 
     Rows of ``clusters.csv`` count, as in ``moesim validate``: those of one source in the hundreds speak for themselves.
-    ``algorithm``: of a set over clusters. ``transport``: ``nvlink`` on one node. Empty where no cluster shows it.
+
+    Args:
+        algorithm: of a set over clusters.
+        transport: ``nvlink`` on one node. Empty where no cluster shows it.
     """
     with (_DATA / "clusters.csv").open(encoding="utf-8", newline="") as file:
         listed = {line["id"] for line in csv.DictReader(file)}

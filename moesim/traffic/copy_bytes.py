@@ -32,10 +32,15 @@ def payload_bytes(hidden: int, dtype: str) -> int:
 def wire_bytes(algorithm: str, phase: str, hidden: int, dtype: str, top_k: int) -> int:
     """Bytes that one token copy occupies on a wire.
 
-    ``algorithm``: one of ``moesim.alltoall_library.ALGORITHMS``; ``phase``: ``dispatch`` or ``combine``; ``hidden``:
-    channels of a token; ``dtype``: ``fp8``, ``bf16``, ``mxfp8`` or ``nvfp4``; ``top_k``: experts per token; some
-    libraries send their ids and weights along. Returns bytes per copy; DeepSeek-V3's FP8 dispatch is 7,472 in normal
-    and 7,408 in low-latency mode.
+    Args:
+        algorithm: one of ``moesim.alltoall_library.ALGORITHMS``.
+        phase: ``dispatch`` or ``combine``.
+        hidden: channels of a token.
+        dtype: ``fp8``, ``bf16``, ``mxfp8`` or ``nvfp4``.
+        top_k: experts per token; some libraries send their ids and weights along.
+
+    Returns:
+        Bytes per copy; DeepSeek-V3's FP8 dispatch is 7,472 in normal and 7,408 in low-latency mode.
     """
     payload, ids_and_weights = payload_bytes(hidden, dtype), 8 * top_k
     match algorithm_named(algorithm).layout, phase:

@@ -23,9 +23,11 @@ from moesim.traffic.flows import Floats, Ints, KernelWork, PhaseFlows, Ptrs, pai
 def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | None = None) -> PhaseFlows:
     """One flow per pair of ranks; a token for its own rank crosses no wire.
 
-    ``exchange``: what is to be moved; ``sent``: copies that each rank's tokens send to each rank, [ranks, ranks];
-    ``sources``: build the flows from these ranks alone (default: all), for callers that know all other ranks send
-    alike.
+    Args:
+        exchange: what is to be moved.
+        sent: copies that each rank's tokens send to each rank, [ranks, ranks].
+        sources: build the flows from these ranks alone (default: all), for callers that know all other ranks send
+            alike.
     """
     fabric, constants, algorithm = exchange.fabric, exchange.constants, exchange.algorithm
     sources = np.arange(fabric.n_ranks, dtype=np.int32) if sources is None else sources
@@ -74,7 +76,11 @@ def direct_flows(exchange: Exchange, sent: NDArray[np.int64], sources: Ints | No
 
 
 def check_one_domain(fabric: Fabric, algorithm: str) -> None:
-    """Refuse a group that spans NVLink domains. Raises InputError: it does."""
+    """Refuse a group that spans NVLink domains.
+
+    Raises:
+        InputError: it does.
+    """
     if fabric.n_nodes > 1:
         raise InputError(
             f"{algorithm} stays inside one NVLink domain, {fabric.name} has {fabric.n_nodes} with these ranks",
@@ -115,9 +121,12 @@ def with_protocols(
 ) -> PhaseFlows:
     """Give every flow the protocol that would end first if the messages of its kind shared its port.
 
-    ``exchange``: what is to be moved; ``flows``: laid on links, with the rates of the set; ``latency``, ``same_node``:
-    of each flow's route, [flows]; ``port_bytes``: what its port moves of its kind, [flows]; ``messages``: to as many
-    peers, all alike, [flows].
+    Args:
+        exchange: what is to be moved.
+        flows: laid on links, with the rates of the set.
+        latency, same_node: of each flow's route, [flows].
+        port_bytes: what its port moves of its kind, [flows].
+        messages: to as many peers, all alike, [flows].
     """
     constants, n_flows = exchange.constants, flows.n_flows
     # Another port than the one measured on keeps the share that is reached of it.

@@ -68,7 +68,8 @@ class Exchange:
     def tokens(self) -> Counts:
         """Tokens of each rank, [ranks].
 
-        Raises InputError: the number of tokens is not given, but a term of the constants needs it.
+        Raises:
+            InputError: the number of tokens is not given, but a term of the constants needs it.
         """
         if self.given_tokens is None:
             what = f"the constants {self.constants.name!r} of {self.constants.algorithm} depend on tokens per rank"
@@ -102,8 +103,10 @@ class Exchange:
     def delays(self, latency: Floats, same_node: NDArray[np.bool_], home: Ints) -> dict[str, Floats]:
         """Time from each flow's gate to its first byte, by what it waits for: route latency, set-up, fill.
 
-        ``latency``: of each flow's route, [flows]; ``same_node``: whether the flow stays inside a node, [flows];
-        ``home``: rank whose tokens the flow carries, [flows].
+        Args:
+            latency: of each flow's route, [flows].
+            same_node: whether the flow stays inside a node, [flows].
+            home: rank whose tokens the flow carries, [flows].
         """
         constants, fabric = self.constants, self.fabric
         added, reached = np.zeros(len(home)), np.zeros(len(home))
@@ -136,10 +139,13 @@ class Exchange:
     ) -> KernelWork | None:
         """Seconds of the ranks' kernels that each flow needs; None where no term asks for any.
 
-        ``size``: bytes of each flow; ``home``: rank whose tokens the flow carries; does the work per token and per copy
-        to a node; ``node_copies``: copies to a node in the flow; None where there are none; ``rank_copies``: copies to
-        ranks in the flow; ``at_rank`` does the work on them; ``at_rank``: who handles the copies to ranks;
-        ``receiver``: rank that unpacks the flow's bytes; None if no rank has to.
+        Args:
+            size: bytes of each flow.
+            home: rank whose tokens the flow carries; does the work per token and per copy to a node.
+            node_copies: copies to a node in the flow; None where there are none.
+            rank_copies: copies to ranks in the flow; ``at_rank`` does the work on them.
+            at_rank: who handles the copies to ranks.
+            receiver: rank that unpacks the flow's bytes; None if no rank has to.
         """
         constants = self.constants
         if self.fabric.n_ranks == 1:

@@ -117,8 +117,11 @@ class PhaseFlows:
     def resources(self, first_kernel: int) -> tuple[Ptrs, Ints, Floats]:
         """Everything that each flow loads, wires and kernels, as the network takes it.
 
-        ``first_kernel``: link id of rank 0's kernel; those of the others follow. Returns row pointers, link ids and
-        weights (CSR).
+        Args:
+            first_kernel: link id of rank 0's kernel; those of the others follow.
+
+        Returns:
+            Row pointers, link ids and weights (CSR).
         """
         kernel = self.kernel
         if kernel is None:

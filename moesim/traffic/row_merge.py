@@ -29,8 +29,12 @@ def merge_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]]:
     """Sum the values of equal (row, column) entries, in their order, and sort them by row and column.
 
-    ``row``, ``column``, ``value``: the entries; ``n_rows``, ``n_columns``: sizes of the matrix. Returns row pointers,
-    columns and sums (CSR).
+    Args:
+        row, column, value: the entries.
+        n_rows, n_columns: sizes of the matrix.
+
+    Returns:
+        Row pointers, columns and sums (CSR).
     """
     order = sort_by(row, n_rows, sort_by(column, n_columns, np.arange(len(row))))
     ptr = np.zeros(n_rows + 1, np.int64)

@@ -47,10 +47,15 @@ class Taken(NamedTuple):
 class Imported:
     """What was made of a file.
 
-    ``rows``: of the table; ``gpu``: they were measured on; ``format``: that the file turned out to be in; ``path``: of
-    the file; ``digest`` is its sha256; ``read``: rows of the file; ``refused``: rows by the reason for which they are
-    not in the table; ``merged``: rows that went into a median with others of their key; ``notes``: what the reader must
-    know about the rows.
+    Attributes:
+        rows: of the table.
+        gpu: they were measured on.
+        format: that the file turned out to be in.
+        path: of the file; ``digest`` is its sha256.
+        read: rows of the file.
+        refused: rows by the reason for which they are not in the table.
+        merged: rows that went into a median with others of their key.
+        notes: what the reader must know about the rows.
     """
 
     rows: list[Row]

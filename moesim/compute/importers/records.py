@@ -76,7 +76,9 @@ class Job:
 def read_records(path: Path) -> tuple[list[str], Iterator[Record]]:
     """Return the columns of a file and its rows.
 
-    Raises InputError: no such file, or it is neither CSV nor parquet; ResourceError: it cannot be read.
+    Raises:
+        InputError: no such file, or it is neither CSV nor parquet.
+        ResourceError: it cannot be read.
     """
     if path.suffix == ".parquet":
         return _parquet(path)

@@ -118,7 +118,11 @@ class FlowNetwork:
     # -- flows and waiters come and go ------------------------------------------------------------------
 
     def start(self, flows: FlowBatch) -> int:
-        """Add a batch of flows and return its handle. Raises InputError: see ``FlowBatch.checked``."""
+        """Add a batch of flows and return its handle.
+
+        Raises:
+            InputError: see ``FlowBatch.checked``.
+        """
         ptr, links, sizes, starts, weights, caps, wait_ptr, wait_ids = flows.checked(
             self._n_links, self.now, self.n_waiters
         )

@@ -39,9 +39,11 @@ ROUNDING = 1e-12
 def longest_time(capacity: Floats, ptr: Pointers, links: Ints, weight: Floats, size: Floats, cap: Floats) -> Floats:
     """Return the seconds from its start within which each flow has ended for certain, [flows].
 
-    ``capacity``: bytes/s, above 0, [links]; ``ptr``, ``links``, ``weight``: links of each flow and what it loads them
-    with (CSR); ``size``: bytes, [flows]; every flow that may share a link with another in progress has to be here;
-    ``cap``: bytes/s, above 0, [flows].
+    Args:
+        capacity: bytes/s, above 0, [links].
+        ptr, links, weight: links of each flow and what it loads them with (CSR).
+        size: bytes, [flows]; every flow that may share a link with another in progress has to be here.
+        cap: bytes/s, above 0, [flows].
     """
     n_links, order = len(capacity), np.argsort(size, kind="stable")
     list_ptr, flow, load = np.zeros(n_links + 1, np.int64), np.empty(len(links), np.int32), np.empty(len(links))

@@ -48,10 +48,14 @@ def fill(
 ) -> None:
     """Find the max-min fair rate of every flow.
 
-    ``capacity``: of each link; ``route_ptr``, ``route_links``, ``weight``: links of each flow (CSR); ``list_ptr``,
-    ``list_flows``: flows of each link (CSR); ``cap``: most that a flow may run, [flows]; ``rate``: takes the rates; a
-    flow takes part where the rate is negative, [flows]; ``level``: takes the levels of the links, inf where one is not
-    full, [links]; ``room``, ``load``, ``waiting``, ``heap``: space for a number per link.
+    Args:
+        capacity: of each link.
+        route_ptr, route_links, weight: links of each flow (CSR).
+        list_ptr, list_flows: flows of each link (CSR).
+        cap: most that a flow may run, [flows].
+        rate: takes the rates; a flow takes part where the rate is negative, [flows].
+        level: takes the levels of the links, inf where one is not full, [links].
+        room, load, waiting, heap: space for a number per link.
     """
     for link in range(len(capacity)):
         room[link], load[link], waiting[link] = capacity[link], 0.0, 0

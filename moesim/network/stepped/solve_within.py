@@ -26,10 +26,13 @@ LEAST, MOST = 1e-4, 0.1
 class WithinTolerance:
     """Finish times and limits of them, seconds.
 
-    ``finish``: of each flow, [flows]; ``off``: by how much a finish time may be off, an estimate: three of the longest
-    steps, [flows]; ``not_before``, ``not_after``: proven limits of the exact finish time, [flows]. ``bound``: of the
-    busiest link: bytes over capacity, from the first start that concerns it. Proven: the last flow does not end
-    earlier. ``steps``: steps taken, single events among them.
+    Attributes:
+        finish: of each flow, [flows].
+        off: by how much a finish time may be off, an estimate: three of the longest steps, [flows].
+        not_before, not_after: proven limits of the exact finish time, [flows].
+        bound: of the busiest link: bytes over capacity, from the first start that concerns it. Proven: the last flow
+            does not end earlier.
+        steps: steps taken, single events among them.
     """
 
     finish: Floats

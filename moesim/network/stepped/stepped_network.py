@@ -36,9 +36,10 @@ class _Batch:
 class SteppedNetwork:
     """Flows in progress; see ``FlowNetwork`` for what methods of the same name do.
 
-    ``capacity``: bytes/s, above 0 but for exact links, [links]; ``tolerance``: longest step as a share of the busiest
-    link's time, 0.0001 to 0.1; ``exact_links``: links of flows that never share one with flows in steps; their capacity
-    may change.
+    Args:
+        capacity: bytes/s, above 0 but for exact links, [links].
+        tolerance: longest step as a share of the busiest link's time, 0.0001 to 0.1.
+        exact_links: links of flows that never share one with flows in steps; their capacity may change.
     """
 
     def __init__(self, capacity: ArrayLike, tolerance: float, exact_links: range) -> None:

@@ -90,9 +90,15 @@ def count_port_copies(
 ) -> PortCopies:
     """Count the copies of a chunk of tokens at the ports that they cross.
 
-    ``slot_ids``: int [tokens, top_k], the slot of each selection, -1 where it was dropped; ``token_rank``: int
-    [tokens]; ``slot_rank``: int [slots]; ``fabric``: a regular cluster; ``algorithm``: what travels. Raises InputError:
-    an algorithm or a cluster that has no such ports, shapes that do not fit, ids out of range.
+    Args:
+        slot_ids: int [tokens, top_k], the slot of each selection, -1 where it was dropped.
+        token_rank: int [tokens].
+        slot_rank: int [slots].
+        fabric: a regular cluster.
+        algorithm: what travels.
+
+    Raises:
+        InputError: an algorithm or a cluster that has no such ports, shapes that do not fit, ids out of range.
     """
     paths = _two_tier(fabric)
     slots, source, rank = checked_ids(slot_ids, token_rank, slot_rank, fabric.n_ranks)
@@ -122,9 +128,13 @@ def port_flows(
 ) -> PhaseFlows:
     """Build the flows of one phase: one per port and rank, and one per rank for its communication kernel.
 
-    ``fabric``: the cluster; ``ports``: copies at its ports; ``constants``, ``phase``, ``bytes_per_copy``,
-    ``cached_handle``, ``tokens``, ``n_experts``: as ``phase_flows`` takes them. Raises InputError: a cluster without
-    regular ports.
+    Args:
+        fabric: the cluster.
+        ports: copies at its ports.
+        constants, phase, bytes_per_copy, cached_handle, tokens, n_experts: as ``phase_flows`` takes them.
+
+    Raises:
+        InputError: a cluster without regular ports.
     """
     algorithm, n = algorithm_named(constants.algorithm), fabric.n_ranks
     paths, totals = _two_tier(fabric), ports.totals()

@@ -38,8 +38,11 @@ def wires_of(
 ) -> Wires:
     """One flow per port in use; with planes, one per rank and plane that its copies leave by, over two GPUs' ports.
 
-    ``counts``, ``uplinks``, ``by_plane``: copies, as in ``moesim.traffic.ports.PortCopies``; ``paths``: of the cluster;
-    ``n_ranks``: ranks of the group; ``is_dispatch``: whether tokens travel to their experts, rather than back.
+    Args:
+        counts, uplinks, by_plane: copies, as in ``moesim.traffic.ports.PortCopies``.
+        paths: of the cluster.
+        n_ranks: ranks of the group.
+        is_dispatch: whether tokens travel to their experts, rather than back.
     """
     ranks = np.arange(n_ranks, dtype=np.int32)
     routes, copies, owner, ways = [], [], [], []
@@ -88,9 +91,12 @@ def longest_latency(
 ) -> Floats:
     """Latency of the longest route of a flow's kind, inside a node or across, [flows]; seconds.
 
-    ``fabric``: the cluster; ``paths``: of it; ``same_node``: whether each flow stays inside a node, [flows];
-    ``over_nvlink``: what goes across is over NVLink too, behind a forwarder or to a neighbour's NIC; ``over_spines``:
-    some of it climbs to a spine.
+    Args:
+        fabric: the cluster.
+        paths: of it.
+        same_node: whether each flow stays inside a node, [flows].
+        over_nvlink: what goes across is over NVLink too, behind a forwarder or to a neighbour's NIC.
+        over_spines: some of it climbs to a spine.
     """
     inside = float(fabric.latency[paths.nvlink_out[0]])
     across = float(fabric.latency[paths.nic_out[0]]) if paths.nic_out[0] >= 0 else 0.0
