@@ -10,12 +10,11 @@ from moesim.measure.layer_tables import (
     add_series_rows,
     bucket_width_s,
 )
-from moesim.measure.notes import degraded
+from moesim.measure.notes import ToleranceLedger, degraded, steps_pay
 from moesim.measure.rebalancing import rebalancing, rebalancing_notes, slot_bytes
 from moesim.measure.summary import SummaryBuilder
 from moesim.measure.terms_of_run import RunTerms
 from moesim.measure.times_moved import spreads
-from moesim.measure.tolerance import ToleranceLedger, steps_pay
 
 __all__ = [
     "CriticalRank",
