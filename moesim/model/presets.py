@@ -30,6 +30,7 @@ class _Sizes(_Block):
     moe_layer_step: Size = 1
     dense_hidden: Size | None = None
     full_every: Size = 1
+    mtp_layers: Count = 0
 
 
 class _Experts(_Block):
