@@ -5,7 +5,7 @@ from moesim.placement.few_moves import moved_experts, renumbered
 from moesim.placement.fixed import contiguous, in_turn, round_robin
 from moesim.placement.load_balancer import eplb
 from moesim.placement.maps import read_map, write_map
-from moesim.placement.objective import BATCH_TOKENS, Worth, worth
+from moesim.placement.placement_worth import BATCH_TOKENS, Worth, worth
 from moesim.placement.policies import place
 from moesim.placement.replica_shares import with_lp_shares
 from moesim.placement.slots import Placement
