@@ -8,8 +8,7 @@ from moesim.mistakes import Loc, did_you_mean, fields_at
 from moesim.placement_policies import LEARN_FROM, SINGLE_SLOT_POLICIES
 from moesim.scenario.fields import ScenarioFields
 from moesim.scenario.named_files import is_path
-from moesim.scenario.objective import parse_objective
-from moesim.scenario.thresholds import parse_threshold
+from moesim.scenario.thresholds import parse_objective, parse_threshold
 
 Breach = tuple[Loc, str, str]
 
