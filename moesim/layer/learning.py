@@ -17,6 +17,7 @@ from moesim.layer.token_batches import Workload
 from moesim.placement import Placement
 from moesim.placement_policies import FIXED_POLICIES, LEARN_FROM
 from moesim.routing import route
+from moesim.scenario import PlacementBlock
 from moesim.workload import Batch, Half, half_of_trace, read_routing
 
 _OTHER_TOKENS_STAGE = 6
@@ -33,9 +34,14 @@ class Seen:
 
 
 def placed_by_batch(parts: Parts) -> bool:
-    """Whether the policy places by the load of the very batch."""
+    """Whether a policy that could learn from the past places by the load of the very batch."""
     section = parts.placement
-    return section.file is None and section.policy not in FIXED_POLICIES and section.learn_from in (None, "batch")
+    return _learns(section) and section.learn_from in (None, "batch")
+
+
+def _learns(section: PlacementBlock) -> bool:
+    """per_batch has no use for the past, and a map is learnt already."""
+    return section.file is None and section.policy not in (*FIXED_POLICIES, "per_batch")
 
 
 def first_bias(parts: Parts, batch: Batch) -> dict[int, NDArray[np.float32] | None]:
@@ -113,11 +119,9 @@ def with_learnt_placement(parts: Parts, opened: Callable[[], Workload]) -> Parts
 
     ``opened``: gives the run's workload.
     """
-    section = parts.placement
-    learn_from = section.learn_from
-    if learn_from in (None, "batch") or section.file is not None or section.policy in (*FIXED_POLICIES, "per_batch"):
+    learn_from = parts.placement.learn_from
+    if learn_from is None or learn_from == "batch" or not _learns(parts.placement):
         return parts
-    assert learn_from is not None  # noqa: S101 - asked above
     workload = opened()
     layers = workload.batch(0).layers[: parts.workload.layers_simulated]
     seen = see(window(workload, learn_from))

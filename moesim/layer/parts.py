@@ -288,7 +288,7 @@ def place(parts: Parts, load: NDArray[Any], expert_ids: NDArray[np.int32], base:
         n_nodes=fabric.n_nodes,
         n_groups=max(parts.router.n_groups, 1),
         node_load_limit=section.node_load_limit,
-        moves=section.moves,
+        moves=None if section.policy in FIXED_POLICIES else section.moves,
         start=base,
         seed=parts.seed,
     )

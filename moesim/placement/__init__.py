@@ -13,7 +13,7 @@ from moesim.placement.migration import (
     migration_bound_s,
     moves_between,
 )
-from moesim.placement.objective import BATCH_TOKENS, Worth, worth
+from moesim.placement.placement_worth import BATCH_TOKENS, Worth, worth
 from moesim.placement.policies import place
 from moesim.placement.replica_shares import with_lp_shares
 from moesim.placement.slots import Placement

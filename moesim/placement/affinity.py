@@ -72,14 +72,18 @@ def affinity_frontier(
     limits: Sequence[float] = (1.0, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 2.0),
     seed: int = 0,
 ) -> list[dict[str, float]]:
-    """Return for each limit on node load: node load max / mean, and nodes per token, on what the search saw."""
-    rows = []
+    """Return for each limit on node load, ascending: node load max / mean, and nodes per token, on what was seen."""
+    rows: list[dict[str, float]] = []
     mean = float(load.sum()) / n_nodes
     for limit in limits:
         node_of = _search(load, expert_ids, n_ranks, n_nodes, limit, seed)
         fullest = float(np.bincount(node_of, weights=load, minlength=n_nodes).max())
         reached = (tokens_on_nodes(expert_ids, node_of, n_nodes) > 0).sum() / len(expert_ids)
-        rows.append({"node_load_limit": limit, "node_load": fullest / mean, "nodes_per_token": float(reached)})
+        row = {"node_load": fullest / mean, "nodes_per_token": float(reached)}
+        # What keeps a tighter limit keeps this one.
+        tighter = [one for one in rows if one["node_load_limit"] <= limit]
+        best = min([*tighter, row], key=lambda one: one["nodes_per_token"])
+        rows.append({**best, "node_load_limit": limit})
     return rows
 
 
@@ -89,6 +93,8 @@ def _search(
     """The node of each expert; as many on each as a contiguous placement has there."""
     n_experts, per_node = len(load), -(-n_ranks // n_nodes)
     sizes = np.bincount(contiguous(n_experts, n_ranks).slot_rank // per_node, minlength=n_nodes)
+    if n_experts < n_ranks:  # no node is left without an expert to replicate
+        sizes = np.array([len(part) for part in np.array_split(np.arange(n_experts), n_nodes)])
     node_of = np.empty(n_experts, dtype=np.int32)
     for node, experts in enumerate(pack(load.tolist(), sizes.tolist())):
         node_of[experts] = node

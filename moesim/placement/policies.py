@@ -185,7 +185,7 @@ def _eplb(load: NDArray[np.float64], on: Cluster) -> Placement:
 def _eplb_hierarchical(load: NDArray[np.float64], on: Cluster) -> Placement:
     """Groups to nodes first; where the nodes do not divide the groups, every expert is a group of its own."""
     if on.n_groups % on.n_nodes or on.n_groups < on.n_nodes:
-        return eplb(load, on.n_slots, on.n_ranks, on.n_nodes, on.n_experts // on.n_nodes * on.n_nodes)
+        return eplb(load, on.n_slots, on.n_ranks, on.n_nodes, max(on.n_experts // on.n_nodes * on.n_nodes, 1))
     return _eplb(load, on)
 
 

@@ -31,6 +31,8 @@ DRIFT_STEPS = 1000.0
 """Steps after which a gain has fallen to 1/e where nothing was measured: an assumption, said wherever it is used."""
 
 
+# Shares of a time below this are rounding, whatever the clusters.
+_LEAST = 1e-4
 _JUDGED = {
     "rank": "rank_load_max_over_mean",
     "node": "node_load_max_over_mean",
@@ -107,7 +109,7 @@ def _option(
     layer_s, before_s = run.summary["layer_time_s"], present.summary["layer_time_s"]
     off = ratio_spread(run.band, present.band, "layer_time_s") if run is not present else 0.0
     ratio, saved_s = layer_s / before_s, moe_layers * (before_s - layer_s)
-    apart = run is not present and abs(math.log(ratio)) > off
+    apart = run is not present and abs(math.log(ratio)) > max(off, _LEAST)
     # What is fetched for one layer's tokens makes room for the next layer's.
     kept = 1 if one.policy in FETCHING_POLICIES else moe_layers
     hbm = (one.parts.n_slots - one.parts.model.n_experts) * slot_bytes(one.parts) * kept

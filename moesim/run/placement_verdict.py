@@ -163,7 +163,7 @@ class _Tokens:
         """The policies that make another placement than the present one on this cluster."""
         n_nodes, n_groups = self.parts.fabric.n_nodes, self.parts.router.n_groups
         useless = {self.present_parts.placement.policy}
-        if n_nodes < 2:
+        if not 2 <= n_nodes <= self.parts.model.n_experts:
             useless.add("affinity")
         if n_nodes < 2 or n_groups % n_nodes:
             useless.add("eplb_hierarchical")
@@ -188,7 +188,7 @@ class _Tokens:
     def frontier(self) -> tuple[tuple[float, float], ...]:
         """Affinity's node load and nodes per token for limits on the former, of the first layer, on the past."""
         fabric = self.parts.fabric
-        if fabric.n_nodes < 2:
+        if "affinity" not in self.policies():
             return ()
         seen = see(self.past)(self.layers[0])
         rows = affinity_frontier(seen.load, seen.expert_ids, fabric.n_ranks, fabric.n_nodes, seed=self.parts.seed)

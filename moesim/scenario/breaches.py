@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from moesim.alltoall_library import algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, did_you_mean, fields_at
-from moesim.placement_policies import FIXED_POLICIES, LEARN_FROM, SINGLE_SLOT_POLICIES
+from moesim.placement_policies import LEARN_FROM, SINGLE_SLOT_POLICIES
 from moesim.scenario.fields import ScenarioFields
 from moesim.scenario.named_files import is_path
 from moesim.scenario.thresholds import parse_objective, parse_threshold
@@ -110,8 +110,6 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     placement = scenario.placement
     if placement.file is not None and (placement.policy != "contiguous" or placement.redundant_experts):
         yield ("placement", "file"), "the map says where experts are, and so does the policy", "leave one of them out"
-    if placement.policy in FIXED_POLICIES and placement.moves is not None:
-        yield ("placement", "moves"), f"policy {placement.policy} knows no load to choose moves by", "leave it out"
     if placement.policy == "per_batch" and not placement.redundant_experts:
         yield (
             ("placement", "redundant_experts"),
