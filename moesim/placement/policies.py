@@ -115,7 +115,8 @@ def _one(
         return affinity(load, ids, on.n_slots, on.n_ranks, on.n_nodes, on.node_load_limit, on.seed, moves, start)
     if moves is None:
         made = _ANEW[policy](load, on)
-        made = made if start is None else renumbered(made, start, on.n_nodes)
+        if start is not None and policy not in FIXED_POLICIES:
+            made = renumbered(made, start, on.n_nodes)
     else:
         begin = start or in_turn(on.n_experts, on.n_slots, on.n_ranks)
         within = on.n_nodes if policy == "eplb_hierarchical" else 1

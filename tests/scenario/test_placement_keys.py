@@ -14,7 +14,7 @@ DATA = {
 @pytest.mark.parametrize(
     ("overrides", "what"),
     [
-        (["placement.learn_from=first"], "'first' is none of first_half, all, batch and no file; did you mean 'first_half'?"),
+        (["placement.learn_from=first"], "'first' is none of first_half, all, batch and no file; did you mean"),
         (["placement.learn_from=nowhere.csv"], "no such file"),
         (["placement.policy=per_batch"], "policy per_batch has no slots to fetch weights into"),
         (["placement.policy=greedy", "placement.redundant_experts=8"], "policy greedy places no replicas"),
