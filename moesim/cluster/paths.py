@@ -184,19 +184,23 @@ class ShortestPaths:
         return count
 
 
-def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int]) -> ShortestPaths:
+def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int], inside_only: str = "") -> ShortestPaths:
     """Build the next-link tables by one breadth-first search per target, backwards.
 
     Args:
         graph: any; its GPUs come first, in the order of their ranks.
         link_id: id of each (source, target).
+        inside_only: class of links that no way between nodes takes: through the host to another GPU's NIC.
     """
     index = {name: i for i, name in enumerate(graph.nodes)}
     node_of = [graph.nodes[name]["node"] for name in graph.nodes]
     n_ranks = sum(1 for _, kind in graph.nodes(data="kind") if kind == "gpu")
     incoming: list[list[tuple[int, int]]] = [[] for _ in index]
+    between: list[list[tuple[int, int]]] = [[] for _ in index]
     for (tail, head), link in link_id.items():
         incoming[index[head]].append((index[tail], link))
+        if graph.edges[tail, head]["link_class"] != inside_only:
+            between[index[head]].append((index[tail], link))
     rows: list[list[int]] = [[] for _ in range(2 * len(index) * n_ranks)]
     cost = [_cost(graph.edges[pair]) for pair in link_id]
     for target in range(n_ranks):
@@ -205,7 +209,7 @@ def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int]) -> Shortes
             at = queue.popleft()
             if at < n_ranks and at != target:
                 continue  # a GPU does not forward
-            for before, link in incoming[at]:
+            for before, link in between[at]:
                 if before not in distance:
                     distance[before] = distance[at] + 1
                     queue.append(before)

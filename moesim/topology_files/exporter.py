@@ -8,7 +8,7 @@ from typing import Any
 
 from moesim.cluster import HgxTopology
 from moesim.errors import InputError
-from moesim.topology_files.imported import NVLINKS, PCIE, a_gpu, pcie_peak
+from moesim.topology_files.link_rates import NVLINKS, PCIE, a_gpu, pcie_peak
 from moesim.topology_files.nccl_xml import compute_capability
 
 FORMS = ("astra-sim", "nccl-xml")

@@ -207,7 +207,7 @@ def test_parallel_cables_of_simai_add(tmp_path):
 
 @pytest.mark.parametrize(
     ("blocks", "kind", "links"),
-    [("[FullyConnected]", "explicit", 6), ("[Ring]", "explicit", 4), ("[Switch]", "hgx", 0)],
+    [("[FullyConnected]", "explicit", 6), ("[Ring]", "explicit", 8), ("[Switch]", "hgx", 0)],
 )
 def test_dimensions_of_astra_sim(tmp_path, blocks, kind, links):
     text = f"topology: {blocks}\nnpus_count: [4]\nbandwidth: [50]\nlatency: [500]\n"
@@ -235,7 +235,7 @@ def test_a_fabric_and_a_host_are_joined_by_the_names_of_hcas(tmp_path):
     rows = ["NV18 SYS PIX", "NV18 PIX SYS", "SYS PIX SYS", "PIX SYS SYS"]
     imported = read(tmp_path, [matrix(rows, nics=2), ib_fabric()], Answers(gpu="h100"))
     assert imported.spec["kind"] == "rail"
-    assert imported.spec["leaf_spine"] == {"spines": 1, "uplink_bandwidth": "100GB/s"}
+    assert imported.spec["leaf_spine"] == {"spines": 1, "uplink_bandwidth": "800Gb/s"}
     assert imported.spec["nodes"] == 2
     asked = read(tmp_path, ib_fabric(), Answers(gpu="h100")).asked
     assert list(asked) == ["--gpus-per-node"]
