@@ -18,9 +18,11 @@ from moesim.topology_files.xml_text import number, parse_xml
 
 # NVLink by compute capability, from the newest: GB/s of one link, in NCCL's rates, and the GPUs by their links.
 _SM: tuple[tuple[int, float, float, dict[int, tuple[str, ...]]], ...] = (
+    (120, 0, 0, {0: ("rtxpro6000", "rtx5090")}),
     (103, 50, 40.1, {18: ("b300", "gb300")}),
     (100, 50, 40.1, {18: ("b200", "gb200")}),
     (90, 25, 20.6, {18: ("h100", "h200", "h20"), 8: ("h800",), 0: ("h100",)}),
+    (89, 0, 0, {0: ("l40s", "l40", "l20", "rtx4090")}),
     (86, 14.0625, 12, {4: ("a40", "a6000"), 0: ("a10", "a40")}),
     (80, 25, 20, {12: ("a100",), 8: ("a800",), 0: ("a100",)}),
     (70, 25, 20, {6: ("v100",), 0: ("v100",)}),
@@ -144,7 +146,7 @@ class _Tree:
             self.imported.warn(f"NVLinks of {', '.join(own)} lead to the GPU itself: left out")
         sm = min(number(element, "sm") for element in self.gpus.values())
         row = next((row for row in _SM if self.dump and sm >= row[0]), None)
-        host.link_rate = None if row is None else row[1] * 1e9
+        host.link_rate = row[1] * 1e9 or None if row is not None else None
         ends = {(gpu, "nvswitch"): count for gpu, count in host.switch_links.items()} | host.pairs
         for (gpu, end), count in ends.items():
             rates = {} if row is None else {"GBps": count * row[1], "nccl_GBps": round(count * row[2], 3)}
