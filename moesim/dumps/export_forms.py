@@ -1,11 +1,11 @@
 """A trace as plain arrays or a table: what engines' own benchmarks and notebooks read."""
 
 import io
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from moesim.dumps.routing_trace import RoutingTrace, top_of_logits
+from moesim.dumps.routing_trace import RoutingTrace
 from moesim.errors import InputError
 
 
@@ -20,9 +20,7 @@ def exported(trace: RoutingTrace, form: Literal["topk_idx", "npz", "parquet"], l
     """
     if layer is not None and layer not in trace.layers:
         raise InputError(f"no layer {layer}", "--layer", f"it has {trace.layers[0]} to {trace.layers[-1]}")
-    ids = trace.ids
-    if ids is None and trace.logits is not None and trace.top_k is not None:
-        ids = top_of_logits(trace.logits, trace.top_k, trace.bias)
+    ids = trace.selected
     stream = io.BytesIO()
     if form == "topk_idx":
         if ids is None:
@@ -30,14 +28,8 @@ def exported(trace: RoutingTrace, form: Literal["topk_idx", "npz", "parquet"], l
         np.save(stream, ids[0 if layer is None else trace.layers.index(layer)].astype(np.int64))
         return stream.getvalue()
     if form == "npz":
-        arrays: dict[str, Any] = {"layers": np.array(trace.layers)}
-        if trace.counts is not None:
-            arrays["counts"] = trace.counts
-        if trace.logits is not None:
-            arrays["logits"] = trace.logits
-        if ids is not None:
-            arrays["topk_idx"] = ids
-        np.savez(stream, **arrays)
+        arrays = {"layers": np.array(trace.layers), "counts": trace.counts, "logits": trace.logits, "topk_idx": ids}
+        np.savez(stream, **{name: array for name, array in arrays.items() if array is not None})  # type: ignore[arg-type]
         return stream.getvalue()
     import pyarrow as pa
     import pyarrow.parquet as pq

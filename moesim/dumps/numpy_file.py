@@ -6,14 +6,13 @@ allocated, and whatever does not fit is an InputError that names the file.
 
 import math
 import zipfile
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.dumps.broken_files import reading
 from moesim.errors import InputError
 
 MAX_BYTES = 4 << 30
@@ -30,16 +29,12 @@ def read_array(path: str | Path, member: str) -> NDArray[Any]:
     Python objects.
     """
     file = Path(path)
-    try:
-        with file.open("rb") as stream:
-            if is_zip(stream.read(4)):
-                return _read_member(file, member)
+    with reading(file), file.open("rb") as stream:
+        if not is_zip(stream.read(4)):
             stream.seek(0)
             return _read_plain(stream, file.stat().st_size, str(file))
-    except FileNotFoundError:
-        raise InputError("no such file", where=str(file)) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"cannot be read: {error}", str(file), "is it truncated or of another kind?") from None
+        with zipfile.ZipFile(stream) as archive:
+            return _read_member(archive, member, str(file))
 
 
 def is_zip(head: bytes) -> bool:
@@ -53,44 +48,27 @@ def is_numpy_array(head: bytes) -> bool:
 
 
 def member_names(path: Path) -> list[str]:
-    """Return the names of the arrays in an archive.
+    """Return the names of the files in an archive, arrays without their ``.npy``.
 
     Raises:
         InputError: it is no archive.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [info.filename.removesuffix(".npy") for info in archive.infolist()]
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-        raise InputError(f"cannot be read: {error}", str(path), "is it truncated or of another kind?") from None
+    with reading(path), zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
-def number_layers(layers: Sequence[int] | None, count: int, where: str) -> tuple[int, ...]:
-    """Return the numbers of ``count`` layers of data: those given, or 0, 1, ...
-
-    Raises InputError unless as many different numbers as layers are given.
-    """
-    numbers = tuple(range(count)) if layers is None else tuple(int(layer) for layer in layers)
-    if len(numbers) != count or len(set(numbers)) != count:
-        raise InputError(f"{count} layers of data for the layers {numbers}", where, "name each once")
-    return numbers
-
-
-def _read_member(file: Path, member: str) -> NDArray[Any]:
-    where = str(file)
-    with zipfile.ZipFile(file) as archive:
-        infos = archive.infolist()
-        if len(infos) > MAX_MEMBERS:
-            raise InputError(f"{len(infos)} members", where, f"at most {MAX_MEMBERS} are read")
-        names = [info.filename.removesuffix(".npy") for info in infos]
-        if member not in names:
-            raise InputError(f"no array {member!r}", where, f"it has {', '.join(names[:10]) or 'none'}")
-        info = infos[names.index(member)]
-        if info.file_size > max(MAX_RATIO * info.compress_size, RATIO_EXEMPT_BYTES):
-            raise InputError(f"{member!r} is compressed more than {MAX_RATIO}:1", where)
-        with archive.open(info) as stream:
-            array = _read_plain(stream, info.file_size, where)
-            stream.read(1)  # reaches the end, where the checksum is compared
+def _read_member(archive: zipfile.ZipFile, member: str, where: str) -> NDArray[Any]:
+    infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    if len(infos) > MAX_MEMBERS:
+        raise InputError(f"{len(infos)} members", where, f"at most {MAX_MEMBERS} are read")
+    if member not in infos:
+        raise InputError(f"no array {member!r}", where, f"it has {', '.join(list(infos)[:10]) or 'none'}")
+    info = infos[member]
+    if info.file_size > max(MAX_RATIO * info.compress_size, RATIO_EXEMPT_BYTES):
+        raise InputError(f"{member!r} is compressed more than {MAX_RATIO}:1", where)
+    with archive.open(info) as stream:
+        array = _read_plain(stream, info.file_size, where)
+        stream.read(1)  # reaches the end, where the checksum is compared
     return array
 
 
@@ -98,14 +76,10 @@ def _read_plain(stream: IO[bytes], size: int, where: str) -> NDArray[Any]:
     """Read one .npy stream of ``size`` bytes whose header must announce exactly what follows it."""
     if size > MAX_BYTES:
         raise InputError(f"{size} bytes", where, f"at most {MAX_BYTES} are read")
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    except ValueError as error:
-        raise InputError(f"not a numpy array: {error}", where, "write it with numpy.save or savez") from None
+    with reading(where, "write it with numpy.save or savez", "not a numpy array"):
+        plain = np.lib.format.read_magic(stream) == (1, 0)
+        header = np.lib.format.read_array_header_1_0 if plain else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(stream)
     if dtype.hasobject:
         raise InputError("holds Python objects", where, "store plain numbers")
     data = stream.read(size)

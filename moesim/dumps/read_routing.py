@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moesim.dumps import imatrix, megatron, routed_experts, sglang, table_files, tensorrt_llm
 from moesim.dumps.arrays import read_array_alone, read_arrays_by_name
+from moesim.dumps.broken_files import reading
 from moesim.dumps.numpy_file import is_numpy_array, is_zip, member_names, read_array
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told, Unit, with_source
 from moesim.dumps.safetensors_file import is_safetensors, read_safetensors
@@ -62,12 +63,9 @@ def read_routing(
         if told.unit in ("logits", "ids") and trace.unit != told.unit:
             raise InputError(f"it holds {trace.unit}, not {told.unit}", str(path))
         return with_source(trace, _digest(path, files))
-    except FileNotFoundError:
-        raise InputError("no such file", str(path)) from None
-    except MemoryError:
-        raise InputError("it does not fit into memory", str(path)) from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", str(path)) from None
+    except (OSError, MemoryError) as error:
+        with reading(path):
+            raise error
 
 
 def _files(folder: Path) -> list[Path]:
@@ -197,22 +195,18 @@ def _even(item: list[Any]) -> bool:
 
 
 def _json(path: Path, or_lines: bool = False) -> Any:
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputError(f"more than {MAX_JSON_BYTES >> 30} GiB of JSON", str(path))
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise InputError(f"more than {MAX_JSON_BYTES >> 30} GiB of JSON", str(path))
+    with reading(path, what="no JSON"):
         text = path.read_text("utf-8")
         try:
             return json.loads(text)
-        except json.JSONDecodeError:
-            if not or_lines or "\n" not in text.strip():
-                raise
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise InputError(f"no JSON: {error.msg}", f"{path}:{error.lineno}:{error.colno}", "is it truncated?") from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"no JSON: {error!s:.100}", str(path)) from None
+        except json.JSONDecodeError as error:
+            lines = text.splitlines() if or_lines else []
+            if len(lines) < 2 or (error.lineno == 1 and error.pos < len(lines[0])):
+                place = f"{path}:{error.lineno}:{error.colno}"
+                raise InputError(f"no JSON: {error.msg}", place, "is it truncated?") from None
+            return [json.loads(line) for line in lines if line.strip()]
 
 
 def _digest(path: Path, files: Sequence[Path]) -> str:
