@@ -68,6 +68,8 @@ def read_arrays_by_name(arrays: Arrays, told: Told, form: str, where: str) -> Ro
     per_layer = _per_layer(arrays, told, where)
     if not known and per_layer:
         name, layers, stacked = per_layer
+        if not name:
+            return read_array_alone(stacked, replace(told, layers=told.layers or tuple(layers)), form, where)
         told = replace(
             told, layers=told.layers or tuple(layers), axes=told.axes or _LEADING[unit_of(name) or "ids"][-3:]
         )
@@ -184,7 +186,7 @@ def _per_layer(arrays: Arrays, told: Told, where: str) -> tuple[str, list[int], 
         place = layer_and_name(name)
         if place is not None:
             found.setdefault(place[1], {})[place[0]] = values
-    chosen = [name for name in found if told.unit in (None, unit_of(name))]
+    chosen = [name for name in found if not name or told.unit in (None, unit_of(name))]
     if not chosen:
         return None
     name = next((name for name in chosen if unit_of(name) == "logits"), chosen[0])

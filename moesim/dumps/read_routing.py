@@ -13,6 +13,7 @@ from moesim.dumps import imatrix, megatron, routed_experts, sglang, table_files,
 from moesim.dumps.arrays import read_array_alone, read_arrays_by_name
 from moesim.dumps.broken_files import reading
 from moesim.dumps.numpy_file import is_numpy_array, is_zip, member_names, read_array
+from moesim.dumps.routing_columns import read_columns
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told, Unit, with_source
 from moesim.dumps.safetensors_file import is_safetensors, read_safetensors
 from moesim.dumps.torch_file import is_torch_file, read_torch
@@ -139,17 +140,24 @@ def _torch(path: Path, told: Told) -> RoutingTrace:
         return sglang.read_dump({path: data}, told)
     if isinstance(data, np.ndarray):
         return read_array_alone(data, told, "torch tensor", str(path))
-    if isinstance(data, (list, tuple)) and data and all(isinstance(item, np.ndarray) for item in data):
+    if isinstance(data, list | tuple) and _tensors(data):
         # As output_router_logits gives them: one tensor per MoE layer.
         if len({item.shape for item in data}) > 1:
             raise InputError(f"{len(data)} tensors of different shapes", str(path))
         return read_array_alone(np.stack(data), told, "list of torch tensors", str(path))
     if isinstance(data, dict):
-        arrays = {str(name): item for name, item in data.items() if isinstance(item, np.ndarray)}
+        with reading(path, what="tensors of different shapes"):
+            arrays = {str(name): np.stack(item) if isinstance(item, list | tuple) else item
+                      for name, item in data.items() if _tensors(item)}  # fmt: skip
         if arrays:
             return read_arrays_by_name(arrays, told, "torch", str(path))
     keys = ", ".join(map(str, data))[:200] if isinstance(data, dict) else type(data).__name__
     raise InputError(f"not a known dump: it holds {keys}", str(path), KNOWN)
+
+
+def _tensors(item: Any) -> bool:
+    several = isinstance(item, list | tuple) and bool(item)
+    return isinstance(item, np.ndarray) or (several and all(isinstance(one, np.ndarray) for one in item))
 
 
 def _recording(path: Path, told: Told) -> RoutingTrace:
@@ -179,6 +187,16 @@ def _document(path: Path, told: Told) -> RoutingTrace:
         return routed_experts.read_responses(responses, told, str(path))
     if items and isinstance(items[0], dict) and {"top_indices", "layer"} <= items[0].keys():
         raise InputError("one rank's router trace of Megatron", str(path), "give the folder with all ranks")
+    if (
+        items
+        and all(isinstance(item, dict) and item.keys() == items[0].keys() for item in items[1:])
+        and len(items) > 1
+    ):
+        with reading(path, what="rows of unequal shape"):
+            columns = {name: np.array([item[name] for item in items]) for name in items[0]}
+        return read_columns(columns, told, Source("table", "json"), str(path), lambda row: f"{path}: row {row + 1}")
+    if isinstance(data, list) and _even(data):
+        return read_array_alone(np.asarray(data), told, "json", str(path))
     if len(items) == 1 and isinstance(items[0], dict):
         arrays = {name: np.asarray(item) for name, item in items[0].items() if isinstance(item, list) and _even(item)}
         if arrays:

@@ -32,7 +32,9 @@ def read_csv(path: Path, told: Told) -> RoutingTrace:
     lines: list[int] = []
     cells: list[list[str]] = []
     with reading(path, "a UTF-8 CSV file is needed"), path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = csv.reader(stream)
+        mark = max(",;\t", key=stream.readline(1 << 16).count)
+        stream.seek(0)
+        rows = csv.reader(stream, delimiter=mark)
         header = [name.strip() for name in next(rows, [])]
         if len(set(header)) < max(len(header), 2):
             fix = "columns such as layer,expert,count are needed"

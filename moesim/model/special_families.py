@@ -34,11 +34,12 @@ def ernie(facts: Facts, model: ModelSpec) -> ModelSpec:
 
 
 def jetmoe(facts: Facts, model: ModelSpec) -> ModelSpec:
-    """Experts in the attention too: each has queries and an output of its own."""
+    """Experts in the attention too: each has queries and an output of its own, a token passes ``top_k`` of them."""
     facts.notes.append("the experts of its attention are in the total and not simulated")
-    one = model.attention
-    further = (model.n_experts - 1) * 2 * model.hidden * one.heads * (one.head_dim or 0)
-    return replace(model, attentions=(replace(one, other_weights=further),))
+    one, top_k = model.attention, model.router.top_k
+    each = 2 * model.hidden * one.heads * (one.head_dim or 0)
+    idle = len(one.layers) * (model.n_experts - top_k) * each
+    return replace(model, attentions=(replace(one, other_weights=(top_k - 1) * each),), looked_up=idle)
 
 
 def longcat(facts: Facts, model: ModelSpec) -> ModelSpec:
