@@ -71,10 +71,7 @@ class Nic(Section):
     bandwidth: PositiveBandwidth = Field(description="Peak of one port of a card and direction.")
     latency: Latency = Field(default=2.8e-6, description="Latency one way from GPU to GPU under one leaf, whole route.")
     per_gpu: Count = Field(
-        default=1,
-        ge=1,
-        le=16,
-        description="Cards of each GPU; traffic is striped over them: one port of the sum.",
+        default=1, ge=1, le=16, description="Cards of each GPU; traffic is striped over them: one port of the sum."
     )
     per_node: Count | None = Field(
         default=None, ge=1, le=1024, description="Cards of a node, instead of per_gpu: fewer than GPUs are shared."
