@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.dumps.broken_files import reading
+from moesim.broken_files import reading
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told, top_of_logits, trace_of_ids, trace_of_logits
 from moesim.dumps.torch_file import from_bfloat16, read_torch
 from moesim.errors import InputError

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.broken_files import reading
 from moesim.dumps import imatrix, megatron, routed_experts, sglang, table_files, tensorrt_llm
 from moesim.dumps.arrays import read_array_alone, read_arrays_by_name
-from moesim.dumps.broken_files import reading
-from moesim.dumps.numpy_file import is_numpy_array, is_zip, member_names, read_array
 from moesim.dumps.routing_columns import read_columns
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told, Unit, with_source
 from moesim.dumps.safetensors_file import is_safetensors, read_safetensors
 from moesim.dumps.torch_file import is_torch_file, read_torch
 from moesim.dumps.trace_file import is_trace_file, read_trace_file
 from moesim.errors import InputError
+from moesim.numpy_file import is_numpy_array, is_zip, member_names, read_array, read_npz
 from moesim.recording_format import read_recording
 
 MAX_JSON_BYTES = 1 << 30
@@ -109,7 +109,9 @@ def _file(path: Path, told: Told) -> RoutingTrace:
             return read_trace_file(path)
         if "meta" in names:
             return _recording(path, told)
-        return read_arrays_by_name({name: read_array(path, name) for name in names}, told, "npz", where)
+        with reading(path):
+            arrays = read_npz(path)
+        return read_arrays_by_name(arrays, told, "npz", where)
     if is_numpy_array(head):
         return read_array_alone(read_array(path, ""), told, "npy", where)
     if head[:4] == b"GGUF":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.dumps.broken_files import reading
+from moesim.broken_files import reading
 from moesim.dumps.torch_file import from_bfloat16
 from moesim.errors import InputError
 

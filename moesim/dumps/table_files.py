@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.dumps.broken_files import reading
+from moesim.broken_files import reading
 from moesim.dumps.routing_columns import is_known, read_columns
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told
 from moesim.errors import InputError

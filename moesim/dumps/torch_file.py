@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.dumps.broken_files import reading
+from moesim.broken_files import reading
 from moesim.errors import InputError
 
 MAX_PICKLE_BYTES = 64 << 20

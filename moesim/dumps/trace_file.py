@@ -21,11 +21,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moesim.dumps.broken_files import reading
-from moesim.dumps.numpy_file import member_names, read_array
+from moesim.broken_files import reading
 from moesim.dumps.routing_trace import MAX_EXPERTS, RoutingTrace, Source
 from moesim.errors import InputError
 from moesim.files import write_files
+from moesim.numpy_file import read_npz
 
 SCHEMA_VERSION = 1
 _ARRAYS = {
@@ -70,9 +70,11 @@ def read_trace_file(path: Path) -> RoutingTrace:
     Raises:
         InputError: another schema version, or arrays that do not belong together.
     """
-    where, names = str(path), member_names(path)
+    where = str(path)
+    with reading(path):
+        arrays = read_npz(path)
     with reading(path, "is it a trace of moesim's?", "its description cannot be read"):
-        meta: dict[str, Any] = json.loads(read_array(path, "trace").astype(np.uint8).tobytes())
+        meta: dict[str, Any] = json.loads(arrays.pop("trace").astype(np.uint8).tobytes())
         version = meta["schema_version"]
         if version != SCHEMA_VERSION:
             raise InputError(f"schema version {version!r:.20}", where, f"this moesim reads version {SCHEMA_VERSION}")
@@ -82,7 +84,7 @@ def read_trace_file(path: Path) -> RoutingTrace:
         source = Source(*(str(meta["source"][name]) for name in ("tool", "form", "sha256")))
         numbering: Literal["model", "moe"] = "moe" if meta["numbering"] == "moe" else "model"
         notes = tuple(str(note) for note in meta["notes"])
-    arrays = {name: read_array(path, name) for name in _ARRAYS if name in names}
+    arrays = {name: array for name, array in arrays.items() if name in _ARRAYS}
     if unit not in ("logits", "ids", "counts") or unit not in arrays or not 1 <= n_experts <= MAX_EXPERTS:
         raise InputError(f"a trace of {unit!r:.20} over {n_experts} experts without them", where)
     main = arrays[unit]

@@ -16,9 +16,9 @@ from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_car
 from moesim.balance import LossFactors
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
-from moesim.dumps import read_array
 from moesim.errors import InputError
 from moesim.model import PublishedRouter, RankMemory, rank_memory
+from moesim.numpy_file import read_array
 from moesim.placement import BY_LOAD, FIXED, Placement, contiguous, read_map
 from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moesim.broken_files import content, reading
 from moesim.errors import InputError
 from moesim.mistakes import Loc
 from moesim.model import special_families
@@ -164,21 +165,12 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _read(path: str | Path, where: str) -> tuple[dict[str, Any], str]:
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"cannot be read: {reason}", where) from None
-    if len(content) > MAX_BYTES:
-        raise InputError("more than 10 MB of JSON", where)
-    try:
-        text = content.decode("utf-8-sig")
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON: {error.msg}", f"{where}:{error.lineno}:{error.colno}") from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(f"not valid JSON: {type(error).__name__}", where) from None
+    with reading(path, "", "not valid JSON"):
+        text = content(path, MAX_BYTES).decode("utf-8-sig")
+        try:
+            config = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"not valid JSON: {error.msg}", f"{where}:{error.lineno}:{error.colno}") from None
     if not isinstance(config, dict):
         raise InputError("expected a JSON object", where)
     return config, text

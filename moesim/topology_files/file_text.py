@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from moesim.broken_files import content, reading
 from moesim.errors import InputError
 
 MAX_BYTES = 20 * 10**6
@@ -30,18 +31,8 @@ def read_text(path: Path) -> tuple[str, str]:
         InputError: not readable, over 20 MB, not text, or no form that is known.
     """
     where = str(path)
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where) from None
-    if len(content) > MAX_BYTES:
-        raise InputError("more than 20 MB", where, "is it the output of a topology tool?")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError("is not UTF-8 text", where, "save it as UTF-8") from None
-    text = cleaned(text)
+    with reading(path, "save it as UTF-8", "is not UTF-8 text"):
+        text = cleaned(content(path, MAX_BYTES).decode("utf-8-sig"))
     for form, pattern in FORMS.items():
         if pattern.search(text):
             return form, text

@@ -7,6 +7,19 @@ from pathlib import Path
 from moesim.errors import InputError
 
 
+def content(path: str | Path, most: int) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        InputError: it cannot be read, or has more than ``most`` bytes.
+    """
+    with reading(path, ""), open(path, "rb") as stream:
+        found = stream.read(most + 1)
+    if len(found) > most:
+        raise InputError(f"more than {most // 10**6} MB", str(path), "is it the right file?")
+    return found
+
+
 @contextmanager
 def reading(
     path: str | Path, fix: str = "is it truncated or of another kind?", what: str = "cannot be read"
