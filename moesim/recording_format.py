@@ -233,8 +233,8 @@ def write_recording(path: str | os.PathLike[str], recording: Recording) -> None:
         for name, array in {"meta": np.frombuffer(meta_bytes, np.uint8), **arrays}.items():
             info = zipfile.ZipInfo(f"{name}.npy")
             info.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            with archive.open(info, "w", force_zip64=True) as place:
+                np.lib.format.write_array(place, np.ascontiguousarray(array), allow_pickle=False)
     write_files(target.parent, {target.name: stream.getvalue()})
 
 
