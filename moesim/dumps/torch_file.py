@@ -8,9 +8,8 @@ that runs code has to name what it runs.
 
 import pickletools
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,19 +33,14 @@ _DTYPES = {
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 
 
-@dataclass(frozen=True)
-class _Name:
+class _Name(NamedTuple):
     """Something importable that the pickle names."""
 
     module: str
     name: str
 
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
 
-
-@dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     dtype: str
     key: str
 
@@ -166,7 +160,7 @@ class _Machine:
         named = _Name(module, name)
         if named not in _ALLOWED:
             fix = "only tensors, dicts, lists, numbers and text are read"
-            raise InputError(f"holds a pickled object ({named})", self.where, fix)
+            raise InputError(f"holds a pickled object ({module}.{name})", self.where, fix)
         return named
 
     def storage(self, identity: Any) -> _Storage:
@@ -186,7 +180,7 @@ class _Machine:
             return dict(arguments[0]) if called.name != "defaultdict" and arguments else {}
         if called.name in ("Size", "list", "set"):
             return list(arguments[0]) if arguments else []
-        raise InputError(f"a call of {called}", self.where)
+        raise InputError(f"a call of {called.name}", self.where)
 
     def tensor(self, storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Any:
         dtype = next((_DTYPES[item.name] for item in rest if isinstance(item, _Name)), storage.dtype)

@@ -5,8 +5,8 @@
 
 from xml.etree.ElementTree import Element
 
+from moesim.topology_files.file_text import number, parse_xml
 from moesim.topology_files.imported import Facts, Imported
-from moesim.topology_files.xml_text import number, parse_xml
 
 _NAMES = {"0": "ring", "1": "tree", "2": "collnet", "3": "NVLS"}
 

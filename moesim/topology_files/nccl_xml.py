@@ -9,12 +9,11 @@ import re
 from xml.etree.ElementTree import Element
 
 from moesim.errors import InputError
-from moesim.topology_files.file_text import MAX_DEVICES
+from moesim.topology_files.file_text import MAX_DEVICES, number, parse_xml
 from moesim.topology_files.host import NEAR, Host, pair_nics
 from moesim.topology_files.imported import Answers, Facts, Imported
 from moesim.topology_files.link_rates import pcie_peak
 from moesim.topology_files.listing import in_words
-from moesim.topology_files.xml_text import number, parse_xml
 
 # NVLink by compute capability, from the newest: GB/s of one link, in NCCL's rates, and the GPUs by their links.
 _SM: tuple[tuple[int, float, float, dict[int, tuple[str, ...]]], ...] = (
