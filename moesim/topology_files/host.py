@@ -40,6 +40,11 @@ class Host:
     nic_of_gpu: dict[str, list[str] | None] = field(default_factory=dict)
 
     @property
+    def used(self) -> list[str]:
+        """The NICs that some GPU takes."""
+        return [nic for nic in self.nics if any(nic in (nics or ()) for nics in self.nic_of_gpu.values())]
+
+    @property
     def domains(self) -> list[list[int]]:
         """GPUs that NVLink joins, by their numbers."""
         groups = [[number] for number in range(len(self.gpus))]

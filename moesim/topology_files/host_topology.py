@@ -14,12 +14,14 @@ from moesim.topology_files.listing import MAX_GPUS, cable, device_name, explicit
 
 def host_topology(host: Host, imported: Imported, answers: Answers, n_files: int = 1) -> None:
     """Give ``imported`` the topology of hosts like this one, or the options that are missing."""
-    nodes = answers.nodes or n_files
+    domain, nodes = answers.nvlink_domain or len(host.gpus), answers.nodes or n_files
+    if nodes > 1:
+        nodes, rest = divmod(nodes * len(host.gpus), domain)
+        if rest:
+            imported.ask("--nodes", f"hosts of {len(host.gpus)} GPUs that make whole NVLink domains of {domain}")
     gpu = imported.ask_gpu(answers, host.gpu)
-    rate = host_nvlink(host, imported, answers)
-    # PCIe alone joins the GPUs.
-    without = len(host.gpus) > 1 and not (host.switch_links or host.pairs or host.nvlink_unknown)
-    used = [nic for nic in host.nics if any(nic in (taken or ()) for taken in host.nic_of_gpu.values())]
+    cards, used = nic_cards(host), host.used
+    inside = node_inside(host, imported, answers)
     nic = answers.nic or next((host.nic_rate[name] for name in used if name in host.nic_rate), None)
     if used and nic is None:
         imported.ask("--nic", "the rate of a NIC, such as 400Gb/s")
@@ -31,25 +33,19 @@ def host_topology(host: Host, imported: Imported, answers: Answers, n_files: int
         imported.ask("--fabric", "how NICs of several nodes are joined: one-leaf, rail or leaf-spine")
     if nodes > 1 and answers.fabric in ("rail", "leaf-spine") and answers.spines is None:
         imported.ask("--spines", f"spine switches of the {answers.fabric} fabric")
-    cards = _cards(host, used)
-    alike = len(set(host.switch_links.values())) == 1 or (not host.switch_links and len(host.domains) == 1)
-    bridges = [len(list(members)) for _, members in itertools.groupby(host.bridge.get(gpu) for gpu in host.gpus)]
-    alike = alike or (without and len(set(bridges)) == 1 and len(bridges) == len(set(host.bridge.values())))
-    meshed = bool(host.pairs) and len(host.gpus) > 2
-    regular = alike and not meshed and cards is not None and ("gpus" not in cards or nodes > 1 or without)
-    pcie = _pcie(host, imported, answers, needed=without or not regular or "gpus" in (cards or {}))
+    shared = cards is not None and "gpus" in cards
+    regular = bool(inside) and cards is not None and (not shared or nodes > 1 or "pcie" in inside)
+    pcie = _pcie(host, imported, answers) if shared or not regular else {}
     if imported.asked:
         return
     if regular and cards is not None:
         spec: Facts = {"kind": "hgx", "gpu": gpu}
         if nodes > 1:
-            kind = "leaf-spine" if answers.fabric == "one-leaf" else answers.fabric
-            spec |= {"kind": kind, "nodes": nodes}
-        spec |= {"gpus_per_node": answers.nvlink_domain or len(host.gpus)}
-        spec |= {"pcie": pcie} if without else {"nvlink": {"bandwidth": gbps(rate)}}
+            spec |= {"kind": "leaf-spine" if answers.fabric == "one-leaf" else answers.fabric, "nodes": nodes}
+        spec |= {"gpus_per_node": domain} | inside
         if used:
-            limit = {"pcie": pcie["bandwidth"]} if "gpus" in cards and not without else {}
-            spec["nic"] = {"bandwidth": network_gbps(nic)} | cards | limit
+            spec["nic"] = {"bandwidth": network_gbps(nic)} | cards
+            spec["nic"] |= {"pcie": pcie["bandwidth"]} if shared and "nvlink" in inside else {}
         imported.spec = spec | (_leaves(imported, answers, nodes) if nodes > 1 else {})
     elif len(host.gpus) * nodes > MAX_GPUS:
         imported.facts["moesim_note"] = f"more than {MAX_GPUS:,} GPUs cannot be listed one by one"
@@ -59,7 +55,19 @@ def host_topology(host: Host, imported: Imported, answers: Answers, n_files: int
         _explicit(host, imported, answers, nodes, gpu, used)
 
 
-def host_nvlink(host: Host, imported: Imported, answers: Answers) -> float | None:
+def node_inside(host: Host, imported: Imported, answers: Answers) -> Facts:
+    """What joins the GPUs of a host as a regular kind says it; empty where none does, and what is missing is asked."""
+    rate = _nvlink(host, imported, answers)
+    if len(host.gpus) > 1 and not (host.switch_links or host.pairs or host.nvlink_unknown):  # PCIe alone
+        sizes = [len(list(members)) for _, members in itertools.groupby(host.bridge.get(gpu) for gpu in host.gpus)]
+        pcie = _pcie(host, imported, answers)
+        return {"pcie": pcie} if len(set(sizes)) == 1 and len(sizes) == pcie.get("hosts", 1) else {}
+    meshed = len(host.domains) > 1 or (bool(host.pairs) and len(host.gpus) > 2)
+    alike = rate is not None and not meshed and len(set(host.switch_links.values())) < 2
+    return {"nvlink": {"bandwidth": gbps(rate)}} if alike else {}
+
+
+def _nvlink(host: Host, imported: Imported, answers: Answers) -> float | None:
     """Bytes/s of a GPU into its NVSwitch, or of a pair; None where the host has no NVLink or nothing says it."""
     counts = set(host.switch_links.values()) or set(host.pairs.values())
     if host.link_rate is not None and counts and answers.nvlink is None:
@@ -76,13 +84,13 @@ def host_nvlink(host: Host, imported: Imported, answers: Answers) -> float | Non
     return rate
 
 
-def _cards(host: Host, used: list[str]) -> Facts | None:
+def nic_cards(host: Host) -> Facts | None:
     """How a regular kind says which GPUs hang on which NICs; None where it cannot."""
     taken = [tuple(nics or ()) for nics in host.nic_of_gpu.values()]
     users = {nics: taken.count(nics) for nics in taken}
-    if not used:
+    if not host.used:
         return {}
-    if len(used) < sum(map(len, users)) or not all(taken):
+    if len(host.used) < sum(map(len, users)) or not all(taken):
         return None
     share = {len(nics) / count for nics, count in users.items()}
     if len(share) == 1 and (each := share.pop()) >= 1:
@@ -92,17 +100,17 @@ def _cards(host: Host, used: list[str]) -> Facts | None:
     return {"gpus": [[i for i, own in enumerate(taken) if own == nics] for nics in sorted(users, key=taken.index)]}
 
 
-def _pcie(host: Host, imported: Imported, answers: Answers, needed: bool) -> Facts:
+def _pcie(host: Host, imported: Imported, answers: Answers) -> Facts:
     """The PCIe link of a GPU, with the rate between host bridges where there are several."""
     rate = answers.pcie or host.pcie.get(host.gpus[0])
-    if needed and rate is None:
+    if rate is None:
         imported.ask("--pcie", "the PCIe link of a GPU, such as gen5 x16")
-    elif needed:
+    else:
         imported.sources["pcie"] = "from --pcie" if answers.pcie else "from the file"
     bridges = [host.bridge.get(gpu, "") for gpu in host.gpus]
     several = len(set(bridges)) > 1 and not host.switch_links and not host.nvlink_unknown
     several = several and (len(host.domains) > 1 or len(host.pairs) < len(host.gpus) * (len(host.gpus) - 1) // 2)
-    if several and needed and answers.smp is None:
+    if several and answers.smp is None:
         imported.ask("--smp", "the rate between host bridges, such as 20GB/s")
         if host.pairs:
             note = "needs a host level below node, or explicit with node = pair and host bridges as switches"

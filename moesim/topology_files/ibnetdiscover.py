@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from moesim.errors import InputError
 from moesim.topology_files.file_text import MAX_DEVICES
 from moesim.topology_files.host import Host
-from moesim.topology_files.host_topology import host_nvlink
+from moesim.topology_files.host_topology import nic_cards, node_inside
 from moesim.topology_files.imported import Answers, Facts, Imported
 from moesim.topology_files.link_rates import nvlink_rate
 from moesim.topology_files.listing import MAX_GPUS, cable, device_name, explicit, gbps, in_words, network_gbps
@@ -123,44 +123,48 @@ class _Fabric:
         return TwoTiers(leaf, rate, {pair: sum(rates) for pair, rates in self.up.items()})  # type: ignore[arg-type]
 
     def _topology(self, imported: Imported, answers: Answers, host: Host | None, by_host: dict[str, list[str]]) -> None:
-        order = _gpu_nics(imported, answers, host, by_host)
+        cards = (nic_cards(host) if host is not None and not answers.nic_map else {}) or {}
+        order = _gpu_nics(imported, answers, host, by_host, shared="gpus" in cards)
         gpu = imported.ask_gpu(answers, host.gpu if host is not None else "")
-        nvlink = nvlink_rate(imported, answers) if host is None else host_nvlink(host, imported, answers)
-        if imported.asked or order is None or nvlink is None:
+        if host is None:
+            rate = nvlink_rate(imported, answers)
+            inside: Facts = {"nvlink": {"bandwidth": gbps(rate)}} if rate else {}
+        else:
+            inside = node_inside(host, imported, answers)
+        if imported.asked or order is None:
             return
         imported.sources |= dict.fromkeys(("nic", "leaf_spine", "links"), "from the file")
         tiers = self._tiers([[f"{name}/{hca}" for hca in order] for name in by_host])
         usual = Counter(tiers.nic.values()).most_common(1)[0][0]
         slow = [(n, i, rate) for (n, i), rate in tiers.nic.items() if rate != usual]
-        imported.spec = tiers.spec(gpu, {"bandwidth": gbps(nvlink)}) if 2 * len(slow) < len(tiers.nic) else None
-        if imported.spec is not None:
-            shown = [f"{{where: n{n}.gpu{i}.nic, bandwidth: {network_gbps(rate)}}}" for n, i, rate in slow[:8]]
-            if slow:
-                how = f"in a scenario, cluster: {{overrides: [{', '.join(shown)}]}}"
-                imported.facts["moesim_note"] = (
-                    f"kind {imported.spec['kind']} has links alike; the degraded link: {how}"
-                )
-        elif len(tiers.leaf) > MAX_GPUS:
-            imported.facts["moesim_note"] = (
-                f"no regular kind holds it, and more than {MAX_GPUS:,} GPUs cannot be listed"
-            )
-        else:
-            imported.spec = _listed(gpu, gbps(nvlink), tiers, len(by_host))
+        spec = tiers.spec(gpu, inside) if inside and 2 * len(slow) < len(tiers.nic) else None
+        if spec is not None and "gpus" in cards:
+            spec |= {"gpus_per_node": sum(map(len, cards["gpus"])), "nic": spec["nic"] | cards}
+        if spec is not None and slow:
+            first = [own[0] for own in cards.get("gpus", [[i] for i in range(len(order))])]
+            shown = [f"{{where: n{n}.gpu{first[i]}.nic, bandwidth: {network_gbps(rate)}}}" for n, i, rate in slow[:8]]
+            how = f"in a scenario, cluster: {{overrides: [{', '.join(shown)}]}}"
+            imported.facts["moesim_note"] = f"kind {spec['kind']} has links alike; the degraded link: {how}"
+        elif spec is None and ("gpus" in cards or "nvlink" not in inside or len(tiers.leaf) > MAX_GPUS):
+            why = f"more than {MAX_GPUS:,} GPUs, shared NICs or GPUs that NVLink does not join cannot be listed"
+            imported.facts["moesim_note"] = f"no regular kind holds it, and {why}"
+        elif spec is None:
+            spec = _listed(gpu, inside["nvlink"]["bandwidth"], tiers, len(by_host))
             imported.facts["moesim_note"] = "no regular kind holds it: listed link by link"
+        imported.spec = spec
 
 
 def _gpu_nics(
-    imported: Imported, answers: Answers, host: Host | None, by_host: dict[str, list[str]]
+    imported: Imported, answers: Answers, host: Host | None, by_host: dict[str, list[str]], shared: bool
 ) -> list[str] | None:
-    """HCA of each GPU of a node, in the order of the GPUs; asks where nothing says it."""
+    """HCA of each GPU (or group of GPUs that share one) of a node, in their order; asks where nothing says it."""
     common, *others = [[nic.rpartition("/")[2] for nic in own] for own in by_host.values()]
     order = list(answers.nic_map)
     if not order and host is not None:
         taken = [host.nic_of_gpu.get(gpu) or [] for gpu in host.gpus]
-        order = [nics[0] for nics in taken if len(nics) == 1]
-        if len(set(order)) < len(taken):
-            shared = "GPUs that share one are not joined with a fabric"
-            imported.ask("--nic-map", f"one HCA for each GPU of a node; {shared}")
+        order = list(dict.fromkeys(nics[0] for nics in taken if len(nics) == 1))
+        if len(order) < len(taken) and not shared:
+            imported.ask("--nic-map", "one HCA for each GPU of a node")
     elif not order:
         order = common
         if answers.gpus_per_node is None:
@@ -168,7 +172,7 @@ def _gpu_nics(
     lacking = next(
         (f"{name} has no {hca}" for name, own in by_host.items() for hca in order if f"{name}/{hca}" not in own), ""
     )
-    if answers.gpus_per_node not in (None, len(order)):
+    if answers.gpus_per_node not in (None, len(order)) and not shared:
         imported.ask("--nic-map", f"one HCA for each of {answers.gpus_per_node} GPUs, of {', '.join(common[:12])}")
     elif lacking:
         imported.ask("--nic-map", f"HCAs that every host has: {lacking}")

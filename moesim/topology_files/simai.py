@@ -93,8 +93,8 @@ def _topology(gpus: int, per_server: int, nvs: set[int], links: Links, gpu: str,
     if one_rate and own_switch and len(tiers.leaf) == len(nic) == gpus:
         rate, delay, _ = next(iter(nvlink.values()))
         above = next((delay for _, delay, _ in up.values()), 0.0)
-        port = {"bandwidth": gbps(rate), "latency": time_of(2 * delay)}
-        imported.spec = tiers.spec(gpu, port, 2 * nic_delay, 2 * above)
+        inside = {"nvlink": {"bandwidth": gbps(rate), "latency": time_of(2 * delay)}}
+        imported.spec = tiers.spec(gpu, inside, 2 * nic_delay, 2 * above)
     if imported.spec is not None:
         return
     if gpus > MAX_GPUS:

@@ -49,8 +49,8 @@ class TwoTiers:
         even = all(len(group) == width for group in groups[:-1]) and len(groups[-1]) <= width
         return ("leaf-spine", width) if whole and in_order and even and (self.up or len(on) == 1) else ("", 0)
 
-    def spec(self, gpu: str, nvlink: Facts, nic_latency: float | None = None, up_latency: float = 0.0) -> Facts | None:
-        """The regular topology with the rate that most NICs have; None where no kind holds it."""
+    def spec(self, gpu: str, inside: Facts, nic_latency: float | None = None, up_latency: float = 0.0) -> Facts | None:
+        """The regular topology of nodes like ``inside`` with the rate that most NICs have; None where none holds it."""
         kind, per_leaf = self.shape()
         if not kind:
             return None
@@ -58,7 +58,7 @@ class TwoTiers:
         index = {i for _, i in self.leaf}
         spec: Facts = {"kind": kind, "gpu": gpu, "nodes": len(self.leaf) // len(index), "gpus_per_node": len(index)}
         latencies = [{} if nic_latency is None else {"latency": time_of(s)} for s in (nic_latency or 0, up_latency)]
-        spec |= {"nvlink": nvlink, "nic": {"bandwidth": network_gbps(usual)} | latencies[0]}
+        spec |= inside | {"nic": {"bandwidth": network_gbps(usual)} | latencies[0]}
         spec |= {"nodes_per_leaf": per_leaf} if per_leaf else {}
         spec["leaf_spine"] = {"spines": self.spines or 1}
         if self.up:

@@ -345,3 +345,31 @@ def test_two_nics_for_each_gpu_are_in_order(tmp_path):
     imported = read(tmp_path, matrix(rows, nics=6))
     assert imported.spec["nic"] == {"bandwidth": "400Gb/s", "per_gpu": 2}
     assert imported.facts["warnings"] == []
+
+
+PAIRS_ON_NICS = ["NV18 NV18 NV18 PIX SYS", "NV18 NV18 NV18 PIX SYS", "NV18 NV18 NV18 SYS PIX",
+                 "NV18 NV18 NV18 SYS PIX", "PIX PIX SYS SYS SYS", "SYS SYS PIX PIX SYS"]  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", ["nvlink", "pcie"])
+def test_gpus_that_share_the_hcas_of_a_fabric(tmp_path, inside):
+    rows = PAIRS_ON_NICS if inside == "nvlink" else [row.replace("NV18", "PHB") for row in PAIRS_ON_NICS]
+    answers = Answers(gpu="h20" if inside == "nvlink" else "l40s", pcie=63e9)
+    imported = read(tmp_path, [matrix(rows, nics=2), ib_fabric(slow=4)], answers)
+    spec = imported.spec
+    assert (spec["kind"], spec["gpus_per_node"], spec["nic"]["gpus"]) == ("rail", 4, [[0, 1], [2, 3]])
+    assert "{where: n1.gpu2.nic, bandwidth: 200Gb/s}" in imported.facts["moesim_note"]
+    fabric = fabric_of(tmp_path, imported)
+    _, links = fabric.routes([0, 1], [1, 6])
+    assert fabric.link_class[links[0]] == inside
+    assert fabric.link_names[links[3]] == "n0.nic0->rail0.leaf"
+
+
+def test_hosts_are_counted_in_nvlink_domains(tmp_path):
+    rows = [f"NV18 NV18 NV18 {'SYS ' * i}NODE{' SYS' * (3 - i)}" for i in range(4)]
+    rows += [f"{'SYS ' * i}NODE{' SYS' * (3 - i)} SYS SYS SYS" for i in range(4)]
+    text = matrix(rows, nics=4, tail="\t0-71\t0\t\t2")
+    answers = Answers(gpu="gb200", nic=50e9, nvlink_domain=72, nodes=36, fabric="rail", spines=4)
+    spec = read(tmp_path, text, answers).spec
+    assert (spec["nodes"], spec["gpus_per_node"]) == (2, 72)
+    assert "--nodes" in read(tmp_path, text, Answers(gpu="gb200", nic=50e9, nvlink_domain=72, nodes=17)).asked
