@@ -140,26 +140,31 @@ def _torch(path: Path, told: Told) -> RoutingTrace:
         if "records" in data and beside and sglang.rank_of(path) is not None:
             raise InputError(f"one rank of {len(beside) + 1}", str(path), "give the folder: counts of ranks are summed")
         return sglang.read_dump({path: data}, told)
-    if isinstance(data, np.ndarray):
-        return read_array_alone(data, told, "torch tensor", str(path))
-    if isinstance(data, list | tuple) and _tensors(data):
-        # As output_router_logits gives them: one tensor per MoE layer.
-        if len({item.shape for item in data}) > 1:
-            raise InputError(f"{len(data)} tensors of different shapes", str(path))
-        return read_array_alone(np.stack(data), told, "list of torch tensors", str(path))
-    if isinstance(data, dict):
-        with reading(path, what="tensors of different shapes"):
-            arrays = {str(name): np.stack(item) if isinstance(item, list | tuple) else item
-                      for name, item in data.items() if _tensors(item)}  # fmt: skip
-        if arrays:
-            return read_arrays_by_name(arrays, told, "torch", str(path))
+    return _plain(data, told, "torch", path)
+
+
+def _plain(data: Any, told: Told, form: str, path: Path) -> RoutingTrace:
+    """Numbers of no recorder: an array, a list of equal ones (as output_router_logits gives them), or some by name."""
+    alone = _numbers(data)
+    if alone is not None:
+        return read_array_alone(alone, told, form, str(path))
+    items = data.items() if isinstance(data, dict) else ()
+    arrays = {str(name): array for name, item in items if (array := _numbers(item)) is not None}
+    if arrays:
+        return read_arrays_by_name(arrays, told, form, str(path))
     keys = ", ".join(map(str, data))[:200] if isinstance(data, dict) else type(data).__name__
     raise InputError(f"not a known dump: it holds {keys}", str(path), KNOWN)
 
 
-def _tensors(item: Any) -> bool:
-    several = isinstance(item, list | tuple) and bool(item)
-    return isinstance(item, np.ndarray) or (several and all(isinstance(one, np.ndarray) for one in item))
+def _numbers(item: Any) -> NDArray[Any] | None:
+    """An array, or lists of equal length of numbers or arrays; None for anything else."""
+    if not isinstance(item, np.ndarray | list | tuple):
+        return None
+    try:
+        array = np.asarray(item)
+    except ValueError:
+        return None
+    return array if array.dtype.kind in "iuf" and array.size and array.ndim else None
 
 
 def _recording(path: Path, told: Told) -> RoutingTrace:
@@ -189,29 +194,12 @@ def _document(path: Path, told: Told) -> RoutingTrace:
         return routed_experts.read_responses(responses, told, str(path))
     if items and isinstance(items[0], dict) and {"top_indices", "layer"} <= items[0].keys():
         raise InputError("one rank's router trace of Megatron", str(path), "give the folder with all ranks")
-    if (
-        items
-        and all(isinstance(item, dict) and item.keys() == items[0].keys() for item in items[1:])
-        and len(items) > 1
-    ):
+    first = items[0] if items and isinstance(items[0], dict) else None
+    if first and len(items) > 1 and all(isinstance(item, dict) and item.keys() == first.keys() for item in items):
         with reading(path, what="rows of unequal shape"):
-            columns = {name: np.array([item[name] for item in items]) for name in items[0]}
+            columns = {name: np.array([item[name] for item in items]) for name in first}
         return read_columns(columns, told, Source("table", "json"), str(path), lambda row: f"{path}: row {row + 1}")
-    if isinstance(data, list) and _even(data):
-        return read_array_alone(np.asarray(data), told, "json", str(path))
-    if len(items) == 1 and isinstance(items[0], dict):
-        arrays = {name: np.asarray(item) for name, item in items[0].items() if isinstance(item, list) and _even(item)}
-        if arrays:
-            return read_arrays_by_name(arrays, told, "json", str(path))
-    keys = ", ".join(items[0]) if items and isinstance(items[0], dict) else type(data).__name__
-    raise InputError(f"not a known dump: it holds {keys:.200}", str(path), KNOWN)
-
-
-def _even(item: list[Any]) -> bool:
-    try:
-        return np.asarray(item).dtype.kind in "iuf"
-    except ValueError:
-        return False
+    return _plain(first if first and len(items) == 1 else data, told, "json", path)
 
 
 def _json(path: Path, or_lines: bool = False) -> Any:
