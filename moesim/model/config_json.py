@@ -77,29 +77,13 @@ def _model(facts: Facts, family: Family | None, title: str) -> ModelSpec:
     blocks = block_types(facts, layers)
     dense = sum(word in ("mlp", "-") for word in blocks) if blocks else layers - len(moe)
     model = ModelSpec(
-        name=facts.where,
-        title=title,
-        hidden=hidden,
-        layers=layers,
-        moe_layer_ids=moe,
-        dense_layers=dense,
-        dense_hidden=facts.maybe("dense_hidden"),
-        vocab=facts.size("vocab"),
-        n_experts=experts,
-        n_shared=n_shared,
-        shared_hidden=shared,
-        expert_hidden=expert_hidden,
-        router=router,
-        attentions=mixed,
-        published_total=None,
-        published_active=None,
-        sources=(facts.where,),
-        uncertain=(),
-        latent=facts.maybe("latent"),
-        zero_experts=zero,
-        ffn_matrices=int(facts.given.get("ffn_matrices", 3)),
+        name=facts.where, title=title, sources=(facts.where,), uncertain=(), published_total=None,
+        published_active=None, hidden=hidden, layers=layers, vocab=facts.size("vocab"), moe_layer_ids=moe,
+        dense_layers=dense, dense_hidden=facts.maybe("dense_hidden"), n_experts=experts, zero_experts=zero,
+        n_shared=n_shared, shared_hidden=shared, expert_hidden=expert_hidden, latent=facts.maybe("latent"),
+        ffn_matrices=int(facts.given.get("ffn_matrices", 3)), router=router, attentions=mixed,
         mtp_layers=facts.maybe("mtp_layers") or 0,
-    )
+    )  # fmt: skip
     if zero:
         facts.notes.append(f"{zero} of the router's {experts + zero} choices cost nothing; simulated without them")
     if model.ffn_matrices == 2:

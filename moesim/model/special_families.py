@@ -67,28 +67,17 @@ def deepseek_v4(facts: Facts, model: ModelSpec) -> ModelSpec:
     for ratio in sorted(set(facts.whole("compress_ratios", one, 0) for one in ratios)):
         overlap = 2 if ratio == 4 else 1
         compressor = 2 * hidden * overlap * head_dim if ratio else 0
+        indexed = ratio == 4 and index_heads > 0
         index = queries * index_heads * index_dim + hidden * (index_heads + 2 * overlap * index_dim)
         one = Attention(
-            kind="mqa",
-            heads=heads,
-            kv_heads=1,
-            head_dim=head_dim,
-            value_head_dim=0,
-            q_lora_rank=queries,
-            rope_head_dim=facts.maybe("rope_head_dim"),
-            window=facts.size("window"),
-            compression=ratio,
-            other_weights=output + compressor,
+            "mqa", heads, 1, head_dim, value_head_dim=0, q_lora_rank=queries, window=facts.size("window"),
+            rope_head_dim=facts.maybe("rope_head_dim"), compression=ratio,
+            other_weights=output + compressor + (index if indexed else 0),
             layers=tuple(layer for layer, it in enumerate(ratios) if it == ratio),
-        )
-        if ratio == 4 and index_heads:
-            one = replace(
-                one,
-                index_heads=index_heads,
-                index_head_dim=index_dim,
-                index_top_k=facts.maybe("index_topk") or 0,
-                other_weights=one.other_weights + index,
-            )
+        )  # fmt: skip
+        if indexed:
+            top_k = facts.maybe("index_topk") or 0
+            one = replace(one, index_heads=index_heads, index_head_dim=index_dim, index_top_k=top_k)
         found.append(one)
     hashed = facts.maybe("num_hash_layers") or facts.per_layer("mlp_layer_types", model.layers).count("hash_moe")
     if hashed:
