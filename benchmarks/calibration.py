@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moesim.traffic import gpu_ports, gpu_steps
+from moesim.traffic import gpu_ports, gpu_steps, transport_steps
 from moesim.validate.extracts import extract_rows
 from moesim.validate.fit_constants import log_error
 from moesim.validate.ledger import read_ledger
@@ -42,7 +42,7 @@ def start_without(population, solution, cluster, row, transport):
     others = [index for index, one in enumerate(population.rows) if one.cluster != cluster]
     made = as_set(population, solve(population, others, begin=solution), "others", "others", 1.0)
     nvlink, nic, sms = gpu_ports(row.gpu)
-    return made.with_ports(nvlink, row.nic_peak or nic).on(row.gpu, gpu_steps(row.gpu), transport, sms)
+    return made.with_ports(nvlink, row.nic_peak or nic).on(row.gpu, gpu_steps(row.gpu), transport_steps(row.gpu, transport), sms)
 
 
 def errors(constants, rows):

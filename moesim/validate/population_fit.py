@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from moesim.traffic import CalibrationSet
+from moesim.traffic import CalibrationSet, way_between
 from moesim.validate.cluster_check import EIGHTY
 from moesim.validate.clusters_left_out import LeftOut
 from moesim.validate.population import SPREADS, Population, Solution, as_set, expected, new_spreads, solve
@@ -88,7 +88,7 @@ def _widening(predicted: Sequence[_Predicted]) -> float:
 def _left_out(algorithm: str, row: Row, measured: float, mean: float, deviation: float, widen: float) -> LeftOut:
     band = EIGHTY * widen * deviation
     return LeftOut(
-        algorithm, row.cluster, row.key, row.gpu, row.transport if row.nodes > 1 else "nvlink", row.nodes,
+        algorithm, row.cluster, row.key, row.gpu, way_between(row.gpu, row.transport, row.nodes), row.nodes,
         *(math.exp(value) for value in (measured, mean, mean - band, mean + band)),
     )  # fmt: skip
 
