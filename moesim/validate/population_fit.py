@@ -18,18 +18,17 @@ _ROUNDS = 3
 _LEFT_OUT_ROUNDS = 5
 
 
-def fit_over_clusters(
+def populations(
     rows: Iterable[Row], say: Callable[[str], None] = lambda text: None
-) -> tuple[list[CalibrationSet], list[LeftOut]]:
-    """Fit every plan, and predict each cluster from the others.
+) -> dict[str, tuple[Population, Solution]]:
+    """Fit every plan, all with the same spreads between clusters.
 
     Args:
         rows: published rows that are not suspect, and the healthy rows of clusters.
         say: told what is being done.
 
     Returns:
-        A set per algorithm, and the rows left out. Intervals are widened by one factor for all algorithms, so that they
-        cover four rows in five of clusters left out.
+        By algorithm.
     """
     rows = list(rows)
     spreads = dict(SPREADS)
@@ -42,6 +41,22 @@ def fit_over_clusters(
             found[algorithm] = population, solve(population, begin=found[algorithm][1] if number else None)
         if number + 1 < _ROUNDS:
             spreads = new_spreads(list(found.values()), spreads)
+    return found
+
+
+def fit_over_clusters(
+    rows: Iterable[Row], say: Callable[[str], None] = lambda text: None
+) -> tuple[list[CalibrationSet], list[LeftOut]]:
+    """Fit every plan, and predict each cluster from the others.
+
+    Args:
+        rows: as ``populations`` takes them; say: told what is being done.
+
+    Returns:
+        A set per algorithm, and the rows left out. Intervals are widened by one factor for all algorithms, so that they
+        cover four rows in five of clusters left out.
+    """
+    found = populations(rows, say)
     predicted = []
     for algorithm, (population, solution) in found.items():
         for cluster in clusters_of(population.rows):
