@@ -1,13 +1,14 @@
 """``moesim model``: sizes, router, attention and KV cache of a published model or of a released config.json."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from moesim.model import Attention, ModelSpec
 
+Weights = Literal["fp8", "bf16"]
 _UNITS = {"T": 1e12, "B": 1e9, "M": 1e6, "K": 1e3}
 
 
@@ -18,26 +19,44 @@ def register(app: typer.Typer) -> None:
 
 def model(
     name: str | None = typer.Argument(None, help="A published model by name, or a config.json; without it the names."),
+    context: int | None = typer.Option(
+        None, "--context", min=1, help="Tokens that each request keeps: attention's work, and what a GPU holds."
+    ),
+    requests: int = typer.Option(1, "--requests", min=1, help="Requests of a GPU."),
+    new: int = typer.Option(1, "--new", min=1, help="New tokens of a request: 1 in decode, the prompt in prefill."),
+    gpu: str = typer.Option("h800", "--gpu", help="GPU whose memory and peaks are meant."),
+    ep: int = typer.Option(1, "--ep", min=1, help="Ranks of expert parallelism; attention is data parallel."),
+    redundant: int = typer.Option(0, "--redundant", min=0, help="Redundant experts of a layer."),
+    weights: Weights = typer.Option("fp8", "--weights", help="Type of the linear layers' weights."),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Print what moesim reads of a model: parameters, experts, router, attention, KV cache, and what it assumed.
 
-    Example: moesim model deepseek-v3
+    With --context also what attention computes and reads, beside other kinds of attention, and what a GPU holds.
+
+    Example: moesim model deepseek-v3 --context 4096 --requests 128 --ep 144 --redundant 32
     """
+    from moesim.cli.model_at_work import Load, at_work, at_work_lines
+    from moesim.cli.show import console
     from moesim.model import load_model, model_names
 
     if name is None:
         typer.echo(json.dumps(model_names()) if as_json else "\n".join(model_names()))
         return
     spec = load_model(name)
+    facts = None
+    if context is not None:
+        facts = at_work(spec, gpu, Load(context, requests, new), ep=ep, redundant=redundant, weights=weights)
     if as_json:
-        typer.echo(json.dumps(facts_of(spec), indent=1))
+        typer.echo(json.dumps(facts_of(spec) | (facts or {}), indent=1))
         return
     published = f"; published {_many(spec.published_total)}" if spec.published_total else ""
     total, active = _many(spec.total_parameters), _many(spec.active_parameters)
     typer.echo(f"{spec.title}: {total} parameters, {active} active{published}")
     for what, text in _lines(spec):
         typer.echo(f"  {what:<13} {text}")
+    for line in at_work_lines(facts) if facts else ():
+        console().print(line)
     for note in spec.uncertain:
         typer.echo(f"note: {note}")
 

@@ -4,8 +4,6 @@ Sources, most trusted first: ``measured`` (a published or own row, verbatim), ``
 ``fitted`` (a model fitted to rows), ``extrapolated`` (past the last row), ``estimated`` (a roofline).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_card
 from moesim.balance import LossFactors
 from moesim.cluster import Fabric, load_topology, overridden
-from moesim.compute import KernelTable
+from moesim.compute import KernelTable, load_gpu
 from moesim.dumps import read_array
 from moesim.errors import InputError
-from moesim.model import PublishedRouter
+from moesim.model import PublishedRouter, RankMemory, rank_memory
 from moesim.placement import BY_LOAD, FIXED, Placement, contiguous, read_map
 from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
@@ -46,6 +46,7 @@ class Parts:
         tolerance: longest step of the flows as a share of the busiest link's time; 0 follows every event.
         published_router: the model's own, for given experts, whose counts know no groups; None where the router runs.
         model_notes: what the model's config.json does not say and moesim assumed.
+        memory: what a GPU holds before any request; None where the model's file is no longer there.
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
         placement_map: where the experts of each layer are, if a file says it.
@@ -62,6 +63,7 @@ class Parts:
     router: RouterSpec
     published_router: PublishedRouter | None
     model_notes: tuple[str, ...]
+    memory: RankMemory | None
     bias: str
     update_bias: bool
     placement_map: Placement | None
@@ -162,6 +164,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         router=router,
         published_router=scenario.model_spec().router if scenario.workload.gives_experts else None,
         model_notes=scenario.model_notes(),
+        memory=_memory(scenario, fabric),
         bias=scenario.source(scenario.routing.bias),
         update_bias=scenario.routing.update_bias,
         placement_map=_placement_map(scenario, fabric),
@@ -180,6 +183,20 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         ecmp_seed=scenario.cluster.ecmp_seed,
         tolerance=scenario.network.tolerance,
     )
+
+
+def _memory(scenario: Scenario, fabric: Fabric) -> RankMemory | None:
+    """Weights of all layers on a rank; a resolved scenario runs without the file of its model."""
+    try:
+        spec = scenario.model_spec()
+    except InputError:
+        return None
+    weight_bytes = 1 if scenario.alltoall.dispatch_dtype == "fp8" else 2
+    redundant = scenario.placement.redundant_experts
+    return rank_memory(
+        spec, ep=fabric.n_ranks, total_bytes=load_gpu(fabric.gpu).memory_bytes, redundant_experts=redundant,
+        weight_bytes=weight_bytes,
+    )  # fmt: skip
 
 
 def _with_paths(scenario: Scenario) -> Workload:

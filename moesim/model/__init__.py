@@ -1,8 +1,23 @@
 """Sizes, parameters and KV cache of published and own models. Imports neither numpy nor anything heavy."""
 
+from moesim.model.attention_work import AttentionWork, attention_work, crossover_tokens, other_kinds
 from moesim.model.kv_cache import kv_cache_bytes
 from moesim.model.layer_attention import Attention
+from moesim.model.memory import RankMemory, rank_memory
 from moesim.model.model_spec import ModelSpec, PublishedRouter
 from moesim.model.presets import load_model, model_names
 
-__all__ = ["Attention", "ModelSpec", "PublishedRouter", "kv_cache_bytes", "load_model", "model_names"]
+__all__ = [
+    "Attention",
+    "AttentionWork",
+    "ModelSpec",
+    "PublishedRouter",
+    "RankMemory",
+    "attention_work",
+    "crossover_tokens",
+    "kv_cache_bytes",
+    "load_model",
+    "model_names",
+    "other_kinds",
+    "rank_memory",
+]

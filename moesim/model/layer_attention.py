@@ -53,13 +53,13 @@ class Attention:
         if self.kind in ("linear", "mamba", "conv"):
             return self.other_weights
         if self.kind == "mla":
-            rank, nope, rope, value = self._mla()
+            rank, nope, rope, value = self.mla_sizes()
             latent = hidden * (rank + rope) + rank
             rest = latent + rank * self.heads * (nope + value) + self.heads * value * hidden
             index = (self.q_lora_rank or hidden) * self.index_heads * self.index_head_dim
             index += hidden * (self.index_heads + self.index_head_dim)
             return self._query(hidden, self.heads * (nope + rope)) + rest + index + self.other_weights
-        kv_heads, head_dim, value = self._grouped()
+        kv_heads, head_dim, value = self.grouped()
         rest = hidden * kv_heads * (head_dim + value) + self.heads * (value or head_dim) * hidden
         return self._query(hidden, self.heads * head_dim) + rest + self.other_weights
 
@@ -69,9 +69,9 @@ class Attention:
         if self.kind in ("linear", "mamba", "conv"):
             return 0
         if self.kind == "mla":
-            rank, _, rope, _ = self._mla()
+            rank, _, rope, _ = self.mla_sizes()
             return rank + rope
-        kv_heads, head_dim, value = self._grouped()
+        kv_heads, head_dim, value = self.grouped()
         return kv_heads * (head_dim + value)
 
     def kv_cache_bytes_per_token(self, bytes_per_element: float, beyond_window: bool = False) -> float:
@@ -85,10 +85,12 @@ class Attention:
             return hidden * width
         return hidden * self.q_lora_rank + self.q_lora_rank + self.q_lora_rank * width
 
-    def _grouped(self) -> tuple[int, int, int]:
+    def grouped(self) -> tuple[int, int, int]:
+        """Return KV heads, size of a head's key and of its value."""
         head_dim = self.head_dim or 0
         return self.kv_heads or self.heads, head_dim, head_dim if self.value_head_dim is None else self.value_head_dim
 
-    def _mla(self) -> tuple[int, int, int, int]:
+    def mla_sizes(self) -> tuple[int, int, int, int]:
+        """Return the latent's size and the nope, rotary and value sizes of a head."""
         ranks = (self.kv_lora_rank, self.nope_head_dim, self.rope_head_dim, self.value_head_dim)
         return tuple(0 if rank is None else rank for rank in ranks)  # type: ignore[return-value]

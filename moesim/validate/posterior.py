@@ -79,7 +79,7 @@ def _first_order(before: Floats, slopes: Floats, spread: Floats, row_spread: flo
     for _ in range(_ROUNDS):
         of_rows = slopes.T * _weights(before + slopes @ moves)
         held = _weights(row_spread * moves / spread) * (row_spread / spread) ** 2
-        moves = -np.linalg.solve(of_rows @ slopes + np.diag(held), of_rows @ before)
+        moves = np.asarray(np.linalg.solve(of_rows @ slopes + np.diag(held), -of_rows @ before), np.float64)
     return moves
 
 

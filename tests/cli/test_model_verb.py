@@ -34,6 +34,28 @@ def test_every_configuration_is_told_and_its_json_has_the_same_numbers(moesim, h
     assert facts["moe_layers"] == len(facts["moe_layer_ids"])
 
 
+def test_a_context_adds_attention_and_memory(moesim):
+    asked = ("model", "deepseek-v3", "--context", "4096", "--requests", "128", "--ep", "144", "--redundant", "32")
+    words, facts = moesim(*asked), json.loads(moesim(*asked, "--json").out)
+    assert "absorbed MLA computes less below 170.7 new tokens" in words.out
+    assert "156 requests of 4,096 tokens fit." in words.out
+    rows = {row["kind"]: row for row in facts["attention_of_a_layer"]}
+    assert [kind for kind, row in rows.items() if row["own"]] == ["mla, absorbed", "mla, unabsorbed"]
+    assert rows["mha"]["read_bytes"] == 128 * 4096 * 2 * 128 * 128 * 2
+    absorbed = rows["mla, absorbed"]
+    assert absorbed["floor_s"] == max(absorbed["flops"] / 989e12, absorbed["read_bytes"] / 3.35e12)
+    assert absorbed["kernel_s"] >= absorbed["floor_s"]
+    assert facts["memory_bytes"]["requests_that_fit"] == 156
+    assert all(row["kernel_s"] >= row["floor_s"] for row in rows.values() if "kernel_s" in row)
+
+
+def test_a_model_that_does_not_fit_is_said_to(moesim):
+    done = moesim("model", "deepseek-v3", "--context", "4096", "--gpu", "h100", "--ep", "8")
+    assert "missing: it does not fit" in done.out and "0 requests of 4,096 tokens fit." in done.out
+    assert moesim("model", "gpt-oss-120b", "--context", "8192", "--gpu", "h200", "--weights", "bf16").code == 0
+    assert moesim("model", "deepseek-v3", "--context", "4096", "--gpu", "h10").code == 2
+
+
 def test_a_file_that_is_no_configuration_of_an_moe_model_is_refused(moesim, here):
     (here / "config.json").write_text('{"hidden_size": 64}')
     done = moesim("model", "config.json")

@@ -597,6 +597,13 @@ def test_all_to_all_rates_are_labelled_as_nobody_s_measurement_of_this_cluster()
     assert any("not of your cluster" in note.text for note in notes)
 
 
+def test_weights_that_do_not_fit_a_gpu_are_said():
+    whole = {"preset": "deepseek-v3", "n_experts": 256}  # 102.6 GB on each of 8 GPUs of 80 GB
+    said = [note for note in moesim.simulate(scenario(model=whole)).notes if "does not fit: 102.6 GB" in note.text]
+    assert [note.kind for note in said] == ["degraded"]
+    assert not any("does not fit" in note.text for note in run().notes)
+
+
 def test_the_resolved_scenario_of_a_result_gives_the_result_again(tmp_path):
     first = run("workload.layers_simulated=2")
     (tmp_path / "again.yaml").write_text(first.scenario_yaml)
