@@ -23,8 +23,10 @@ from moesim.validate.set_file import rounded
 from moesim.validate.statistics import Spread
 from moesim.validate.told_apart import Moved, left_open, moved, slopes_of
 
-# Rows met within this share of what rows commonly keep agree with each other.
-_MET = 0.5
+# So many rows, all met within this by constants that nearly nothing holds, are of the kernel that is modelled.
+_SEVERAL, _MET, _AGREED = 6, 0.01, 0.002
+# A constant that moved by less did not.
+_STILL = 0.002
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def refit_measured(
     """Fit a set to a user's own measurements.
 
     Where rows of one phase, inside a node or across, are predicted worse by a fit without them than by the start, the
-    start's constants are kept for them. From a set over clusters, rows left out also say which constants move at all.
+    start's constants are kept for them. From a set over clusters, rows left out say which constants move at all, but
+    for rows that are several and all met.
 
     Args:
         rows: measured.
@@ -115,29 +118,28 @@ def refit_measured(
     def slopes(made: CalibrationSet) -> NDArray[np.float64]:
         return np.array([slopes_of(made, free, row, on) for row in rows])
 
-    moving = free
-    if start.clusters:
-        spread = np.array([one.spread for one in free])
-        moving = [free[index] for index in worth_moving(before, slopes(begin), spread, row_spread)]
-        held = {one.places for one in held_over_clusters(start)}
-        free = moving + [one for one in free if one.places not in held and one not in moving]
-
-    def fitted(which: Sequence[Row], spread: float) -> Fitted:
+    def fitted(moving: Sequence[Free], which: Sequence[Row], spread: float) -> Fitted:
+        if not moving:
+            return Fitted(begin, np.expm1(before), np.zeros(0), np.zeros(0))
         return fit(begin, moving, which, simulate, constants_from, row_spread=spread)
 
     def without(left_out: Collection[int]) -> NDArray[np.float64]:
-        made = fitted([row for index, row in enumerate(rows) if index not in left_out], row_spread).constants
+        made = fitted(free, [row for index, row in enumerate(rows) if index not in left_out], row_spread).constants
         return off(made, [rows[at] for at in left_out])
 
-    found = Fitted(begin, np.expm1(before), np.zeros(0), np.zeros(0))
-    if moving:
-        found = fitted(rows, row_spread)
-        met = (np.log1p(found.errors) @ np.log1p(found.errors) + row_spread**2) / max(len(rows) - len(moving) + 1, 1)
-        if start.clusters and met < (_MET * row_spread) ** 2:
-            # Rows that agree so well are met as well: the start then hardly holds.
-            found = fitted(rows, float(np.sqrt(met)))
+    moving, found = free, None
     if start.clusters:
-        moves = np.concatenate([found.moves, np.zeros(len(free) - len(moving))])
+        found = fitted(free, rows, _AGREED) if len(rows) >= _SEVERAL else None
+        if found is None or np.abs(found.errors).max() > _MET:
+            spread = np.array([one.spread for one in free])
+            moving = [free[index] for index in worth_moving(before, slopes(begin), spread, row_spread)]
+            found = None
+    found = found or fitted(moving, rows, row_spread)
+    if start.clusters:
+        by = {one.places: float(move) for one, move in zip(moving, found.moves, strict=True) if abs(move) > _STILL}
+        held = {one.places for one in held_over_clusters(start)}
+        free = [one for one in free if by.get(one.places) or one.places not in held]
+        moves = np.array([by.get(one.places, 0.0) for one in free])
         found = replace(found, moves=moves, slopes=slopes(found.constants))
     if not found.slopes.any():
         raise InputError("the measurements determine no constant", fix="measure larger messages, or more nodes")
