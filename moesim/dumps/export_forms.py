@@ -1,12 +1,33 @@
 """A trace as plain arrays or a table: what engines' own benchmarks and notebooks read."""
 
 import io
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from moesim.dumps.routing_trace import RoutingTrace, top_of_logits
 from moesim.errors import InputError
+
+
+def of_rank(trace: RoutingTrace, rank: int) -> RoutingTrace:
+    """Return the tokens that start on a rank.
+
+    Raises:
+        InputError: nothing says where tokens start, or none starts there.
+    """
+    if trace.rank is None:
+        raise InputError("nothing says on which rank its tokens start", "--rank", "leave it out")
+    its = trace.rank == rank
+    if not its.any():
+        raise InputError(f"no token starts on rank {rank}", "--rank", f"0 to {int(trace.rank.max())} have tokens")
+    rows = {name: getattr(trace, name) for name in ("logits", "ids", "gates")}
+    known = {name: getattr(trace, name) for name in ("step", "rank", "sequence")}
+    return replace(
+        trace,
+        **{name: None if row is None else row[:, its] for name, row in rows.items()},
+        **{name: None if row is None else row[its] for name, row in known.items()},
+    )
 
 
 def exported(trace: RoutingTrace, form: Literal["topk_idx", "npz", "parquet"], layer: int | None = None) -> bytes:

@@ -57,19 +57,21 @@ class Batch:
         return tuple(sorted(rows or ()))
 
 
-def given_experts(
-    ids: Mapping[int, NDArray[np.int32]],
-    n_experts: int,
+def drawn_batch(
     drawn: Draw,
     domain: str,
     notes: tuple[str, ...],
+    *,
+    bias: Mapping[int, NDArray[np.float32]],
+    logits: Mapping[int, Logits] | None = None,
+    expert_ids: Mapping[int, NDArray[np.int32]] | None = None,
     estimated: tuple[str, ...] = (),
 ) -> Batch:
-    """Return the batch of drawn tokens whose experts are given, layer -> ids [D, K]: no router runs."""
+    """Return the batch of drawn tokens of one domain, with their logits or their experts by layer."""
     return Batch(
-        logits=None,
-        bias={layer: np.zeros(n_experts, np.float32) for layer in ids},
-        expert_ids=ids,
+        logits=logits,
+        bias=bias,
+        expert_ids=expert_ids,
         token_index=drawn.token_index,
         token_rank=drawn.token_rank,
         sequence=drawn.sequence,
@@ -79,3 +81,16 @@ def given_experts(
         notes=notes,
         estimated=estimated,
     )
+
+
+def given_experts(
+    ids: Mapping[int, NDArray[np.int32]],
+    n_experts: int,
+    drawn: Draw,
+    domain: str,
+    notes: tuple[str, ...],
+    estimated: tuple[str, ...] = (),
+) -> Batch:
+    """Return the batch of drawn tokens whose experts are given, layer -> ids [D, K]: no router runs."""
+    bias = {layer: np.zeros(n_experts, np.float32) for layer in ids}
+    return drawn_batch(drawn, domain, notes, bias=bias, expert_ids=ids, estimated=estimated)
