@@ -111,27 +111,22 @@ def show(
 def _print_fit(found: "Fit") -> None:
     from moesim.cli.show import console, table
 
-    heads = ("layer", "sigma", "R2 lognormal", "exponent", "R2 zipf")
-    names = ("layer", "sigma", "r2_lognormal", "exponent", "r2_zipf")
-    console().print(table("", heads, [tuple(row[name] for name in names) for row in found.layers]))
+    columns = {"sigma": "sigma", "r2_lognormal": "R2 lognormal", "exponent": "exponent", "r2_zipf": "R2 zipf"}
+    rows = [(row["layer"], *(row[name] for name in columns)) for row in found.layers]
+    console().print(table("", ("layer", *columns.values()), rows))
     recorded, mean, low, high = found.max_over_mean
-    typer.echo(
+    said = [
         f"expert max/mean, mean of the layers: {recorded:.3g}; drawn from the fit {mean:.3g} ({low:.3g} to {high:.3g})"
-    )
+    ]
     if found.shared is not None:
-        recorded, independent, drawn = found.shared
-        typer.echo(
-            f"experts that two tokens of a sequence share: {recorded:.3g}; drawn from the fit {drawn:.3g}, "
-            f"without correlation {independent:.3g}"
-        )
-    for note in found.notes:
-        typer.echo(f"note: {note}")
-    block = ", ".join(
-        f"{key}: {value if isinstance(value, str) else format(value, 'g')}" for key, value in found.block.items()
-    )
-    typer.echo(f"workload: {{synthetic: {{{block}}}}}")
-    violation = found.max_over_mean[0] - 1
-    typer.echo(f"or, with the same load of the fullest expert: {{kind: skew, max_violation: {violation:.3g}}}")
+        two, alone, drawn = (f"{number:.3g}" for number in found.shared)
+        said.append(f"experts that two tokens of a sequence share: {two}; from the fit {drawn}, independent {alone}")
+    said += [f"note: {note}" for note in found.notes]
+    said += [
+        f"workload: {{synthetic: {{{', '.join(f'{key}: {value}' for key, value in found.block.items())}}}}}",
+        f"or, by the fullest expert: {{synthetic: {{kind: skew, max_violation: {recorded - 1:.3g}}}}}",
+    ]
+    typer.echo("\n".join(said))
 
 
 def export(
@@ -147,13 +142,11 @@ def export(
 
     Example: moesim routing export trace.npz --form parquet --out routing.parquet
     """
-    from moesim.dumps.export_forms import exported, of_rank
+    from moesim.dumps.export_forms import exported
     from moesim.files import write_files
 
     trace = _read(source, override=override, step=step)
-    if rank is not None:
-        trace = of_rank(trace, rank)
-    write_files(out.parent, {out.name: exported(trace, form, layer)})
+    write_files(out.parent, {out.name: exported(trace, form, layer, rank)})
     typer.echo(str(out))
 
 

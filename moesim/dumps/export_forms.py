@@ -1,7 +1,6 @@
 """A trace as plain arrays or a table: what engines' own benchmarks and notebooks read."""
 
 import io
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,40 +9,29 @@ from moesim.dumps.routing_trace import RoutingTrace, top_of_logits
 from moesim.errors import InputError
 
 
-def of_rank(trace: RoutingTrace, rank: int) -> RoutingTrace:
-    """Return the tokens that start on a rank.
-
-    Raises:
-        InputError: nothing says where tokens start, or none starts there.
-    """
-    if trace.rank is None:
-        raise InputError("nothing says on which rank its tokens start", "--rank", "leave it out")
-    its = trace.rank == rank
-    if not its.any():
-        raise InputError(f"no token starts on rank {rank}", "--rank", f"0 to {int(trace.rank.max())} have tokens")
-    rows = {name: getattr(trace, name) for name in ("logits", "ids", "gates")}
-    known = {name: getattr(trace, name) for name in ("step", "rank", "sequence")}
-    return replace(
-        trace,
-        **{name: None if row is None else row[:, its] for name, row in rows.items()},
-        **{name: None if row is None else row[its] for name, row in known.items()},
-    )
-
-
-def exported(trace: RoutingTrace, form: Literal["topk_idx", "npz", "parquet"], layer: int | None = None) -> bytes:
+def exported(
+    trace: RoutingTrace, form: Literal["topk_idx", "npz", "parquet"], layer: int | None = None, rank: int | None = None
+) -> bytes:
     """Return the bytes of a file.
 
     ``topk_idx``: int64 [tokens, k] of one layer as ``.npy``, as DeepEP's tests take it, -1 for none. ``npz``: arrays
     under names that ``read_routing`` knows. ``parquet``: rows of layer, token and ids, or of layer, expert and count.
+    With a ``rank`` only the tokens that start there.
 
     Raises:
-        InputError: tokens of counts, or a layer that the trace does not have.
+        InputError: tokens of counts, or a layer or rank that the trace does not have.
     """
     if layer is not None and layer not in trace.layers:
         raise InputError(f"no layer {layer}", "--layer", f"it has {trace.layers[0]} to {trace.layers[-1]}")
+    its: Any = slice(None)
+    if rank is not None:
+        its = np.flatnonzero(trace.rank == rank) if trace.rank is not None else []
+        if not len(its):
+            raise InputError(f"no token is known to start on rank {rank}", "--rank", "leave it out")
     ids = trace.ids
     if ids is None and trace.logits is not None and trace.top_k is not None:
         ids = top_of_logits(trace.logits, trace.top_k, trace.bias)
+    ids = ids if ids is None else ids[:, its]
     stream = io.BytesIO()
     if form == "topk_idx":
         if ids is None:
@@ -55,7 +43,7 @@ def exported(trace: RoutingTrace, form: Literal["topk_idx", "npz", "parquet"], l
         if trace.counts is not None:
             arrays["counts"] = trace.counts
         if trace.logits is not None:
-            arrays["logits"] = trace.logits
+            arrays["logits"] = trace.logits[:, its]
         if ids is not None:
             arrays["topk_idx"] = ids
         np.savez(stream, **arrays)

@@ -63,7 +63,8 @@ class Workload:
                 return dealt_batch(workload.synthetic.kind, **common)
             knobs = workload.synthetic.model_dump(exclude=set(Target.NAMES))
             if workload.synthetic.kind == "skew":
-                knobs |= {"target": Target(*workload.synthetic.figure), "select": self._select}
+                (figure,) = workload.synthetic.figures.items()
+                knobs |= {"target": Target(*figure), "select": self._select}
             return synthetic_batch(**knobs, **common)
         source, recording = workload.recording, self.recording
         assert source is not None and recording is not None  # noqa: S101 - one of the sources is given

@@ -1,7 +1,5 @@
 """What a scenario's tokens select, as recorded routing: for benchmarks of engines, and to look at without a run."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from moesim.dumps import RoutingTrace, Source
@@ -12,26 +10,18 @@ from moesim.scenario import Scenario
 
 
 def drawn_routing(scenario: Scenario, step: int = 0) -> RoutingTrace:
-    """Return the experts of every token of a batch, in the order of the ranks that they start on.
-
-    Args:
-        scenario: gives tokens, router and cluster; its biases are those of the first step.
-        step: number of the batch.
+    """Return the experts of every token of a step's batch, by the rank it starts on; biases are the first step's.
 
     Raises:
         InputError: the scenario's parts do not fit each other, or one of its files cannot be used.
     """
     parts = build_parts(scenario)
     batch = open_workload(parts).batch(step)
-    rows = batch.expert_ids
-    if batch.logits is not None:
-        bias = initial_state(parts, batch).bias
-        rows = {layer: route(own, parts.router, bias[layer]).expert_ids for layer, own in batch.logits.items()}
-    assert rows is not None  # noqa: S101 - a batch has logits or experts by construction
-    layers = batch.layers
-    trace = RoutingTrace(
-        "ids", layers, parts.router.n_experts, Source("moesim", f"scenario {scenario.name}"), top_k=parts.router.top_k,
-        ids=np.stack([rows[layer][batch.token_index] for layer in layers]), rank=batch.token_rank,
-        sequence=batch.sequence, notes=batch.notes,
+    rows = dict(batch.expert_ids or {})
+    for layer, logits in (batch.logits or {}).items():
+        rows[layer] = route(logits, parts.router, initial_state(parts, batch).bias[layer]).expert_ids
+    return RoutingTrace(
+        "ids", batch.layers, parts.router.n_experts, Source("moesim", f"scenario {scenario.name}"),
+        top_k=parts.router.top_k, ids=np.stack([rows[layer][batch.token_index] for layer in batch.layers]),
+        rank=batch.token_rank, sequence=batch.sequence, notes=batch.notes,
     )  # fmt: skip
-    return replace(trace, step=np.full(batch.tokens, step, np.int32))

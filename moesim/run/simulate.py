@@ -182,7 +182,7 @@ class _Run:
             {said for layer in self._step.layers.values() for said in layer.placement.oddities()} if self._step else ()
         )
         notes += [Note("degraded", text) for text in sorted(placed)]
-        notes += idle_ranks(self._step.layers, parts.fabric.n_ranks) if self._step else []
+        notes += idle_ranks(self._step.layers) if self._step else ()
         exported, note = self._flows.arrays()
         notes += note
         notes += self._summary.moved.notes()

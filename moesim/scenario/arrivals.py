@@ -34,14 +34,20 @@ def _file_alone(value: object) -> object:
     return {"file": value} if isinstance(value, str) else value
 
 
-class _Synthetic(Block):
-    sequence_length: Count = Field(256, ge=1, le=10**6, description="Tokens of one sequence.")
+_KIND = "Distribution of popularity over the experts, or the rule that deals them."
+_RATIO = "Load of the hot rank's or node's experts over the mean load."
+_SEQUENCE = "Tokens of one sequence."
+SKEW_FIGURES = ("max_violation", "balancedness", "rank_load_max_over_mean")
 
 
-class _Popularity(_Synthetic):
+class _Noise(Block):
     correlation: Number = Field(
         0.0, ge=0, lt=1, description="Correlation between the noise of two tokens of one sequence."
     )
+    sequence_length: Count = Field(256, ge=1, le=10**6, description=_SEQUENCE)
+
+
+class _Popularity(_Noise):
     layer_correlation: Number = Field(
         0.0, ge=0, le=1, description="Correlation of an expert's log popularity between a layer and the next."
     )
@@ -50,11 +56,7 @@ class _Popularity(_Synthetic):
     )
 
 
-_KIND = "Distribution of popularity over the experts, or the rule that deals them."
-_RATIO = "Load of the hot rank's or node's experts over the mean load."
-
-
-class Uniform(_Popularity):
+class Uniform(_Noise):
     """Every expert is equally popular."""
 
     kind: Literal["uniform"] = Field(description=_KIND)
@@ -90,23 +92,19 @@ class Skew(_Popularity):
 
     @model_validator(mode="after")
     def _one_figure(self) -> "Skew":
-        given = [name for name in SKEW_FIGURES if getattr(self, name) is not None]
-        if len(given) != 1:
-            at: Loc = (given[-1],) if given else ("kind",)
-            what = f"{' and '.join(given)} given" if given else "skew without a figure"
+        if len(self.figures) != 1:
+            at: Loc = (next(reversed(self.figures)),) if self.figures else ()
+            what = f"{' and '.join(self.figures) or 'no figure of the load'} given"
             raise Mistakes((at, what, f"give one of {', '.join(SKEW_FIGURES)}"))
         return self
 
     @property
-    def figure(self) -> tuple[str, float]:
-        """Name and value of what the drawn tokens are to have."""
-        return next((name, value) for name in SKEW_FIGURES if (value := getattr(self, name)) is not None)
+    def figures(self) -> dict[str, float]:
+        """What the drawn tokens are to have, by name."""
+        return {name: value for name in SKEW_FIGURES if (value := getattr(self, name)) is not None}
 
 
-SKEW_FIGURES = ("max_violation", "balancedness", "rank_load_max_over_mean")
-
-
-class OneHotRank(_Popularity):
+class OneHotRank(_Noise):
     """The experts of one rank are hot, all others equally popular."""
 
     kind: Literal["one_hot_rank"] = Field(description=_KIND)
@@ -114,7 +112,7 @@ class OneHotRank(_Popularity):
     hot_rank: Count = Field(0, ge=0, le=10**6, description="The rank whose experts are hot.")
 
 
-class OneHotNode(_Popularity):
+class OneHotNode(_Noise):
     """The experts of one node are hot, all others equally popular."""
 
     kind: Literal["one_hot_node"] = Field(description=_KIND)
@@ -122,10 +120,11 @@ class OneHotNode(_Popularity):
     hot_node: Count = Field(0, ge=0, le=10**6, description="The node whose experts are hot.")
 
 
-class Megatron(_Synthetic):
+class Megatron(Block):
     """Standard normal logits through the scenario's router, as Megatron-Core's option makes them."""
 
     kind: Literal["megatron-force-load-balancing"] = Field(description=_KIND)
+    sequence_length: Count = Field(256, ge=1, le=10**6, description=_SEQUENCE)
 
 
 class Dealt(Block):

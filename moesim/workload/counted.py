@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.workload.batch import Batch, given_experts
+from moesim.workload.batch import Batch, drawn_batch
 from moesim.workload.token_draw import draw_blocks, tokens_of_ranks
 
 MAX_DISTINCT = 65_536
@@ -75,7 +75,7 @@ def counts_batch(
         f"counts do not say which experts a token selects together: it selects {top_k} different ones independently, "
         f"in proportion to the counts; distinct ranks and nodes per token follow from that"
     )
-    return given_experts(ids, width, drawn, "counts", tuple(notes), (model,))
+    return drawn_batch(drawn, width, "counts", tuple(notes), expert_ids=ids, estimated=(model,))
 
 
 def _inclusion(counts: NDArray[np.int64], top_k: int, n_experts: int | None, where: str) -> NDArray[np.float64]:

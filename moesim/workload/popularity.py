@@ -20,14 +20,9 @@ Floats = NDArray[np.float64]
 
 
 def latent(
-    rng: np.random.Generator,
-    layers: int,
-    n: int,
-    *,
-    step: int = 0,
-    layer_correlation: float = 0.0,
+    rng: np.random.Generator, layers: int, n: int, step: int = 0, layer_correlation: float = 0.0,
     step_correlation: float = 1.0,
-) -> Floats:
+) -> Floats:  # fmt: skip
     """Return z [layers, n] of a step, from a generator in the same state for every step."""
     z = np.zeros((layers, n))
     for turn in range(step + 1 if step_correlation < 1 else 1):

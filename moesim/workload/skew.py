@@ -5,7 +5,7 @@ itself, so the figure holds on these very tokens, group limits and repeated toke
 refused: less than the same tokens have without any skew, more than the router allows, or between two values that so
 few tokens can have.
 
-A target of the experts gives each expert its own popularity. A target of the ranks gives the experts of a rank one and
+A figure of the experts gives each expert its own popularity. A figure of the ranks gives the experts of a rank one and
 the same; they are those of a contiguous placement, whatever the scenario's, so that placements can be compared on the
 same tokens.
 """
@@ -22,20 +22,12 @@ from moesim.workload.popularity import Floats
 
 TOLERANCE = 0.01
 """Of the figure asked for, on the drawn batch."""
-_CLOSE_ENOUGH = 0.002
-_ROUNDS = 40
-_MOST_SIGMA = 64.0
+_CLOSE_ENOUGH, _ROUNDS, _MOST_SIGMA = 0.002, 40, 64.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the drawn tokens are to have.
-
-    Attributes:
-        name: ``max_violation`` (of the experts, maximum / mean - 1), ``rank_load_max_over_mean``, or ``balancedness``
-            (mean / maximum over ranks, as engines log it).
-        value: of it.
-    """
+    """A figure that the drawn tokens are to have, by name: ``balancedness`` is mean / maximum load of the ranks."""
 
     NAMES: ClassVar[tuple[str, ...]] = ("max_violation", "balancedness", "rank_load_max_over_mean")
     name: str
@@ -46,14 +38,6 @@ class Target:
         """Whether it is about ranks and not about experts."""
         return self.name != "max_violation"
 
-    def figure(self, ids: NDArray[np.int32], weight: Floats, rank: NDArray[np.int64]) -> float:
-        """Return the figure of selections [D, K], token d counted ``weight[d]`` times; ``rank`` [E] of each expert."""
-        loads = expert_loads(ids, len(rank), weight)
-        if not self.by_rank:
-            return max_over_mean(loads) - 1
-        ratio = max_over_mean(np.bincount(rank, weights=loads).astype(np.float64))
-        return 1 / ratio if self.name == "balancedness" else ratio
-
 
 def skewed(
     target: Target, noise: NDArray[np.float32], z: Floats, n_ranks: int, select: Select, weight: Floats
@@ -63,7 +47,7 @@ def skewed(
     Args:
         target: the figure and its value.
         noise: of the tokens, [D, E].
-        z: standard normal numbers, [E] for a target of experts, [ranks] for one of ranks.
+        z: standard normal numbers, [E] for a figure of experts, [ranks] for one of ranks.
         n_ranks: of the contiguous placement.
         select: the router.
         weight: how often each token occurs, [D].
@@ -74,40 +58,37 @@ def skewed(
     n_experts, where = noise.shape[1], f"workload.synthetic.{target.name}"
     rank, bias = group_of_expert(n_experts, n_ranks, n_ranks), np.zeros(n_experts, np.float32)
     shape = (z[rank] if target.by_rank else z).astype(np.float32)
-    downwards = target.name == "balancedness"
 
-    def reached(sigma: float) -> float:
-        return target.figure(select(noise + np.float32(sigma) * shape, bias), weight, rank)
+    def figure(sigma: float) -> float:
+        loads = expert_loads(select(noise + np.float32(sigma) * shape, bias), n_experts, weight)
+        ratio = max_over_mean(np.bincount(rank, weights=loads).astype(np.float64) if target.by_rank else loads)
+        return {"max_violation": ratio - 1, "balancedness": 1 / ratio}.get(target.name, ratio)
+
+    def short(value: float) -> bool:
+        return value > target.value if target.name == "balancedness" else value < target.value
 
     def off(value: float) -> float:
         return abs(value / target.value - 1)
 
-    def short(value: float) -> bool:
-        return value > target.value if downwards else value < target.value
-
-    low, high, at_low = 0.0, 1.0, reached(0.0)
-    if off(at_low) <= _CLOSE_ENOUGH:
-        return noise, 0.0, at_low
-    if not short(at_low):
-        what = f"{weight.sum():,.0f} tokens ({len(noise):,} distinct) have {at_low:.3g} without any skew"
-        raise InputError(f"{what}, {target.value:g} is asked for", where, "ask for more skew, or give more tokens")
-    at_high = reached(high)
-    while short(at_high) and high < _MOST_SIGMA:
+    seen = {0.0: figure(0.0)}
+    low, high = 0.0, 1.0
+    while short(seen[low]) and high <= _MOST_SIGMA and short(seen.setdefault(high, figure(high))):
         low, high = high, 2 * high
-        at_high = reached(high)
-    if short(at_high) and off(at_high) > TOLERANCE:
-        what = f"the router gives {at_high:.3g} with popularity as uneven as can be"
-        raise InputError(f"{what}, {target.value:g} is asked for", where, "ask for less skew")
-    best, sigma = at_high, high
-    for _ in range(_ROUNDS):
-        if off(best) <= _CLOSE_ENOUGH:
+    best = min(seen, key=lambda sigma: off(seen[sigma]))
+    for _ in range(_ROUNDS if len(seen) > 1 and high <= _MOST_SIGMA else 0):
+        if off(seen[best]) <= _CLOSE_ENOUGH:
             break
         middle = (low + high) / 2
-        figure = reached(middle)
-        low, high = (middle, high) if short(figure) else (low, middle)
-        if off(figure) < off(best):
-            best, sigma = figure, middle
-    if off(best) > TOLERANCE:
-        what = f"{weight.sum():,.0f} tokens are too few for {target.value:g}: {best:.3g} is the nearest"
-        raise InputError(what, where, "give more tokens, or ask for that")
-    return noise + np.float32(sigma) * shape, sigma, best
+        seen[middle] = figure(middle)
+        low, high = (middle, high) if short(seen[middle]) else (low, middle)
+        best = min(best, middle, key=lambda sigma: off(seen[sigma]))
+    if off(seen[best]) <= TOLERANCE:
+        return noise + np.float32(best) * shape, best, seen[best]
+    tokens = f"{weight.sum():,.0f} tokens, {len(noise):,} of them distinct,"
+    if len(seen) == 1:
+        said, fix = f"{tokens} have {seen[0.0]:.3g} without any skew", "ask for more skew, or give more tokens"
+    elif high > _MOST_SIGMA:
+        said, fix = f"the router gives {seen[low]:.3g} with the most uneven popularity", "ask for less skew"
+    else:
+        said, fix = f"{tokens} can have {seen[best]:.3g}", "give more tokens, or ask for that"
+    raise InputError(f"{said}, {target.value:g} is asked for", where, fix)

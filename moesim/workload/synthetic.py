@@ -36,41 +36,22 @@ MAX_BYTES = 256 << 20
 """Logits of all layers together; many layers get fewer distinct tokens each."""
 DEFAULT_TOKENS_PER_RANK = 4096
 KINDS = ("uniform", "zipf", "lognormal", "skew", "one_hot_rank", "one_hot_node", "megatron-force-load-balancing")
-# What each kind's knob is called, and between which values it may lie.
+# What each kind's knob is called, and how much it may be.
 _KNOB = {
-    "zipf": ("exponent", 0.0, 10.0),
-    "lognormal": ("sigma", 0.0, 10.0),
-    "one_hot_rank": ("ratio", 0.0, 1e3),
-    "one_hot_node": ("ratio", 0.0, 1e3),
-}
+    "zipf": ("exponent", 10.0), "lognormal": ("sigma", 10.0),
+    "one_hot_rank": ("ratio", 1e3), "one_hot_node": ("ratio", 1e3),
+}  # fmt: skip
 
 
 def synthetic_batch(
-    kind: str,
-    *,
-    layers: Sequence[int],
-    n_experts: int,
-    top_k: int,
-    n_ranks: int,
-    rng: np.random.Generator,
-    tokens_per_rank: int | Sequence[int] | None = DEFAULT_TOKENS_PER_RANK,
-    ranks_per_node: int = 8,
-    exponent: float = 1.0,
-    sigma: float = 0.6,
-    ratio: float = 2.0,
-    hot_rank: int = 0,
-    hot_node: int = 0,
-    target: Target | None = None,
-    select: Select | None = None,
-    correlation: float = 0.0,
-    sequence_length: int = 256,
-    layer_correlation: float = 0.0,
-    step_correlation: float = 1.0,
-    step: int = 0,
-    max_distinct: int = MAX_DISTINCT,
-    assign: str = "by_sequence",
+    kind: str, *, layers: Sequence[int], n_experts: int, top_k: int, n_ranks: int, rng: np.random.Generator,
+    tokens_per_rank: int | Sequence[int] | None = None, ranks_per_node: int = 8,
+    exponent: float = 1.0, sigma: float = 0.6, ratio: float = 2.0, hot_rank: int = 0, hot_node: int = 0,
+    target: Target | None = None, select: Select | None = None,
+    correlation: float = 0.0, layer_correlation: float = 0.0, step_correlation: float = 1.0, step: int = 0,
+    sequence_length: int = 256, max_distinct: int = MAX_DISTINCT, assign: str = "by_sequence",
     popularity_rng: np.random.Generator | None = None,
-) -> Batch:
+) -> Batch:  # fmt: skip
     """Return a batch of synthetic logits for ``layers``.
 
     ``kind``: ``uniform``; ``zipf``, popularity proportional to place ** -``exponent``; ``lognormal``, log
@@ -87,15 +68,20 @@ def synthetic_batch(
     Raises InputError for an unknown kind, a parameter out of range, a hot rank that would need more
     than every token, or a target that these tokens cannot have.
     """
+    where = "workload.synthetic"
     if kind not in KINDS:
-        raise InputError(
-            f"unknown synthetic kind {kind!r}", where="workload.synthetic.kind", fix=f"use {', '.join(KINDS)}"
-        )
-    knob, low, high = _KNOB.get(kind, ("", 0.0, 0.0))
+        raise InputError(f"unknown synthetic kind {kind!r}", f"{where}.kind", f"use {', '.join(KINDS)}")
+    knob, most = _KNOB.get(kind, ("", 0.0))
     value = {"exponent": exponent, "sigma": sigma, "ratio": ratio}.get(knob, 0.0)
-    if not low <= value <= high:
-        raise InputError(f"{knob} is {value}", f"workload.synthetic.{knob}", f"{low:g} to {high:g} is possible")
-    _check(layers, n_experts, top_k, correlation, layer_correlation, step_correlation, sequence_length, max_distinct)
+    named = {"correlation": correlation, "layer_correlation": layer_correlation, "step_correlation": step_correlation}
+    for name, each, high in ((knob, value, most), *((name, each, 1.0) for name, each in named.items())):
+        if not 0 <= each <= high or (name == "correlation" and each == 1):
+            raise InputError(f"{name} is {each}", f"{where}.{name}", f"0 to {high:g} is possible")
+    if not layers or sequence_length < 1 or max_distinct < 1:
+        what = f"{len(layers) or 'no'} layers, {sequence_length} tokens per sequence, {max_distinct} distinct tokens"
+        raise InputError(what, where, "at least 1 of each is needed")
+    if not 1 <= top_k <= n_experts:
+        raise InputError(f"top-{top_k} of {n_experts} experts", "routing.top_k", "1 <= top_k <= n_experts")
     counts = tokens_of_ranks(
         DEFAULT_TOKENS_PER_RANK if tokens_per_rank is None else tokens_per_rank, n_ranks, available=0
     )
@@ -105,14 +91,8 @@ def synthetic_batch(
     sequence = (np.arange(distinct) // sequence_length).astype(np.int32)
     drawn = draw_tokens(sequence, counts, assign, rng)
     weight = np.bincount(drawn.token_index, minlength=len(drawn.rows)).astype(np.float64)
-    z = latent(
-        rng if popularity_rng is None else popularity_rng,
-        len(layers),
-        n_ranks if target is not None and target.by_rank else n_experts,
-        step=step,
-        layer_correlation=layer_correlation,
-        step_correlation=step_correlation,
-    )
+    of_what = n_ranks if target is not None and target.by_rank else n_experts
+    z = latent(popularity_rng or rng, len(layers), of_what, step, layer_correlation, step_correlation)
     hot = _hot_experts(kind, n_experts, n_ranks, hot_rank, hot_node, ranks_per_node)
 
     logits: dict[int, NDArray[np.float32]] = {}
@@ -137,7 +117,8 @@ def synthetic_batch(
         logits[layer] = noise
 
     described = f"synthetic logits ({kind}" + (f", {knob} {value:g}" if knob else "")
-    described += f", correlation {correlation:g})" if correlation else ")"
+    described += "".join(f", {name} {each:g}" for name, each in named.items() if each != (name == "step_correlation"))
+    described += ")"
     notes = [f"{wanted:,} tokens of {described}, {len(drawn.rows):,} distinct"]
     if drawn.bootstrapped:
         notes[0] += " (block bootstrap: whole sequences drawn with replacement)"
@@ -147,8 +128,7 @@ def synthetic_batch(
             f"{target.name} {target.value:g} asked for, {figures} on this batch, experts placed contiguously: "
             f"found by bisection of the log-normal sigma, {sigmas}"
         )
-    bias = {layer: np.zeros(n_experts, np.float32) for layer in logits}
-    return drawn_batch(drawn, "synthetic", tuple(notes), bias=bias, logits=logits)
+    return drawn_batch(drawn, n_experts, "synthetic", tuple(notes), logits=logits)
 
 
 def _distinct_tokens(wanted: int, max_distinct: int, bytes_per_token: int, sequence_length: int) -> int:
@@ -194,31 +174,3 @@ def gumbel_noise(
     noise += log_stable.astype(np.float32)[sequence]
     noise *= np.float32(a)
     return noise
-
-
-def _check(
-    layers: Sequence[int],
-    n_experts: int,
-    top_k: int,
-    correlation: float,
-    layer_correlation: float,
-    step_correlation: float,
-    sequence_length: int,
-    max_distinct: int,
-) -> None:
-    where = "workload.synthetic"
-    if not layers:
-        raise InputError("no layer is requested", where=f"{where}.layers")
-    if not 1 <= top_k <= n_experts:
-        raise InputError(f"top-{top_k} of {n_experts} experts", where="routing.top_k", fix="1 <= top_k <= n_experts")
-    if not 0 <= correlation < 1:
-        raise InputError(f"correlation is {correlation}", where=f"{where}.correlation", fix="0 <= correlation < 1")
-    for name, given in (("layer_correlation", layer_correlation), ("step_correlation", step_correlation)):
-        if not 0 <= given <= 1:
-            raise InputError(f"{name} is {given}", where=f"{where}.{name}", fix="0 to 1 is possible")
-    if sequence_length < 1 or max_distinct < 1:
-        raise InputError(
-            f"{sequence_length} tokens per sequence, {max_distinct} distinct tokens",
-            where=where,
-            fix="both must be at least 1",
-        )
