@@ -165,6 +165,9 @@ def _read(
     if named or source.suffix.lower() in (".yaml", ".yml"):
         from moesim.run.drawn_routing import drawn_routing
 
+        if any(given is not None for given in (unit, axes, top_k, experts, layers, slot_map)):
+            what = "a scenario says itself what its routing is"
+            raise InputError(what, str(source), "leave out --unit, --axes, --top-k, --experts, --layers and --map")
         return drawn_routing(load_scenario(str(source), overrides=override), step)
     if override or step:
         raise InputError("not a scenario", str(source), "only those have keys to override, and steps to draw")

@@ -34,17 +34,24 @@ def dealt_batch(
 ) -> Batch:  # fmt: skip
     """Return a batch whose experts are dealt by a rule, named as in ``workload.synthetic.kind``.
 
-    ``tokens_per_rank``: one number or one per rank; one number under ``w4-ragged-sources`` is the mean, from half of it
-    on the first rank to one and a half of it on the last. ``step``: of hot sets that move. ``popularity_rng`` draws a
-    hot set, in the same state for every step; ``rng`` by default.
+    Args:
+        kind: of the rule.
+        layers: their numbers.
+        n_experts, top_k, n_ranks, ranks_per_node: what is dealt to.
+        rng: of the tokens.
+        tokens_per_rank: one number or one per rank; one number under ``w4-ragged-sources`` is the mean, from half of it
+            on the first rank to one and a half of it on the last.
+        step: of hot sets that move.
+        popularity_rng: of a hot set that is drawn, in the same state for every step; ``rng`` by default.
 
-    Raises InputError for no such rule, or one that cannot deal so many experts.
+    Raises:
+        InputError: no such rule, or one that cannot deal so many experts.
     """
     dealt = n_experts - n_experts // 2 if kind == "w5-zero-load" else n_experts
     if not 1 <= top_k <= dealt:
         raise InputError(f"top-{top_k} of the {dealt} experts that {kind} deals", "routing.top_k", f"1 to {dealt} fit")
     per_rank = tokens_of_ranks(tokens_per_rank, n_ranks, available=0)
-    if kind == "w4-ragged-sources" and np.ndim(tokens_per_rank) == 0:
+    if kind == "w4-ragged-sources" and np.ndim(tokens_per_rank) == 0 and n_ranks > 1:
         ends = np.rint(np.cumsum(np.linspace(0.5, 1.5, n_ranks) * per_rank)).astype(np.int64)
         per_rank = np.concatenate([ends[:1], ends[1:] - ends[:-1]])
     token_rank = np.repeat(np.arange(n_ranks, dtype=np.int32), per_rank)

@@ -23,7 +23,8 @@ from moesim.errors import InputError
 from moesim.workload.popularity import Floats, latent, log_popularity_of, zipf_log_popularity
 from moesim.workload.synthetic import gumbel_noise
 
-_PAIRS, _ROUNDS, _DRAWS, _LEAST_SEQUENCES, _CLOSE_R2 = 4096, 10, 200, 8, 0.9
+_PAIRS, _ROUNDS, _DRAWS, _CLOSE_R2 = 4096, 10, 200, 0.9
+_LEAST_SEQUENCES, _MOST_SEQUENCES = 8, 1024
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,15 @@ def _by_sequence(trace: RoutingTrace, ids: NDArray[np.int32] | None) -> Floats |
     """Variance [L, E] of each expert's chance over whole sequences; None where they are too few or not marked."""
     if ids is None or trace.sequence is None or len(np.unique(trace.sequence)) < _LEAST_SEQUENCES:
         return None
-    counts = np.stack(_counts_by(trace.sequence, ids, trace.n_experts)).astype(np.float64)
-    lengths = np.unique(trace.sequence, return_counts=True)[1]
+    number = np.unique(trace.sequence, return_inverse=True)[1] % _MOST_SEQUENCES  # further ones go together
+    counts = np.stack(_counts_by(number, ids, trace.n_experts)).astype(np.float64)
+    lengths = np.bincount(number)
     off = counts - lengths[:, None, None] * counts.sum(axis=0) / lengths.sum()
     variance: Floats = (off**2).sum(axis=0) / lengths.sum() ** 2
     return variance
 
 
-def _counts_by(name: NDArray[np.int32], ids: NDArray[np.int32], n_experts: int) -> list[NDArray[np.int64]]:
+def _counts_by(name: NDArray[Any], ids: NDArray[np.int32], n_experts: int) -> list[NDArray[np.int64]]:
     """Counts [L, E] of the tokens of each name."""
     order = np.argsort(name, kind="stable")
     parts = np.split(ids[:, order], np.flatnonzero(np.diff(name[order])) + 1, axis=1)

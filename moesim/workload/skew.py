@@ -61,7 +61,7 @@ def skewed(
 
     def figure(sigma: float) -> float:
         loads = expert_loads(select(noise + np.float32(sigma) * shape, bias), n_experts, weight)
-        ratio = max_over_mean(np.bincount(rank, weights=loads).astype(np.float64) if target.by_rank else loads)
+        ratio = max_over_mean(np.bincount(rank, loads, n_ranks).astype(np.float64) if target.by_rank else loads)
         return {"max_violation": ratio - 1, "balancedness": 1 / ratio}.get(target.name, ratio)
 
     def short(value: float) -> bool:

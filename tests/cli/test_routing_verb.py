@@ -186,6 +186,8 @@ def test_a_scenario_s_routing_is_shown_fitted_and_the_block_is_a_scenario_again(
     assert figures["block"]["exponent"] == again.exponent and len(figures["layers"]) == 1
     said = moesim("routing", "show", "small.yaml", "-o", "workload.synthetic={kind: w9}")
     assert said.code == 2 and "w0-balanced" in said.err
+    said = moesim("routing", "show", "small.yaml", *drawn, "--top-k", 4)
+    assert said.code == 2 and "says itself what its routing is" in said.err
 
 
 def test_a_scenario_s_routing_is_written_for_benchmarks_rank_by_rank(moesim, here):

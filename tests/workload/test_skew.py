@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moesim import load_scenario
+from moesim import load_scenario, simulate
 from moesim.errors import InputError
 from moesim.layer import build_parts, open_workload
 from moesim.routing import RouterSpec, route
@@ -49,6 +49,21 @@ def test_tokens_that_repeat_count_as_often_as_they_do():
     assert batch.distinct_tokens <= 2048 < batch.tokens
     load = loads(batch, FREE)
     assert load.max() / load.mean() == pytest.approx(2.0, rel=0.005)
+
+
+def test_ranks_without_an_expert_count_for_the_mean():
+    few = RouterSpec(kind="v1", n_experts=8, top_k=2)
+    load = loads(drawn(Target("rank_load_max_over_mean", 5.0), few, n_ranks=16, tokens_per_rank=64), few)
+    assert load.max() / (load.sum() / 16) == pytest.approx(5, rel=0.01)
+
+
+def test_the_figure_holds_under_the_bias_that_the_run_starts_with(tmp_path):
+    (tmp_path / "bias.txt").write_text("\n".join(str(0.02 * (expert % 7)) for expert in range(64)))
+    skew = "workload.synthetic={kind: skew, max_violation: 2}"
+    result = simulate(
+        load_scenario("quickstart", ["workload.recording=null", skew, f"routing.bias={tmp_path}/bias.txt"])
+    )
+    assert result.summary["max_violation"] == pytest.approx(2, rel=0.01)
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others_with_the_same_figure():
