@@ -51,6 +51,8 @@ def test_correlation_within_sequences_is_found_and_its_noise_is_not_taken_for_po
     fit = fit_popularity(trace_of("lognormal", sigma=0.5, correlation=0.3, sequence_length=64))
     assert fit.block["correlation"] == pytest.approx(0.3, abs=0.03)
     assert fit.block["sigma"] == pytest.approx(0.5, rel=0.15)
+    few = fit_popularity(trace_of("lognormal", sigma=0.3, correlation=0.4, sequence_length=64, tokens=4096))
+    assert few.block["sigma"] == pytest.approx(0.3, rel=0.2)  # 0.44 of 64 sequences as they are
     recorded, alone, drawn = fit.shared
     assert drawn == pytest.approx(recorded, rel=0.02) and recorded > 1.5 * alone
 
