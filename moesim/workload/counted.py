@@ -25,7 +25,6 @@ MAX_BYTES = 256 << 20
 """Expert ids of all layers together; many layers get fewer distinct tokens each."""
 CHUNK_TOKENS = 4096
 """Tokens drawn at a time, so that memory stays at chunk x experts."""
-DEFAULT_TOKENS_PER_RANK = 4096
 
 
 def counts_batch(
@@ -36,7 +35,7 @@ def counts_batch(
     rng: np.random.Generator,
     n_experts: int | None = None,
     layers: Sequence[int] | None = None,
-    tokens_per_rank: int | Sequence[int] | None = DEFAULT_TOKENS_PER_RANK,
+    tokens_per_rank: int | Sequence[int] | None = None,
     sequence_length: int = 256,
     max_distinct: int = MAX_DISTINCT,
     assign: str = "by_sequence",
@@ -57,9 +56,7 @@ def counts_batch(
         layer: _inclusion(counts[layer], top_k, n_experts, f"{where}: layer {layer}")
         for layer in layers or sorted(counts)
     }
-    per_rank = tokens_of_ranks(
-        DEFAULT_TOKENS_PER_RANK if tokens_per_rank is None else tokens_per_rank, n_ranks, available=0
-    )
+    per_rank = tokens_of_ranks(tokens_per_rank, n_ranks)
     bound = min(max_distinct, MAX_BYTES // (4 * top_k * len(chance)))
     distinct = min(int(per_rank.sum()), max(bound, 1))
     drawn = draw_blocks(distinct, sequence_length, per_rank, assign, rng)

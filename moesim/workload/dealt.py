@@ -22,14 +22,13 @@ from moesim.workload.batch import Batch, drawn_batch
 from moesim.workload.token_draw import Draw, tokens_of_ranks
 
 MAX_DISTINCT = 65_536
-DEFAULT_TOKENS_PER_RANK = 4096
 _CHUNK_NUMBERS = 1 << 24
 Ids = NDArray[np.int64]
 
 
 def dealt_batch(
     kind: str, *, layers: Sequence[int], n_experts: int, top_k: int, n_ranks: int, rng: np.random.Generator,
-    tokens_per_rank: int | Sequence[int] = DEFAULT_TOKENS_PER_RANK, ranks_per_node: int = 8, step: int = 0,
+    tokens_per_rank: int | Sequence[int] | None = None, ranks_per_node: int = 8, step: int = 0,
     popularity_rng: np.random.Generator | None = None,
 ) -> Batch:  # fmt: skip
     """Return a batch whose experts are dealt by a rule, named as in ``workload.synthetic.kind``.
@@ -50,8 +49,8 @@ def dealt_batch(
     dealt = n_experts - n_experts // 2 if kind == "w5-zero-load" else n_experts
     if not 1 <= top_k <= dealt:
         raise InputError(f"top-{top_k} of the {dealt} experts that {kind} deals", "routing.top_k", f"1 to {dealt} fit")
-    per_rank = tokens_of_ranks(tokens_per_rank, n_ranks, available=0)
-    if kind == "w4-ragged-sources" and np.ndim(tokens_per_rank) == 0 and n_ranks > 1:
+    per_rank = tokens_of_ranks(tokens_per_rank, n_ranks)
+    if kind == "w4-ragged-sources" and np.ndim(tokens_per_rank or 0) == 0 and n_ranks > 1:
         ends = np.rint(np.cumsum(np.linspace(0.5, 1.5, n_ranks) * per_rank)).astype(np.int64)
         per_rank = np.concatenate([ends[:1], ends[1:] - ends[:-1]])
     token_rank = np.repeat(np.arange(n_ranks, dtype=np.int32), per_rank)

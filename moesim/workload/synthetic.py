@@ -34,7 +34,6 @@ MAX_DISTINCT = 16_384
 """Distinct tokens of a batch; more tokens repeat whole sequences, as with a recording of that size."""
 MAX_BYTES = 256 << 20
 """Logits of all layers together; many layers get fewer distinct tokens each."""
-DEFAULT_TOKENS_PER_RANK = 4096
 KINDS = ("uniform", "zipf", "lognormal", "skew", "one_hot_rank", "one_hot_node", "megatron-force-load-balancing")
 # What each kind's knob is called, and how much it may be.
 _KNOB = {
@@ -82,9 +81,7 @@ def synthetic_batch(
         raise InputError(what, where, "at least 1 of each is needed")
     if not 1 <= top_k <= n_experts:
         raise InputError(f"top-{top_k} of {n_experts} experts", "routing.top_k", "1 <= top_k <= n_experts")
-    counts = tokens_of_ranks(
-        DEFAULT_TOKENS_PER_RANK if tokens_per_rank is None else tokens_per_rank, n_ranks, available=0
-    )
+    counts = tokens_of_ranks(tokens_per_rank, n_ranks)
     layers = tuple(dict.fromkeys(int(layer) for layer in layers))
     wanted = int(counts.sum())
     distinct = _distinct_tokens(wanted, max_distinct, len(layers) * n_experts * 4, sequence_length)
