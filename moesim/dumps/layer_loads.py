@@ -32,6 +32,7 @@ def layer_loads(trace: RoutingTrace, n_ranks: int, ranks_per_node: int) -> list[
                 "expert_load_max_over_mean": _max_over_mean(load),
                 "uniform_router_expert_max_over_mean": _uniform(int(load.sum()), trace.n_experts),
                 "experts_without_load": int((load == 0).sum()),
+                "ranks_without_load": int((by_rank == 0).sum()),
                 "rank_load_max_over_mean": _max_over_mean(by_rank),
                 "node_load_max_over_mean": _max_over_mean(by_node),
                 "rank_copies_per_token": None if ids is None else _places(ids[index], rank),

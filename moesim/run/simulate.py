@@ -22,6 +22,7 @@ from moesim.measure import (
     add_series_rows,
     degraded,
     explanation,
+    idle_ranks,
     steps_pay,
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
@@ -181,6 +182,7 @@ class _Run:
             {said for layer in self._step.layers.values() for said in layer.placement.oddities()} if self._step else ()
         )
         notes += [Note("degraded", text) for text in sorted(placed)]
+        notes += idle_ranks(self._step.layers) if self._step else ()
         exported, note = self._flows.arrays()
         notes += note
         notes += self._summary.moved.notes()

@@ -141,7 +141,7 @@ def batch_digest(scenario: Scenario, parts: "Parts", recording: "Recording | Non
     fabric = parts.fabric
     files = {name: sha for name, sha in file_digests(scenario).items() if name.startswith("workload.")}
     plain = recording is not None and recording.n_experts == parts.router.n_experts
-    shape = (fabric.n_ranks, None if plain else fabric.n_nodes)
+    shape = (fabric.n_ranks, None if plain else (fabric.n_nodes, fabric.ranks_per_node))
     router = None if plain else parts.router
     return digest("batch", scenario.seed, scenario.workload, files, shape, parts.router.n_experts, router)
 
