@@ -1,7 +1,7 @@
 """A trace as plain arrays or a table: what engines' own benchmarks and notebooks read."""
 
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,7 +28,8 @@ def exported(
         its = np.flatnonzero(trace.rank == rank) if trace.rank is not None else []
         if not len(its):
             raise InputError(f"no token is known to start on rank {rank}", "--rank", "leave it out")
-    ids = None if trace.selected is None else trace.selected[:, its]
+    selected = trace.selected
+    ids = None if selected is None else selected[:, its]
     stream = io.BytesIO()
     if form == "topk_idx":
         if ids is None:
