@@ -1,6 +1,7 @@
 """How evenly experts, devices and sequences are loaded: balance losses, the bias, and imbalance figures."""
 
 from moesim.balance.bias import update_bias
+from moesim.balance.embedding_gradient import BalancePull, embedding_gradient
 from moesim.balance.gradient import Loss
 from moesim.balance.load_spread import Imbalance, expert_load, imbalance, max_violation, sequence_imbalance
 from moesim.balance.losses import communication_loss, device_loss, expert_loss, sequence_loss, z_loss
@@ -16,12 +17,14 @@ from moesim.balance.sums import (
 )
 
 __all__ = [
+    "BalancePull",
     "Imbalance",
     "Loss",
     "LossFactors",
     "communication_loss",
     "device_loss",
     "device_numbers",
+    "embedding_gradient",
     "expert_load",
     "expert_loss",
     "imbalance",
