@@ -15,7 +15,6 @@ from moesim.recording_format import Recording, is_recording, read_recording, rec
 from moesim.routing import RouterSpec, route
 
 Floats = NDArray[np.float64]
-_ALPHAS = ("expert", "device", "communication", "sequence", "z")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +82,8 @@ def _of_recording(recording: Recording) -> Snapshots:
     spec = RouterSpec(knobs.pop("kind"), n_experts=recording.n_experts, **knobs)
     balancing, training = recording.meta["balancing"], recording.meta["training"]
     alpha: Mapping[str, float] = balancing.get("alpha", {})
-    factors = LossFactors(**{name: float(alpha.get(name, 0.0)) for name in _ALPHAS})
+    own = [float(alpha.get(name, 0.0)) for name in ("expert", "device", "communication", "sequence", "z")]
+    factors = LossFactors(own[0], own[1], own[2], own[3], own[4])
     spread = [
         np.mean([recording.logits(layer, int(step))[: recording.early_logits.shape[2]].astype(float).std(axis=0).mean()
                  for layer in recording.layers])

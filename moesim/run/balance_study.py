@@ -5,7 +5,8 @@ run's does. Copies that V2 drops are off the wires; its losses count the selecti
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -72,14 +73,31 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Study:
-    """Rows by method and step, floors of an evaluation by name, and comparisons with recorded runs."""
+    """Rows by method and step, floors of an evaluation by name, comparisons with recorded runs, and constants.
+
+    ``fitted_on``: names of the runs that constants were fitted on; none: they are those that ship.
+    """
 
     rows: list[Row]
     floors: dict[str, float]
     comparisons: list[Comparison]
     constants: DynamicsConstants
-    fitted: bool
-    notes: list[str] = field(default_factory=list)
+    fitted_on: tuple[str, ...]
+
+    def notes(self) -> list[str]:
+        """What to know about these numbers, in sentences."""
+        said = []
+        if not self.fitted_on:
+            said.append(
+                "an illustration: constants of moesim's own small model, which do not travel to another; "
+                "--fit takes them from snapshots of this one"
+            )
+        else:
+            said.append(f"constants fitted on {', '.join(self.fitted_on)}; what was not compared is an illustration")
+        for one in self.comparisons:
+            if one.null is not None and median(one.factors) >= median(one.null[1]):
+                said.append(f"{one.name}: the simulation is no better a guess than {one.null[0]} as it was recorded")
+        return said
 
 
 def methods_of(
@@ -130,7 +148,7 @@ def study_method(
     steps: int,
     every: int,
     layers: int = 1,
-    watch: Callable[[int], None] = lambda _: None,
+    watch: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Train with one method; one row for each ``every``-th step, for the first and the last.
 
@@ -173,7 +191,7 @@ def study_method(
             violations = []
         for form, one in zip(forms, drawn, strict=True):
             form.advance(one)
-        watch(step)
+        watch()
     return rows
 
 
