@@ -72,9 +72,7 @@ def test_blocks_of_tokens_add_up_in_any_float_type():
     tokens, _, logits, spec, ids, _ = batch("v1", 5000, 64, 3, 0.4, top_k=8)
     device, sequence = np.arange(64) // 8, np.arange(5000) // 250
     expected = one_by_one(logits.astype(np.float32), ids, spec, device, FACTORS, sequence)
-    pull = embedding_gradient(
-        tokens, logits.astype(np.float32), ids, spec, device, FACTORS, sequence_id=sequence
-    )
+    pull = embedding_gradient(tokens, logits.astype(np.float32), ids, spec, device, FACTORS, sequence_id=sequence)
     assert pull.grad == pytest.approx(sum(one.grad for one in expected.values()).T @ tokens, rel=1e-9, abs=1e-14)
 
 
