@@ -97,7 +97,7 @@ def _charts(study: Mapping[str, Any], wanted: tuple[tuple[str, str, str, float, 
             charts.append(
                 LineChart(
                     f"balance_{column}", title, f"{caption[0].upper()}{caption[1:]}.", "training step", label,
-                    tuple(series), marks, log_y=log, source="balance.csv",
+                    tuple(series), marks, log_y=log, source="balance.json",
                 )
             )  # fmt: skip
     return charts
@@ -117,7 +117,7 @@ def _comparison_charts(study: Mapping[str, Any]) -> list[LineChart]:
                 Series("recorded", x, np.array(recorded), MARK, "dashed"),
                 Series("simulated", x, np.array(simulated), series_colour(i)),
             ]
-            fitted = "; constants were fitted on it" if one["fitted_on"] else "; nothing was fitted on it"
+            fitted = "; constants were fitted on it" if one["fitted"] else "; nothing was fitted on it"
             charts.append(
                 LineChart(
                     f"recorded_{key}_{i}", f"{one['name']}: {title}", f"At the snapshots, mean over layers{fitted}.",
@@ -132,10 +132,12 @@ def _error_table(study: Mapping[str, Any]) -> DataTable:
     for one in study["comparisons"]:
         worst = int(np.argmax(one["factors"]))
         null = one["null"]
-        guess: tuple[Cell, ...] = (f"as {null[0]} was", median(null[1]), max(null[1])) if null else (None, None, None)
+        guess: tuple[Cell, ...] = (
+            (f"as {null} was", median(one["null_factors"]), max(one["null_factors"])) if null else (None, None, None)
+        )
         rows.append(
             (
-                one["name"], "fitted" if one["fitted_on"] else "held out", median(one["factors"]), max(one["factors"]),
+                one["name"], "fitted" if one["fitted"] else "held out", median(one["factors"]), max(one["factors"]),
                 f"step {one['steps'][worst]}: {one['simulated'][worst]:.2f} for {one['recorded'][worst]:.2f}",
                 *guess,
             )

@@ -7,7 +7,7 @@ drift; the others are predicted.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,23 +36,16 @@ _LOAD = 0.1
 _SEQUENCES = 100
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Fitted constants, which snapshots they were fitted on (by name), and what the fit left, as factors by name."""
-
-    constants: DynamicsConstants
-    used: dict[str, tuple[int, ...]]
-    gain_fitted: bool
-
-
 def device_of(spec: RouterSpec) -> Any:
     """Return the devices of the losses: the router's groups, or eight contiguous ones."""
     n = spec.n_groups if spec.n_groups > 1 else min(8, spec.n_experts)
     return np.repeat(np.arange(n), [len(part) for part in np.array_split(np.arange(spec.n_experts), n)])
 
 
-def fit(runs: Sequence[Snapshots], say: Callable[[str], None] = lambda _: None) -> Fit:
-    """Fit the constants on snapshots of runs of one model.
+def fit(
+    runs: Sequence[Snapshots], say: Callable[[str], None] = lambda _: None
+) -> tuple[DynamicsConstants, tuple[str, ...]]:
+    """Fit the constants on snapshots of runs of one model; return them and the names of the runs that were used.
 
     The drift comes from the first run that nothing balanced, or else from the first run's first half; the gain from
     the first run without groups that losses balanced, if there is one.
@@ -70,13 +63,11 @@ def fit(runs: Sequence[Snapshots], say: Callable[[str], None] = lambda _: None) 
     used = after if not base.balanced else after[: max(1, len(after) // 2)]
     say(f"fitting the drift on {base.name}")
     constants = _fit_drift(constants, base, used)
-    fitted = {base.name: tuple(base.steps[used].tolist())}
     with_loss = next((run for run in runs if run.factors.expert and not _limited(run)), None)
     if with_loss is not None:
         say(f"fitting the gain on {with_loss.name}")
         constants = _fit_gain(constants, with_loss)
-        fitted[with_loss.name] = tuple(with_loss.steps[with_loss.steps > 0].tolist())
-    return Fit(constants, fitted, with_loss is not None)
+    return constants, tuple(dict.fromkeys(run.name for run in (base, with_loss) if run is not None))
 
 
 def _limited(run: Snapshots) -> bool:

@@ -15,6 +15,7 @@ from moesim.recording_format import Recording, is_recording, read_recording, rec
 from moesim.routing import RouterSpec, route
 
 Floats = NDArray[np.float64]
+Ids = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Snapshots:
     sequences: int | None = None
     batch_sequences: int = 8
     recipe: tuple[float, int] | None = None
-    experts: Callable[[int], Mapping[int, NDArray[np.int32]]] | None = None
+    experts: Callable[[int], Mapping[int, Ids]] | None = None
 
     @property
     def balanced(self) -> bool:
@@ -91,7 +92,7 @@ def _of_recording(recording: Recording) -> Snapshots:
     ]  # fmt: skip
     variance, share = _between_sequences(recording, spec)
 
-    def experts(index: int) -> dict[int, NDArray[np.int32]]:
+    def experts(index: int) -> dict[int, Ids]:
         step = int(recording.steps[index])
         return {
             layer: route(recording.logits(layer, step), spec, recording.bias(layer, step)).expert_ids
@@ -160,10 +161,10 @@ def _of_trace(trace: RoutingTrace, path: str) -> Snapshots:
         chosen = trace.ids[layer] >= 0
         cell = (number[:, None] * n_experts + trace.ids[layer])[chosen]
         counts[:, layer] = np.bincount(cell, minlength=len(steps) * n_experts).reshape(len(steps), n_experts)
-    ids: NDArray[np.int32] = trace.ids
+    ids: Ids = trace.ids
     router = RouterSpec("v1", n_experts=n_experts, top_k=ids.shape[2])
 
-    def experts(index: int) -> dict[int, NDArray[np.int32]]:
+    def experts(index: int) -> dict[int, Ids]:
         return {layer: ids[row, number == index] for row, layer in enumerate(trace.layers)}
 
     return Snapshots(Path(path).name, steps.astype(np.int64), counts, router, experts=experts)
