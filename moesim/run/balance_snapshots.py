@@ -68,8 +68,8 @@ def read_snapshots(path: str, n_experts: int | None = None) -> Snapshots:
     Raises:
         InputError: neither, or fewer than two steps.
     """
-    bare = not Path(path).exists()
-    if bare or (Path(path).is_file() and is_recording(path)):
+    file = Path(path)
+    if not file.exists() or (file.suffix == ".npz" and is_recording(file)):
         found = _of_recording(read_recording(recording_path(path)))
     else:
         found = _of_trace(read_routing(path, n_experts=n_experts), path)

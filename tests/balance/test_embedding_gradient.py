@@ -103,7 +103,7 @@ def test_a_sequence_loss_needs_sequences():
 @pytest.mark.parametrize("kind", ["v1", "v3"])
 def test_the_pull_is_what_autograd_finds(kind):
     torch = pytest.importorskip("torch")
-    tokens, weights, logits, spec, ids, rng = batch(kind, 48, 16, 5)
+    tokens, weights, logits, spec, ids, _ = batch(kind, 48, 16, 5)
     device = np.arange(16) // 4
     sequence = np.repeat(np.arange(3), 16)
     pull = embedding_gradient(tokens, logits, ids, spec, device, FACTORS, sequence_id=sequence)
