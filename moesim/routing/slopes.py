@@ -58,19 +58,11 @@ def sigmoids(x: Floats, p: Floats, rest: Floats) -> None:
 
 
 @stage
-def largest_of(x: Floats, part: Floats) -> float:
+def largest_of(x: Floats) -> float:
     """Return the largest of the logits [E]."""
-    n = x.shape[0]
-    for e in range(n):
-        part[e] = x[e]
-    while n > 8:
-        half = n >> 1
-        for e in range(half):
-            part[e] = part[e] if part[e] > part[n - half + e] else part[n - half + e]
-        n -= half
-    top = part[0]
-    for e in range(1, n):
-        top = max(top, part[e])
+    top = -math.inf
+    for e in range(x.shape[0]):
+        top = max(top, x[e])
     return top
 
 
@@ -127,7 +119,7 @@ def add_gradient(
         product += 0.0 * total_of(x, part)  # NaN where a logit is not finite
         total = 0.0
         if z != 0.0 or not use_sigmoid:
-            top = largest_of(x, part)
+            top = largest_of(x)
             shifted_exponentials(x, top, p)
             total = total_of(p, part)
             if z != 0.0:
@@ -140,7 +132,7 @@ def add_gradient(
             sigmoids(x, p, rest)
             total = total_of(p, part)
             if total < _VANISHED:
-                shifted_exponentials(x, largest_of(x, part), p)
+                shifted_exponentials(x, largest_of(x), p)
                 total = total_of(p, part)
         product += share[t] * slopes_of_token(
             share[t], 1.0 / total, coefficients[row[t]], p, rest, part, affinity, own

@@ -13,15 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from moesim.balance import (
-    Balancing,
-    DynamicsConstants,
-    LossFactors,
-    OffsetForm,
-    Text,
-    TokenForm,
-    shipped_constants,
-)
+from moesim.balance import Balancing, DynamicsConstants, LossFactors, OffsetForm, shipped_constants
 from moesim.errors import InputError
 from moesim.routing import RouterSpec
 from moesim.run.balance_snapshots import Floats, Snapshots
@@ -33,7 +25,6 @@ _SEED = 20_250_101
 # A correlation that is off by this much weighs as much as a load that is off by a factor of e^0.1.
 _PERSISTENCE = 0.2
 _LOAD = 0.1
-_SEQUENCES = 100
 
 
 def device_of(spec: RouterSpec) -> Any:
@@ -78,46 +69,16 @@ def _read_off(run: Snapshots) -> DynamicsConstants:
     """Constants that the snapshots say themselves, the others as shipped."""
     shipped = shipped_constants()
     changes: dict[str, Any] = {}
-    sources = dict(shipped.sources)
     if run.spread is not None:
-        changes["spread"] = tuple(float(one) for one in run.spread)
-        changes["spread_steps"] = tuple(float(step) for step in run.steps)
+        changes = {"spread": tuple(run.spread.tolist()), "spread_steps": tuple(map(float, run.steps))}
     if run.recipe is not None:
         changes["learning_rate"] = run.recipe[0]
     if run.sequence_variance is not None and run.domain_share is not None:
+        # The variance between sequences grows with what their tokens share, within a few percent in proportion.
+        share = min(0.95, shipped.sequence_share * run.sequence_variance / shipped.sequence_variance)
         changes |= {"sequence_variance": run.sequence_variance, "domain_share": run.domain_share}
-    sources |= dict.fromkeys(changes, f"read from {run.name}")
-    made = replace(shipped, **changes, sources=sources)
-    if run.sequence_variance is None:
-        return made
-    share = _sequence_share(made, run)
-    sources["sequence_share"] = f"such that the variance between sequences is {run.sequence_variance:.2f}"
-    return replace(made, sequence_share=share, sources=sources)
-
-
-def _sequence_share(constants: DynamicsConstants, run: Snapshots) -> float:
-    """What a sequence's tokens share, such that loads of sequences vary as they do in the run."""
-    n_experts = run.counts.shape[-1]
-    top_k = run.router.top_k if run.router is not None else 8
-    load = run.counts[-1].mean(axis=0) / run.counts[-1].mean()
-    offset = constants.spread[-1] * ndtri(np.clip(load * top_k / n_experts, 1e-4, 1 - 1e-4))
-    balancing = Balancing("", RouterSpec("v1", n_experts=n_experts, top_k=top_k), np.zeros(n_experts, np.int64))
-
-    def variance(share: float) -> float:
-        text = Text(_SEQUENCES, 256)
-        form = TokenForm(replace(constants, sequence_share=share), balancing, 1, text, _SEED)
-        form.step = int(run.steps[-1])
-        form.experts[:, 0] = offset
-        drawn = form.batch()
-        cell = drawn.sequence[:, None] * n_experts + drawn.expert_ids
-        loads = np.bincount(cell.ravel(), minlength=_SEQUENCES * n_experts).reshape(_SEQUENCES, n_experts)
-        return float(loads.var(axis=0, ddof=1).sum() / loads.mean(axis=0).sum() * n_experts / (256 * top_k))
-
-    low, high = 0.0, 0.95
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (middle, high) if variance(middle) < constants.sequence_variance else (low, middle)
-    return (low + high) / 2
+        changes["sequence_share"] = share
+    return replace(shipped, **changes, sources={**shipped.sources, **dict.fromkeys(changes, f"read from {run.name}")})
 
 
 def _fit_drift(constants: DynamicsConstants, run: Snapshots, used: Any) -> DynamicsConstants:
