@@ -7,6 +7,7 @@ anything. Losses pull against it, or a bias steers around it.
 
 import functools
 import math
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,20 +15,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ruamel.yaml import YAML
 
 from moesim.balance.bias import update_bias
 from moesim.balance.sums import LossFactors
 from moesim.routing import RouterSpec
 
-_DATA = Path(__file__).resolve().parent.parent / "data" / "balance_dynamics.yaml"
+_DATA = Path(__file__).resolve().parent.parent / "data" / "balance_dynamics.toml"
 Floats = NDArray[np.float64]
 NO_LOSS = LossFactors(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class DynamicsConstants:
-    """Constants of the dynamics; ``data/balance_dynamics.yaml`` says what each is.
+    """Constants of the dynamics; ``data/balance_dynamics.toml`` says what each is.
 
     ``sources``: for each name what it was fitted on or read from.
     """
@@ -72,7 +72,7 @@ class DynamicsConstants:
 @functools.cache
 def shipped_constants() -> DynamicsConstants:
     """Return the constants that ship: those of the small model that ``moesim record`` trains."""
-    data = YAML(typ="safe").load(_DATA.read_text(encoding="utf-8"))
+    data = tomllib.loads(_DATA.read_text(encoding="utf-8"))
     values = {one.name: data[one.name]["value"] for one in fields(DynamicsConstants) if one.name != "sources"}
     values |= {name: tuple(map(float, values[name])) for name in ("spread_steps", "spread")}
     return DynamicsConstants(**values, sources={name: entry["source"] for name, entry in data.items()})
