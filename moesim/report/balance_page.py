@@ -87,7 +87,7 @@ def _charts(study: Mapping[str, Any], wanted: tuple[tuple[str, str, str, float, 
         for position, method in enumerate(methods):
             own = [row for row in study["rows"] if row["method"] == method and row.get(column) is not None]
             x, y = (np.array([float(row[name]) for row in own]) for name in ("step", column))
-            if len(own) and (np.abs(y).max() > 0 or column == "expert_load_max_over_mean"):
+            if len(own) and (np.ptp(y) > 0 or y[0] not in (0.0, 1.0)):  # a bias that is none, a single node
                 drawn: Literal["points", "line"] = "points" if method.endswith(", recorded") else "line"
                 series.append(Series(method, x, y * scale, series_colour(position), drawn))
         evaluated = column == "expert_load_max_over_mean"

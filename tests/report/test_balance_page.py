@@ -8,7 +8,7 @@ from moesim.report.balance_page import _charts, _comparison_charts, _error_table
 
 def study(**changes):
     rows = [
-        {"method": method, "step": step, "expert_load_max_over_mean": 2.0 + i - step / 10, "max_violation_batch": 1.0,
+        {"method": method, "step": step, "expert_load_max_over_mean": 2.0 + i - step / 10, "max_violation_batch": 1.5,
          "layer_time_s": 1e-3, "expert_loss": 0.003, "dropped_share": 0.1 * (method == "v2"), "bias_spread": 0.0}
         for i, method in enumerate(("v1", "v2", "tiny <v3>, recorded"))
         for step in (0, 10)
