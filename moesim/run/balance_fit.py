@@ -19,8 +19,8 @@ from moesim.routing import RouterSpec
 from moesim.run.balance_snapshots import Floats, Snapshots
 
 _DRIFT = ("early_drift", "early_steps", "late_drift", "turn_steps")
-_LAYERS = 24
-_CANDIDATES = 96
+# Candidates that are tried at once and layers of each; fewer where loads act back, which takes a solution a step.
+_SIZE, _SIZE_BALANCED = (96, 24), (24, 12)
 _SEED = 20_250_101
 # A correlation that is off by this much weighs as much as a load that is off by a factor of e^0.1.
 _PERSISTENCE = 0.2
@@ -85,11 +85,12 @@ def _fit_drift(constants: DynamicsConstants, run: Snapshots, used: Any) -> Dynam
     """Search the four constants of the drift, on random numbers that all candidates share."""
     rng, best = np.random.default_rng(_SEED), np.array([float(getattr(constants, name)) for name in _DRIFT])
     wanted, persistent = np.log(run.max_over_mean()[used]), _persistence(_probit(run)[used])
+    size = _SIZE_BALANCED if run.balanced else _SIZE
     for reach in (4.0, 1.8, 1.3):
-        tried = best * reach ** rng.uniform(-1.0, 1.0, (_CANDIDATES, len(_DRIFT)))
+        tried = best * reach ** rng.uniform(-1.0, 1.0, (size[0], len(_DRIFT)))
         tried[0] = best
         named: dict[str, Any] = {name: tried[:, i, None, None] for i, name in enumerate(_DRIFT)}
-        loads = _seen_loads(replace(constants, **named), run, used, (_CANDIDATES, _LAYERS))
+        loads = _seen_loads(replace(constants, **named), run, used, size)
         peak = (loads.max(axis=-1) / loads.mean(axis=-1)).mean(axis=-1)
         found = _persistence(_to_probit(loads, run))
         miss = (((np.log(peak) - wanted[:, None]) / _LOAD) ** 2).sum(axis=0)
@@ -105,7 +106,7 @@ def _fit_gain(constants: DynamicsConstants, run: Snapshots) -> DynamicsConstants
     wanted, best, n = np.log(run.max_over_mean()[used]), float(constants.gain), 9
     for reach in (4.0, 1.5):
         tried: Any = best * reach ** np.linspace(-1.0, 1.0, n)
-        loads = _seen_loads(replace(constants, gain=tried[:, None, None]), run, used, (n, 2 * _LAYERS))
+        loads = _seen_loads(replace(constants, gain=tried[:, None, None]), run, used, (n, 2 * _SIZE[1]))
         peak = (loads.max(axis=-1) / loads.mean(axis=-1)).mean(axis=-1)
         best = float(tried[int(np.argmin((np.abs(np.log(peak) - wanted[:, None])).sum(axis=0)))])
     return replace(constants, gain=best, sources={**constants.sources, "gain": f"fitted on {run.name}"})
