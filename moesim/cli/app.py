@@ -12,6 +12,7 @@ import typer
 
 from moesim import __version__
 from moesim.cli import (
+    balance,
     calibrate,
     compare,
     inspect,
@@ -54,6 +55,7 @@ def _options(
 
 
 run.register(app)
+balance.register(app)
 compare.register(app)
 inspect.register(app)
 kernels.register(app)

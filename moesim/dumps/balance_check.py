@@ -138,6 +138,7 @@ def _blocks(
     if ids is None:
         if trace.top_k is None:
             raise InputError("logits alone have no counts", fix="say how many experts a token selects: --top-k")
+        assert trace.logits is not None  # noqa: S101 - a trace holds one of the three
         ids = top_of_logits(trace.logits, trace.top_k, trace.bias)
     unit = np.arange(ids.shape[1]) // BLOCK_TOKENS
     if trace.sequence is not None:

@@ -16,9 +16,9 @@ from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_car
 from moesim.balance import LossFactors
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
-from moesim.dumps import read_array
 from moesim.errors import InputError
 from moesim.model import PublishedRouter, RankMemory, rank_memory
+from moesim.numpy_file import read_array
 from moesim.placement import Placement, contiguous, read_map, round_robin, with_lp_shares
 from moesim.placement import place as place_experts
 from moesim.placement_policies import FIXED_POLICIES

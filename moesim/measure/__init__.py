@@ -10,7 +10,7 @@ from moesim.measure.layer_tables import (
     add_series_rows,
     bucket_width_s,
 )
-from moesim.measure.notes import ToleranceLedger, degraded, steps_pay
+from moesim.measure.notes import ToleranceLedger, degraded, idle_ranks, steps_pay
 from moesim.measure.rebalancing import rebalancing, rebalancing_notes, slot_bytes
 from moesim.measure.summary import SummaryBuilder
 from moesim.measure.terms_of_run import RunTerms
@@ -29,6 +29,7 @@ __all__ = [
     "bucket_width_s",
     "degraded",
     "explanation",
+    "idle_ranks",
     "rebalancing",
     "rebalancing_notes",
     "slot_bytes",

@@ -33,6 +33,7 @@ from moesim.measure import (
     add_series_rows,
     degraded,
     explanation,
+    idle_ranks,
     rebalancing,
     rebalancing_notes,
     steps_pay,
@@ -203,6 +204,7 @@ class _Run:
             {said for layer in self._step.layers.values() for said in layer.placement.oddities()} if self._step else ()
         )
         notes += [Note("degraded", text) for text in sorted(placed)]
+        notes += idle_ranks(self._step.layers) if self._step else ()
         exported, note = self._flows.arrays()
         notes += note
         notes += self._summary.moved.notes()

@@ -77,6 +77,8 @@ def _workload(scenario: ScenarioFields) -> Iterator[Breach]:
         )
     if isinstance(workload.tokens_per_rank, tuple) and sum(workload.tokens_per_rank) == 0:
         yield ("workload", "tokens_per_rank"), "no rank has any token", "give at least one token"
+    if workload.deals and workload.assign != "by_sequence":
+        yield ("workload", "assign"), "where a rule deals the experts, tokens are not assigned", "leave it out"
     recording = workload.recording
     if recording is not None and recording.layers is not None and len(set(recording.layers)) < len(recording.layers):
         yield (
@@ -140,7 +142,9 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
         )
     if scenario.routing.update_bias and scenario.routing.kind != "v3":
         yield ("routing", "update_bias"), f"a {scenario.routing.kind} router has no bias", "update_bias: false"
-    elif scenario.routing.update_bias and (scenario.workload.expert_ids or scenario.workload.counts):
+    elif scenario.routing.update_bias and (
+        scenario.workload.expert_ids or scenario.workload.counts or scenario.workload.deals
+    ):
         yield ("routing", "update_bias"), "no router runs on given experts", "update_bias: false"
     if scenario.faults:
         yield ("faults",), "faults are not simulated yet", "leave the list empty"

@@ -143,7 +143,7 @@ def batch_digest(scenario: Scenario, parts: "Parts", recording: "Recording | Non
     fabric = parts.fabric
     files = {name: sha for name, sha in file_digests(scenario).items() if name.startswith("workload.")}
     plain = recording is not None and recording.n_experts == parts.router.n_experts
-    shape = (fabric.n_ranks, None if plain else fabric.n_nodes)
+    shape = (fabric.n_ranks, None if plain else (fabric.n_nodes, fabric.ranks_per_node))
     router = None if plain else parts.router
     # The run draws from what the placement has not learnt from.
     learnt = scenario.placement.learn_from == "first_half" and scenario.workload.synthetic is None

@@ -3,8 +3,10 @@
 from moesim.dumps import RoutingTrace, read_routing
 from moesim.workload.batch import Batch
 from moesim.workload.counted import counts_batch
+from moesim.workload.dealt import dealt_batch
 from moesim.workload.recorded import recorded_batch
 from moesim.workload.resample import Resampled, resample_experts
+from moesim.workload.skew import Target
 from moesim.workload.synthetic import synthetic_batch
 from moesim.workload.token_draw import Half
 from moesim.workload.traced import half_of_trace, traced_batch
@@ -14,7 +16,9 @@ __all__ = [
     "Half",
     "Resampled",
     "RoutingTrace",
+    "Target",
     "counts_batch",
+    "dealt_batch",
     "half_of_trace",
     "read_routing",
     "recorded_batch",

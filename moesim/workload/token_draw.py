@@ -35,8 +35,14 @@ class Draw:
     """More tokens were asked for than the pool holds."""
 
 
-def tokens_of_ranks(tokens_per_rank: int | Sequence[int] | None, n_ranks: int, available: int) -> NDArray[np.int64]:
-    """Return the number of tokens of each rank [n_ranks]; by default the available ones shared evenly.
+DEFAULT_TOKENS_PER_RANK = 4096
+"""Of tokens that are drawn or dealt, not recorded."""
+
+
+def tokens_of_ranks(
+    tokens_per_rank: int | Sequence[int] | None, n_ranks: int, available: int | None = None
+) -> NDArray[np.int64]:
+    """Return the number of tokens of each rank [n_ranks]; by default the available ones, if any are, shared evenly.
 
     Raises InputError for a list of another length, a negative count, or a batch without tokens.
     """
@@ -44,13 +50,10 @@ def tokens_of_ranks(tokens_per_rank: int | Sequence[int] | None, n_ranks: int, a
     if n_ranks < 1:
         raise InputError(f"{n_ranks} ranks cannot hold tokens", where="n_ranks", fix="at least 1 is needed")
     if tokens_per_rank is None:
-        if available < n_ranks:
-            raise InputError(
-                f"{available} tokens are fewer than {n_ranks} ranks",
-                where=where,
-                fix="give the tokens of each rank",
-            )
-        tokens_per_rank = available // n_ranks
+        if available is not None and available < n_ranks:
+            what = f"{available} tokens are fewer than {n_ranks} ranks"
+            raise InputError(what, where, "give the tokens of each rank")
+        tokens_per_rank = DEFAULT_TOKENS_PER_RANK if available is None else available // n_ranks
     given = np.asarray(tokens_per_rank)
     if given.dtype.kind not in "iu":
         raise InputError(f"{tokens_per_rank!r} is not a number of tokens", where=where, fix="give whole numbers")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from moesim.dumps import RoutingTrace
 from moesim.errors import InputError
-from moesim.workload.batch import Batch, given_experts
+from moesim.workload.batch import Batch, drawn_batch
 from moesim.workload.counted import counts_batch
 from moesim.workload.token_draw import Draw, Half, draw_blocks, draw_tokens, half_of, tokens_of_ranks
 
@@ -76,21 +76,11 @@ def traced_batch(
             fix = f"set routing.top_k to {trace.top_k}"
             raise InputError(f"{trace.top_k} experts per token, routing.top_k is {top_k}", where, fix)
         rows = {layer: trace.ids[i][drawn.rows] for layer, i in zip(chosen, at, strict=True)}
-        return given_experts(rows, n_experts, drawn, "given", (note, *trace.notes))
+        return drawn_batch(drawn, n_experts, "given", (note, *trace.notes), expert_ids=rows)
     assert trace.logits is not None  # noqa: S101 - the unit says so
-    bias = np.zeros((len(trace.layers), n_experts), np.float32) if trace.bias is None else trace.bias
-    return Batch(
-        logits={layer: trace.logits[i][drawn.rows] for layer, i in zip(chosen, at, strict=True)},
-        bias={layer: bias[i] for layer, i in zip(chosen, at, strict=True)},
-        expert_ids=None,
-        token_index=drawn.token_index,
-        token_rank=drawn.token_rank,
-        sequence=drawn.sequence,
-        domain=np.zeros(len(drawn.token_index), np.int8),
-        domain_names=("given",),
-        distinct_tokens=len(drawn.rows),
-        notes=(note, *trace.notes),
-    )
+    logits = {layer: trace.logits[i][drawn.rows] for layer, i in zip(chosen, at, strict=True)}
+    bias = None if trace.bias is None else {layer: trace.bias[i] for layer, i in zip(chosen, at, strict=True)}
+    return drawn_batch(drawn, n_experts, "given", (note, *trace.notes), logits=logits, bias=bias)
 
 
 def half_of_trace(trace: RoutingTrace, half: Half | None) -> RoutingTrace:
