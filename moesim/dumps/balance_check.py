@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.dumps.routing_trace import RoutingTrace, top_of_logits
+from moesim.dumps.routing_trace import RoutingTrace
 from moesim.errors import InputError
 
 DRAWS = 200
@@ -134,12 +134,9 @@ def _blocks(
         block = np.arange(len(trace.counts)) * min(MOST_BLOCKS, len(trace.counts)) // len(trace.counts)
         joined = np.add.reduceat(trace.counts, np.flatnonzero(np.diff(block, prepend=-1)), axis=0)
         return joined.astype(np.float64), {}, np.ones(len(joined))
-    ids = trace.ids
+    ids = trace.selected
     if ids is None:
-        if trace.top_k is None:
-            raise InputError("logits alone have no counts", fix="say how many experts a token selects: --top-k")
-        assert trace.logits is not None  # noqa: S101 - a trace holds one of the three
-        ids = top_of_logits(trace.logits, trace.top_k, trace.bias)
+        raise InputError("logits alone have no counts", fix="say how many experts a token selects: --top-k")
     unit = np.arange(ids.shape[1]) // BLOCK_TOKENS
     if trace.sequence is not None:
         unit = np.unique(trace.sequence, return_inverse=True)[1]
