@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moesim.dumps.routing_trace import RoutingTrace, top_of_logits
+from moesim.dumps.routing_trace import RoutingTrace
 from moesim.errors import InputError
 
 
@@ -28,10 +28,8 @@ def exported(
         its = np.flatnonzero(trace.rank == rank) if trace.rank is not None else []
         if not len(its):
             raise InputError(f"no token is known to start on rank {rank}", "--rank", "leave it out")
-    ids = trace.ids
-    if ids is None and trace.logits is not None and trace.top_k is not None:
-        ids = top_of_logits(trace.logits, trace.top_k, trace.bias)
-    ids = ids if ids is None else ids[:, its]
+    selected = trace.selected
+    ids = None if selected is None else selected[:, its]
     stream = io.BytesIO()
     if form == "topk_idx":
         if ids is None:
@@ -39,14 +37,9 @@ def exported(
         np.save(stream, ids[0 if layer is None else trace.layers.index(layer)].astype(np.int64))
         return stream.getvalue()
     if form == "npz":
-        arrays: dict[str, Any] = {"layers": np.array(trace.layers)}
-        if trace.counts is not None:
-            arrays["counts"] = trace.counts
-        if trace.logits is not None:
-            arrays["logits"] = trace.logits[:, its]
-        if ids is not None:
-            arrays["topk_idx"] = ids
-        np.savez(stream, **arrays)
+        logits = None if trace.logits is None else trace.logits[:, its]
+        arrays = {"layers": np.array(trace.layers), "counts": trace.counts, "logits": logits, "topk_idx": ids}
+        np.savez(stream, **{name: array for name, array in arrays.items() if array is not None})  # type: ignore[arg-type]
         return stream.getvalue()
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.dumps.routing_trace import RoutingTrace, top_of_logits
+from moesim.dumps.routing_trace import RoutingTrace
 
 
 def layer_loads(trace: RoutingTrace, n_ranks: int, ranks_per_node: int) -> list[dict[str, Any]]:
@@ -18,9 +18,7 @@ def layer_loads(trace: RoutingTrace, n_ranks: int, ranks_per_node: int) -> list[
     mean of 20 draws of a fixed seed.
     """
     counts = trace.expert_counts()
-    ids = trace.ids
-    if ids is None and trace.logits is not None and trace.top_k is not None:
-        ids = top_of_logits(trace.logits, trace.top_k, trace.bias)
+    ids = trace.selected
     sizes = [len(part) for part in np.array_split(np.arange(trace.n_experts), n_ranks)]
     rank = np.repeat(np.arange(n_ranks), sizes)
     node = rank // ranks_per_node

@@ -14,7 +14,7 @@ from moesim.measure.times_moved import spreads
 from moesim.results import Note
 from moesim.stages import PHASES
 from moesim.timeline import LayerTrace, PhaseTrace
-from moesim.traffic import Calibration, PhaseFlows, error_left_out
+from moesim.traffic import Calibration, PhaseFlows, error_left_out, way_between
 from moesim.units import format_bandwidth
 from moesim.workload import Batch
 
@@ -160,7 +160,7 @@ def rates_from(constants: Calibration, left_out: str = "") -> str:
 def _left_out(parts: Parts) -> str:
     """How far off the set is on a cluster left out: over the run's transport, or pooled where none shows it."""
     constants = parts.constants["dispatch"]
-    transport = parts.transport if parts.fabric.n_nodes > 1 else "nvlink"
+    transport = way_between(parts.fabric.gpu, parts.transport, parts.fabric.n_nodes)
     where = f"{constants.algorithm} over {'NVLink' if transport == 'nvlink' else transport}"
     found = error_left_out(constants.algorithm, transport)
     off = found or dict(constants.held_out)

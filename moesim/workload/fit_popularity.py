@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.dumps import RoutingTrace, top_of_logits
+from moesim.dumps import RoutingTrace
 from moesim.errors import InputError
 from moesim.workload.popularity import Floats, latent, log_popularity_of, zipf_log_popularity
 from moesim.workload.synthetic import gumbel_noise
@@ -55,9 +55,7 @@ def fit_popularity(trace: RoutingTrace) -> Fit:
     """
     if trace.top_k is None:
         raise InputError("counts alone do not say how many experts a token selects", "--top-k", "give it")
-    top_k, counts, ids = trace.top_k, trace.expert_counts(), trace.ids
-    if ids is None and trace.logits is not None:
-        ids = top_of_logits(trace.logits, top_k, trace.bias)
+    top_k, counts, ids = trace.top_k, trace.expert_counts(), trace.selected
     tokens = counts.sum(axis=1) / top_k
     popularity, noise = _popularity(counts, tokens, _by_sequence(trace, ids))
     spread = popularity.var(axis=1) - noise
