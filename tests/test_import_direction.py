@@ -20,7 +20,7 @@ FILES = {"files", "located_yaml", "mistakes", "recording_format", "dumps", "nump
 MAY_IMPORT = {
     "routing": set(),
     "balance": {"routing"},  # the router's knobs and its affinities, from which the losses follow
-    "placement": {"files", "located_yaml"},  # maps are JSON and YAML
+    "placement": {"files", "located_yaml", "placement_policies"},  # maps are JSON and YAML; the policies' names
     "traffic": {"cluster", "alltoall_library", "located_yaml", "mistakes"},  # the Fabric; sets of constants are YAML
     "network": {"cluster"},
     "compute": set(),
@@ -42,9 +42,9 @@ MAY_IMPORT = {
         "regular_clusters",
     },
     # Tokens, routing and load of a layer; then what traces say; then the loop that has both.
-    "layer": STAGES | FILES | {"results", "scenario", "stages", "alltoall_library"},
+    "layer": STAGES | FILES | {"results", "scenario", "stages", "alltoall_library", "placement_policies"},
     "measure": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer"},
-    "run": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer", "measure"},
+    "run": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer", "measure", "placement_policies"},
     "results": {"files", "stages"},
     "report": {"results", "files", "stages"},
     "record": {"routing", "balance", "recording_format", "files", "dumps"},

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from moesim.cli.routing_check import check
+
 if TYPE_CHECKING:
     from moesim.dumps import RoutingTrace
     from moesim.workload.fit_popularity import Fit
@@ -35,6 +37,7 @@ def register(app: typer.Typer) -> None:
     verb.command("import")(import_)
     verb.command("show")(show)
     verb.command("export")(export)
+    verb.command("check")(check)
     app.add_typer(verb, name="routing")
 
 

@@ -15,6 +15,7 @@ from moesim.results import TableBuilder, nulls
 from moesim.routing import RouterSpec, route
 from moesim.workload import (
     Batch,
+    Half,
     RoutingTrace,
     Target,
     dealt_batch,
@@ -35,11 +36,13 @@ class Workload:
     recording: Recording | None = None
     trace: RoutingTrace | None = None
     trace_layers: tuple[int, ...] | None = None
+    half: Half | None = None
+    stage: int = _WORKLOAD_STAGE
 
     def batch(self, step: int) -> Batch:
         """Draw the batch of a simulated step, the same for the same seed and step."""
         parts, workload = self.parts, self.parts.workload
-        seed = np.random.SeedSequence(parts.seed, spawn_key=(_WORKLOAD_STAGE, step))
+        seed = np.random.SeedSequence(parts.seed, spawn_key=(self.stage, step))
         common: dict[str, Any] = {
             "n_ranks": parts.fabric.n_ranks,
             "rng": np.random.default_rng(seed),
@@ -62,6 +65,7 @@ class Workload:
             domains=domains,
             select=self._select,
             group_counts=(parts.fabric.n_ranks, parts.fabric.n_nodes, parts.router.n_groups),
+            half=self.half,
             **common,
         )
 
@@ -95,7 +99,9 @@ class Workload:
         parts = self.parts
         if trace.unit != "logits" and parts.update_bias:
             raise InputError("no router runs on given experts", "routing.update_bias", "update_bias: false")
-        batch = traced_batch(trace, top_k=parts.router.top_k, layers=self.trace_layers, where="workload", **common)
+        batch = traced_batch(
+            trace, top_k=parts.router.top_k, layers=self.trace_layers, where="workload", half=self.half, **common
+        )
         if trace.unit == "counts":
             batch = replace(batch, estimated=(*batch.estimated, *_limit_not_applied(parts)))
         if trace.unit == "logits" and trace.bias is None and parts.router.kind == "v3" and parts.bias == "recorded":
@@ -103,21 +109,25 @@ class Workload:
         return batch
 
 
-def open_workload(parts: Parts, read: Callable[[], RoutingTrace | None] | None = None) -> Workload:
-    """Open what the workload section names.
+def open_workload(
+    parts: Parts, read: Callable[[], RoutingTrace | None] | None = None, recording: Recording | None = None
+) -> Workload:
+    """Open what the workload section names; tokens that a placement has learnt from are left out.
 
     Args:
         parts: of the scenario.
         read: gives the recorded routing where it is at hand already; read by default.
+        recording: the recording, likewise.
 
     Raises:
         InputError: the recording cannot be read, or is of another number of experts than the model.
     """
     workload, source = parts.workload, parts.workload.recording
+    half: Half | None = "second" if parts.placement.learn_from == "first_half" else None
     if source is not None and is_recording(path := recording_path(source.name)):
-        return Workload(parts, read_recording(path))
+        return Workload(parts, recording or read_recording(path), half=half)
     layers = workload.routing.layers if workload.routing is not None else None
-    return Workload(parts, trace=read() if read is not None else trace_of(parts), trace_layers=layers)
+    return Workload(parts, trace=read() if read is not None else trace_of(parts), trace_layers=layers, half=half)
 
 
 def trace_of(parts: Parts) -> RoutingTrace | None:

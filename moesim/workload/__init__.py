@@ -8,15 +8,18 @@ from moesim.workload.recorded import recorded_batch
 from moesim.workload.resample import Resampled, resample_experts
 from moesim.workload.skew import Target
 from moesim.workload.synthetic import synthetic_batch
-from moesim.workload.traced import traced_batch
+from moesim.workload.token_draw import Half
+from moesim.workload.traced import half_of_trace, traced_batch
 
 __all__ = [
     "Batch",
+    "Half",
     "Resampled",
     "RoutingTrace",
     "Target",
     "counts_batch",
     "dealt_batch",
+    "half_of_trace",
     "read_routing",
     "recorded_batch",
     "resample_experts",

@@ -7,12 +7,14 @@ in order; more come by *block bootstrap*: whole sequences, uniformly, with repla
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
 
+Half = Literal["first", "second"]
 MAX_TOKENS = 1 << 27
 """Index arrays take 13 bytes per token, so this is under 2 GB; a typo is refused."""
 
@@ -71,6 +73,19 @@ def tokens_of_ranks(
             fix=f"between 1 and {MAX_TOKENS} can be simulated at once",
         )
     return counts
+
+
+def half_of(sequence: NDArray[np.int32] | None, tokens: int, half: Half | None) -> slice:
+    """Return which of the recorded tokens [tokens] are their first or second half, cut between two sequences.
+
+    Without ``half`` all; where sequences are not marked the cut is in the middle.
+    """
+    if half is None:
+        return slice(0, tokens)
+    cut = tokens // 2
+    if sequence is not None and len(begins := np.flatnonzero(np.diff(sequence)) + 1):
+        cut = int(begins[np.abs(begins - tokens / 2).argmin()])
+    return slice(0, cut) if half == "first" else slice(cut, tokens)
 
 
 def draw_tokens(
