@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from moesim.errors import InputError, InvariantError, ResourceError
-    from moesim.report import run_in_notebook
+    from moesim.report import placement_in_notebook, run_in_notebook
     from moesim.results import Result, load_result
     from moesim.run.simulate import simulate  # the package has function and module of this name
     from moesim.scenario import Scenario, load_scenario
@@ -24,7 +24,8 @@ _HOME = {
     "Scenario": "moesim.scenario",
     "load_result": "moesim.results",
     "load_scenario": "moesim.scenario",
-    "run_in_notebook": "moesim.report",  # how a result shows itself; results know no report
+    "placement_in_notebook": "moesim.report",  # how results show themselves; they know no report
+    "run_in_notebook": "moesim.report",
     "simulate": "moesim.run",
     "sweep": "moesim.sweeps",
 }
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "load_result",
     "load_scenario",
+    "placement_in_notebook",
     "run_in_notebook",
     "simulate",
     "sweep",

@@ -19,3 +19,9 @@ LEARN_FROM = ("first_half", "all", "batch")
 """What a policy may learn from beside a file: half of the recording, all of it, or the very batch that it places."""
 
 POLICIES = (*FIXED_POLICIES, *LOAD_POLICIES)
+
+REBALANCE_POLICIES = ("greedy", "eplb", "eplb_hierarchical", "eplb_global", "replicate_top")
+"""Place by the load alone and then let it be, so that they can do it again and again while a model runs."""
+
+FETCHING_POLICIES = ("per_batch",)
+"""Fetch weights for every batch: these travel beside its tokens, and its experts wait for them."""

@@ -5,9 +5,9 @@ A new stage is one more row here and its seconds in ``moesim/layer/kernel_second
 
 from typing import Literal, NamedTuple
 
-Lane = Literal["compute", "network"]
+Lane = Literal["compute", "network", "weights"]
 LANES: tuple[Lane, ...] = ("compute", "network")
-"""What a rank does at the same time; each lane does one thing at a time."""
+"""What a rank does at the same time; each lane does one thing at a time. A third one is there while weights move."""
 
 
 class Stage(NamedTuple):
@@ -64,6 +64,11 @@ STAGES = (
 
 OTHER = Stage("other", "compute")
 """What a rank computes between two layers, attention and the like: not part of the layer."""
+
+MIGRATION = Stage("migration", "network", "phase", label="migration", colour="#8c6bb1")
+"""Ranks stop while weights of experts change place: not part of a layer."""
+BESIDE = Stage("weights", "weights", "phase", label="weights", colour="#c3b1d9")
+"""The same beside the tokens, on a lane of its own."""
 
 KERNELS = tuple(stage for stage in STAGES if stage.kind == "kernel")
 PHASES = tuple(stage.name for stage in STAGES if stage.kind == "phase")

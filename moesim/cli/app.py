@@ -18,6 +18,7 @@ from moesim.cli import (
     inspect,
     kernels,
     model,
+    place,
     profile,
     replay,
     routing,
@@ -59,6 +60,7 @@ compare.register(app)
 inspect.register(app)
 kernels.register(app)
 model.register(app)
+place.register(app)
 profile.register(app)
 replay.register(app)
 routing.register(app)

@@ -1,8 +1,7 @@
-"""``moesim bw``, ``place`` and ``record``: the parts of a simulation by themselves."""
+"""``moesim bw`` and ``record``: the parts of a simulation by themselves."""
 
 import json
 from pathlib import Path
-from typing import Literal
 
 import typer
 
@@ -10,7 +9,6 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command("bw")(bw)
-    app.command("place")(place)
     app.command("record")(record)
 
 
@@ -79,41 +77,6 @@ def bw(
     if json_to is not None:
         data = {"topology": fabric.name, "algorithm": algorithm, "rates": rates, "rows": [vars(row) for row in rows]}
         write_files(json_to.parent, {json_to.name: json.dumps(data, indent=1).encode()})
-
-
-def place(
-    scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
-    override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
-    redundant: int | None = typer.Option(None, "--redundant", help="Redundant experts for EPLB; default: a full set."),
-    write: Literal["sglang", "tensorrt-llm", "json"] | None = typer.Option(
-        None, "--write", help="Write the placement that the scenario itself asks for, in this form, to --out."
-    ),
-    out: Path | None = typer.Option(None, "--out", help="The map to write."),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
-) -> None:
-    """Compare placements of the scenario's experts: load of the hottest slot, rank and node under each.
-
-    Each selection goes to the replica that placement.replica_choice takes, as in a run.
-
-    Example: moesim place quickstart --redundant 8
-    """
-    from moesim.cli.show import console, table
-    from moesim.errors import InputError
-    from moesim.placement import write_map
-    from moesim.run.placement_study import compare_placements, map_of
-    from moesim.scenario import load_scenario
-
-    if (write is None) != (out is None):
-        raise InputError("one of --write and --out alone", fix="--write sglang --out map.json")
-    loaded = load_scenario(scenario, overrides=override)
-    if write is not None and out is not None:
-        write_map(out, map_of(loaded), form=write, model_layers=loaded.model.layers if write == "sglang" else None)
-        typer.echo(f"written: {out}", err=as_json)
-    rows = compare_placements(loaded, redundant)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    console().print(table("max / mean load", tuple(rows[0]), [tuple(row.values()) for row in rows]))
 
 
 def record(

@@ -143,7 +143,7 @@ def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -
         "rank": f"waiting for rank {what}: {share}",
         "setup": f"set-up of the all-to-all (layout, notify, CPU synchronisation): {share}",
         "arrival": f"late arrival of rank {what}: {share}",
-        "schedule": f"another micro-batch on the critical rank: {share}",
+        "schedule": f"waiting for weights, or for another micro-batch, on the critical rank: {share}",
     }
     return words[kind], kind, what
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from moesim.cluster import Fabric
 from moesim.layer import LayerLoad
 from moesim.results import TableBuilder, nulls
-from moesim.stages import KERNELS, PHASES, STAGES
-from moesim.timeline import LayerTrace, LinkSeries, PhaseTrace, phase_use, union_length
-from moesim.traffic import PhaseFlows
+from moesim.stages import BESIDE, KERNELS, MIGRATION, PHASES, STAGES, Stage
+from moesim.timeline import LayerTrace, LinkSeries, MigrationTrace, PhaseTrace, phase_use, union_length
+from moesim.traffic import busiest_link_s
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +19,8 @@ RANK_PAIR_LIMIT = 256
 # Time buckets that the busiest link of a dispatch gets in ``link_series``, and the least width of one.
 _BUCKETS = 40
 _SHORTEST_BUCKET_S = 1e-6
+# Link classes whose migrated bytes have a column of their own.
+_PORTS = ("nvlink", "nic")
 # Links of each class whose use over time is kept.
 _BUSY_LINKS = 24
 # Buckets x links that a run keeps at most (32 MB): past this the buckets get wider.
@@ -148,19 +150,12 @@ def bucket_width_s(fabric: Fabric, load: LayerLoad, last_entry_s: float, n_layer
 
     Wider where the run is so long, by late ranks or many layers, that the buckets would fill the memory.
     """
-    busiest = {name: _busiest_link_s(fabric, flows) for name, flows in load.flows.items()}
+    busiest = {name: busiest_link_s(fabric, flows) for name, flows in load.flows.items()}
     compute = sum(load.kernels.seconds.values(), np.zeros(fabric.n_ranks))
     setup = sum(flows.entry_setup_s + flows.group_setup_s for flows in load.flows.values())
     layer_s = sum(busiest.values()) + setup + float(compute.max())
     longest = _CELLS / max(fabric.n_links, 1)
     return max(busiest["dispatch"] / _BUCKETS, _SHORTEST_BUCKET_S, (last_entry_s + n_layers * layer_s) / longest)
-
-
-def _busiest_link_s(fabric: Fabric, flows: PhaseFlows) -> float:
-    """Time that the busiest link of a phase needs for its bytes at the algorithm's rate."""
-    moved = np.repeat(flows.size, np.diff(flows.route_ptr)) * flows.weight
-    demand = np.bincount(flows.route_links, weights=moved, minlength=fabric.n_links)
-    return float((demand / fabric.capacity).max()) if fabric.n_links else 0.0
 
 
 def _add_transfers(
@@ -239,20 +234,54 @@ def _add_ranks(
     )
 
 
+def add_migration_rows(
+    tables: TableBuilder, step: int, fabric: Fabric, trace: MigrationTrace, moves: int, bound_s: float
+) -> None:
+    """Add a layer's move of weights to ``migrations`` and ``spans``; ``bound_s`` is what its busiest link needs."""
+    phase, stage = trace.phase, BESIDE if trace.beside else MIGRATION
+    where = {"step": step, "layer": trace.layer, "micro_batch": 0}
+    wire = phase.flows.link_wire_bytes(fabric.n_links)
+    tables.add(
+        "migrations",
+        **where,
+        lane=[stage.lane],
+        moves=moves,
+        wire_bytes=float(phase.flows.size.sum()),
+        **{f"{name}_wire_bytes": float(wire[fabric.is_class(name) & fabric.sender_port].sum()) for name in _PORTS},
+        fixed_s=phase.flows.entry_setup_s,
+        lower_bound_s=bound_s,
+        start_s=float(phase.enter_s.min()),
+        end_s=float(phase.leave_s.max()),
+    )
+    _add_span(tables, where, fabric, stage, phase.enter_s, phase.leave_s, phase)
+
+
 def _add_spans(tables: TableBuilder, where: dict[str, int], fabric: Fabric, trace: LayerTrace) -> None:
-    ranks = np.arange(fabric.n_ranks, dtype=np.int32)
     for stage in STAGES:
-        phase = trace.phases.get(stage.name)
-        blamed = phase.waited_on if phase is not None else np.full(fabric.n_ranks, -1, np.int32)
-        tables.add(
-            "spans",
-            **where,
-            rank=ranks,
-            node=fabric.rank_node,
-            lane=stage.lane,
-            phase=stage.label,
-            start_s=trace.start_s[stage.name],
-            end_s=trace.end_s[stage.name],
-            wait_s=phase.wait_s if phase is not None else np.zeros(fabric.n_ranks),
-            waited_on=np.ma.masked_less(blamed, 0),
-        )
+        begin, end = trace.start_s[stage.name], trace.end_s[stage.name]
+        _add_span(tables, where, fabric, stage, begin, end, trace.phases.get(stage.name))
+
+
+def _add_span(
+    tables: TableBuilder,
+    where: dict[str, int],
+    fabric: Fabric,
+    stage: Stage,
+    begin: Floats,
+    end: Floats,
+    phase: PhaseTrace | None,
+) -> None:
+    """Add the spans of one stage, one of each rank."""
+    blamed = phase.waited_on if phase is not None else np.full(fabric.n_ranks, -1, np.int32)
+    tables.add(
+        "spans",
+        **where,
+        rank=np.arange(fabric.n_ranks, dtype=np.int32),
+        node=fabric.rank_node,
+        lane=stage.lane,
+        phase=stage.label,
+        start_s=begin,
+        end_s=end,
+        wait_s=phase.wait_s if phase is not None else np.zeros(fabric.n_ranks),
+        waited_on=np.ma.masked_less(blamed, 0),
+    )

@@ -119,7 +119,13 @@ class LayerTerms:
                 yield Part(f"wait in {name}", float(phase.wait_s[rank]), how, f"simulated: rank {last} came last", rank)
         if self.trace.idle_s[rank] > 0:
             how = "between its stages of this layer"
-            yield Part("busy with another micro-batch", float(self.trace.idle_s[rank]), how, "simulated", rank)
+            yield Part(
+                "waiting for weights, or busy with another micro-batch",
+                float(self.trace.idle_s[rank]),
+                how,
+                "simulated",
+                rank,
+            )
 
     def _phase(self, name: str, rank: int) -> list[Part]:
         constants, fabric = self.parts.constants[name].source, self.parts.fabric

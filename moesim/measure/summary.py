@@ -13,7 +13,7 @@ from moesim.measure.lower_bound import LowerBound, lower_bound
 from moesim.measure.times_moved import TimesMoved
 from moesim.results import COMPONENTS, SOURCES, SUMMARY
 from moesim.stages import OVER_RANKS, PHASES
-from moesim.timeline import LayerTrace, phase_use
+from moesim.timeline import LayerTrace, MigrationTrace, phase_use
 from moesim.traffic import Floats, payload_bytes
 
 _LINK_FIGURES = ("link_load_max_over_mean", "link_load_mean_over_max", "link_max_violation", "bottleneck_utilisation")
@@ -78,6 +78,12 @@ class SummaryBuilder:
         self.first_entry_s = min(self.first_entry_s, float(trace.entry_s.min()))
         self.last_end_s = max(self.last_end_s, float(trace.end_s_of_layer.max()))
         return row
+
+    def add_migration(self, trace: MigrationTrace) -> None:
+        """Take in a layer's move of weights: it makes its step longer."""
+        if not trace.beside:
+            self.first_entry_s = min(self.first_entry_s, float(trace.phase.enter_s.min()))
+        self.last_end_s = max(self.last_end_s, float(trace.phase.leave_s.max()))
 
     def end_step(self, tokens: int, distinct_tokens: int) -> None:
         """Close a step of so many tokens: each runs on a clock of its own that begins at 0."""

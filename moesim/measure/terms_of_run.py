@@ -17,8 +17,8 @@ from moesim.measure.critical import CriticalRank
 from moesim.measure.layer_terms import LayerTerms, Part, Ratio, ratio
 from moesim.measure.lower_bound import LowerBound
 from moesim.results import COMPONENTS, SOURCES, SUMMARY, Share, Term
-from moesim.timeline import LayerTrace
-from moesim.traffic import Floats
+from moesim.timeline import LayerTrace, MigrationTrace
+from moesim.traffic import Floats, weight_transfer
 
 _LOSS_SUMS = {
     "expert_loss": "sum over experts of (share of the selections) x (mean affinity)",
@@ -101,6 +101,8 @@ class RunTerms:
     _n_layers: int = 0
     # Of each layer of the step at hand: when each rank entered and left, and what its time went to, [ranks] each.
     _step: list[tuple[int, Floats, Floats, dict[str, Floats]]] = field(default_factory=list)
+    _moves: list[MigrationTrace] = field(default_factory=list)
+    _moving_s: list[tuple[float, float, float]] = field(default_factory=list)
     _step_s: list[dict[str, float]] = field(default_factory=list)
     # Of each layer: the figures of the links of each class, of which the bottleneck's is known at the end.
     _links: list[tuple[int, dict[str, dict[str, Ratio]]]] = field(default_factory=list)
@@ -125,6 +127,10 @@ class RunTerms:
         self._n_layers += 1
         self._step.append((trace.layer, trace.entry_s, trace.end_s_of_layer, critical.of_ranks))
 
+    def add_migration(self, trace: MigrationTrace) -> None:
+        """Take in a layer's move of weights."""
+        self._moves.append(trace)
+
     def _bound(self, bound: LowerBound) -> Iterator[Part]:
         fabric = self.parts.fabric
         for part in bound.parts:
@@ -135,16 +141,28 @@ class RunTerms:
     def end_step(self) -> None:
         """Take the step apart along the rank that ends it: its own time in every layer, and what lies between."""
         _, entry, _, _ = self._step[0]
+        stops = [trace.phase for trace in self._moves if not trace.beside]
+        begin = np.minimum.reduce([entry, *(phase.enter_s for phase in stops)])
         rank = int(np.argmax(self._step[-1][2]))
-        seconds = {"arrival_time_s": float(entry[rank] - entry.min())}
+        seconds = {"arrival_time_s": float(begin[rank] - begin.min())}
         for _, _, _, components in self._step:
             for name, each in components.items():
                 if name != "arrival_time_s":
                     seconds[name] = seconds.get(name, 0.0) + float(each[rank])
         between = zip(self._step[:-1], self._step[1:], strict=True)
         seconds["between layers"] = sum(float(after[1][rank] - before[2][rank]) for before, after in between)
+        if self._moves and self.parts.placement.rebalance:
+            fixed_s = sum(phase.flows.entry_setup_s for phase in stops)
+            carried = [phase for phase in stops if phase.flows.n_flows]  # the others take the fixed time alone
+            moving_s = sum(float(phase.leave_s[rank] - phase.enter_s[rank]) for phase in carried)
+            moving_s -= sum(phase.flows.entry_setup_s for phase in carried)
+            left_s = max(float(trace.phase.leave_s.max()) for trace in self._moves) - float(self._step[-1][2][rank])
+            seconds["between layers"] += float(entry[rank] - begin[rank]) - fixed_s - moving_s
+            seconds["migration"] = fixed_s + moving_s + max(left_s, 0.0)
+            self._moving_s.append((fixed_s, moving_s, max(left_s, 0.0)))
         self._step_s.append(seconds)
         self._step.clear()
+        self._moves.clear()
 
     def build(self, summary: Mapping[str, Any], link_class: str | None, ledger: KernelLedger) -> dict[str, list[Term]]:
         """Return the terms of every number of the summary that has a value.
@@ -171,16 +189,33 @@ class RunTerms:
         found["step_time_s"] = [
             Term(
                 name=name,
-                value=sum(seconds[name] for seconds in self._step_s) / len(self._step_s),
+                value=sum(seconds.get(name, 0.0) for seconds in self._step_s) / len(self._step_s),
                 unit="s",
                 formula="of the rank that ends the step, over its layers",
                 source="simulated" if name != "between layers" else "scenario: schedule.other_time",
             )
-            for name in self._step_s[0]
+            for name in dict.fromkeys(name for seconds in self._step_s for name in seconds)
         ]
+        if self._moving_s:
+            found["step_time_s"][-1] |= {"formula": "ranks stop for weights of experts", "terms": self._migration()}
         if self._losses:
             found |= {key: self._loss(key) for key in _LOSS_SUMS}
         return {key: found[key] for key in SUMMARY if key in found and summary[key] is not None}
+
+    def _migration(self) -> list[Term]:
+        """What the migrations of a step take, mean over all steps."""
+        asked = self.parts.placement.rebalance
+        assert asked is not None  # noqa: S101 - weights moved
+        said = (
+            ("fixed time", "for each layer that moves", weight_transfer(asked.mode, asked.fixed_time).source),
+            ("weights on the wires", "until the rank's own have come and gone, waiting included", "simulated"),
+            ("weights after the last layer", "those that travel beside the tokens and come later", "simulated"),
+        )
+        sums = [sum(seconds) / len(self._step_s) for seconds in zip(*self._moving_s, strict=True)]
+        return [
+            Term(name=name, value=value, unit="s", formula=formula, source=source)
+            for (name, formula, source), value in zip(said, sums, strict=True)
+        ]
 
     def _loss(self, key: str) -> list[Term]:
         """Alpha, the paper's constant and the sum of its equation, which alone differs between layers."""

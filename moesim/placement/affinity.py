@@ -93,6 +93,8 @@ def _search(
     """The node of each expert; as many on each as a contiguous placement has there."""
     n_experts, per_node = len(load), -(-n_ranks // n_nodes)
     sizes = np.bincount(contiguous(n_experts, n_ranks).slot_rank // per_node, minlength=n_nodes)
+    if n_experts < n_ranks:  # no node is left without an expert to replicate
+        sizes = np.array([len(part) for part in np.array_split(np.arange(n_experts), n_nodes)])
     node_of = np.empty(n_experts, dtype=np.int32)
     for node, experts in enumerate(pack(load.tolist(), sizes.tolist())):
         node_of[experts] = node

@@ -4,8 +4,9 @@ from moesim.report.charts import DotChart, LineChart, Mark, Series
 from moesim.report.comparison import Comparison, ComparisonRow, compare
 from moesim.report.comparison_page import comparison_figures, render_comparison
 from moesim.report.data_table import Cell, DataTable, Quantity
-from moesim.report.notebook import run_in_notebook, sweep_in_notebook
+from moesim.report.notebook import placement_in_notebook, run_in_notebook, sweep_in_notebook
 from moesim.report.page import ChartView, render, view_of
+from moesim.report.placement_page import render_placement
 from moesim.report.run_page import ThresholdOutcome, render_run, run_figures
 from moesim.report.sweep_answer import answer_sentence
 from moesim.report.sweep_data import AxisEffect, SweepAxis, SweepData
@@ -29,8 +30,10 @@ __all__ = [
     "answer_sentence",
     "compare",
     "comparison_figures",
+    "placement_in_notebook",
     "render",
     "render_comparison",
+    "render_placement",
     "render_run",
     "render_sweep",
     "run_figures",

@@ -1,14 +1,17 @@
 """Balance: imbalance and losses over the layers of a run and over the steps of the training it was recorded from."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.report.charts import LineChart, Mark, Series, worded
 from moesim.report.columns import Columns, columns_of, layer_numbers, mean_by, rows_in
 from moesim.report.palette import series_colour
-from moesim.report.quantities import filled
+from moesim.report.quantities import Floats, axis_scale, filled, quantity
 from moesim.results import SUMMARY, Result
+from moesim.stages import MIGRATION
 
 LOSSES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "z_loss")
 # Layers whose numbers are all written on an axis.
@@ -25,6 +28,46 @@ _IMBALANCE_IN_TRAINING = _IMBALANCE | {
     "held_out_expert_load_max_over_mean": "experts on unseen text, max/mean",
     "held_out_sequence_imbalance_p99": "within a sequence of unseen text, 99th percentile",
 }
+
+
+def rebalance_charts(result: Result) -> list[LineChart]:
+    """Load, layer time and migration over the steps of a run whose experts were placed anew; nothing elsewhere."""
+    moved = columns_of(result, "migrations") if "migrations" in result.tables else {}
+    if not rows_in(moved) or "rebalance" not in result.explanation:
+        return []
+    steps, about = columns_of(result, "steps"), result.explanation["rebalance"]
+    x, layer_s = mean_by(steps, "step", "layer_time_s")
+    stops_s, stored = np.zeros(len(x)), np.zeros(len(x))
+    length = filled(moved["end_s"]) - filled(moved["start_s"])
+    at, stopped = np.searchsorted(x, np.asarray(moved["step"])), np.asarray(moved["lane"]) == MIGRATION.lane
+    np.add.at(stops_s, at[stopped], length[stopped])
+    np.add.at(stored, at, filled(moved["wire_bytes"]))
+    anew = f"every {about['every']} steps by {about['policy']}, {about['mode']}"
+    least, most = (quantity(value, "s") for value in about["fixed_range_s"])
+    charts = []
+    for key, title, caption, y_label, series in (
+        ("step_load", "Load over the steps", f"Most loaded over mean, mean over the layers; placed anew {anew}.",
+         "max/mean", _series(steps, "step", dict([*_IMBALANCE.items()][:3]))),
+        ("step_time", "Layer time over the steps", "Mean over the layers. Late ranks and contention with weights "
+         "are in it, stops for weights are not.", *_scaled(x, layer_s, "s", "layer time")),
+        ("step_stops", "Stops for weights over the steps",
+         f"From the first rank that stops to the last that goes on, sum over the layers; "
+         f"{quantity(about['fixed_s'], 's')} of each layer's are the fixed time (published {least} to {most}).",
+         *_scaled(x, stops_s, "s", "stop")),
+        ("step_weights", "Weights moved over the steps",
+         f"An expert has {quantity(about['expert_bytes'], 'B')}. Redundant slots hold "
+         f"{quantity(about['redundant_bytes_per_rank'], 'B')} of each GPU's memory, "
+         f"{quantity(about['redundant_bytes'], 'B')} in all, in all layers of the model.",
+         *_scaled(x, stored, "B", "weights moved")),
+    ):  # fmt: skip
+        charts.append(LineChart(key, title, caption, "step", y_label, series, source="migrations.parquet"))
+    return charts
+
+
+def _scaled(x: NDArray[Any], y: Floats, unit: str, word: str) -> tuple[str, tuple[Series, ...]]:
+    """Label of the axis and the one curve, in a unit that suits it."""
+    scale, name = axis_scale(y, unit)
+    return f"{word} ({name})", (Series(word, x.astype(np.float64), y / scale, series_colour(0)),)
 
 
 def layer_charts(result: Result) -> list[LineChart]:

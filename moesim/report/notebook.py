@@ -15,6 +15,7 @@ from moesim.report.comparison import Comparison, ComparisonRow
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.named_numbers import WORDS
 from moesim.report.page import filled
+from moesim.report.placement_page import options_table, placement_charts, placement_words
 from moesim.report.quantities import named_quantity, quantity, unit_of
 from moesim.report.run_page import Verdict, verdict
 from moesim.report.static import figure_files
@@ -24,7 +25,7 @@ from moesim.report.sweep_data import SweepData
 from moesim.report.sweep_page import card_keys, points_table
 from moesim.report.time_charts import time_chart, timeline_chart
 from moesim.report.traffic_charts import traffic_chart
-from moesim.results import Result
+from moesim.results import PlacementVerdict, Result
 
 # Points of a sweep, best first, and charts of it: the rest is in the table itself.
 _POINTS, _CHARTS = 8, 2
@@ -97,6 +98,12 @@ def sweep_in_notebook(data: SweepData) -> str:
     table = points_table(data, listed, card_keys(data))
     table = DataTable(table.columns, table.rows, left)
     return _shown(data.question or data.title, sweep_verdict(data), table, axis_charts(data)[:_CHARTS])
+
+
+def placement_in_notebook(verdict: PlacementVerdict) -> str:
+    """Show a placement verdict: its sentence, every placement, and whether moving to the best one pays."""
+    title, charts = f"Placement of {verdict.scenario}", placement_charts(verdict)
+    return _shown(title, placement_words(verdict), options_table(verdict), charts, verdict.notes)
 
 
 def _shown(

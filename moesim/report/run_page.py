@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moesim.report import run_tables
-from moesim.report.balance_charts import layer_charts, training_charts
+from moesim.report.balance_charts import layer_charts, rebalance_charts, training_charts
 from moesim.report.charts import Chart
 from moesim.report.columns import columns_of, rows_in
 from moesim.report.page import render, view_of
@@ -151,7 +151,7 @@ def _charts(result: Result) -> dict[str, Chart | None]:
 
 
 def _balance_charts(result: Result) -> list[Chart]:
-    return [*layer_charts(result), *training_charts(result)]
+    return [*rebalance_charts(result), *layer_charts(result), *training_charts(result)]
 
 
 def chips(result: Result) -> list[str]:

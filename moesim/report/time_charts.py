@@ -21,7 +21,7 @@ from moesim.report.columns import (
     sum_over_layers,
 )
 from moesim.report.comparison import critical_words, subjects_of
-from moesim.report.palette import LINK_WORDS, PHASES, link_colour
+from moesim.report.palette import LINK_WORDS, PHASES, WEIGHTS, link_colour
 from moesim.report.quantities import Floats, axis_scale, filled
 from moesim.results import COMPONENTS, SUMMARY, Result
 
@@ -77,7 +77,7 @@ def timeline_chart(result: Result) -> Gantt | None:
     start, end = np.asarray(spans["start_s"]) - begin, np.asarray(spans["end_s"]) - begin
     row = np.searchsorted(chosen, np.asarray(spans["rank"]))
     wait, notes = filled(spans["wait_s"]), spans["note"]
-    phase, slim = [str(name) for name in spans["phase"]], np.isin(spans["phase"], _BESIDE)
+    phase, slim = [str(name) for name in spans["phase"]], np.isin(spans["phase"], [*_BESIDE, stages.BESIDE.label])
     waits = np.flatnonzero(wait > 0)
     shown = np.flatnonzero(end - wait > start)
     grid = ranks_per_node(result)
@@ -93,7 +93,7 @@ def timeline_chart(result: Result) -> Gantt | None:
         phase=tuple(phase[i] for i in shown) + ("wait",) * len(waits),
         slim=np.concatenate([slim[shown], slim[waits]]),
         note=tuple(notes[i] for i in shown) + tuple(notes[i] for i in waits),
-        colours=PHASES,
+        colours=PHASES | {name: colour for name, colour in WEIGHTS.items() if name in phase},
         grid_every=grid if len(chosen) == len(ranks) else 0,
     )
 

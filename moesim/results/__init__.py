@@ -1,7 +1,8 @@
 """Tables, summary and provenance of a run, in memory and on disk."""
 
-from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, told_apart
+from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, ratio_spread, told_apart
 from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY, Value
+from moesim.results.placement import Ageing, PlacementOption, PlacementVerdict, percent, whole
 from moesim.results.result import SCHEMA_VERSION, Note, Result, load_result
 from moesim.results.tables import TableBuilder, Tables, nulls
 from moesim.results.terms import Share, Term, combined
@@ -14,8 +15,11 @@ __all__ = [
     "SOURCES",
     "SUMMARY",
     "Z80",
+    "Ageing",
     "Moves",
     "Note",
+    "PlacementOption",
+    "PlacementVerdict",
     "Result",
     "Share",
     "TableBuilder",
@@ -26,5 +30,8 @@ __all__ = [
     "intervals",
     "load_result",
     "nulls",
+    "percent",
+    "ratio_spread",
     "told_apart",
+    "whole",
 ]

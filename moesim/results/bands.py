@@ -44,12 +44,19 @@ def intervals(summary: Mapping[str, Any], band: Mapping[str, Any]) -> dict[str, 
 def told_apart(a: Mapping[str, Any], b: Mapping[str, Any], key: str, ratio: float) -> bool:
     """Return whether a ratio between two runs is more than what is not known of their clusters makes it.
 
+    The arguments are those of ``ratio_spread``, and the ratio of the two values.
+    """
+    return abs(math.log(ratio)) > ratio_spread(a, b, key)
+
+
+def ratio_spread(a: Mapping[str, Any], b: Mapping[str, Any], key: str) -> float:
+    """Return how far the logarithm of a ratio between two runs may be off to either side, in four cases of five.
+
     What a phase leaves unexplained is one more unknown of the cell: two runs of it are off to the same side.
 
     Args:
         a, b: ``explanation["band"]`` of the two. Where their ``cell`` is the same, so are the unknowns.
         key: a number of ``BANDED`` that both have.
-        ratio: of the two values.
     """
     first, second = ({name: (move[1] - move[0]) / 2 for name, move in band["moves"][key].items()} for band in (a, b))
     if a["cell"] == b["cell"]:
@@ -57,5 +64,4 @@ def told_apart(a: Mapping[str, Any], b: Mapping[str, Any], key: str, ratio: floa
         left = [first.get(name, 0.0) - second.get(name, 0.0) for name in names]
     else:
         left = [*first.values(), *second.values()]
-    widen = float(max(a["widen"], b["widen"]))
-    return abs(math.log(ratio)) > widen * Z80 * math.hypot(*left)
+    return float(max(a["widen"], b["widen"])) * Z80 * math.hypot(*left)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.results.tables import Columns, Tables
-from moesim.stages import LANES, PHASES, STAGES
+from moesim.stages import BESIDE, LANES, MIGRATION, PHASES, STAGES
 
 _EVENT_LIMIT = 1_000_000
 # Arrows that follow transfers: of each layer, and of all.
@@ -72,7 +72,10 @@ class _Slices:
         self.begin, self.end = (_microseconds(spans, spans, column)[row].tolist() for column in ("start_s", "end_s"))
         self.node, self.rank = (np.asarray(spans[column])[row].tolist() for column in ("node", "rank"))
         self.phase = [str(name) for name in np.asarray(spans["phase"])[row]]
-        self.tid = [rank * len(_LANES) + _LANES.index(_LANE_OF[phase])
+        # Weights have a lane only where some move, so that other traces stay as they are.
+        self.lanes = _LANES if BESIDE.label not in self.phase else (*_LANES, BESIDE.lane)
+        lane_of = {**_LANE_OF, MIGRATION.label: MIGRATION.lane, BESIDE.label: BESIDE.lane}
+        self.tid = [rank * len(self.lanes) + self.lanes.index(lane_of[phase])
                     for rank, phase in zip(self.rank, self.phase, strict=True)]  # fmt: skip
         self.key = list(zip(*(np.asarray(spans[column])[row].tolist() for column in _KEY), strict=True))
         self.wait = np.round(np.asarray(spans["wait_s"])[row] * 1e6, 4).tolist()
@@ -144,8 +147,8 @@ def _names(slices: _Slices) -> Iterator[Event]:
         yield _metadata("process_name", node, 0, {"name": f"node {node}"})
         yield _metadata("process_sort_index", node, 0, {"sort_index": node})
     for node, tid in lanes:
-        rank, lane = divmod(tid, len(_LANES))
-        yield _metadata("thread_name", node, tid, {"name": f"rank {rank} {_LANES[lane]}"})
+        rank, lane = divmod(tid, len(slices.lanes))
+        yield _metadata("thread_name", node, tid, {"name": f"rank {rank} {slices.lanes[lane]}"})
         yield _metadata("thread_sort_index", node, tid, {"sort_index": tid})
 
 

@@ -13,7 +13,7 @@ from moesim.cluster import Fabric
 from moesim.errors import InvariantError
 from moesim.layer import LayerLoad
 from moesim.results import Term, combined
-from moesim.timeline import LayerTrace, PhaseTrace
+from moesim.timeline import LayerTrace, MigrationTrace, PhaseTrace
 
 _SLACK = 1e-9
 # The clock's own rounding where a run lasts for seconds; far below one of any other unit.
@@ -41,6 +41,17 @@ def audit_layer(fabric: Fabric, load: LayerLoad, trace: LayerTrace, tokens: int,
         out / load.bytes_per_copy["dispatch"],
         back / load.bytes_per_copy["combine"],
     )
+
+
+def audit_migration(fabric: Fabric, trace: MigrationTrace, n_bytes: int) -> None:
+    """Check one layer's move of weights, of so many bytes.
+
+    Raises:
+        InvariantError: other bytes moved, or a law of every phase is broken.
+    """
+    where = f"layer {trace.layer}, migration"
+    _close(f"{where}: bytes", float(trace.phase.flows.size.sum()), float(n_bytes))
+    _audit_phase(where, fabric, trace.phase)
 
 
 def _audit_phase(where: str, fabric: Fabric, phase: PhaseTrace) -> None:

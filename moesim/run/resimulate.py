@@ -13,7 +13,6 @@ from moesim.measure import SummaryBuilder, spreads
 from moesim.results import BANDED, Z80
 from moesim.run.steps import RoutedStep, TimedLayer, run_steps
 from moesim.stages import PHASES
-from moesim.timeline import LinkSeries
 from moesim.traffic import slower
 
 # One bucket over everything: nobody looks at the links' use over time.
@@ -85,6 +84,6 @@ def resimulated(
 def _times(parts: Parts, step: RoutedStep, ranks: dict[int, int]) -> dict[str, float]:
     times = StepTimes(dict(ranks))
     for timed in run_steps(parts, [step], SummaryBuilder(parts), KernelLedger(), _NO_CURVES_S):
-        if not isinstance(timed, LinkSeries):
+        if isinstance(timed, TimedLayer):
             times.add(timed)
     return times.seconds

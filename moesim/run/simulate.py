@@ -29,16 +29,19 @@ from moesim.measure import (
     ToleranceLedger,
     add_busy_links,
     add_layer_rows,
+    add_migration_rows,
     add_series_rows,
     degraded,
     explanation,
     idle_ranks,
+    rebalancing,
+    rebalancing_notes,
     steps_pay,
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
 from moesim.run.resimulate import StepTimes, resimulated
-from moesim.run.steps import RoutedStep, TimedLayer, route_steps, run_steps
+from moesim.run.steps import RoutedStep, TimedLayer, TimedMigration, route_steps, run_steps
 from moesim.scenario import Scenario, to_yaml
 from moesim.traffic import KINDS
 from moesim.warm_up import compile_first
@@ -81,7 +84,7 @@ def simulate(
     run = _Run(parts, workload, say, exact_bands, watch or (lambda what, done, total: None))
     run.collect()
     say("tables")
-    result = run.result(to_yaml(scenario))
+    result = run.result(scenario)
     result.provenance.update(
         {
             "moesim": __version__,
@@ -118,6 +121,10 @@ class _Run:
         for timed in run_steps(self._parts, steps, self._summary, self._ledger):
             if isinstance(timed, TimedLayer):
                 self._add_layer(timed)
+            elif isinstance(timed, TimedMigration):
+                self._terms.add_migration(timed.trace)
+                about = (timed.trace, timed.moves, timed.bound_s)
+                add_migration_rows(self._tables, timed.step, self._parts.fabric, *about)
             else:
                 for layer in self._with_curves:
                     add_series_rows(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
@@ -178,7 +185,7 @@ class _Run:
             for name in ("selections", "rank_copies", "node_copies") if load.copies is not None else ():
                 self._traffic.setdefault(f"{name}_layer{timed.recorded}", getattr(load.copies, name))
 
-    def result(self, scenario_yaml: str) -> Result:
+    def result(self, scenario: Scenario) -> Result:
         parts, batch = self._parts, self._batch
         assert batch is not None  # noqa: S101 - the schema asks for at least one step
         recording = self._workload.recording
@@ -205,6 +212,9 @@ class _Run:
         audit_terms(summary, terms)
         explained = explanation(parts, self._summary, terms, self._ledger, batch)
         explained["band"] = band = self._summary.moved.band(summary, self._moves or {})
+        if (asked := parts.placement.rebalance) is not None:
+            explained["rebalance"] = rebalancing(parts, asked, len(scenario.model_spec().moe_layer_ids))
+            notes += rebalancing_notes(parts, asked)
         if self._tolerance.stepped:
             explained["tolerance"] = self._tolerance.explanation()
         return Result(
@@ -214,6 +224,6 @@ class _Run:
             explanation=explained,
             flows=exported,
             traffic=self._traffic,
-            scenario_yaml=scenario_yaml,
+            scenario_yaml=to_yaml(scenario),
             intervals=intervals(summary, band),
         )

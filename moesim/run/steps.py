@@ -12,12 +12,24 @@ from numpy.typing import NDArray
 
 from moesim.balance import update_bias
 from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
-from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, steps_pay
+from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
-from moesim.run.audit import audit_components, audit_layer
+from moesim.placement_policies import FETCHING_POLICIES
+from moesim.run.audit import audit_components, audit_layer, audit_migration
 from moesim.run.offsets import start_offsets
-from moesim.timeline import LayerTrace, LayerWork, LinkSeries, moe_layers, run_layers
-from moesim.traffic import Floats
+from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
+from moesim.stages import BESIDE, MIGRATION
+from moesim.timeline import (
+    Key,
+    LayerTrace,
+    LayerWork,
+    LinkSeries,
+    MigrationTrace,
+    moe_layers,
+    run_layers,
+    with_migrations,
+)
+from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, weight_transfer
 from moesim.workload import Batch
 
 _OFFSET_STAGE = 4
@@ -30,10 +42,12 @@ class State:
     Attributes:
         bias: of each recorded layer's router, [experts]; None where there is none.
         placement: of the recorded layers whose experts stay where they are; the others' are placed by the step's load.
+        rebalancing: what the rebalancer has seen, and what it has not moved yet.
     """
 
     bias: Mapping[int, NDArray[np.float32] | None]
     placement: Mapping[int, Placement] = field(default_factory=dict)
+    rebalancing: Rebalancing = field(default_factory=Rebalancing)
 
 
 @dataclass(frozen=True)
@@ -42,12 +56,14 @@ class RoutedStep:
 
     Attributes:
         given: the experts came with the workload, no router ran; some tokens may have fewer than top-k.
+        moves: weights that change place in this step.
     """
 
     layers: dict[int, RoutedLayer]
     tokens: int
     distinct_tokens: int
     given: bool
+    moves: tuple[LayerMove, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,16 @@ class TimedLayer:
         return {"step": self.step, "layer": self.trace.layer, "micro_batch": self.trace.micro_batch}
 
 
+@dataclass(frozen=True)
+class TimedMigration:
+    """One layer's move of weights after the clock: of ``step``, so many ``moves``; ``bound_s``: its busiest link's."""
+
+    step: int
+    moves: int
+    trace: MigrationTrace
+    bound_s: float
+
+
 def initial_state(parts: Parts, batch: Batch) -> State:
     """The biases that the scenario asks for, as recorded, none, or from a file; the placement, if a file gives it."""
     placed = parts.placement_map
@@ -95,13 +121,22 @@ def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, St
 
     Returns:
         Its routing, and the state for the next step: the biases moved by this step's loads where the scenario asks for
-        it (arXiv:2408.15664, Alg. 1), else as they were.
+        it (arXiv:2408.15664, Alg. 1), else as they were; placements and their rebalancer where it asks for one.
     """
     layers = batch.layers[: parts.workload.layers_simulated]
+    moves: tuple[LayerMove, ...] = ()
+    if parts.placement.rebalance:
+        placed, memory, moves = rebalanced(parts, state.placement, state.rebalancing, layers)
+        state = replace(state, placement=placed, rebalancing=memory)
     routed = {
         layer: route_layer(parts, batch, layer, state.bias[layer], state.placement.get(layer)) for layer in layers
     }
-    step = RoutedStep(routed, batch.tokens, batch.distinct_tokens, given=batch.logits is None)
+    if parts.placement.policy in FETCHING_POLICIES:
+        moves = fetched(parts, state.placement, routed)
+    step = RoutedStep(routed, batch.tokens, batch.distinct_tokens, given=batch.logits is None, moves=moves)
+    if parts.placement.rebalance:  # where experts are placed by a load, that is the first step's
+        stays = {layer: one.placement for layer, one in routed.items()}
+        state = replace(state, placement=stays, rebalancing=state.rebalancing.after(routed))
     if not parts.update_bias:
         return step, state
     rate, none = parts.losses.bias_rate, np.zeros(parts.router.n_experts)
@@ -119,7 +154,7 @@ def run_steps(
     summary: SummaryBuilder,
     ledger: KernelLedger,
     bucket_s: float | None = None,
-) -> Iterator[TimedLayer | LinkSeries]:
+) -> Iterator[TimedLayer | TimedMigration | LinkSeries]:
     """Put routed steps on the clock, each on one of its own, and audit every layer.
 
     Args:
@@ -130,7 +165,7 @@ def run_steps(
         bucket_s: width of the time buckets of the links' use; None for one that shows a dispatch well.
 
     Yields:
-        Each layer, and behind the last one of a step what the links carried over that step.
+        Each layer and each move of a layer's weights; behind the last of a step what the links carried over it.
 
     Raises:
         InvariantError: a law of the simulator was broken.
@@ -139,9 +174,12 @@ def run_steps(
     offsets = start_offsets(arrivals, parts.fabric.n_ranks, rng)
     for index, step in enumerate(steps):
         loads = _Loads(parts, step, ledger)
-        for timed in _on_the_clock(parts, loads, offsets, bucket_s):
+        weights = _weights(parts, step)
+        for timed in _on_the_clock(parts, loads, offsets, bucket_s, step, weights):
             if isinstance(timed, LayerTrace):
                 yield _audited(parts, index, step, loads, timed, summary)
+            elif isinstance(timed, MigrationTrace):
+                yield _audited_move(parts, index, step, timed, summary)
             else:
                 summary.end_step(step.tokens, step.distinct_tokens)
                 yield timed
@@ -168,22 +206,55 @@ class _Loads:
 
 
 def _on_the_clock(
-    parts: Parts, loads: _Loads, start_offset_s: Floats, bucket_s: float | None
-) -> Iterator[LayerTrace | LinkSeries]:
+    parts: Parts,
+    loads: _Loads,
+    start_offset_s: Floats,
+    bucket_s: float | None,
+    step: RoutedStep,
+    weights: Mapping[Key, PhaseFlows],
+) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
     def work_of(layer: int, _: int) -> LayerWork:
         load = loads.of(layer)
         return LayerWork(load.kernels.seconds, load.flows)
 
     if bucket_s is None:
         bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers)
+    program = moe_layers(loads.n_layers, parts.algorithm.permutes_first, other=parts.schedule.other_time > 0)
+    if weights:
+        stops, beside = ([layer for name, layer, _ in weights if name == stage.name] for stage in (MIGRATION, BESIDE))
+        mode = parts.placement.rebalance.mode if parts.placement.rebalance else ""
+        awaited = parts.placement.policy in FETCHING_POLICIES
+        program = with_migrations(program, stops, beside, mode == "blocking", awaited)
     return run_layers(
         parts.fabric,
-        moe_layers(loads.n_layers, parts.algorithm.permutes_first, other=parts.schedule.other_time > 0),
+        program,
         work_of,
         start_offset_s,
         bucket_s,
         parts.tolerance if steps_pay(loads.of(0).flows) else 0.0,
+        weights,
     )
+
+
+def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:
+    """The flows of a step's moves of weights: those that ranks stop for, with the fixed time, and those beside."""
+    asked, weights = parts.placement.rebalance, dict[Key, PhaseFlows]()
+    transfer = weight_transfer(asked.mode, asked.fixed_time) if asked else weight_transfer("async")
+    for move in step.moves:
+        ends, stage = (move.moves.source, move.moves.target), BESIDE if move.beside else MIGRATION
+        flows = weight_flows(parts.fabric, *ends, slot_bytes(parts), transfer, parts.ecmp_seed)
+        weights[stage.name, move.layer, 0] = flows if move.beside else replace(flows, entry_setup_s=transfer.fixed_s)
+    return weights
+
+
+def _audited_move(
+    parts: Parts, index: int, step: RoutedStep, trace: MigrationTrace, summary: SummaryBuilder
+) -> TimedMigration:
+    of = (trace.layer, trace.beside)
+    moves = next(len(move.moves) for move in step.moves if (move.layer, move.beside) == of)
+    audit_migration(parts.fabric, trace, moves * slot_bytes(parts))
+    summary.add_migration(trace)
+    return TimedMigration(index, moves, trace, busiest_link_s(parts.fabric, trace.phase.flows))
 
 
 def _audited(

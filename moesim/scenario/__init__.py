@@ -18,7 +18,7 @@ from moesim.scenario.breaches import check_axis
 from moesim.scenario.named_files import is_path, shipped_names
 from moesim.scenario.scenario_reader import PATH_FIELDS, ScenarioTemplate, from_here, load_scenario, name_from
 from moesim.scenario.schema import Scenario, json_schema, to_yaml
-from moesim.scenario.sections import Cluster, Losses, Model, PlacementBlock, RandomPoints, Sweep
+from moesim.scenario.sections import Cluster, Losses, Model, PlacementBlock, RandomPoints, Rebalance, Sweep
 from moesim.scenario.thresholds import SUMMARY_KEYS, Objective, Threshold, parse_objective, parse_threshold
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Override",
     "PlacementBlock",
     "RandomPoints",
+    "Rebalance",
     "RecordingSource",
     "Scenario",
     "ScenarioTemplate",

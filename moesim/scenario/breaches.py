@@ -102,7 +102,8 @@ def _per_rank_lists(scenario: ScenarioFields) -> Iterator[Breach]:
 
 def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     """Yield what would be read and then have no effect."""
-    if scenario.placement.redundant_experts and scenario.placement.policy in SINGLE_SLOT_POLICIES:
+    placed = scenario.placement
+    if placed.redundant_experts and placed.policy in SINGLE_SLOT_POLICIES and placed.rebalance is None:
         yield (
             ("placement", "redundant_experts"),
             f"policy {scenario.placement.policy} places no replicas",
@@ -117,6 +118,12 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
             "policy per_batch has no slots to fetch weights into",
             "give one per rank, for example",
         )
+    anew = placement.rebalance
+    if anew is not None and placement.policy == "per_batch":
+        yield ("placement", "rebalance"), "policy per_batch fetches weights for every batch", "leave rebalance out"
+    elif anew is not None and anew.policy in SINGLE_SLOT_POLICIES and placement.redundant_experts:
+        what = f"policy {anew.policy} places no replicas"
+        yield ("placement", "rebalance", "policy"), what, "use eplb, or redundant_experts: 0"
     learnt = placement.learn_from
     if learnt is not None and learnt not in LEARN_FROM and not is_path(learnt):
         yield (

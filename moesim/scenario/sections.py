@@ -14,11 +14,11 @@ from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
-from moesim.placement_policies import POLICIES
+from moesim.placement_policies import POLICIES, REBALANCE_POLICIES
 from moesim.regular_clusters import EXAMPLES, FabricKind, RegularCluster
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.named_files import is_path, refuse_escape
-from moesim.units import Bandwidth, Count, Number, Share
+from moesim.units import Bandwidth, Count, Duration, Number, Share
 
 Name = Annotated[str, AfterValidator(refuse_escape)]
 Dtype = Literal["fp8", "bf16"]
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     # A type checker wants the names of a Literal written out.
     AlgorithmName = str
     PolicyName = str
+    RebalancePolicyName = str
 else:
     AlgorithmName = Literal[ALGORITHMS]
     PolicyName = Literal[POLICIES]
+    RebalancePolicyName = Literal[REBALANCE_POLICIES]
 
 
 class Block(BaseModel):
@@ -221,6 +223,21 @@ class Routing(Block):
     )
 
 
+class Rebalance(Block):
+    """Experts placed anew while the run goes on, by the load seen since the last time."""
+
+    every: Count = Field(ge=1, le=10**6, description="Steps (batches) from one rearrangement to the next.")
+    policy: RebalancePolicyName = Field("eplb", description="By what the experts are placed anew.")
+    mode: Literal["blocking", "layerwise", "async"] = Field(
+        "blocking",
+        description="How weights move: all before the next step, layer by layer between its layers, or one layer a "
+        "step beside the tokens.",
+    )
+    fixed_time: Duration | None = Field(
+        None, ge=0, description="What each layer takes beside its bytes; by default what was published for the mode."
+    )
+
+
 class PlacementBlock(Block):
     """Which rank holds which experts."""
 
@@ -259,6 +276,7 @@ class PlacementBlock(Block):
     replica_choice: Literal["same_node", "round_robin", "hash"] = Field(
         "same_node", description="Which replica a token takes."
     )
+    rebalance: Rebalance | None = Field(None, description="Place experts anew in a run of many steps; null: never.")
 
 
 class AllToAll(Block):

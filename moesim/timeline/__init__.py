@@ -3,14 +3,16 @@
 from moesim.timeline.intervals import union_length
 from moesim.timeline.link_use import phase_could_carry, phase_use
 from moesim.timeline.phase import PhaseTrace
-from moesim.timeline.program import Operation, Program, moe_layers
-from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, run_layers
+from moesim.timeline.program import Key, Operation, Program, moe_layers, with_migrations
+from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, run_layers
 from moesim.timeline.uniform_alltoall import run_phase
 
 __all__ = [
+    "Key",
     "LayerTrace",
     "LayerWork",
     "LinkSeries",
+    "MigrationTrace",
     "Operation",
     "PhaseTrace",
     "Program",
@@ -20,4 +22,5 @@ __all__ = [
     "run_layers",
     "run_phase",
     "union_length",
+    "with_migrations",
 ]

@@ -5,10 +5,10 @@ names is done on the same rank. What ties ranks together are the flows of the al
 stands elsewhere (``LayerWork``): a program is the order only, so a schedule is a function that returns one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from moesim.stages import OTHER, STAGES, Stage
+from moesim.stages import BESIDE, MIGRATION, OTHER, STAGES, Stage
 
 Key = tuple[str, int, int]
 """An operation: name of its stage, layer, micro-batch."""
@@ -74,3 +74,40 @@ def _in_turn(n_layers: int, order: tuple[Stage, ...], other: bool) -> Iterator[O
             operation = Operation(stage, layer, after=before)
             yield operation
             before = (operation.key,)
+
+
+def with_migrations(
+    program: Program, stops: Collection[int], beside: Collection[int], first: bool = False, awaited: bool = False
+) -> Program:
+    """Put moves of weights into a program.
+
+    Args:
+        program: of the layers.
+        stops: layers of which all ranks stop to move weights.
+        beside: layers whose weights travel while the program runs, one after the other, on a lane of their own.
+        first: stop for all layers before the program begins; else for each before it begins.
+        awaited: weights beside are for the very tokens: they leave when the router has run, and the experts wait for
+            them.
+    """
+    made: list[Operation] = []
+    before: tuple[Key, ...] = ()
+
+    def stop(layer: int, after: tuple[Key, ...]) -> tuple[Key, ...]:
+        made.append(Operation(MIGRATION, layer, after=after))
+        return (made[-1].key,)
+
+    if first:
+        for layer in stops:
+            before = stop(layer, before)
+    begun = set[int]()
+    for operation in program:
+        if operation.layer not in begun:
+            begun.add(operation.layer)
+            after = operation.after + (before if len(begun) == 1 else ())
+            if not first and operation.layer in stops:
+                after = stop(operation.layer, after)
+            operation = operation._replace(after=after)
+        if awaited and operation.stage.name == "experts" and operation.layer in beside:
+            operation = operation._replace(after=(*operation.after, (BESIDE.name, operation.layer, 0)))
+        made.append(operation)
+    return (*made, *(Operation(BESIDE, layer, after=(("gate", layer, 0),) * awaited) for layer in beside))

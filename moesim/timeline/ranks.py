@@ -9,7 +9,7 @@ Not modelled: CPU launch gaps between kernels.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ import simpy
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
 from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork
-from moesim.stages import LANES, Lane
+from moesim.stages import BESIDE, LANES, Lane
 from moesim.timeline.link_use import LinkUse
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.timeline.program import Key, Operation, Program
@@ -94,6 +94,15 @@ class LayerTrace:
 
 
 @dataclass(frozen=True)
+class MigrationTrace:
+    """What became of one layer's move of weights: ``beside`` the tokens, or while all ranks stopped for it."""
+
+    layer: int
+    beside: bool
+    phase: PhaseTrace
+
+
+@dataclass(frozen=True)
 class LinkSeries:
     """Use of the links over time: ``utilisation`` [buckets, links] of what the algorithm can reach."""
 
@@ -109,7 +118,8 @@ def run_layers(
     start_offset_s: Floats,
     bucket_s: float,
     tolerance: float = 0.0,
-) -> Iterator[LayerTrace | LinkSeries]:
+    weights: Mapping[Key, PhaseFlows] | None = None,
+) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
     """Run a program on every rank.
 
     Args:
@@ -119,9 +129,11 @@ def run_layers(
         start_offset_s: when each rank begins, [ranks].
         bucket_s: width of the time buckets in which the links' use is kept.
         tolerance: longest step of the flows on wires as a share of the busiest link's time; 0: every event.
+        weights: flows of the program's moves of weights, by operation.
 
     Yields:
-        Each layer's trace when its last rank has left it, then what the links carried over time.
+        The trace of each layer and each move of weights when its last rank has left it, then what the links carried
+        over time.
 
     Raises:
         InvariantError: the program names an operation that it does not hold, or one that waits for it in turn.
@@ -133,9 +145,9 @@ def run_layers(
         network = SteppedNetwork(capacity, tolerance, range(fabric.n_links, fabric.n_links + fabric.n_ranks))
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     clock = NetworkClock(env, network)
-    ranks = _Ranks(clock, fabric, program, work_of)
+    ranks = _Ranks(clock, fabric, program, work_of, weights or {})
     for rank in range(fabric.n_ranks):
-        for lane in LANES:
+        for lane in ranks.lanes:
             env.process(ranks.run(rank, lane, float(start_offset_s[rank])))
     while env.peek() < np.inf:
         env.step()
@@ -175,12 +187,21 @@ class _LayerInProgress:
 class _Ranks:
     """The ranks' processes and the layers that some rank is in."""
 
-    def __init__(self, clock: NetworkClock, fabric: Fabric, program: Program, work_of: WorkOf) -> None:
-        self.left: deque[LayerTrace] = deque()
+    def __init__(
+        self,
+        clock: NetworkClock,
+        fabric: Fabric,
+        program: Program,
+        work_of: WorkOf,
+        weights: Mapping[Key, PhaseFlows],
+    ) -> None:
+        self.left: deque[LayerTrace | MigrationTrace] = deque()
+        self.lanes: tuple[Lane, ...] = (*LANES, *({operation.stage.lane for operation in program} - set(LANES)))
         self._clock, self._env = clock, clock.env
         self._sm_link = np.arange(fabric.n_ranks, dtype=np.int32) + fabric.n_links
         self._program, self._work_of = program, work_of
         self._open: dict[tuple[int, int], _LayerInProgress] = {}
+        self._weights, self._moving = weights, dict[Key, PhaseRun]()
         self._part_of: dict[tuple[int, int], list[Operation]] = {}
         for operation in program:
             if operation.stage.component:
@@ -194,7 +215,7 @@ class _Ranks:
                 for place, operation in enumerate(program)
                 if operation.stage.lane == lane
             ]
-            for lane in LANES
+            for lane in self.lanes
         }
 
     def _waits(self, operation: Operation) -> tuple[int, ...]:
@@ -211,8 +232,8 @@ class _Ranks:
         for place, operation, waits in self._on_lane[lane]:
             for before in waits:
                 if not done[before]:
-                    self._awaited[rank, before] = env.event()
-                    yield self._awaited[rank, before]
+                    # Two lanes may wait for one operation.
+                    yield self._awaited.setdefault((rank, before), env.event())
             yield from self._do(operation, rank)
             done[place] = True
             if (rank, place) in self._awaited:
@@ -226,6 +247,9 @@ class _Ranks:
 
     def _do(self, operation: Operation, rank: int) -> Generator[simpy.Event, object, None]:
         stage, key = operation.stage, (operation.layer, operation.micro_batch)
+        if operation.key in self._weights:
+            yield from self._move(operation, rank)
+            return
         layer = self._layer(key)
         name, env = stage.name, self._env
         if stage.component:
@@ -245,6 +269,16 @@ class _Ranks:
             work = self._work_of(*key)
             self._open[key] = _LayerInProgress(work, self._part_of[key], self._clock, self._sm_link)
         return self._open[key]
+
+    def _move(self, operation: Operation, rank: int) -> Generator[simpy.Event, object, None]:
+        """Take a rank through a move of weights."""
+        key = operation.key
+        if key not in self._moving:
+            self._moving[key] = PhaseRun(self._clock, self._weights[key], self._sm_link)
+        yield from self._moving[key].enter(rank)
+        if self._moving[key].finished:
+            trace = self._moving.pop(key).trace()
+            self.left.append(MigrationTrace(operation.layer, operation.stage is BESIDE, trace))
 
     def _run_kernel(self, rank: int, seconds: float) -> Generator[simpy.Event, object, None]:
         """A kernel that takes so many seconds with the whole GPU to itself."""

@@ -39,6 +39,7 @@ from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import QUEUES, Floats, Ints, PhaseFlows, Ptrs, over_switches
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 from moesim.traffic.spread import KINDS, Spread, room, slower, spread_of
+from moesim.traffic.weights import MigrationMode, WeightTransfer, busiest_link_s, weight_flows, weight_transfer
 
 __all__ = [
     "KINDS",
@@ -51,6 +52,7 @@ __all__ = [
     "Exchange",
     "Floats",
     "Ints",
+    "MigrationMode",
     "PhaseFlows",
     "Place",
     "PortCopies",
@@ -59,7 +61,9 @@ __all__ = [
     "Spread",
     "Step",
     "Uncertain",
+    "WeightTransfer",
     "add_copies",
+    "busiest_link_s",
     "calibration",
     "count_all_copies",
     "count_copies",
@@ -85,6 +89,8 @@ __all__ = [
     "transport_steps",
     "value_at",
     "way_between",
+    "weight_flows",
+    "weight_transfer",
     "wire_bytes",
     "with_value",
 ]

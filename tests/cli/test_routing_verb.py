@@ -157,12 +157,11 @@ def test_place_promises_what_a_run_keeps(moesim, dump):
     base = ["workload.synthetic=null", "workload.routing={file: dump.npz, layers: [1]}", "workload.tokens_per_rank=8"]
     for choice in ("same_node", "hash", "round_robin"):
         options = [*base, f"placement.replica_choice={choice}"]
-        done = moesim("place", "small.yaml", *(f"-o{o}" for o in options), "--redundant", "8", "--json")
-        promised = {row["placement"]: row["rank"] for row in json.loads(done.out)}
-        kept = simulate(
-            load_scenario("small.yaml", [*options, "placement.policy=eplb", "placement.redundant_experts=8"])
-        )
-        assert promised["eplb, 8 redundant"] == pytest.approx(kept.summary["rank_load_max_over_mean"], rel=1e-12)
+        done = moesim("place", "small.yaml", *(f"-o{o}" for o in options), "--redundant", "8", "--json", "-q")
+        promised = {row["placement"]: row["loads"]["rank"] for row in json.loads(done.out)["options"]}
+        learnt = ["placement.policy=eplb_global", "placement.redundant_experts=8", "placement.learn_from=first_half"]
+        kept = simulate(load_scenario("small.yaml", [*options, *learnt]))
+        assert promised["eplb_global, 8 redundant"] == pytest.approx(kept.summary["rank_load_max_over_mean"], rel=1e-12)
 
 
 def test_ranks_without_an_expert_are_said(here):
@@ -171,6 +170,40 @@ def test_ranks_without_an_expert_are_said(here):
     few += ["workload.synthetic=null", "workload.routing=few.npz", "workload.tokens_per_rank=2"]
     result = simulate(load_scenario("small.yaml", few))
     assert any("4 of 8 ranks hold no expert" in note.text for note in result.notes)
+
+
+def test_check_is_a_gate_on_balance(moesim, here, dump):
+    rng = np.random.default_rng(1)
+    for name, preferred in (("even", 0.0), ("hot", 0.6)):
+        ids = [np.argsort(rng.random((4096, 32)) - preferred * (np.arange(32) < 4), axis=1)[:, :4] for _ in range(2)]
+        np.savez(here / f"{name}.npz", topk_ids=np.stack(ids))
+    gate = ("--experts", "32", "--fail-over", "rank_load_max_over_mean=5%")
+    passed = moesim("routing", "check", "even.npz", "--against", "hot.npz", *gate)
+    assert passed.code == 0 and "rank_load_max_over_mean" in passed.out, passed.err
+    failed = moesim("routing", "check", "hot.npz", "--against", "even.npz", *gate, "--json")
+    assert failed.code == 4 and failed.err.strip() == "worse than even.npz: rank_load_max_over_mean"
+    data = json.loads(failed.out)
+    assert data["failed"] == ["rank_load_max_over_mean"]
+    row = next(row for row in data["figures"] if row["name"] == "rank_load_max_over_mean")
+    assert row["limit"] == 0.05 and row["worse"] > row["noise"] > 0
+    assert moesim("routing", "check", "hot.npz", "--against", "even.npz", "--experts", "32").code == 0, (
+        "no gate asked for"
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [
+        ("rank_load=5%", "no figure 'rank_load': did you mean"),
+        ("5%", "'5%' is no NAME=5%"),
+        ("max_violation=lots", "'lots' is not a percentage"),
+        ("max_violation=-5%", "a limit of -5%"),
+        ("node_copies_per_token=5%", "node_copies_per_token needs expert ids, and these are counts"),
+    ],
+)
+def test_a_gate_that_cannot_be_is_refused(moesim, table, limit, what):
+    done = moesim("routing", "check", "load.csv", "--against", "load.csv", "--fail-over", limit)
+    assert done.code == 2 and what.split(":")[0] in done.err and len(done.err.strip().splitlines()) == 1
 
 
 def test_a_scenario_s_routing_is_shown_fitted_and_the_block_is_a_scenario_again(moesim, here):
@@ -242,37 +275,3 @@ def test_drawn_workloads_do_not_depend_on_the_number_of_workers(moesim, here):
         assert done.code == 0, done.err
         tables.append(pq.read_table(f"jobs{jobs}/points.parquet").to_pandas())
     assert len(tables[0]) == 6 and tables[0].equals(tables[1])
-
-
-def test_check_is_a_gate_on_balance(moesim, here, dump):
-    rng = np.random.default_rng(1)
-    for name, preferred in (("even", 0.0), ("hot", 0.6)):
-        ids = [np.argsort(rng.random((4096, 32)) - preferred * (np.arange(32) < 4), axis=1)[:, :4] for _ in range(2)]
-        np.savez(here / f"{name}.npz", topk_ids=np.stack(ids))
-    gate = ("--experts", "32", "--fail-over", "rank_load_max_over_mean=5%")
-    passed = moesim("routing", "check", "even.npz", "--against", "hot.npz", *gate)
-    assert passed.code == 0 and "rank_load_max_over_mean" in passed.out, passed.err
-    failed = moesim("routing", "check", "hot.npz", "--against", "even.npz", *gate, "--json")
-    assert failed.code == 4 and failed.err.strip() == "worse than even.npz: rank_load_max_over_mean"
-    data = json.loads(failed.out)
-    assert data["failed"] == ["rank_load_max_over_mean"]
-    row = next(row for row in data["figures"] if row["name"] == "rank_load_max_over_mean")
-    assert row["limit"] == 0.05 and row["worse"] > row["noise"] > 0
-    assert moesim("routing", "check", "hot.npz", "--against", "even.npz", "--experts", "32").code == 0, (
-        "no gate asked for"
-    )
-
-
-@pytest.mark.parametrize(
-    ("limit", "what"),
-    [
-        ("rank_load=5%", "no figure 'rank_load': did you mean"),
-        ("5%", "'5%' is no NAME=5%"),
-        ("max_violation=lots", "'lots' is not a percentage"),
-        ("max_violation=-5%", "a limit of -5%"),
-        ("node_copies_per_token=5%", "node_copies_per_token needs expert ids, and these are counts"),
-    ],
-)
-def test_a_gate_that_cannot_be_is_refused(moesim, table, limit, what):
-    done = moesim("routing", "check", "load.csv", "--against", "load.csv", "--fail-over", limit)
-    assert done.code == 2 and what.split(":")[0] in done.err and len(done.err.strip().splitlines()) == 1

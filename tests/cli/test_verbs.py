@@ -140,11 +140,16 @@ def test_a_bandwidth_table_that_makes_no_sense_is_refused(moesim, here, argument
     assert done.code == 2 and len(done.err.splitlines()) == 1 and done.out == ""
 
 
-def test_place_compares_placements(moesim, here):
-    rows = json.loads(moesim("place", "small.yaml", "--redundant", 8, "--json").out)
-    assert [row["placement"] for row in rows] == ["contiguous", "round_robin", "eplb, 0 redundant", "eplb, 8 redundant"]
-    assert "contiguous" in moesim("place", "small.yaml").out
+def test_place_says_whether_another_placement_pays(moesim, here):
+    done = moesim("place", "small.yaml", "--redundant", 0, "--redundant", 8, "--out", "place.html")
+    assert done.code == 0 and "eplb_global, 8 redundant" in done.out and "report: place.html" in done.out
+    verdict = json.loads(moesim("place", "small.yaml", "--redundant", 0, "--redundant", 8, "--json", "-q").out)
+    assert done.out.splitlines()[0] == verdict["sentence"]
+    assert verdict["sentence"] in " ".join((here / "place.html").read_text().split())
+    rows = {row["placement"]: row for row in verdict["options"]}
+    assert next(iter(rows)) == "contiguous" and {"greedy", "eplb_global", "lp, 8 redundant"} <= set(rows)
     assert moesim("place", "small.yaml", "--redundant", 3).code == 2
+    assert moesim("place", "small.yaml", "--write", "json").code == 2
 
 
 def test_balance_prints_how_the_bias_evens_out_the_load(moesim, here):

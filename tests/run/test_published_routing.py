@@ -7,7 +7,7 @@ import pytest
 
 import moesim
 from moesim.report import render_run
-from moesim.run.placement_study import compare_placements
+from moesim.run.placement_verdict import place_verdict
 from moesim.workload import read_routing
 
 FOLDER = Path(__file__).parents[3] / "shared" / "reference" / "expert_load"
@@ -47,8 +47,10 @@ def test_the_recorded_tokens_load_their_experts_and_the_page_shows_it(scenario):
 
 
 def test_placements_and_a_sweep_run_on_it(scenario):
-    loads = {row["placement"]: row["rank"] for row in compare_placements(moesim.load_scenario(scenario), 8)}
-    assert loads["eplb, 8 redundant"] < loads["contiguous"]
+    verdict = place_verdict(moesim.load_scenario(scenario), [8])
+    loads = {one.name: one.loads["rank"] for one in verdict.options}
+    assert loads["eplb_global, 8 redundant"] < loads["contiguous"]
+    assert not verdict.same and verdict.judged_on == "the second half"
     frame = moesim.sweep(scenario, {"placement.policy": ["contiguous", "eplb"]})
     assert list(frame["status"]) == ["ok", "ok"]
     assert frame["rank_load_max_over_mean"][1] < frame["rank_load_max_over_mean"][0]

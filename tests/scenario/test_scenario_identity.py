@@ -25,6 +25,7 @@ RECORDING = {"workload.recording.name": "tiny-v3"}
 ZIPF = {"workload.synthetic.kind": "zipf"}
 
 # Every field of a scenario with another value than BASE resolves to, and what else that value needs.
+REBALANCE = {"placement": {"rebalance": {"every": 2}}}
 CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "name": ("other", {}),
     "seed": (1, {}),
@@ -93,6 +94,10 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "placement.learn_from": ("first_half", {}),
     "placement.moves": (8, {"placement.policy": "eplb"}),
     "placement.node_load_limit": (1.2, {}),
+    "placement.rebalance.every": (3, REBALANCE),
+    "placement.rebalance.policy": ("greedy", REBALANCE),
+    "placement.rebalance.mode": ("async", REBALANCE),
+    "placement.rebalance.fixed_time": ("20ms", REBALANCE),
     "alltoall.algorithm": ("nccl-direct", {}),
     "alltoall.dispatch_dtype": ("bf16", {}),
     "alltoall.combine_dtype": ("fp8", {}),

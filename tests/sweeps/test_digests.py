@@ -26,6 +26,7 @@ BASE = {
     "workload": {"synthetic": {"kind": "lognormal", "sigma": 0.8, "sequence_length": 16}, "tokens_per_rank": 16},
 }
 EPLB = {"placement.policy": "eplb"}
+ANEW = {"placement.rebalance": {"every": 2}}
 BIAS = {"routing.update_bias": True, "workload.steps": 2}
 
 BATCH = "batch routing"  # what the tokens follow from, the routing follows from
@@ -96,6 +97,10 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "placement.file": ("MAP", {}, "routing"),
     "placement.redundant_experts": (16, EPLB, "routing"),
     "placement.replica_choice": ("hash", EPLB, "routing"),
+    "placement.rebalance.every": (3, ANEW, "routing"),
+    "placement.rebalance.policy": ("greedy", ANEW, "routing"),
+    "placement.rebalance.mode": ("async", ANEW, "routing"),
+    "placement.rebalance.fixed_time": ("20ms", ANEW, "routing"),
     "placement.learn_from": ("first_half", EPLB, "routing"),
     "placement.moves": (2, EPLB, "routing"),
     "placement.node_load_limit": (4.0, {"placement.policy": "affinity"}, "routing"),

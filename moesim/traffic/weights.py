@@ -1,0 +1,100 @@
+"""Weights of experts on the wires: the flows of one layer's migration, and what a rearrangement takes beside them.
+
+One flow per pair of ranks, as direct sends (NCCL's, NIXL's) move them. A flow starts when both ends are there; a rank
+goes on when its own flows, in and out, are done. The constants are in ``moesim/data/migration.yaml``, each with its
+range and source; no SM is held and no set-up added beside the fixed time.
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from ruamel.yaml import YAML
+
+from moesim import csr
+from moesim.cluster import Fabric
+from moesim.traffic.flows import PhaseFlows, pair_routes
+from moesim.units import parse_duration
+
+_DATA = Path(__file__).resolve().parent.parent / "data" / "migration.yaml"
+
+MigrationMode = Literal["blocking", "layerwise", "async"]
+
+
+@dataclass(frozen=True)
+class WeightTransfer:
+    """Constants of a migration.
+
+    Attributes:
+        fixed_s: for which ranks stop, for each layer, whatever moves; ``fixed_range_s``: least and most published.
+        efficiency: share of a port's peak that weights reach, by ``nvlink`` and ``nic``.
+        source: where the fixed time comes from, in words.
+    """
+
+    fixed_s: float
+    fixed_range_s: tuple[float, float]
+    efficiency: Mapping[str, float]
+    source: str
+
+
+@functools.cache
+def weight_transfer(mode: MigrationMode, fixed_s: float | None = None) -> WeightTransfer:
+    """Return the constants of a mode; ``fixed_s`` stands for the published one where a scenario gives it."""
+    data: dict[str, Any] = YAML(typ="safe").load(_DATA.read_text(encoding="utf-8"))
+    fixed = data["fixed"]["beside" if mode == "async" else "stopped"]
+    least, most = map(parse_duration, fixed["range"])
+    efficiency = {name: float(found["value"]) for name, found in data["efficiency"].items()}
+    found = WeightTransfer(parse_duration(fixed["value"]), (least, most), efficiency, str(fixed["source"]))
+    return found if fixed_s is None else replace(found, fixed_s=fixed_s, source="scenario")
+
+
+def weight_flows(
+    fabric: Fabric, source: ArrayLike, target: ArrayLike, n_bytes: int, transfer: WeightTransfer, seed: int = 0
+) -> PhaseFlows:
+    """Build the flows of one layer's migration, without its fixed time.
+
+    Args:
+        fabric: links and routes.
+        source, target: ranks of each move, int[moves].
+        n_bytes: of one expert.
+        transfer: the constants.
+        seed: of the fabric's path hash.
+    """
+    key = np.asarray(source, np.int64) * fabric.n_ranks + np.asarray(target, np.int64)
+    pairs, moves = np.unique(key, return_counts=True)
+    ends = np.column_stack([pairs // fabric.n_ranks, pairs % fabric.n_ranks]).astype(np.int32)
+    ptr, links, latency = pair_routes(fabric, ends[:, 0], ends[:, 1], seed)
+    nvlink = fabric.is_class("nvlink")
+    efficiency = np.where(nvlink, transfer.efficiency["nvlink"], transfer.efficiency["nic"])
+    both = 2 * np.arange(len(pairs) + 1, dtype=np.int64)
+    return PhaseFlows(
+        phase="migration",
+        source=ends[:, 0],
+        target=ends[:, 1],
+        size=(moves * n_bytes).astype(np.float64),
+        route_ptr=ptr,
+        route_links=links,
+        share=np.ones(len(links)),
+        efficiency=efficiency[links],
+        delays={"route latency": latency},
+        gate_ptr=both,
+        gate_ranks=ends.ravel(),
+        member_ptr=both,
+        member_ranks=ends.ravel(),
+        all_ranks_gate=False,
+        entry_setup_s=0.0,
+        group_setup={},
+        sms=0,
+        total_sms=1,
+    )
+
+
+def busiest_link_s(fabric: Fabric, flows: PhaseFlows) -> float:
+    """Return what the busiest link needs for a phase's bytes at the rate that they reach, seconds."""
+    moved = csr.spread(flows.size, flows.route_ptr) * flows.weight
+    demand = np.bincount(flows.route_links, weights=moved, minlength=fabric.n_links)
+    return float((demand / fabric.capacity).max(initial=0.0))
