@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from moesim.cluster import Fabric, ShortestPaths
-from moesim.layer import PORTS_NOTE, KernelLedger, Parts, uses_ports
+from moesim.layer import PORTS_NOTE, KernelLedger, Parts, RoutedLayer, uses_ports
 from moesim.measure.layer_tables import RANK_PAIR_LIMIT
 from moesim.measure.times_moved import spreads
 from moesim.results import Note
@@ -136,6 +136,15 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     if layers and layers > len(batch.layers):
         notes.append(Note("info", f"{layers} layers simulated by cycling {len(batch.layers)} recorded ones"))
     return notes
+
+
+def idle_ranks(layers: Mapping[int, RoutedLayer]) -> Iterator[Note]:
+    """Say which ranks no token goes to, as happens with few tokens and with what engines deal in benchmarks."""
+    for number, layer in layers.items():
+        idle = np.flatnonzero(layer.totals.selections_received == 0)
+        if len(idle):
+            which = ", ".join(map(str, idle[:8])) + ", ..." * (len(idle) > 8)
+            yield Note("info", f"layer {number}: {len(idle)} of {len(layer.tokens)} ranks are sent no token: {which}")
 
 
 def rates_from(constants: Calibration, left_out: str = "") -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.balance import update_bias
-from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, layer_load, read_bias, route_layer
+from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
 from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, steps_pay
 from moesim.placement import Placement
 from moesim.run.audit import audit_components, audit_layer
@@ -79,11 +79,7 @@ def initial_state(parts: Parts, batch: Batch) -> State:
     """The biases that the scenario asks for, as recorded, none, or from a file; the placement, if a file gives it."""
     placed = parts.placement_map
     placement = {} if placed is None else {layer: placed.for_layer(layer) for layer in batch.layers}
-    if parts.router.kind != "v3" or parts.bias == "zero":
-        return State(dict.fromkeys(batch.layers), placement)
-    if parts.bias == "recorded":
-        return State({layer: batch.bias.get(layer) for layer in batch.layers}, placement)
-    return State({layer: read_bias(parts) for layer in batch.layers}, placement)
+    return State(first_bias(parts, batch), placement)
 
 
 def route_steps(parts: Parts, batches: Iterable[Batch]) -> Iterator[RoutedStep]:
