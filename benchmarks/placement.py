@@ -35,7 +35,13 @@ def trace(tokens: int, layers: int = LAYERS, seed: int = 0) -> RoutingTrace:
         pool = np.argpartition(-noise, TOP_K, axis=2)[:, :, :TOP_K].astype(np.int32)
         ids[layer] = pool[topic_of[sequence], rng.integers(0, 4096, tokens)]
     return RoutingTrace(
-        "ids", tuple(range(3, 3 + layers)), EXPERTS, Source("moesim", "by rule"), top_k=TOP_K, ids=ids, sequence=sequence
+        "ids",
+        tuple(range(3, 3 + layers)),
+        EXPERTS,
+        Source("moesim", "by rule"),
+        top_k=TOP_K,
+        ids=ids,
+        sequence=sequence,
     )
 
 
@@ -64,7 +70,9 @@ def main() -> None:
     print(f"{given.layers} layers, {given.tokens:,} tokens, {len(policies)} policies: {wall:.1f} s, {cpu:.1f} s of CPU")
     for row in rows:
         found = row["on_b"]
-        print(f"{row['policy']:18} {row['slots']} slots: rank {found['rank']:.3f}, nodes {found['nodes_per_token']:.3f}")
+        print(
+            f"{row['policy']:18} {row['slots']} slots: rank {found['rank']:.3f}, nodes {found['nodes_per_token']:.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ def latent(
     """Return z [layers, n] of a step, from a generator in the same state for every step."""
     z = np.zeros((layers, n))
     for turn in range(step + 1 if step_correlation < 1 else 1):
-        fresh = rng.standard_normal((layers, n))
+        # The permutation is no statistical need: a seed keeps the log-normal popularity that it always had.
+        fresh = np.stack([rng.permutation(rng.standard_normal(n)) for _ in range(layers)])
         for layer in range(1, layers):
             fresh[layer] = _after(fresh[layer - 1], fresh[layer], layer_correlation)
         z = fresh if turn == 0 else _after(z, fresh, step_correlation)
