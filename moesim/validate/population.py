@@ -318,11 +318,11 @@ def as_set(population: Population, solution: Solution, name: str, source: str, w
                 # A step after another's is as sure as all that it stands on.
                 of = [mean, number, *(at[one] for one in _before(population, column) if one in at)]
                 pair = solution.covariance[np.ix_(of, of)]
-                steps[column.axis][column.level] = Step(
-                    float(np.exp(solution.x[number])),
-                    float(np.sqrt(spread**2 + pair.sum())),
-                    len(_clusters(population, column)),
-                )
+                seen, step = len(_clusters(population, column)), float(solution.x[number])
+                # A surprise that one cluster alone shows may be that cluster's.
+                alone = UNSEEN[column.axis] if seen == 1 and abs(step - _mean(column, one)) > UNSEEN[column.axis] else 0
+                deviation = float(np.sqrt(spread**2 + pair.sum() + alone**2))
+                steps[column.axis][column.level] = Step(math.exp(step), deviation, seen)
         deviation = float(np.sqrt(spread**2 + solution.covariance[mean, mean]))
         if "transport" in one.answers:
             for transport in set(get_args(Transport)) - {population.start.transport, *steps["transport"]}:

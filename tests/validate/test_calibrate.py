@@ -91,6 +91,23 @@ def test_a_cluster_is_found_again_from_its_rows_on_any_ports(algorithm, nvlink, 
 
 
 @pytest.mark.jit
+def test_several_rows_of_a_cluster_are_met_from_the_set_over_clusters_though_no_two_speak_for_each_other():
+    """Six rows of NCCL in as many regimes, from constants that all moved: by rows left out alone none would."""
+    start, truth = find_set("nccl-direct", "h100"), find_set("nccl-direct", "h100")
+    for one in start.uncertain:
+        for place in one.places:
+            truth = with_value(
+                truth, place, {"nvlink": 0.97, "nic": 0.7, "setup": 1.3}[one.kind] * value_at(truth, place)
+            )
+    sizes = (1 << 20, 1 << 23, 1 << 28)
+    rows = [of_truth(made("nccl-direct", "alltoall", *one), truth) for one in product((1, 4), sizes)]
+    found = refit_measured(rows, start, "h100", [])
+    assert np.abs(found.fitted.errors).max() < 0.01
+    rate = ("dispatch", "fast", "nic_rate")
+    assert value_at(found.constants, rate) == pytest.approx(value_at(truth, rate), rel=0.02)
+
+
+@pytest.mark.jit
 def test_rates_of_a_file_are_known_better_than_before():
     start = find_set("deepep-low-latency", "h100").with_ports(450e9, 25e9)
     rows = [of_truth(made("deepep-low-latency", *one), other_cluster(start)) for one in product(
