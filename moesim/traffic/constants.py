@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_US = 1e-6
 # Slopes over ranks are per doubling from an eight-GPU node on: log2(R / 8), negative below.
 _NODE = 8
 
