@@ -7,7 +7,7 @@ Sources, most trusted first: ``measured`` (a published or own row, verbatim), ``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -42,6 +42,10 @@ class KernelTimes:
     error: float | None
     note: str = ""
     shares: Mapping[Source, float] = field(default_factory=dict)
+
+    def scaled(self, factor: float | Floats) -> KernelTimes:
+        """Return the times multiplied by ``factor``."""
+        return self if np.all(factor == 1.0) else replace(self, seconds=self.seconds * factor)
 
     def one(self) -> KernelTime:
         """Return the only rank's time."""

@@ -1,6 +1,7 @@
 """A run before its clock: tokens, where each layer's routing sends them, what that asks of the cluster."""
 
 from moesim.layer.destinations import PORTS_NOTE, replica_seed, uses_ports
+from moesim.layer.inference import Inference
 from moesim.layer.kernel_seconds import KernelLedger, PricedKernel
 from moesim.layer.loaded_layer import LayerLoad, layer_load
 from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place, read_bias
@@ -9,6 +10,7 @@ from moesim.layer.token_batches import Workload, add_training_rows, open_workloa
 
 __all__ = [
     "PORTS_NOTE",
+    "Inference",
     "KernelLedger",
     "LayerLoad",
     "Parts",

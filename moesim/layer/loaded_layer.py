@@ -1,6 +1,6 @@
 """One routed layer laid on the cluster: the flows that carry it and the seconds of its kernels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from moesim.layer.kernel_seconds import KernelLedger, LayerKernels, layer_kernels
 from moesim.layer.parts import Parts
 from moesim.layer.routed_layer import RoutedLayer
+from moesim.layer.step_kernels import StepPrices
 from moesim.stages import PHASES
 from moesim.traffic import PhaseFlows, phase_flows, port_flows
 
@@ -36,6 +37,9 @@ def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger) -> Layer
     """
     slot_rank = np.asarray(routed.placement.slot_rank)
     flows = {phase: _flows(parts, routed, phase) for phase in PHASES}
+    if parts.inference is not None and StepPrices(parts, parts.inference).stretch > 1.0:
+        # The kernels' own times have the SMs that communication holds in them.
+        flows = {phase: replace(one, sms=0) for phase, one in flows.items()}
     return LayerLoad(
         **vars(routed),
         flows=flows,

@@ -1,17 +1,19 @@
 """Tables, summary and provenance of a run, in memory and on disk."""
 
 from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, told_apart
-from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY, Value
+from moesim.results.definitions import COMPONENTS, DEFINITIONS, SOURCES, STEP_SUMMARY, SUMMARY, Value
 from moesim.results.result import SCHEMA_VERSION, Note, Result, load_result
 from moesim.results.tables import TableBuilder, Tables, nulls
-from moesim.results.terms import Share, Term, combined
+from moesim.results.terms import Share, Term, combined, ratio
 
 __all__ = [
     "BANDED",
     "COMPONENTS",
+    "DEFINITIONS",
     "ENDS",
     "SCHEMA_VERSION",
     "SOURCES",
+    "STEP_SUMMARY",
     "SUMMARY",
     "Z80",
     "Moves",
@@ -26,5 +28,6 @@ __all__ = [
     "intervals",
     "load_result",
     "nulls",
+    "ratio",
     "told_apart",
 ]

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from moesim.balance import update_bias
 from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, layer_load, read_bias, route_layer
 from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, steps_pay
-from moesim.placement import Placement
+from moesim.placement import BY_LOAD, Placement
 from moesim.run.audit import audit_components, audit_layer
 from moesim.run.offsets import start_offsets
-from moesim.timeline import LayerTrace, LayerWork, LinkSeries, moe_layers, run_layers
+from moesim.timeline import LayerTrace, LayerWork, LinkSeries, Program, moe_layers, run_layers
+from moesim.timeline.schedules import SCHEDULES
 from moesim.traffic import Floats
-from moesim.workload import Batch
+from moesim.workload import Batch, micro_batches
 
 _OFFSET_STAGE = 4
+# Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
+_FEWEST_LAYERS = 6
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class RoutedStep:
 
     Attributes:
         given: the experts came with the workload, no router ran; some tokens may have fewer than top-k.
+        later: the same of the micro-batches after the first, whose are ``layers``.
     """
 
     layers: dict[int, RoutedLayer]
     tokens: int
     distinct_tokens: int
     given: bool
+    later: tuple[dict[int, RoutedLayer], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,15 @@ def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, St
         it (arXiv:2408.15664, Alg. 1), else as they were.
     """
     layers = batch.layers[: parts.workload.layers_simulated]
-    routed = {
-        layer: route_layer(parts, batch, layer, state.bias[layer], state.placement.get(layer)) for layer in layers
-    }
-    step = RoutedStep(routed, batch.tokens, batch.distinct_tokens, given=batch.logits is None)
+    placed, cut = dict(state.placement), 1 if parts.inference is None else parts.inference.micro_batches
+    if cut > 1 and parts.placement.policy in BY_LOAD:
+        whole = {layer: route_layer(parts, batch, layer, state.bias[layer], placed.get(layer)) for layer in layers}
+        placed = {layer: of.placement for layer, of in whole.items()}
+    routed, *later = (
+        {layer: route_layer(parts, part, layer, state.bias[layer], placed.get(layer)) for layer in layers}
+        for part in micro_batches(batch, cut)
+    )
+    step = RoutedStep(routed, batch.tokens, batch.distinct_tokens, batch.logits is None, tuple(later))
     if not parts.update_bias:
         return step, state
     rate, none = parts.losses.bias_rate, np.zeros(parts.router.n_experts)
@@ -113,7 +123,8 @@ def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, St
     for layer in layers:
         bias = state.bias[layer]
         before = none if bias is None else bias
-        moved[layer] = update_bias(before, routed[layer].expert_tokens, rate).astype(np.float32)
+        load = sum((of[layer].expert_tokens for of in later), routed[layer].expert_tokens)
+        moved[layer] = update_bias(before, load, rate).astype(np.float32)
     return step, replace(state, bias={**state.bias, **moved})
 
 
@@ -147,7 +158,7 @@ def run_steps(
             if isinstance(timed, LayerTrace):
                 yield _audited(parts, index, step, loads, timed, summary)
             else:
-                summary.end_step(step.tokens, step.distinct_tokens)
+                summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
                 yield timed
 
 
@@ -155,34 +166,41 @@ class _Loads:
     """The loads of a step's layers, made when the first rank comes to them; recorded layers are cycled."""
 
     def __init__(self, parts: Parts, step: RoutedStep, ledger: KernelLedger) -> None:
-        self._parts, self._routed, self._ledger = parts, step.layers, ledger
+        self._parts, self._routed, self._ledger = parts, (step.layers, *step.later), ledger
         self._recorded = tuple(step.layers)
-        self._made: dict[int, LayerLoad] = {}
-        self.n_layers = parts.workload.layers_simulated or len(step.layers)
+        self._made: dict[tuple[int, int], LayerLoad] = {}
+        self.n_layers = simulated_layers(parts, len(step.layers))
 
     def recorded(self, layer: int) -> int:
         """The recorded layer that a simulated one stands for."""
         return self._recorded[layer % len(self._recorded)]
 
-    def of(self, layer: int) -> LayerLoad:
-        recorded = self.recorded(layer)
-        if recorded not in self._made:
-            self._made[recorded] = layer_load(self._parts, self._routed[recorded], self._ledger)
-        return self._made[recorded]
+    def of(self, layer: int, micro_batch: int = 0) -> LayerLoad:
+        key = self.recorded(layer), micro_batch
+        if key not in self._made:
+            self._made[key] = layer_load(self._parts, self._routed[micro_batch][key[0]], self._ledger)
+        return self._made[key]
+
+
+def simulated_layers(parts: Parts, recorded: int) -> int:
+    """MoE layers on the clock. Of a whole step the first, until they repeat: the rest takes the same period."""
+    if parts.workload.layers_simulated is not None or parts.inference is None:
+        return parts.workload.layers_simulated or recorded
+    return min(max(_FEWEST_LAYERS, 2 * recorded), parts.inference.moe_layers)
 
 
 def _on_the_clock(
     parts: Parts, loads: _Loads, start_offset_s: Floats, bucket_s: float | None
 ) -> Iterator[LayerTrace | LinkSeries]:
-    def work_of(layer: int, _: int) -> LayerWork:
-        load = loads.of(layer)
+    def work_of(layer: int, micro_batch: int) -> LayerWork:
+        load = loads.of(layer, micro_batch)
         return LayerWork(load.kernels.seconds, load.flows)
 
     if bucket_s is None:
         bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers)
     return run_layers(
         parts.fabric,
-        moe_layers(loads.n_layers, parts.algorithm.permutes_first, other=parts.schedule.other_time > 0),
+        _program(parts, loads.n_layers),
         work_of,
         start_offset_s,
         bucket_s,
@@ -190,12 +208,20 @@ def _on_the_clock(
     )
 
 
+def _program(parts: Parts, n_layers: int) -> Program:
+    step, first = parts.inference, parts.algorithm.permutes_first
+    if step is None:
+        return moe_layers(n_layers, first, other=parts.schedule.other_time > 0)
+    return SCHEDULES[parts.schedule.phase, step.overlap](n_layers, first)
+
+
 def _audited(
     parts: Parts, index: int, step: RoutedStep, loads: _Loads, trace: LayerTrace, summary: SummaryBuilder
 ) -> TimedLayer:
-    fabric, top_k, load = parts.fabric, parts.router.top_k, loads.of(trace.layer)
-    dropped = step.tokens * top_k - int(load.totals.selections_sent.sum()) if step.given else 0
-    audit_layer(fabric, load, trace, step.tokens, top_k, dropped)
+    fabric, top_k, load = parts.fabric, parts.router.top_k, loads.of(trace.layer, trace.micro_batch)
+    tokens = int(load.tokens.sum()) if step.later else step.tokens
+    dropped = tokens * top_k - int(load.totals.selections_sent.sum()) if step.given else 0
+    audit_layer(fabric, load, trace, tokens, top_k, dropped)
     wire = {name: flows.link_wire_bytes(fabric.n_links) for name, flows in load.flows.items()}
     row = summary.add_layer(load, trace, wire)
     critical = summary.critical[-1]

@@ -1,7 +1,7 @@
 """What arrives: tokens on ranks, and the router logits (or experts) of each."""
 
 from moesim.dumps import RoutingTrace, read_routing
-from moesim.workload.batch import Batch
+from moesim.workload.batch import Batch, micro_batches
 from moesim.workload.counted import counts_batch
 from moesim.workload.recorded import recorded_batch
 from moesim.workload.resample import Resampled, resample_experts
@@ -13,6 +13,7 @@ __all__ = [
     "Resampled",
     "RoutingTrace",
     "counts_batch",
+    "micro_batches",
     "read_routing",
     "recorded_batch",
     "resample_experts",
