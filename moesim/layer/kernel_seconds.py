@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from moesim.compute import KernelTimes
 from moesim.layer.parts import Parts
 from moesim.layer.step_kernels import StepPrices
-from moesim.stages import DOWN, KERNELS, OTHER
+from moesim.stages import DOWN, KERNELS, OTHER, STEP
 from moesim.traffic import CopyTotals, payload_bytes
 
 Floats = NDArray[np.float64]
@@ -87,8 +87,8 @@ class LayerKernels:
         """Seconds of every stage that runs kernels, [ranks] each."""
         none = np.zeros(len(self.experts_floor_s))
         return {
-            name: sum((kernel.seconds for kernel in self.kernels.get(name, ())), none)
-            for name in dict.fromkeys((*(stage.name for stage in (*KERNELS, OTHER)), *self.kernels))
+            stage.name: sum((kernel.seconds for kernel in self.kernels.get(stage.name, ())), none)
+            for stage in (*KERNELS, OTHER, *STEP)
         }
 
 
