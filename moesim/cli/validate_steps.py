@@ -20,7 +20,7 @@ def validate_steps(file: Path | None, as_json: bool, jobs: int) -> None:
     steps = read_steps(file or STEPS)
     outcomes = evaluate_steps(steps, jobs, lambda done, of: _progress(done, of, not as_json))
     if as_json:
-        typer.echo(json.dumps([outcome.as_dict() for outcome in outcomes if not outcome.step.refused], indent=1))
+        typer.echo(json.dumps([outcome.as_dict() for outcome in outcomes], indent=1))
         return
     _show(outcomes)
     _show_named(outcomes)
@@ -61,7 +61,7 @@ def _show(outcomes: "list[Outcome]") -> None:
         "simulated",
         "80 %",
         "error",
-        "fitted on one row",
+        "fitted on a row",
         "unit",
     )
     typer.echo("Published steps, tokens per second; above 0 is too fast")
@@ -72,7 +72,8 @@ def _show(outcomes: "list[Outcome]") -> None:
         met = "met" if median <= MEDIAN_BAR and p90 <= P90_BAR else "missed"
         typer.echo(
             f"inside one source after one fitted row, batch, context and overlap stated: {rows} rows, median "
-            f"{100 * median:.1f} %, 90th percentile {100 * p90:.1f} %; bar {100 * MEDIAN_BAR:.0f} / {100 * P90_BAR:.0f} % {met}"
+            f"{100 * median:.1f} %, 90th percentile {100 * p90:.1f} %; "
+            f"bar {100 * MEDIAN_BAR:.0f} / {100 * P90_BAR:.0f} % {met}"
         )
     for one in judged(outcomes):
         if abs(one.fitted_error or 0.0) > NAMED_BEYOND:

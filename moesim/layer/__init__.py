@@ -2,7 +2,7 @@
 
 from moesim.layer.destinations import PORTS_NOTE, replica_seed, uses_ports
 from moesim.layer.inference import Inference
-from moesim.layer.kernel_seconds import KernelLedger, PricedKernel
+from moesim.layer.kernel_seconds import KernelLedger, PricedKernel, layer_kernels
 from moesim.layer.loaded_layer import LayerLoad, layer_load
 from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place, read_bias
 from moesim.layer.routed_layer import RoutedLayer, route_layer
@@ -21,6 +21,7 @@ __all__ = [
     "build_fabric",
     "build_parts",
     "counterfactuals",
+    "layer_kernels",
     "layer_load",
     "open_workload",
     "place",

@@ -115,6 +115,7 @@ class SummaryBuilder:
         values["layer_time_s"] = float(sum(values[name] for name in COMPONENTS))
         if self.step is None:
             return {key: values[key] for key in SUMMARY}
+        self.moved.weight = self.step.band_weight(values["layers"])
         values |= self.step.numbers(values["step_time_s"], self.tokens)
         return {key: values[key] for key in DEFINITIONS}
 

@@ -189,7 +189,6 @@ class _Run:
         if self._summary.step is not None:
             terms |= self._summary.step.terms(summary)
             notes += self._summary.step.notes()
-            self._summary.moved.weight = self._summary.step.band_weight(summary["layers"])
         audit_terms(summary, terms)
         explained = explanation(parts, self._summary, terms, self._ledger, batch)
         explained["band"] = band = self._summary.moved.band(summary, self._moves or {})

@@ -16,8 +16,7 @@ from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, steps_p
 from moesim.placement import BY_LOAD, Placement
 from moesim.run.audit import audit_components, audit_layer
 from moesim.run.offsets import start_offsets
-from moesim.timeline import LayerTrace, LayerWork, LinkSeries, Program, moe_layers, run_layers
-from moesim.timeline.schedules import SCHEDULES
+from moesim.timeline import SCHEDULES, LayerTrace, LayerWork, LinkSeries, Program, moe_layers, run_layers
 from moesim.traffic import Floats
 from moesim.workload import Batch, micro_batches
 

@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 
 from moesim.cluster import load_topology
 from moesim.compute import free_constants
-from moesim.layer import Inference, KernelLedger, Parts, RoutedLayer, build_parts, open_workload
-from moesim.layer.kernel_seconds import layer_kernels
-from moesim.measure import SummaryBuilder
-from moesim.measure.inference_step import StepTime
-from moesim.run.steps import TimedLayer, initial_state, route_step, run_steps
+from moesim.layer import Inference, KernelLedger, Parts, RoutedLayer, build_parts, layer_kernels, open_workload
+from moesim.measure import StepTime, SummaryBuilder
+from moesim.run import TimedLayer, initial_state, route_step, run_steps
 from moesim.stages import PHASES
-from moesim.timeline import LayerWork, run_layers
-from moesim.timeline.schedules import SCHEDULES
+from moesim.timeline import SCHEDULES, LayerTrace, LayerWork, run_layers
 from moesim.validate.published_steps import Step
 from moesim.validate.step_rows import scenario_of
 
@@ -76,9 +73,9 @@ def _step_s(parts: Parts, step: Inference, cuts: list[RoutedLayer], phases: Mapp
     )
     alone = load_topology("hgx-h800").first_ranks(1)
     clock = StepTime(own, step)
-    *traces, _ = run_layers(alone, program, lambda _, cut: work[cut], np.zeros(1), _NO_CURVES_S)
-    for trace in traces:
-        clock.add_layer(trace)
+    for trace in run_layers(alone, program, lambda _, cut: work[cut], np.zeros(1), _NO_CURVES_S):
+        if isinstance(trace, LayerTrace):
+            clock.add_layer(trace)
     return clock.end_step(1)
 
 

@@ -10,7 +10,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,25 +123,20 @@ def evaluate_steps(
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
-    outcomes = [
-        Outcome(step) if rates is None else Outcome(step, *rates) for step, rates in zip(chosen, found, strict=True)
-    ]
+    outcomes = [Outcome(step, *(rates or ())) for step, rates in zip(chosen, found, strict=True)]
     return [_with_constant(outcome, outcomes) for outcome in outcomes]
 
 
 def _with_constant(outcome: Outcome, outcomes: list[Outcome]) -> Outcome:
-    group = [
-        one for one in outcomes if one.step.engine == outcome.step.engine and one.simulated and not one.step.reading
-    ]
+    alike = (one for one in outcomes if one.step.engine == outcome.step.engine)
+    group = [one for one in alike if one.simulated is not None and not one.step.reading]
     if outcome.simulated is None or outcome not in group or len(group) < 2:
         return outcome
     # The first that states everything; where none does, the first.
     base = next((one for one in group if one.step.states_all), group[0])
     assert base.simulated is not None  # noqa: S101 - only simulated ones are in a group
     constant = base.step.measured / base.simulated
-    return Outcome(
-        outcome.step, outcome.simulated, outcome.low, outcome.high, outcome.simulated * constant, base.step.name
-    )
+    return replace(outcome, fitted=outcome.simulated * constant, fitted_on=base.step.name)
 
 
 def judged(outcomes: Iterable[Outcome]) -> list[Outcome]:

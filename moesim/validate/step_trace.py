@@ -10,8 +10,7 @@ import numpy as np
 
 from moesim.cluster import load_topology
 from moesim.stages import STAGES, STEP
-from moesim.timeline import LayerWork, run_layers
-from moesim.timeline.schedules import SCHEDULES
+from moesim.timeline import SCHEDULES, LayerTrace, LayerWork, run_layers
 from moesim.validate.published_steps import Step
 
 _LAYERS = 61
@@ -46,7 +45,8 @@ def decode_trace(steps: Sequence[Step]) -> tuple[float, float] | None:
         for operation in SCHEDULES["decode", "two-batch"](_LAYERS, False)
     )
     fabric = load_topology("hgx-h800").first_ranks(1)
-    *traces, _ = run_layers(fabric, program, lambda *_: LayerWork(seconds, {}), np.zeros(1), _NO_CURVES_S)
+    ran = run_layers(fabric, program, lambda *_: LayerWork(seconds, {}), np.zeros(1), _NO_CURVES_S)
+    traces = [trace for trace in ran if isinstance(trace, LayerTrace)]
     ends = max(float(trace.end_s_of_layer.max()) for trace in traces)
     # Attention of the first micro-batch fills the pipeline, which a trace of layers does not show.
     return rows[_WHOLE], (ends - min(float(trace.entry_s.min()) for trace in traces)) * 1e3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moesim.stages import STAGES, STEP
-from moesim.timeline.schedules import SCHEDULES
+from moesim.timeline import SCHEDULES
 from tests.timeline.test_program import period, prefill_period, run
 
 NAMES = [stage.name for stage in (*STAGES, *STEP)]
