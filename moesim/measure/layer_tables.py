@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from moesim.cluster import Fabric
 from moesim.layer import LayerLoad
 from moesim.results import TableBuilder, nulls
-from moesim.stages import KERNELS, PHASES, STAGES
+from moesim.stages import KERNELS, PHASES, STAGES, STEP
 from moesim.timeline import LayerTrace, LinkSeries, PhaseTrace, phase_use, union_length
 from moesim.traffic import PhaseFlows
 
@@ -255,4 +255,18 @@ def _add_spans(tables: TableBuilder, where: dict[str, int], fabric: Fabric, trac
             end_s=trace.end_s[stage.name],
             wait_s=phase.wait_s if phase is not None else np.zeros(fabric.n_ranks),
             waited_on=np.ma.masked_less(blamed, 0),
+        )
+    for stage in (stage for stage in STEP if stage.name in trace.beside):
+        start, end = trace.beside[stage.name]
+        tables.add(
+            "spans",
+            **where,
+            rank=ranks,
+            node=fabric.rank_node,
+            lane=stage.lane,
+            phase=stage.label,
+            start_s=start,
+            end_s=end,
+            wait_s=np.zeros(fabric.n_ranks),
+            waited_on=np.ma.masked_less(np.full(fabric.n_ranks, -1, np.int32), 0),
         )
