@@ -1,15 +1,17 @@
 """The all-to-all algorithms: one record each, with every fact about it that is not a measured constant.
 
-The scenario takes its names, its checks and its schema from here, ``moesim.traffic`` who waits for whom, which flows
-carry what, and the bytes of a copy, the summary and ``moesim.validate`` what the library's own benchmark prints. How
-each kind of flows is laid on links stands in ``moesim.traffic``; measured constants are data
-(``moesim/data/calibration``). No array library is imported, so that reading a scenario stays quick.
+The records are ``data/algorithms.toml``. The scenario takes its names, its checks and its schema from here,
+``moesim.traffic`` who waits for whom, which flows carry what, and the bytes of a copy, the summary and
+``moesim.validate`` what the library's own benchmark prints. How each kind of flows is laid on links stands in
+``moesim.traffic``; measured constants are data (``moesim/data/calibration``). No array library is imported, so that
+reading a scenario stays quick.
 
-An algorithm that lays its flows like one that is here needs a record and a set of constants, nothing else. What each
-record says was read in the library's source; ``docs/algorithms`` has a page per algorithm.
+An algorithm that lays its flows like one that is here needs a record and a set of constants, nothing else.
 """
 
-from dataclasses import dataclass, replace
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from moesim.errors import InputError
@@ -85,118 +87,16 @@ class Algorithm:
         return self.gates[1]
 
 
-_LOW_LATENCY = Algorithm(
-    name="deepep-low-latency",
-    description="DeepEP V1 low latency",
-    flows="pairs",
-    copies="selection",
-    gates=("source", "source"),
-    receive_hook=True,
-    posted=True,
-    permutes_inside=True,
-    quantises_inside=True,
-    layout="header",
-    benchmark="deepep-ll",
-    counts_selections=True,
-)
-_KNOWN = {
-    algorithm.name: algorithm
-    for algorithm in (
-        Algorithm(
-            name="nccl-direct",
-            description="NCCL grouped send and receive",
-            flows="pairs",
-            copies="selection",
-            gates=("ends", "ends"),
-            permutes_first=True,
-            benchmark="nccl",
-        ),
-        Algorithm(
-            name="nccl-pxn",
-            description="NCCL with PXN",
-            flows="proxies",
-            copies="selection",
-            gates=("ends", "ends"),
-            permutes_first=True,
-            benchmark="nccl",
-        ),
-        Algorithm(
-            name="deepep-normal",
-            description="DeepEP V1 normal mode",
-            flows="trees",
-            copies="node",
-            gates=("ends", "ends"),
-            handle=True,
-            layout="packed",
-            benchmark="deepep-v1",
-        ),
-        Algorithm(
-            name="deepep-v2-hybrid",
-            description="DeepEP V2 across nodes",
-            flows="trees",
-            copies="node",
-            gates=("all", "all"),
-            handle=True,
-            layout="parts",
-            benchmark="deepep-v2",
-        ),
-        Algorithm(
-            name="deepep-v2-direct",
-            description="DeepEP V2 without forwarding",
-            flows="pairs",
-            copies="rank",
-            gates=("all", "all"),
-            closing_barrier=("dispatch", "combine"),
-            handle=True,
-            layout="parts",
-            benchmark="deepep-v2",
-        ),
-        Algorithm(
-            name="hybrid-ep",
-            description="NVIDIA Hybrid-EP",
-            flows="trees",
-            copies="node",
-            gates=("ends", "ends"),
-            handle=True,
-            benchmark="hybrid-ep",
-        ),
-        _LOW_LATENCY,
-        replace(
-            _LOW_LATENCY,
-            name="deepep-low-latency-nic",
-            description="DeepEP V1 low latency before it used NVLink",
-            nic_only=True,
-        ),
-        Algorithm(
-            name="nvl-one-sided",
-            description="TensorRT-LLM NVLinkOneSided",
-            flows="pairs",
-            copies="rank",
-            # Dispatch pushes, and no rank knows which others have pushed before the barrier at its end.
-            gates=("source", "all"),
-            closing_barrier=("dispatch",),
-            one_domain=True,
-            benchmark="trtllm-one-sided",
-        ),
-        Algorithm(
-            name="nvl-two-sided",
-            description="TensorRT-LLM NVLinkTwoSided",
-            flows="pairs",
-            copies="rank",
-            gates=("all", "ends"),
-            one_domain=True,
-            benchmark="trtllm-two-sided",
-        ),
-        Algorithm(
-            name="allgather-reduce-scatter",
-            description="NCCL all-gather and reduce-scatter",
-            flows="rings",
-            copies="all",
-            gates=("all", "all"),
-            layout="experts",
-        ),
-    )
-}
+def _known() -> dict[str, Algorithm]:
+    rows = tomllib.loads((Path(__file__).parent / "data" / "algorithms.toml").read_text(encoding="utf-8"))
+    lists = ("gates", "closing_barrier")
+    return {
+        name: Algorithm(name=name, **row | {key: tuple(row[key]) for key in lists if key in row})
+        for name, row in rows.items()
+    }
+
+
+_KNOWN = _known()
 ALGORITHMS = tuple(_KNOWN)
 
 

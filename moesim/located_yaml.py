@@ -38,17 +38,7 @@ from ruamel.yaml.events import (
 )
 
 from moesim.errors import InputError
-from moesim.mistakes import Loc, Mistakes, did_you_mean, dotted, input_error
-
-__all__ = [
-    "LocatedDocument",
-    "Mistakes",
-    "did_you_mean",
-    "dotted",
-    "load_yaml",
-    "parse_yaml",
-    "validate",
-]
+from moesim.mistakes import Loc, dotted, input_error
 
 _OWN = Path(__file__).resolve().parent
 MAX_BYTES = 10 * 10**6

@@ -51,6 +51,17 @@ META_KEYS = (
 )  # fmt: skip
 ROUTER_KEYS = ("kind", "score", "n_groups", "top_groups", "group_score", "normalize", "scale", "top_k")
 
+# Arrays of a file with their type and axes, in the order in which they are written: T tokens, S snapshots (s without
+# the last), L layers, E experts, D domains, N losses, Q sequences, * as many as there are; ``logits`` one per layer.
+_MEMBERS = {
+    "sequence": ("int32", "T"), "domain": ("int8", "T"), "token_bytes": ("uint8", "T"), "logits": ("float16", "*E"),
+    "steps": ("int64", "S"), "early_logits": ("float16", "sL*E"), "counts": ("int64", "SLE"),
+    "domain_counts": ("int64", "SLDE"), "bias": ("float32", "SLE"), "losses": ("float64", "SLN"),
+    "language_loss": ("float64", "SD"), "sequence_imbalance": ("float64", "SLQ"),
+}  # fmt: skip
+_FIELDS = {"bias": "biases"}
+"""Fields of a `Recording` that are called otherwise than their member."""
+
 MAX_MEMBERS = 1_000
 MAX_RATIO = 200
 MAX_BYTES = 8 << 30
@@ -218,20 +229,12 @@ def write_recording(path: str | os.PathLike[str], recording: Recording) -> None:
     Raises InputError if the recording is not sound, ResourceError if it cannot be written.
     """
     target = Path(path)
-    arrays: dict[str, Array] = {
-        "sequence": recording.sequence,
-        "domain": recording.domain,
-        "token_bytes": recording.token_bytes,
-        **{f"logits_{layer}": recording.last_logits[layer] for layer in sorted(recording.last_logits)},
-        "steps": recording.steps,
-        "early_logits": recording.early_logits,
-        "counts": recording.counts,
-        "domain_counts": recording.domain_counts,
-        "bias": recording.biases,
-        "losses": recording.losses,
-        "language_loss": recording.language_loss,
-        "sequence_imbalance": recording.sequence_imbalance,
-    }
+    arrays: dict[str, Array] = {}
+    for member in _MEMBERS:
+        if member != "logits":
+            arrays[member] = getattr(recording, _FIELDS.get(member, member))
+        else:
+            arrays |= {f"logits_{layer}": recording.last_logits[layer] for layer in sorted(recording.last_logits)}
     meta_bytes = json.dumps(recording.meta, sort_keys=True, allow_nan=False).encode()
     meta = _parse_meta(np.frombuffer(meta_bytes, np.uint8), str(target))
     _assemble(meta, arrays, str(target))
@@ -355,54 +358,28 @@ def _positive(value: object, key: str, where: str) -> None:
 def _assemble(meta: dict[str, Any], arrays: dict[str, Array], where: str) -> Recording:
     """Check every array against the meta data and against each other."""
     layers, experts, domains = meta["moe_layers"], meta["n_experts"], len(meta["domains"])
-    expected = {
-        "sequence": ("int32", 1), "domain": ("int8", 1), "token_bytes": ("uint8", 1), "steps": ("int64", 1),
-        "early_logits": ("float16", 4), "counts": ("int64", 3), "domain_counts": ("int64", 4),
-        "bias": ("float32", 3), "losses": ("float64", 3), "language_loss": ("float64", 2),
-        "sequence_imbalance": ("float64", 3),
-        **{f"logits_{layer}": ("float16", 2) for layer in layers},
-    }  # fmt: skip
+    expected = {name: kind for name, kind in _MEMBERS.items() if name != "logits"}
+    expected |= {f"logits_{layer}": ("float16", "*E") for layer in layers}
     missing = [name for name in expected if name not in arrays]
     unknown = [name for name in arrays if name not in expected]
     if missing or unknown:
         listed = [f"no member {name!r}" for name in missing] + [f"unknown member {name!r}" for name in unknown]
         raise InputError(", ".join(listed), where)
-    for name, (dtype, n_axes) in expected.items():
+    for name, (dtype, axes) in expected.items():
         array = arrays[name]
-        if array.dtype != np.dtype(dtype) or array.ndim != n_axes:
-            raise InputError(f"{name} is {array.dtype}[{array.ndim} axes], not {dtype}[{n_axes} axes]", where)
-    tokens, snapshots, early = len(arrays["sequence"]), len(arrays["steps"]), arrays["early_logits"].shape[2]
-    shapes = {
-        "domain": (tokens,),
-        "token_bytes": (tokens,),
-        "early_logits": (snapshots - 1, len(layers), early, experts),
-        "counts": (snapshots, len(layers), experts),
-        "domain_counts": (snapshots, len(layers), domains, experts),
-        "bias": (snapshots, len(layers), experts),
-        "losses": (snapshots, len(layers), len(meta["loss_names"])),
-        "language_loss": (snapshots, domains),
-        "sequence_imbalance": (snapshots, len(layers), len(np.unique(arrays["sequence"]))),
-        **{f"logits_{layer}": (len(arrays[f"logits_{layer}"]), experts) for layer in layers},
-    }
-    for name, shape in shapes.items():
+        if array.dtype != np.dtype(dtype) or array.ndim != len(axes):
+            raise InputError(f"{name} is {array.dtype}[{array.ndim} axes], not {dtype}[{len(axes)} axes]", where)
+    snapshots, sequences = len(arrays["steps"]), len(np.unique(arrays["sequence"]))
+    sizes = {"T": len(arrays["sequence"]), "S": snapshots, "s": snapshots - 1, "L": len(layers), "E": experts,
+             "D": domains, "N": len(meta["loss_names"]), "Q": sequences}  # fmt: skip
+    for name, (_, axes) in expected.items():
+        # An axis of no stated size is as long as it is.
+        shape = tuple(sizes.get(axis, length) for axis, length in zip(axes, arrays[name].shape, strict=True))
         if arrays[name].shape != shape:
             raise InputError(f"{name} has shape {arrays[name].shape}, not {shape}", where)
     _check_values(meta, arrays, where)
-    return Recording(
-        meta=meta,
-        sequence=arrays["sequence"],
-        domain=arrays["domain"],
-        token_bytes=arrays["token_bytes"],
-        last_logits={layer: arrays[f"logits_{layer}"] for layer in layers},
-        steps=arrays["steps"],
-        early_logits=arrays["early_logits"],
-        counts=arrays["counts"],
-        domain_counts=arrays["domain_counts"],
-        biases=arrays["bias"],
-        losses=arrays["losses"],
-        language_loss=arrays["language_loss"],
-        sequence_imbalance=arrays["sequence_imbalance"],
-    )
+    plain = {_FIELDS.get(name, name): arrays[name] for name in _MEMBERS if name != "logits"}
+    return Recording(meta=meta, last_logits={layer: arrays[f"logits_{layer}"] for layer in layers}, **plain)
 
 
 def _check_values(meta: dict[str, Any], arrays: dict[str, Array], where: str) -> None:

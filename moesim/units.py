@@ -4,7 +4,8 @@ Inside moesim every number is SI: seconds, bytes, bytes per second. At the borde
 its unit, because a bare number invites the classic mistake of bits for bytes. ``b`` is a bit, ``B`` a
 byte; ``k M G T`` are powers of 1000, ``Ki Mi Gi Ti`` of 1024. The case of a letter matters.
 
-``format_*`` write four significant digits for people; ``exact_*`` write what parses back to the same float.
+A ``Quantity`` is a kind of them: bandwidths, durations and sizes are its three rows. ``parse_*`` read text,
+``format_*`` write four significant digits for people, ``exact_*`` write what parses back to the same float.
 The pydantic types ``Bandwidth``, ``Duration`` and ``ByteSize`` read text and write the exact text back;
 ``Count`` and ``Number`` are whole and real numbers that refuse ``true`` and quoted digits; ``Share`` is a number or a
 percentage.
@@ -13,6 +14,7 @@ percentage.
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated
 
@@ -36,25 +38,6 @@ _SECONDS = {
 }  # fmt: skip
 
 
-def _parse(text: object, units: Mapping[str, Decimal], noun: str, example: str, positive: bool) -> float:
-    fix = f"write {noun} with its unit, such as {example}"
-    if isinstance(text, bool) or not isinstance(text, str):
-        is_number = isinstance(text, int | float) and not isinstance(text, bool)
-        raise InputError(f"{text!r:.60} {'has no unit' if is_number else f'is not {noun}'}", fix=fix)
-    match = _QUANTITY.fullmatch(text)
-    if match is None or len(text) > 60:
-        raise InputError(f"{text!r:.60} is not {noun}", fix=fix)
-    number, unit = match.groups()
-    if unit is None:
-        raise InputError(f"{text!r} has no unit", fix=fix)
-    if unit not in units:
-        raise InputError(f"{text!r} is not {noun}: unknown unit {unit!r}", fix=_unit_fix(number, unit, units) or fix)
-    value = float(Decimal(number) * units[unit])
-    if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        raise InputError(f"{text!r} must be {'more than 0' if positive else '0 or more'} and finite")
-    return value
-
-
 def _unit_fix(number: str, unit: str, units: Mapping[str, Decimal]) -> str:
     """List the units that may be meant: another case, ``Gbps`` or ``Gbit/s`` for ``Gb/s``, no ``/s``."""
     spelt = unit.lower().replace("bps", "b/s").replace("bits", "b").replace("bit", "b").replace("bytes", "b")
@@ -67,38 +50,92 @@ def _unit_fix(number: str, unit: str, units: Mapping[str, Decimal]) -> str:
     return "did you mean " + " or ".join(f"{number}{name}" for name in meant[:3]) + f"?{bits}"
 
 
-def parse_bandwidth(text: object) -> float:
-    """Read a bandwidth such as ``400Gb/s``, ``50GB/s`` or ``100MiB/s``; return bytes per second, more than 0.
+@dataclass(frozen=True)
+class Quantity:
+    """A kind of quantity: its SI unit, what each unit is worth, and the units that moesim writes, descending."""
 
-    Raises:
-        InputError: no unit, an unknown unit, not finite, 0 or negative.
-    """
-    return _parse(text, _RATES, "a bandwidth", "400Gb/s (bits) or 50GB/s (bytes)", positive=True)
+    si: str
+    noun: str
+    example: str
+    units: Mapping[str, Decimal]
+    ladder: tuple[str, ...]
+    positive: bool = False
+
+    def parse(self, text: object) -> float:
+        """Read text with its unit; return SI units.
+
+        Raises InputError: no unit (a bare 0 too), an unknown unit, not finite, negative, or 0 where it must be more.
+        """
+        fix = f"write {self.noun} with its unit, such as {self.example}"
+        if isinstance(text, bool) or not isinstance(text, str):
+            is_number = isinstance(text, int | float) and not isinstance(text, bool)
+            raise InputError(f"{text!r:.60} {'has no unit' if is_number else f'is not {self.noun}'}", fix=fix)
+        match = _QUANTITY.fullmatch(text)
+        if match is None or len(text) > 60:
+            raise InputError(f"{text!r:.60} is not {self.noun}", fix=fix)
+        number, unit = match.groups()
+        if unit is None:
+            raise InputError(f"{text!r} has no unit", fix=fix)
+        if unit not in self.units:
+            raise InputError(
+                f"{text!r} is not {self.noun}: unknown unit {unit!r}", fix=_unit_fix(number, unit, self.units) or fix
+            )
+        value = float(Decimal(number) * self.units[unit])
+        if not math.isfinite(value) or value < 0 or (self.positive and value == 0):
+            raise InputError(f"{text!r} must be {'more than 0' if self.positive else '0 or more'} and finite")
+        return value
+
+    def for_people(self, value: float) -> str:
+        """Write a number in SI units for people, four significant digits: ``12.35 us``."""
+        if not math.isfinite(value):
+            return f"{value} {self.ladder[-1]}"
+        scaled, unit = self._scaled(float(f"{value:.4g}"))  # rounded first: 999.96 GB is 1 TB
+        return f"{scaled.normalize():f} {unit}"
+
+    def exactly(self, value: float) -> str:
+        """Write a number in SI units so that ``parse`` returns the very same float."""
+        scaled, unit = self._scaled(value)
+        return f"{scaled.normalize():f}{unit}"
+
+    def _scaled(self, value: float) -> tuple[Decimal, str]:
+        """Return the value in the largest unit of the ladder that it fills at least once; 0 in microseconds."""
+        exact = Decimal(repr(float(value)))
+        unit = next((name for name in self.ladder if abs(exact) >= self.units[name]), self.ladder[-1])
+        unit = unit if exact or self.si != "s" else "us"
+        return exact / self.units[unit], unit
+
+    def annotated(self) -> tuple[BeforeValidator, PlainSerializer, WithJsonSchema]:
+        """What makes a pydantic field read the text and write the exact text."""
+        ascii_units = "|".join(re.escape(name) for name in self.units if name.isascii())
+        pattern = rf"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*({ascii_units})\s*$"
+        schema = {"type": "string", "pattern": pattern, "examples": [self.example.split(" ")[0].rstrip(",")]}
+        return BeforeValidator(self.parse), PlainSerializer(self.exactly, return_type=str), WithJsonSchema(schema)
 
 
-def parse_duration(text: object) -> float:
-    """Read a duration such as ``2us``, ``1.5ms`` or ``0us``; return seconds, 0 or more.
+_RATE = Quantity(
+    "B/s", "a bandwidth", "400Gb/s (bits) or 50GB/s (bytes)", _RATES, ("TB/s", "GB/s", "MB/s", "kB/s", "B/s"), True
+)
+_DURATION = Quantity("s", "a duration", "2us, 1.5ms or 0us", _SECONDS, ("s", "ms", "us", "ns"))
+_SIZE = Quantity("B", "a size", "64KiB or 20MB", _BYTES, ("TB", "GB", "MB", "kB", "B"))
+parse_bandwidth, format_bandwidth, exact_bandwidth = _RATE.parse, _RATE.for_people, _RATE.exactly
+parse_duration, format_duration, exact_duration = _DURATION.parse, _DURATION.for_people, _DURATION.exactly
+parse_bytes, format_bytes, exact_bytes = _SIZE.parse, _SIZE.for_people, _SIZE.exactly
 
-    Raises:
-        InputError: no unit (a bare 0 too), an unknown unit, not finite or negative.
-    """
-    return _parse(text, _SECONDS, "a duration", "2us, 1.5ms or 0us", positive=False)
 
-
-def parse_bytes(text: object) -> float:
-    """Read a size such as ``64KiB`` or ``20MB``; return bytes, 0 or more.
-
-    Raises:
-        InputError: no unit, an unknown unit, not finite or negative.
-    """
-    return _parse(text, _BYTES, "a size", "64KiB or 20MB", positive=False)
+def parse_quantity(text: object) -> tuple[float, str] | None:
+    """Read a quantity of any kind; return it in SI units, and that unit; None for anything else."""
+    for kind in (_RATE, _DURATION, _SIZE):
+        try:
+            return kind.parse(text), kind.si
+        except InputError:
+            continue
+    return None
 
 
 def parse_share(text: object) -> float:
     """Read a share: a plain number such as ``0.001``, or a percentage as text such as ``0.1%``; return the number.
 
-    Raises:
-        InputError: text that is not a percentage, anything else that is not a number, not finite or negative.
+    Raises InputError: text that is not a percentage, anything else that is not a number, not finite or negative.
     """
     fix = "write a percentage such as 0.1% or a plain number such as 0.001"
     value: float
@@ -116,60 +153,6 @@ def parse_share(text: object) -> float:
     return value
 
 
-def _scaled(value: float, units: Mapping[str, Decimal], ladder: tuple[str, ...]) -> tuple[Decimal, str]:
-    """Return the value in the largest unit of the ladder (descending) that it fills at least once."""
-    exact = Decimal(repr(float(value)))
-    unit = next((name for name in ladder if abs(exact) >= units[name]), ladder[-1])
-    return exact / units[unit], unit
-
-
-_BYTE_LADDER = ("TB", "GB", "MB", "kB", "B")
-_RATE_LADDER = ("TB/s", "GB/s", "MB/s", "kB/s", "B/s")
-_SECOND_LADDER = ("s", "ms", "us", "ns")
-
-
-def _for_people(value: float, units: Mapping[str, Decimal], ladder: tuple[str, ...]) -> str:
-    if not math.isfinite(value):
-        return f"{value} {ladder[-1]}"
-    scaled, unit = _scaled(float(f"{value:.4g}"), units, ladder)  # rounded first: 999.96 GB is 1 TB
-    return f"{scaled.normalize():f} {unit}"
-
-
-def _exactly(value: float, units: Mapping[str, Decimal], ladder: tuple[str, ...]) -> str:
-    scaled, unit = _scaled(value, units, ladder)
-    return f"{scaled.normalize():f}{unit}"
-
-
-def format_bandwidth(bytes_per_s: float) -> str:
-    """Write bytes per second for people, four significant digits: ``50 GB/s``."""
-    return _for_people(bytes_per_s, _RATES, _RATE_LADDER)
-
-
-def format_duration(seconds: float) -> str:
-    """Write seconds for people, four significant digits: ``12.35 us``; 0 is ``0 us``."""
-    return _for_people(seconds, _SECONDS, _SECOND_LADDER) if seconds else "0 us"
-
-
-def format_bytes(size: float) -> str:
-    """Write bytes for people, decimal prefixes, four significant digits: ``65.54 kB``."""
-    return _for_people(size, _BYTES, _BYTE_LADDER)
-
-
-def exact_bandwidth(bytes_per_s: float) -> str:
-    """Write bytes per second so that ``parse_bandwidth`` returns the very same float."""
-    return _exactly(bytes_per_s, _RATES, _RATE_LADDER)
-
-
-def exact_duration(seconds: float) -> str:
-    """Write seconds so that ``parse_duration`` returns the very same float."""
-    return _exactly(seconds, _SECONDS, _SECOND_LADDER) if seconds else "0us"
-
-
-def exact_bytes(size: float) -> str:
-    """Write bytes so that ``parse_bytes`` returns the very same float."""
-    return _exactly(size, _BYTES, _BYTE_LADDER)
-
-
 def _whole(value: object) -> object:
     """Let whole numbers through (1e9 too); refuse ``true`` and quoted digits, which pydantic takes."""
     if isinstance(value, float) and value.is_integer():
@@ -185,35 +168,9 @@ def _real(value: object) -> object:
     return value
 
 
-def _schema(example: str, units: Mapping[str, Decimal]) -> WithJsonSchema:
-    ascii_units = "|".join(re.escape(name) for name in units if name.isascii())
-    return WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": rf"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*({ascii_units})\s*$",
-            "examples": [example],
-        }
-    )
-
-
-Bandwidth = Annotated[
-    float,
-    BeforeValidator(parse_bandwidth),
-    PlainSerializer(exact_bandwidth, return_type=str),
-    _schema("400Gb/s", _RATES),
-]
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    PlainSerializer(exact_duration, return_type=str),
-    _schema("2us", _SECONDS),
-]
-ByteSize = Annotated[
-    float,
-    BeforeValidator(parse_bytes),
-    PlainSerializer(exact_bytes, return_type=str),
-    _schema("64KiB", _BYTES),
-]
+Bandwidth = Annotated[float, *_RATE.annotated()]
+Duration = Annotated[float, *_DURATION.annotated()]
+ByteSize = Annotated[float, *_SIZE.annotated()]
 Count = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_real)]
 Share = Annotated[

@@ -4,8 +4,6 @@ numba compiles on one core; what another process compiled comes back through its
 a bar that names what is compiled; beside a small one, which is interpreted, they work on their own.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import multiprocessing

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
+import kernel_fits  # noqa: E402
 import reference  # noqa: E402
 import samples  # noqa: E402
 from examples import tasks  # noqa: E402
@@ -30,6 +31,10 @@ def test_the_command_line_page_shows_what_the_program_prints():
 
 def test_the_reference_is_what_the_program_declares():
     assert (ROOT / "docs/reference.md").read_text(encoding="utf-8") == reference.page(), "python docs/reference.py"
+
+
+def test_the_page_on_kernels_has_the_tables_of_the_shipped_files():
+    assert kernel_fits.tables() in (ROOT / "docs/kernels.md").read_text(encoding="utf-8")
 
 
 def test_the_reference_has_every_option_and_key_once():

@@ -7,7 +7,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moesim.errors import InputError
-from moesim.located_yaml import MAX_BYTES, LocatedDocument, Mistakes, load_yaml, parse_yaml, validate
+from moesim.located_yaml import MAX_BYTES, LocatedDocument, load_yaml, parse_yaml, validate
+from moesim.mistakes import Mistakes
 from moesim.units import Bandwidth, Count, Number
 
 

@@ -95,7 +95,7 @@ def test_shares_are_in_proportion_and_leave_nothing_over():
 
 
 def test_tests_that_import_the_module_come_first():
-    files = mutations.tests_of(ROOT, "network", "moesim/network/equal.py")
+    files = mutations.tests_of(ROOT, "network", "moesim/network/solve.py")
     assert files[0] == "tests/network/test_equal_flows.py" and "tests/network/test_laws.py" in files
     folders = {Path(file).parts[1] for file in mutations.tests_of(ROOT, "measure", "moesim/measure/critical.py")}
     assert folders == {"measure", "run"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.cli.show import console, table, text, with_unit
 from moesim.report.comparison import critical_words
-from moesim.report.comparison_noise import noise_sentence
+from moesim.report.comparison_charts import noise_sentence
 from moesim.results.definitions import Value
 
 if TYPE_CHECKING:

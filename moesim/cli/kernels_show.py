@@ -166,7 +166,7 @@ def picture(
         floor=first.floor,
         flops=first.flops,
         curves=tuple(_line(table, kernel_curve(table, kernel, sizes, first.x)) for table in tables),
-        points={f"measured, {cache} cache": (own.x, own.seconds) for cache, own in points.items()},
+        points={f"measured, {cache} cache": (own.x, own.y) for cache, own in points.items()},
     )
     return kernel_figure(drawing)
 

@@ -1,7 +1,5 @@
 """A kernel's time over its size, for drawing: the price with its band, the floor, the FLOPs, the measured points."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from moesim.compute import published_tables
-from moesim.compute.interpolate import Grid
+from moesim.compute.interpolate import Curve, Grid
 from moesim.compute.kernel_table import KernelTable
-from moesim.compute.measured import MeasuredTable, Shape
+from moesim.compute.measured import MeasuredTable
 from moesim.compute.roofline import Floats
-from moesim.compute.surfaces import mlp_floor
+from moesim.compute.surfaces import Shape, mlp_floor
 from moesim.compute.table_format import AXES, MLP, OVER_EXPERTS, kernel_work
 from moesim.compute.times import KernelTime
 from moesim.errors import InputError
@@ -22,14 +20,6 @@ from moesim.errors import InputError
 V3_SIZES = {"hidden": 7168, "inter": 2048, "n_experts": 256, "top_k": 8, "heads": 128, "experts": 1, "batch": 1,
             "row_bytes": 14336}  # fmt: skip
 _LONGEST = {"tokens_per_expert": 8192, "tokens": 32768, "rows": 262144, "kv_len": 131072}
-
-
-@dataclass(frozen=True)
-class Points:
-    """Measured points of one cache state: ``x[points]`` ascending and ``seconds[points]``."""
-
-    x: Floats
-    seconds: Floats
 
 
 @dataclass(frozen=True)
@@ -150,7 +140,7 @@ def kernel_curve(table: KernelTable, kernel: str, sizes: Mapping[str, Any], x: F
     return KernelCurve(kernel, axes.inner, shown, x, seconds, low, high, sources, floor, flops)
 
 
-def measured_points(measured: MeasuredTable, kernel: str, sizes: Mapping[str, int]) -> dict[str, Points]:
+def measured_points(measured: MeasuredTable, kernel: str, sizes: Mapping[str, int]) -> dict[str, Curve]:
     """Return the points of a table on a kernel's curve, by cache state (cold, hot).
 
     Raises:
@@ -168,11 +158,7 @@ def measured_points(measured: MeasuredTable, kernel: str, sizes: Mapping[str, in
     elif (key := (stem, "" if stem == "permute" else dtype, fixed)) in measured.grids:
         grids["cold"] = measured.grids[key]
     outer = float(sizes[axes.outer]) if axes.outer else 1.0
-    points = {
-        cache: Points(grid.curves[i].x, grid.curves[i].y)
-        for cache, grid in grids.items()
-        for i in np.flatnonzero(grid.outer == outer)
-    }
+    points = {cache: grid.curves[i] for cache, grid in grids.items() for i in np.flatnonzero(grid.outer == outer)}
     if not points:
         shown = ", ".join(f"{column} {size}" for column, size in sizes.items())
         known = sorted({f"{place:g}" for grid in grids.values() for place in grid.outer}, key=float)

@@ -1,10 +1,8 @@
 """What a table's numbers rest on: the bodies of evidence in use, and the best source of each kernel."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
-from moesim.compute import published_gemm
+from moesim.compute import pricing
 from moesim.compute.fitted import models
 from moesim.compute.fitted.coefficients import Fitted, fitted
 from moesim.compute.fitted.families import FAMILIES
@@ -20,14 +18,12 @@ def _families(gpu: Gpu) -> dict[str, list[Fitted]]:
     grouped = [models.find(name, gpu) for name in ("grouped_masked", "grouped_contiguous")]
     whole = [models.find(name, gpu) for name in ("deepep_generation", "deepep_context")]
     dealt = ("flashmla_decode", gpu.name, "bf16") in fitted()
-    prefill = models.find("mha_prefill", gpu, "bf16")
-    rate = ("mla_prefill", gpu.name) in published_gemm.attention_rates() and prefill.gpu != gpu.name
     return {
         "grouped_gemm": whole if models.has_whole_mlp(gpu) else grouped,
         "gemm": [*grouped, models.find("dense_gemm", gpu)],
         "dense_mlp": [models.find("dense_gemm", gpu)],
         "mla_decode": [models.find("flashmla_decode" if dealt else "mla_decode", gpu, "bf16")],
-        "mla_prefill": [] if rate else [prefill],
+        "mla_prefill": [] if pricing.prefill_rate(gpu) else [models.find("mha_prefill", gpu, "bf16")],
     }
 
 
@@ -45,9 +41,8 @@ def sources(gpu: Gpu, measured: MeasuredTable | None, published: Tables) -> list
         where = "" if model.gpu == gpu.name else f", of the {model.gpu}"
         source = f"fitted on {model.fit.rows} rows of {model.source}"
         rows.append({"what": f"{FAMILIES[model.family].title}{where}", "source": source})
-    rate = published_gemm.attention_rates().get(("mla_prefill", gpu.name))
-    if rate is not None and not _families(gpu)["mla_prefill"]:
-        rows.append({"what": "mla_prefill, rate", "source": rate.citation})
+    if rate := pricing.prefill_rate(gpu):
+        rows.append({"what": "mla_prefill, rate", "source": pricing.citation(rate)})
     rows.append({"what": "kernels that move data", "source": MEMORY})
     return rows
 

@@ -4,8 +4,6 @@ A peak is what no kernel beats: dense tensor-core rates without sparsity and the
 Clocks under a power cap are not modelled; what a kernel reaches of the peak is the roofline's business.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 from functools import cache

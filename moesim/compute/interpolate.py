@@ -13,8 +13,6 @@ the tensor cores. A slope is at least 0 and at most 1, or as steep as the floor'
 The cubic is Fritsch and Butland's (SIAM J. Sci. Stat. Comput. 5, 300, 1984): it does not rise where the points fall.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -178,7 +176,7 @@ class Grid:
     missed: tuple[Floats, ...]
 
     @classmethod
-    def of(cls, points: Mapping[tuple[float, float], float], floor: Floor) -> Grid:
+    def of(cls, points: Mapping[tuple[float, float], float], floor: Floor) -> "Grid":
         """Make a grid of ``{(outer, inner): seconds}``."""
         by_outer: dict[float, list[tuple[float, float]]] = {}
         for (outer, inner), seconds in points.items():

@@ -11,8 +11,6 @@ bandwidth).
 Not modelled: other kernels on the same GPU (the timeline shares the SMs), clocks, the CPU's launch queue.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -22,11 +20,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.compute import ceilings, evidence, pricing, published_tables, shapes
+from moesim.compute import evidence, pricing, published_tables, shapes
 from moesim.compute.fitted.models import MLP_LAYOUTS
 from moesim.compute.gpus import BYTES_PER_ELEMENT, Gpu, gpus, load_gpu, nearest
-from moesim.compute.measured import MeasuredTable, Shape, load_measured, mlp_floor, mlp_works
+from moesim.compute.measured import MeasuredTable, load_measured
 from moesim.compute.roofline import LAUNCH_S, Floats
+from moesim.compute.surfaces import Shape, mlp_floor, mlp_works
 from moesim.compute.times import Bill, KernelTime, KernelTimes
 from moesim.errors import InputError
 
@@ -42,10 +41,10 @@ class KernelTable:
         self.measured = measured
         self.published = published_tables.Published(gpu.name) if published is None else published
         self._kernels: dict[str, Callable[..., KernelTimes]] = {
-            "router": partial(ceilings.router, gpu),
-            "permute": partial(ceilings.permute, gpu),
-            "unpermute": partial(ceilings.unpermute, gpu),
-            "quantize_fp8": partial(ceilings.quantize_fp8, gpu),
+            "router": partial(pricing.router, gpu),
+            "permute": partial(pricing.permute, gpu),
+            "unpermute": partial(pricing.unpermute, gpu),
+            "quantize_fp8": partial(pricing.quantize_fp8, gpu),
             "mla_decode": partial(pricing.mla_decode, gpu),
             "mla_prefill": partial(pricing.mla_prefill, gpu),
         }

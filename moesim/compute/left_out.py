@@ -7,8 +7,6 @@ between the series that are left (`interpolated`), or where those do not reach, 
 two thirds of the rows; their own held-out error is that of `moesim.compute.fitted.check`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ and to uneven loads in `moesim.compute.surfaces`. Rows of a hot cache are kept a
 memory, so only cold rows price one. No time of a table lies below the GPU's peaks.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ from moesim.compute import shapes
 from moesim.compute.gpus import Gpu, load_gpu
 from moesim.compute.interpolate import Curve, Floor, Found, Grid
 from moesim.compute.roofline import LAUNCH_S
-from moesim.compute.surfaces import Shape, Skew, Surface, Uneven, floor, mlp_floor, mlp_works
+from moesim.compute.surfaces import Shape, Skew, Surface, Uneven, floor
 from moesim.compute.table_format import (
     AXES,
     BALANCED,
@@ -37,18 +35,6 @@ from moesim.compute.table_format import (
 from moesim.compute.table_reading import read_rows
 from moesim.compute.times import Bill, KernelTimes
 from moesim.errors import InputError, ResourceError
-
-__all__ = [
-    "GridKey",
-    "MeasuredTable",
-    "Shape",
-    "Surface",
-    "load_measured",
-    "mlp_floor",
-    "mlp_works",
-    "read_table_file",
-    "surfaces_of",
-]
 
 LARGEST_FILE = 64 << 20
 CONTIGUOUS_TILE = 128  # rows of an expert start at a multiple of it (DeepGEMM, contiguous layout)

@@ -1,18 +1,21 @@
-"""Expert MLPs, GEMMs and attention priced by the fitted models, with sources and never under the roofline floor.
+"""Kernels priced by models, with sources and never under the roofline floor.
 
-A number inside the range of its model is `fitted` and carries the model's median error on held-out rows; outside it,
-in another number format or on a GPU without rows of its own it is `extrapolated`, and the note says why.
+Expert MLPs, GEMMs and attention have fitted models. A number inside the range of its model is `fitted` and carries the
+model's median error on held-out rows; outside it, in another number format or on a GPU without rows of its own it is
+`extrapolated`, and the note says why. Gate, permutation and quantisation have no published times: each is priced by its
+work (`moesim.compute.roofline`) at a published share of the GPU's peaks, plus its launches, and is `estimated`.
 """
 
-from __future__ import annotations
+import csv
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.compute import published_gemm, roofline, shapes
+from moesim.compute import roofline, shapes
 from moesim.compute.fitted import models
 from moesim.compute.fitted.models import Estimate
-from moesim.compute.gpus import Gpu
+from moesim.compute.gpus import DATA, Gpu
 from moesim.compute.roofline import Floats, Work
 from moesim.compute.surfaces import mlp_floor
 from moesim.compute.times import Bill, KernelTimes
@@ -22,6 +25,7 @@ Ints = NDArray[np.int64]
 
 GEMM_LAYOUTS = ("grouped", "masked", "contiguous", "dense")
 PREFILL_FORMS = ("multi-head", "absorbed")
+AT_MEMORY_SPEED = "estimated at memory speed"
 
 
 def _add(bill: Bill, estimates: list[Estimate], floor: Floats) -> None:
@@ -151,10 +155,65 @@ def mla_prefill(
         _add(bill, [one], np.where(cached > 0, work.floor(gpu), 0.0))
         return bill.close()
     work = roofline.mla_prefill_work(new, cached, heads, split, qk, v)
-    rate = published_gemm.attention_rates().get(("mla_prefill", gpu.name))
-    if rate is not None and models.find("mha_prefill", gpu, "bf16").gpu != gpu.name:
-        seconds = work.estimate(gpu, rate.teraflops * 1e12 / gpu.bf16_flops)
-        bill.add("estimated", seconds, None, f"estimated at {rate.gpu}'s share of peak, {rate.citation}")
+    rate = prefill_rate(gpu)
+    if rate is not None:
+        seconds = work.estimate(gpu, float(rate["teraflops"]) * 1e12 / gpu.bf16_flops)
+        bill.add("estimated", seconds, None, f"estimated at {rate['gpu']}'s share of peak, {citation(rate)}")
     else:
         _add(bill, [models.mha_prefill(gpu, new, cached, heads, split, qk, v)], work.floor(gpu))
+    return bill.close()
+
+
+@cache
+def flashmla_rates() -> dict[tuple[str, str], dict[str, str]]:
+    """Return FlashMLA's published rates by (kernel, gpu): teraflops, gigabytes_per_s (empty: unknown), setting."""
+    with (DATA / "kernels" / "flashmla.csv").open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+        return {(row["kernel"], row["gpu"]): row for row in rows}
+
+
+def prefill_rate(gpu: Gpu) -> dict[str, str] | None:
+    """Return the published rate that prices prefill on a GPU without published rows, None where rows do."""
+    rate = flashmla_rates().get(("mla_prefill", gpu.name))
+    return None if models.find("mha_prefill", gpu, "bf16").gpu == gpu.name else rate
+
+
+def citation(rate: dict[str, str]) -> str:
+    """Return who published a rate, and for what."""
+    return f"FlashMLA at {rate['commit']} ({rate['date']}): {rate['setting']}"
+
+
+def router(gpu: Gpu, tokens: ArrayLike, hidden: int, n_experts: int, top_k: int) -> KernelTimes:
+    """Return the time of the gate: logits of ``tokens`` (or tokens[ranks]), scores and top-k."""
+    work = roofline.router_work(
+        shapes.counts("tokens", tokens),
+        shapes.size("hidden", hidden),
+        shapes.size("n_experts", n_experts),
+        shapes.size("top_k", top_k),
+    )
+    return _estimated(gpu, work, "estimated from memory and GEMM ceilings", roofline.GEMM_PEAK_SHARE)
+
+
+def permute(gpu: Gpu, rows: ArrayLike, row_bytes: ArrayLike) -> KernelTimes:
+    """Return the time of gathering ``rows`` rows of ``row_bytes`` bytes into expert order."""
+    work = roofline.permute_work(shapes.counts("rows", rows), shapes.counts("row_bytes", row_bytes))
+    return _estimated(gpu, work, AT_MEMORY_SPEED)
+
+
+def unpermute(gpu: Gpu, rows: ArrayLike, row_bytes: ArrayLike, top_k: ArrayLike = 1) -> KernelTimes:
+    """Return the time of ``rows`` weighted sums, each over ``top_k`` rows (a mean, so a fraction will do)."""
+    reads = shapes.counts("top_k", top_k, whole=False)
+    work = roofline.unpermute_work(shapes.counts("rows", rows), shapes.counts("row_bytes", row_bytes), reads)
+    return _estimated(gpu, work, AT_MEMORY_SPEED)
+
+
+def quantize_fp8(gpu: Gpu, tokens: ArrayLike, hidden: ArrayLike) -> KernelTimes:
+    """Return the time of BF16 -> FP8 with one scale per 128 values."""
+    work = roofline.quantize_work(shapes.counts("tokens", tokens), shapes.counts("hidden", hidden))
+    return _estimated(gpu, work, AT_MEMORY_SPEED)
+
+
+def _estimated(gpu: Gpu, work: Work, note: str, peak_share: float = 1.0) -> KernelTimes:
+    bill = Bill()
+    bill.add("estimated", work.estimate(gpu, peak_share), None, note)
     return bill.close()

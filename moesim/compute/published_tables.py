@@ -7,8 +7,6 @@ without rows of a kernel, is left to the fitted models. A MLP whose two GEMMs ha
 their sum and a SwiGLU at memory speed, which stays `estimated`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -70,31 +68,28 @@ class Published(Mapping[str, MeasuredTable]):
 def add_experts(bill: Bill, gpu: Gpu, tables: Tables, shape: Shape, loads: Ints, layout: str) -> Bools:
     """Add the routed experts of the ranks that rows cover, and return which they are, [ranks].
 
-    Args:
-        bill: takes the seconds.
-        gpu: of the tables.
-        tables: by kind.
-        shape: of the MLP.
-        loads: rows of each slot, [ranks, slots].
-        layout: masked, contiguous, or auto: by `models.layouts`.
+    ``loads``: rows of each slot, [ranks, slots]; ``layout``: masked, contiguous, or auto: by `models.layouts`.
     """
     covered = np.zeros(len(loads), dtype=np.bool_)
-    for masked, here in models.layouts(loads, layout):
-        table = tables.get(LAYOUTS[0] if masked else LAYOUTS[1])
-        if table is not None:
-            covered |= _add_mlp(bill, gpu, table, shape, np.where(here[:, None], loads, 0))
+    for table, own in _by_layout(tables, loads, layout):
+        covered |= _add_mlp(bill, gpu, table, shape, own)
     return covered
 
 
 def add_gemm(bill: Bill, gpu: Gpu, tables: Tables, shape: Shape, loads: Ints, layout: str) -> Bools:
     """Add one grouped GEMM of the ranks that rows cover, as `add_experts`; ``shape`` is that of an expert_gemm."""
     covered = np.zeros(len(loads), dtype=np.bool_)
-    for masked, here in models.layouts(loads, layout):
-        table = tables.get(LAYOUTS[0] if masked else LAYOUTS[1])
-        if table is not None and shape in table.surfaces:
-            found = table.surfaces[shape].look_up(own := np.where(here[:, None], loads, 0), floor(gpu, shape, own))
-            covered |= _add(bill, table, (found,))
+    for table, own in _by_layout(tables, loads, layout):
+        if shape in table.surfaces:
+            covered |= _add(bill, table, (table.surfaces[shape].look_up(own, floor(gpu, shape, own)),))
     return covered
+
+
+def _by_layout(tables: Tables, loads: Ints, layout: str) -> Iterator[tuple[MeasuredTable, Ints]]:
+    """Yield the table of each layout that ranks take, and the loads of these ranks, 0 for the others."""
+    for masked, here in models.layouts(loads, layout):
+        if (table := tables.get(LAYOUTS[0] if masked else LAYOUTS[1])) is not None:
+            yield table, np.where(here[:, None], loads, 0)
 
 
 def _add_mlp(bill: Bill, gpu: Gpu, table: MeasuredTable, shape: Shape, loads: Ints) -> Bools:

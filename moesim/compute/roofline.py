@@ -8,8 +8,6 @@ GEMMs and attention have fitted models (`moesim.compute.fitted`).
 Not modelled: FP8 scale tensors of a GEMM, L2 hits, clock throttling.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Checks on the shapes that callers give: whole, finite, not negative, and loads as [ranks, slots]."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -9,8 +9,6 @@ rows the time is interpolated (`moesim.compute.interpolate`). Uneven loads m_1 .
   measured skewed rows of the H100 and H200 cost over the sum of their own tiles.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

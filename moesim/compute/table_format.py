@@ -31,8 +31,6 @@ Optional columns of a row:
     error              of a time that was worked out from measured ones: its relative error; it is never `measured`
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Sequence

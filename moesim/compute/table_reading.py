@@ -1,7 +1,5 @@
 """Reading a measured kernel table (`moesim.compute.table_format`): every mistake with its line, up to a limit."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math
@@ -106,7 +104,7 @@ class _Header(NamedTuple):
     where: str
 
     @classmethod
-    def of(cls, columns: list[str], where: str) -> _Header:
+    def of(cls, columns: list[str], where: str) -> "_Header":
         for column in columns:
             if columns.count(column) > 1:
                 raise InputError(f"column {column!r} appears twice", where)

@@ -4,11 +4,9 @@ Sources, most trusted first: ``measured`` (a published or own row, verbatim), ``
 ``fitted`` (a model fitted to rows), ``extrapolated`` (past the last row), ``estimated`` (a roofline).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
@@ -43,7 +41,7 @@ class KernelTimes:
     note: str = ""
     shares: Mapping[Source, float] = field(default_factory=dict)
 
-    def scaled(self, factor: float | Floats) -> KernelTimes:
+    def scaled(self, factor: float | Floats) -> Self:
         """Return the times multiplied by ``factor``."""
         return self if np.all(factor == 1.0) else replace(self, seconds=self.seconds * factor)
 

@@ -3,9 +3,8 @@
 from moesim.layer.destinations import PORTS_NOTE, replica_seed, uses_ports
 from moesim.layer.inference import Inference
 from moesim.layer.kernel_seconds import KernelLedger, PricedKernel, layer_kernels
-from moesim.layer.loaded_layer import LayerLoad, layer_load
 from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place, read_bias
-from moesim.layer.routed_layer import RoutedLayer, route_layer
+from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, route_layer
 from moesim.layer.token_batches import Workload, add_training_rows, open_workload, trace_of
 
 __all__ = [

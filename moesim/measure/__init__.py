@@ -5,11 +5,10 @@ from moesim.measure.explained import explanation
 from moesim.measure.flow_export import FlowExport
 from moesim.measure.inference_step import StepTime
 from moesim.measure.layer_tables import add_busy_links, add_layer_rows, add_series_rows, bucket_width_s
-from moesim.measure.notes import degraded
+from moesim.measure.notes import ToleranceLedger, degraded, steps_pay
 from moesim.measure.summary import SummaryBuilder
 from moesim.measure.terms_of_run import RunTerms
 from moesim.measure.times_moved import spreads
-from moesim.measure.tolerance import ToleranceLedger, steps_pay
 
 __all__ = [
     "CriticalRank",

@@ -30,7 +30,8 @@ class StepTime:
     step: Inference
     # Of the step at hand, in the order of the traces: name, start and end of what ran on the compute lane, [ranks].
     _ran: list[tuple[str, Floats, Floats]] = field(default_factory=list)
-    _moving: list[Floats] = field(default_factory=list)
+    # Layer, and the seconds of its phases, [ranks].
+    _moving: list[tuple[int, Floats]] = field(default_factory=list)
     _entries: dict[int, Floats] = field(default_factory=dict)
     _cycle: int = 1
     # Of every step: seconds by what they went to, seconds of communication and those that show.
@@ -44,7 +45,7 @@ class StepTime:
             if STAGE[name].lane == "compute":
                 self._ran.append((name, start, trace.end_s[name]))
         self._ran += [(name, *span) for name, span in trace.beside.items()]
-        self._moving += [phase.leave_s - phase.enter_s for phase in trace.phases.values()]
+        self._moving += [(trace.layer, phase.leave_s - phase.enter_s) for phase in trace.phases.values()]
         if trace.micro_batch == 0:
             self._entries[trace.layer] = trace.entry_s
 
@@ -55,32 +56,40 @@ class StepTime:
         rank = int(np.argmax(end.max(axis=0)))
         order = np.argsort(start, axis=0, kind="stable")
         begins, ends = np.take_along_axis(start, order, 0), np.take_along_axis(end, order, 0)
-        gaps = np.maximum(begins[1:] - np.maximum.accumulate(ends)[:-1], 0.0).sum(axis=0)
+        idle_from, idle_to = np.maximum.accumulate(ends)[:-1], begins[1:]
+        gaps = np.maximum(idle_to - idle_from, 0.0).sum(axis=0)
         spent = {"arrival": float(start.min(axis=0)[rank] - start.min())}
         for name, begin, finish in self._ran:
             label = _LABELS[name]
             spent[label] = spent.get(label, 0.0) + float(finish[rank] - begin[rank])
         spent[_GAPS] = float(gaps[rank])
-        left, period_s = self._beyond(begins, ends)
+        left, over, period_s = self._beyond(float(ends.max() - begins.min()))
         spent["layers beyond those simulated"] = left * period_s
         self._spent.append({name: seconds for name, seconds in spent.items() if seconds > 0})
-        self._shown.append((float(np.sum(self._moving)), float(gaps.sum())))
+        moving, shown = sum(float(seconds.sum()) for _, seconds in self._moving), float(gaps.sum())
+        if over:
+            last = max(self._entries)
+            window = self._entries[last - over], self._entries[last]
+            inside = np.minimum(idle_to, window[1]) - np.maximum(idle_from, window[0])
+            again = left / over
+            moving += again * sum(float(s.sum()) for layer, s in self._moving if last - over <= layer < last)
+            shown += again * float(np.maximum(inside, 0.0).sum())
+        self._shown.append((moving, shown))
         self._left.append((left, period_s))
         self._ran.clear()
         self._moving.clear()
         self._entries.clear()
         return sum(self._spent[-1].values())
 
-    def _beyond(self, begins: Floats, ends: Floats) -> tuple[int, float]:
-        """How many MoE layers of the model were not on the clock, and the period that each of them takes."""
-        simulated = len(self._entries)
-        left = max(self.step.moe_layers - simulated, 0)
-        last = simulated - 1
+    def _beyond(self, simulated_s: float) -> tuple[int, int, float]:
+        """How many MoE layers of the model were not on the clock; over how many their period is taken, and that."""
+        last = max(self._entries)
+        left = max(self.step.moe_layers - last - 1, 0)
         # Whole cycles of the recorded layers, the first layer left out, in which the micro-batches fall into step.
         over = (last - 1) // self._cycle * self._cycle or last
-        if over:
-            return left, float((self._entries[last] - self._entries[last - over]).max()) / over
-        return left, float(ends.max() - begins.min())
+        if not over:
+            return left, 0, simulated_s
+        return left, over, float((self._entries[last] - self._entries[last - over]).max()) / over
 
     @property
     def left_out(self) -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moesim.errors import InputError
-from moesim.located_yaml import dotted, parse_yaml
-from moesim.mistakes import Loc
+from moesim.located_yaml import parse_yaml
+from moesim.mistakes import Loc, dotted
 
 # What no released model comes near; the scenario's own bounds are no wider.
 _MOST = {"hidden": 10**6, "layers": 10_000, "n_experts": 100_000, "zero_experts": 100_000, "top_k": 1024,

@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from moesim.errors import InputError
-from moesim.located_yaml import LocatedDocument, did_you_mean, load_yaml, validate
+from moesim.located_yaml import LocatedDocument, load_yaml, validate
+from moesim.mistakes import did_you_mean
 from moesim.model.config_json import read_config_json
 from moesim.model.layer_attention import Attention
 from moesim.model.model_spec import ModelSpec, PublishedRouter

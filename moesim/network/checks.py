@@ -1,7 +1,5 @@
 """What flows must satisfy before they enter a network; every fault is an InputError naming the flow."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -9,8 +9,6 @@ A link's capacity has owners: a kernel that holds SMs, a fault. Each knows only 
 nominal capacity times the product of all, so that who comes or goes leaves the others' share as it is.
 """
 
-from __future__ import annotations
-
 import math
 from array import array
 from collections.abc import Callable, Hashable
@@ -41,12 +39,12 @@ class CapacityEvents(NamedTuple):
     link: Ints
     capacity: Floats
 
-    def only(self, which: NDArray[np.bool_]) -> CapacityEvents:
+    def only(self, which: NDArray[np.bool_]) -> "CapacityEvents":
         """Return some of the events, bool[events]."""
         return CapacityEvents(self.time[which], self.link[which], self.capacity[which])
 
     @classmethod
-    def none(cls) -> CapacityEvents:
+    def none(cls) -> "CapacityEvents":
         """Return no events."""
         return cls(np.zeros(0), np.zeros(0, np.int32), np.zeros(0))
 

@@ -1,7 +1,5 @@
 """A batch of flows, as whoever starts them gives it, and as a network takes it once it is checked."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

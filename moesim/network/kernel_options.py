@@ -4,8 +4,6 @@ numba counts references to each array that a function takes, at every call; for 
 than the call. Kernels are therefore compiled without: they may change arrays but not create any.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from moesim.compiling import njit

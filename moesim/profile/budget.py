@@ -8,9 +8,8 @@ inputs are drawn at 150 GB/s; a point costs 60 ms besides (allocation, reference
 
 from collections.abc import Iterable
 
-from moesim.profile.peaks import Peaks
 from moesim.profile.points import Point
-from moesim.profile.work import Work, work
+from moesim.profile.work import Peaks, Work, work
 
 SAMPLE_S = 0.03  # what one cache state is sampled for, unless the fewest samples take longer
 FEWEST, MOST = 7, 50

@@ -12,10 +12,9 @@ from moesim.profile.budget import caches
 from moesim.profile.csv_columns import COLUMNS, SCHEMA_VERSION
 from moesim.profile.kernels import build
 from moesim.profile.kernels.case import Draw
-from moesim.profile.peaks import Peaks
 from moesim.profile.points import Point
 from moesim.profile.timing import MOST_SETS, Call, Inputs, Samples, sets_needed
-from moesim.profile.work import work
+from moesim.profile.work import Peaks, work
 
 SEED = 0
 MOST_LETTERS = 160

@@ -1,12 +1,16 @@
-"""The CSV file of a profile while it grows: every row is on disk before the next point starts.
+"""The CSV file of a profile while it grows, and beside it the point at hand.
 
-A run that died while writing leaves a torn last line; it is dropped, everything before it is kept.
+Every row is on disk before the next point starts. A run that died while writing leaves a torn last line; it is dropped,
+everything before it is kept. An error of a kernel is caught and becomes a row; a crash of the whole process (or of the
+driver under it) is not. The point at hand therefore stands in ``NAME.at`` while it is measured, and one that took the
+process with it twice is given up, so that a run can be repeated until it ends.
 """
 
 import csv
 import fcntl
 import hashlib
 import io
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,3 +120,33 @@ def parse(data: bytes, where: str) -> list[dict[str, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"not CSV in UTF-8: {error}", where) from None
     return rows
+
+
+GIVE_UP = 2
+
+
+class Attempts:
+    """The file ``NAME.at`` beside a table; it is there only while a run is, or after one that died."""
+
+    def __init__(self, table: Path) -> None:
+        """Read what an earlier process left, if one died."""
+        self.path = table.with_suffix(".at")
+        self._point, self._deaths = "", 0
+        try:
+            left = json.loads(self.path.read_bytes())
+            self._point, self._deaths = str(left["point"]), int(left["begun"])
+        except (OSError, ValueError, TypeError, KeyError):
+            pass  # nobody died, or while writing it
+
+    def hopeless(self, point: str) -> bool:
+        """Has the process died in ``point`` so often that it is given up?"""
+        return point == self._point and self._deaths >= GIVE_UP
+
+    def begin(self, point: str) -> None:
+        """Say that ``point`` is being measured."""
+        begun = 1 + (self._deaths if point == self._point else 0)
+        self.path.write_text(json.dumps({"point": point, "begun": begun}), encoding="utf-8")
+
+    def end(self) -> None:
+        """The run is over and nobody died."""
+        self.path.unlink(missing_ok=True)

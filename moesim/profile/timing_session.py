@@ -16,15 +16,14 @@ import torch
 import moesim
 from moesim.errors import ResourceError
 from moesim.profile import grid as grids
-from moesim.profile.attempts import Attempts
 from moesim.profile.budget import ANCHORS_S, caches, point_seconds, total_seconds
 from moesim.profile.machine import Machine
 from moesim.profile.meta import check_continues, write_meta
-from moesim.profile.peaks import peaks_of
 from moesim.profile.point_measurement import Timer, by_status, row, rows_of
 from moesim.profile.points import Point
 from moesim.profile.timing import ClockTimer, CudaTimer
-from moesim.profile.timing_journal import Journal, key_of
+from moesim.profile.timing_journal import Attempts, Journal, key_of
+from moesim.profile.work import peaks_of
 
 UNKNOWN_POINT_S = 0.2  # assumed for a point on a device whose peaks are not known
 

@@ -1,14 +1,52 @@
-"""What a point must do at least, from its sizes alone: FLOPs, bytes across the memory bus, kernels launched.
+"""What a point must do at least, from its sizes alone: FLOPs, bytes across the memory bus, launches; peaks of GPUs.
 
 Each input is read and each output written once; what stays between the kernels of one point (the middle of an
 expert MLP) counts as it really passes through memory, since it does not fit on chip. BF16 is 2 bytes, FP8 1 byte
 and one FP32 scale per row, which is left out of the GEMMs as negligible and counted in the cast.
 """
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from moesim.profile.points import LAYERS, Point
+
+_DATA = Path(__file__).resolve().parent.parent / "data" / "gpus.yaml"
+_NAME = re.compile(r"(\w+):\s*$")
+_NUMBER = re.compile(r"  (\w+): ([0-9.e+]+)\s*$")
+# SXM parts alone: the PCIe and NVL cards of the same name have other peaks.
+_DEVICE = re.compile(r"NVIDIA (H100|H800|H200|H20|B200|B300)(?: 80GB HBM3| SXM\d?\b.*)?", re.IGNORECASE)
+
+
+class Peaks(NamedTuple):
+    """Dense FLOP/s of the tensor cores and bytes/s of the memory."""
+
+    bf16_flops: float
+    fp8_flops: float
+    hbm_bandwidth: float
+
+    def floor_us(self, flops: float, moved: float, dtype: str) -> float:
+        """Return max(flops / peak, bytes / bandwidth) in microseconds."""
+        peak = self.fp8_flops if dtype == "fp8" else self.bf16_flops
+        return 1e6 * max(flops / peak, moved / self.hbm_bandwidth)
+
+
+def peaks_of(device: str) -> Peaks | None:
+    """Return the peaks of the device that calls itself ``device``, None where they are not known."""
+    match = _DEVICE.fullmatch(device.strip())
+    if match is None:
+        return None
+    numbers: dict[str, dict[str, float]] = {}
+    name = ""
+    for line in _DATA.read_text(encoding="utf-8").splitlines():
+        if head := _NAME.match(line):
+            name = head[1]
+            numbers[name] = {}
+        elif (pair := _NUMBER.match(line)) and name:
+            numbers[name][pair[1]] = float(pair[2])
+    return Peaks(*(numbers[match[1].lower()][field] for field in Peaks._fields))
+
 
 BF16, FP32, INT64 = 2, 4, 8
 QUANTIZATION_GROUP = 128  # values per scale of the cast (DeepSeek-V3, section 3.3.2)

@@ -6,11 +6,10 @@ from moesim.report.comparison_page import comparison_figures, render_comparison
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.notebook import run_in_notebook, sweep_in_notebook
 from moesim.report.page import ChartView, render, view_of
-from moesim.report.run_page import render_run, run_figures
+from moesim.report.run_page import ThresholdOutcome, render_run, run_figures
 from moesim.report.sweep_answer import answer_sentence
 from moesim.report.sweep_data import AxisEffect, SweepAxis, SweepData
 from moesim.report.sweep_page import render_sweep, sweep_figures
-from moesim.report.threshold_outcome import ThresholdOutcome
 
 __all__ = [
     "AxisEffect",

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from moesim.report.charts import LineChart, Mark, Series
+from moesim.report.charts import LineChart, Mark, Series, worded
 from moesim.report.columns import Columns, columns_of, layer_numbers, mean_by, rows_in
-from moesim.report.named_numbers import LOSSES_CAPTION, LOSSES_LABEL, LOSSES_TITLE
 from moesim.report.palette import series_colour
 from moesim.report.quantities import filled
 from moesim.results import SUMMARY, Result
@@ -40,26 +39,18 @@ def layer_charts(result: Result) -> list[LineChart]:
     marks = (Mark("experts under a uniform router", float(floor)),) if floor is not None else ()
     charts = [
         LineChart(
-            key="layer_imbalance",
-            title="Imbalance over the layers",
-            caption="Most loaded over mean, at each layer simulated.",
+            **worded("layer_imbalance"),
             x_label=word,
-            y_label="max/mean",
             series=_series(steps, "layer", _IMBALANCE),
             marks=marks,
             x_ticks=ticks,
-            source="steps.parquet",
         ),
         LineChart(
-            key="layer_losses",
-            title=f"{LOSSES_TITLE} over the layers",
-            caption=LOSSES_CAPTION,
+            **worded("layer_losses"),
             x_label=word,
-            y_label=LOSSES_LABEL,
             series=_series(_in_balance(steps, result), "layer", _loss_columns(steps)),
             marks=(Mark("perfect balance", 1.0),),
             x_ticks=ticks,
-            source="steps.parquet",
         ),
     ]
     return [chart for chart in charts if chart.series]
@@ -79,37 +70,15 @@ def training_charts(result: Result) -> list[LineChart]:
         return []
     wanted = {key: words for key, words in _IMBALANCE_IN_TRAINING.items() if key in training}
     charts = [
+        LineChart(**worded("training_imbalance"), series=_series(training, "training_step", wanted)),
         LineChart(
-            key="training_imbalance",
-            title="Imbalance over training",
-            caption="How balance developed while the recorded model was trained, with its own router; mean over the "
-            "layers. MaxVio is max/mean of the experts less 1. Unseen text is of a domain held out of the training.",
-            x_label="training step",
-            y_label="max/mean",
-            series=_series(training, "training_step", wanted),
-            source="training.parquet",
-        ),
-        LineChart(
-            key="training_losses",
-            title="Balance losses over training",
-            caption="Losses as the model saw them, mean over the layers; logarithmic.",
-            x_label="training step",
-            y_label="loss",
-            series=_series(training, "training_step", _loss_columns(training)),
-            log_y=True,
-            source="training.parquet",
+            **worded("training_losses"), series=_series(training, "training_step", _loss_columns(training)), log_y=True
         ),
     ]
     if "bias_spread" in training and np.nanmax(filled(training["bias_spread"])) > 0:
         charts.append(
             LineChart(
-                key="training_bias",
-                title="Spread of the bias over training",
-                caption="Largest less smallest bias of an expert, mean over the layers: how strongly V3 has to steer.",
-                x_label="training step",
-                y_label="bias spread",
-                series=_series(training, "training_step", {"bias_spread": "bias spread"}),
-                source="training.parquet",
+                **worded("training_bias"), series=_series(training, "training_step", {"bias_spread": "bias spread"})
             )
         )
     return [chart for chart in charts if chart.series]

@@ -4,8 +4,11 @@ A chart is made once from a result and then painted twice, by Bokeh or HTML on t
 that the two always agree. Axis labels carry the unit; values are already in it.
 """
 
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -48,12 +51,19 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class LineChart:
-    """Curves over a common axis; ``x_ticks`` are the numbers written on it, where they are not just chosen."""
+class _Titled:
+    """What every chart has; ``source`` is the file with all rows, where the table has not room for all."""
 
     key: str
     title: str
     caption: str
+    source: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class LineChart(_Titled):
+    """Curves over a common axis; ``x_ticks`` are the numbers written on it, where they are not just chosen."""
+
     x_label: str
     y_label: str
     series: tuple[Series, ...]
@@ -61,16 +71,12 @@ class LineChart:
     log_x: bool = False
     log_y: bool = False
     x_ticks: tuple[float, ...] = ()
-    source: str = ""
 
 
 @dataclass(frozen=True)
-class BarChart:
+class BarChart(_Titled):
     """One bar per thing, in the order given; ``details`` are further columns of hover text and table."""
 
-    key: str
-    title: str
-    caption: str
     x_label: str
     y_label: str
     labels: tuple[str, ...]
@@ -78,41 +84,32 @@ class BarChart:
     marks: tuple[Mark, ...] = ()
     details: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
     colour: str = "#0072B2"
-    source: str = ""
 
 
 @dataclass(frozen=True)
-class DotChart:
+class DotChart(_Titled):
     """Several numbers per row, as dots on a common axis; ``spans`` are error bars, least and most, of some groups."""
 
-    key: str
-    title: str
-    caption: str
     x_label: str
     rows: tuple[str, ...]
     groups: Mapping[str, Floats]
-    source: str = ""
     spans: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class HeatMap:
+class HeatMap(_Titled):
     """One or more matrices of the same shape to switch between; zeros and NaN stay blank on a log scale."""
 
-    key: str
-    title: str
-    caption: str
     row_label: str
     column_label: str
     value_label: str
     matrices: Mapping[str, Floats]
     grid_every: int = 0
     log: bool = True
-    source: str = ""
 
 
 @dataclass(frozen=True)
-class Gantt:
+class Gantt(_Titled):
     """Spans of time on rows; one entry per span in each of the columns.
 
     Attributes:
@@ -125,9 +122,6 @@ class Gantt:
         grid_every: rows between separating lines; 0 for none.
     """
 
-    key: str
-    title: str
-    caption: str
     x_label: str
     row_label: str
     rows: tuple[str, ...]
@@ -139,7 +133,6 @@ class Gantt:
     note: tuple[str, ...]
     colours: Mapping[str, str]
     grid_every: int = 0
-    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,18 +147,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class StackedBars:
+class StackedBars(_Titled):
     """Parts that add up, one bar per row, with a bound drawn on each where there is one."""
 
-    key: str
-    title: str
-    caption: str
     x_label: str
     rows: tuple[str, ...]
     parts: tuple[Part, ...]
     bounds: Floats
     flagged: tuple[bool, ...] = ()
-    source: str = ""
 
     def totals(self) -> Floats:
         """Length of each bar."""
@@ -174,23 +163,32 @@ class StackedBars:
 
 
 @dataclass(frozen=True)
-class SmallMultiples:
+class SmallMultiples(_Titled):
     """The same small bar chart for several things, on one scale; ``mark`` is drawn in each."""
 
-    key: str
-    title: str
-    caption: str
     x_label: str
     y_label: str
     panels: Mapping[str, Floats]
     mark: Mark
     flagged: tuple[bool, ...] = ()
-    source: str = ""
 
     def top(self) -> float:
         """The common end of the vertical axis."""
         largest = max((float(values.max()) for values in self.panels.values() if len(values)), default=1.0)
         return max(largest, self.mark.value) * 1.05
+
+
+@cache
+def _words() -> dict[str, dict[str, str]]:
+    return tomllib.loads((Path(__file__).parent / "templates" / "charts.toml").read_text(encoding="utf-8"))
+
+
+def worded(key: str, **values: Any) -> dict[str, Any]:
+    """Return a chart's key and what ``templates/charts.toml`` says of it: title, caption, labels, source.
+
+    ``values`` fill in what stands there in braces.
+    """
+    return {"key": key} | {name: text.format(**values) for name, text in _words()[key].items()}
 
 
 Chart = LineChart | BarChart | DotChart | HeatMap | Gantt | StackedBars | SmallMultiples

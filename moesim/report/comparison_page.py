@@ -17,14 +17,21 @@ from moesim.report.comparison import (
     is_timed,
     subjects_of,
 )
-from moesim.report.comparison_charts import Runs, comparison_charts, same_in_all, training_overlays
-from moesim.report.comparison_noise import noise_chart, noise_sentence, numbers_table
+from moesim.report.comparison_charts import (
+    Runs,
+    changed_keys,
+    comparison_charts,
+    noise_chart,
+    noise_sentence,
+    numbers_table,
+    same_in_all,
+    training_overlays,
+)
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.named_numbers import WORDS
 from moesim.report.page import render, view_of
 from moesim.report.quantities import quantity, unit_of
 from moesim.report.run_page import Verdict, chips
-from moesim.report.scenario_diff import changed_keys
 from moesim.report.static import figure_files
 from moesim.results import SUMMARY, Result
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from moesim.report.charts import worded
 from moesim.report.quantities import Floats, axis_scale, unit_of
 
 _BANDWIDTHS = {
@@ -78,39 +79,21 @@ def _bandwidths(phase: str) -> Drawn:
 
 DRAWN = (
     Drawn(
-        key="imbalance",
-        title="Imbalance",
-        caption="Most loaded over mean. Experts show how well a router balances, ranks how long the expert compute "
-        "takes, nodes how long the wires between nodes are busy; links are those of the class that holds the layer "
-        "back.",
-        label="max/mean",
+        **worded("imbalance"),
         numbers={f"{noun}_load_max_over_mean": f"{noun}s" for noun in ("expert", "rank", "node", "link")},
     ),
     _bandwidths("dispatch"),
     _bandwidths("combine"),
-    Drawn(
-        key="bytes",
-        title="Bytes on the wires",
-        caption="Bytes on the sender ports of each link class, dispatch and combine, per layer.",
-        label="bytes per layer",
-        numbers={"nvlink_wire_bytes": "NVLink", "nic_wire_bytes": "NIC"},
-    ),
-    Drawn(
-        key="gate_mass",
-        title="Gate mass lost",
-        caption="What the group limit costs: the part of the scores that a free choice of experts would have had.",
-        label="gate mass lost",
-        numbers={"gate_mass_lost": "gate mass lost"},
-    ),
+    Drawn(**worded("bytes"), numbers={"nvlink_wire_bytes": "NVLink", "nic_wire_bytes": "NIC"}),
+    Drawn(**worded("gate_mass"), numbers={"gate_mass_lost": "gate mass lost"}),
 )
 """Charts of numbers, in the order in which pages show them."""
 
 
-LOSSES = {"expert_loss": "expert", "device_loss": "device", "communication_loss": "communication",
-          "sequence_loss": "sequence"}  # fmt: skip
-LOSSES_TITLE = "Balance losses"
-LOSSES_CAPTION = "Each loss over its value where experts and devices are loaded alike, which has the same factors."
-LOSSES_LABEL = "× the loss in balance"
+LOSSES = Drawn(
+    **worded("losses"), numbers={f"{name}_loss": name for name in ("expert", "device", "communication", "sequence")}
+)
+"""The balance losses, which are drawn over their values in balance."""
 
 
 def scaled(drawn: Drawn, column: Callable[[str], Floats]) -> tuple[dict[str, Floats], str]:

@@ -6,6 +6,7 @@ security policy lets only these two scripts run, named by their hashes: whatever
 
 import base64
 import hashlib
+import json
 import os
 import sys
 from contextlib import suppress
@@ -21,33 +22,19 @@ from markupsafe import Markup
 from moesim.errors import ResourceError
 from moesim.report.charts import Chart, SmallMultiples, StackedBars, table_of
 from moesim.report.data_table import DataTable, cell_html, row_html
-from moesim.report.embedding import script_json
 from moesim.report.interactive import documents, height_of, legend_of
 from moesim.report.palette import ink_on
 from moesim.report.quantities import Floats, named_quantity, quantity
 from moesim.results import SUMMARY
 
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
 
-GLOSSARY = {
-    "token": "one position of the batch, a vector of the model's hidden size",
-    "expert": "one of the feed-forward networks of an MoE layer; each token visits its top-k",
-    "selection": "a token and one of its experts; a token has top-k of them",
-    "rank": "one GPU of the expert-parallel group",
-    "critical rank": "the rank that ends the layer last; the parts of the layer time are its own",
-    "dispatch": "the all-to-all that carries tokens to the ranks of their experts",
-    "combine": "the all-to-all that carries the experts' outputs back",
-    "copy": "a token that crosses once for several selections: once per rank or once per node, as the algorithm does",
-    "max/mean": "the most loaded over the average; 1 is perfect balance",
-    "MaxVio": "max/mean - 1 of the experts",
-    "noise floor": "the max/mean that chance alone gives at this number of distinct tokens",
-    "wire bytes": "bytes that cross a link, headers and scales included",
-    "peak": "what a link can carry per direction; an algorithm reaches a calibrated part of it",
-    "lower bound": SUMMARY["lower_bound_s"].text,
-    "counterfactual": "a router on logits that were trained with another one: what-if, not what a model does",
-    "measured, fitted, interpolated, estimated, extrapolated": "where the time of a kernel comes from: a measurement, "
-    "a curve through measurements, between two of them, a roofline, or beyond the range measured",
-}
+def script_json(value: Any) -> str:
+    """Write JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+_TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -99,7 +86,6 @@ def render(template: str, **values: Any) -> str:
             policy="default-src 'none'; "
             f"script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline'; img-src data: blob:; "
             "base-uri 'none'; form-action 'none'",
-            glossary=GLOSSARY,
             definitions=SUMMARY,
             **values,
         )

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.errors import InputError
 from moesim.results import DEFINITIONS
-from moesim.units import format_bandwidth, format_bytes, format_duration, parse_bandwidth, parse_bytes, parse_duration
+from moesim.units import format_bandwidth, format_bytes, format_duration, parse_quantity
 
 Floats = NDArray[np.float64]
 
@@ -46,13 +45,7 @@ def unit_of(key: str) -> str:
 
 def si_of(unit: str) -> tuple[float, str] | None:
     """Return what a unit is in SI units, ``µs`` or ``Gb/s``: factor and name; None where it is no unit."""
-    readers = ((parse_duration, "s"), (parse_bytes, "B"), (parse_bandwidth, "B/s"))
-    for read, name in readers:
-        try:
-            return read(f"1{unit}"), name
-        except InputError:
-            continue
-    return (0.01, "fraction") if unit == "%" else None
+    return (0.01, "fraction") if unit == "%" else parse_quantity(f"1{unit}")
 
 
 def quantity(value: Any, unit: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from moesim import stages
-from moesim.report.charts import LineChart, Series
+from moesim.report.charts import LineChart, Series, worded
 from moesim.report.columns import columns_of, first_layer, rows_in
 from moesim.report.palette import MARK, PHASES, series_colour
 from moesim.report.quantities import Floats, axis_scale, filled, rounded
@@ -60,13 +60,7 @@ def _distribution(times: Mapping[str, tuple[Floats, str]], title: str, caption: 
         share = 100 * np.cumsum(count) / len(seconds)
         series.append(Series(name, np.append(values[0], values), np.append(0.0, share), colour, "steps"))
     return LineChart(
-        key="rank_times",
-        title=title,
-        caption=caption,
-        x_label=f"time per layer ({unit})",
-        y_label="ranks (%)",
-        series=tuple(series),
-        source=source,
+        **worded("rank_times", unit=unit), title=title, caption=caption, series=tuple(series), source=source
     )
 
 
@@ -89,18 +83,11 @@ def roofline_chart(result: Result) -> LineChart | None:
     kernel = next(row for row in result.explanation["kernels"] if row["kernel"].startswith("grouped_gemm"))
     dtype = str(kernel["kernel"]).rpartition("_")[2].upper()
     return LineChart(
-        key="roofline",
-        title="Roofline of the expert GEMMs, first layer",
-        caption=f"Each point is a rank: what its up and down GEMM compute in {dtype}, over the bytes that they must "
-        "read and write. On the slope memory holds them back, on the level the tensor cores do; both axes are "
-        "logarithmic. The time is that of the table of kernels, the activation between the GEMMs included.",
-        x_label="FLOPs per byte of memory traffic",
-        y_label="TFLOP/s",
+        **worded("roofline", dtype=dtype),
         series=(
             Series("the GPU's peaks", ends, roof, MARK),
             Series("ranks", intensity, rate / 1e12, series_colour(0), "points", hints=names),
         ),
         log_x=True,
         log_y=True,
-        source="ranks.parquet",
     )

@@ -1,6 +1,7 @@
 """The report of one run: the answer on the first screen, then the evidence, then what it rests on."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,23 +10,37 @@ from moesim.report import run_tables
 from moesim.report.balance_charts import layer_charts, training_charts
 from moesim.report.charts import Chart
 from moesim.report.columns import columns_of, rows_in
-from moesim.report.link_map import link_map, node_traffic_chart
 from moesim.report.page import render, view_of
 from moesim.report.quantities import ABSENT, named_quantity, quantity
 from moesim.report.rank_times import rank_times_chart, roofline_chart
 from moesim.report.static import figure_files
 from moesim.report.step_charts import lanes_chart
-from moesim.report.threshold_outcome import ThresholdOutcome
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
     bandwidth_chart,
     expert_chart,
     hot_experts,
+    link_map,
+    node_traffic_chart,
     rank_chart,
     top_links,
     traffic_chart,
 )
 from moesim.results import DEFINITIONS, SOURCES, SUMMARY, Result
+
+
+@dataclass(frozen=True)
+class ThresholdOutcome:
+    """One threshold, judged by the caller.
+
+    ``text``: as the scenario states it: ``layer_time_s < 2ms``; ``value``: what the run gave, in SI units; None where
+    the number does not apply; ``passed``: whether the limit was kept.
+    """
+
+    text: str
+    value: float | None
+    passed: bool
+
 
 _NOTE_ORDER = ("counterfactual", "degraded", "estimated", "info")
 _SECTIONS = [

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series
-from moesim.report.named_numbers import DRAWN, LOSSES, LOSSES_CAPTION, LOSSES_LABEL, LOSSES_TITLE, in_words, scaled
+from moesim.report.named_numbers import DRAWN, LOSSES, in_words, scaled
 from moesim.report.palette import MARK, series_colour
 from moesim.report.quantities import Floats
 from moesim.report.sweep_answer import telling_axes
@@ -66,13 +66,13 @@ def number_charts(data: SweepData) -> list[tuple[str, str, list[Chart]]]:
                 charts.append(_along(f"{drawn.key}_{index}", drawn.title, axis, drawn.caption, label, groups))
         losses = {
             words: _along_axis(data, index, data.column(key)) / data.losses_in_balance[key]
-            for key, words in LOSSES.items()
+            for key, words in LOSSES.numbers.items()
             if data.losses_in_balance.get(key)
         }
         losses = {words: values for words, values in losses.items() if np.isfinite(values).any()}
         if losses:
             losses["perfect balance"] = np.ones(len(axis.values))
-            charts.append(_along(f"losses_{index}", LOSSES_TITLE, axis, LOSSES_CAPTION, LOSSES_LABEL, losses))
+            charts.append(_along(f"losses_{index}", LOSSES.title, axis, LOSSES.caption, LOSSES.label, losses))
         if charts:
             found.append((axis.words, _held(data, index), charts))
     return found
@@ -100,7 +100,7 @@ def _along_axis(data: SweepData, index: int, values: Floats) -> Floats:
 def _along(key: str, title: str, axis: SweepAxis, caption: str, label: str, groups: dict[str, Floats]) -> Chart:
     """Curves over a number line, dots beside words."""
     if axis.numbers is None:
-        return DotChart(key, title, caption, label, axis.labels, groups, "points.parquet")
+        return DotChart(key, title, caption, label, axis.labels, groups, source="points.parquet")
     x, unit, name = axis.numbers
     order = np.argsort(x)
     series = [

@@ -1,5 +1,6 @@
 """What the page of a sweep is made from: axes, points and the answer to its objective, as plain values."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.errors import InputError
 from moesim.report.data_table import Cell, Quantity
 from moesim.report.named_numbers import DRAWN
 from moesim.report.quantities import Floats, axis_scale, filled, unit_of
 from moesim.results import ENDS
-from moesim.units import parse_bandwidth, parse_bytes, parse_duration
+from moesim.units import parse_quantity
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -142,18 +142,20 @@ class SweepAxis:
         return self.numbers is not None and bool((np.diff(self.numbers[0]) > 0).all())
 
 
+def _si_number(text: str) -> tuple[float, str] | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return parse_quantity(text)
+    return (number, "") if math.isfinite(number) else None
+
+
 def _si_numbers(texts: Sequence[str]) -> tuple[Floats, str] | None:
     """Read numbers or quantities, with the SI unit that all have; None where one is neither."""
-    readers: tuple[tuple[Callable[[str], float], str], ...] = (
-        (float, ""), (parse_bandwidth, "B/s"), (parse_duration, "s"), (parse_bytes, "B"),
-    )  # fmt: skip
-    for reader, unit in readers:
-        try:
-            numbers = np.array([reader(text) for text in texts])
-        except (ValueError, InputError):
-            continue
-        return (numbers, unit) if np.isfinite(numbers).all() else None
-    return None
+    found = [_si_number(text) for text in texts]
+    units = {one and one[1] for one in found}
+    numbers = np.array([one[0] for one in found if one])
+    return (numbers, unit) if len(units) == 1 and (unit := units.pop()) is not None else None
 
 
 def _numbers(texts: Sequence[str]) -> tuple[Floats, str] | None:

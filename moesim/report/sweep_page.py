@@ -7,16 +7,14 @@ import numpy as np
 from markupsafe import Markup
 
 from moesim.report.data_table import Cell, DataTable, Quantity
-from moesim.report.embedding import script_json
 from moesim.report.named_numbers import in_words
-from moesim.report.page import render, view_of
+from moesim.report.page import render, script_json, view_of
 from moesim.report.quantities import ABSENT
 from moesim.report.static import figure_files
 from moesim.report.sweep_answer import broken, groups_table, sweep_verdict
 from moesim.report.sweep_charts import axis_charts, group_charts, number_charts, pareto_charts, scaling_charts
 from moesim.report.sweep_data import SHOWN, SweepData, short_key
-from moesim.report.sweep_map_files import map_files
-from moesim.report.sweep_maps import HeatMaps, heat_maps
+from moesim.report.sweep_maps import HeatMaps, heat_maps, map_files
 from moesim.results import SUMMARY
 
 # Rows of the table of points; the rest is in points.parquet.

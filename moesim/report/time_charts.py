@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import stages
-from moesim.report.charts import BarChart, Gantt, HeatMap, LineChart, Mark, Part, Series, StackedBars
+from moesim.report.charts import BarChart, Gantt, HeatMap, LineChart, Mark, Part, Series, StackedBars, worded
 from moesim.report.columns import (
     RANK_PAIR_LIMIT,
     Columns,
@@ -51,17 +51,14 @@ def time_chart(runs: Sequence[tuple[str, Result]]) -> StackedBars:
     critical = {name: critical_words(subjects_of(run).critical_ranks) for name, run in runs}
     moved = len({subjects_of(run).critical_ranks for _, run in runs}) > 1
     return StackedBars(
-        key="time",
-        title="Where the layer time goes",
+        **worded("time", unit=unit),
         caption="Parts of the time of the critical rank, the last to end; they add up to the layer time, in order of "
         "kind, not of time: blue computes, orange moves bytes, grey waits. The black line is the lower bound."
         + (" Another rank is critical in another run: its parts may differ where no rank's do." if moved else ""),
-        x_label=f"time per layer ({unit})",
         rows=tuple(f"{name}, {critical[name]}" if moved else name for name, _ in runs),
         parts=tuple(parts),
         bounds=np.array([np.nan if bound is None else bound / scale for bound in bounds]),
         flagged=tuple(bool(run.summary["counterfactual"]) for _, run in runs),
-        source="summary.json",
     )
 
 
@@ -86,12 +83,10 @@ def timeline_chart(result: Result) -> Gantt | None:
     shown = np.flatnonzero(end - wait > start)
     grid = ranks_per_node(result)
     return Gantt(
-        key="timeline",
+        **worded("timeline", unit=unit),
         title=f"Timeline of the ranks, {first_layer_name(result)}",
         caption=caption + " The thin lower bar is the shared expert, which runs beside dispatch. "
         "Wait is drawn at the beginning of its phase.",
-        x_label=f"time since the first rank entered ({unit})",
-        row_label="rank",
         rows=tuple(str(rank) for rank in chosen),
         row=np.concatenate([row[shown], row[waits]]),
         start=np.concatenate([(start + wait)[shown], start[waits]]) / scale,
@@ -101,7 +96,6 @@ def timeline_chart(result: Result) -> Gantt | None:
         note=tuple(notes[i] for i in shown) + tuple(notes[i] for i in waits),
         colours=PHASES,
         grid_every=grid if len(chosen) == len(ranks) else 0,
-        source="spans.parquet",
     )
 
 
@@ -163,17 +157,12 @@ def wait_chart(result: Result) -> HeatMap | None:
     scale, unit = axis_scale(matrix, "s")
     noun = "node" if per_node else "rank"
     return HeatMap(
-        key="wait",
-        title="Who waits for whom",
+        **worded("wait", noun=noun, unit=unit),
         caption=f"Time per layer that the ranks{' of a node' if per_node else ''} (rows) wait in dispatch and combine "
         f"because the {noun} of the column has not entered yet. A filled column is a straggler that delays many; ranks "
         "that entered at the same instant share what they caused.",
-        row_label=f"waiting {noun}",
-        column_label=f"{noun} waited for",
-        value_label=f"wait ({unit})",
         matrices={"": matrix / scale},
         grid_every=0 if per_node else ranks_per_node(result),
-        source="spans.parquet",
     )
 
 
@@ -190,17 +179,12 @@ def rank_wait_chart(result: Result) -> BarChart | None:
             float(f"{value:.5g}") for value in sum_over_layers(table, "rank", key)[1] / scale
         )
     return BarChart(
-        key="rank_wait",
-        title="Wait of each rank",
-        caption="Time per layer in dispatch and combine with none of the rank's own flows in progress.",
-        x_label="rank",
-        y_label=f"wait ({unit})",
+        **worded("rank_wait", unit=unit),
         labels=tuple(str(rank) for rank in ranks),
         values=wait / scale,
         marks=(Mark("mean", float(wait.mean() / scale)),),
         details=details,
         colour=PHASES["wait"],
-        source="ranks.parquet",
     )
 
 
@@ -223,14 +207,9 @@ def link_series_chart(result: Result) -> LineChart | None:
             xs, ys = _broken(x, np.asarray(rows["phase"]), 100 * filled(rows[column]))
             series.append(Series(f"{word} {label}", xs, ys, colour, style))  # type: ignore[arg-type]
     return LineChart(
-        key="link_utilisation",
+        **worded("link_utilisation", unit=unit),
         title=f"Link utilisation over time, {first_layer_name(result)}",
-        caption="Share of what each link can carry at the algorithm's own rate. First dispatch, then combine; "
-        "a busiest link far above the mean is imbalance.",
-        x_label=f"time since the first rank entered ({unit})",
-        y_label="utilisation (%)",
         series=tuple(series),
-        source="link_series.parquet",
     )
 
 

@@ -1,8 +1,8 @@
-"""Where the tokens go: bytes between ranks, load of experts and ranks, bandwidth against message size."""
+"""Where the tokens go: bytes between ranks, load of experts and ranks, bandwidth against message size, busy wires."""
 
 import numpy as np
 
-from moesim.report.charts import BarChart, HeatMap, LineChart, Mark, Series
+from moesim.report.charts import BarChart, Gantt, HeatMap, LineChart, Mark, Series, worded
 from moesim.report.columns import (
     RANK_PAIR_LIMIT,
     Columns,
@@ -16,9 +16,10 @@ from moesim.report.columns import (
     sum_over_layers,
 )
 from moesim.report.data_table import Cell, DataTable, Quantity
-from moesim.report.palette import LINK_WORDS, link_colour
+from moesim.report.palette import LINK_WORDS, cividis, link_colour
 from moesim.report.quantities import Floats, axis_scale, filled
 from moesim.results import Result
+from moesim.stages import PHASES
 
 # Points of the bandwidth chart: beyond this a cloud only gets darker.
 _POINTS = 2000
@@ -46,16 +47,9 @@ def traffic_chart(result: Result) -> HeatMap | None:
     scale, unit = axis_scale(np.concatenate(list(matrices.values())), "B")
     noun = "node" if per_node else "rank"
     return HeatMap(
-        key="traffic",
-        title=f"Traffic between {noun}s",
-        caption=f"Bytes per layer from each {noun} (row) to each other (column), on a log scale; white lines separate "
-        "the nodes. What stays on its own rank crosses no wire and is not shown.",
-        row_label=f"source {noun}",
-        column_label=f"target {noun}",
-        value_label=f"bytes per layer ({unit})",
+        **worded("traffic", noun=noun, unit=unit),
         matrices={name: matrix / scale for name, matrix in matrices.items()},
         grid_every=0 if per_node else ranks_per_node(result),
-        source="transfers.parquet",
     )
 
 
@@ -92,20 +86,19 @@ def expert_chart(result: Result) -> BarChart:
     if floor is not None:
         marks.append(Mark("most loaded expert under a uniform router", mean * float(floor)))
     return BarChart(
-        key="expert_load",
+        **worded("expert_load"),
         title="Load of the experts" + (f", {layer}" if layer else ""),
         caption="Selections per expert, most loaded first"
         + ("; the layer with the worst imbalance." if layer else ".")
         + " The upper line is what chance alone gives at this number of distinct tokens.",
-        x_label="expert",
-        y_label="selections",
         labels=tuple(str(one) for one in order),
         values=load[order],
         marks=tuple(marks),
-        details={"× mean": tuple(float(f"{load[i] / mean:.4g}") if mean else None for i in order),
-                 "on rank": tuple(ranks[i] for i in order)},
-        source="experts.parquet",
-    )  # fmt: skip
+        details={
+            "× mean": tuple(float(f"{load[i] / mean:.4g}") if mean else None for i in order),
+            "on rank": tuple(ranks[i] for i in order),
+        },
+    )
 
 
 def hot_experts(result: Result) -> DataTable:
@@ -148,16 +141,11 @@ def rank_chart(result: Result) -> BarChart:
     ):
         details[label] = tuple(float(f"{value:.5g}") for value in sum_over_layers(table, "rank", key)[1])
     return BarChart(
-        key="rank_load",
-        title="Load of the ranks",
-        caption="Selections that each rank computes, per layer. The slowest rank sets the pace.",
-        x_label="rank",
-        y_label="selections",
+        **worded("rank_load"),
         labels=tuple(str(rank) for rank in ranks),
         values=load,
         marks=(Mark("mean", float(load.mean())),),
         details=details,
-        source="ranks.parquet",
     )
 
 
@@ -189,19 +177,7 @@ def bandwidth_chart(result: Result) -> LineChart | None:
     if not series:
         return None
     marks = [Mark(f"{LINK_WORDS[name]} peak", max(peaks[name]) / 1e9) for name in shown if peaks.get(name)]
-    return LineChart(
-        key="bandwidth",
-        title="Bandwidth against message size",
-        caption="One point per pair of ranks and phase: its bytes over the time in which its flow was in progress. "
-        "Below a peak, a transfer shares its wires with others. Both axes are logarithmic.",
-        x_label=f"bytes of the transfer ({unit})",
-        y_label="bandwidth reached (GB/s)",
-        series=tuple(series),
-        marks=tuple(marks),
-        log_x=True,
-        log_y=True,
-        source="transfers.parquet",
-    )
+    return LineChart(**worded("bandwidth", unit=unit), series=tuple(series), marks=tuple(marks), log_x=True, log_y=True)
 
 
 def top_links(result: Result) -> DataTable:
@@ -230,3 +206,65 @@ def top_links(result: Result) -> DataTable:
             )
         )
     return DataTable(("phase", "link", "class", "from → to", "utilisation", "bytes", "peak", "busy"), rows)
+
+
+# Shares of what a link can carry are drawn in so many steps.
+_STEPS = 5
+
+
+def link_map(result: Result) -> Gantt | None:
+    """Use of the busiest links of each class over the first layer: links as rows, colours for the share."""
+    table = columns_of(result, "busy_links")
+    if not rows_in(table):
+        return None
+    spans = columns_of(result, "spans")
+    begin = float(np.asarray(spans["start_s"]).min()) if rows_in(spans) else 0.0
+    rows = dict.fromkeys(np.asarray(table["link"]).tolist())
+    use = filled(table["utilisation"]).reshape(len(rows), -1)
+    time = filled(table["time_s"])[: use.shape[1]] - begin
+    width = float(np.diff(time).min()) if len(time) > 1 else 0.0
+    step = np.where(use > 0, np.minimum(np.ceil(use * _STEPS), _STEPS), 0).astype(int)
+    # Buckets of the same colour in a row are one span.
+    starts = np.diff(step, axis=1, prepend=-1) != 0
+    starts[:, 1:] |= np.diff(time)[None, :] > 1.5 * width
+    row, first = np.nonzero(starts)
+    last = np.append(np.where(row[1:] == row[:-1], first[1:], len(time)), len(time))[: len(row)]
+    shown = step[row, first] > 0
+    row, first, last = row[shown], first[shown], last[shown]
+    end = np.maximum(time[last - 1] + width, time[first] + width)
+    scale, unit = axis_scale(end, "s")
+    names = [f"{100 * i // _STEPS} to {100 * (i + 1) // _STEPS} %" for i in range(_STEPS)]
+    shades = cividis()
+    means = [float(use[r, a:b].mean()) for r, a, b in zip(row, first, last, strict=True)]
+    return Gantt(
+        **worded("link_map", unit=unit),
+        rows=tuple(rows),
+        row=row,
+        start=time[first] / scale,
+        end=end / scale,
+        phase=tuple(names[step[r, a] - 1] for r, a in zip(row, first, strict=True)),
+        slim=np.zeros(len(row), bool),
+        note=tuple(f"{100 * mean:.3g} % on average" for mean in means),
+        colours={name: shades[(255 * i) // (_STEPS - 1)] for i, name in enumerate(names)},
+    )
+
+
+def node_traffic_chart(result: Result) -> HeatMap | None:
+    """Bytes from each node to each other; where ranks are too many for pairs, ``traffic`` shows the nodes already."""
+    table, node = columns_of(result, "transfers"), node_of_rank(result)
+    nodes = int(node.max()) + 1
+    if not rows_in(table) or nodes < 2 or int(result.summary["ranks"]) > RANK_PAIR_LIMIT:
+        return None
+    matrices = {}
+    for phase in PHASES:
+        rows = pick(table, np.asarray(table["phase"], str) == phase)
+        matrix = np.zeros((nodes, nodes))
+        ends = (node[np.asarray(rows["source_rank"])], node[np.asarray(rows["target_rank"])])
+        np.add.at(matrix, ends, filled(rows["wire_bytes"]))
+        matrices[phase] = matrix / layers_in(table)
+    scale, unit = axis_scale(np.concatenate(list(matrices.values())), "B")
+    return HeatMap(
+        **worded("node_traffic", unit=unit),
+        matrices={name: matrix / scale for name, matrix in matrices.items()},
+        log=False,
+    )

@@ -1,6 +1,8 @@
 """What each number of the summary means, in one sentence with its unit: the report's hover text and ``explain``."""
 
+import csv
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from moesim import stages
@@ -78,70 +80,17 @@ def _components() -> dict[str, Definition]:
     return found
 
 
-SUMMARY: dict[str, Definition] = {
-    "name": Definition("", "name of the scenario"),
-    "layer_time_s": Definition(
-        "s", "from the first rank's entry into the MoE layer to the last rank's end, averaged over the layers"
-    ),
-    "lower_bound_s": Definition(
-        "s",
-        "what no schedule beats, largest over ranks of: busiest own dispatch port's bytes that it waits for / peak + "
-        "floor time of its routed experts + busiest own combine port's bytes sent that wait for it / peak; and over "
-        "links that ranks share of: all its bytes / peak + the least that must come after them, or before them",
-    ),
-    "step_time_s": Definition("s", "a whole step, from the first entry to the last end, averaged over the steps"),
-    "arrival_time_s": Definition("s", "how much later than the first rank the critical rank entered the layer"),
-    **_components(),
-    "wait_time_s": Definition(
-        "s", "time of the critical rank in dispatch or combine with none of its own flows in progress"
-    ),
-    "rank_wait_mean_s": Definition(
-        "s", "wait in dispatch and combine, mean over all ranks: the cost of the last rank to enter"
-    ),
-    "bottleneck": Definition("", "what holds most of the critical rank's time: a link class, compute, or a rank"),
-    "bottleneck_utilisation": Definition("", "share of what the busiest link of the bottleneck class could carry"),
-    "expert_load_max_over_mean": Definition("", "tokens of the most loaded expert over the mean"),
-    "rank_load_max_over_mean": Definition("", "selections computed on the most loaded rank over the mean"),
-    "node_load_max_over_mean": Definition("", "selections computed on the most loaded node over the mean"),
-    "link_load_max_over_mean": Definition("", "bytes on the busiest port of the bottleneck class over its mean"),
-    "expert_load_mean_over_max": Definition("", "mean tokens per expert over the most loaded expert's"),
-    "rank_load_mean_over_max": Definition("", "mean selections per rank over the most loaded rank's"),
-    "node_load_mean_over_max": Definition("", "mean selections per node over the most loaded node's"),
-    "link_load_mean_over_max": Definition("", "mean bytes of the bottleneck class's ports over the busiest port's"),
-    "rank_max_violation": Definition("", "(max - mean) / mean over ranks"),
-    "node_max_violation": Definition("", "(max - mean) / mean over nodes"),
-    "link_max_violation": Definition("", "(max - mean) / mean over the ports of the bottleneck class"),
-    "uniform_router_expert_max_over_mean": Definition(
-        "", "noise floor: what a perfectly uniform router gives at this number of distinct tokens"
-    ),
-    "sequence_imbalance_p50": Definition("", "median over sequences of max/mean expert load within the sequence"),
-    "sequence_imbalance_p99": Definition("", "99th percentile of the same"),
-    "max_violation": Definition("", "MaxVio: (max - mean) / mean over experts (arXiv:2408.15664)"),
-    "copies_per_token": Definition("", "selections per token that were dispatched"),
-    "rank_copies_per_token": Definition("", "distinct ranks per token, own rank included"),
-    "node_copies_per_token": Definition("", "distinct nodes per token, own node included"),
-    "nvlink_wire_bytes": Definition("B", "bytes on NVLink sender ports, dispatch and combine, per layer"),
-    "nic_wire_bytes": Definition("B", "bytes on NIC sender ports, dispatch and combine, per layer"),
-    "gate_mass_lost": Definition(
-        "", "1 - scores of the selected experts / scores of the unrestricted top-k: what the device limit costs"
-    ),
-    "expert_loss": Definition("", "expert-level balance loss"),
-    "device_loss": Definition("", "device-level balance loss"),
-    "communication_loss": Definition("", "communication balance loss"),
-    "sequence_loss": Definition("", "sequence-wise balance loss"),
-    "z_loss": Definition("", "router z-loss"),
-    "tokens": Definition("", "tokens in the batch, over all ranks"),
-    "distinct_tokens": Definition("", "distinct tokens among them"),
-    "ranks": Definition("", "ranks of the expert-parallel group"),
-    "layers": Definition("", "layers simulated"),
-    "seed": Definition("", "seed of the scenario"),
-    "counterfactual": Definition("", "true when the router is not the one that the logits were trained with"),
-    "source_measured_share": Definition("", "share of compute time from measured kernels"),
-    "source_fitted_share": Definition("", "share of compute time from fitted kernel models"),
-    "source_interpolated_share": Definition("", "share of compute time interpolated between measured kernels"),
-    "source_estimated_share": Definition("", "share of compute time from a roofline: an estimate"),
-    "source_extrapolated_share": Definition("", "share of compute time outside the range measured"),
-}
+def _summary() -> dict[str, Definition]:
+    """The numbers in their order: ``data/summary.csv``, the parts of a layer at their place in it."""
+    found: dict[str, Definition] = {}
+    with (Path(__file__).parents[1] / "data" / "summary.csv").open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            of_stages = row["number"] == "(stages)"
+            found |= _components() if of_stages else {row["number"]: Definition(row["unit"], row["meaning"])}
+    return found
+
+
+SUMMARY = _summary()
 
 STEP_SUMMARY: dict[str, Definition] = {
     "tokens_per_second": Definition("", "tokens of all ranks per second: of a prefill input, of a decode output"),

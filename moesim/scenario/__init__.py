@@ -15,13 +15,11 @@ from moesim.scenario.arrivals import (
 )
 from moesim.scenario.axes import Override, parse_axis, parse_override
 from moesim.scenario.breaches import check_axis
-from moesim.scenario.dump import to_yaml
 from moesim.scenario.named_files import is_path, shipped_names
-from moesim.scenario.objective import Objective, parse_objective
 from moesim.scenario.scenario_reader import PATH_FIELDS, ScenarioTemplate, from_here, load_scenario, name_from
-from moesim.scenario.schema import Scenario, json_schema
+from moesim.scenario.schema import Scenario, json_schema, to_yaml
 from moesim.scenario.sections import Cluster, Losses, Model, PlacementBlock, RandomPoints, Sweep
-from moesim.scenario.thresholds import SUMMARY_KEYS, Threshold, parse_threshold
+from moesim.scenario.thresholds import SUMMARY_KEYS, Objective, Threshold, parse_objective, parse_threshold
 
 __all__ = [
     "PATH_FIELDS",

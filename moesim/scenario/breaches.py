@@ -7,8 +7,7 @@ from moesim.errors import InputError
 from moesim.mistakes import Loc, did_you_mean, fields_at
 from moesim.placement_policies import FIXED_POLICIES, LOAD_POLICIES
 from moesim.scenario.fields import ScenarioFields
-from moesim.scenario.objective import parse_objective
-from moesim.scenario.thresholds import parse_threshold
+from moesim.scenario.thresholds import parse_objective, parse_threshold
 
 Breach = tuple[Loc, str, str]
 

@@ -6,11 +6,13 @@ A ``Scenario`` is fully resolved: every default is written out, the model preset
 
 import dataclasses
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import PrivateAttr, ValidationInfo, model_validator
+from ruamel.yaml import YAML
 
 from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument
@@ -140,3 +142,13 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "moesim scenario"} | {
         key: value for key, value in schema.items() if key != "title"
     }
+
+
+def to_yaml(scenario: Scenario) -> str:
+    """Return the scenario with every default written out, in the order of the schema."""
+    yaml = YAML()
+    yaml.default_flow_style = None
+    yaml.width = 110
+    text = io.StringIO()
+    yaml.dump(scenario.resolved(), text)
+    return text.getvalue()

@@ -37,9 +37,9 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def _to_be_filled() -> Any:
-    """Stand in for a default that ``defaults`` takes from the model's publication."""
-    return 0
+def _filled(description: str, **bounds: Any) -> Any:
+    """A field whose default ``defaults`` takes from the model's publication; 0 stands in for it."""
+    return Field(default_factory=lambda: 0, description=description, **bounds)
 
 
 def _known_model(name: str) -> str:
@@ -148,27 +148,10 @@ class Model(Block):
     preset: Annotated[Name, AfterValidator(_known_model)] = Field(
         "deepseek-v3", description="A published model by name, or the path of a released config.json."
     )
-    n_experts: Count = Field(
-        default_factory=_to_be_filled,
-        ge=1,
-        le=10**5,
-        description="Routed experts per layer (default: the preset's).",
-    )
-    hidden: Count = Field(
-        default_factory=_to_be_filled,
-        ge=1,
-        le=10**6,
-        description="Elements of a token (default: the preset's).",
-    )
-    expert_hidden: Count = Field(
-        default_factory=_to_be_filled,
-        ge=1,
-        le=10**6,
-        description="Inner width of one expert's FFN (default: the preset's).",
-    )
-    n_shared: Count = Field(
-        default_factory=_to_be_filled, ge=0, le=1000, description="Shared experts (default: the preset's)."
-    )
+    n_experts: Count = _filled("Routed experts per layer (default: the preset's).", ge=1, le=10**5)
+    hidden: Count = _filled("Elements of a token (default: the preset's).", ge=1, le=10**6)
+    expert_hidden: Count = _filled("Inner width of one expert's FFN (default: the preset's).", ge=1, le=10**6)
+    n_shared: Count = _filled("Shared experts (default: the preset's).", ge=0, le=1000)
     shared_hidden: Count | None = Field(
         None,
         ge=0,
@@ -182,11 +165,8 @@ class Model(Block):
         le=10**6,
         description="Elements of a token as it is sent to the experts (default: the preset's; null: hidden).",
     )
-    layers: Count = Field(
-        default_factory=_to_be_filled,
-        ge=1,
-        le=10**5,
-        description="Layers of the whole model, for weights and KV cache (default: the preset's).",
+    layers: Count = _filled(
+        "Layers of the whole model, for weights and KV cache (default: the preset's).", ge=1, le=10**5
     )
 
     @property
@@ -216,47 +196,24 @@ class Routing(Block):
     group; v3 sigmoid, two best experts per group, normalised gates) and keeps the preset's top_k.
     """
 
-    kind: Literal["v1", "v2", "v3"] = Field(
-        default_factory=_to_be_filled, description="Which paper's router (default: the preset's)."
+    kind: Literal["v1", "v2", "v3"] = _filled("Which paper's router (default: the preset's).")
+    top_k: Count = _filled("Experts per token, K (default: the preset's).", ge=1, le=1024)
+    groups: Literal["rank", "node"] | Annotated[Count, Field(ge=1)] = _filled(
+        "What limits a token's reach: ranks, nodes, or a number of groups of experts; "
+        "1 means no limit (default: the preset's number if the kind is the preset's, else 1)."
     )
-    top_k: Count = Field(
-        default_factory=_to_be_filled,
-        ge=1,
-        le=1024,
-        description="Experts per token, K (default: the preset's).",
+    top_groups: Count = _filled(
+        "Groups that a token may reach, M (default: the preset's if the kind is the preset's).", ge=1
     )
-    groups: Literal["rank", "node"] | Annotated[Count, Field(ge=1)] = Field(
-        default_factory=_to_be_filled,
-        description="What limits a token's reach: ranks, nodes, or a number of groups of experts; "
-        "1 means no limit (default: the preset's number if the kind is the preset's, else 1).",
+    score: Literal["softmax", "sigmoid"] = _filled("How logits become affinities (default: the kind's).")
+    group_score: Literal["max", "sum", "top2", "topk_over_m"] = _filled(
+        "Which affinities of a group are summed to rank it; topk_over_m: the K // M highest (default: the kind's)."
     )
-    top_groups: Count = Field(
-        default_factory=_to_be_filled,
-        ge=1,
-        description="Groups that a token may reach, M (default: the preset's if the kind is the preset's).",
-    )
-    score: Literal["softmax", "sigmoid"] = Field(
-        default_factory=_to_be_filled, description="How logits become affinities (default: the kind's)."
-    )
-    group_score: Literal["max", "sum", "top2", "topk_over_m"] = Field(
-        default_factory=_to_be_filled,
-        description="Which affinities of a group are summed to rank it; topk_over_m: the K // M highest "
-        "(default: the kind's).",
-    )
-    normalize: bool = Field(
-        default_factory=_to_be_filled,
-        description="Whether the gates of a token are divided by their sum (default: the kind's).",
-    )
-    scale: Number = Field(
-        default_factory=_to_be_filled,
-        gt=0,
-        le=1e6,
-        description="Factor on the gates (default: the kind's or preset's).",
-    )
-    bias: Name = Field(
-        default_factory=_to_be_filled,
-        description="Bias of the selection: recorded, zero, or a file with one number per expert "
-        "(default: recorded for v3 on a recording, else zero).",
+    normalize: bool = _filled("Whether the gates of a token are divided by their sum (default: the kind's).")
+    scale: Number = _filled("Factor on the gates (default: the kind's or preset's).", gt=0, le=1e6)
+    bias: Name = _filled(
+        "Bias of the selection: recorded, zero, or a file with one number per expert "
+        "(default: recorded for v3 on a recording, else zero)."
     )
     update_bias: bool = Field(
         False,

@@ -6,7 +6,7 @@ Axis values with a unit become numbers in SI units where all values of the key a
 """
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from moesim.results import BANDED, ENDS
 from moesim.scenario import SUMMARY_KEYS
 from moesim.sweeps.journal import Outcome
 from moesim.sweeps.space import Space, axis_label
-from moesim.units import parse_bandwidth, parse_bytes, parse_duration
+from moesim.units import parse_quantity
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,13 +115,8 @@ def number_of(value: Any) -> float | int | None:
         return None
     if isinstance(value, int | float):
         return value
-    readers: tuple[Callable[[object], float], ...] = (parse_bandwidth, parse_duration, parse_bytes)
-    for reader in readers:
-        try:
-            return reader(value)
-        except InputError:
-            continue
-    return None
+    found = parse_quantity(value)
+    return None if found is None else found[0]
 
 
 def _type_of(values: Sequence[Any]) -> "pa.DataType":

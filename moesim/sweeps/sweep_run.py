@@ -1,11 +1,17 @@
 """A sweep from beginning to end: plan, journal, workers, table. Run again, it resumes where it stopped.
 
-The folder holds ``journal.sqlite`` and, once every point is done, ``points.parquet``.
+The folder holds ``journal.sqlite`` and, once every point is done, ``points.parquet``. One sweep at a time has it: an
+advisory lock that the system itself drops when its holder dies.
 """
 
+import fcntl
+import json
+import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +20,6 @@ from moesim.files import write_files
 from moesim.scenario import Scenario, ScenarioTemplate
 from moesim.sweeps.drive import drive
 from moesim.sweeps.journal import JOURNAL_FILE, Journal, Outcome, open_journal
-from moesim.sweeps.lock import folder_lock
 from moesim.sweeps.point_plan import Plan, identity, make_plan, refusal
 from moesim.sweeps.points_table import TABLE_FILE, arrow_table, parquet_bytes
 from moesim.sweeps.space import Space
@@ -22,6 +27,41 @@ from moesim.sweeps.workers import Workers
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process.
+
+    Raises:
+        ResourceError: another process holds it (named, if it has written who it is), or the folder cannot be written.
+    """
+    try:
+        file = open(folder / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115 - closed below, whatever happens
+    except OSError as error:
+        raise ResourceError(f"cannot write {folder}: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ResourceError(f"{folder} is in use by {_holder(file.read())}: wait, or give another --out") from None
+        file.truncate(0)
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": started}, file)
+        file.flush()
+        yield
+
+
+def _holder(text: str) -> str:
+    try:
+        who = json.loads(text)
+        return f"process {who['pid']} on {who['host']}, started {who['started']}"
+    except (ValueError, TypeError, KeyError):  # it is about to write who it is
+        return "another process"
+
 
 Watch = Callable[[str, int, int], None]
 """Called with what is going on (``planning`` or ``points``), how much of it is done and how much there is."""

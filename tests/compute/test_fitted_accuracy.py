@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 
 from moesim.compute import load_gpu
-from moesim.compute.fitted import coefficients, split
-from moesim.compute.fitted.check import DRAWS, check, check_models
-from moesim.compute.fitted.document import tables
-from moesim.compute.fitted.families import FAMILIES, with_draws
+from moesim.compute.fitted import coefficients
+from moesim.compute.fitted.check import DRAWS, check, check_models, drawn, even, frozen_split, held_out
+from moesim.compute.fitted.families import FAMILIES, parameters, with_draws
 from moesim.compute.fitted.fit import files, fit, plain
-from moesim.compute.fitted.roles import drawn, even, held_out
 from moesim.compute.fitted.timed_rows import READERS, nominal_loads, read
 from moesim.compute.roofline import gemm_work, mla_decode_work
 from moesim.errors import InputError
+from tests.reference.kernel_rows import split_by_rule
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 needs_rows = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the measured rows are not part of the project")
-PAIRS = [(family, gpu) for family, (_, gpus) in READERS.items() for gpu in gpus]
+PAIRS = [(family, gpu) for family, reader in READERS.items() for gpu in reader.gpus]
 BARS = {
     "grouped_masked": (0.06, 0.18),
     "grouped_contiguous": (0.06, 0.18),
@@ -113,9 +112,9 @@ def test_no_measured_row_beats_the_peaks(family, gpu):
 @pytest.mark.parametrize(("family", "gpu"), PAIRS)
 def test_the_frozen_split_is_what_its_rule_gives(family, gpu):
     shapes = set(read(REFERENCE, family, gpu).shape)
-    roles = {shape: role for (f, g, shape), role in split.frozen().items() if (f, g) == (family, gpu)}
+    roles = {shape: role for (f, g, shape), role in frozen_split().items() if (f, g) == (family, gpu)}
     assert set(roles) == shapes
-    assert {shape for shape, role in roles.items() if role == "held_out"} == split.held_out(family, shapes)
+    assert {shape for shape, role in roles.items() if role == "held_out"} == split_by_rule(family, shapes)
 
 
 @needs_rows
@@ -167,11 +166,11 @@ def test_the_check_names_every_family_on_every_gpu_and_every_bar_is_kept():
 
 def test_the_file_is_complete():
     for (family, gpu, variant), model in coefficients.checked().items():
-        parameters = FAMILIES[family].parameters(variant)
-        assert set(model.coefficients) == {parameter.name for parameter in parameters}
-        for parameter in parameters:
+        bounded = parameters(family, variant)
+        assert set(model.coefficients) == {parameter.name for parameter in bounded}
+        for parameter in bounded:
             assert parameter.low <= model.coefficients[parameter.name] <= parameter.high
-        assert " @ " in model.source and model.covered and gpu in READERS[family][1]
+        assert " @ " in model.source and model.covered and gpu in READERS[family].gpus
         assert model.fit.rows > 0 and model.held_out.rows > 0
         assert 0 < model.held_out.median <= model.held_out.p90
         assert all(low <= high for low, high in model.covered.values())
@@ -186,7 +185,7 @@ def test_the_shipped_files_are_what_a_fit_writes():
 
 def test_held_out_shapes_lie_inside_the_range_of_the_fit():
     by_pair = {}
-    for (family, gpu, shape), role in split.frozen().items():
+    for (family, gpu, shape), role in frozen_split().items():
         by_pair.setdefault((family, gpu), {}).setdefault(role, []).append(
             [int(part.partition("=")[2]) for part in shape.split()]
         )
@@ -213,8 +212,3 @@ def test_a_missing_folder_and_an_unknown_family_are_refused_in_one_line(tmp_path
         with pytest.raises(InputError, match=says) as refused:
             call()
         assert "\n" not in str(refused.value)
-
-
-def test_the_page_on_kernels_has_the_tables_of_the_shipped_files():
-    page = (Path(__file__).resolve().parents[2] / "docs" / "kernels.md").read_text(encoding="utf-8")
-    assert tables() in page

@@ -424,11 +424,11 @@ def test_the_measured_points_of_a_curve_are_the_rows_at_its_sizes(tmp_path, grid
         grid.measured, "grouped_gemm_bf16", {"hidden": 2048, "inter": 1408, "experts": 4}
     ).values()
     assert points.x.tolist() == [64, 128, 512, 2048]
-    assert points.seconds.tolist() == [(20 + 4 * (20 + tokens * 0.1)) * 1e-6 for tokens in (64, 128, 512, 2048)]
+    assert points.y.tolist() == [(20 + 4 * (20 + tokens * 0.1)) * 1e-6 for tokens in (64, 128, 512, 2048)]
     with pytest.raises(InputError, match="experts 5") as error:
         measured_points(grid.measured, "grouped_gemm_bf16", {"hidden": 2048, "inter": 1408, "experts": 5})
     assert error.value.fix == "experts with rows: 1, 4, 16"
     rows = ("permute,bf16,64,14336,5e-6,h200", "permute,fp8,256,14336,9e-6,h200", "permute,bf16,64,7168,4e-6,h200")
     moved = table_of(tmp_path, *rows, header="kernel,dtype,rows,row_bytes,seconds,gpu").measured
     points = measured_points(moved, "permute", {"row_bytes": 14336})["cold"]
-    assert (points.x.tolist(), points.seconds.tolist()) == ([64, 256], [5e-6, 9e-6])
+    assert (points.x.tolist(), points.y.tolist()) == ([64, 256], [5e-6, 9e-6])

@@ -265,7 +265,7 @@ def test_where_another_link_may_be_the_busiest_the_run_is_simulated_again(tmp_pa
 
 
 def test_phases_too_large_to_simulate_again_say_that_the_busiest_link_is_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("moesim.measure.tolerance.STEPS_PAY", 10)
+    monkeypatch.setattr("moesim.measure.notes.STEPS_PAY", 10)
     close = two_nodes(tmp_path, 40.0)
     band = close.explanation["band"]
     assert (band["resimulated"], band["contended"]) == ([], ["nic", "nvlink"])

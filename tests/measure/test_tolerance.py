@@ -7,7 +7,7 @@ import pytest
 
 import moesim
 from moesim.errors import InputError
-from moesim.measure import tolerance
+from moesim.measure import notes
 from moesim.network.stepped import stepping
 from moesim.results.explain import explain_lines
 from tests.run.small import run, scenario
@@ -19,7 +19,7 @@ STEPS = "network.tolerance=2%"
 @pytest.fixture
 def many(monkeypatch):
     """Count the few flows of a small run as many."""
-    monkeypatch.setattr(tolerance, "STEPS_PAY", 1)
+    monkeypatch.setattr(notes, "STEPS_PAY", 1)
     monkeypatch.setattr(stepping, "FEW", 4)
 
 
@@ -99,7 +99,7 @@ def test_limits_are_shares_of_the_phases_and_the_layers_length_and_the_widest_co
         times = {"start_s": np.array([0.0, start, start + 1]), "finish_s": np.array([90.0, end - 1, end])}
         return SimpleNamespace(limits=limits, flows=SimpleNamespace(size=np.array([0.0, 5.0, 5.0])), **times)
 
-    ledger = tolerance.ToleranceLedger(0.02)
+    ledger = notes.ToleranceLedger(0.02)
     for part in (1.0, 0.5):
         dispatch = phase(1.0, 3.0, part * 2.4e-4, 3.0 - part * 0.1, 3.0 + part * 0.02)
         combine = phase(4.0, 8.0, part * 0.2, 8.0 - part * 2.4e-4, 8.0 + part * 1.2)

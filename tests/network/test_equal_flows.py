@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moesim.network import FlowBatch, FlowNetwork, solve_flows
-from moesim.network.equal import classes_of_equal
+from moesim.network.solve import classes_of_equal
 from tests.reference.max_min import csr, finish_times
 
 
@@ -55,9 +55,9 @@ def test_whatever_differs_keeps_flows_apart():
 
 
 def test_two_hashes_that_agree_by_chance_merge_nobody(monkeypatch):
-    from moesim.network import equal
+    from moesim.network import solve
 
-    monkeypatch.setattr(equal, "_mixed", lambda values: values * np.uint64(0))
+    monkeypatch.setattr(solve, "_mixed", lambda values: values * np.uint64(0))
     net, _ = several_of_each(0, 2)
     more = {name: net[name] for name in ("size", "start", "rate_cap")}
     want = finish_times([3.0] * 5, net["routes"], **more)

@@ -4,9 +4,8 @@ import pytest
 from moesim.compute import load_gpu, roofline
 from moesim.profile.budget import caches, call_seconds, chain_length, point_seconds, samples, total_seconds
 from moesim.profile.grid import gpu_sizes, grid
-from moesim.profile.peaks import peaks_of
 from moesim.profile.points import Point
-from moesim.profile.work import work
+from moesim.profile.work import peaks_of, work
 
 H100 = "NVIDIA H100 80GB HBM3"
 L2 = 50 << 20

@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 
 from moesim.errors import InputError, ResourceError
-from moesim.profile.attempts import Attempts
 from moesim.profile.csv_columns import COLUMNS
 from moesim.profile.meta import anchor_times, check_continues, drift, meta_path, read_meta, write_meta
 from moesim.profile.points import Point
-from moesim.profile.timing_journal import Journal, key_of
+from moesim.profile.timing_journal import Attempts, Journal, key_of
 
 IDENTITY = {"device": "a GPU", "driver": "1", "grid": "g"}
 POINTS = [Point("copy", dtype="", tokens=4096 << i) for i in range(4)]

@@ -12,10 +12,10 @@ from moesim.profile.grid import cpu_sizes, grid
 from moesim.profile.kernels import build, expert_gemm, fp8, moving
 from moesim.profile.kernels.case import BF16, Case, Draw, dequantized, relative_error, rowwise, some_rows
 from moesim.profile.kernels.router import reference_gates, select
-from moesim.profile.peaks import Peaks
 from moesim.profile.point_measurement import rows_of
 from moesim.profile.points import LAYERS, Point
 from moesim.profile.timing import Samples
+from moesim.profile.work import Peaks
 from moesim.routing import RouterSpec, route
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("one_thread")]

@@ -1,4 +1,4 @@
-from moesim.profile.counts import summary, uneven_load
+from moesim.profile.command import summary, uneven_load
 from moesim.profile.points import Point
 
 

@@ -6,6 +6,8 @@ ranks together. There the time of one more expert at the same tokens is the diff
 own moving is taken at memory speed.
 """
 
+import hashlib
+
 import numpy as np
 
 from moesim.compute.fitted.draws import loads
@@ -131,3 +133,21 @@ def attention(reference, gpu):
                 for i in range(len(rows))
             ]  # fmt: skip
     return made
+
+
+def split_by_rule(family, shapes):
+    """The shapes of ``family`` that the rule of `moesim.compute.fitted.check` holds out."""
+    names = sorted(set(shapes))
+    numbers = {name: tuple(int(part.partition("=")[2]) for part in name.split()) for name in names}
+    wanted = (len(names) + 1) // 3
+    fitted, held = set(names), set()
+    for name in sorted(names, key=lambda name: hashlib.sha256(f"{family}/{name}".encode()).hexdigest()):
+        rest = [numbers[other] for other in fitted - {name}]
+        if len(held) < wanted and rest and _span(rest) == _span(list(numbers.values())):
+            fitted.remove(name)
+            held.add(name)
+    return held
+
+
+def _span(numbers):
+    return [(min(axis), max(axis)) for axis in zip(*numbers, strict=True)]

@@ -12,8 +12,8 @@ import pytest
 
 from moesim.report.charts import BarChart, DotChart, Gantt, HeatMap, LineChart, Mark, Series
 from moesim.report.comparison_charts import comparison_charts, training_overlays
-from moesim.report.embedding import script_json
 from moesim.report.interactive import Drawn, documents
+from moesim.report.page import script_json
 from moesim.report.run_page import _balance_charts, _charts
 from moesim.report.sweep_charts import axis_charts, group_charts, pareto_charts, scaling_charts
 from moesim.results import Result
@@ -52,8 +52,8 @@ def made_up() -> dict[str, Drawn]:
                              {"node": (1, None), "why": ("x", "y")}),
         "many bars": BarChart("bars", "t", "c", "rank", "n", tuple(f"r{i}" for i in range(100)), bars),
         "dots": DotChart("dots", "t", "c", "x", ("a", "b"), {"p": np.array([1.0, NAN]), "q": np.array([2.0, NAN])}),
-        "dots with spans": DotChart("dots", "t", "c", "x", ("a", "b"), {"p": np.array([1.0, 2.0])}, "",
-                                    {"p": (np.array([0.5, 1.5]), np.array([1.5, 2.5]))}),
+        "dots with spans": DotChart("dots", "t", "c", "x", ("a", "b"), {"p": np.array([1.0, 2.0])},
+                                    spans={"p": (np.array([0.5, 1.5]), np.array([1.5, 2.5]))}),
         "lanes": Gantt("lanes", "t", "c", "x", "rank", tuple(str(i) for i in range(40)), np.arange(40), np.zeros(40),
                        np.arange(40.0) + 1, ("gate", "wait") * 20, np.arange(40) % 2 == 0, ("n",) * 40,
                        {"gate": "#112233", "wait": "#445566", "none": "#778899"}, 8),

@@ -13,7 +13,6 @@ from moesim.report.charts import TABLE_ROWS, BarChart, DotChart, HeatMap, LineCh
 from moesim.report.comparison_charts import comparison_charts, training_overlays
 from moesim.report.data_table import shown
 from moesim.report.interactive import Drawn, documents, legend_of
-from moesim.report.link_map import link_map, node_traffic_chart
 from moesim.report.rank_times import rank_times_chart, rank_times_of_runs, roofline_chart
 from moesim.report.run_tables import held, waits
 from moesim.report.scales import line_scales, point_names
@@ -22,6 +21,8 @@ from moesim.report.traffic_charts import (
     bandwidth_chart,
     expert_chart,
     hot_experts,
+    link_map,
+    node_traffic_chart,
     rank_chart,
     top_links,
     traffic_chart,

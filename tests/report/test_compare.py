@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from moesim.report import compare, render_comparison
 from moesim.report.charts import table_of
 from moesim.report.comparison import Band, bands_over, compare_summaries, critical_words, direction
-from moesim.report.comparison_noise import noise_chart, noise_sentence
+from moesim.report.comparison_charts import noise_chart, noise_sentence
 from moesim.report.static import figure_files
 from moesim.results import Note, Result
 from tests.report.conftest import renamed

@@ -17,7 +17,7 @@ from moesim.errors import InputError
 from moesim.report import ThresholdOutcome, render_comparison, render_run, run_figures
 from moesim.report.charts import LineChart, Mark, Series
 from moesim.report.comparison_charts import comparison_charts
-from moesim.report.embedding import script_json
+from moesim.report.page import script_json
 from moesim.report.run_page import verdict
 from moesim.report.static import figure_files
 from moesim.results import Note, Result, load_result

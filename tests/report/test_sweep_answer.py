@@ -12,7 +12,7 @@ from moesim.report.charts import table_of
 from moesim.report.data_table import shown
 from moesim.report.sweep_answer import answer_sentence, groups_table, sweep_verdict, telling_axes
 from moesim.report.sweep_charts import group_charts
-from moesim.report.sweep_map_files import map_files
+from moesim.report.sweep_maps import map_files
 from tests.report.test_page import HOSTILE, Page
 from tests.report.test_sweep_page import EXPERTS, GROUPS, LIMIT, NIC, TOP_K, hostile, swept
 

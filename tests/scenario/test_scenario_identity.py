@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from moesim.scenario import Scenario, json_schema, load_scenario, shipped_names
-from moesim.scenario.dump import to_yaml
 from moesim.scenario.named_files import shipped_scenario
+from moesim.scenario.schema import to_yaml
 
 BASE = {
     "cluster": {"topology": "h800-8x8-rail"},

@@ -136,7 +136,7 @@ def test_another_sweep_in_the_folder_is_exit_2_with_a_diff(here, moesim):
 
 
 def test_a_folder_in_use_is_exit_3_and_names_the_process(here, moesim):
-    from moesim.sweeps.lock import folder_lock
+    from moesim.sweeps.sweep_run import folder_lock
 
     (here / "out").mkdir()
     with folder_lock(here / "out"):

@@ -11,7 +11,7 @@ import pytest
 
 from moesim.errors import InputError, ResourceError
 from moesim.sweeps.journal import JOURNAL_FILE, Outcome, differences, open_journal
-from moesim.sweeps.lock import folder_lock
+from moesim.sweeps.sweep_run import folder_lock
 
 SWEEP = {"scenario": {"routing": {"top_k": 4}}, "sweep": {"axes": [{"seed": [0, 1]}]}, "moesim": "1"}
 
@@ -111,7 +111,7 @@ def test_points_of_one_addition_are_written_together_or_not_at_all(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from moesim.sweeps.lock import folder_lock
+from moesim.sweeps.sweep_run import folder_lock
 with folder_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

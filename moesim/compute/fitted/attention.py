@@ -22,8 +22,6 @@ blocks: t = t0 + a W + hide(mean blocks W ..., memory), W = max(1, tiles / SM). 
 sequence on the H800: t = t0 + FLOPs / (e P).
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,9 +1,15 @@
-"""How far the fitted models are from the rows: those they were fitted on and those that were held out."""
+"""How far the fitted models are from the rows: those they were fitted on and those that were held out.
 
-from __future__ import annotations
+Which shapes are held out was frozen before the first fit in ``data/kernels/split.csv``; nothing is drawn again when
+rows are added. The rule, for each family and GPU: take the shapes in the order of the SHA-256 of "family/shape" and
+hold out a third of them (rounded to the nearest), passing over a shape without which the others would no longer reach
+as far on every axis (batch, length, tokens, ranks, experts, sizes).
+"""
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +19,44 @@ from moesim.compute.fitted import coefficients
 from moesim.compute.fitted.coefficients import Fitted
 from moesim.compute.fitted.draws import DRAWS_PER_ROW
 from moesim.compute.fitted.families import FAMILIES, Family, with_draws
-from moesim.compute.fitted.roles import drawn, even, held_out
 from moesim.compute.fitted.timed_rows import READERS, Rows, read
-from moesim.compute.gpus import Gpu, load_gpu
+from moesim.compute.gpus import DATA, Gpu, load_gpu
 from moesim.compute.roofline import Floats
+from moesim.errors import InputError
 
 DRAWS = 100
 SKEW_BIAS, SKEW_INSIDE = 0.05, 0.70
 
 Models = Mapping[tuple[str, str, str], Fitted]
+
+
+@cache
+def frozen_split() -> dict[tuple[str, str, str], str]:
+    """Return the role, fit or held_out, by (family, gpu, shape)."""
+    with (DATA / "kernels" / "split.csv").open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+        return {(row["family"], row["gpu"], row["shape"]): row["role"] for row in rows}
+
+
+def held_out(rows: Rows) -> NDArray[np.bool_]:
+    """Return which rows the frozen split holds out."""
+    roles = frozen_split()
+    try:
+        return np.array([roles[rows.family, rows.gpu, shape] == "held_out" for shape in rows.shape])
+    except KeyError as missing:
+        raise InputError(f"shape {missing} has no role", "data/kernels/split.csv", "add it before fitting") from None
+
+
+def even(rows: Rows) -> Rows:
+    """Return the rows of even loads."""
+    return rows.where(rows.exponent == 0)
+
+
+def drawn(family: Family, rows: Rows) -> Rows:
+    """Return the rows of uneven loads on which the family is judged."""
+    if family.drawn is None:
+        return rows.where(np.zeros(len(rows), dtype=np.bool_))
+    return rows.where((rows.exponent > 0) & family.drawn(rows))
 
 
 @dataclass(frozen=True)
@@ -58,7 +93,7 @@ def check_models(reference: Path, models: Models, families: Sequence[str]) -> li
     """Return the check of ``models`` for each of ``families`` on each GPU that has rows."""
     lines = []
     for family in families:
-        for gpu in READERS[family][1]:
+        for gpu in READERS[family].gpus:
             rows = read(reference, family, gpu)
             for variants in _together(family, rows):
                 own = rows.where(np.array([name in variants for name in rows.variant]))
@@ -79,23 +114,10 @@ def _check(family: Family, gpu: Gpu, models: Models, rows: Rows) -> list[CheckRo
     for role, part in (("fit", even(rows.where(~out))), ("held_out", even(rows.where(out)))):
         misses = np.abs(_price(family, gpu, models, part) / part.seconds - 1.0)
         median, p90 = (_digits(np.quantile(misses, q)) for q in (0.5, 0.9))
-        judged = role == "held_out"
         note = variants[0] and f"cache in {variants[0]}" if len(variants) == 1 else _by_variant(family, part, misses)
-        lines.append(
-            CheckRow(
-                family.name,
-                gpu.name,
-                len(part),
-                len(set(part.shape)),
-                role,
-                median,
-                p90,
-                family.bar[0] if judged else None,
-                family.bar[1] if judged else None,
-                bool(median <= family.bar[0] and p90 <= family.bar[1]) if judged else None,
-                note,
-            )
-        )
+        meets = bool(median <= family.bar[0] and p90 <= family.bar[1])
+        judged = (*family.bar, meets) if role == "held_out" else (None, None, None)
+        lines.append(_line(part, role, median, p90, judged, note))
     for role, part in (("skew_fit", rows.where(~out)), ("skew_held_out", rows.where(out))):
         uneven = drawn(family, part)
         if len(uneven):
@@ -119,23 +141,19 @@ def _check_skew(family: Family, gpu: Gpu, models: Models, rows: Rows, role: str)
     spread = with_draws(rows, DRAWS)
     priced = family.seconds(gpu, model.variant, model.coefficients, family.prepare(gpu, spread))
     priced = priced.reshape(len(rows), DRAWS)
-    judged = role == "skew_held_out"
     bias = _digits(float((priced.mean(axis=1) / rows.seconds - 1.0).mean()))
     inside = _digits(_inside(priced, rows.seconds).mean())
     of_five = _inside(priced.reshape(len(rows), -1, DRAWS_PER_ROW).mean(axis=2), rows.seconds).mean()
-    return CheckRow(
-        family.name,
-        gpu.name,
-        len(rows),
-        len(set(rows.shape)),
-        role,
-        bias,
-        inside,
-        SKEW_BIAS if judged else None,
-        SKEW_INSIDE if judged else None,
-        bool(abs(bias) <= SKEW_BIAS and inside >= SKEW_INSIDE) if judged else None,
-        f"mean bias, share inside p10..p90 of a draw; of the mean of five draws: {100 * of_five:.0f} %",
-    )
+    meets = bool(abs(bias) <= SKEW_BIAS and inside >= SKEW_INSIDE)
+    judged = (SKEW_BIAS, SKEW_INSIDE, meets) if role == "skew_held_out" else (None, None, None)
+    note = f"mean bias, share inside p10..p90 of a draw; of the mean of five draws: {100 * of_five:.0f} %"
+    return _line(rows, role, bias, inside, judged, note)
+
+
+def _line(
+    rows: Rows, role: str, median: float, p90: float, judged: tuple[float | None, float | None, bool | None], note: str
+) -> CheckRow:
+    return CheckRow(rows.family, rows.gpu, len(rows), len(set(rows.shape)), role, median, p90, *judged, note)
 
 
 def _inside(priced: Floats, seconds: Floats) -> NDArray[np.bool_]:

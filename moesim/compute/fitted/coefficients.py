@@ -4,8 +4,6 @@
 fused MoE, one set for each model and number of ranks) and the errors of all of them at the time of the fit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache

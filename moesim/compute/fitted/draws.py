@@ -11,8 +11,6 @@ of all ranks, which leaves more experts with a token when there are few: the H20
 look like that.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -20,8 +20,6 @@ SGLang's fused Triton kernel, balanced, N tokens on all ranks, one set of coeffi
     an expert's rows, c = 2 rows N K / (e P)
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

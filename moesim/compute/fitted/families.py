@@ -1,11 +1,10 @@
-"""The families of kernels that have a model: its coefficients with their bounds, its rows, and its bar.
+"""The families of kernels that have a model: its coefficients, its rows, and its bar.
 
 A family's rows are prepared once (what does not depend on a coefficient) and then priced for any coefficients.
 Times are in seconds, shares without unit; a coefficient at its bound is one that the rows do not determine.
 """
 
-from __future__ import annotations
-
+import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from moesim.compute.fitted import attention, draws, experts, gemm, tiles
 from moesim.compute.fitted.timed_rows import Rows
-from moesim.compute.gpus import Gpu
+from moesim.compute.gpus import DATA, Gpu
 from moesim.compute.roofline import Floats, mla_prefill_work
 
 Ints = NDArray[np.int64]
@@ -40,14 +39,13 @@ class Parameter:
 class Family:
     """A model of one kind of kernel.
 
-    ``parameters(variant)`` are its coefficients; ``prepare(gpu, rows)`` what `seconds` prices, for rows of one
-    variant; ``axes(rows)`` the values whose range is stated, [rows] each; ``bar`` the median and 90th percentile of
-    the relative error that held-out rows are to keep. ``drawn(rows)`` says which rows of uneven loads are judged.
+    ``prepare(gpu, rows)`` is what `seconds` prices, for rows of one variant; ``axes(rows)`` the values whose range is
+    stated, [rows] each; ``bar`` the median and 90th percentile of the relative error that held-out rows are to keep.
+    ``drawn(rows)`` says which rows of uneven loads are judged.
     """
 
     name: str
     title: str
-    parameters: Callable[[str], tuple[Parameter, ...]]
     prepare: Callable[[Gpu, Rows], Any]
     seconds: Callable[[Gpu, str, Coefficients, Any], Floats]
     axes: Callable[[Rows], dict[str, Floats]]
@@ -55,18 +53,15 @@ class Family:
     drawn: Callable[[Rows], NDArray[np.bool_]] | None = None
 
 
-def _launch(start: float) -> Parameter:
-    return Parameter("t0", start, 0.0, 60e-6)
-
-
-E = Parameter("e", 0.8, 0.05, 1.0)
-EM = Parameter("em", 0.85, 0.2, 1.0)
-P = Parameter("p", 2.5, 1.0, 12.0)
-K0 = Parameter("K0", 200.0, 0.0, 1500.0)
-U = Parameter("u", 0.1, 0.0, 1.0)
-STEP = Parameter("s", 50e-9, 0.0, 200e-9)
-PER_EXPERT = Parameter("tE", 0.6e-6, 0.0, 8e-6)
-SKEW = Parameter("ks", 0.03, -0.3, 0.5)
+def parameters(family: str, variant: str) -> tuple[Parameter, ...]:
+    """Return the coefficients of a family's variant, from ``data/kernels/parameters.csv``."""
+    with (DATA / "kernels" / "parameters.csv").open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    return tuple(
+        Parameter(row["name"], *(float(row[column]) for column in ("start", "low", "high")))
+        for row in rows
+        if row["family"] == family and row["variant"] in ("", variant)
+    )
 
 
 def _real(values: Ints) -> Floats:
@@ -97,7 +92,6 @@ def _gemm_family(
     title: str,
     layout: tiles.Layout,
     expected: Callable[[Rows], tuple[Ints, Ints]],
-    own: tuple[Parameter, ...],
     bar: tuple[float, float],
 ) -> Family:
     """``expected(rows)`` gives the rows that the library expects in each group, and the groups (`tiles.choose`)."""
@@ -115,7 +109,7 @@ def _gemm_family(
             found["experts"] = _real(rows.ints["experts"])
         return found
 
-    return Family(name, title, lambda _: own, prepare, seconds, axes, bar)
+    return Family(name, title, prepare, seconds, axes, bar)
 
 
 @lru_cache(maxsize=4096)
@@ -165,18 +159,9 @@ def _attention_axes(rows: Rows) -> dict[str, Floats]:
     return {name: _real(rows.ints[name]) for name in ("batch", "kv_len", "heads")}
 
 
-def _decode_parameters(variant: str) -> tuple[Parameter, ...]:
-    own = (
-        _launch(6e-6),
-        Parameter("a", 4.5e-6, 0.0, 20e-6),
-        E,
-        EM,
-        P,
-        Parameter("tc", 3e-6, 0.0, 20e-6),
-        Parameter("ts", 1.0, 0.0, 20.0),
-    )
-    cast = (Parameter("tq", 3e-6, 0.0, 15e-6), Parameter("Rq", 3.4e11, 1e11, 2e12))
-    return (*own, *cast) if variant == "fp8" else own
+def _cut(prepare: Callable[..., attention.Attention], length: str, *sizes: int) -> Callable[[Gpu, Rows], Any]:
+    """Cut attention as ``prepare`` does, over sequences whose length is the column of that name."""
+    return lambda gpu, rows: prepare(gpu, rows.ints["batch"], rows.ints[length], int(rows.ints["heads"][0]), *sizes)
 
 
 def _mha(gpu: Gpu, rows: Rows) -> Floats:
@@ -187,29 +172,14 @@ def _mha(gpu: Gpu, rows: Rows) -> Floats:
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
+        _gemm_family("grouped_masked", "grouped GEMM, masked (decode)", tiles.MASKED, _nominal, (0.06, 0.18)),
         _gemm_family(
-            "grouped_masked",
-            "grouped GEMM, masked (decode)",
-            tiles.MASKED,
-            _nominal,
-            (_launch(6e-6), E, EM, P, K0, U),
-            (0.06, 0.18),
+            "grouped_contiguous", "grouped GEMM, contiguous (prefill)", tiles.CONTIGUOUS, _padded, (0.06, 0.18)
         ),
-        _gemm_family(
-            "grouped_contiguous",
-            "grouped GEMM, contiguous (prefill)",
-            tiles.CONTIGUOUS,
-            _padded,
-            (_launch(8e-6), E, EM, P, K0, U),
-            (0.06, 0.18),
-        ),
-        _gemm_family(
-            "dense_gemm", "dense GEMM", tiles.DENSE, _single, (_launch(5e-6), E, EM, P, K0, U, STEP), (0.09, 0.21)
-        ),
+        _gemm_family("dense_gemm", "dense GEMM", tiles.DENSE, _single, (0.09, 0.21)),
         Family(
             "deepep_generation",
             "expert MLP after a low-latency dispatch",
-            lambda _: (_launch(20e-6), PER_EXPERT, E, EM, P, K0, U, SKEW),
             _mlp(tiles.MASKED_LOW),
             lambda gpu, _, c, work: experts.generation_seconds(gpu, "fp8", c, work),
             _mlp_axes,
@@ -219,16 +189,6 @@ FAMILIES: dict[str, Family] = {
         Family(
             "deepep_context",
             "expert MLP after a normal dispatch",
-            lambda _: (
-                Parameter("th", 380e-6, 100e-6, 600e-6),
-                Parameter("f", 2.0, 1.0, 12.0),
-                Parameter("ct", 0.7, 0.1, 1.0),
-                PER_EXPERT,
-                E,
-                EM,
-                P,
-                SKEW,
-            ),
             _mlp(tiles.CONTIGUOUS_NARROW),
             lambda gpu, _, c, work: experts.context_seconds(gpu, "fp8", c, work),
             _mlp_axes,
@@ -238,10 +198,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "mla_decode",
             "absorbed MLA decode (FlashAttention-3)",
-            _decode_parameters,
-            lambda gpu, rows: attention.prepare_decode(
-                gpu, rows.ints["batch"], rows.ints["kv_len"], int(rows.ints["heads"][0]), 1, LATENT, ROPE
-            ),
+            _cut(attention.prepare_decode, "kv_len", 1, LATENT, ROPE),
             attention.decode_seconds,
             _attention_axes,
             (0.06, 0.22),
@@ -249,10 +206,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "flashmla_decode",
             "absorbed MLA decode (FlashInfer)",
-            lambda _: (_launch(8e-6), Parameter("a", 4e-6, 0.0, 20e-6), E, EM, P, Parameter("tc", 4e-6, 0.0, 20e-6)),
-            lambda gpu, rows: attention.prepare_dealt(
-                gpu, rows.ints["batch"], rows.ints["kv_len"], int(rows.ints["heads"][0]), 1, LATENT, ROPE
-            ),
+            _cut(attention.prepare_dealt, "kv_len", 1, LATENT, ROPE),
             lambda gpu, _, c, work: attention.dealt_seconds(gpu, c, work),
             _attention_axes,
             (0.13, 0.17),
@@ -260,10 +214,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "mla_prefill",
             "absorbed MLA prefill (FlashAttention-3)",
-            lambda _: (_launch(7e-6), Parameter("a", 3e-6, 0.0, 20e-6), E, EM, P),
-            lambda gpu, rows: attention.prepare_prefill(
-                gpu, rows.ints["batch"], rows.ints["q_len"], int(rows.ints["heads"][0]), LATENT, ROPE
-            ),
+            _cut(attention.prepare_prefill, "q_len", LATENT, ROPE),
             lambda gpu, _, c, work: attention.prefill_seconds(gpu, c, work),
             _attention_axes,
             (0.06, 0.18),
@@ -271,7 +222,6 @@ FAMILIES: dict[str, Family] = {
         Family(
             "mha_prefill",
             "MLA prefill in multi-head form (FlashAttention-3)",
-            lambda _: (_launch(30e-6), Parameter("e", 0.6, 0.05, 1.0)),
             _mha,
             lambda gpu, _, c, at_peak: c["t0"] + at_peak / c["e"],
             _attention_axes,
@@ -280,13 +230,6 @@ FAMILIES: dict[str, Family] = {
         Family(
             "fused_moe",
             "SGLang's fused Triton MoE, even loads",
-            lambda _: (
-                Parameter("t0", 20e-6, 0.0, 150e-6),
-                Parameter("e", 0.4, 0.02, 1.0),
-                EM,
-                P,
-                Parameter("ct", 2.5, 0.0, 20.0),
-            ),
             _fused,
             lambda gpu, variant, c, work: experts.fused_seconds(gpu, variant.split()[0], c, work),
             lambda rows: {"tokens": _real(rows.ints["tokens"])},

@@ -5,8 +5,6 @@ starting points with a fixed seed. Rows of uneven loads (`draws`) count half, by
 itself the mean of five draws that were not recorded. Coefficients are rounded to four digits before they are judged.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from moesim.compute.fitted.check import check_models
+from moesim.compute.fitted.check import check_models, drawn, even, held_out
 from moesim.compute.fitted.coefficients import CHECK_FILE, CHECKED_ONLY, FILE, Error, Fitted
-from moesim.compute.fitted.families import FAMILIES, Family, Parameter, with_draws
-from moesim.compute.fitted.roles import drawn, even, held_out
+from moesim.compute.fitted.families import FAMILIES, Family, Parameter, parameters, with_draws
 from moesim.compute.fitted.timed_rows import READERS, Rows, read
 from moesim.compute.gpus import Gpu, load_gpu, nearest
 from moesim.compute.roofline import Floats
@@ -44,7 +41,7 @@ def fit(reference: Path, families: Sequence[str] | None = None) -> dict[str, Any
         if family not in FAMILIES:
             raise InputError(f"unknown family {family!r}", "--family", nearest(family, FAMILIES))
     models = [
-        model for family in wanted for gpu in READERS[family][1] for model in fit_gpu(Path(reference), family, gpu)
+        model for family in wanted for gpu in READERS[family].gpus for model in fit_gpu(Path(reference), family, gpu)
     ]
     by_key = {(model.family, model.gpu, model.variant): model for model in models}
     rows = check_models(Path(reference), by_key, wanted)
@@ -91,8 +88,8 @@ def fit_gpu(reference: Path, family_name: str, gpu_name: str) -> list[Fitted]:
 def _fit_variant(family: Family, gpu: Gpu, variant: str, rows: Rows) -> Fitted:
     out = held_out(rows)
     fitted, uneven = even(rows.where(~out)), drawn(family, rows.where(~out))
-    parameters = family.parameters(variant)
-    names = [parameter.name for parameter in parameters]
+    bounded = parameters(family.name, variant)
+    names = [parameter.name for parameter in bounded]
     work = family.prepare(gpu, fitted)
     spread = with_draws(uneven, DRAWS) if len(uneven) else None
     spread_work = None if spread is None else family.prepare(gpu, spread)
@@ -105,7 +102,7 @@ def _fit_variant(family: Family, gpu: Gpu, variant: str, rows: Rows) -> Fitted:
         mean = family.seconds(gpu, variant, c, spread_work).reshape(len(uneven), DRAWS).mean(axis=1)
         return np.concatenate([own, DRAWN_WEIGHT * np.log(mean / uneven.seconds)])
 
-    best = _least_squares(residuals, parameters)
+    best = _least_squares(residuals, bounded)
     c = {name: float(f"{value:.{DIGITS}g}") for name, value in zip(names, best, strict=True)}
     axes = family.axes(fitted)
     if spread is not None:
@@ -130,10 +127,10 @@ def error(family: Family, gpu: Gpu, variant: str, c: Mapping[str, float], rows: 
     return Error(len(rows), len(set(rows.shape)), median, p90)
 
 
-def _least_squares(residuals: Callable[[Floats], Floats], parameters: Sequence[Parameter]) -> Floats:
+def _least_squares(residuals: Callable[[Floats], Floats], bounded: Sequence[Parameter]) -> Floats:
     from scipy.optimize import least_squares
 
-    start, low, high = (np.array([getattr(p, name) for p in parameters]) for name in ("start", "low", "high"))
+    start, low, high = (np.array([getattr(p, name) for p in bounded]) for name in ("start", "low", "high"))
     margin = 1e-9 * (high - low)
     scale = np.maximum(np.abs(start), 1e-3 * (high - low))
     rng = np.random.default_rng(SEED)
@@ -154,5 +151,5 @@ def _least_squares(residuals: Callable[[Floats], Floats], parameters: Sequence[P
     # The solver stays a hair inside the bounds.
     close = 1e-5 * (high - low)
     at_low: Floats = np.where(solution - low < close, low, solution)
-    bounded: Floats = np.where(high - solution < close, high, at_low)
-    return bounded
+    inside: Floats = np.where(high - solution < close, high, at_low)
+    return inside

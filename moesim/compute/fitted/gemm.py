@@ -12,8 +12,6 @@ s, the least time of 128 elements of K in a tile, however small it is. The launc
 Not modelled: the L2 cache, power and clocks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -5,9 +5,8 @@ and SMs in the place of the relative's. Only a number format and sizes that the 
 rest is an extrapolation. No time lies below the roofline: the caller sees to that, since it knows the floor.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,45 +88,42 @@ def expert_mlp(gpu: Gpu, dtype: str, loads: Ints, slots: Ints, hidden: int, inte
     or auto, by `MASKED_ROWS`. Ranks without a row are left at 0. The contiguous times have three launches in the
     place of the host's time and leave out the moving of rows, both of which the measured ones hold (`experts`).
     """
-    axes = {
-        "rows": mean_rows(loads),
-        "experts": slots * 1.0,
-        "hidden": np.full(len(loads), float(hidden)),
-        "inter": np.full(len(loads), float(inter)),
-    }
-    parts = []
-    for masked, here in layouts(loads, layout):
-        own = loads[here]
+
+    def price(masked: bool, own: Ints, own_slots: Ints) -> tuple[Fitted, Floats]:
         tile_layout = tiles.MASKED_LOW if masked else tiles.CONTIGUOUS_NARROW
         model = find("deepep_generation" if masked else "deepep_context", gpu)
-        mlp = experts.prepare(gpu, tile_layout, own, slots[here], hidden, inter, dtype)
+        mlp = experts.prepare(gpu, tile_layout, own, own_slots, hidden, inter, dtype)
         if masked:
-            seconds = experts.generation_seconds(gpu, dtype, model.coefficients, mlp)
-        else:
-            seconds = 3 * LAUNCH_S + experts.context_mlp_seconds(gpu, dtype, model.coefficients, mlp)
-        one = _estimate(gpu, model, dtype, seconds, {name: values[here] for name, values in axes.items()})
-        parts.append(_scatter(one, here, len(loads)))
-    return parts
+            return model, experts.generation_seconds(gpu, dtype, model.coefficients, mlp)
+        return model, 3 * LAUNCH_S + experts.context_mlp_seconds(gpu, dtype, model.coefficients, mlp)
+
+    return _by_layout(gpu, dtype, loads, slots, {"hidden": hidden, "inter": inter}, layout, price)
 
 
 def grouped_gemm(gpu: Gpu, dtype: str, loads: Ints, slots: Ints, n: int, k: int, layout: str) -> list[Estimate]:
     """Price one grouped GEMM of ``loads[ranks, slots]`` rows x [n, k]; otherwise as `expert_mlp`."""
-    axes = {
-        "rows": mean_rows(loads),
-        "experts": slots * 1.0,
-        "n": np.full(len(loads), float(n)),
-        "k": np.full(len(loads), float(k)),
-    }
-    parts = []
-    for masked, here in layouts(loads, layout):
-        own = loads[here]
-        expected, groups = gemm.masked_groups(own, slots[here]) if masked else gemm.contiguous_groups(own)
+
+    def price(masked: bool, own: Ints, own_slots: Ints) -> tuple[Fitted, Floats]:
+        expected, groups = gemm.masked_groups(own, own_slots) if masked else gemm.contiguous_groups(own)
         model = find("grouped_masked" if masked else "grouped_contiguous", gpu)
         tile_layout = tiles.MASKED if masked else tiles.CONTIGUOUS
         work = gemm.prepare(gpu, tile_layout, own, n, k, dtype, expected, groups)
-        seconds = model.coefficients["t0"] + gemm.seconds(gpu, dtype, model.coefficients, work)
-        one = _estimate(gpu, model, dtype, seconds, {name: values[here] for name, values in axes.items()})
-        parts.append(_scatter(one, here, len(loads)))
+        return model, model.coefficients["t0"] + gemm.seconds(gpu, dtype, model.coefficients, work)
+
+    return _by_layout(gpu, dtype, loads, slots, {"n": n, "k": k}, layout, price)
+
+
+def _by_layout(
+    gpu: Gpu, dtype: str, loads: Ints, slots: Ints, sizes: dict[str, int], layout: str,
+    price: Callable[[bool, Ints, Ints], tuple[Fitted, Floats]],
+) -> list[Estimate]:  # fmt: skip
+    """Price the ranks of masked kernels, then those of contiguous ones: ``price(masked?, loads, slots)``."""
+    parts = []
+    for masked, here in layouts(loads, layout):
+        model, seconds = price(masked, loads[here], slots[here])
+        fixed = {name: np.full(len(seconds), float(size)) for name, size in sizes.items()}
+        axes = {"rows": mean_rows(loads[here]), "experts": slots[here] * 1.0, **fixed}
+        parts.append(_scatter(_estimate(gpu, model, dtype, seconds, axes), here, len(loads)))
     return parts
 
 
@@ -152,7 +148,7 @@ def layouts(loads: Ints, layout: str) -> list[tuple[bool, NDArray[np.bool_]]]:
 def _scatter(one: Estimate, here: NDArray[np.bool_], ranks: int) -> Estimate:
     seconds, inside = np.zeros(ranks), np.zeros(ranks, dtype=np.bool_)
     seconds[here], inside[here] = one.seconds, one.inside
-    return Estimate(seconds, inside, one.error, one.origin, one.beyond)
+    return replace(one, seconds=seconds, inside=inside)
 
 
 def mla_decode(
@@ -212,4 +208,4 @@ def _attention(
     if alike:
         return one
     beyond = "; ".join(filter(None, (one.beyond, "other sizes than the rows'")))
-    return Estimate(seconds, np.zeros(ranks, dtype=np.bool_), one.error, one.origin, beyond)
+    return replace(one, inside=np.zeros(ranks, dtype=np.bool_), beyond=beyond)

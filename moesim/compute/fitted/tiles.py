@@ -12,8 +12,6 @@ Not modelled: multicast between two SMs, the stages of the pipeline.
 Source: DeepGEMM, csrc/jit_kernels/heuristics (August to October 2025).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -8,12 +8,12 @@ table twice (the H100 MLA tables repeat all of theirs) counts once, with the mea
 Left out, each by a rule: see `EXCLUSIONS`.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from moesim.compute.roofline import Floats
 from moesim.errors import InputError
 
 Ints = NDArray[np.int64]
+Row = dict[str, str]
 
 AICONFIGURATOR = "ai-dynamo/aiconfigurator @ 095f58a"
 INFERSIM = "alibaba/InferSim @ f2293da"
@@ -60,7 +61,7 @@ class Rows:
         """Return the number of rows."""
         return len(self.seconds)
 
-    def where(self, keep: NDArray[np.bool_]) -> Rows:
+    def where(self, keep: NDArray[np.bool_]) -> "Rows":
         """Return the rows where ``keep[rows]``."""
         at = np.flatnonzero(keep)
         return Rows(
@@ -116,16 +117,12 @@ class _Draft:
         )
 
 
-def _table(reference: Path, name: str) -> Iterator[dict[str, str]]:
+def _table(reference: Path, name: str) -> Iterator[Row]:
     file = reference / "kernels" / name
     if not file.is_file():
         raise InputError("no such reference table", str(file), "give the folder that holds kernels/*.csv")
     with file.open(encoding="utf-8", newline="") as lines:
         yield from csv.DictReader(lines)
-
-
-def _of_gpu(row: dict[str, str], gpu: str) -> bool:
-    return gpu.upper() in row["device"].split()
 
 
 def nominal_loads(per_expert: int, experts: int, total: int) -> list[int]:
@@ -150,170 +147,134 @@ def nominal_loads(per_expert: int, experts: int, total: int) -> list[int]:
     return [int(load) for load in loads]
 
 
-def _infersim_grouped(reference: Path, gpu: str, kind: str) -> _Draft:
-    draft = _Draft()
+def _grouped(draft: _Draft, row: Row, gpu: str, prefill: bool) -> None:
+    """DeepGEMM's masked layout (decode) or contiguous one (prefill), FP8: up and down, one row each."""
     peak = load_gpu(gpu).fp8_flops
-    for row in _table(reference, f"infersim_{gpu}_grouped_gemm_{kind}.csv"):
-        experts, hidden, inter = (int(row[c]) for c in ("num_local_experts", "hidden_size", "intermediate_size"))
-        nominal = int(row["tokens_per_expert"])
-        for name, n, k in (("up", 2 * inter, hidden), ("down", hidden, inter)):
-            seconds = float(row[f"{name}_proj_us"]) * 1e-6
-            total = round(float(row[f"{name}_mfu"]) * peak * seconds / (2 * n * k))
-            tiles = -(-np.array(nominal_loads(nominal, experts, nominal * experts)) // 128)
-            # Some prefill rows print the utilisation of the padded rows: whole tiles of 128.
-            padded = kind == "prefill" and abs(total - 128 * tiles.sum()) < abs(total - nominal * experts)
-            loads = nominal_loads(nominal, experts, nominal * experts if padded else max(total, 1))
-            draft.add(
-                f"experts={experts} hidden={hidden} inter={inter}",
-                seconds,
-                {"n": n, "k": k, "experts": experts, "nominal": nominal, "number": len(draft.entries)},
-                loads=loads,
-            )
-    return draft
+    experts, hidden, inter = (int(row[c]) for c in ("num_local_experts", "hidden_size", "intermediate_size"))
+    nominal = int(row["tokens_per_expert"])
+    for name, n, k in (("up", 2 * inter, hidden), ("down", hidden, inter)):
+        seconds = float(row[f"{name}_proj_us"]) * 1e-6
+        total = round(float(row[f"{name}_mfu"]) * peak * seconds / (2 * n * k))
+        tiles = -(-np.array(nominal_loads(nominal, experts, nominal * experts)) // 128)
+        # Some prefill rows print the utilisation of the padded rows: whole tiles of 128.
+        padded = prefill and abs(total - 128 * tiles.sum()) < abs(total - nominal * experts)
+        loads = nominal_loads(nominal, experts, nominal * experts if padded else max(total, 1))
+        ints = {"n": n, "k": k, "experts": experts, "nominal": nominal, "number": len(draft.entries)}
+        draft.add(f"experts={experts} hidden={hidden} inter={inter}", seconds, ints, loads=loads)
 
 
-def grouped_masked(reference: Path, gpu: str) -> Rows:
-    """Return DeepGEMM's masked layout (decode), one row per GEMM, FP8."""
-    return _infersim_grouped(reference, gpu, "decode").close("grouped_masked", gpu, f"{INFERSIM}, grouped_gemm decode")
+def _dense(draft: _Draft, row: Row, gpu: str) -> None:
+    """DeepGEMM's dense GEMM, FP8."""
+    m, n, k = (int(row[c]) for c in "mnk")
+    draft.add(f"n={n} k={k}", float(row["latency_us"]) * 1e-6, {"n": n, "k": k}, loads=[m])
 
 
-def grouped_contiguous(reference: Path, gpu: str) -> Rows:
-    """Return DeepGEMM's contiguous layout (prefill), one row per GEMM, FP8."""
-    source = f"{INFERSIM}, grouped_gemm prefill"
-    return _infersim_grouped(reference, gpu, "prefill").close("grouped_contiguous", gpu, source)
+def _deepep(draft: _Draft, row: Row, gpu: str, context: bool) -> None:
+    """The whole expert MLP after a low-latency dispatch, or (``context``) after a normal one; DeepSeek-V3, FP8."""
+    if row["op_name"] != ("moe_context" if context else "moe_generation"):
+        return
+    ints = _moe_sizes(row)
+    tokens, ranks, top_k, n_experts = (ints[name] for name in ("tokens", "ranks", "top_k", "experts"))
+    local = n_experts // ranks
+    per_expert, pairs = tokens * top_k / n_experts, tokens * top_k // ranks
+    drawn = row["distribution"].startswith(POWER_LAW)
+    if context and not drawn and per_expert < 128:
+        return
+    loads = [0] * local if drawn else [int(per_expert)] * local
+    if not drawn and per_expert < 1:
+        loads = [1] * pairs + [0] * (local - pairs)
+    exponent = float(row["distribution"].removeprefix(POWER_LAW)) if drawn else 0.0
+    draft.add(f"ranks={ranks}", float(row["latency"]) * 1e-3, ints, loads=loads, exponent=exponent)
 
 
-def dense_gemm(reference: Path, gpu: str) -> Rows:
-    """Return DeepGEMM's dense GEMM, FP8."""
-    draft = _Draft()
-    for row in _table(reference, f"infersim_{gpu}_gemm.csv"):
-        m, n, k = (int(row[c]) for c in "mnk")
-        draft.add(f"n={n} k={k}", float(row["latency_us"]) * 1e-6, {"n": n, "k": k}, loads=[m])
-    return draft.close("dense_gemm", gpu, f"{INFERSIM}, gemm")
+def _moe_sizes(row: Row) -> dict[str, int]:
+    columns = {"tokens": "num_tokens", "ranks": "moe_ep_size", "top_k": "topk", "experts": "num_experts",
+               "hidden": "hidden_size", "inter": "inter_size"}  # fmt: skip
+    return {name: int(row[column]) for name, column in columns.items()}
 
 
-def _deepep(reference: Path, gpu: str, phase: str) -> _Draft:
-    draft = _Draft()
-    for row in _table(reference, "aic_wideep_moe_grouped_gemm_dsv3_h100_h200.csv"):
-        if not _of_gpu(row, gpu) or row["op_name"] != f"moe_{phase}":
-            continue
-        tokens, ranks, top_k, n_experts = (int(row[c]) for c in ("num_tokens", "moe_ep_size", "topk", "num_experts"))
-        local = n_experts // ranks
-        per_expert, pairs = tokens * top_k / n_experts, tokens * top_k // ranks
-        drawn = row["distribution"].startswith(POWER_LAW)
-        if phase == "context" and not drawn and per_expert < 128:
-            continue
-        loads = [0] * local if drawn else [int(per_expert)] * local
-        if not drawn and per_expert < 1:
-            loads = [1] * pairs + [0] * (local - pairs)
-        draft.add(
-            f"ranks={ranks}",
-            float(row["latency"]) * 1e-3,
-            {
-                "tokens": tokens,
-                "ranks": ranks,
-                "top_k": top_k,
-                "experts": n_experts,
-                "hidden": int(row["hidden_size"]),
-                "inter": int(row["inter_size"]),
-            },
-            loads=loads,
-            exponent=float(row["distribution"].removeprefix(POWER_LAW)) if drawn else 0.0,
-        )
-    return draft
+def _mla(draft: _Draft, row: Row, gpu: str, prefill: bool) -> None:
+    """Absorbed MLA (576 / 512 per head), decode or prefill, cache in BF16 or FP8 (the variant)."""
+    batch, length, step = (int(row[c]) for c in ("batch_size", "isl", "step"))
+    cache = {"bfloat16": "bf16", "fp8": "fp8"}[row["kv_cache_dtype"]]
+    ints = {"batch": batch, "kv_len": length + step, "q_len": length, "heads": int(row["num_heads"])}
+    draft.add(f"length={length}" if prefill else f"batch={batch}", float(row["latency"]) * 1e-3, ints, cache)
 
 
-def deepep_generation(reference: Path, gpu: str) -> Rows:
-    """Return the whole expert MLP after a low-latency dispatch (masked layout, DeepSeek-V3, FP8)."""
-    source = f"{AICONFIGURATOR}, wideep_generation_moe_perf"
-    return _deepep(reference, gpu, "generation").close("deepep_generation", gpu, source)
+def _mha_prefill(draft: _Draft, row: Row, gpu: str) -> None:
+    """MLA prefill in multi-head form (192 / 128 per head), one causal sequence, BF16."""
+    length = int(row["seq_len"])
+    ints = {"batch": 1, "kv_len": length, "q_len": length, "heads": 128}
+    draft.add(f"length={length}", float(row["latency_us"]) * 1e-6, ints, "bf16")
 
 
-def deepep_context(reference: Path, gpu: str) -> Rows:
-    """Return the whole expert MLP after a normal dispatch (contiguous layout, DeepSeek-V3, FP8)."""
-    source = f"{AICONFIGURATOR}, wideep_context_moe_perf"
-    return _deepep(reference, gpu, "context").close("deepep_context", gpu, source)
+def _flashmla(draft: _Draft, row: Row, gpu: str) -> None:
+    """FlashMLA's absorbed decode, BF16."""
+    batch = int(row["batch_size"])
+    ints = {"batch": batch, "kv_len": int(row["kv_len"]), "q_len": 1, "heads": 128}
+    draft.add(f"batch={batch}", float(row["latency_us"]) * 1e-6, ints, row["kv_dtype"])
 
 
-def _mla(reference: Path, gpu: str, phase: str) -> _Draft:
-    draft = _Draft()
-    name = {"generation": "decode", "context": "prefill"}[phase]
-    for row in _table(reference, f"aic_mla_{name}_kernel_h100_h200.csv"):
-        if not _of_gpu(row, gpu):
-            continue
-        batch, length, step = (int(row[c]) for c in ("batch_size", "isl", "step"))
-        shape = f"batch={batch}" if phase == "generation" else f"length={length}"
-        cache = {"bfloat16": "bf16", "fp8": "fp8"}[row["kv_cache_dtype"]]
-        ints = {"batch": batch, "kv_len": length + step, "q_len": length, "heads": int(row["num_heads"])}
-        draft.add(shape, float(row["latency"]) * 1e-3, ints, cache)
-    return draft
+def _fused(draft: _Draft, row: Row, gpu: str) -> None:
+    """SGLang's fused Triton MoE over balanced loads; one variant per model, number format and ranks."""
+    dtype, ints = {"fp8_block": "fp8", "bfloat16": "bf16"}[row["moe_dtype"]], _moe_sizes(row)
+    hidden, ranks = ints["hidden"], ints["ranks"]
+    if row["distribution"] == "balanced" and (hidden, dtype, ranks) != (7168, "fp8", 1):
+        variant = f"{dtype} {hidden}x{ints['inter']} ranks={ranks}"
+        draft.add(f"tokens={ints['tokens']}", float(row["latency"]) * 1e-3, ints, variant)
 
 
-def mla_decode(reference: Path, gpu: str) -> Rows:
-    """Return absorbed MLA decode, cache in BF16 or FP8 (the variant)."""
-    return _mla(reference, gpu, "generation").close("mla_decode", gpu, f"{AICONFIGURATOR}, generation_mla_perf")
+class Reader(NamedTuple):
+    """Where a family's rows are, on which GPUs, who published them, and what reads one of them."""
+
+    file: str
+    gpus: tuple[str, ...]
+    source: str
+    add: Callable[[_Draft, Row, str], None]
 
 
-def mla_prefill(reference: Path, gpu: str) -> Rows:
-    """Return MLA prefill in absorbed form (576 / 512 per head), cache in BF16 or FP8 (the variant)."""
-    return _mla(reference, gpu, "context").close("mla_prefill", gpu, f"{AICONFIGURATOR}, context_mla_perf")
-
-
-def mha_prefill(reference: Path, gpu: str) -> Rows:
-    """Return MLA prefill in multi-head form (192 / 128 per head), one causal sequence, BF16."""
-    draft = _Draft()
-    for row in _table(reference, f"infersim_{gpu}_mla_prefill_128h.csv"):
-        length = int(row["seq_len"])
-        ints = {"batch": 1, "kv_len": length, "q_len": length, "heads": 128}
-        draft.add(f"length={length}", float(row["latency_us"]) * 1e-6, ints, "bf16")
-    return draft.close("mha_prefill", gpu, f"{INFERSIM}, mha prefill 128 heads 192 / 128")
-
-
-def flashmla_decode(reference: Path, gpu: str) -> Rows:
-    """Return FlashMLA's absorbed decode, BF16."""
-    draft = _Draft()
-    for row in _table(reference, f"infersim_{gpu}_mla_decode_128h_512_64.csv"):
-        batch = int(row["batch_size"])
-        ints = {"batch": batch, "kv_len": int(row["kv_len"]), "q_len": 1, "heads": 128}
-        draft.add(f"batch={batch}", float(row["latency_us"]) * 1e-6, ints, row["kv_dtype"])
-    return draft.close("flashmla_decode", gpu, f"{INFERSIM}, mla decode 128 heads 512 / 64")
-
-
-def fused_moe(reference: Path, gpu: str) -> Rows:
-    """Return SGLang's fused Triton MoE over balanced loads; one variant per model, number format and ranks."""
-    draft = _Draft()
-    for row in _table(reference, "aic_sglang_fused_moe_h100_h200.csv"):
-        if not _of_gpu(row, gpu) or row["distribution"] != "balanced":
-            continue
-        dtype = {"fp8_block": "fp8", "bfloat16": "bf16"}[row["moe_dtype"]]
-        tokens, ranks, top_k, n_experts, hidden, inter = (
-            int(row[c]) for c in ("num_tokens", "moe_ep_size", "topk", "num_experts", "hidden_size", "inter_size")
-        )
-        if (hidden, dtype, ranks) == (7168, "fp8", 1):
-            continue
-        draft.add(
-            f"tokens={tokens}",
-            float(row["latency"]) * 1e-3,
-            {"tokens": tokens, "ranks": ranks, "top_k": top_k, "experts": n_experts, "hidden": hidden, "inter": inter},
-            f"{dtype} {hidden}x{inter} ranks={ranks}",
-        )
-    return draft.close("fused_moe", gpu, f"{AICONFIGURATOR}, moe_perf (sglang 0.5.14)")
-
-
-READERS: dict[str, tuple[Callable[[Path, str], Rows], tuple[str, ...]]] = {
-    "grouped_masked": (grouped_masked, ("h800", "h20")),
-    "grouped_contiguous": (grouped_contiguous, ("h800", "h20")),
-    "dense_gemm": (dense_gemm, ("h800",)),
-    "deepep_generation": (deepep_generation, ("h100", "h200")),
-    "deepep_context": (deepep_context, ("h100", "h200")),
-    "mla_decode": (mla_decode, ("h100", "h200")),
-    "flashmla_decode": (flashmla_decode, ("h800", "h20")),
-    "mla_prefill": (mla_prefill, ("h100", "h200")),
-    "mha_prefill": (mha_prefill, ("h800",)),
-    "fused_moe": (fused_moe, ("h100", "h200")),
-}
+_DEEPEP = "aic_wideep_moe_grouped_gemm_dsv3_h100_h200.csv"
+READERS = {
+    "grouped_masked": Reader(
+        "infersim_{gpu}_grouped_gemm_decode.csv", ("h800", "h20"), f"{INFERSIM}, grouped_gemm decode",
+        partial(_grouped, prefill=False),
+    ),
+    "grouped_contiguous": Reader(
+        "infersim_{gpu}_grouped_gemm_prefill.csv", ("h800", "h20"), f"{INFERSIM}, grouped_gemm prefill",
+        partial(_grouped, prefill=True),
+    ),
+    "dense_gemm": Reader("infersim_{gpu}_gemm.csv", ("h800",), f"{INFERSIM}, gemm", _dense),
+    "deepep_generation": Reader(
+        _DEEPEP, ("h100", "h200"), f"{AICONFIGURATOR}, wideep_generation_moe_perf", partial(_deepep, context=False)
+    ),
+    "deepep_context": Reader(
+        _DEEPEP, ("h100", "h200"), f"{AICONFIGURATOR}, wideep_context_moe_perf", partial(_deepep, context=True)
+    ),
+    "mla_decode": Reader(
+        "aic_mla_decode_kernel_h100_h200.csv", ("h100", "h200"), f"{AICONFIGURATOR}, generation_mla_perf",
+        partial(_mla, prefill=False),
+    ),
+    "flashmla_decode": Reader(
+        "infersim_{gpu}_mla_decode_128h_512_64.csv", ("h800", "h20"), f"{INFERSIM}, mla decode 128 heads 512 / 64",
+        _flashmla,
+    ),
+    "mla_prefill": Reader(
+        "aic_mla_prefill_kernel_h100_h200.csv", ("h100", "h200"), f"{AICONFIGURATOR}, context_mla_perf",
+        partial(_mla, prefill=True),
+    ),
+    "mha_prefill": Reader(
+        "infersim_{gpu}_mla_prefill_128h.csv", ("h800",), f"{INFERSIM}, mha prefill 128 heads 192 / 128", _mha_prefill
+    ),
+    "fused_moe": Reader(
+        "aic_sglang_fused_moe_h100_h200.csv", ("h100", "h200"), f"{AICONFIGURATOR}, moe_perf (sglang 0.5.14)", _fused
+    ),
+}  # fmt: skip
 
 
 def read(reference: Path, family: str, gpu: str) -> Rows:
     """Return the rows of ``family`` on ``gpu`` from the tables in ``reference``. Raises InputError without them."""
-    return READERS[family][0](reference, gpu)
+    reader, draft = READERS[family], _Draft()
+    for row in _table(reference, reader.file.format(gpu=gpu)):
+        if "{gpu}" in reader.file or gpu.upper() in row["device"].split():
+            reader.add(draft, row, gpu)
+    return draft.close(family, gpu, reader.source)

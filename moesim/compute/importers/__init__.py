@@ -6,8 +6,6 @@ is done here: the device of each record against the GPU asked for, times that be
 there twice, masked beside contiguous kernels of one shape.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +18,7 @@ import numpy as np
 
 from moesim.compute.gpus import Gpu, load_gpu, nearest
 from moesim.compute.importers import aiconfigurator, infersim, moesim_profile, vidur
-from moesim.compute.importers.job import Job
-from moesim.compute.importers.records import Record, Refused, device_is, gpu_of_path, read_records
+from moesim.compute.importers.records import Job, Record, Refused, device_is, gpu_of_path, read_records
 from moesim.compute.interpolate import Grid
 from moesim.compute.measured import grids_of, surfaces_of
 from moesim.compute.table_format import CHOICES, COLD, Row, floor_seconds, table_text

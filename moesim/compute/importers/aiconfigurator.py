@@ -5,12 +5,9 @@ all ranks, the time is that of the fullest rank, whose loads ``balanced`` and ``
 ``latency`` is in milliseconds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from moesim.compute.importers.job import Job
-from moesim.compute.importers.records import Record, Refused
+from moesim.compute.importers.records import Job, Record, Refused
 from moesim.compute.table_format import Row
 
 NEEDED = ("op_name", "kernel_source", "latency")

@@ -5,16 +5,13 @@ The masked benchmark draws each expert's rows between 0.7 and 1.3 times ``tokens
 is worked out from the MFU, which counts true rows: m = MFU * peak * t / (2 N K experts).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
 import numpy as np
 
 from moesim.compute import roofline
-from moesim.compute.importers.job import Job
-from moesim.compute.importers.records import Record, Refused
+from moesim.compute.importers.records import Job, Record, Refused
 from moesim.compute.table_format import Row
 
 NEEDED = ("mfu|up_mfu",)

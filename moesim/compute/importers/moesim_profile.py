@@ -4,12 +4,9 @@ Rows that were not timed are left out with their status. Of several implementati
 unless one is asked for: libraries pick among them in the same way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from moesim.compute.importers.job import Job
-from moesim.compute.importers.records import Record, Refused
+from moesim.compute.importers.records import Job, Record, Refused
 from moesim.compute.table_format import BALANCED, COLD, HOT, Row
 
 NEEDED = ("schema_version", "kernel", "median_us", "status")

@@ -1,13 +1,11 @@
 """Files of other tools as records: CSV or parquet, one mapping of column to text per row, with its line."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moesim.compute.gpus import Gpu, gpus
@@ -59,6 +57,20 @@ class Record:
         if given not in DTYPES:
             raise Refused(f"{column} {given or 'is empty'}: tables hold bf16 and fp8")
         return DTYPES[given]
+
+
+@dataclass
+class Job:
+    """One import under way: what a reader may look at beside the record, and where it leaves its notes."""
+
+    path: Path
+    gpu: Gpu
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def note(self, text: str) -> None:
+        """Keep a note, once; an empty one says nothing."""
+        if text:
+            self.notes[text] = None
 
 
 def read_records(path: Path) -> tuple[list[str], Iterator[Record]]:

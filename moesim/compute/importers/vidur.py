@@ -4,12 +4,9 @@ Times are medians in milliseconds over kernels of FP16, which cost what BF16 doe
 tensor-parallel worker.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from moesim.compute.importers.job import Job
-from moesim.compute.importers.records import Record, Refused
+from moesim.compute.importers.records import Job, Record, Refused
 from moesim.compute.table_format import Row
 
 NEEDED = ("num_tensor_parallel_workers", "n_embd")

@@ -9,8 +9,6 @@ The network does not know SimPy (see ``clock``) and runs alone as well: ``start`
 instant at which a waiter is done, act, ``run`` on.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -6,8 +6,6 @@ front, those that it bottlenecks or that have no bottleneck yet; a flow changes 
 
 # mypy: allow-untyped-decorators
 
-from __future__ import annotations
-
 from moesim.network.exact.state import BLOCK, Floats, FlowState
 from moesim.network.kernel_options import inlined
 

@@ -24,8 +24,6 @@ Not modelled: start-up of flows, losses, any unfairness other than the weights.
 
 # mypy: allow-untyped-decorators
 
-from __future__ import annotations
-
 from moesim.network.exact.lists import INF, least, lower, make_foreign, make_own, put
 from moesim.network.exact.reach import reach_less, reach_more, reach_nothing
 from moesim.network.exact.state import (

@@ -7,8 +7,6 @@ links concerned become dirty and ``max_min`` does the rest.
 
 # mypy: allow-untyped-decorators
 
-from __future__ import annotations
-
 from moesim.compiling import njit
 from moesim.network.exact.lists import INF, make_foreign, make_own, swap_places
 from moesim.network.exact.max_min import leave_level

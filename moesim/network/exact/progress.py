@@ -7,8 +7,6 @@ are one event. What a link carries is integrated whenever its rate changes.
 
 # mypy: allow-untyped-decorators
 
-from __future__ import annotations
-
 from moesim.network.exact.lists import INF, least, put
 from moesim.network.exact.max_min import solve
 from moesim.network.exact.membership import finish_flow, start_due

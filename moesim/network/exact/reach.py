@@ -8,8 +8,6 @@ links are reached is counted.
 
 # mypy: allow-untyped-decorators
 
-from __future__ import annotations
-
 from moesim.network.exact.state import FlowState
 from moesim.network.kernel_options import inlined, kernel
 

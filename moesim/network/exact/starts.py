@@ -2,8 +2,6 @@
 
 # mypy: allow-untyped-decorators
 
-from __future__ import annotations
-
 from moesim.compiling import njit
 from moesim.network.exact.state import N_PENDING, FlowState
 from moesim.network.kernel_options import inlined

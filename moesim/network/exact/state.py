@@ -10,8 +10,6 @@ Columns are arrays of their own, so that a loop over links or places reads only 
 place sit in ``clock`` and ``tally``.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from typing import Any, NamedTuple
 
@@ -163,7 +161,7 @@ class Fields:
     def __len__(self) -> int:
         return len(self.whole)
 
-    def copy(self) -> Fields:
+    def copy(self) -> "Fields":
         """Return records of the same content."""
         return Fields(self.whole.copy())
 

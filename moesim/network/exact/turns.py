@@ -6,8 +6,6 @@ that falls counts at once, since the link must not come too late; one that rises
 
 # mypy: allow-untyped-decorators
 
-from __future__ import annotations
-
 from moesim.network.exact.lists import INF, lower, put
 from moesim.network.exact.state import N_STIRRED, N_TOUCHED, FlowState
 from moesim.network.kernel_options import inlined

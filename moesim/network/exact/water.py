@@ -2,8 +2,6 @@
 
 # mypy: allow-untyped-decorators
 
-from __future__ import annotations
-
 from moesim.network.exact.lists import INF
 from moesim.network.exact.state import N_HOMELESS, NO_LINK, FlowState
 from moesim.network.kernel_options import inlined

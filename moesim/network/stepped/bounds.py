@@ -20,8 +20,6 @@ other flows may start whenever they like, as long as they are among those counte
 
 # mypy: allow-untyped-decorators
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

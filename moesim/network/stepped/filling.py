@@ -7,8 +7,6 @@ when it was last looked at is a bound, and a link whose turn comes is put back i
 
 # mypy: allow-untyped-decorators
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

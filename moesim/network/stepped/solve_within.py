@@ -6,8 +6,6 @@ max-min times follow a change of one flow up or down. So the narrow limits, thre
 are an estimate, and tests measure how often it holds. The wide ones are proven, see ``bounds``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

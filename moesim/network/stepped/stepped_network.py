@@ -5,8 +5,6 @@ on the exact links; a flow in steps comes to it as an end without bytes, as soon
 wait. A flow started in the middle of a step joins with the next.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

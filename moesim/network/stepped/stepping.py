@@ -11,8 +11,6 @@ what the busiest link had to carry at most since the network was last empty. Wha
 with the next and makes up for the time that it missed: on its links it counts up to twice until it has.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,7 +62,7 @@ class Table:
     links: Ints
     weight: Floats
 
-    def rows(self, first: int, end: int) -> Table:
+    def rows(self, first: int, end: int) -> "Table":
         """Return adjacent rows."""
         ptr = self.ptr[first : end + 1]
         entries = slice(int(ptr[0]), int(ptr[-1]))
@@ -74,7 +72,7 @@ class Table:
             self.links[entries], self.weight[entries],
         )  # fmt: skip
 
-    def only(self, rows: Pointers) -> Table:
+    def only(self, rows: Pointers) -> "Table":
         """Return some rows, in the order given."""
         ptr, entries = csr.rows_of(self.ptr, rows)
         return Table(

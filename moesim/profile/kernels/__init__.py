@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from moesim.profile.kernels import attention_kernels, elementwise, expert_gemm, moving, router
+from moesim.profile.kernels import attention_kernels, expert_gemm, moving, router
 from moesim.profile.kernels.case import Case, Draw
 from moesim.profile.points import Point
 
@@ -19,8 +19,8 @@ _BUILDERS: dict[str, Callable[[Point, Draw], Case]] = {
     "sort": router.sort,
     "permute": moving.permute,
     "unpermute": moving.unpermute,
-    "swiglu": elementwise.swiglu,
-    "quantize_fp8": elementwise.quantize_fp8,
+    "swiglu": moving.swiglu,
+    "quantize_fp8": moving.quantize_fp8,
     "dense_gemm": expert_gemm.gemm,
     "dense_mlp": expert_gemm.mlp,
     "mla_prefill": attention_kernels.attention,

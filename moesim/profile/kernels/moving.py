@@ -1,4 +1,7 @@
-"""Kernels that move rows: copies, permutation into expert order and back, and launches that move nothing."""
+"""Kernels bound by memory: copies, permutation and back, SwiGLU, the cast to FP8; and launches that move nothing.
+
+Each by PyTorch's operators (several passes over memory) or by one Triton kernel.
+"""
 
 from collections.abc import Callable
 from functools import reduce
@@ -7,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moesim.profile.kernels import expert_gemm, fp8
 from moesim.profile.kernels.case import (
     EXACT,
     FP8,
@@ -17,6 +21,7 @@ from moesim.profile.kernels.case import (
     Draw,
     relative_error,
     some_rows,
+    swiglu_reference,
 )
 from moesim.profile.points import Point
 
@@ -123,3 +128,49 @@ def unpermute(point: Point, draw: Draw) -> Case:
         return relative_error(output[taken], torch.stack(sums))
 
     return Case(inputs, call, error, ONE_GEMM)
+
+
+# A step of e4m3 is 32 where values reach 448: rounding loses half of it, truncation all.
+CAST_ERROR = 0.08
+
+
+def swiglu(point: Point, draw: Draw) -> Case:
+    """Return SiLU(gate) * up over ``tokens`` rows."""
+
+    def inputs() -> tuple[Tensor]:
+        return (draw.normal(point.tokens, 2 * point.inter),)
+
+    def call(middle: Tensor) -> Tensor:
+        if point.impl == "triton":
+            from moesim.profile.kernels import fused_moe
+
+            return fused_moe.swiglu(middle)
+        return expert_gemm.swiglu(middle)
+
+    def error(args: tuple[Any, ...], output: Any) -> float:
+        taken = some_rows(point.tokens)
+        return relative_error(output[taken], swiglu_reference(args[0][taken]))
+
+    return Case(inputs, call, error, ONE_GEMM)
+
+
+def quantize_fp8(point: Point, draw: Draw) -> Case:
+    """Return the cast of ``tokens`` rows with one scale per 128 values."""
+
+    def inputs() -> tuple[Tensor]:
+        return (draw.normal(point.tokens, point.hidden),)
+
+    def call(values: Tensor) -> tuple[Tensor, Tensor]:
+        if point.impl == "triton":
+            from moesim.profile.kernels import fused_moe
+
+            return fused_moe.quantize(values)
+        return fp8.block_rows(values)
+
+    def error(args: tuple[Any, ...], output: Any) -> float:
+        taken = some_rows(point.tokens)
+        values, back = args[0][taken].to(FP64), fp8.block_dequantized(output[0][taken], output[1][taken])
+        groups = (values - back).unflatten(-1, (-1, fp8.BLOCK)).abs().amax(-1)
+        return float((groups / values.unflatten(-1, (-1, fp8.BLOCK)).abs().amax(-1)).max())
+
+    return Case(inputs, call, error, CAST_ERROR)

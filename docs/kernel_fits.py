@@ -1,7 +1,4 @@
-"""The tables of docs/kernels.md, made from the files that ship.
-
-``python -c "from moesim.compute.fitted.document import tables; print(tables())"`` prints them.
-"""
+"""Print the tables of docs/kernels.md, made from the files that ship: python docs/kernel_fits.py."""
 
 from __future__ import annotations
 
@@ -105,3 +102,7 @@ def _skew(rows: Sequence[CheckRow]) -> list[str]:
                 ]
             )
     return _table(head, lines)
+
+
+if __name__ == "__main__":
+    print(tables())
