@@ -70,7 +70,7 @@ class Outcome:
 
 def balanced_ids(tokens: int, n_experts: int, top_k: int, rng: np.random.Generator) -> NDArray[np.int32]:
     """Deal experts so that every one has as many tokens, within one: decks of all experts in turn, [tokens, K]."""
-    decks = -(-tokens * top_k // n_experts) + 1
+    decks = -(-tokens // (n_experts // top_k))
     dealt = np.argsort(rng.random((decks, n_experts)), axis=1).astype(np.int32)
     whole = dealt[:, : n_experts // top_k * top_k].reshape(-1, top_k)
     return whole[:tokens]
