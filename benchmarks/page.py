@@ -20,6 +20,7 @@ TITLES = {
     "routers": "Routers and counting",
     "scale": "Whole runs at scale",
     "run": "A whole run as a user starts it",
+    "balance": "Balance over training",
     "simpy_rate": "The clock alone",
     "memory_bandwidth": "Memory, the floor under every count",
 }
@@ -32,6 +33,8 @@ WORDS = {
     "router. The first call on a machine compiles the kernel, and says so.",
     "scale": "`benchmarks/scale.py`. n is what the case's name begins with.",
     "run": "`benchmarks/run.py`. n is the number of flows in the result.",
+    "balance": "`benchmarks/balance.py`. n is the number of tokens or of steps. 256 experts, 16,384 tokens a step, "
+    "three losses, traffic and layer time on 64 GPUs every tenth step.",
     "simpy_rate": "`benchmarks/simpy_rate.py`. n is the number of events. It is why the network has one event pending "
     "for all its flows.",
     "memory_bandwidth": "`benchmarks/memory_bandwidth.py`. n is the number of bytes.",

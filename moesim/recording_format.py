@@ -27,22 +27,24 @@ allocated, and what does not fit is an ``InputError`` of one line. Not modelled:
 follow from logits, bias and router.
 """
 
-import contextlib
 import difflib
 import hashlib
+import io
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.errors import InputError, ResourceError
+from moesim.broken_files import reading
+from moesim.errors import InputError
+from moesim.files import write_files
+from moesim.numpy_file import read_npz
 
 SCHEMA_VERSION = 1
 META_KEYS = (
@@ -61,12 +63,6 @@ _MEMBERS = {
 }  # fmt: skip
 _FIELDS = {"bias": "biases"}
 """Fields of a `Recording` that are called otherwise than their member."""
-
-MAX_MEMBERS = 1_000
-MAX_RATIO = 200
-MAX_BYTES = 8 << 30
-# Deflate turns a run of zeros into 1/1000 of its size, so that small members may exceed the ratio honestly.
-RATIO_EXEMPT_BYTES = 1 << 20
 
 Array = NDArray[Any]
 
@@ -209,17 +205,11 @@ def read_recording(path_or_name: str | os.PathLike[str]) -> Recording:
     """
     path = recording_path(path_or_name)
     where = str(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _bounded_members(archive, path.stat().st_size, where)
-            if "meta" not in members:
-                raise InputError("no member 'meta'", where, "this is not a recording of moesim")
-            meta = _parse_meta(_read_member(archive, members["meta"], where), where)
-            arrays = {name: _read_member(archive, info, where) for name, info in members.items() if name != "meta"}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise InputError(
-            f"not a readable .npz file: {error}", where, "it may be truncated or of another kind"
-        ) from None
+    with reading(path, "it may be truncated or of another kind", "not a readable .npz file"):
+        arrays = read_npz(path)
+    if "meta" not in arrays:
+        raise InputError("no member 'meta'", where, "this is not a recording of moesim")
+    meta = _parse_meta(arrays.pop("meta"), where)
     return _assemble(meta, arrays, where)
 
 
@@ -238,75 +228,14 @@ def write_recording(path: str | os.PathLike[str], recording: Recording) -> None:
     meta_bytes = json.dumps(recording.meta, sort_keys=True, allow_nan=False).encode()
     meta = _parse_meta(np.frombuffer(meta_bytes, np.uint8), str(target))
     _assemble(meta, arrays, str(target))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-            for name, array in {"meta": np.frombuffer(meta_bytes, np.uint8), **arrays}.items():
-                info = zipfile.ZipInfo(f"{name}.npy")
-                info.compress_type = zipfile.ZIP_DEFLATED
-                with archive.open(info, "w", force_zip64=True) as stream:
-                    np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
-        temporary.replace(target)
-    except OSError as error:
-        raise ResourceError(f"cannot write the recording: {error.strerror}", str(target)) from None
-    finally:
-        # Nothing is left behind if the disk filled up or the user interrupted.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _bounded_members(archive: zipfile.ZipFile, file_bytes: int, where: str) -> dict[str, zipfile.ZipInfo]:
-    infos = archive.infolist()
-    if len(infos) > MAX_MEMBERS:
-        raise InputError(f"{len(infos)} members, at most {MAX_MEMBERS} are read", where)
-    declared = sum(info.file_size for info in infos)
-    if declared > MAX_BYTES:
-        raise InputError(f"members declare {declared} bytes, at most {MAX_BYTES} are read", where)
-    if declared > max(MAX_RATIO * file_bytes, RATIO_EXEMPT_BYTES):
-        raise InputError(f"{file_bytes} bytes would unpack to {declared}, more than {MAX_RATIO}:1", where)
-    members: dict[str, zipfile.ZipInfo] = {}
-    for info in infos:
-        name = info.filename.removesuffix(".npy")
-        if name == info.filename or name in members:
-            raise InputError(f"unexpected member {info.filename!r}", where)
-        if info.file_size > max(MAX_RATIO * info.compress_size, RATIO_EXEMPT_BYTES):
-            raise InputError(f"member {name!r} is compressed more than {MAX_RATIO}:1", where)
-        members[name] = info
-    return members
-
-
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> Array:
-    """Read one array; its header must declare exactly the bytes that the archive holds."""
-    name = info.filename.removesuffix(".npy")
-    try:
-        with archive.open(info) as stream:
-            header_bytes, data_bytes = _declared_bytes(stream)
-        if header_bytes + data_bytes != info.file_size:
-            raise InputError(f"member {name!r} declares {data_bytes} bytes, holds another number", where)
-        with archive.open(info) as stream:
-            array: Array = np.lib.format.read_array(stream, allow_pickle=False)
-            stream.read()  # to the end, so that the checksum is compared
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"member {name!r} is not a plain array: {error}", where) from None
-    return array
-
-
-def _declared_bytes(stream: IO[bytes]) -> tuple[int, int]:
-    """Return the length of the ``.npy`` header and the bytes of data that it announces."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects")
-    count = 1
-    for length in shape:
-        count *= length
-    return stream.tell(), count * dtype.itemsize
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, array in {"meta": np.frombuffer(meta_bytes, np.uint8), **arrays}.items():
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as place:
+                np.lib.format.write_array(place, np.ascontiguousarray(array), allow_pickle=False)
+    write_files(target.parent, {target.name: stream.getvalue()})
 
 
 def _parse_meta(raw: Array, where: str) -> dict[str, Any]:

@@ -22,6 +22,14 @@ def test_the_questions_are_answered_by_what_the_program_prints():
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.jit
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", ["document", "workloads"])
+def test_the_page_shows_what_the_program_prints(page):
+    _, wrong = samples.check(ROOT / f"docs/{page}.md")
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_command_line_page_shows_what_the_program_prints():

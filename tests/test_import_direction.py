@@ -14,21 +14,21 @@ PACKAGE = ROOT / "moesim"
 
 SHARED = {"errors", "units", "compiling", "csr", "warm_up"}
 STAGES = {"routing", "balance", "placement", "traffic", "compute", "cluster", "network", "model", "workload"}
-FILES = {"files", "located_yaml", "mistakes", "recording_format", "dumps"}
+FILES = {"files", "located_yaml", "mistakes", "recording_format", "dumps", "numpy_file", "broken_files"}
 
 # What each part of the package may import of the others, beside what all share.
 MAY_IMPORT = {
     "routing": set(),
     "balance": {"routing"},  # the router's knobs and its affinities, from which the losses follow
-    "placement": {"files", "located_yaml"},  # maps are JSON and YAML
+    "placement": {"files", "located_yaml", "placement_policies"},  # maps are JSON and YAML; the policies' names
     "traffic": {"cluster", "alltoall_library", "located_yaml", "mistakes"},  # the Fabric; sets of constants are YAML
     "network": {"cluster"},
     "compute": set(),
-    "topology_files": {"cluster", "located_yaml"},  # what is written is checked as any topology
+    "topology_files": {"cluster", "located_yaml", "broken_files"},  # what is written is checked as any topology
     "cluster": {"located_yaml", "mistakes", "regular_clusters"},
-    "model": {"located_yaml", "mistakes"},
+    "model": {"located_yaml", "mistakes", "broken_files"},
     "workload": {"recording_format", "dumps"},
-    "dumps": {"recording_format", "files"},  # files that others wrote, as one trace
+    "dumps": {"recording_format", "files", "numpy_file", "broken_files"},  # files that others wrote, as one trace
     "timeline": {"network", "cluster", "traffic", "stages", "alltoall_library"},  # of traffic the flows of a phase
     "stages": set(),  # the list of a layer's stages: names and colours, without numpy
     # Of the last four the names.
@@ -42,9 +42,9 @@ MAY_IMPORT = {
         "regular_clusters",
     },
     # Tokens, routing and load of a layer; then what traces say; then the loop that has both.
-    "layer": STAGES | FILES | {"results", "scenario", "stages", "alltoall_library"},
+    "layer": STAGES | FILES | {"results", "scenario", "stages", "alltoall_library", "placement_policies"},
     "measure": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer"},
-    "run": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer", "measure"},
+    "run": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer", "measure", "placement_policies"},
     "results": {"files", "stages"},
     "report": {"results", "files", "stages"},
     "record": {"routing", "balance", "recording_format", "files", "dumps"},
@@ -54,7 +54,9 @@ MAY_IMPORT = {
     "files": set(),
     "located_yaml": {"mistakes"},
     "mistakes": {"located_yaml"},  # the type alone
-    "recording_format": set(),
+    "recording_format": {"files", "numpy_file", "broken_files"},
+    "numpy_file": {"broken_files"},
+    "broken_files": set(),
     "logs": {"mistakes"},  # text to rows, before anything is simulated
     "spawn": set(),
     "errors": set(),

@@ -12,6 +12,7 @@ import typer
 
 from moesim import __version__
 from moesim.cli import (
+    balance,
     calibrate,
     compare,
     inspect,
@@ -53,6 +54,7 @@ def _options(
 
 
 run.register(app)
+balance.register(app)
 compare.register(app)
 inspect.register(app)
 kernels.register(app)

@@ -46,8 +46,11 @@ def seconds_interpreted(scenario: "Scenario", again: int = 0) -> float:
         return math.inf
     if scenario.variant_scenarios() or experts < _LEAST_EXPERTS or top_k > _MOST_PER_TOKEN:
         return math.inf
+    if scenario.placement.policy == "affinity":
+        return math.inf
     by_token = bool(scenario.placement.redundant_experts) and scenario.placement.replica_choice != "same_node"
-    if by_token or scenario.cluster.flows == "ports" or not (workload.recording or workload.synthetic):
+    often = workload.synthetic is not None and workload.synthetic.kind == "skew"  # its router runs some ten times
+    if often or by_token or scenario.cluster.flows == "ports" or not (workload.recording or workload.synthetic):
         return math.inf
     tokens = workload.tokens_per_rank
     total = sum(tokens) if isinstance(tokens, tuple) else (tokens or _RECORDED_TOKENS) * ranks

@@ -1,18 +1,26 @@
-"""``moesim routing``: recorded routing in, looked at, and out again in the forms that benchmarks read."""
+"""``moesim routing``: routing, recorded or a scenario's, looked at, and out again in the forms that benchmarks read."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from moesim.cli.routing_check import check
+
 if TYPE_CHECKING:
     from moesim.dumps import RoutingTrace
+    from moesim.workload.fit_popularity import Fit
 
 Form = Literal["topk_idx", "npz", "parquet"]
 Unit = Literal["logits", "ids", "counts"]
 
-_SOURCE = typer.Argument(..., help="A file, or the folder with the files of all ranks.")
+_SOURCE = typer.Argument(
+    ..., help="A file, the folder with the files of all ranks, or a scenario, whose tokens are drawn and routed."
+)
+_OVERRIDE = typer.Option([], "-o", "--override", help="Of a scenario: key=value, as for run.")
+_STEP = typer.Option(0, "--step", min=0, help="Of a scenario: which batch.")
 _UNIT = typer.Option(None, "--unit", help="What plain numbers are, where their name does not say it.")
 _AXES = typer.Option(None, "--axes", help="Axes of an array in their order, such as tokens,layers,k.")
 _TOP_K = typer.Option(None, "--top-k", help="Experts of a token, where the file does not say it.")
@@ -23,10 +31,13 @@ _MAP = typer.Option(None, "--map", help="Placement map (see placement.file) of i
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    verb = typer.Typer(help="Recorded routing: dumps in, looked at, and out again.", no_args_is_help=True)
+    verb = typer.Typer(
+        help="Routing, recorded or a scenario's: dumps in, looked at, and out again.", no_args_is_help=True
+    )
     verb.command("import")(import_)
     verb.command("show")(show)
     verb.command("export")(export)
+    verb.command("check")(check)
     app.add_typer(verb, name="routing")
 
 
@@ -39,6 +50,8 @@ def import_(
     experts: int | None = _EXPERTS,
     layers: str | None = _LAYERS,
     slot_map: Path | None = _MAP,
+    override: list[str] = _OVERRIDE,
+    step: int = _STEP,
 ) -> None:
     """Read what an engine or a trainer recorded and write it as a trace of moesim's, for workload.routing.
 
@@ -46,7 +59,7 @@ def import_(
     """
     from moesim.dumps import write_routing
 
-    trace = _read(source, unit, axes, top_k, experts, layers, slot_map)
+    trace = _read(source, unit, axes, top_k, experts, layers, slot_map, override, step)
     write_routing(out, trace)
     for line in _facts(trace):
         typer.echo(line)
@@ -63,6 +76,9 @@ def show(
     slot_map: Path | None = _MAP,
     ranks: int = typer.Option(8, "--ranks", min=1, help="Ranks that the experts are spread over, contiguously."),
     ranks_per_node: int = typer.Option(8, "--ranks-per-node", min=1, help="Ranks of a node."),
+    fit: bool = typer.Option(False, "--fit", help="Fit the synthetic workload that is like it, and print its block."),
+    override: list[str] = _OVERRIDE,
+    step: int = _STEP,
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Print the load of each layer's experts, ranks and nodes, and how many ranks and nodes a token goes to.
@@ -71,23 +87,49 @@ def show(
     """
     from moesim.cli.show import console, table
     from moesim.dumps.layer_loads import layer_loads
+    from moesim.workload.fit_popularity import fit_popularity
 
-    trace = _read(source, unit, axes, top_k, experts, layers, slot_map)
+    trace = _read(source, unit, axes, top_k, experts, layers, slot_map, override, step)
     rows = layer_loads(trace, ranks, ranks_per_node)
+    found = fit_popularity(trace) if fit else None
     if as_json:
         facts: dict[str, Any] = {"unit": trace.unit, "n_experts": trace.n_experts, "top_k": trace.top_k}
         facts |= {"tokens": trace.tokens, "numbering": trace.numbering, "source": vars(trace.source)}
-        typer.echo(json.dumps(facts | {"notes": list(trace.notes), "layers": rows}, indent=1))
+        facts |= {"notes": list(trace.notes), "layers": rows} | ({"fit": vars(found)} if found else {})
+        typer.echo(json.dumps(facts, indent=1))
         return
     for line in _facts(trace):
         typer.echo(line)
     names = {
         "layer": "layer", "selections": "selections", "expert_load_max_over_mean": "expert max/mean",
         "uniform_router_expert_max_over_mean": "uniform router", "experts_without_load": "idle experts",
-        "rank_load_max_over_mean": "rank", "node_load_max_over_mean": "node",
+        "ranks_without_load": "idle ranks", "rank_load_max_over_mean": "rank", "node_load_max_over_mean": "node",
         "rank_copies_per_token": "ranks/token", "node_copies_per_token": "nodes/token",
     }  # fmt: skip
     console().print(table("", tuple(names.values()), [tuple(row[name] for name in names) for row in rows]))
+    if found is not None:
+        _print_fit(found)
+
+
+def _print_fit(found: "Fit") -> None:
+    from moesim.cli.show import console, table
+
+    columns = {"sigma": "sigma", "r2_lognormal": "R2 lognormal", "exponent": "exponent", "r2_zipf": "R2 zipf"}
+    rows = [(row["layer"], *(row[name] for name in columns)) for row in found.layers]
+    console().print(table("", ("layer", *columns.values()), rows))
+    recorded, mean, low, high = found.max_over_mean
+    said = [
+        f"expert max/mean, mean of the layers: {recorded:.3g}; drawn from the fit {mean:.3g} ({low:.3g} to {high:.3g})"
+    ]
+    if found.shared is not None:
+        two, alone, drawn = (f"{number:.3g}" for number in found.shared)
+        said.append(f"experts that two tokens of a sequence share: {two}; from the fit {drawn}, independent {alone}")
+    said += [f"note: {note}" for note in found.notes]
+    said += [
+        f"workload: {{synthetic: {{{', '.join(f'{key}: {value}' for key, value in found.block.items())}}}}}",
+        f"or, by the fullest expert: {{synthetic: {{kind: skew, max_violation: {recorded - 1:.3g}}}}}",
+    ]
+    typer.echo("\n".join(said))
 
 
 def export(
@@ -95,27 +137,43 @@ def export(
     out: Path = typer.Option(..., "--out", help="The file to write."),
     form: Form = typer.Option("npz", "--form", help="topk_idx (a layer as .npy, for DeepEP's tests), npz or parquet."),
     layer: int | None = typer.Option(None, "--layer", help="Layer for topk_idx (default: the first)."),
+    rank: int | None = typer.Option(None, "--rank", min=0, help="Only the tokens that start on this rank."),
+    override: list[str] = _OVERRIDE,
+    step: int = _STEP,
 ) -> None:
-    """Write recorded routing as plain arrays or as a table.
+    """Write recorded routing, or a scenario's, as plain arrays or as a table.
 
     Example: moesim routing export trace.npz --form parquet --out routing.parquet
     """
-    from moesim.dumps import read_routing
     from moesim.dumps.export_forms import exported
     from moesim.files import write_files
 
-    write_files(out.parent, {out.name: exported(read_routing(source), form, layer)})
+    trace = _read(source, override=override, step=step)
+    write_files(out.parent, {out.name: exported(trace, form, layer, rank)})
     typer.echo(str(out))
 
 
 def _read(
-    source: Path, unit: Unit | None, axes: str | None, top_k: int | None, experts: int | None, layers: str | None,
-    slot_map: Path | None,
+    source: Path, unit: Unit | None = None, axes: str | None = None, top_k: int | None = None,
+    experts: int | None = None, layers: str | None = None, slot_map: Path | None = None,
+    override: Sequence[str] = (), step: int = 0,
 ) -> "RoutingTrace":  # fmt: skip
     from moesim.dumps import read_routing
+    from moesim.errors import InputError
     from moesim.placement import read_map
+    from moesim.scenario import load_scenario, shipped_names
     from moesim.scenario.axes import parse_axis
 
+    named = str(source) in shipped_names("scenarios") and not source.exists()
+    if named or source.suffix.lower() in (".yaml", ".yml"):
+        from moesim.run.drawn_routing import drawn_routing
+
+        if any(given is not None for given in (unit, axes, top_k, experts, layers, slot_map)):
+            what = "a scenario says itself what its routing is"
+            raise InputError(what, str(source), "leave out --unit, --axes, --top-k, --experts, --layers and --map")
+        return drawn_routing(load_scenario(str(source), overrides=override), step)
+    if override or step:
+        raise InputError("not a scenario", str(source), "only those have keys to override, and steps to draw")
     return read_routing(
         source, unit=unit, top_k=top_k, n_experts=experts,
         axes=None if axes is None else tuple(axis.strip() for axis in axes.split(",")),

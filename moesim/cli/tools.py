@@ -1,4 +1,4 @@
-"""``moesim bw``, ``place``, ``balance`` and ``record``: the parts of a simulation by themselves."""
+"""``moesim bw``, ``place`` and ``record``: the parts of a simulation by themselves."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,6 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this module."""
     app.command("bw")(bw)
     app.command("place")(place)
-    app.command("balance")(balance)
     app.command("record")(record)
 
 
@@ -115,37 +114,6 @@ def place(
         typer.echo(json.dumps(rows, indent=1))
         return
     console().print(table("max / mean load", tuple(rows[0]), [tuple(row.values()) for row in rows]))
-
-
-def balance(
-    scenario: str = typer.Argument(..., help="A scenario with a V3 router and logits."),
-    override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
-    steps: int = typer.Option(100, "--steps", min=1, help="Bias updates."),
-    from_zero: bool = typer.Option(
-        True, "--from-zero/--from-recorded", help="Start without a bias, or from the recorded one."
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print every step as JSON."),
-) -> None:
-    """Let the bias update run on the scenario's logits and print how the load evens out, step by step.
-
-    The logits stay as they are (no training), so this shows the bias by itself.
-
-    Example: moesim balance quickstart --steps 200 -o losses.bias_rate=0.01
-    """
-    from moesim.cli.show import console, table
-    from moesim.run.bias_study import bias_dynamics
-    from moesim.scenario import load_scenario
-
-    rows = bias_dynamics(load_scenario(scenario, overrides=override), steps, from_zero)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    shown = rows[:: max(1, len(rows) // 20)]
-    shown = shown if shown[-1] is rows[-1] else [*shown, rows[-1]]
-    start = "zero" if from_zero else "the recorded one"
-    console().print(
-        table(f"bias by itself, from {start}; logits fixed", tuple(rows[0]), [tuple(row.values()) for row in shown])
-    )
 
 
 def record(

@@ -3,12 +3,18 @@
 from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
-from moesim.cluster.find import find_topology, topology_names
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.cluster.places import links_of, overridden, place_of
 from moesim.cluster.topology_picture import draw
-from moesim.cluster.topology_reader import checked_topology, load_topology, read_topology, with_nic_bandwidth
+from moesim.cluster.topology_reader import (
+    checked_topology,
+    find_topology,
+    load_topology,
+    read_topology,
+    topology_names,
+    with_nic_bandwidth,
+)
 from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, RailTopology
 
 __all__ = [

@@ -5,7 +5,7 @@ from collections import deque
 import numpy as np
 
 from moesim.cluster.fabric import Fabric
-from moesim.cluster.graph import Graph, build_graph
+from moesim.cluster.graph import HOST, Graph, build_graph
 from moesim.cluster.packets import Packets, packets_over_spines
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths, check_connected, shortest_paths, two_tier_paths
 from moesim.cluster.topology_spec import AnyTopology, ExplicitTopology, HgxTopology, MultiPlaneTopology, RailTopology
@@ -31,6 +31,8 @@ def build_fabric(spec: AnyTopology, name: str, where: str = "") -> Fabric:
     if isinstance(spec, ExplicitTopology):
         paths = shortest_paths(graph, link_id)
         check_connected(paths, gpus, where)
+    elif spec.pcie is not None:
+        paths = shortest_paths(graph, link_id, inside_only=HOST)
     else:
         static = not isinstance(spec, HgxTopology) and spec.routing == "static"
         planes = spec.gpus_per_node if isinstance(spec, MultiPlaneTopology) else 0

@@ -4,6 +4,8 @@ Bisection is the largest flow, one way, that the first half of the nodes can sen
 ranks where there is one node): max-flow min-cut on the links' peaks, whatever the routing makes of it.
 """
 
+from collections import defaultdict
+
 import numpy as np
 
 from moesim.cluster.fabric import Fabric
@@ -45,17 +47,10 @@ def link_class_rows(fabric: Fabric) -> list[dict[str, Fact]]:
     rows: list[dict[str, Fact]] = []
     for link_class in fabric.link_classes:
         members = fabric.is_class(link_class)
-        senders = members & fabric.sender_port
-        rows.append(
-            {
-                "link_class": link_class,
-                "links": int(members.sum()),
-                "sender_ports": int(senders.sum()),
-                "capacity_min_bytes_per_s": float(fabric.capacity[members].min()),
-                "capacity_max_bytes_per_s": float(fabric.capacity[members].max()),
-                "sender_capacity_bytes_per_s": float(fabric.capacity[senders].sum()),
-            }
-        )
+        senders, capacity = members & fabric.sender_port, fabric.capacity[members]
+        row: dict[str, Fact] = {"link_class": link_class, "links": len(capacity), "sender_ports": int(senders.sum())}
+        row |= {"capacity_min_bytes_per_s": float(capacity.min()), "capacity_max_bytes_per_s": float(capacity.max())}
+        rows.append(row | {"sender_capacity_bytes_per_s": float(fabric.capacity[senders].sum())})
     return rows
 
 
@@ -104,10 +99,8 @@ def bisection(fabric: Fabric) -> float:
 
 
 def _class_cells(row: dict[str, Fact]) -> tuple[str, ...]:
-    low, high, total = (
-        format_bandwidth(float(row[f"{which}_bytes_per_s"] or 0))
-        for which in ("capacity_min", "capacity_max", "sender_capacity")
-    )
+    ends = ("capacity_min", "capacity_max", "sender_capacity")
+    low, high, total = (format_bandwidth(float(row[f"{which}_bytes_per_s"] or 0)) for which in ends)
     each = low if low == high else f"{low} to {high}"
     return str(row["link_class"]), str(row["links"]), str(row["sender_ports"]), each, total
 
@@ -115,13 +108,9 @@ def _class_cells(row: dict[str, Fact]) -> tuple[str, ...]:
 def _columns(rows: list[tuple[str, ...]]) -> list[str]:
     """Return rows of cells as lines, the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    first, *rest = widths
+    form = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in rest)])
+    return [form.format(*row) for row in rows]
 
 
 def _route_latencies(fabric: Fabric) -> tuple[np.ndarray, np.ndarray]:
@@ -134,15 +123,13 @@ def _route_latencies(fabric: Fabric) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _oversubscription(fabric: Fabric) -> float | None:
-    into: dict[str, float] = {}
-    out_of: dict[str, float] = {}
+    into, out_of = defaultdict[str, float](float), defaultdict[str, float](float)
     for link in np.flatnonzero(fabric.sender_port):
-        capacity = float(fabric.capacity[link])
         if fabric.link_class[link] == LEAF_SPINE:
-            out_of[fabric.link_source[link]] = out_of.get(fabric.link_source[link], 0.0) + capacity
+            out_of[fabric.link_source[link]] += float(fabric.capacity[link])
         else:
-            into[fabric.link_target[link]] = into.get(fabric.link_target[link], 0.0) + capacity
-    return max((into.get(leaf, 0.0) / up for leaf, up in out_of.items()), default=None)
+            into[fabric.link_target[link]] += float(fabric.capacity[link])
+    return max((into[leaf] / up for leaf, up in out_of.items()), default=None)
 
 
 def _count(number: int, noun: str) -> str:

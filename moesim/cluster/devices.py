@@ -23,10 +23,7 @@ class Device(Section):
     name: DeviceName = Field(description="Name of the device.")
     type: Literal["gpu", "switch"] = Field(description="gpu or switch.")
     node: Count | None = Field(
-        default=None,
-        ge=0,
-        le=8191,
-        description="NVLink domain; every GPU has one, a switch if it is inside a node.",
+        default=None, ge=0, le=8191, description="NVLink domain; every GPU has one, a switch if it is inside a node."
     )
 
 

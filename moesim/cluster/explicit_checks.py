@@ -71,11 +71,7 @@ def _port_mistakes(devices: Sequence[Device], links: Sequence[Link]) -> Iterator
     for i, name in gpus if len(gpus) > 1 else ():
         lacking = [way for way, ends in (("out of", sending), ("into", receiving)) if name not in ends]
         if lacking:
-            yield (
-                ("nodes", i, "name"),
-                f"no link leads {' or '.join(lacking)} GPU {name}",
-                "add one under links",
-            )
+            yield (("nodes", i, "name"), f"no link leads {' or '.join(lacking)} GPU {name}", "add one under links")
 
 
 def _ways(link: Link) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moesim.cluster.packets import Packets
-from moesim.cluster.paths import ShortestPaths, TwoTierPaths
+from moesim.cluster.paths import Ids, ShortestPaths, TwoTierPaths
 from moesim.errors import InputError
 
 
@@ -75,16 +75,16 @@ class Fabric:
         return tuple(dict.fromkeys(self.link_class))
 
     @cached_property
-    def link_source_rank(self) -> npt.NDArray[np.int64]:
+    def link_source_rank(self) -> Ids:
         """Rank whose GPU each link leaves, -1 where that is a switch, [links]."""
         return self._rank_at(self.link_source)
 
     @cached_property
-    def link_target_rank(self) -> npt.NDArray[np.int64]:
+    def link_target_rank(self) -> Ids:
         """Rank whose GPU each link leads to, -1 where that is a switch, [links]."""
         return self._rank_at(self.link_target)
 
-    def _rank_at(self, ends: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    def _rank_at(self, ends: tuple[str, ...]) -> Ids:
         rank_of = {name: rank for rank, name in enumerate(self.rank_names)}
         return np.array([rank_of.get(end, -1) for end in ends], np.int64)
 
@@ -101,9 +101,7 @@ class Fabric:
         """Return which links are of a class, bool[links]."""
         return np.array([one == link_class for one in self.link_class], np.bool_)
 
-    def routes(
-        self, source: npt.ArrayLike, target: npt.ArrayLike, seed: int = 0
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    def routes(self, source: npt.ArrayLike, target: npt.ArrayLike, seed: int = 0) -> tuple[Ids, npt.NDArray[np.int32]]:
         """Return the links that each flow crosses, in order.
 
         Args:
@@ -118,32 +116,27 @@ class Fabric:
         Raises:
             InputError: a rank outside the fabric, or arrays of different length.
         """
-        hops = self.paths.hops(*self._pairs(source, target), seed)
+        sources, targets = self._pairs(source, target)
+        hops = self.paths.hops(sources, targets, seed)
         used = hops >= 0
         route_ptr = np.zeros(len(hops) + 1, np.int64)
         np.cumsum(used.sum(1), out=route_ptr[1:])
         return route_ptr, hops[used].astype(np.int32)
 
-    def _pairs(
-        self, source: npt.ArrayLike, target: npt.ArrayLike
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        ends = []
-        for name, ranks in (("source", np.atleast_1d(source)), ("target", np.atleast_1d(target))):
+    def _pairs(self, source: npt.ArrayLike, target: npt.ArrayLike) -> list[Ids]:
+        ends = {"source": np.atleast_1d(source), "target": np.atleast_1d(target)}
+        for name, ranks in ends.items():
             if ranks.ndim != 1 or (ranks.size and ranks.dtype.kind not in "iu"):
-                raise InputError(
-                    f"{name} must be a list of ranks, got {ranks.dtype}{list(ranks.shape)}", where="routes"
-                )
-            outside = np.flatnonzero((ranks < 0) | (ranks >= self.n_ranks))
+                raise InputError(f"{name} must be a list of ranks, got {ranks.dtype}{list(ranks.shape)}", "routes")
+            outside = ranks[(ranks < 0) | (ranks >= self.n_ranks)]
             if outside.size:
                 raise InputError(
-                    f"{name} rank {ranks[outside[0]]} does not exist",
-                    where="routes",
-                    fix=f"{self.name} has {self.n_ranks}",
+                    f"{name} rank {outside[0]} does not exist", "routes", f"{self.name} has {self.n_ranks}"
                 )
-            ends.append(ranks.astype(np.int64))
-        if len(ends[0]) != len(ends[1]):
-            raise InputError(f"{len(ends[0])} sources but {len(ends[1])} targets", where="routes")
-        return ends[0], ends[1]
+        sizes = [len(ranks) for ranks in ends.values()]
+        if sizes[0] != sizes[1]:
+            raise InputError(f"{sizes[0]} sources but {sizes[1]} targets", where="routes")
+        return [ranks.astype(np.int64) for ranks in ends.values()]
 
     def pairs_inside(self) -> dict[tuple[str, ...], int]:
         """Return how many ordered pairs of GPUs of one node reach each other over which link classes, most first."""
@@ -155,9 +148,7 @@ class Fabric:
             over[tuple(dict.fromkeys(self.link_class[link] for link in links[begin:end]))] += 1
         return dict(over.most_common())
 
-    def latency_of(
-        self, route_ptr: npt.NDArray[np.int64], route_links: npt.NDArray[np.int32]
-    ) -> npt.NDArray[np.float64]:
+    def latency_of(self, route_ptr: Ids, route_links: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
         """Return the sum of the latencies of each route's links, float64[flows], seconds."""
         flow = np.repeat(np.arange(len(route_ptr) - 1), np.diff(route_ptr))
         total = np.zeros(len(route_ptr) - 1)

@@ -3,13 +3,15 @@
 Nodes carry ``kind`` (gpu or switch) and ``node`` (NVLink domain or -1), edges ``capacity`` (bytes/s of that
 direction), ``latency`` (s) and ``link_class``. An NVLink domain is one crossbar: each GPU has a link to
 ``nX.nvswitch`` and one back. A GPU's network cards are its own port to the leaf; a card that GPUs share is a device,
-``nX.nicY``, that each of them has a PCIe link to. The latency of a hop pair
-(GPU to switch to GPU) is put whole on the sender's link, and that of the way over a spine on the link that
-climbs: a route's sum is then right, and a flow that fans out behind a switch does not count it twice.
+``nX.nicY``, that each of them has a PCIe link to. Without NVLink every card is such a device (the NIC and the PCIe
+switch before it), with a link to a host bridge, ``nX.hostY``. The latency of a hop pair (GPU to switch to GPU) is put
+whole on the sender's link, and that of the way over a spine on the link that climbs: a route's sum is then right, and a
+flow that fans out behind a switch does not count it twice.
 
 Not modelled: PCIe between a GPU and its own card, blocking inside a switch, links between NVSwitches.
 """
 
+import itertools
 from typing import Any, TypeAlias
 
 from moesim.cluster.topology_spec import (
@@ -19,14 +21,14 @@ from moesim.cluster.topology_spec import (
     LeafSpine,
     LeafSpineTopology,
     MultiPlaneTopology,
-    Nic,
-    Nvlink,
+    Pcie,
     RailTopology,
+    RegularTopology,
 )
 
 # A networkx.DiGraph with names for nodes; networkx is imported only where a graph is made.
 Graph: TypeAlias = Any
-NVLINK, NIC, LEAF_SPINE, PCIE = "nvlink", "nic", "leaf-spine", "pcie"
+NVLINK, NIC, LEAF_SPINE, PCIE, HOST = "nvlink", "nic", "leaf-spine", "pcie", "host"
 
 
 def build_graph(spec: AnyTopology) -> Graph:
@@ -34,23 +36,19 @@ def build_graph(spec: AnyTopology) -> Graph:
     if isinstance(spec, ExplicitTopology):
         return _explicit(spec)
     if isinstance(spec, HgxTopology):
-        graph = _domains(1, spec.gpus_per_node, spec.nvlink)
-        if spec.nic is not None:
-            leaf_of = {gpu: "leaf" for gpu in gpu_names(1, spec.gpus_per_node)}
-            _attach_nics(graph, spec.nic, leaf_of, spec.gpus_per_node)
-        return graph
-    graph = _domains(spec.nodes, spec.gpus_per_node, spec.nvlink)
+        leaf_of = {gpu: "leaf" for gpu in gpu_names(1, spec.gpus_per_node)} if spec.nic is not None else {}
+        return _nodes(spec, 1, leaf_of)
     spray = spec.routing == "spray"
     if isinstance(spec, MultiPlaneTopology):
         leaf_of = _plane_leaves(spec)
-        _attach_nics(graph, spec.nic, leaf_of, spec.gpus_per_node)
+        graph = _nodes(spec, spec.nodes, leaf_of)
         for plane in range(spec.gpus_per_node):
             prefix = f"plane{plane}."
             in_plane = {gpu: leaf for gpu, leaf in leaf_of.items() if leaf.startswith(prefix)}
             _join_leaves(graph, spec.leaf_spine, in_plane, spray=spray, prefix=prefix)
         return graph
     leaf_of = _rail_leaves(spec) if isinstance(spec, RailTopology) else _node_leaves(spec)
-    _attach_nics(graph, spec.nic, leaf_of, spec.gpus_per_node)
+    graph = _nodes(spec, spec.nodes, leaf_of)
     _join_leaves(graph, spec.leaf_spine, leaf_of, spray=spray)
     return graph
 
@@ -60,17 +58,25 @@ def gpu_names(nodes: int, gpus_per_node: int) -> list[str]:
     return [f"n{node}.gpu{gpu}" for node in range(nodes) for gpu in range(gpus_per_node)]
 
 
-def _domains(nodes: int, gpus_per_node: int, nvlink: Nvlink) -> Graph:
+def _nodes(spec: RegularTopology, nodes: int, leaf_of: dict[str, str]) -> Graph:
+    """GPUs, what joins those of a node, and their cards with the leaf of each."""
     import networkx as nx
 
     graph: Graph = nx.DiGraph()
-    for rank, gpu in enumerate(gpu_names(nodes, gpus_per_node)):
-        graph.add_node(gpu, kind="gpu", node=rank // gpus_per_node)
-    for node in range(nodes):
-        graph.add_node(f"n{node}.nvswitch", kind="switch", node=node)
-    for rank, gpu in enumerate(gpu_names(nodes, gpus_per_node)):
-        switch = f"n{rank // gpus_per_node}.nvswitch"
-        _add_pair(graph, gpu, switch, nvlink.bandwidth, nvlink.latency, NVLINK)
+    names, nvlink = gpu_names(nodes, spec.gpus_per_node), spec.nvlink
+    for rank, gpu in enumerate(names):
+        graph.add_node(gpu, kind="gpu", node=rank // spec.gpus_per_node)
+    if nvlink is not None:
+        for node in range(nodes):
+            graph.add_node(f"n{node}.nvswitch", kind="switch", node=node)
+        for rank, gpu in enumerate(names):
+            switch = f"n{rank // spec.gpus_per_node}.nvswitch"
+            _add_pair(graph, gpu, switch, nvlink.bandwidth, nvlink.latency, NVLINK)
+    for leaf in dict.fromkeys(leaf_of.values()):
+        graph.add_node(leaf, kind="switch", node=-1)
+    _attach_nics(graph, spec, names, leaf_of)
+    if spec.pcie is not None:
+        _attach_hosts(graph, spec.pcie, nodes)
     return graph
 
 
@@ -92,23 +98,40 @@ def _node_leaves(spec: LeafSpineTopology) -> dict[str, str]:
     return {gpu: f"leaf{rank // spec.gpus_per_node // spec.nodes_per_leaf}" for rank, gpu in enumerate(names)}
 
 
-def _attach_nics(graph: Graph, nic: Nic, leaf_of: dict[str, str], gpus_per_node: int) -> None:
-    """Join GPUs to their leaves: by a port of their own, or over PCIe to a card that they share."""
-    for leaf in dict.fromkeys(leaf_of.values()):
-        graph.add_node(leaf, kind="switch", node=-1)
-    cards = nic.cards(gpus_per_node)
-    if cards is None:
-        for gpu, leaf in leaf_of.items():
-            _add_pair(graph, gpu, leaf, nic.per_gpu_bandwidth(gpus_per_node), nic.latency, NIC)
+def _attach_nics(graph: Graph, spec: RegularTopology, names: list[str], leaf_of: dict[str, str]) -> None:
+    """Join GPUs to their leaves: by a port of their own, or over PCIe to a card, shared or in a node without NVLink."""
+    nic, width = spec.nic, spec.gpus_per_node
+    if nic is None:
         return
-    gpus = list(leaf_of)
-    for first in range(0, len(gpus), gpus_per_node):
-        for number, members in enumerate(cards):
-            card = f"n{first // gpus_per_node}.nic{number}"
-            graph.add_node(card, kind="switch", node=-1)
+    cards = nic.cards(width)
+    if cards is None and spec.pcie is None:
+        for gpu, leaf in leaf_of.items():
+            _add_pair(graph, gpu, leaf, nic.per_gpu_bandwidth(width), nic.latency, NIC)
+        return
+    rate = nic.per_gpu_bandwidth(width) if cards is None else nic.card_bandwidth
+    pcie = nic.pcie or rate if spec.pcie is None else spec.pcie.bandwidth
+    for first in range(0, len(names), width):
+        for number, members in enumerate(cards or [(gpu,) for gpu in range(width)]):
+            card = f"n{first // width}.nic{number}"
+            graph.add_node(card, kind="switch", node=-1 if spec.pcie is None else first // width)
             for member in members:
-                _add_pair(graph, gpus[first + member], card, nic.pcie or nic.card_bandwidth, 0.0, PCIE)
-            _add_pair(graph, card, leaf_of[gpus[first + members[0]]], nic.card_bandwidth, nic.latency, NIC)
+                _add_pair(graph, names[first + member], card, pcie, 0.0, PCIE)
+            _add_pair(graph, card, leaf_of[names[first + members[0]]], rate, nic.latency, NIC)
+
+
+def _attach_hosts(graph: Graph, pcie: Pcie, nodes: int) -> None:
+    """Join the cards of each node, without any its GPUs, to the host bridges, and those to each other."""
+    for node in range(nodes):
+        inside = [name for name, at in graph.nodes(data="node") if at == node]
+        cards = [name for name in inside if graph.nodes[name]["kind"] == "switch"]
+        hosts = [f"n{node}.host{number}" for number in range(pcie.hosts)]
+        for host in hosts:
+            graph.add_node(host, kind="switch", node=node)
+        for number, name in enumerate(cards or inside):
+            host = hosts[number * len(hosts) // len(cards or inside)]
+            _add_pair(graph, name, host, pcie.bandwidth, 0.0, HOST if cards else PCIE)
+        for one, other in itertools.combinations(hosts, 2):
+            _add_pair(graph, one, other, pcie.between_hosts or 0.0, 0.0, HOST)
 
 
 def _join_leaves(

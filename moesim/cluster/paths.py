@@ -51,29 +51,19 @@ class TwoTierPaths:
 
     def hops(self, source: Ids, target: Ids, seed: int) -> Ids:
         """Return the links of each flow, int64[flows, 4 or 6], -1 where a route is shorter."""
-        if self.plane is not None:
-            return self._hops_by_plane(self.plane, source, target, seed)
-        shared = self.pcie_out is not None
-        hops = np.full((len(source), 6 if shared else 4), -1, np.int64)
-        near = (self.node[source] == self.node[target]) & (source != target)
-        hops[near, 0] = self.nvlink_out[source[near]]
-        hops[near, 1] = self.nvlink_in[target[near]]
+        cards = 0 if self.pcie_out is None else 1
+        hops = np.full((len(source), 6 if cards or self.plane is not None else 4), -1, np.int64)
         far = self.node[source] != self.node[target]
-        self._cross(hops[:, 1:5] if shared else hops, far, source, target, seed)
-        if self.pcie_out is not None and self.pcie_in is not None:
-            hops[far, 0] = self.pcie_out[source[far]]
-            hops[far, 5] = self.pcie_in[target[far]]
-        return hops
-
-    def _hops_by_plane(self, plane: Ids, source: Ids, target: Ids, seed: int) -> Ids:
-        hops = np.full((len(source), 6), -1, np.int64)
-        far = self.node[source] != self.node[target]
-        # The GPU of the source's node whose NIC is in the target's plane; inside a node, the target itself.
-        by = np.where(far, source - plane[source] + plane[target], target)
+        by = np.where(far, source, target)
+        if self.plane is not None:  # the GPU of the source's node whose NIC is in the target's plane
+            by = np.where(far, source - self.plane[source] + self.plane[target], target)
         over_nvlink = by != source
         hops[over_nvlink, 0] = self.nvlink_out[source[over_nvlink]]
         hops[over_nvlink, 1] = self.nvlink_in[by[over_nvlink]]
-        self._cross(hops[:, 2:], far, by, target, seed)
+        self._cross(hops[:, cards : cards + 4] if self.plane is None else hops[:, 2:], far, by, target, seed)
+        if self.pcie_out is not None and self.pcie_in is not None:
+            hops[far, 0] = self.pcie_out[source[far]]
+            hops[far, 5] = self.pcie_in[target[far]]
         return hops
 
     def _cross(self, hops: Ids, far: npt.NDArray[np.bool_], source: Ids, target: Ids, seed: int) -> None:
@@ -184,19 +174,23 @@ class ShortestPaths:
         return count
 
 
-def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int]) -> ShortestPaths:
+def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int], inside_only: str = "") -> ShortestPaths:
     """Build the next-link tables by one breadth-first search per target, backwards.
 
     Args:
         graph: any; its GPUs come first, in the order of their ranks.
         link_id: id of each (source, target).
+        inside_only: class of links that no way between nodes takes: through the host to another GPU's NIC.
     """
     index = {name: i for i, name in enumerate(graph.nodes)}
     node_of = [graph.nodes[name]["node"] for name in graph.nodes]
     n_ranks = sum(1 for _, kind in graph.nodes(data="kind") if kind == "gpu")
     incoming: list[list[tuple[int, int]]] = [[] for _ in index]
+    between: list[list[tuple[int, int]]] = [[] for _ in index]
     for (tail, head), link in link_id.items():
         incoming[index[head]].append((index[tail], link))
+        if graph.edges[tail, head]["link_class"] != inside_only:
+            between[index[head]].append((index[tail], link))
     rows: list[list[int]] = [[] for _ in range(2 * len(index) * n_ranks)]
     cost = [_cost(graph.edges[pair]) for pair in link_id]
     for target in range(n_ranks):
@@ -205,7 +199,7 @@ def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int]) -> Shortes
             at = queue.popleft()
             if at < n_ranks and at != target:
                 continue  # a GPU does not forward
-            for before, link in incoming[at]:
+            for before, link in between[at]:
                 if before not in distance:
                     distance[before] = distance[at] + 1
                     queue.append(before)

@@ -24,6 +24,8 @@ from moesim.units import Count, Number
 # Larger files are taken for typos: tables per rank, and routes per pair of leaf and spine, must fit memory.
 MAX_RANKS = 65_536
 MAX_LEAF_SPINE_PAIRS = 100_000
+# Ways of nodes without NVLink are found in the graph itself, which takes memory with the square of the ranks.
+MAX_GRAPH_RANKS = 1_024
 
 GpuName = Annotated[
     str,
@@ -41,16 +43,35 @@ class Nvlink(Section):
     latency: Latency = Field(default=3.33e-6, description="Latency one way from GPU to GPU, whole route.")
 
 
+class Pcie(Section):
+    """PCIe between the GPUs of a node without NVLink: a link of each GPU and of each card to its host bridge (CPU).
+
+    PCIe links have no latency of their own.
+    """
+
+    bandwidth: PositiveBandwidth = Field(description="Peak of one PCIe link and direction.")
+    hosts: Count = Field(
+        default=1, ge=1, le=64, description="Host bridges (CPUs) of a node; cards are shared out evenly, in order."
+    )
+    between_hosts: PositiveBandwidth | None = Field(
+        default=None, description="Peak between two host bridges and direction, where there are several."
+    )
+
+    @model_validator(mode="after")
+    def _joined(self) -> Self:
+        if (self.hosts > 1) != (self.between_hosts is not None):
+            what = f"{self.hosts} host bridges, and between_hosts is {'not ' * (self.hosts > 1)}given"
+            raise Mistakes((("hosts",), what, "give hosts above 1 and between_hosts together"))
+        return self
+
+
 class Nic(Section):
     """The network cards of one GPU, or of a node where GPUs share them."""
 
     bandwidth: PositiveBandwidth = Field(description="Peak of one port of a card and direction.")
     latency: Latency = Field(default=2.8e-6, description="Latency one way from GPU to GPU under one leaf, whole route.")
     per_gpu: Count = Field(
-        default=1,
-        ge=1,
-        le=16,
-        description="Cards of each GPU; traffic is striped over them: one port of the sum.",
+        default=1, ge=1, le=16, description="Cards of each GPU; traffic is striped over them: one port of the sum."
     )
     per_node: Count | None = Field(
         default=None, ge=1, le=1024, description="Cards of a node, instead of per_gpu: fewer than GPUs are shared."
@@ -147,27 +168,34 @@ class Topology(Section):
     gpu: GpuName
 
 
-class HgxTopology(Topology):
-    """One node: GPUs behind NVSwitches; NICs, if given, all on one leaf and idle."""
+class RegularTopology(Topology):
+    """What nodes alike say: GPUs behind NVSwitches, or joined by PCIe alone."""
 
-    kind: Literal["hgx"]
-    gpus_per_node: Count = Field(default=8, ge=1, le=1024, description="GPUs of the node.")
-    nvlink: Nvlink = Field(description="The NVLink ports of each GPU.")
+    gpus_per_node: Count = Field(default=8, ge=1, le=1024, description="GPUs of a node.")
+    nvlink: Nvlink | None = Field(default=None, description="The NVLink ports of each GPU; this or pcie.")
+    pcie: Pcie | None = Field(default=None, description="PCIe between the GPUs of a node that has no NVLink.")
     nic: Nic | None = Field(default=None, description="The network cards of each GPU.")
 
     @model_validator(mode="after")
-    def _cards_hold_gpus(self) -> Self:
+    def _joined_one_way(self) -> Self:
+        if (self.nvlink is None) == (self.pcie is None):
+            what = "nvlink or pcie is required" if self.nvlink is None else "nvlink and pcie are both given"
+            raise Mistakes((("nvlink",), what, "give nvlink; of GPUs that PCIe alone joins, pcie: {bandwidth: ...}"))
         if self.nic is not None:
             self.nic.cards(self.gpus_per_node)
         return self
 
 
-class TwoTierTopology(Topology):
+class HgxTopology(RegularTopology):
+    """One node; NICs, if given, all on one leaf and idle."""
+
+    kind: Literal["hgx"]
+
+
+class TwoTierTopology(RegularTopology):
     """Nodes under leaves under spines."""
 
-    nodes: Count = Field(ge=1, le=8192, description="Nodes, each one NVLink domain.")
-    gpus_per_node: Count = Field(default=8, ge=1, le=1024, description="GPUs of a node.")
-    nvlink: Nvlink = Field(description="The NVLink ports of each GPU.")
+    nodes: Count = Field(ge=1, le=8192, description="Nodes, each one NVLink domain (or one host without NVLink).")
     nic: Nic = Field(description="The network cards of each GPU.")
     leaf_spine: LeafSpine = Field(description="The links between leaves and spines.")
     routing: Spreading = Field(default="hash", description=SPREADING)
@@ -175,9 +203,18 @@ class TwoTierTopology(Topology):
 
     @model_validator(mode="after")
     def _of_a_sane_size(self) -> Self:
-        if self.nic.cards(self.gpus_per_node) is not None and isinstance(self, MultiPlaneTopology):
+        if isinstance(self, MultiPlaneTopology) and self.nic.cards(self.gpus_per_node) is not None:
             what = "GPUs that share a card are not in planes of their own"
             raise Mistakes((("nic", "per_node"), what, "use kind rail or leaf-spine"))
+        if self.pcie is not None and isinstance(self, MultiPlaneTopology):
+            raise Mistakes((("pcie",), "planes are joined over NVLink alone", "use kind rail or leaf-spine"))
+        if self.pcie is not None and self.nodes * self.gpus_per_node > MAX_GRAPH_RANKS:
+            what = (
+                f"{self.nodes} nodes of {self.gpus_per_node} GPUs without NVLink are more than {MAX_GRAPH_RANKS} ranks"
+            )
+            raise Mistakes((("nodes",), what, "use fewer nodes"))
+        if self.pcie is not None and self.routing == "static":
+            raise Mistakes((("routing",), "static routing is not for nodes without NVLink", "use hash or spray"))
         if self.nodes * self.gpus_per_node > MAX_RANKS:
             what = f"{self.nodes} nodes of {self.gpus_per_node} GPUs are more than {MAX_RANKS} ranks"
             raise Mistakes((("nodes",), what, "use fewer nodes"))

@@ -42,58 +42,63 @@ def read_arrays_by_name(arrays: Arrays, told: Told, form: str, where: str) -> Ro
     Raises:
         InputError: none of a known name, several that could be meant, or axes that could be read in two ways.
     """
-    told = _with_own_map(arrays, told)
-    source = Source("arrays", form)
+    source, slot_map = Source("arrays", form), named(arrays, MAPS)
+    if told.slot_expert is None and slot_map is not None and named(arrays, SLOT_COUNTS):
+        told = replace(told, slot_expert=np.asarray(arrays[slot_map], np.int64))
     known = [name for name in arrays if unit_of(name)]
     if told.unit is not None and len(known) != 1:
         known = [name for name in known if unit_of(name) == told.unit] or known
     if len(arrays) == 1 and not known and not any(map(layer_and_name, arrays)):
         return read_array_alone(next(iter(arrays.values())), told, form, where)
-    if known and all(name in ROUTED for name in known):
-        parts = [arrays[name] for name in ROUTED if name in arrays]
-        if all(part.ndim == 3 for part in parts) and told.axes is None:
-            joined = np.concatenate(parts) if len({part.shape[1:] for part in parts}) == 1 else None
-            if joined is not None:
-                return read_arrays([joined], told, Source("vLLM", "routed experts"), where)
-    column = named(arrays, LAYER)
-    if (
-        column is not None
-        and known
-        and arrays[column].shape == arrays[known[0]].shape[:1]
-        and arrays[known[0]].ndim == 2
-    ):
-        length = len(arrays[column])
-        columns = {name: values for name, values in arrays.items() if values.ndim in (1, 2) and len(values) == length}
+    parts = [arrays[name] for name in ROUTED if name in arrays]
+    routed = bool(parts) and set(known) <= set(ROUTED) and told.axes is None
+    if routed and all(part.ndim == 3 and part.shape[1:] == parts[0].shape[1:] for part in parts):
+        return read_arrays([np.concatenate(parts)], told, Source("vLLM", "routed experts"), where)
+    column, main = named(arrays, LAYER), arrays[known[0]] if known else np.zeros(0)
+    if column is not None and main.ndim == 2 and arrays[column].shape == main.shape[:1]:
+        columns = {name: one for name, one in arrays.items() if one.ndim in (1, 2) and len(one) == len(main)}
         return read_columns(columns, told, source, where, lambda row: f"{where}: row {row + 1}")
-    per_layer = _per_layer(arrays, told, where)
-    if not known and per_layer:
-        name, layers, stacked = per_layer
-        told = replace(
-            told, layers=told.layers or tuple(layers), axes=told.axes or _LEADING[unit_of(name) or "ids"][-3:]
-        )
-        return _one(name, stacked, told, source, where)
     if not known:
-        listed = ", ".join(list(arrays)[:10])
-        raise InputError(
-            f"it holds {listed or 'nothing'}", where, "an array named logits, topk_idx or counts is needed"
-        )
-    units = {unit_of(name) for name in known}
-    if len(known) > 1 and units != {"logits", "ids"}:
+        return _layers_apart(arrays, told, source, where)
+    if len(known) > 1 and {unit_of(name) for name in known} != {"logits", "ids"}:
         raise InputError(f"it holds {', '.join(known[:10])}", where, "say which is meant (--unit)")
-    logits = next((name for name in known if unit_of(name) == "logits"), known[0])
-    numbers, main = named(arrays, LAYERS), arrays[logits]
+    chosen = next((name for name in known if unit_of(name) == "logits"), known[0])
+    numbers, main = named(arrays, LAYERS), arrays[chosen]
     if numbers and told.layers is None and arrays[numbers].ndim == 1 and len(arrays[numbers]) in main.shape[:2]:
         told = replace(told, layers=tuple(int(layer) for layer in arrays[numbers]))
     extra: dict[str, Any] = {}
     if len(known) > 1:
         ids = arrays[next(name for name in known if unit_of(name) == "ids")]
         if ids.shape[:-1] == main.shape[:-1]:
-            chosen = _one("ids", ids, replace(told, n_experts=main.shape[-1], top_k=None), source, where)
-            extra = {"ids": chosen.ids, "top_k": chosen.top_k}
+            selected = _one("ids", ids, replace(told, n_experts=main.shape[-1], top_k=None), source, where)
+            extra = {"ids": selected.ids, "top_k": selected.top_k}
     gates = named(arrays, GATES)
-    if unit_of(logits) == "ids" and gates is not None and arrays[gates].shape == main.shape:
+    if unit_of(chosen) == "ids" and gates is not None and arrays[gates].shape == main.shape:
         extra["gates"] = arrays[gates].astype(np.float32).reshape(-1, *main.shape[-2:])
-    return _one(logits, main, told, source, where, **extra)
+    return _one(chosen, main, told, source, where, **extra)
+
+
+def _layers_apart(arrays: Arrays, told: Told, source: Source, where: str) -> RoutingTrace:
+    """Arrays of one layer each: logits_3, layers.3.topk_ids, layer_3."""
+    found: dict[str, dict[int, NDArray[Any]]] = {}
+    for layer, plain, values in ((*place, arrays[name]) for name in arrays if (place := layer_and_name(name))):
+        found.setdefault(plain, {})[layer] = values
+    names = [name for name in found if not name or told.unit in (None, unit_of(name))]
+    if not names:
+        fix = "an array named logits, topk_idx or counts is needed"
+        raise InputError(f"it holds {', '.join(list(arrays)[:10]) or 'nothing'}", where, fix)
+    name = next((name for name in names if unit_of(name) == "logits"), names[0])
+    layers, unit = sorted(found[name]), unit_of(name)
+    rows = [np.atleast_2d(row).sum(axis=0) if unit == "counts" else row for _, row in sorted(found[name].items())]
+    shapes = sorted({row.shape for row in rows})
+    if len(shapes) > 1:
+        what = f"{name} of {len(rows)} layers has the shapes {shapes[:4]}"
+        raise InputError(what, where, "every layer needs every token")
+    told = replace(told, layers=told.layers or tuple(layers))
+    if unit is None:
+        return read_array_alone(np.stack(rows), told, source.form, where)
+    axes = told.axes or _LEADING[unit][-1 - len(shapes[0]) :]
+    return _one(name, np.stack(rows), replace(told, axes=axes), source, where)
 
 
 def read_array_alone(array: NDArray[Any], told: Told, form: str, where: str) -> RoutingTrace:
@@ -116,17 +121,12 @@ def _unit(array: NDArray[Any], where: str) -> Unit:
     twice = ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any(axis=-1)
     if array.min() < 0:
         return "ids"
-    if twice.mean() > 0.5 and not _dense_layer(array):
+    dense = array.ndim == 3 and any((array == 0).all(axis=axes).any() for axes in ((0, 2), (1, 2)))
+    if twice.mean() > 0.5 and not dense:
         return "counts"
     if array.shape[-1] <= 64 and array.size // array.shape[-1] > 256 and array.max() < 4096 and not twice.any():
         return "ids"
     raise InputError("whole numbers without a name: expert ids or counts?", where, "say which (--unit ids)")
-
-
-def _dense_layer(array: NDArray[Any]) -> bool:
-    return array.ndim == 3 and bool(
-        ((array == 0).all(axis=(0, 2)) | False).any() or (array == 0).all(axis=(1, 2)).any()
-    )
 
 
 def _one(name: str, array: NDArray[Any], told: Told, source: Source, where: str, **extra: Any) -> RoutingTrace:
@@ -134,19 +134,17 @@ def _one(name: str, array: NDArray[Any], told: Told, source: Source, where: str,
     unit: Unit = unit_of(name) or told.unit or "ids"
     if name in SLOT_COUNTS and told.slot_expert is None:
         raise InputError(f"{name} counts slots", where, "give the map of slots to experts (--map)")
-    array = np.asarray(array)
-    if array.dtype.kind not in "iuf" or 0 in array.shape or (unit == "logits" and array.dtype.kind != "f"):
-        raise InputError(f"{name} has shape {array.shape} of {array.dtype}", where, _needed(unit))
-    axes = told.axes or next((axes for axes in _AXES[unit] if len(axes) == array.ndim), None)
-    if axes is None or len(axes) != array.ndim or set(axes) - set(_LEADING[unit]):
-        raise InputError(f"{name} has shape {array.shape} of {array.dtype}", where, _needed(unit))
+    full = _LEADING[unit]
+    axes = told.axes or next((axes for axes in _AXES[unit] if len(axes) == array.ndim), ())
+    numbers = array.dtype.kind in ("f" if unit == "logits" else "iuf") and 0 not in array.shape
+    if not numbers or len(axes) != array.ndim or set(axes) - set(full):
+        kind = {"logits": "floats", "ids": "whole numbers", "counts": "numbers"}[unit]
+        shapes = " or ".join(f"[{', '.join(axes)}]" for axes in _AXES[unit])
+        raise InputError(f"{name} has shape {array.shape} of {array.dtype}", where, f"{kind} {shapes} are {unit}")
     if told.axes is None and unit != "counts" and array.ndim == 3:
         _refuse_turned(array, told, unit, where)
-    full = _LEADING[unit]
-    array = np.transpose(array, sorted(range(array.ndim), key=lambda i: full.index(axes[i])))
-    array = array.reshape(
-        [array.shape[sorted(axes, key=full.index).index(axis)] if axis in axes else 1 for axis in full]
-    )
+    array = np.transpose(array, [axes.index(axis) for axis in full if axis in axes])
+    array = np.expand_dims(array, [i for i, axis in enumerate(full) if axis not in axes])
     layers = array.shape[full.index("layers")]
     make = trace_of_logits if unit == "logits" else trace_of_ids if unit == "ids" else trace_of_counts
     return make(array, range(layers), told, source, where, **extra)
@@ -155,45 +153,9 @@ def _one(name: str, array: NDArray[Any], told: Told, source: Source, where: str,
 def _refuse_turned(array: NDArray[Any], told: Told, unit: Unit, where: str) -> None:
     """[tokens, layers, k] must not pass for [layers, tokens, k]: fewer tokens than layers, or a dense layer inside."""
     layers, tokens = array.shape[:2]
-    turned = unit == "ids" and array.shape[2] > 1 and bool((array == 0).all(axis=(0, 2)).any())
-    turned = turned or (told.layers is not None and len(told.layers) == tokens != layers)
+    zero = array == 0 if unit == "ids" and array.shape[2] > 1 else np.zeros((1, 1, 1), bool)
+    turned = zero.all(axis=(0, 2)).any() or (told.layers is not None and len(told.layers) == tokens != layers)
     if tokens < layers or (turned and not (array == 0).all(axis=(1, 2)).any()):
-        last = "k" if unit == "ids" else "experts"
-        raise InputError(
-            f"shape {array.shape}: {layers} layers of {tokens} tokens, or tokens before layers?", where,
-            f"say --axes tokens,layers,{last} or --axes layers,tokens,{last}",
-        )  # fmt: skip
-
-
-def _needed(unit: Unit) -> str:
-    kind = {"logits": "floats", "ids": "whole numbers", "counts": "numbers"}[unit]
-    return f"{kind} " + " or ".join(f"[{', '.join(axes)}]" for axes in _AXES[unit]) + f" are {unit}"
-
-
-def _with_own_map(arrays: Arrays, told: Told) -> Told:
-    name = named(arrays, MAPS)
-    if told.slot_expert is not None or name is None or not named(arrays, SLOT_COUNTS):
-        return told
-    return replace(told, slot_expert=np.asarray(arrays[name], np.int64))
-
-
-def _per_layer(arrays: Arrays, told: Told, where: str) -> tuple[str, list[int], NDArray[Any]] | None:
-    """Arrays of one layer each (logits_3, layers.3.topk_ids) stacked; None where there are none."""
-    found: dict[str, dict[int, NDArray[Any]]] = {}
-    for name, values in arrays.items():
-        place = layer_and_name(name)
-        if place is not None:
-            found.setdefault(place[1], {})[place[0]] = values
-    chosen = [name for name in found if told.unit in (None, unit_of(name))]
-    if not chosen:
-        return None
-    name = next((name for name in chosen if unit_of(name) == "logits"), chosen[0])
-    rows = found[name]
-    if unit_of(name) == "counts":
-        rows = {layer: np.atleast_2d(row).sum(axis=0) for layer, row in rows.items()}
-    shapes = sorted({row.shape for row in rows.values()})
-    if len(shapes) > 1:
-        raise InputError(
-            f"{name} of {len(rows)} layers has the shapes {shapes[:4]}", where, "every layer needs every token"
-        )
-    return name, sorted(rows), np.stack([rows[layer] for layer in sorted(rows)])
+        what = f"shape {array.shape}: {layers} layers of {tokens} tokens, or tokens before layers?"
+        last = _LEADING[unit][-1]
+        raise InputError(what, where, f"say --axes tokens,layers,{last} or --axes layers,tokens,{last}")

@@ -5,24 +5,31 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moesim.dumps.routing_trace import RoutingTrace, top_of_logits
+from moesim.dumps.routing_trace import RoutingTrace
 from moesim.errors import InputError
 
 
-def exported(trace: RoutingTrace, form: Literal["topk_idx", "npz", "parquet"], layer: int | None = None) -> bytes:
+def exported(
+    trace: RoutingTrace, form: Literal["topk_idx", "npz", "parquet"], layer: int | None = None, rank: int | None = None
+) -> bytes:
     """Return the bytes of a file.
 
     ``topk_idx``: int64 [tokens, k] of one layer as ``.npy``, as DeepEP's tests take it, -1 for none. ``npz``: arrays
     under names that ``read_routing`` knows. ``parquet``: rows of layer, token and ids, or of layer, expert and count.
+    With a ``rank`` only the tokens that start there.
 
     Raises:
-        InputError: tokens of counts, or a layer that the trace does not have.
+        InputError: tokens of counts, or a layer or rank that the trace does not have.
     """
     if layer is not None and layer not in trace.layers:
         raise InputError(f"no layer {layer}", "--layer", f"it has {trace.layers[0]} to {trace.layers[-1]}")
-    ids = trace.ids
-    if ids is None and trace.logits is not None and trace.top_k is not None:
-        ids = top_of_logits(trace.logits, trace.top_k, trace.bias)
+    its: Any = slice(None)
+    if rank is not None:
+        its = np.flatnonzero(trace.rank == rank) if trace.rank is not None else []
+        if not len(its):
+            raise InputError(f"no token is known to start on rank {rank}", "--rank", "leave it out")
+    selected = trace.selected
+    ids = None if selected is None else selected[:, its]
     stream = io.BytesIO()
     if form == "topk_idx":
         if ids is None:
@@ -30,14 +37,9 @@ def exported(trace: RoutingTrace, form: Literal["topk_idx", "npz", "parquet"], l
         np.save(stream, ids[0 if layer is None else trace.layers.index(layer)].astype(np.int64))
         return stream.getvalue()
     if form == "npz":
-        arrays: dict[str, Any] = {"layers": np.array(trace.layers)}
-        if trace.counts is not None:
-            arrays["counts"] = trace.counts
-        if trace.logits is not None:
-            arrays["logits"] = trace.logits
-        if ids is not None:
-            arrays["topk_idx"] = ids
-        np.savez(stream, **arrays)
+        logits = None if trace.logits is None else trace.logits[:, its]
+        arrays = {"layers": np.array(trace.layers), "counts": trace.counts, "logits": logits, "topk_idx": ids}
+        np.savez(stream, **{name: array for name, array in arrays.items() if array is not None})  # type: ignore[arg-type]
         return stream.getvalue()
     import pyarrow as pa
     import pyarrow.parquet as pq

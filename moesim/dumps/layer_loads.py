@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.dumps.routing_trace import RoutingTrace, top_of_logits
+from moesim.dumps.routing_trace import RoutingTrace
 
 
 def layer_loads(trace: RoutingTrace, n_ranks: int, ranks_per_node: int) -> list[dict[str, Any]]:
@@ -18,9 +18,7 @@ def layer_loads(trace: RoutingTrace, n_ranks: int, ranks_per_node: int) -> list[
     mean of 20 draws of a fixed seed.
     """
     counts = trace.expert_counts()
-    ids = trace.ids
-    if ids is None and trace.logits is not None and trace.top_k is not None:
-        ids = top_of_logits(trace.logits, trace.top_k, trace.bias)
+    ids = trace.selected
     sizes = [len(part) for part in np.array_split(np.arange(trace.n_experts), n_ranks)]
     rank = np.repeat(np.arange(n_ranks), sizes)
     node = rank // ranks_per_node
@@ -34,6 +32,7 @@ def layer_loads(trace: RoutingTrace, n_ranks: int, ranks_per_node: int) -> list[
                 "expert_load_max_over_mean": _max_over_mean(load),
                 "uniform_router_expert_max_over_mean": _uniform(int(load.sum()), trace.n_experts),
                 "experts_without_load": int((load == 0).sum()),
+                "ranks_without_load": int((by_rank == 0).sum()),
                 "rank_load_max_over_mean": _max_over_mean(by_rank),
                 "node_load_max_over_mean": _max_over_mean(by_node),
                 "rank_copies_per_token": None if ids is None else _places(ids[index], rank),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.broken_files import reading
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told, top_of_logits, trace_of_ids, trace_of_logits
 from moesim.dumps.torch_file import from_bfloat16, read_torch
 from moesim.errors import InputError
@@ -84,20 +85,16 @@ def read_trace(folder: Path, told: Told) -> RoutingTrace:
 
 def _lines(path: Path) -> list[tuple[int, Line]]:
     lines = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, text in enumerate(file, 1):
-                if number > _MOST_LINES:
-                    raise InputError(f"more than {_MOST_LINES} lines", str(path))
-                if text.strip():
+    with reading(path), path.open(encoding="utf-8") as file:
+        for number, text in enumerate(file, 1):
+            if number > _MOST_LINES:
+                raise InputError(f"more than {_MOST_LINES} lines", str(path))
+            if text.strip():
+                with reading(f"{path}:{number}", "is it truncated?", "no JSON"):
                     line = json.loads(text)
-                    if not isinstance(line, dict):
-                        raise InputError("a line that is no object", f"{path}:{number}")
-                    lines.append((number, line))
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"cannot be read: {error}", str(path)) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"no JSON: {error.msg}", f"{path}:{len(lines) + 1}", "is it truncated?") from None
+                if not isinstance(line, dict):
+                    raise InputError("a line that is no object", f"{path}:{number}")
+                lines.append((number, line))
     return lines
 
 
@@ -131,9 +128,8 @@ def _logits(
     for (_, rank), block in kept:
         path = folder / f"logits_rank{rank}.bin"
         if rank not in raw:
-            if not path.is_file():
-                raise InputError("no such file", str(path), "the lines of this rank refer to it")
-            raw[rank] = np.fromfile(path, np.uint8)
+            with reading(path):
+                raw[rank] = np.fromfile(path, np.uint8)
         for layer, line in block.items():
             shape, at, size = line.get("logit_shape"), line["logit_offset"], line.get("logit_bytes")
             sizes = [*shape, at, size] if isinstance(shape, list) else []

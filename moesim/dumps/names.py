@@ -23,6 +23,7 @@ _UNITS: tuple[tuple[Unit, tuple[str, ...]], ...] = (
     ("logits", LOGITS), ("ids", IDS), ("counts", (*COUNTS, *SLOT_COUNTS)),
 )  # fmt: skip
 _OF: dict[str, Unit] = {name: unit for unit, names in _UNITS for name in names}
+_LAYER = re.compile(r"(?:layers?[._-]?)?(\d{1,4})")
 _PER_LAYER = re.compile(
     r"(?:.*?[._])??(?:layers?[._]?)?(\d+)[._](?:.*[._])?([a-z_]+)|([a-z_]+?)[._](?:layers?[._]?)?(\d+)"
 )
@@ -40,7 +41,9 @@ def unit_of(name: str) -> Unit | None:
 
 
 def layer_and_name(name: str) -> tuple[int, str] | None:
-    """Return layer and plain name of an array of one layer (logits_3, layers.3.topk_ids); None for other names."""
+    """Return layer and plain name of an array of one layer (logits_3, layers.3.topk_ids, layer_3); else None."""
+    if bare := _LAYER.fullmatch(name.lower()):
+        return int(bare[1]), ""
     found = _PER_LAYER.fullmatch(name.lower())
     if not found:
         return None

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.broken_files import reading
 from moesim.dumps import imatrix, megatron, routed_experts, sglang, table_files, tensorrt_llm
 from moesim.dumps.arrays import read_array_alone, read_arrays_by_name
-from moesim.dumps.numpy_file import is_numpy_array, is_zip, member_names, read_array
+from moesim.dumps.routing_columns import read_columns
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told, Unit, with_source
 from moesim.dumps.safetensors_file import is_safetensors, read_safetensors
 from moesim.dumps.torch_file import is_torch_file, read_torch
 from moesim.dumps.trace_file import is_trace_file, read_trace_file
 from moesim.errors import InputError
+from moesim.numpy_file import is_numpy_array, is_zip, member_names, read_array, read_npz
 from moesim.recording_format import read_recording
 
 MAX_JSON_BYTES = 1 << 30
@@ -62,12 +64,9 @@ def read_routing(
         if told.unit in ("logits", "ids") and trace.unit != told.unit:
             raise InputError(f"it holds {trace.unit}, not {told.unit}", str(path))
         return with_source(trace, _digest(path, files))
-    except FileNotFoundError:
-        raise InputError("no such file", str(path)) from None
-    except MemoryError:
-        raise InputError("it does not fit into memory", str(path)) from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", str(path)) from None
+    except (OSError, MemoryError) as error:
+        with reading(path):
+            raise error
 
 
 def _files(folder: Path) -> list[Path]:
@@ -110,7 +109,9 @@ def _file(path: Path, told: Told) -> RoutingTrace:
             return read_trace_file(path)
         if "meta" in names:
             return _recording(path, told)
-        return read_arrays_by_name({name: read_array(path, name) for name in names}, told, "npz", where)
+        with reading(path):
+            arrays = read_npz(path)
+        return read_arrays_by_name(arrays, told, "npz", where)
     if is_numpy_array(head):
         return read_array_alone(read_array(path, ""), told, "npy", where)
     if head[:4] == b"GGUF":
@@ -139,19 +140,31 @@ def _torch(path: Path, told: Told) -> RoutingTrace:
         if "records" in data and beside and sglang.rank_of(path) is not None:
             raise InputError(f"one rank of {len(beside) + 1}", str(path), "give the folder: counts of ranks are summed")
         return sglang.read_dump({path: data}, told)
-    if isinstance(data, np.ndarray):
-        return read_array_alone(data, told, "torch tensor", str(path))
-    if isinstance(data, (list, tuple)) and data and all(isinstance(item, np.ndarray) for item in data):
-        # As output_router_logits gives them: one tensor per MoE layer.
-        if len({item.shape for item in data}) > 1:
-            raise InputError(f"{len(data)} tensors of different shapes", str(path))
-        return read_array_alone(np.stack(data), told, "list of torch tensors", str(path))
-    if isinstance(data, dict):
-        arrays = {str(name): item for name, item in data.items() if isinstance(item, np.ndarray)}
-        if arrays:
-            return read_arrays_by_name(arrays, told, "torch", str(path))
+    return _plain(data, told, "torch", path)
+
+
+def _plain(data: Any, told: Told, form: str, path: Path) -> RoutingTrace:
+    """Numbers of no recorder: an array, a list of equal ones (as output_router_logits gives them), or some by name."""
+    alone = _numbers(data)
+    if alone is not None:
+        return read_array_alone(alone, told, form, str(path))
+    items = data.items() if isinstance(data, dict) else ()
+    arrays = {str(name): array for name, item in items if (array := _numbers(item)) is not None}
+    if arrays:
+        return read_arrays_by_name(arrays, told, form, str(path))
     keys = ", ".join(map(str, data))[:200] if isinstance(data, dict) else type(data).__name__
     raise InputError(f"not a known dump: it holds {keys}", str(path), KNOWN)
+
+
+def _numbers(item: Any) -> NDArray[Any] | None:
+    """An array, or lists of equal length of numbers or arrays; None for anything else."""
+    if not isinstance(item, np.ndarray | list | tuple):
+        return None
+    try:
+        array = np.asarray(item)
+    except ValueError:
+        return None
+    return array if array.dtype.kind in "iuf" and array.size and array.ndim else None
 
 
 def _recording(path: Path, told: Told) -> RoutingTrace:
@@ -181,38 +194,27 @@ def _document(path: Path, told: Told) -> RoutingTrace:
         return routed_experts.read_responses(responses, told, str(path))
     if items and isinstance(items[0], dict) and {"top_indices", "layer"} <= items[0].keys():
         raise InputError("one rank's router trace of Megatron", str(path), "give the folder with all ranks")
-    if len(items) == 1 and isinstance(items[0], dict):
-        arrays = {name: np.asarray(item) for name, item in items[0].items() if isinstance(item, list) and _even(item)}
-        if arrays:
-            return read_arrays_by_name(arrays, told, "json", str(path))
-    keys = ", ".join(items[0]) if items and isinstance(items[0], dict) else type(data).__name__
-    raise InputError(f"not a known dump: it holds {keys:.200}", str(path), KNOWN)
-
-
-def _even(item: list[Any]) -> bool:
-    try:
-        return np.asarray(item).dtype.kind in "iuf"
-    except ValueError:
-        return False
+    first = items[0] if items and isinstance(items[0], dict) else None
+    if first and len(items) > 1 and all(isinstance(item, dict) and item.keys() == first.keys() for item in items):
+        with reading(path, what="rows of unequal shape"):
+            columns = {name: np.array([item[name] for item in items]) for name in first}
+        return read_columns(columns, told, Source("table", "json"), str(path), lambda row: f"{path}: row {row + 1}")
+    return _plain(first if first and len(items) == 1 else data, told, "json", path)
 
 
 def _json(path: Path, or_lines: bool = False) -> Any:
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputError(f"more than {MAX_JSON_BYTES >> 30} GiB of JSON", str(path))
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise InputError(f"more than {MAX_JSON_BYTES >> 30} GiB of JSON", str(path))
+    with reading(path, what="no JSON"):
         text = path.read_text("utf-8")
         try:
             return json.loads(text)
-        except json.JSONDecodeError:
-            if not or_lines or "\n" not in text.strip():
-                raise
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise InputError(f"no JSON: {error.msg}", f"{path}:{error.lineno}:{error.colno}", "is it truncated?") from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"no JSON: {error!s:.100}", str(path)) from None
+        except json.JSONDecodeError as error:
+            lines = text.splitlines() if or_lines else []
+            if len(lines) < 2 or (error.lineno == 1 and error.pos < len(lines[0])):
+                place = f"{path}:{error.lineno}:{error.colno}"
+                raise InputError(f"no JSON: {error.msg}", place, "is it truncated?") from None
+            return [json.loads(line) for line in lines if line.strip()]
 
 
 def _digest(path: Path, files: Sequence[Path]) -> str:

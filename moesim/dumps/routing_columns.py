@@ -7,6 +7,7 @@ known by the names that engines and recorders give them; steps, iterations and r
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,20 @@ STEP = ("step", "iteration", "iter", "forward_pass_id", "pass")
 RANK = ("rank", "ep_rank", "dp_rank", "rank_id")
 SEQUENCE = ("sequence", "sequence_id", "prompt_idx", "request", "request_id", "sample", "micro_batch", "batch")
 _NUMBERED = re.compile(r"(expert|expert_id|e|id|top|topk|topk_id|topk_idx|logit|logits|count|load)[_.]?(\d+)")
+_KINDS = {
+    "layer": LAYER, "expert": EXPERT, "slot": SLOT, "token": TOKEN, "count": COUNTS, "ids": IDS, "logits": LOGITS,
+    "gates": GATES, "step": STEP, "rank": RANK, "sequence": SEQUENCE,
+}  # fmt: skip
 _EXAMPLE = "columns such as layer,expert,count are needed"
 
 
 def is_known(name: str) -> bool:
     """Return whether a column of this name holds numbers that are read."""
-    names = (*LAYER, *EXPERT, *SLOT, *TOKEN, *STEP, *RANK, *COUNTS, *IDS, *LOGITS, *GATES)
     name = name.strip().lower()
-    return name in names or _NUMBERED.fullmatch(name) is not None
+    return (
+        any(name in names for kind, names in _KINDS.items() if kind != "sequence")
+        or _NUMBERED.fullmatch(name) is not None
+    )
 
 
 def read_columns(columns: Columns, told: Told, source: Source, where: str, row: Where, layer: int = 0) -> RoutingTrace:
@@ -60,31 +67,8 @@ def read_columns(columns: Columns, told: Told, source: Source, where: str, row: 
         InputError: columns that say nothing known, or values out of range.
     """
     columns = _gathered({name.strip().lower(): values for name, values in columns.items()})
-    found = {key: named(columns, names) for key, names in (
-        ("layer", LAYER), ("expert", EXPERT), ("slot", SLOT), ("token", TOKEN), ("count", COUNTS), ("ids", IDS),
-        ("logits", LOGITS), ("gates", GATES), ("step", STEP), ("rank", RANK), ("sequence", SEQUENCE))}  # fmt: skip
-    lists = {key: columns[name] for key, name in found.items() if name is not None and columns[name].ndim == 2}
-    if found["slot"] is not None and told.slot_expert is None:
-        raise InputError(f"{found['slot']} holds slots", where, "give the map of slots to experts (--map)")
-    if "count" in lists:  # a layer's counts in a row
-        lists.setdefault("counts", lists.pop("count"))
-    layers = _whole(columns, found["layer"] or "", MAX_LAYERS, row)
-    if lists.keys() & {"ids", "logits", "counts"}:
-        layers = layers if layers is not None else np.full(len(next(iter(lists.values()))), layer)
-        return _rows_of_lists(lists, layers, columns, found, told, source, where)
-    entry = found["expert"] or found["slot"]
-    if entry is None or layers is None:
-        raise InputError(f"the columns are {_short(columns)}", where, _EXAMPLE)
-    limit = MAX_EXPERTS if told.n_experts is None or found["slot"] else told.n_experts
-    experts = _whole(columns, entry, limit, row)
-    assert experts is not None  # noqa: S101 - it is there
-    if found["count"] is not None:
-        count = _numbers(columns, found["count"], row)
-        return _counted(layers, experts, count, columns, found, told, source, where, row)
-    if found["token"] is not None:
-        return _selections(layers, experts, columns, found, told, source, where)
-    note = "rows are single selections whose tokens are not marked: counted"
-    return _counted(layers, experts, np.ones(len(experts)), columns, found, told, source, where, None, note)
+    found = {key: name for key, names in _KINDS.items() if (name := named(columns, names)) is not None}
+    return _Table(columns, found, told, source, where, row).read(layer)
 
 
 def _gathered(columns: Columns) -> dict[str, NDArray[Any]]:
@@ -105,122 +89,139 @@ def _gathered(columns: Columns) -> dict[str, NDArray[Any]]:
     return result
 
 
-def _rows_of_lists(
-    lists: Mapping[str, NDArray[Any]], layers: NDArray[np.int64], columns: Columns, found: Mapping[str, str | None],
-    told: Told, source: Source, where: str,
-) -> RoutingTrace:  # fmt: skip
-    """Rows of (layer, token) with a list each; the rows of every layer in the same order of tokens."""
-    numbers, times = np.unique(layers, return_counts=True)
-    if len(set(times.tolist())) > 1:
-        raise InputError(f"layers have {times.min()} to {times.max()} rows", where, "every layer needs every token")
-    order = np.argsort(layers, kind="stable")
-    if found["token"] is not None:
-        keys = [columns[name] for name in (found["token"], found["sequence"], found["step"], found["rank"]) if name]
-        order = np.lexsort((*keys, layers))
-    stacked = {key: rows[order].reshape(len(numbers), times[0], -1) for key, rows in lists.items()}
-    place = {
-        key: np.asarray(columns[name])[order].reshape(len(numbers), -1)[0].astype(np.int32)
-        for key in ("step", "rank", "sequence")
-        if (name := found[key]) is not None and columns[name].dtype.kind in "iu"
-    }
-    seen = numbers.tolist()
-    if "counts" in stacked or (told.unit == "counts" and "ids" in stacked):
-        return trace_of_counts(stacked.get("counts", stacked.get("ids")).transpose(1, 0, 2), seen, told, source, where)  # type: ignore[union-attr]
-    if "ids" in stacked and told.unit is None and found["token"] is None and times[0] == 1 and "expert_ids" in columns:
-        raise InputError("one row of numbers for each layer", where, "say whether they are counts or ids (--unit)")
-    if "ids" not in stacked:
-        return trace_of_logits(stacked["logits"], seen, told, source, where, **place)
-    gates = stacked.get("gates")
-    if "logits" in stacked and stacked["logits"].shape[2] == (told.n_experts or stacked["logits"].shape[2]):
-        width = stacked["logits"].shape[2]
-        if width > int(stacked["ids"].max(initial=0)):  # a list of the best few logits is not one of all experts
-            chosen = trace_of_ids(stacked["ids"], seen, told, source, where, n_experts=width)
+@dataclass(frozen=True)
+class _Table:
+    """Columns, and which of them is what; the tokens of every layer in one order."""
+
+    columns: Columns
+    found: Mapping[str, str]
+    told: Told
+    source: Source
+    where: str
+    row: Where
+
+    def read(self, layer: int) -> RoutingTrace:
+        found, told = self.found, self.told
+        lists = {key: self.columns[name] for key, name in found.items() if self.columns[name].ndim == 2}
+        if "slot" in found and told.slot_expert is None:
+            raise InputError(f"{found['slot']} holds slots", self.where, "give the map of slots to experts (--map)")
+        if "count" in lists:  # a layer's counts in a row
+            lists.setdefault("counts", lists.pop("count"))
+        layers = self._whole("layer", MAX_LAYERS)
+        if lists.keys() & {"ids", "logits", "counts"}:
+            return self._lists(lists, np.full(len(next(iter(lists.values()))), layer) if layers is None else layers)
+        entry = "expert" if "expert" in found else "slot"
+        experts = self._whole(entry, MAX_EXPERTS if told.n_experts is None or "slot" in found else told.n_experts)
+        if experts is None or layers is None:
+            raise InputError(f"the columns are {', '.join(self.columns)[:200]}", self.where, _EXAMPLE)
+        if "count" not in found and "token" in found:
+            return self._selections(layers, experts)
+        return self._counted(layers, experts)
+
+    def _lists(self, lists: Mapping[str, NDArray[Any]], layers: NDArray[np.int64]) -> RoutingTrace:
+        """Rows of (layer, token) with a list each."""
+        columns, found, told = self.columns, self.found, self.told
+        numbers, times = np.unique(layers, return_counts=True)
+        if len(set(times.tolist())) > 1:
+            what = f"layers have {times.min()} to {times.max()} rows"
+            raise InputError(what, self.where, "every layer needs every token")
+        order = np.argsort(layers, kind="stable")
+        if "token" in found:
+            keys = [columns[found[key]] for key in ("token", "sequence", "step", "rank") if key in found]
+            order = np.lexsort((*keys, layers))
+        stacked = {key: rows[order].reshape(len(numbers), times[0], -1) for key, rows in lists.items()}
+        place: dict[str, Any] = {
+            key: columns[found[key]][order].reshape(len(numbers), -1)[0].astype(np.int32)
+            for key in ("step", "rank", "sequence")
+            if key in found and columns[found[key]].dtype.kind in "iu"
+        }
+        seen, rest = numbers.tolist(), (told, self.source, self.where)
+        ids, logits, counts = (stacked.get(key) for key in ("ids", "logits", "counts"))
+        if counts is not None or (told.unit == "counts" and ids is not None):
+            rows = ids if counts is None else counts
+            assert rows is not None  # noqa: S101 - one of them is there
+            return trace_of_counts(rows.transpose(1, 0, 2), seen, *rest)
+        if ids is None:
+            return trace_of_logits(stacked["logits"], seen, *rest, **place)
+        if told.unit is None and "token" not in found and times[0] == 1 and "expert_ids" in columns:
+            what = "one row of numbers for each layer"
+            raise InputError(what, self.where, "say whether they are counts or ids (--unit)")
+        # A list of the best few logits is not one of all experts.
+        whole = logits is not None and logits.shape[2] == (told.n_experts or logits.shape[2]) > int(ids.max(initial=0))
+        if whole and logits is not None:
+            chosen = trace_of_ids(ids, seen, *rest, n_experts=logits.shape[2])
             if len(chosen.layers) == len(seen):
-                return trace_of_logits(
-                    stacked["logits"], seen, told, source, where, ids=chosen.ids, top_k=chosen.top_k, **place
-                )
-    if gates is not None and gates.shape == stacked["ids"].shape:
-        place["gates"] = gates.astype(np.float32)
-    return trace_of_ids(stacked["ids"], seen, told, source, where, **place)
+                return trace_of_logits(logits, seen, *rest, ids=chosen.ids, top_k=chosen.top_k, **place)
+        if "gates" in stacked and stacked["gates"].shape == ids.shape:
+            place["gates"] = stacked["gates"].astype(np.float32)
+        return trace_of_ids(ids, seen, *rest, **place)
 
+    def _selections(self, layers: NDArray[np.int64], experts: NDArray[np.int64]) -> RoutingTrace:
+        """One selection a row; the tokens of a layer have as many rows as they select experts."""
+        keys = [self.columns[self.found[key]] for key in ("step", "rank", "sequence", "token") if key in self.found]
+        token = np.unique(np.stack(keys), axis=1, return_inverse=True)[1].reshape(-1)
+        numbers, layer_at = np.unique(layers, return_inverse=True)
+        tokens = 1 + int(token.max(initial=0))
+        cell = layer_at * tokens + token
+        times = np.bincount(cell, minlength=len(numbers) * tokens)
+        ids = np.full((len(times), times.max(initial=0)), -1, np.int64)
+        order = np.argsort(cell, kind="stable")
+        place = np.arange(len(cell)) - np.repeat(np.cumsum(times) - times, times)
+        ids[cell[order], place] = experts[order]
+        ids = ids.reshape(len(numbers), tokens, -1)
+        return trace_of_ids(ids, numbers.tolist(), self.told, self.source, self.where)
 
-def _selections(
-    layers: NDArray[np.int64], experts: NDArray[np.int64], columns: Columns, found: Mapping[str, str | None],
-    told: Told, source: Source, where: str,
-) -> RoutingTrace:  # fmt: skip
-    """One selection a row; the tokens of a layer have as many rows as they select experts."""
-    keys = [np.asarray(columns[name]) for key in ("step", "rank", "sequence", "token") if (name := found[key])]
-    _, token = np.unique(np.stack(keys), axis=1, return_inverse=True)
-    token = token.reshape(-1)
-    numbers, layer_at = np.unique(layers, return_inverse=True)
-    cell = layer_at * (1 + token.max(initial=0)) + token
-    times = np.bincount(cell, minlength=len(numbers) * (1 + int(token.max(initial=0))))
-    top_k = int(times.max(initial=0))
-    ids = np.full((len(times), top_k), -1, np.int64)
-    order = np.argsort(cell, kind="stable")
-    place = np.arange(len(cell)) - np.repeat(np.cumsum(times) - times, times)
-    ids[cell[order], place] = experts[order]
-    return trace_of_ids(ids.reshape(len(numbers), -1, top_k), numbers.tolist(), told, source, where)
+    def _counted(self, layers: NDArray[np.int64], experts: NDArray[np.int64]) -> RoutingTrace:
+        """A count a row, or one selection a row whose token nothing says."""
+        columns, found, told = self.columns, self.found, self.told
+        if not len(layers):
+            fix = "at least one row of layer, expert and count is needed"
+            raise InputError("no counts", self.where, fix)
+        counted = "count" in found
+        count = self._numbers(found["count"]) if counted else np.ones(len(experts))
+        numbers, layer_at = np.unique(layers, return_inverse=True)
+        steps = columns[found["step"]] if "step" in found else np.zeros(len(layers), np.int64)
+        step_at = np.unique(steps, return_inverse=True)[1]
+        width = 1 + int(experts.max()) if told.n_experts is None or "slot" in found else told.n_experts
+        if told.slot_expert is not None:
+            width = told.slot_expert.shape[-1]
+        shape = (1 + int(step_at.max()), len(numbers), width)
+        cell = np.ravel_multi_index((step_at, layer_at, experts), shape, mode="clip")
+        notes = [] if counted else ["rows are single selections whose tokens are not marked: counted"]
+        if counted and not found.keys() & {"rank", "sequence", "token"}:
+            # What no name says may tell rows apart, such as a task: such rows are summed, and it is said.
+            others = [name for name in columns if name not in found.values()]
+            kinds = [np.unique(columns[name], return_inverse=True)[1].reshape(-1) for name in others]
+            _, first = np.unique(np.stack([cell, *kinds]), axis=1, return_index=True)
+            if len(np.unique(cell)) < len(first):
+                notes.append(f"rows are summed over {', '.join(others)}"[:200])
+            if len(first) < len(cell):
+                again = int(np.setdiff1d(np.arange(len(cell)), first)[0])
+                raise InputError(f"layer {layers[again]}, expert {experts[again]} appears twice", self.row(again))
+        counts = np.bincount(cell, weights=count, minlength=int(np.prod(shape))).reshape(shape)
+        return trace_of_counts(counts, numbers.tolist(), told, self.source, self.where, notes=notes)
 
+    def _whole(self, key: str, limit: int) -> NDArray[np.int64] | None:
+        """A column of whole numbers from 0 below the limit; None where there is none of that kind."""
+        if key not in self.found:
+            return None
+        fix = f"a whole number from 0 to {limit - 1} is needed"
+        values = self._numbers(self.found[key], fix)
+        bad = (values >= limit) | (values != np.floor(values))
+        self._refuse(bad, self.found[key], fix)
+        return values.astype(np.int64)
 
-def _counted(
-    layers: NDArray[np.int64], experts: NDArray[np.int64], count: NDArray[np.float64], columns: Columns,
-    found: Mapping[str, str | None], told: Told, source: Source, where: str, row: Where | None, note: str = "",
-) -> RoutingTrace:  # fmt: skip
-    if not len(layers):
-        raise InputError("no counts", where, "at least one row of layer, expert and count is needed")
-    numbers, layer_at = np.unique(layers, return_inverse=True)
-    steps = np.asarray(columns[found["step"]]) if found["step"] else np.zeros(len(layers), np.int64)
-    _, step_at = np.unique(steps, return_inverse=True)
-    width = 1 + int(experts.max()) if told.n_experts is None or found["slot"] else told.n_experts
-    if told.slot_expert is not None:
-        width = told.slot_expert.shape[-1]
-    shape = (1 + int(step_at.max()), len(numbers), width)
-    cell = np.ravel_multi_index((step_at, layer_at, experts), shape, mode="clip")
-    notes = [note] if note else []
-    if row is not None and not any(found[key] for key in ("rank", "sequence", "token")):
-        # What no name says may tell rows apart, such as a task: such rows are summed, and it is said.
-        others = [name for name in columns if name not in found.values()]
-        kinds = [np.unique(columns[name], return_inverse=True)[1].reshape(-1) for name in others]
-        _, first = np.unique(np.stack([cell, *kinds]), axis=1, return_index=True)
-        if len(np.unique(cell)) < len(first):
-            notes.append(f"rows are summed over {', '.join(others)}"[:200])
-        if len(first) < len(cell):
-            again = int(np.setdiff1d(np.arange(len(cell)), first)[0])
-            raise InputError(f"layer {layers[again]}, expert {experts[again]} appears twice", row(again))
-    counts = np.bincount(cell, weights=count, minlength=int(np.prod(shape))).reshape(shape)
-    return trace_of_counts(counts, numbers.tolist(), told, source, where, notes=notes)
+    def _numbers(self, name: str, fix: str = "a number, 0 or more, is needed") -> NDArray[np.float64]:
+        values = self.columns[name]
+        if values.ndim != 1 or values.dtype.kind not in "iuf":
+            raise InputError(f"{name} is of type {values.dtype}", self.row(0), "numbers are needed")
+        values = values.astype(np.float64)
+        self._refuse(~((values >= 0) & (values < np.inf)), name, fix)
+        return values
 
-
-def _whole(columns: Columns, name: str, limit: int, row: Where) -> NDArray[np.int64] | None:
-    """A column of whole numbers from 0 below the limit; None where there is none of that name."""
-    if name not in columns:
-        return None
-    values = np.asarray(columns[name])
-    if values.ndim != 1 or values.dtype.kind not in "iuf":
-        raise InputError(f"{name} is of type {values.dtype}", row(0), "whole numbers are needed")
-    bad = ~np.isfinite(values) | (values < 0) | (values >= limit) | (values != np.floor(values))
-    if bad.any():
-        at = int(bad.argmax())
-        raise InputError(f"{name} is {_said(values[at])}", row(at), f"a whole number from 0 to {limit - 1} is needed")
-    return values.astype(np.int64)
-
-
-def _numbers(columns: Columns, name: str, row: Where) -> NDArray[np.float64]:
-    values = np.asarray(columns[name])
-    if values.ndim != 1 or values.dtype.kind not in "iuf":
-        raise InputError(f"{name} is of type {values.dtype}", row(0), "numbers are needed")
-    values = values.astype(np.float64)
-    bad = ~((values >= 0) & (values < np.inf))
-    if bad.any():
-        at = int(bad.argmax())
-        raise InputError(f"{name} is {_said(values[at])}", row(at), "a number, 0 or more, is needed")
-    return values
-
-
-def _said(value: Any) -> str:
-    return f"{value:g}" if abs(value) < 1e9 or not np.isfinite(value) else str(value)
-
-
-def _short(columns: Columns) -> str:
-    return ", ".join(columns)[:200]
+    def _refuse(self, bad: NDArray[np.bool_], name: str, fix: str) -> None:
+        if bad.any():
+            at = int(bad.argmax())
+            value = self.columns[name][at]
+            said = f"{value:g}" if abs(value) < 1e9 or not np.isfinite(value) else str(value)
+            raise InputError(f"{name} is {said}", self.row(at), fix)

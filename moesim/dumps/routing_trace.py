@@ -92,6 +92,13 @@ class RoutingTrace:
         rows = self.logits if self.logits is not None else self.ids
         return None if rows is None else rows.shape[1]
 
+    @property
+    def selected(self) -> NDArray[np.int32] | None:
+        """Ids [L, T, K] as recorded, else the top-k of the logits, without groups; None where neither is known."""
+        if self.ids is not None or self.logits is None or self.top_k is None:
+            return self.ids
+        return top_of_logits(self.logits, self.top_k, self.bias)
+
     def expert_counts(self) -> NDArray[np.int64]:
         """Return how often each expert was selected, int64 [layers, experts].
 
@@ -103,16 +110,13 @@ class RoutingTrace:
         if self.counts is not None:
             total: NDArray[np.int64] = self.counts.sum(axis=0)
             return total
-        ids = self.ids if self.ids is not None else self._top_of_logits()
+        ids = self.selected
+        if ids is None:
+            raise InputError("logits alone have no counts", fix="say how many experts a token selects (top_k)")
         return np.stack([np.bincount(row[row >= 0], minlength=self.n_experts) for row in ids]).astype(np.int64)
 
-    def _top_of_logits(self) -> NDArray[np.int32]:
-        if self.top_k is None:
-            raise InputError("logits alone have no counts", fix="say how many experts a token selects (top_k)")
-        return top_of_logits(self.logits, self.top_k, self.bias)
 
-
-def top_of_logits(logits: Any, top_k: int, bias: NDArray[np.float32] | None) -> NDArray[np.int32]:
+def top_of_logits(logits: NDArray[Any], top_k: int, bias: NDArray[np.float32] | None) -> NDArray[np.int32]:
     """Return the ids int32 [L, T, K] of the highest logits; with a bias [L, E], of sigmoid(logit) + bias."""
     chosen = np.empty((*logits.shape[:2], top_k), np.int32)
     for layer, rows in enumerate(logits):
@@ -131,31 +135,25 @@ def trace_of_ids(
     Raises:
         InputError: an id that is no expert, or twice in one token.
     """
-    ids = whole_numbers(ids, where)
-    notes = list(known.pop("notes", ()))
-    n_experts = known.pop("n_experts", None)
-    layers = told.layers or tuple(layers)
-    if len(layers) != len(ids) or len(set(layers)) != len(layers):
-        raise InputError(f"{len(ids)} layers of data for {len(layers)} numbers", where, "name each layer once")
+    ids, layers = whole_numbers(ids, where), _numbered(len(ids), layers, told, where)
+    notes, n_experts = list(known.pop("notes", ())), known.pop("n_experts", None)
     if told.slot_expert is not None:
         ids = np.stack([experts_of_slots(rows, told.slot_expert, i, where) for i, rows in enumerate(ids)])
         n_experts = n_experts or 1 + int(told.slot_expert.max())
-    if ids.shape[2] > 1:
-        # No expert twice: zeros in every place of every token are a layer that was never written, a dense one.
-        none = np.array([bool(((rows == 0) | (rows == -1)).all() and (len(rows) > 0)) for rows in ids])
-    else:
-        none = np.array([bool((rows == -1).all()) for rows in ids])
-    ids, layers, empty = _without(none, ids, layers, where)
-    if empty:
-        notes.append(f"layers {shortened(empty)} select nothing and are left out: dense layers")
-        for name in ("gates", "bias"):
-            if known.get(name) is not None:
-                known[name] = known[name][~none]
-    used = (ids >= 0).any(axis=(0, 1))
+    # No expert twice: zeros in every place of every token are a layer that was never written, a dense one.
+    unwritten = (0, -1) if ids.shape[2] > 1 and ids.shape[1] else (-1,)
+    used = ~np.array([np.isin(rows, unwritten).all() for rows in ids])
+    if not used.any():
+        raise InputError("no token selects an expert", where)
     if not used.all():
-        ids = ids[:, :, used]
-        if known.get("gates") is not None:
-            known["gates"] = known["gates"][:, :, used]
+        empty = [layer for layer, one in zip(layers, used, strict=True) if not one]
+        notes.append(f"layers {shortened(empty)} select nothing and are left out: dense layers")
+    layers = tuple(layer for layer, one in zip(layers, used, strict=True) if one)
+    columns = (ids[used] >= 0).any(axis=(0, 1))
+    ids = ids[used][:, :, columns] if not (used.all() and columns.all()) else ids
+    known |= {name: known[name][used] for name in ("gates", "bias") if known.get(name) is not None}
+    if known.get("gates") is not None:
+        known["gates"] = known["gates"][:, :, columns]
     top_k = known.pop("top_k", None) or ids.shape[2]
     if told.top_k is not None and told.top_k != top_k:
         raise InputError(f"{top_k} experts per token, not {told.top_k}", where)
@@ -167,9 +165,8 @@ def trace_of_ids(
     masked = int((ids < 0).sum())
     if masked:
         notes.append(f"{masked:,} of {ids.size:,} selections are -1: no expert, not counted")
-    return RoutingTrace(
-        "ids", layers, n_experts, source, top_k=top_k, ids=ids.astype(np.int32), notes=tuple(notes), **known
-    )
+    ids = ids.astype(np.int32)
+    return RoutingTrace("ids", layers, n_experts, source, top_k=top_k, ids=ids, notes=tuple(notes), **known)
 
 
 def trace_of_counts(
@@ -180,10 +177,7 @@ def trace_of_counts(
     Raises:
         InputError: a count below 0 or not a whole number, no count at all, or another number of experts than told.
     """
-    notes = list(known.pop("notes", ()))
-    layers = told.layers or tuple(layers)
-    if len(layers) != counts.shape[1] or len(set(layers)) != len(layers):
-        raise InputError(f"{counts.shape[1]} layers of data for {len(layers)} numbers", where, "name each layer once")
+    notes, layers = list(known.pop("notes", ())), _numbered(counts.shape[1], layers, told, where)
     bad = np.argwhere(~np.isfinite(counts) | (counts < 0))
     if len(bad):
         step, layer, expert = bad[0]
@@ -199,7 +193,7 @@ def trace_of_counts(
     if not layers_used.any():
         raise InputError("all counts are 0", where)
     if not layers_used.all():
-        empty = tuple(layer for layer, used in zip(layers, layers_used, strict=True) if not used)
+        empty = [layer for layer, used in zip(layers, layers_used, strict=True) if not used]
         notes.append(f"layers {shortened(empty)} have no count and are left out: dense layers")
     if not steps_used.all():
         notes.append(f"{int((~steps_used).sum())} of {len(steps_used)} steps are empty and left out")
@@ -210,11 +204,8 @@ def trace_of_counts(
         whole = np.rint(kept * (1e7 / kept[kept > 0].max()))
         notes.append("counts are not whole numbers: scaled to whole ones, shares kept")
     chosen = tuple(layer for layer, used in zip(layers, layers_used, strict=True) if used)
-    recorded = known.pop("top_k", None)
-    top_k = told.top_k or recorded
-    return RoutingTrace(
-        "counts", chosen, width, source, top_k=top_k, counts=whole.astype(np.int64), notes=tuple(notes), **known
-    )
+    known |= {"top_k": told.top_k or known.get("top_k"), "counts": whole.astype(np.int64), "notes": tuple(notes)}
+    return RoutingTrace("counts", chosen, width, source, **known)
 
 
 def trace_of_logits(
@@ -225,25 +216,27 @@ def trace_of_logits(
     Raises:
         InputError: a logit that is not finite, or another number of experts than told.
     """
-    notes = list(known.pop("notes", ()))
-    layers = told.layers or tuple(layers)
-    if len(layers) != len(logits) or len(set(layers)) != len(layers):
-        raise InputError(f"{len(logits)} layers of data for {len(layers)} numbers", where, "name each layer once")
-    if told.n_experts not in (None, logits.shape[2]):
-        raise InputError(f"logits of {logits.shape[2]} experts, the model has {told.n_experts}", where)
+    notes, layers = list(known.pop("notes", ())), _numbered(len(logits), layers, told, where)
+    width = logits.shape[2]
+    if told.n_experts not in (None, width):
+        raise InputError(f"logits of {width} experts, the model has {told.n_experts}", where)
     logits = logits.astype(np.float32)
-    for layer, rows in zip(layers, logits, strict=True):
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if len(bad):
-            raise InputError(f"layer {layer}, token {bad[0]} has a logit that is not finite", where)
+    bad = np.argwhere(~np.isfinite(logits).all(axis=2))
+    if len(bad):
+        raise InputError(f"layer {layers[bad[0][0]]}, token {bad[0][1]} has a logit that is not finite", where)
     if logits.size and logits.min() >= 0 and np.allclose(logits.sum(axis=2), 1, atol=2e-3):
         logits = np.log(np.maximum(logits, np.finfo(np.float32).tiny))
         notes.append("every row sums to 1: probabilities after a softmax, whose logarithms are taken for logits")
-    recorded = known.pop("top_k", None)
-    top_k = told.top_k or recorded
-    return RoutingTrace(
-        "logits", layers, logits.shape[2], source, top_k=top_k, logits=logits, notes=tuple(notes), **known
-    )
+    known |= {"top_k": told.top_k or known.get("top_k"), "logits": logits, "notes": tuple(notes)}
+    return RoutingTrace("logits", layers, width, source, **known)
+
+
+def _numbered(count: int, layers: Sequence[int], told: Told, where: str) -> tuple[int, ...]:
+    """The numbers of ``count`` layers of data, those told before those that the file has."""
+    layers = told.layers or tuple(layers)
+    if len(layers) != count or len(set(layers)) != count:
+        raise InputError(f"{count} layers of data for {len(layers)} numbers", where, "name each layer once")
+    return layers
 
 
 def experts_of_slots(ids: NDArray[Any], slot_expert: NDArray[np.int64], layer: int, where: str) -> NDArray[np.int64]:
@@ -260,16 +253,17 @@ def experts_of_slots(ids: NDArray[Any], slot_expert: NDArray[np.int64], layer: i
 
 def counts_of_experts(counts: NDArray[Any], slot_expert: NDArray[np.int64], where: str) -> NDArray[Any]:
     """Return counts [steps, L, E] of experts from those [steps, L, slots] of slots."""
-    rows = np.broadcast_to(slot_expert, (counts.shape[1], slot_expert.shape[-1]))
-    if rows.shape[1] != counts.shape[2] or (slot_expert.ndim == 2 and len(slot_expert) != counts.shape[1]):
-        raise InputError(
-            f"counts of {counts.shape[1]} layers x {counts.shape[2]} slots, a map of {rows.shape[0]} x {rows.shape[1]}",
-            where,
+    rows = (
+        np.broadcast_to(slot_expert, (counts.shape[1], slot_expert.shape[-1])) if slot_expert.ndim == 1 else slot_expert
+    )
+    if rows.shape != counts.shape[1:]:
+        what = (
+            f"counts of {counts.shape[1]} layers x {counts.shape[2]} slots, a map of {rows.shape[0]} x {rows.shape[1]}"
         )
+        raise InputError(what, where)
     by_expert = np.zeros((len(counts), len(rows), 1 + int(slot_expert.max())), counts.dtype)
-    for layer, experts in enumerate(rows):
-        for slot, expert in enumerate(experts):
-            by_expert[:, layer, expert] += counts[:, layer, slot]
+    for step, own in zip(by_expert, counts, strict=True):
+        np.add.at(step, (np.arange(len(rows))[:, None], rows), own)
     return by_expert
 
 
@@ -295,24 +289,14 @@ def _check_ids(ids: NDArray[Any], layers: Sequence[int], n_experts: int, where: 
     for layer, rows in zip(layers, ids, strict=True):
         outside = np.flatnonzero(((rows < -1) | (rows >= n_experts)).any(axis=1))
         if len(outside):
-            what = (
-                f"layer {layer}: token {outside[0]} selects {rows[outside[0]].tolist()}, outside 0 to {n_experts - 1}"
-            )
+            chosen = rows[outside[0]].tolist()
+            what = f"layer {layer}: token {outside[0]} selects {chosen}, outside 0 to {n_experts - 1}"
             raise InputError(what, where, "-1 stands for none")
         ordered = np.sort(rows, axis=1)
         twice = np.flatnonzero(((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1))
         if len(twice):
             what = f"layer {layer}: token {twice[0]} selects an expert twice: {rows[twice[0]].tolist()}"
             raise InputError(what, where, "padding has to be -1")
-
-
-def _without(
-    none: NDArray[np.bool_], rows: NDArray[Any], layers: tuple[int, ...], where: str
-) -> tuple[NDArray[Any], tuple[int, ...], tuple[int, ...]]:
-    if none.all():
-        raise InputError("no token selects an expert", where)
-    kept = tuple(layer for layer, empty in zip(layers, none, strict=True) if not empty)
-    return rows[~none], kept, tuple(layer for layer, empty in zip(layers, none, strict=True) if empty)
 
 
 def shortened(layers: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.broken_files import reading
 from moesim.dumps.torch_file import from_bfloat16
 from moesim.errors import InputError
 
@@ -33,19 +34,14 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         InputError: the header is no header, or announces what the file does not hold.
     """
     where = str(path)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > min(size - 8, MAX_HEADER_BYTES):
-                raise InputError(f"a header of {length} bytes in a file of {size}", where, "is it truncated?")
-            header = json.loads(file.read(length))
-        raw = np.memmap(path, np.uint8, "r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
-        return {name: _array(entry, raw, name, where) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot be read: {str(error)[:100]}", where, "is it a whole safetensors file?") from None
+    with reading(path, "is it a whole safetensors file?"):
+        raw = np.memmap(path, np.uint8, "r")
+        length = int.from_bytes(raw[:8].tobytes(), "little")
+        if length > min(len(raw) - 8, MAX_HEADER_BYTES):
+            raise InputError(f"a header of {length} bytes in a file of {len(raw)}", where, "is it truncated?")
+        header = json.loads(raw[8 : 8 + length].tobytes())
+        data = raw[8 + length :]
+        return {name: _array(entry, data, name, where) for name, entry in header.items() if name != "__metadata__"}
 
 
 def _array(entry: Any, raw: NDArray[np.uint8], name: str, where: str) -> NDArray[Any]:

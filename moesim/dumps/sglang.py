@@ -8,6 +8,7 @@ a ring buffer: their order is no time. KTransformers writes the same files.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,9 @@ def read_dump(dumps: Mapping[Path, Any], told: Told) -> RoutingTrace:
     if not records:
         raise InputError("no forward pass was recorded", where)
     _refuse_missing(ranks, records, dumps, where)
-    last_map = _last_map(ranks, where)
-    if any(record.get("topk_ids_of_layer") is not None for record in records):
-        return _per_token(records, last_map, told, where)
-    return _per_pass(records, last_map, told, where)
+    told, notes = _mapped(told, ranks, where)
+    per_token = any(record.get("topk_ids_of_layer") is not None for record in records)
+    return (_per_token if per_token else _per_pass)(records, told, notes, where)
 
 
 def _statistics(data: Mapping[str, Any], told: Told, where: str) -> RoutingTrace:
@@ -92,75 +92,48 @@ def _refuse_missing(
         raise InputError(what, where if len(dumps) == 1 else str(Path(where).parent), "give the folder with all ranks")
 
 
-def _last_map(ranks: Mapping[int, Mapping[str, Any]], where: str) -> NDArray[np.int64] | None:
-    maps = [data["last_physical_to_logical_map"] for data in ranks.values() if "last_physical_to_logical_map" in data]
-    maps = [np.asarray(found, np.int64) for found in maps if found is not None]
-    if not maps:
-        return None
+def _mapped(told: Told, ranks: Mapping[int, Mapping[str, Any]], where: str) -> tuple[Told, list[str]]:
+    """What is told, with the files' own map; and what has to be said of it."""
+    found = [data.get("last_physical_to_logical_map") for data in ranks.values()]
+    maps = [np.asarray(one, np.int64) for one in found if one is not None]
+    if told.slot_expert is not None or not maps:
+        return told, []
     if maps[0].ndim != 2 or maps[0].size == 0 or maps[0].min() < 0:
         raise InputError(f"last_physical_to_logical_map has shape {maps[0].shape}", where, "[layers, slots] is needed")
     if any(not np.array_equal(maps[0], other) for other in maps[1:]):
         raise InputError("the ranks do not agree on last_physical_to_logical_map", where)
-    first: NDArray[np.int64] = maps[0]
-    return first
-
-
-def _mapped(told: Told, last_map: NDArray[np.int64] | None) -> tuple[Told, tuple[str, ...]]:
-    """What is told, with the file's own map; and what has to be said of it."""
-    if told.slot_expert is not None or last_map is None:
-        return told, ()
-    told = Told(told.n_experts, told.top_k, told.unit, told.axes, told.layers, last_map)
-    if last_map.shape[1] == 1 + last_map.max():
-        return told, ()
     note = "slots are mapped by the last map of the recording: passes before a rebalancing would be mapped wrongly"
-    return told, (note,)
+    return replace(told, slot_expert=maps[0]), [note] if maps[0].shape[1] > 1 + maps[0].max() else []
 
 
-def _per_pass(
-    records: Sequence[Mapping[str, Any]], last_map: NDArray[np.int64] | None, told: Told, where: str
-) -> RoutingTrace:
+def _per_pass(records: Sequence[Mapping[str, Any]], told: Told, notes: list[str], where: str) -> RoutingTrace:
     passes: dict[Any, NDArray[np.int64]] = {}
     for record in records:
-        counts = np.asarray(record["global_physical_count"]).astype(np.int64)
-        number = record.get("forward_pass_id")
+        counts, number = np.asarray(record["global_physical_count"]).astype(np.int64), record.get("forward_pass_id")
         if counts.ndim != 2 or (passes and counts.shape != next(iter(passes.values())).shape):
             raise InputError(f"pass {number}: global_physical_count has shape {counts.shape}", where)
-        passes[number] = passes[number] + counts if number in passes else counts
+        passes[number] = passes.get(number, 0) + counts
     stacked = np.stack([passes[number] for number in sorted(passes)])
-    told, notes = _mapped(told, last_map)
-    source = Source(TOOL, "per_pass")
-    return trace_of_counts(stacked, range(stacked.shape[1]), told, source, where, notes=notes)
+    return trace_of_counts(stacked, range(stacked.shape[1]), told, Source(TOOL, "per_pass"), where, notes=notes)
 
 
-def _per_token(
-    records: Sequence[Mapping[str, Any]], last_map: NDArray[np.int64] | None, told: Told, where: str
-) -> RoutingTrace:
-    notes: list[str] = []
-    taken, seen = [], set()
+def _per_token(records: Sequence[Mapping[str, Any]], told: Told, notes: list[str], where: str) -> RoutingTrace:
+    taken: dict[Any, tuple[Mapping[str, Any], NDArray[Any]]] = {}
     for record in records:
         ids = np.asarray(record["topk_ids_of_layer"])
         if ids.ndim != 3:
             raise InputError(f"topk_ids_of_layer has shape {ids.shape}", where, "[layers, tokens, k] is needed")
         # Ranks that split tensors and not tokens all see every token.
-        same = (record.get("forward_pass_id"), ids.shape, ids.tobytes())
-        if same not in seen:
-            seen.add(same)
-            taken.append((record, ids))
-    if len(taken) < len(records):
-        notes.append(f"{len(records) - len(taken)} of {len(records)} records repeat another rank's tokens: taken once")
-    shape = taken[0][1].shape
-    if any((ids.shape[0], ids.shape[2]) != (shape[0], shape[2]) for _, ids in taken):
+        taken.setdefault((record.get("forward_pass_id"), ids.shape, ids.tobytes()), (record, ids))
+    parts = [ids for _, ids in taken.values()]
+    if len({(ids.shape[0], ids.shape[2]) for ids in parts}) > 1:
         raise InputError("records of different numbers of layers or of experts per token", where)
-    told, of_map = _mapped(told, last_map)
-    notes.extend(of_map)
-    tokens = [ids.shape[1] for _, ids in taken]
-    return trace_of_ids(
-        np.concatenate([ids for _, ids in taken], axis=1),
-        range(shape[0]),
-        told,
-        Source(TOOL, "per_token"),
-        where,
-        notes=notes,
-        step=np.repeat([int(record.get("forward_pass_id") or 0) for record, _ in taken], tokens).astype(np.int32),
-        rank=np.repeat([int(record.get("rank") or 0) for record, _ in taken], tokens).astype(np.int32),
-    )
+    if again := len(records) - len(taken):
+        notes.insert(0, f"{again} of {len(records)} records repeat another rank's tokens: taken once")
+    tokens = [ids.shape[1] for ids in parts]
+    place = {
+        key: np.repeat([int(record.get(name) or 0) for record, _ in taken.values()], tokens).astype(np.int32)
+        for key, name in (("step", "forward_pass_id"), ("rank", "rank"))
+    }
+    joined, source = np.concatenate(parts, axis=1), Source(TOOL, "per_token")
+    return trace_of_ids(joined, range(len(joined)), told, source, where, notes=notes, **place)

@@ -1,7 +1,6 @@
 """CSV and Parquet files as columns, checked before they are believed; mistakes named by line (CSV) or row (Parquet)."""
 
 import csv
-import itertools
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.broken_files import reading
 from moesim.dumps.routing_columns import is_known, read_columns
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told
 from moesim.errors import InputError
@@ -29,28 +29,24 @@ def read_csv(path: Path, told: Told) -> RoutingTrace:
     Raises:
         InputError: as file:line, for what is no number or out of range.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = csv.reader(stream)
-            header = [name.strip() for name in next(rows, [])]
-            if len(set(header)) < max(len(header), 2):
-                fix = "columns such as layer,expert,count are needed"
-                raise InputError(f"the header is {header!r:.200}", f"{path}:1", fix)
-            lines: list[int] = []
-            cells: list[list[str]] = []
-            for row in itertools.islice(rows, MAX_LINES + 1):
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise InputError(f"{len(row)} values, not {len(header)}", f"{path}:{rows.line_num}")
-                if len(cells) == MAX_LINES:
-                    raise InputError(f"more than {MAX_LINES} lines", f"{path}:{rows.line_num}")
+    lines: list[int] = []
+    cells: list[list[str]] = []
+    with reading(path, "a UTF-8 CSV file is needed"), path.open(newline="", encoding="utf-8-sig") as stream:
+        mark = max(",;\t", key=stream.readline(1 << 16).count)
+        stream.seek(0)
+        rows = csv.reader(stream, delimiter=mark)
+        header = [name.strip() for name in next(rows, [])]
+        if len(set(header)) < max(len(header), 2):
+            fix = "columns such as layer,expert,count are needed"
+            raise InputError(f"the header is {header!r:.200}", f"{path}:1", fix)
+        for row in rows:
+            if row and len(row) != len(header):
+                raise InputError(f"{len(row)} values, not {len(header)}", f"{path}:{rows.line_num}")
+            if len(cells) == MAX_LINES:
+                raise InputError(f"more than {MAX_LINES} lines", f"{path}:{rows.line_num}")
+            if row:
                 lines.append(rows.line_num)
                 cells.append(row)
-    except FileNotFoundError:
-        raise InputError("no such file", str(path)) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot be read: {error}", str(path), "a UTF-8 CSV file is needed") from None
     columns = {name: _numbers([row[at] for row in cells], name, path, lines) for at, name in enumerate(header)}
     return read_columns(
         columns, told, Source("table", "csv"), str(path), lambda row: f"{path}:{lines[row] if lines else 1}"
@@ -83,9 +79,8 @@ def read_parquet(files: list[Path], told: Told) -> RoutingTrace:
     tables = [(path, _columns(path)) for path in files]
     named = [_LAYER_FILE.fullmatch(path.name) for path, _ in tables]
     if len(files) > 1 and not all(named):
-        raise InputError(
-            f"{len(files)} Parquet files", str(files[0].parent), "names such as layer_03.parquet are needed"
-        )
+        fix = "names such as layer_03.parquet are needed"
+        raise InputError(f"{len(files)} Parquet files", str(files[0].parent), fix)
     columns = tables[0][1]
     if len(files) > 1:
         if len({frozenset(found) for _, found in tables}) > 1:
@@ -104,28 +99,21 @@ def read_parquet(files: list[Path], told: Told) -> RoutingTrace:
 
 def _columns(path: Path) -> dict[str, NDArray[Any]]:
     """Read the file's numbers; what it announces is checked before any of its data is."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"more than {MAX_BYTES >> 30} GiB", str(path))
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
-            # The total and the parts are announced apart; a reader allocates for the parts.
-            rows = max(file.metadata.num_rows, sum(group.num_rows for group in groups))
-            size = sum(max(group.total_byte_size, 0) for group in groups)
-            if rows > MAX_ROWS or size > MAX_BYTES:
-                raise InputError(f"{rows} rows of {size} bytes announced", str(path), f"at most {MAX_ROWS} are read")
-            names = [field.name for field in file.schema_arrow if _is_numbers(field.type)]
-            if not names:
-                raise InputError(f"the columns are {str(file.schema_arrow.names)[:200]}", str(path), "store numbers")
-            table = file.read(columns=names)
-    except FileNotFoundError:
-        raise InputError("no such file", str(path)) from None
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"cannot be read: {reason}", str(path), "is it a whole Parquet file?") from None
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"more than {MAX_BYTES >> 30} GiB", str(path))
+    with reading(path, "is it a whole Parquet file?"), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+        # The total and the parts are announced apart; a reader allocates for the parts.
+        rows = max(file.metadata.num_rows, sum(group.num_rows for group in groups))
+        size = sum(max(group.total_byte_size, 0) for group in groups)
+        if rows > MAX_ROWS or size > MAX_BYTES:
+            raise InputError(f"{rows} rows of {size} bytes announced", str(path), f"at most {MAX_ROWS} are read")
+        names = [field.name for field in file.schema_arrow if _is_numbers(field.type)]
+        if not names:
+            raise InputError(f"the columns are {str(file.schema_arrow.names)[:200]}", str(path), "store numbers")
+        table = file.read(columns=names)
     return {name: _values(table[name].combine_chunks(), name, path) for name in dict.fromkeys(names)}
 
 

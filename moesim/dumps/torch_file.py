@@ -8,14 +8,13 @@ that runs code has to name what it runs.
 
 import pickletools
 import zipfile
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.broken_files import reading
 from moesim.errors import InputError
 
 MAX_PICKLE_BYTES = 64 << 20
@@ -34,19 +33,14 @@ _DTYPES = {
 _TENSORS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
 
 
-@dataclass(frozen=True)
-class _Name:
+class _Name(NamedTuple):
     """Something importable that the pickle names."""
 
     module: str
     name: str
 
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
 
-
-@dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     dtype: str
     key: str
 
@@ -62,11 +56,8 @@ _ALLOWED = (
 
 def is_torch_file(path: Path) -> bool:
     """Return whether a zip was written by ``torch.save``."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("data.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
-        return False
+    with reading(path), zipfile.ZipFile(path) as archive:
+        return any(name.endswith("data.pkl") for name in archive.namelist())
 
 
 def read_torch(path: Path) -> Any:
@@ -76,60 +67,46 @@ def read_torch(path: Path) -> Any:
         InputError: a pickled object, a truncated or oversized file, sizes that the bytes do not hold.
     """
     where = str(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = {info.filename: info for info in archive.infolist()}
-            if len(infos) > MAX_MEMBERS:
-                raise InputError(f"{len(infos)} members", where, f"at most {MAX_MEMBERS} are read")
-            pickles = [name for name in infos if name.endswith("data.pkl")]
-            if len(pickles) != 1:
-                raise InputError("not a file of torch.save", where)
-            size = path.stat().st_size
-            for info in infos.values():
-                # torch stores, it never compresses: a member larger than the file is no torch member.
-                if info.file_size > min(size, MAX_BYTES):
-                    raise InputError(f"{info.filename} announces {info.file_size} bytes, the file has {size}", where)
-            if infos[pickles[0]].file_size > MAX_PICKLE_BYTES:
-                raise InputError(f"a pickle of more than {MAX_PICKLE_BYTES >> 20} MiB", where)
-            prefix = pickles[0].removesuffix("data.pkl")
-            order = archive.read(f"{prefix}byteorder").decode() if f"{prefix}byteorder" in infos else "little"
-            return _Machine(archive, infos, prefix, ">" if order == "big" else "<", where).run(archive.read(pickles[0]))
-    except FileNotFoundError:
-        raise InputError("no such file", where) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"cannot be read: {error}", where, "is it truncated or of another kind?") from None
+    with reading(path), zipfile.ZipFile(path) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        if len(sizes) > MAX_MEMBERS:
+            raise InputError(f"{len(sizes)} members", where, f"at most {MAX_MEMBERS} are read")
+        pickles = [name for name in sizes if name.endswith("data.pkl")]
+        if len(pickles) != 1:
+            raise InputError("not a file of torch.save", where)
+        whole = path.stat().st_size
+        for name, size in sizes.items():
+            # torch stores, it never compresses: a member larger than the file is no torch member.
+            if size > min(whole, MAX_BYTES):
+                raise InputError(f"{name} announces {size} bytes, the file has {whole}", where)
+        if sizes[pickles[0]] > MAX_PICKLE_BYTES:
+            raise InputError(f"a pickle of more than {MAX_PICKLE_BYTES >> 20} MiB", where)
+        return _Machine(archive, pickles[0].removesuffix("data.pkl"), where).run(archive.read(pickles[0]))
 
 
 class _Machine:
     """Follows the instructions of one pickle."""
 
-    def __init__(
-        self, archive: zipfile.ZipFile, infos: dict[str, zipfile.ZipInfo], prefix: str, order: str, where: str
-    ) -> None:
-        self.archive, self.infos, self.prefix, self.order, self.where = archive, infos, prefix, order, where
+    def __init__(self, archive: zipfile.ZipFile, prefix: str, where: str) -> None:
+        self.archive, self.members, self.prefix, self.where = archive, set(archive.namelist()), prefix, where
+        big = f"{prefix}byteorder" in self.members and archive.read(f"{prefix}byteorder") == b"big"
+        self.order = ">" if big else "<"
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.read: dict[str, NDArray[Any]] = {}
 
     def run(self, pickle: bytes) -> Any:
-        try:
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
-                if opcode.name == "STOP":
-                    return self.stack.pop()
-                if count == MAX_INSTRUCTIONS:
-                    raise InputError(f"a pickle of more than {MAX_INSTRUCTIONS} instructions", self.where)
-                self.follow(opcode.name, argument)
-        except InputError:
-            raise
-        except Exception as error:  # any disorder of instructions is a broken file
-            raise InputError(f"not a pickle of torch.save: {str(error)[:100]}", self.where) from None
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            if count == MAX_INSTRUCTIONS:
+                raise InputError(f"a pickle of more than {MAX_INSTRUCTIONS} instructions", self.where)
+            self.follow(opcode.name, argument)
         raise InputError("the pickle has no end", self.where, "is it truncated?")
 
     def follow(self, name: str, argument: Any) -> None:
         stack = self.stack
-        if name in ("PROTO", "FRAME"):
-            return
         if name == "MARK":
             self.marked.append(stack)
             self.stack = []
@@ -164,11 +141,9 @@ class _Machine:
         elif name == "REDUCE":
             arguments, called = stack.pop(), stack.pop()
             stack.append(self.built(called, arguments))
-        elif name == "BUILD":
+        elif name in ("BUILD", "POP"):
             stack.pop()  # attributes that somebody hung on a dict: not data
-        elif name == "POP":
-            stack.pop()
-        else:
+        elif name not in ("PROTO", "FRAME"):
             raise InputError(f"the pickle holds the instruction {name}", self.where, "plain data and tensors are read")
 
     def popped_to_mark(self) -> list[Any]:
@@ -184,9 +159,8 @@ class _Machine:
     def allowed(self, module: str, name: str) -> _Name:
         named = _Name(module, name)
         if named not in _ALLOWED:
-            raise InputError(
-                f"holds a pickled object ({named})", self.where, "only tensors, dicts, lists, numbers and text are read"
-            )
+            fix = "only tensors, dicts, lists, numbers and text are read"
+            raise InputError(f"holds a pickled object ({module}.{name})", self.where, fix)
         return named
 
     def storage(self, identity: Any) -> _Storage:
@@ -206,7 +180,7 @@ class _Machine:
             return dict(arguments[0]) if called.name != "defaultdict" and arguments else {}
         if called.name in ("Size", "list", "set"):
             return list(arguments[0]) if arguments else []
-        raise InputError(f"a call of {called}", self.where)
+        raise InputError(f"a call of {called.name}", self.where)
 
     def tensor(self, storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Any:
         dtype = next((_DTYPES[item.name] for item in rest if isinstance(item, _Name)), storage.dtype)
@@ -216,19 +190,16 @@ class _Machine:
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         elements = int(np.prod(size, dtype=object)) if size else 1
         if min((offset, *size, *stride, 0)) < 0 or (elements and last >= len(flat)) or elements > max(len(flat), 1):
-            raise InputError(
-                f"a tensor of shape {list(size)} in a storage of {len(flat)} elements", self.where, "is it truncated?"
-            )
+            what = f"a tensor of shape {list(size)} in a storage of {len(flat)} elements"
+            raise InputError(what, self.where, "is it truncated?")
         steps = tuple(flat.itemsize * step for step in stride)
         view = np.lib.stride_tricks.as_strided(flat[offset:], size, steps, writeable=False)
-        if dtype == "bf16":
-            return from_bfloat16(view)
-        return view
+        return from_bfloat16(view) if dtype == "bf16" else view
 
     def bytes_of(self, key: str) -> NDArray[np.uint8]:
         if key not in self.read:
             name = f"{self.prefix}data/{key}"
-            if name not in self.infos:
+            if name not in self.members:
                 raise InputError(f"no member {name}", self.where, "is it truncated?")
             self.read[key] = np.frombuffer(self.archive.read(name), np.uint8)
         return self.read[key]

@@ -21,13 +21,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moesim.dumps.numpy_file import member_names, read_array
+from moesim.broken_files import reading
 from moesim.dumps.routing_trace import MAX_EXPERTS, RoutingTrace, Source
 from moesim.errors import InputError
 from moesim.files import write_files
+from moesim.numpy_file import read_npz
 
 SCHEMA_VERSION = 1
-_ARRAYS = {"logits": 3, "ids": 3, "counts": 3, "gates": 3, "bias": 2, "step": 1, "rank": 1, "sequence": 1}
+_ARRAYS = {
+    "logits": "LTE", "ids": "LTK", "counts": "SLE", "gates": "LTK", "bias": "LE", "step": "T", "rank": "T",
+    "sequence": "T",
+}  # fmt: skip
 
 
 def is_trace_file(names: list[str]) -> bool:
@@ -67,46 +71,33 @@ def read_trace_file(path: Path) -> RoutingTrace:
         InputError: another schema version, or arrays that do not belong together.
     """
     where = str(path)
-    try:
-        meta: dict[str, Any] = json.loads(read_array(path, "trace").astype(np.uint8).tobytes())
+    with reading(path):
+        arrays = read_npz(path)
+    with reading(path, "is it a trace of moesim's?", "its description cannot be read"):
+        meta: dict[str, Any] = json.loads(arrays.pop("trace").astype(np.uint8).tobytes())
         version = meta["schema_version"]
         if version != SCHEMA_VERSION:
             raise InputError(f"schema version {version!r:.20}", where, f"this moesim reads version {SCHEMA_VERSION}")
-        layers = tuple(int(layer) for layer in meta["layers"])
+        unit, layers = meta["unit"], tuple(int(layer) for layer in meta["layers"])
         n_experts = int(meta["n_experts"])
         top_k = None if meta["top_k"] is None else int(meta["top_k"])
         source = Source(*(str(meta["source"][name]) for name in ("tool", "form", "sha256")))
         numbering: Literal["model", "moe"] = "moe" if meta["numbering"] == "moe" else "model"
         notes = tuple(str(note) for note in meta["notes"])
-        unit = meta["unit"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"its description cannot be read: {error!r:.80}", where, "is it a trace of moesim's?"
-        ) from None
-    names = member_names(path)
-    arrays = {name: read_array(path, name) for name in _ARRAYS if name in names}
+    arrays = {name: array for name, array in arrays.items() if name in _ARRAYS}
     if unit not in ("logits", "ids", "counts") or unit not in arrays or not 1 <= n_experts <= MAX_EXPERTS:
         raise InputError(f"a trace of {unit!r:.20} over {n_experts} experts without them", where)
     main = arrays[unit]
     tokens = main.shape[1] if main.ndim == 3 and unit != "counts" else None
-    expected = {
-        "logits": (len(layers), tokens, n_experts),
-        "ids": (len(layers), tokens, None), "gates": (len(layers), tokens, None),
-        "counts": (None, len(layers), n_experts), "bias": (len(layers), n_experts),
-        "step": (tokens,), "rank": (tokens,), "sequence": (tokens,),
-    }  # fmt: skip
+    size = {"L": len(layers), "T": tokens, "E": n_experts}
     for name, array in arrays.items():
-        wanted = expected[name]
-        fits = array.ndim == len(wanted) and all(w in (None, n) for w, n in zip(wanted, array.shape, strict=True))
-        if (
-            not fits
-            or array.dtype.kind not in ("f" if name in ("logits", "gates", "bias") else "iu")
-            or 0 in array.shape
-        ):
+        axes, real = _ARRAYS[name], name in ("logits", "gates", "bias")
+        fits = array.ndim == len(axes) and all(
+            size.get(one) in (None, n) for one, n in zip(axes, array.shape, strict=True)
+        )
+        if not fits or array.dtype.kind not in ("f" if real else "iu") or 0 in array.shape:
             raise InputError(f"{name} has shape {array.shape} of {array.dtype}", where)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if real and not np.isfinite(array).all():
             raise InputError(f"{name} holds a number that is not finite", where)
     ids, counts = arrays.get("ids"), arrays.get("counts")
     if ids is not None and (ids.min() < -1 or ids.max() >= n_experts):
@@ -116,12 +107,5 @@ def read_trace_file(path: Path) -> RoutingTrace:
     wide = {"logits": np.float32, "ids": np.int32, "step": np.int32, "rank": np.int32, "sequence": np.int32}
     arrays = {name: array.astype(wide.get(name, array.dtype)) for name, array in arrays.items()}
     return RoutingTrace(
-        unit,
-        layers,
-        n_experts,
-        source,
-        numbering=numbering,
-        top_k=top_k,
-        notes=notes,
-        **arrays,
-    )
+        unit, layers, n_experts, source, numbering=numbering, top_k=top_k, notes=notes, **arrays
+    )  # fmt: skip

@@ -16,11 +16,13 @@ from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_car
 from moesim.balance import LossFactors
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
-from moesim.dumps import read_array
 from moesim.errors import InputError
 from moesim.layer.inference import Inference, inference_of
 from moesim.model import PublishedRouter, RankMemory, rank_memory
-from moesim.placement import BY_LOAD, FIXED, Placement, contiguous, read_map
+from moesim.numpy_file import read_array
+from moesim.placement import Placement, contiguous, read_map, round_robin, with_lp_shares
+from moesim.placement import place as place_experts
+from moesim.placement_policies import FIXED_POLICIES
 from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
@@ -164,7 +166,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         fabric=fabric,
         model=scenario.model,
         workload=_with_paths(scenario),
-        placement=scenario.placement,
+        placement=_learning_by_path(scenario),
         schedule=scenario.schedule,
         losses=scenario.losses,
         router=router,
@@ -223,6 +225,13 @@ def _with_paths(scenario: Scenario) -> Workload:
     return section.model_copy(update=changes)
 
 
+def _learning_by_path(scenario: Scenario) -> PlacementBlock:
+    """The placement section, the file that it learns from by its absolute path."""
+    section = scenario.placement
+    learnt = None if section.learn_from is None else scenario.source(section.learn_from)
+    return section.model_copy(update={"learn_from": learnt})
+
+
 def _constants(
     scenario: Scenario, fabric: Fabric, phase: str, wire_over_published: float, transport: str
 ) -> Calibration:
@@ -265,23 +274,37 @@ def _placement_map(scenario: Scenario, fabric: Fabric) -> Placement | None:
 
 
 def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
-    """The placement before any load is known; EPLB starts from contiguous groups, which it keeps on their nodes."""
-    return FIXED.get(policy, contiguous)(n_experts, n_ranks)
+    """The placement before any load is known: contiguous groups, which hierarchical EPLB keeps on their nodes."""
+    return (round_robin if policy == "round_robin" else contiguous)(n_experts, n_ranks)
 
 
-def place(parts: Parts, load: NDArray[np.int64]) -> Placement:
-    """Place the experts, given their loads [experts]; a fixed policy does not look at them."""
-    fabric, experts, slots, policy = parts.fabric, parts.model.n_experts, parts.n_slots, parts.placement.policy
-    if policy in FIXED:
-        return FIXED[policy](experts, fabric.n_ranks)
-    if slots % fabric.n_ranks:
+def place(parts: Parts, load: NDArray[Any], expert_ids: NDArray[np.int32], base: Placement | None = None) -> Placement:
+    """Place the experts by the scenario's policy, given a load [experts] and the selections [tokens, top_k].
+
+    ``base``: where they are already, for the policies that look at every batch once more.
+    """
+    fabric, section, experts, slots = parts.fabric, parts.placement, parts.model.n_experts, parts.n_slots
+    if section.policy == "lp" and base is not None:
+        return with_lp_shares(base, np.asarray(load, dtype=np.float64))
+    if section.policy not in FIXED_POLICIES and slots % fabric.n_ranks:
         raise InputError(
             f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
             where="placement.redundant_experts",
             fix=f"use {-experts % fabric.n_ranks} redundant experts, or that plus a multiple of {fabric.n_ranks}",
         )
-    return BY_LOAD[policy](
-        load, n_slots=slots, n_ranks=fabric.n_ranks, n_nodes=fabric.n_nodes, n_groups=max(parts.router.n_groups, 1)
+    return place_experts(
+        section.policy,
+        load=load,
+        expert_ids=expert_ids,
+        n_experts=experts,
+        n_slots=slots,
+        n_ranks=fabric.n_ranks,
+        n_nodes=fabric.n_nodes,
+        n_groups=max(parts.router.n_groups, 1),
+        node_load_limit=section.node_load_limit,
+        moves=None if section.policy in FIXED_POLICIES else section.moves,
+        start=base,
+        seed=parts.seed,
     )
 
 

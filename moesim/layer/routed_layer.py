@@ -13,6 +13,7 @@ from moesim.layer.parts import Parts, place
 from moesim.layer.selection import select_experts
 from moesim.layer.step_kernels import StepPrices
 from moesim.placement import Placement
+from moesim.placement_policies import BATCH_POLICIES
 from moesim.stages import PHASES
 from moesim.traffic import Copies, CopyTotals, PhaseFlows, PortCopies, phase_flows, port_flows
 from moesim.workload import Batch
@@ -59,7 +60,8 @@ def route_layer(
         batch: tokens; only its distinct rows are routed, their answers gathered.
         layer: which of the batch's layers.
         bias: of the V3 router, [experts]; None for none.
-        placement: where the experts are; None to place them by this very load.
+        placement: where the experts are; None to place them by this very load. Policies that look at every batch
+            start from it.
     """
     spec = parts.router
     weight = np.bincount(batch.token_index, minlength=batch.distinct_tokens)
@@ -69,7 +71,8 @@ def route_layer(
     expert_tokens = np.bincount(
         selection.expert_ids.ravel()[taken], weights=times[taken], minlength=spec.n_experts
     ).astype(np.int64)
-    placement = placement or place(parts, expert_tokens)
+    if placement is None or parts.placement.policy in BATCH_POLICIES:
+        placement = place(parts, expert_tokens, selection.expert_ids[batch.token_index], placement)
     followed = follow_tokens(parts, batch, placement, selection)
     figures = _load_figures(parts, batch, expert_tokens, placement, followed)
     return RoutedLayer(

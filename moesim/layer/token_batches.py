@@ -9,11 +9,21 @@ from numpy.typing import NDArray
 
 from moesim.balance import imbalance
 from moesim.errors import InputError
-from moesim.layer.parts import Parts
+from moesim.layer.parts import Parts, read_bias
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
 from moesim.results import TableBuilder, nulls
 from moesim.routing import RouterSpec, route
-from moesim.workload import Batch, RoutingTrace, read_routing, recorded_batch, synthetic_batch, traced_batch
+from moesim.workload import (
+    Batch,
+    Half,
+    RoutingTrace,
+    Target,
+    dealt_batch,
+    read_routing,
+    recorded_batch,
+    synthetic_batch,
+    traced_batch,
+)
 
 _WORKLOAD_STAGE, _POPULARITY_STAGE = 1, 5
 
@@ -26,11 +36,13 @@ class Workload:
     recording: Recording | None = None
     trace: RoutingTrace | None = None
     trace_layers: tuple[int, ...] | None = None
+    half: Half | None = None
+    stage: int = _WORKLOAD_STAGE
 
     def batch(self, step: int) -> Batch:
         """Draw the batch of a simulated step, the same for the same seed and step."""
         parts, workload = self.parts, self.parts.workload
-        seed = np.random.SeedSequence(parts.seed, spawn_key=(_WORKLOAD_STAGE, step))
+        seed = np.random.SeedSequence(parts.seed, spawn_key=(self.stage, step))
         common: dict[str, Any] = {
             "n_ranks": parts.fabric.n_ranks,
             "rng": np.random.default_rng(seed),
@@ -42,13 +54,7 @@ class Workload:
         if self.trace is not None:
             return self._traced(self.trace, common)
         if workload.synthetic is not None:
-            return synthetic_batch(
-                layers=range(workload.layers_simulated or 1),
-                top_k=parts.router.top_k,
-                popularity_rng=parts.rng(_POPULARITY_STAGE),
-                **workload.synthetic.model_dump(),
-                **common,
-            )
+            return self._synthetic(step, common)
         source, recording = workload.recording, self.recording
         assert source is not None and recording is not None  # noqa: S101 - one of the sources is given
         domains = recording.domain_names if workload.domains == "all" else workload.domains
@@ -57,16 +63,45 @@ class Workload:
             layers=source.layers or recording.layers,
             step=source.step,
             domains=domains,
-            select=lambda logits, bias: route(logits, _of_width(parts.router, logits.shape[1]), bias).expert_ids,
+            select=self._select,
             group_counts=(parts.fabric.n_ranks, parts.fabric.n_nodes, parts.router.n_groups),
+            half=self.half,
             **common,
         )
+
+    def _synthetic(self, step: int, common: dict[str, Any]) -> Batch:
+        parts, knobs = self.parts, self.parts.workload.synthetic
+        assert knobs is not None  # noqa: S101 - whoever calls has looked
+        common |= {
+            "layers": range(parts.workload.layers_simulated or 1),
+            "top_k": parts.router.top_k,
+            "ranks_per_node": parts.fabric.ranks_per_node,
+            "popularity_rng": parts.rng(_POPULARITY_STAGE),
+            "step": step,
+        }
+        if parts.workload.deals:
+            del common["assign"]
+            return dealt_batch(knobs.kind, **common)
+        if knobs.kind == "skew":
+            # The bias that the run starts with; a synthetic workload brings none of its own.
+            bias = read_bias(parts) if parts.router.kind == "v3" and parts.bias not in ("recorded", "zero") else None
+            (figure,) = knobs.figures.items()
+            common |= {
+                "target": Target(*figure),
+                "select": lambda logits, _: route(logits, parts.router, bias).expert_ids,
+            }
+        return synthetic_batch(**knobs.model_dump(exclude=set(Target.NAMES)), **common)
+
+    def _select(self, logits: NDArray[np.float32], bias: NDArray[np.float32]) -> NDArray[np.int32]:
+        return route(logits, _of_width(self.parts.router, logits.shape[1]), bias).expert_ids
 
     def _traced(self, trace: RoutingTrace, common: dict[str, Any]) -> Batch:
         parts = self.parts
         if trace.unit != "logits" and parts.update_bias:
             raise InputError("no router runs on given experts", "routing.update_bias", "update_bias: false")
-        batch = traced_batch(trace, top_k=parts.router.top_k, layers=self.trace_layers, where="workload", **common)
+        batch = traced_batch(
+            trace, top_k=parts.router.top_k, layers=self.trace_layers, where="workload", half=self.half, **common
+        )
         if trace.unit == "counts":
             batch = replace(batch, estimated=(*batch.estimated, *_limit_not_applied(parts)))
         if trace.unit == "logits" and trace.bias is None and parts.router.kind == "v3" and parts.bias == "recorded":
@@ -74,21 +109,25 @@ class Workload:
         return batch
 
 
-def open_workload(parts: Parts, read: Callable[[], RoutingTrace | None] | None = None) -> Workload:
-    """Open what the workload section names.
+def open_workload(
+    parts: Parts, read: Callable[[], RoutingTrace | None] | None = None, recording: Recording | None = None
+) -> Workload:
+    """Open what the workload section names; tokens that a placement has learnt from are left out.
 
     Args:
         parts: of the scenario.
         read: gives the recorded routing where it is at hand already; read by default.
+        recording: the recording, likewise.
 
     Raises:
         InputError: the recording cannot be read, or is of another number of experts than the model.
     """
     workload, source = parts.workload, parts.workload.recording
+    half: Half | None = "second" if parts.placement.learn_from == "first_half" else None
     if source is not None and is_recording(path := recording_path(source.name)):
-        return Workload(parts, read_recording(path))
+        return Workload(parts, recording or read_recording(path), half=half)
     layers = workload.routing.layers if workload.routing is not None else None
-    return Workload(parts, trace=read() if read is not None else trace_of(parts), trace_layers=layers)
+    return Workload(parts, trace=read() if read is not None else trace_of(parts), trace_layers=layers, half=half)
 
 
 def trace_of(parts: Parts) -> RoutingTrace | None:

@@ -5,7 +5,7 @@ from moesim.measure.explained import explanation
 from moesim.measure.flow_export import FlowExport
 from moesim.measure.inference_step import StepTime
 from moesim.measure.layer_tables import add_busy_links, add_layer_rows, add_series_rows, bucket_width_s
-from moesim.measure.notes import ToleranceLedger, degraded, steps_pay
+from moesim.measure.notes import ToleranceLedger, degraded, idle_ranks, steps_pay
 from moesim.measure.summary import SummaryBuilder
 from moesim.measure.terms_of_run import RunTerms
 from moesim.measure.times_moved import spreads
@@ -23,6 +23,7 @@ __all__ = [
     "bucket_width_s",
     "degraded",
     "explanation",
+    "idle_ranks",
     "spreads",
     "steps_pay",
 ]

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from moesim.cluster import Fabric, ShortestPaths
-from moesim.layer import PORTS_NOTE, KernelLedger, Parts, uses_ports
+from moesim.layer import PORTS_NOTE, KernelLedger, Parts, RoutedLayer, uses_ports
 from moesim.measure.layer_tables import RANK_PAIR_LIMIT
 from moesim.measure.times_moved import spreads
 from moesim.results import Note
 from moesim.stages import PHASES
 from moesim.timeline import LayerTrace, PhaseTrace
-from moesim.traffic import Calibration, PhaseFlows, error_left_out
+from moesim.traffic import Calibration, PhaseFlows, error_left_out, way_between
 from moesim.units import format_bandwidth
 from moesim.workload import Batch
 
@@ -138,6 +138,15 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     return notes
 
 
+def idle_ranks(layers: Mapping[int, RoutedLayer]) -> Iterator[Note]:
+    """Say which ranks no token goes to, as happens with few tokens and with what engines deal in benchmarks."""
+    for number, layer in layers.items():
+        idle = np.flatnonzero(layer.totals.selections_received == 0)
+        if len(idle):
+            which = ", ".join(map(str, idle[:8])) + ", ..." * (len(idle) > 8)
+            yield Note("info", f"layer {number}: {len(idle)} of {len(layer.tokens)} ranks are sent no token: {which}")
+
+
 def rates_from(constants: Calibration, left_out: str = "") -> str:
     """What an all-to-all's rates were fitted on; ``left_out`` is how far off a cluster was that was not fitted on."""
     if constants.clusters:
@@ -151,7 +160,7 @@ def rates_from(constants: Calibration, left_out: str = "") -> str:
 def _left_out(parts: Parts) -> str:
     """How far off the set is on a cluster left out: over the run's transport, or pooled where none shows it."""
     constants = parts.constants["dispatch"]
-    transport = parts.transport if parts.fabric.n_nodes > 1 else "nvlink"
+    transport = way_between(parts.fabric.gpu, parts.transport, parts.fabric.n_nodes)
     where = f"{constants.algorithm} over {'NVLink' if transport == 'nvlink' else transport}"
     found = error_left_out(constants.algorithm, transport)
     off = found or dict(constants.held_out)

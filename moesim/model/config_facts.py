@@ -75,13 +75,15 @@ class Facts:
         return value
 
     def maybe(self, fact: str, lowest: int = 0) -> int | None:
-        """Return a size, or what the family's code settles; null is None, and so is 0 unless ``lowest`` is negative.
+        """Return a size, or what the family's code settles; null is None, and so are 0 and a window of -1.
 
         Of a list with a value per layer (or kind) it is the most frequent one, and a note says so.
         """
         key, value = self.find(fact)
         if not key:
             return self.given.get(fact)
+        if fact == "window" and value == -1:
+            return None
         return self.whole(key, self._one(key, value), lowest, _MOST.get(fact, 10**7)) or None
 
     def whole(self, key: str, value: Any, lowest: int, most: int = 10**7) -> int:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moesim.broken_files import content, reading
 from moesim.errors import InputError
 from moesim.mistakes import Loc
 from moesim.model import special_families
@@ -76,29 +77,13 @@ def _model(facts: Facts, family: Family | None, title: str) -> ModelSpec:
     blocks = block_types(facts, layers)
     dense = sum(word in ("mlp", "-") for word in blocks) if blocks else layers - len(moe)
     model = ModelSpec(
-        name=facts.where,
-        title=title,
-        hidden=hidden,
-        layers=layers,
-        moe_layer_ids=moe,
-        dense_layers=dense,
-        dense_hidden=facts.maybe("dense_hidden"),
-        vocab=facts.size("vocab"),
-        n_experts=experts,
-        n_shared=n_shared,
-        shared_hidden=shared,
-        expert_hidden=expert_hidden,
-        router=router,
-        attentions=mixed,
-        published_total=None,
-        published_active=None,
-        sources=(facts.where,),
-        uncertain=(),
-        latent=facts.maybe("latent"),
-        zero_experts=zero,
-        ffn_matrices=int(facts.given.get("ffn_matrices", 3)),
+        name=facts.where, title=title, sources=(facts.where,), uncertain=(), published_total=None,
+        published_active=None, hidden=hidden, layers=layers, vocab=facts.size("vocab"), moe_layer_ids=moe,
+        dense_layers=dense, dense_hidden=facts.maybe("dense_hidden"), n_experts=experts, zero_experts=zero,
+        n_shared=n_shared, shared_hidden=shared, expert_hidden=expert_hidden, latent=facts.maybe("latent"),
+        ffn_matrices=int(facts.given.get("ffn_matrices", 3)), router=router, attentions=mixed,
         mtp_layers=facts.maybe("mtp_layers") or 0,
-    )
+    )  # fmt: skip
     if zero:
         facts.notes.append(f"{zero} of the router's {experts + zero} choices cost nothing; simulated without them")
     if model.ffn_matrices == 2:
@@ -164,21 +149,12 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _read(path: str | Path, where: str) -> tuple[dict[str, Any], str]:
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"cannot be read: {reason}", where) from None
-    if len(content) > MAX_BYTES:
-        raise InputError("more than 10 MB of JSON", where)
-    try:
-        text = content.decode("utf-8-sig")
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON: {error.msg}", f"{where}:{error.lineno}:{error.colno}") from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(f"not valid JSON: {type(error).__name__}", where) from None
+    with reading(path, "", "not valid JSON"):
+        text = content(path, MAX_BYTES).decode("utf-8-sig")
+        try:
+            config = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"not valid JSON: {error.msg}", f"{where}:{error.lineno}:{error.colno}") from None
     if not isinstance(config, dict):
         raise InputError("expected a JSON object", where)
     return config, text

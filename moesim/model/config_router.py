@@ -32,16 +32,9 @@ def published_router(facts: Facts, family: Family | None) -> PublishedRouter:
         if family is None:
             facts.notes.append("norm_topk_prob is not in the file: gates taken as normalised over the selected experts")
     kind: Literal["v1", "v2", "v3"] = "v3" if bias else "v2" if n_groups > 1 else "v1"
-    return PublishedRouter(
-        kind=kind,
-        top_k=top_k,
-        n_groups=n_groups,
-        top_groups=top_groups,
-        score=score,
-        group_score="top2" if kind == "v3" else "max",
-        normalize=normalize,
-        scale=facts.factor("scale"),
-    )
+    group_score: Literal["top2", "max"] = "top2" if kind == "v3" else "max"
+    scale = facts.factor("scale")
+    return PublishedRouter(kind, top_k, score, normalize, scale, n_groups, top_groups, group_score)
 
 
 def _score(facts: Facts, family: Family | None, method: str | None) -> Score:

@@ -44,12 +44,7 @@ def kv_cache_bytes(
     """
     if kind not in _SIZES:
         raise InputError(f"unknown kind of attention {kind!r}", "kind", f"use one of {', '.join(_SIZES)}")
-    given = {
-        "kv_lora_rank": kv_lora_rank,
-        "rope_head_dim": rope_head_dim,
-        "kv_heads": kv_heads,
-        "head_dim": head_dim,
-    }
+    given = {"kv_lora_rank": kv_lora_rank, "rope_head_dim": rope_head_dim, "kv_heads": kv_heads, "head_dim": head_dim}
     if kind == "mqa" and kv_heads == 1:
         del given["kv_heads"]
     for name, size in ({"layers": layers, "bytes_per_element": bytes_per_element} | given).items():

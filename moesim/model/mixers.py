@@ -7,7 +7,7 @@ Sources: MiniMax-01 (lightning attention), Gated DeltaNet, Kimi Linear
 from dataclasses import replace
 
 from moesim.model.config_facts import Facts
-from moesim.model.layer_attention import Attention
+from moesim.model.layer_attention import Attention, AttentionKind
 from moesim.model.layer_patterns import mixers
 
 
@@ -54,34 +54,21 @@ def _softmax(facts: Facts, kind: str, hidden: int, ids: tuple[int, ...]) -> Atte
         value = facts.size("value_head_dim")
         index_heads, index_dim, top_k = (facts.maybe(f"index_{name}") or 0 for name in ("n_heads", "head_dim", "topk"))
         return Attention(
-            kind="mla",
-            heads=heads,
-            kv_lora_rank=facts.size("kv_lora_rank"),
-            q_lora_rank=queries,
-            nope_head_dim=facts.size("head_dim") - rope if nope is None else nope,
-            rope_head_dim=rope,
-            value_head_dim=value,
-            window=window,
-            index_heads=index_heads,
-            index_head_dim=index_dim,
-            index_top_k=top_k,
+            "mla", heads, kv_lora_rank=facts.size("kv_lora_rank"), q_lora_rank=queries, value_head_dim=value,
+            nope_head_dim=facts.size("head_dim") - rope if nope is None else nope, rope_head_dim=rope, window=window,
+            index_heads=index_heads, index_head_dim=index_dim, index_top_k=top_k,
             other_weights=_gate(facts, hidden, heads, value),
-        )
+        )  # fmt: skip
     head_dim = facts.maybe(f"{kind}_head_dim") or head_size(facts, hidden)
     values = facts.maybe(f"{kind}_value_head_dim") or facts.maybe("value_head_dim")
     kv_heads = facts.maybe(f"{kind}_kv_heads") or facts.maybe("kv_heads") or heads
     gate = _gate(facts, hidden, heads, values or head_dim)
     if kind == "full" and facts.flag("attention_k_eq_v"):  # Gemma 4: no projection of values
         gate -= hidden * kv_heads * head_dim
+    named: AttentionKind = "mha" if kv_heads == heads else "mqa" if kv_heads == 1 else "gqa"
+    own = None if values == head_dim else values
     return Attention(
-        kind="mha" if kv_heads == heads else "mqa" if kv_heads == 1 else "gqa",
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        value_head_dim=None if values == head_dim else values,
-        q_lora_rank=queries,
-        window=window,
-        other_weights=gate,
+        named, heads, kv_heads, head_dim, value_head_dim=own, q_lora_rank=queries, window=window, other_weights=gate
     )
 
 

@@ -88,18 +88,11 @@ def _preset(name: str) -> ModelSpec:
     seeing = tuple(range(every - 1, layers, every))
     rest = tuple(layer for layer in range(layers) if layer not in seeing)
     full = replace(entry.attention, layers=seeing, window=None)
+    published = entry.published
     return ModelSpec(
-        name=name,
-        title=entry.title,
-        **sizes,
-        moe_layer_ids=moe,
-        dense_layers=layers - len(moe),
-        **entry.experts.model_dump(),
+        name=name, title=entry.title, sources=entry.sources, uncertain=entry.uncertain, **sizes,
+        **entry.experts.model_dump(), moe_layer_ids=moe, dense_layers=layers - len(moe), router=entry.router,
         shared_hidden=entry.experts.n_shared * entry.experts.expert_hidden,
-        router=entry.router,
         attentions=(full, *((replace(entry.attention, layers=rest),) if rest else ())),
-        published_total=entry.published.total,
-        published_active=entry.published.active,
-        sources=entry.sources,
-        uncertain=entry.uncertain,
-    )
+        published_total=published.total, published_active=published.active,
+    )  # fmt: skip

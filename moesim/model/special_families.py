@@ -34,11 +34,12 @@ def ernie(facts: Facts, model: ModelSpec) -> ModelSpec:
 
 
 def jetmoe(facts: Facts, model: ModelSpec) -> ModelSpec:
-    """Experts in the attention too: each has queries and an output of its own."""
+    """Experts in the attention too: each has queries and an output of its own, a token passes ``top_k`` of them."""
     facts.notes.append("the experts of its attention are in the total and not simulated")
-    one = model.attention
-    further = (model.n_experts - 1) * 2 * model.hidden * one.heads * (one.head_dim or 0)
-    return replace(model, attentions=(replace(one, other_weights=further),))
+    one, top_k = model.attention, model.router.top_k
+    each = 2 * model.hidden * one.heads * (one.head_dim or 0)
+    idle = len(one.layers) * (model.n_experts - top_k) * each
+    return replace(model, attentions=(replace(one, other_weights=(top_k - 1) * each),), looked_up=idle)
 
 
 def longcat(facts: Facts, model: ModelSpec) -> ModelSpec:
@@ -66,28 +67,17 @@ def deepseek_v4(facts: Facts, model: ModelSpec) -> ModelSpec:
     for ratio in sorted(set(facts.whole("compress_ratios", one, 0) for one in ratios)):
         overlap = 2 if ratio == 4 else 1
         compressor = 2 * hidden * overlap * head_dim if ratio else 0
+        indexed = ratio == 4 and index_heads > 0
         index = queries * index_heads * index_dim + hidden * (index_heads + 2 * overlap * index_dim)
         one = Attention(
-            kind="mqa",
-            heads=heads,
-            kv_heads=1,
-            head_dim=head_dim,
-            value_head_dim=0,
-            q_lora_rank=queries,
-            rope_head_dim=facts.maybe("rope_head_dim"),
-            window=facts.size("window"),
-            compression=ratio,
-            other_weights=output + compressor,
+            "mqa", heads, 1, head_dim, value_head_dim=0, q_lora_rank=queries, window=facts.size("window"),
+            rope_head_dim=facts.maybe("rope_head_dim"), compression=ratio,
+            other_weights=output + compressor + (index if indexed else 0),
             layers=tuple(layer for layer, it in enumerate(ratios) if it == ratio),
-        )
-        if ratio == 4 and index_heads:
-            one = replace(
-                one,
-                index_heads=index_heads,
-                index_head_dim=index_dim,
-                index_top_k=facts.maybe("index_topk") or 0,
-                other_weights=one.other_weights + index,
-            )
+        )  # fmt: skip
+        if indexed:
+            top_k = facts.maybe("index_topk") or 0
+            one = replace(one, index_heads=index_heads, index_head_dim=index_dim, index_top_k=top_k)
         found.append(one)
     hashed = facts.maybe("num_hash_layers") or facts.per_layer("mlp_layer_types", model.layers).count("hash_moe")
     if hashed:

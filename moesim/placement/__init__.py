@@ -1,8 +1,29 @@
 """Which rank holds which expert, and which of an expert's replicas a token takes."""
 
+from moesim.placement.affinity import affinity_frontier
+from moesim.placement.few_moves import moved_experts, renumbered
+from moesim.placement.fixed import contiguous, in_turn, round_robin
 from moesim.placement.load_balancer import eplb
 from moesim.placement.maps import read_map, write_map
-from moesim.placement.policies import BY_LOAD, FIXED, contiguous, round_robin
+from moesim.placement.placement_worth import BATCH_TOKENS, Worth, worth
+from moesim.placement.policies import place
+from moesim.placement.replica_shares import with_lp_shares
 from moesim.placement.slots import Placement
 
-__all__ = ["BY_LOAD", "FIXED", "Placement", "contiguous", "eplb", "read_map", "round_robin", "write_map"]
+__all__ = [
+    "BATCH_TOKENS",
+    "Placement",
+    "Worth",
+    "affinity_frontier",
+    "contiguous",
+    "eplb",
+    "in_turn",
+    "moved_experts",
+    "place",
+    "read_map",
+    "renumbered",
+    "round_robin",
+    "with_lp_shares",
+    "worth",
+    "write_map",
+]

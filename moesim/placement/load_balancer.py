@@ -15,13 +15,11 @@ only and compares loads in float32. Here groups may differ by one expert, as ``n
 and loads are float64, ties going to the lowest id.
 """
 
-import heapq
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError
+from moesim.placement.packing import pack, replicate
 from moesim.placement.slots import Placement
 
 
@@ -58,37 +56,13 @@ def _plan_layer(
 ) -> list[int]:
     """Return the expert of each slot, the slots in order of their rank."""
     plan: list[int] = []
-    for node_groups in _pack([float(load[group].sum()) for group in groups], n_nodes):
+    by_group = [float(load[group].sum()) for group in groups]
+    for node_groups in pack(by_group, [len(groups) // n_nodes] * n_nodes):
         experts = np.concatenate([groups[g] for g in node_groups])
-        replicated, shared_load = _replicate(load[experts], n_slots // n_nodes)
-        for items in _pack(shared_load.tolist(), n_ranks // n_nodes):
+        replicated, shared_load = replicate(load[experts], n_slots // n_nodes)
+        for items in pack(shared_load.tolist(), [n_slots // n_ranks] * (n_ranks // n_nodes)):
             plan += experts[replicated[items]].tolist()
     return plan
-
-
-def _replicate(load: NDArray[np.float64], n_slots: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the expert of each of ``n_slots`` slots, and the load per slot; ties go to the lowest expert."""
-    slot_expert = np.arange(n_slots)
-    replicas = np.ones(len(load), dtype=np.int64)
-    for slot in range(len(load), n_slots):
-        slot_expert[slot] = hottest = np.argmax(load / replicas)
-        replicas[hottest] += 1
-    return slot_expert, (load / replicas)[slot_expert]
-
-
-def _pack(weight: Sequence[float], n_bins: int) -> list[list[int]]:
-    """Return the items of each bin, equally many in each; ties go to the lowest item and the lowest bin."""
-    room = len(weight) // n_bins
-    if room == 1:
-        return [[item] for item in range(n_bins)]  # nothing to balance: items keep their order
-    bins: list[list[int]] = [[] for _ in range(n_bins)]
-    lightest = [(0.0, b) for b in range(n_bins)]
-    for item in sorted(range(len(weight)), key=lambda i: -weight[i]):
-        total, b = heapq.heappop(lightest)
-        bins[b].append(item)
-        if len(bins[b]) < room:
-            heapq.heappush(lightest, (total + weight[item], b))
-    return bins
 
 
 def _check_fit(n_experts: int, n_slots: int, n_ranks: int, n_nodes: int, n_groups: int) -> None:

@@ -106,6 +106,33 @@ def hashed_replicas(
 
 
 @njit(cache=True)
+def drawn_by_share(
+    expert_ids: NDArray[np.int32],
+    slots: NDArray[np.int32],
+    first: NDArray[np.int64],
+    share: NDArray[np.float64],
+    seed: int,
+    first_token: int,
+) -> NDArray[np.int32]:
+    """Draw a replica by its share [slots, in the order of ``slots``] from the hash: int32[tokens, top_k]."""
+    n_tokens, top_k = expert_ids.shape
+    chosen = np.full((n_tokens, top_k), -1, np.int32)
+    start = _mix(seed)
+    for t in range(n_tokens):
+        token = _mix(start ^ ((first_token + t) % 2147483648))
+        for k in range(top_k):
+            expert = expert_ids[t, k]
+            if expert >= 0:
+                left = _mix(token ^ int(expert)) / 2147483648.0
+                at = first[expert]
+                while at + 1 < first[expert + 1] and left >= share[at]:
+                    left -= share[at]
+                    at += 1
+                chosen[t, k] = slots[at]
+    return chosen
+
+
+@njit(cache=True)
 def _mix(value: int) -> int:
     """Scramble the low 31 bits of a non-negative integer, one to one.
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim import csr
 from moesim.errors import InputError
-from moesim.placement.replica import hashed_replicas, nearest_replicas, take_nearest, take_turns
+from moesim.placement.replica import drawn_by_share, hashed_replicas, nearest_replicas, take_nearest, take_turns
 
 ReplicaChoice = Literal["same_node", "round_robin", "hash"]
 
@@ -31,13 +31,15 @@ class Placement:
     int32[slots]. ``n_ranks``: ranks of the expert-parallel group; left at 0, the highest rank that holds
     a slot is the last one. Both arrays are copied and read-only. Expert ids are 0 to n_experts - 1 and
     each has a slot on every layer. ``layers``: the model's number of each row, where rows are numbered.
-    Raises ``InputError`` where that does not hold or a rank is out of range.
+    ``share``: float64 of ``slot_expert``'s shape, the share of its expert's load that each slot takes; None where
+    replicas share evenly or by nearness. Raises ``InputError`` where that does not hold or a rank is out of range.
     """
 
     slot_expert: NDArray[np.int32]
     slot_rank: NDArray[np.int32]
     n_ranks: int = 0
     layers: tuple[int, ...] | None = None
+    share: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         slot_expert, slot_rank = _ids(self.slot_expert, "slot_expert"), _ids(self.slot_rank, "slot_rank")
@@ -78,7 +80,15 @@ class Placement:
                     where="placement",
                     fix="every expert needs at least one",
                 )
-        for name, array in (("slot_expert", slot_expert), ("slot_rank", slot_rank)):
+        arrays: dict[str, NDArray[Any]] = {"slot_expert": slot_expert, "slot_rank": slot_rank}
+        if self.share is not None:
+            arrays["share"] = share = np.array(self.share, dtype=np.float64)
+            if share.shape != slot_expert.shape or not (share >= 0).all():
+                raise InputError(f"share has shape {share.shape}", "placement", "give one share of 0 or more per slot")
+            for row, its_share in zip(np.atleast_2d(slot_expert), np.atleast_2d(share), strict=True):
+                if not np.allclose(np.bincount(row, weights=its_share), 1, rtol=0, atol=1e-6):
+                    raise InputError("the shares of an expert's slots do not sum to 1", "placement")
+        for name, array in arrays.items():
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         object.__setattr__(self, "n_ranks", n_ranks)
@@ -103,7 +113,8 @@ class Placement:
         n_layers = len(self.slot_expert)
         if not 0 <= i < n_layers:
             raise InputError(f"no layer {i}", where="placement", fix=f"it has layers 0 to {n_layers - 1}")
-        return Placement(self.slot_expert[i], self.slot_rank, self.n_ranks)
+        share = None if self.share is None else self.share[i]
+        return Placement(self.slot_expert[i], self.slot_rank, self.n_ranks, share=share)
 
     def for_layer(self, number: int) -> "Placement":
         """Return the placement of the model's layer ``number``; one without a layer axis serves every layer.
@@ -140,7 +151,7 @@ class Placement:
         return tuple(said)
 
     def planned_slot_load(self, load: ArrayLike) -> NDArray[np.float64]:
-        """Return float64[slots]: the load per slot if replicas share their expert's ``load[experts]`` evenly.
+        """Return float64[slots]: the load per slot if replicas share ``load[experts]`` by ``share``, else evenly.
 
         That is the load a balancer plans with; ``choose`` need not reach it. One layer only.
         Raises ``InputError`` if ``load`` does not have one value per expert.
@@ -153,7 +164,9 @@ class Placement:
                 where="planned_slot_load",
                 fix=f"give one value for each of {self.n_experts} experts",
             )
-        shared: NDArray[np.float64] = (load / self.replicas())[slot_expert]
+        shared: NDArray[np.float64] = (
+            (load / self.replicas())[slot_expert] if self.share is None else load[slot_expert] * self.share
+        )
         return shared
 
     def choose(
@@ -169,7 +182,7 @@ class Placement:
 
         ``expert_ids``: int[tokens, top_k], -1 for a dropped selection, which stays -1. ``token_rank``:
         int[tokens], the rank that each token starts from. Rank ``r`` is on node ``r // ranks_per_node``.
-        Policies:
+        With ``share`` a replica is drawn by the shares, as ``hash`` draws, whatever the policy. Policies:
 
         ``same_node``
             A replica on the token's own rank, else one on its node, else one elsewhere. It depends on the
@@ -206,6 +219,9 @@ class Placement:
             only: NDArray[np.int32] = np.append(slots, np.int32(-1))[ids]
             return only
         seed %= 2**31  # a seed of any size fits the kernels' integers
+        if self.share is not None:
+            in_order = self.share[np.argsort(slot_expert, kind="stable")]
+            return drawn_by_share(ids, slots, first, in_order, seed, first_token)
         if policy == "same_node":
             nearest = nearest_replicas(slots, first, self.slot_rank, self.n_ranks, ranks_per_node, seed)
             chosen: NDArray[np.int32] = take_nearest(ids, source, nearest)

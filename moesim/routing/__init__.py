@@ -5,6 +5,7 @@ from moesim.routing.blocks import fused_pass_takes
 from moesim.routing.measure import RouterSums, SequenceSums, route_and_measure
 from moesim.routing.router_spec import RouterSpec, groups_of
 from moesim.routing.scores import affinity, gate_mass_lost
+from moesim.routing.slopes import add_gradient
 from moesim.routing.threads import in_blocks
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "RouterSpec",
     "RouterSums",
     "SequenceSums",
+    "add_gradient",
     "affinity",
     "fused_pass_takes",
     "gate_mass_lost",

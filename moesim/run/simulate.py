@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import __version__
-from moesim.layer import KernelLedger, Parts, Workload, add_training_rows, build_parts, counterfactuals, open_workload
+from moesim.layer import (
+    KernelLedger,
+    Parts,
+    Workload,
+    add_training_rows,
+    build_parts,
+    counterfactuals,
+    open_workload,
+    placed_by_batch,
+    with_learnt_placement,
+)
 from moesim.measure import (
     FlowExport,
     RunTerms,
@@ -22,6 +32,7 @@ from moesim.measure import (
     add_series_rows,
     degraded,
     explanation,
+    idle_ranks,
     steps_pay,
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
@@ -35,6 +46,7 @@ from moesim.workload import Batch
 
 # Layers with curves of link utilisation over time; more would swell the result and say the same.
 _SERIES_LAYERS = 4
+_BY_THE_PAST = "placement.learn_from: first_half places by the past and judges on what follows"
 
 Progress = Callable[[str], None]
 Watch = Callable[[str, int, int], None]
@@ -64,6 +76,7 @@ def simulate(
     say("topology, model and kernel tables")
     parts = build_parts(scenario)
     workload = open_workload(parts)
+    parts = with_learnt_placement(parts, lambda: workload)
     compile_first()  # mistakes are told before
     run = _Run(parts, workload, say, exact_bands, watch or (lambda what, done, total: None))
     run.collect()
@@ -177,11 +190,15 @@ class _Run:
         notes = [Note("counterfactual", text) for text in different]
         notes += [Note("info", text) for text in batch.notes]
         notes += [Note("estimated", text) for text in batch.estimated]
+        if placed_by_batch(parts):
+            policy = parts.placement.policy
+            notes.append(Note("info", f"{policy} places by the very batch that it is judged on; {_BY_THE_PAST}"))
         notes += degraded(parts, self._ledger, self._tolerance, batch)
         placed = (
             {said for layer in self._step.layers.values() for said in layer.placement.oddities()} if self._step else ()
         )
         notes += [Note("degraded", text) for text in sorted(placed)]
+        notes += idle_ranks(self._step.layers) if self._step else ()
         exported, note = self._flows.arrays()
         notes += note
         notes += self._summary.moved.notes()

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.balance import update_bias
-from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, layer_load, read_bias, route_layer
+from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
 from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, steps_pay
-from moesim.placement import BY_LOAD, Placement
+from moesim.placement import Placement
+from moesim.placement_policies import FIXED_POLICIES
 from moesim.run.audit import audit_components, audit_layer
 from moesim.run.offsets import start_offsets
 from moesim.timeline import SCHEDULES, LayerTrace, LayerWork, LinkSeries, Program, moe_layers, run_layers
@@ -83,11 +84,7 @@ def initial_state(parts: Parts, batch: Batch) -> State:
     """The biases that the scenario asks for, as recorded, none, or from a file; the placement, if a file gives it."""
     placed = parts.placement_map
     placement = {} if placed is None else {layer: placed.for_layer(layer) for layer in batch.layers}
-    if parts.router.kind != "v3" or parts.bias == "zero":
-        return State(dict.fromkeys(batch.layers), placement)
-    if parts.bias == "recorded":
-        return State({layer: batch.bias.get(layer) for layer in batch.layers}, placement)
-    return State({layer: read_bias(parts) for layer in batch.layers}, placement)
+    return State(first_bias(parts, batch), placement)
 
 
 def route_steps(parts: Parts, batches: Iterable[Batch]) -> Iterator[RoutedStep]:
@@ -107,7 +104,7 @@ def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, St
     """
     layers = batch.layers[: parts.workload.layers_simulated]
     placed, cut = dict(state.placement), 1 if parts.inference is None else parts.inference.micro_batches
-    if cut > 1 and parts.placement.policy in BY_LOAD:
+    if cut > 1 and parts.placement.policy not in FIXED_POLICIES:  # both follow one load
         whole = {layer: route_layer(parts, batch, layer, state.bias[layer], placed.get(layer)) for layer in layers}
         placed = {layer: of.placement for layer, of in whole.items()}
     routed, *later = (

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from moesim.mistakes import Loc, Mistakes
 from moesim.scenario.sections import Block, Name
 from moesim.units import Count, Duration, Number, Share
 
@@ -33,39 +34,110 @@ def _file_alone(value: object) -> object:
     return {"file": value} if isinstance(value, str) else value
 
 
-class _Synthetic(Block):
+_KIND = "Distribution of popularity over the experts, or the rule that deals them."
+_RATIO = "Load of the hot rank's or node's experts over the mean load."
+_SEQUENCE = "Tokens of one sequence."
+SKEW_FIGURES = ("max_violation", "balancedness", "rank_load_max_over_mean")
+
+
+class _Noise(Block):
     correlation: Number = Field(
         0.0, ge=0, lt=1, description="Correlation between the noise of two tokens of one sequence."
     )
-    sequence_length: Count = Field(256, ge=1, le=10**6, description="Tokens of one sequence.")
+    sequence_length: Count = Field(256, ge=1, le=10**6, description=_SEQUENCE)
 
 
-class Uniform(_Synthetic):
+class _Popularity(_Noise):
+    layer_correlation: Number = Field(
+        0.0, ge=0, le=1, description="Correlation of an expert's log popularity between a layer and the next."
+    )
+    step_correlation: Number = Field(
+        1.0, ge=0, le=1, description="Correlation of an expert's log popularity between a step and the next."
+    )
+
+
+class Uniform(_Noise):
     """Every expert is equally popular."""
 
-    kind: Literal["uniform"] = Field(description="Distribution of popularity over the experts.")
+    kind: Literal["uniform"] = Field(description=_KIND)
 
 
-class Zipf(_Synthetic):
+class Zipf(_Popularity):
     """Popularity falls with the place of an expert to the power of -exponent."""
 
-    kind: Literal["zipf"] = Field(description="Distribution of popularity over the experts.")
+    kind: Literal["zipf"] = Field(description=_KIND)
     exponent: Number = Field(1.0, ge=0, le=10, description="Exponent of the Zipf law.")
 
 
-class Lognormal(_Synthetic):
+class Lognormal(_Popularity):
     """Log popularity is normal."""
 
-    kind: Literal["lognormal"] = Field(description="Distribution of popularity over the experts.")
+    kind: Literal["lognormal"] = Field(description=_KIND)
     sigma: Number = Field(0.6, ge=0, le=10, description="Standard deviation of the log popularity.")
 
 
-class OneHotRank(_Synthetic):
+class Skew(_Popularity):
+    """Log popularity is normal, as widely as it takes for one figure of the drawn tokens, within 1 %."""
+
+    kind: Literal["skew"] = Field(description=_KIND)
+    max_violation: Number | None = Field(
+        None, gt=0, le=1e5, description="Skew: maximum load of an expert over the mean, less 1."
+    )
+    balancedness: Number | None = Field(
+        None, gt=0, lt=1, description="Skew: mean load of a rank over the maximum, experts placed contiguously."
+    )
+    rank_load_max_over_mean: Number | None = Field(
+        None, gt=1, le=1e6, description="Skew: maximum load of a rank over the mean, experts placed contiguously."
+    )
+
+    @model_validator(mode="after")
+    def _one_figure(self) -> "Skew":
+        if len(self.figures) != 1:
+            at: Loc = (next(reversed(self.figures)),) if self.figures else ()
+            what = f"{' and '.join(self.figures) or 'no figure of the load'} given"
+            raise Mistakes((at, what, f"give one of {', '.join(SKEW_FIGURES)}"))
+        return self
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What the drawn tokens are to have, by name."""
+        return {name: value for name in SKEW_FIGURES if (value := getattr(self, name)) is not None}
+
+
+class OneHotRank(_Noise):
     """The experts of one rank are hot, all others equally popular."""
 
-    kind: Literal["one_hot_rank"] = Field(description="Distribution of popularity over the experts.")
-    ratio: Number = Field(2.0, gt=0, le=1000, description="Load of the hot rank's experts over the mean load.")
+    kind: Literal["one_hot_rank"] = Field(description=_KIND)
+    ratio: Number = Field(2.0, gt=0, le=1000, description=_RATIO)
     hot_rank: Count = Field(0, ge=0, le=10**6, description="The rank whose experts are hot.")
+
+
+class OneHotNode(_Noise):
+    """The experts of one node are hot, all others equally popular."""
+
+    kind: Literal["one_hot_node"] = Field(description=_KIND)
+    ratio: Number = Field(2.0, gt=0, le=1000, description=_RATIO)
+    hot_node: Count = Field(0, ge=0, le=10**6, description="The node whose experts are hot.")
+
+
+class Megatron(Block):
+    """Standard normal logits through the scenario's router, as Megatron-Core's option makes them."""
+
+    kind: Literal["megatron-force-load-balancing"] = Field(description=_KIND)
+    sequence_length: Count = Field(256, ge=1, le=10**6, description=_SEQUENCE)
+
+
+class Dealt(Block):
+    """Experts by rule, no router involved: the suite W0 to W7 and the generators of engines."""
+
+    kind: Literal[
+        "w0-balanced", "w1-hot-experts", "w2-hot-rank", "w3-spread", "w4-ragged-sources", "w5-zero-load",
+        "w6-rotating-hotspot", "w7-burst", "sglang-uniform", "sglang-round-robin", "vllm-uniform-random",
+        "vllm-normal-routing", "tensorrt-llm-balanced", "deepep-test-normal", "deepep-test-low-latency",
+    ] = Field(description=_KIND)  # fmt: skip
+
+
+Synthetic = Uniform | Zipf | Lognormal | Skew | OneHotRank | OneHotNode | Megatron | Dealt
 
 
 def _one_or_many(value: object) -> str:
@@ -95,8 +167,8 @@ class Workload(Block):
     recording: RecordingSource | None = Field(
         None, description="Recorded router logits (default: tiny-KIND of the router's kind)."
     )
-    synthetic: Annotated[Uniform | Zipf | Lognormal | OneHotRank, Field(discriminator="kind")] | None = Field(
-        None, description="Synthetic router logits."
+    synthetic: Annotated[Synthetic, Field(discriminator="kind")] | None = Field(
+        None, description="Synthetic router logits, or experts dealt by rule."
     )
     expert_ids: Name | None = Field(
         None, description="Recorded routing whose numbers are chosen experts: no router is run."
@@ -165,7 +237,12 @@ class Workload(Block):
     @property
     def gives_experts(self) -> bool:
         """Whether experts may be given rather than selected by the scenario's router."""
-        return not (self.recording or self.synthetic)
+        return not self.recording and (self.synthetic is None or self.deals)
+
+    @property
+    def deals(self) -> bool:
+        """Whether a rule deals the experts and no router runs."""
+        return isinstance(self.synthetic, Dealt)
 
 
 class LognormalOffset(Block):

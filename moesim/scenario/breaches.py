@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from moesim.alltoall_library import algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, did_you_mean, fields_at
-from moesim.placement_policies import FIXED_POLICIES, LOAD_POLICIES
+from moesim.placement_policies import LEARN_FROM, SINGLE_SLOT_POLICIES
 from moesim.scenario.fields import ScenarioFields
+from moesim.scenario.named_files import is_path
 from moesim.scenario.thresholds import parse_objective, parse_threshold
 
 Breach = tuple[Loc, str, str]
@@ -77,6 +78,8 @@ def _workload(scenario: ScenarioFields) -> Iterator[Breach]:
         )
     if isinstance(workload.tokens_per_rank, tuple) and sum(workload.tokens_per_rank) == 0:
         yield ("workload", "tokens_per_rank"), "no rank has any token", "give at least one token"
+    if workload.deals and workload.assign != "by_sequence":
+        yield ("workload", "assign"), "where a rule deals the experts, tokens are not assigned", "leave it out"
     recording = workload.recording
     if recording is not None and recording.layers is not None and len(set(recording.layers)) < len(recording.layers):
         yield (
@@ -100,15 +103,28 @@ def _per_rank_lists(scenario: ScenarioFields) -> Iterator[Breach]:
 
 def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     """Yield what would be read and then have no effect."""
-    if scenario.placement.redundant_experts and scenario.placement.policy in FIXED_POLICIES:
+    if scenario.placement.redundant_experts and scenario.placement.policy in SINGLE_SLOT_POLICIES:
         yield (
             ("placement", "redundant_experts"),
             f"policy {scenario.placement.policy} places no replicas",
-            f"set policy: {' or '.join(LOAD_POLICIES)}, or redundant_experts: 0",
+            "set policy: eplb, or redundant_experts: 0",
         )
     placement = scenario.placement
     if placement.file is not None and (placement.policy != "contiguous" or placement.redundant_experts):
         yield ("placement", "file"), "the map says where experts are, and so does the policy", "leave one of them out"
+    if placement.policy == "per_batch" and not placement.redundant_experts:
+        yield (
+            ("placement", "redundant_experts"),
+            "policy per_batch has no slots to fetch weights into",
+            "give one per rank, for example",
+        )
+    learnt = placement.learn_from
+    if learnt is not None and learnt not in LEARN_FROM and not is_path(learnt):
+        yield (
+            ("placement", "learn_from"),
+            f"{learnt!r:.60} is none of {', '.join(LEARN_FROM)} and no file",
+            did_you_mean(learnt, LEARN_FROM) or "name one of these, or the path of recorded routing",
+        )
     algorithm = algorithm_named(scenario.alltoall.algorithm)
     if scenario.alltoall.cached_handle and not algorithm.handle:
         yield ("alltoall", "cached_handle"), f"{algorithm.name} has no handle", "cached_handle: false"
@@ -120,7 +136,9 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
         )
     if scenario.routing.update_bias and scenario.routing.kind != "v3":
         yield ("routing", "update_bias"), f"a {scenario.routing.kind} router has no bias", "update_bias: false"
-    elif scenario.routing.update_bias and (scenario.workload.expert_ids or scenario.workload.counts):
+    elif scenario.routing.update_bias and (
+        scenario.workload.expert_ids or scenario.workload.counts or scenario.workload.deals
+    ):
         yield ("routing", "update_bias"), "no router runs on given experts", "update_bias: false"
     if scenario.faults:
         yield ("faults",), "faults are not simulated yet", "leave the list empty"

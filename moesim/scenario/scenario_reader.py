@@ -25,6 +25,7 @@ PATH_FIELDS: tuple[tuple[str, ...], ...] = (
     ("routing", "bias"),
     ("workload", "recording", "name"),
     ("placement", "file"),
+    ("placement", "learn_from"),
     ("workload", "routing"),
     ("workload", "routing", "file"),
     ("workload", "expert_ids"),

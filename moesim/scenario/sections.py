@@ -14,7 +14,7 @@ from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
-from moesim.placement_policies import FIXED_POLICIES, LOAD_POLICIES
+from moesim.placement_policies import POLICIES
 from moesim.regular_clusters import EXAMPLES, FabricKind, RegularCluster
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.named_files import is_path, refuse_escape
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     PolicyName = str
 else:
     AlgorithmName = Literal[ALGORITHMS]
-    PolicyName = Literal[(*FIXED_POLICIES, *LOAD_POLICIES)]
+    PolicyName = Literal[POLICIES]
 
 
 class Block(BaseModel):
@@ -225,14 +225,36 @@ class PlacementBlock(Block):
     """Which rank holds which experts."""
 
     policy: PolicyName = Field(
-        "contiguous", description="How experts are laid on ranks; eplb balances by the batch's own load."
+        "contiguous",
+        description="How experts are laid on ranks: contiguous, round_robin and random know no load; greedy, eplb (one "
+        "of eplb_hierarchical and eplb_global, as published), lp and replicate_top follow it; affinity puts experts "
+        "that tokens select together on one node; per_batch fetches weights for every batch.",
     )
     file: Name | None = Field(
         None,
         description="A placement map instead of a policy: SGLang's JSON, TensorRT-LLM's YAML or moesim's own JSON.",
     )
     redundant_experts: Count = Field(
-        0, ge=0, le=10**5, description="Extra slots for replicas of hot experts (eplb only)."
+        0,
+        ge=0,
+        le=10**5,
+        description="Extra slots for replicas of hot experts, or for the weights that per_batch fetches.",
+    )
+    learn_from: Name | None = Field(
+        None,
+        description="What the policy learns the load from: first_half of the recorded tokens (the run then draws from "
+        "the second; of synthetic tokens another batch), all, batch (the very batch it is judged on), or a file of "
+        "recorded routing. Default: batch in a run, first_half for `moesim place`.",
+    )
+    moves: Count | None = Field(
+        None,
+        ge=0,
+        le=10**6,
+        description="Experts of a layer moved at most from where engines start, slot s holding expert s modulo the "
+        "experts; null: any number.",
+    )
+    node_load_limit: Number = Field(
+        1.05, ge=1, le=1000, description="Load of the fullest node over the mean that affinity may reach."
     )
     replica_choice: Literal["same_node", "round_robin", "hash"] = Field(
         "same_node", description="Which replica a token takes."

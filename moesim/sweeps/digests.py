@@ -7,7 +7,8 @@ it: the rate of a NIC is in no digest of the routing, so that points which diffe
 ====================  ==========================================================================================
 stage                 reads
 ====================  ==========================================================================================
-batch of tokens       seed, workload, number of experts, ranks and nodes, the files of the workload; and the router
+batch of tokens       seed, workload, number of experts, ranks and nodes, the files of the workload, whether the
+                      placement learns from its first half; and the router
                       where the tokens follow from it (resampled experts, synthetic logits, drawn counts)
 routing of a batch    the batch; router, groups and bias, placement, losses, and which ranks share a node; where
                       copies are counted at the ports of ranks, the all-to-all and the fabric too
@@ -94,6 +95,7 @@ def input_files(scenario: Scenario) -> dict[str, Path]:
         "model.preset": scenario.model.preset,
         "routing.bias": scenario.routing.bias,
         "placement.file": scenario.placement.file,
+        "placement.learn_from": scenario.placement.learn_from,
         "workload.expert_ids": workload.expert_ids,
         "workload.counts": workload.counts,
         "alltoall.calibration": scenario.alltoall.calibration,
@@ -141,9 +143,11 @@ def batch_digest(scenario: Scenario, parts: "Parts", recording: "Recording | Non
     fabric = parts.fabric
     files = {name: sha for name, sha in file_digests(scenario).items() if name.startswith("workload.")}
     plain = recording is not None and recording.n_experts == parts.router.n_experts
-    shape = (fabric.n_ranks, None if plain else fabric.n_nodes)
+    shape = (fabric.n_ranks, None if plain else (fabric.n_nodes, fabric.ranks_per_node))
     router = None if plain else parts.router
-    return digest("batch", scenario.seed, scenario.workload, files, shape, parts.router.n_experts, router)
+    # The run draws from what the placement has not learnt from.
+    learnt = scenario.placement.learn_from == "first_half" and scenario.workload.synthetic is None
+    return digest("batch", scenario.seed, scenario.workload, files, shape, parts.router.n_experts, router, learnt)
 
 
 def routing_digest(scenario: Scenario, parts: "Parts", recording: "Recording | None") -> str:
@@ -157,7 +161,7 @@ def routing_digest(scenario: Scenario, parts: "Parts", recording: "Recording | N
         parts.router,
         parts.loss_device,
         (routing.bias, files.get("routing.bias"), routing.update_bias),
-        (scenario.placement, files.get("placement.file")),
+        (scenario.placement, files.get("placement.file"), files.get("placement.learn_from")),
         scenario.losses,
         (fabric.n_ranks, fabric.n_nodes, fabric.ranks_per_node, fabric.rank_node),
         ports,

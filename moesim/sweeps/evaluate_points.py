@@ -24,6 +24,7 @@ from moesim.layer import (
     counterfactuals,
     open_workload,
     trace_of,
+    with_learnt_placement,
 )
 from moesim.measure import SummaryBuilder
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
@@ -100,18 +101,17 @@ def route(scenario: Scenario, parts: Parts, recording: Recording | None) -> Rout
     tokens = batch_digest(scenario, parts, recording)
     files = tuple(sorted(item for item in file_digests(scenario).items() if item[0].startswith("workload.")))
 
-    def batch(index: int) -> Batch:
-        if recording is not None:
-            return Workload(parts, recording).batch(index)
+    def opened() -> Workload:
         # The scenario names one file at most, and the key is what is read of it.
         key = (files, parts.router.n_experts, parts.workload.recording)
-        return open_workload(parts, lambda: _traces.get(key, lambda: trace_of(parts))).batch(index)
+        return open_workload(parts, lambda: _traces.get(key, lambda: trace_of(parts)), recording)
 
+    placed = with_learnt_placement(parts, opened)
     batches = (
-        _batches.get((tokens, index), lambda index=index: batch(index))  # type: ignore[misc]
+        _batches.get((tokens, index), lambda index=index: opened().batch(index))  # type: ignore[misc]
         for index in range(parts.workload.steps)
     )
-    steps = tuple(route_steps(parts, batches))
+    steps = tuple(route_steps(placed, batches))
     different = counterfactuals(parts, recording.router) if recording is not None else ()
     return Routed(steps, bool(different))
 

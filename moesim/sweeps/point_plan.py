@@ -47,7 +47,7 @@ def make_plan(
         try:
             scenario = template.scenario(space.values(point))
             parts = parts_of(scenario)
-            place(parts, np.ones(parts.router.n_experts, np.int64))
+            place(parts, np.ones(parts.router.n_experts, np.int64), np.arange(parts.router.top_k, dtype=np.int32)[None])
             possible[point] = routing_digest(scenario, parts, recording_of(scenario))
         except InputError as error:
             impossible[point] = one_line(error)

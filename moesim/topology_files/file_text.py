@@ -1,12 +1,15 @@
-"""The text of a topology file: read within limits, freed of what a terminal or a log put around it, and recognised."""
+"""The text of a topology file: read within limits, freed of what surrounds it, recognised; NCCL's XML as a tree."""
 
 import re
 from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
+from moesim.broken_files import content, reading
 from moesim.errors import InputError
 
 MAX_BYTES = 20 * 10**6
 MAX_DEVICES = 20_000
+MAX_ELEMENTS = 100_000
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PREFIX = re.compile(r"^(?:\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(?:out|err)>: ?| {0,2}\d+: |> )")
@@ -30,18 +33,8 @@ def read_text(path: Path) -> tuple[str, str]:
         InputError: not readable, over 20 MB, not text, or no form that is known.
     """
     where = str(path)
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where) from None
-    if len(content) > MAX_BYTES:
-        raise InputError("more than 20 MB", where, "is it the output of a topology tool?")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError("is not UTF-8 text", where, "save it as UTF-8") from None
-    text = cleaned(text)
+    with reading(path, "save it as UTF-8", "is not UTF-8 text"):
+        text = cleaned(content(path, MAX_BYTES).decode("utf-8-sig"))
     for form, pattern in FORMS.items():
         if pattern.search(text):
             return form, text
@@ -57,3 +50,34 @@ def cleaned(text: str) -> str:
         if not line.lstrip().startswith("```"):
             lines.append(line)
     return "\n".join(lines)
+
+
+def parse_xml(text: str, root: str, where: str) -> Element:
+    """Return the tree of the first ``<root ...>`` to ``</root>`` in a text.
+
+    Raises:
+        InputError: cut off, not XML, a document type or entity, more than 100,000 elements.
+    """
+    begin, end = text.find(f"<{root}"), text.find(f"</{root}>")
+    if end < begin:
+        raise InputError(f"<{root}> has no </{root}>", where, "is the file whole?")
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise InputError("holds a document type or an entity", where, "NCCL writes none: give its own file")
+    if text.count("<", begin, end) > 2 * MAX_ELEMENTS:
+        raise InputError(f"more than {MAX_ELEMENTS:,} elements", where)
+    try:
+        return fromstring(text[begin : end + len(root) + 3])  # noqa: S314 - without a document type nothing expands
+    except ParseError as error:
+        line, column = error.position
+        place = f"{where}:{line + text.count(chr(10), 0, begin)}:{column + 1}"
+        raise InputError(f"not valid XML: {str(error).partition(':')[0]}", place) from None
+
+
+def number(element: Element, name: str, otherwise: float = 0.0) -> float:
+    """A decimal or hexadecimal attribute; ``otherwise`` where it is absent or no number that can be one here."""
+    text = element.get(name, "").strip()
+    try:
+        value = float(int(text, 16)) if text.lower().startswith("0x") else float(text)
+    except (ValueError, OverflowError):
+        return otherwise
+    return value if abs(value) < 1e15 else otherwise

@@ -80,45 +80,32 @@ def topology_yaml(imported: Imported, where: str) -> str:
     Raises:
         InputError: answers are missing, no topology can be made, or moesim cannot hold it.
     """
-    spec = imported.complete(where)
-    lines = [f"# From {imported.facts['format']} by moesim topo import; peaks of one direction."]
-    lines += [f"# Note: {line}" for line in _notes(imported)]
+    spec, facts, sources = imported.complete(where), imported.facts, imported.sources
+    notes = filter(None, [*facts["warnings"], facts.get("moesim_note")])
+    lines = [f"# From {facts['format']} by moesim topo import; peaks of one direction."]
+    lines += [f"# Note: {' '.join(str(line).split())}" for line in notes]
     for key, value in spec.items():
-        source = imported.sources.get(key, "")
-        comment = f"  # {source}" if source else ""
+        comment = f"  # {sources[key]}" if key in sources else ""
+        if key == "links":
+            of_links = ("nvlink", "pcie", "nic", "latency")
+            lines += [f"# {each}: {sources[each]}" for each in of_links if each in sources]
         if isinstance(value, list):
-            lines.append(f"{key}:{comment}")
-            lines += [f"  - {_flow(entry)}" for entry in value]
+            lines += [f"{key}:{comment}", *(f"  - {_flow(entry)}" for entry in value)]
         else:
             lines.append(f"{key}: {_flow(value)}{comment}")
-    if spec["kind"] == "explicit":
-        of_links = ("nvlink", "pcie", "nic", "latency")
-        lines[-len(spec["links"]) - 1 : -len(spec["links"]) - 1] = [
-            f"# {key}: {imported.sources[key]}" for key in of_links if key in imported.sources
-        ]
     text = "\n".join(lines) + "\n"
     build_fabric(checked_topology(parse_yaml(text, where)), name=Path(where).stem, where=where)
     return text
 
 
-def _notes(imported: Imported) -> list[str]:
-    facts = imported.facts
-    note = facts.get("moesim_note")
-    return [" ".join(str(line).split()) for line in [*facts.get("warnings", ()), *([note] if note else [])]]
-
-
 def _flow(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*|[0-9.e+-]+[A-Za-z/]+", value):
-        return json.dumps(value)
-    return json.dumps(value) if value in ("true", "false", "null", "NaN") else str(value)
+    plain = not isinstance(value, str) or re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*|[0-9.e+-]+[A-Za-z/]+", value)
+    return str(value) if plain and value not in ("true", "false", "null", "NaN") else json.dumps(value)
 
 
 def facts_of(imported: Imported) -> Facts:
     """Return all that a file gave as JSON: facts, the topology, where its numbers are from, and what is asked."""
-    return imported.facts | {
-        "moesim": imported.spec if not imported.asked else None,
-        "sources": imported.sources,
-        "asked": imported.asked,
-    }
+    spec = imported.spec if not imported.asked else None
+    return imported.facts | {"moesim": spec, "sources": imported.sources, "asked": imported.asked}

@@ -12,7 +12,17 @@ from moesim.traffic.calibration_set import (
     with_value,
 )
 from moesim.traffic.cluster_error import error_left_out
-from moesim.traffic.constant_sets import Calibration, calibration, find_set, gpu_names, gpu_ports, gpu_steps, set_names
+from moesim.traffic.constant_sets import (
+    Calibration,
+    calibration,
+    find_set,
+    gpu_names,
+    gpu_ports,
+    gpu_steps,
+    set_names,
+    transport_steps,
+    way_between,
+)
 from moesim.traffic.constants import Protocol
 from moesim.traffic.copies import (
     Copies,
@@ -72,7 +82,9 @@ __all__ = [
     "set_names",
     "slower",
     "spread_of",
+    "transport_steps",
     "value_at",
+    "way_between",
     "wire_bytes",
     "with_value",
 ]

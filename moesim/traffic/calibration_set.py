@@ -113,19 +113,19 @@ class CalibrationSet:
             across={phase: block(terms) for phase, terms in self.across.items()},
         )
 
-    def on(self, gpu: str, steps_of: Sequence[str], transport: str, sms: int) -> "CalibrationSet":
+    def on(self, gpu: str, steps_of: Sequence[str], transports: Sequence[str], sms: int) -> "CalibrationSet":
         """Return the set of a cell, its ports as they are.
 
         Args:
             gpu: lower-case name; steps_of: the GPUs whose steps it takes, one after the other.
-            transport: of ``moesim.alltoall_library``.
+            transports: whose steps it takes; the first of ``moesim.alltoall_library``.
             sms: of the GPU.
         """
         made = self
         cell: list[Uncertain] = []
         for one in self.uncertain:
             steps = []
-            for axis, levels in (("gpu", steps_of), ("transport", (transport,))):
+            for axis, levels in (("gpu", steps_of), ("transport", transports)):
                 for level in levels:
                     if axis in one.answers and level not in (self.gpu, self.transport):
                         steps.append(
@@ -136,7 +136,7 @@ class CalibrationSet:
                     made = with_value(made, place, value_at(made, place) * step.factor)
             deviation = max([one.deviation, *(step.deviation for step in steps)])
             cell.append(Uncertain(one.places, one.kind, deviation, {}, {}))
-        return replace(made, gpu=gpu, transport=transport, sms=sms, uncertain=tuple(cell))
+        return replace(made, gpu=gpu, transport=transports[0], sms=sms, uncertain=tuple(cell))
 
     @property
     def spread(self) -> "CalibrationSet":

@@ -88,6 +88,7 @@ class _Index(BaseModel):
     ports: dict[str, _Ports]
     families: dict[str, str]
     descends: dict[str, str]
+    racks: tuple[str, ...]
     over_clusters: dict[str, str]
     defaults: dict[str, dict[str, str]]
 
@@ -226,7 +227,7 @@ def _of_cell(found: CalibrationSet, gpu: str, transport: str) -> CalibrationSet:
     """A set over clusters, for a GPU with its ports and a transport."""
     gpu = gpu if gpu in gpu_names() else _STAND_IN
     nvlink, nic, sms = gpu_ports(gpu)
-    return found.with_ports(nvlink, nic).on(gpu, gpu_steps(gpu), transport, sms)
+    return found.with_ports(nvlink, nic).on(gpu, gpu_steps(gpu), transport_steps(gpu, transport), sms)
 
 
 def gpu_ports(gpu: str, otherwise: CalibrationSet | None = None) -> tuple[float, float, int]:
@@ -247,6 +248,16 @@ def gpu_steps(gpu: str) -> tuple[str, ...]:
     family = _index().families.get(gpu, gpu)
     before = _index().descends.get(family)
     return (*(() if before is None else gpu_steps(before)), family)
+
+
+def transport_steps(gpu: str, transport: str) -> tuple[str, ...]:
+    """The transports whose steps away from the reference a GPU takes: who posts, and ``racks`` between NVLink racks."""
+    return (transport, "racks") if gpu in _index().racks else (transport,)
+
+
+def way_between(gpu: str, transport: str, n_nodes: int) -> str:
+    """How the ranks of a group reach each other, as errors are counted: ``nvlink`` on one node, else the last step."""
+    return transport_steps(gpu, transport)[-1] if n_nodes > 1 else "nvlink"
 
 
 def _uncertain(document: LocatedDocument, made: CalibrationSet, index: int, one: _Uncertain) -> Uncertain:

@@ -15,7 +15,7 @@ CLUSTERS, LEFT_OUT = _DATA / "clusters.csv", _DATA / "left_out.csv"
 _COLUMNS = (
     "algorithm", "cluster", "row", "gpu", "transport", "nodes", "measured_s", "simulated_s", "low_s", "high_s",
 )  # fmt: skip
-_WITHOUT_PROXY = ("nvlink", "ibgda", "ibrc")
+_WITHOUT_PROXY = ("nvlink", "ibgda", "ibrc", "racks")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from moesim.alltoall_library import ALGORITHMS
 from moesim.report import Cell, ChartView, DataTable, DotChart, view_of
-from moesim.traffic import find_set, set_names
+from moesim.traffic import find_set, set_names, way_between
 from moesim.validate.clusters_left_out import LeftOut, expectations
 from moesim.validate.listed_clusters import listed_rows
 from moesim.validate.plan import FREE
@@ -89,8 +89,8 @@ def _clusters_table(rows: Sequence[LeftOut]) -> DataTable:
     off = {one.row: one for one in rows}
     found: dict[str, list[tuple[str, str, str, str]]] = {}
     for row in listed_rows():
-        transport = row.transport if row.nodes > 1 else "nvlink"
-        found.setdefault(row.cluster, []).append((row.key, row.gpu, transport, row.source))
+        way = way_between(row.gpu, row.transport, row.nodes)
+        found.setdefault(row.cluster, []).append((row.key, row.gpu, way, row.source))
     lines: list[tuple[Cell, ...]] = []
     for cluster, listed in found.items():
         errors = [off[key].error for key, *_ in listed if key in off]

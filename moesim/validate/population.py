@@ -31,6 +31,7 @@ from moesim.traffic import (
     Uncertain,
     gpu_ports,
     gpu_steps,
+    transport_steps,
     value_at,
     with_value,
 )
@@ -43,7 +44,7 @@ SPREADS = {"nvlink": 0.06, "nic": 0.06, "setup": 0.25, "work": 0.35, "fill": 0.3
 """Where the spreads between clusters begin; what EM makes of them over all libraries stands in the sets."""
 ROW_SPREAD = 0.05
 # Of a mean around where it starts: rates near their ports' peaks are known better than times.
-_FREE = {"nvlink": 0.5, "nic": 0.5, "setup": 1.5, "work": 1.5, "fill": 1.5, "apart": 0.3}
+_FREE = {"nvlink": 0.5, "nic": 0.15, "setup": 1.5, "work": 1.5, "fill": 1.5, "apart": 0.3}
 # Rows past this many of one cluster count less, so that the shape of a kernel's curve is not one cluster's alone.
 _ROWS = 12
 _SOFT = 2.0
@@ -191,8 +192,9 @@ class Population:
         for gpu in gpu_steps(row.gpu):
             if "gpu" in answers and gpu not in gpu_steps(self.start.gpu):
                 yield Column("gpu", gpu, index)
-        if "transport" in answers and row.nodes > 1 and row.transport != self.start.transport:
-            yield Column("transport", row.transport, index)
+        for transport in transport_steps(row.gpu, row.transport):
+            if "transport" in answers and row.nodes > 1 and transport != self.start.transport:
+                yield Column("transport", transport, index)
 
 
 @dataclass(frozen=True)

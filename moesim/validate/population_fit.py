@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from moesim.traffic import CalibrationSet
+from moesim.traffic import CalibrationSet, way_between
 from moesim.validate.cluster_check import EIGHTY
 from moesim.validate.clusters_left_out import LeftOut
 from moesim.validate.population import SPREADS, Population, Solution, as_set, expected, new_spreads, solve
@@ -18,18 +18,17 @@ _ROUNDS = 3
 _LEFT_OUT_ROUNDS = 5
 
 
-def fit_over_clusters(
+def populations(
     rows: Iterable[Row], say: Callable[[str], None] = lambda text: None
-) -> tuple[list[CalibrationSet], list[LeftOut]]:
-    """Fit every plan, and predict each cluster from the others.
+) -> dict[str, tuple[Population, Solution]]:
+    """Fit every plan, all with the same spreads between clusters.
 
     Args:
         rows: published rows that are not suspect, and the healthy rows of clusters.
         say: told what is being done.
 
     Returns:
-        A set per algorithm, and the rows left out. Intervals are widened by one factor for all algorithms, so that they
-        cover four rows in five of clusters left out.
+        By algorithm.
     """
     rows = list(rows)
     spreads = dict(SPREADS)
@@ -42,6 +41,22 @@ def fit_over_clusters(
             found[algorithm] = population, solve(population, begin=found[algorithm][1] if number else None)
         if number + 1 < _ROUNDS:
             spreads = new_spreads(list(found.values()), spreads)
+    return found
+
+
+def fit_over_clusters(
+    rows: Iterable[Row], say: Callable[[str], None] = lambda text: None
+) -> tuple[list[CalibrationSet], list[LeftOut]]:
+    """Fit every plan, and predict each cluster from the others.
+
+    Args:
+        rows: as ``populations`` takes them; say: told what is being done.
+
+    Returns:
+        A set per algorithm, and the rows left out. Intervals are widened by one factor for all algorithms, so that they
+        cover four rows in five of clusters left out.
+    """
+    found = populations(rows, say)
     predicted = []
     for algorithm, (population, solution) in found.items():
         for cluster in clusters_of(population.rows):
@@ -88,7 +103,7 @@ def _widening(predicted: Sequence[_Predicted]) -> float:
 def _left_out(algorithm: str, row: Row, measured: float, mean: float, deviation: float, widen: float) -> LeftOut:
     band = EIGHTY * widen * deviation
     return LeftOut(
-        algorithm, row.cluster, row.key, row.gpu, row.transport if row.nodes > 1 else "nvlink", row.nodes,
+        algorithm, row.cluster, row.key, row.gpu, way_between(row.gpu, row.transport, row.nodes), row.nodes,
         *(math.exp(value) for value in (measured, mean, mean - band, mean + band)),
     )  # fmt: skip
 

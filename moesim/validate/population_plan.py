@@ -133,9 +133,9 @@ _NCCL = (
     Constant(_protocols("nvlink_rate", "slow", "fast"), "nvlink", ("gpu",)),
     # A thread of the CPU posts NCCL's messages whatever the card.
     *(Constant(_protocols("setup_inter_node_s", name), "setup", ("gpu",)) for name in _PROTOCOLS),
+    Constant(_protocols("nic_rate", *_PROTOCOLS), "nic", ("transport",), efa=_EFA),
     # LL sends a flag with every word: never the rate of whole messages.
-    Constant(_protocols("nic_rate", "ll", "slow"), "nic", ("transport",)),
-    Constant(_protocols("nic_rate", "fast"), "nic", ("transport",), efa=_EFA),
+    Constant(_protocols("nic_rate", "ll", "slow"), "nic", apart=True),
 )
 
 PLANS: dict[str, Plan] = {

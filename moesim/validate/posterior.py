@@ -21,9 +21,9 @@ _SURELY, _WORSE = 0.8, 1.05
 _MET = 0.5
 # Rows of a group are left out in so many parts, one by one where they are no more.
 _FOLDS = 4
-# What a row of a cluster that nobody fitted commonly keeps where the model's shape is not quite the cluster's, and the
-# share of the start's error below which rows left out have to stay, so held and as firmly as rows of one cluster allow.
-_SHAPE_SPREAD, _LOOSELY, _CLOSELY = 0.2, 0.8, 0.4
+# What one row has to be off to speak alone, how closely one has to follow a constant that is to move, what that has to
+# gain, rounds until a soft fit's weights stand.
+_LONE, _SPEAKS, _GAIN, _ROUNDS = 0.35, 0.25, 0.05, 6
 # A constant that fell to nothing has no logarithm: known within a factor of e at most.
 _MOST = 1.0
 
@@ -33,33 +33,54 @@ def group_of(row: Row) -> Group:
     return phase_of(row), row.nodes > 1
 
 
-def best_row_spread(
-    rows: Sequence[Row], before: Floats, row_spread: float, without: Callable[[Collection[int], float], Floats]
-) -> float | None:
-    """Choose how closely to follow rows of a cluster that others' constants are the start for, by rows left out.
+def worth_moving(before: Floats, slopes: Floats, spread: Floats, row_spread: float) -> list[int]:
+    """Choose which constants rows of a cluster move that others' constants are the start for, by rows left out.
 
-    Few rows may be met by constants that other settings share and that are not what differs. So rows are left out in
-    turn; a close fit has to predict them much better than the start does, a loose one clearly better. Rows that are
-    alone in their group say nothing of each other.
+    Constants are taken one after the other, each the one with which rows are predicted best by a fit to the others, as
+    long as that gains a twentieth. A row that no other speaks for is followed where it is grossly off: what is left of
+    it then counts a lone row's error more. Fits are to first order, soft in rows and in moves.
 
     Args:
-        rows: measured.
         before: logarithm of simulated over measured time with the start's constants, [rows].
-        row_spread: relative error that rows of one cluster keep.
-        without: the same of rows by number, with a fit that did not see them, at a spread of rows.
+        slopes: derivatives of it by each constant, [rows, constants].
+        spread: of the constants, [constants].
+        row_spread: relative error that a row commonly keeps.
 
     Returns:
-        The spread to fit with; None: the start predicts rows left out as well.
+        Their numbers; none if the start predicts rows left out as well.
     """
-    groups = list(map(group_of, rows))
-    judged = [index for index, group in enumerate(groups) if groups.count(group) >= _ENOUGH]
-    if not judged:
-        return row_spread
-    folds = [judged[number::_FOLDS] for number in range(min(_FOLDS, len(judged)))]
-    worth: list[tuple[float, float | None]] = [(float(np.abs(before[judged]).sum()), None)]
-    for spread, share in ((row_spread, _CLOSELY), (_SHAPE_SPREAD, _LOOSELY)):
-        worth.append((sum(float(np.abs(without(fold, spread)).sum()) for fold in folds) / share, spread))
-    return min(worth, key=lambda one: one[0])[1]
+    every = np.arange(len(before))
+
+    def score(chosen: list[int]) -> float:
+        left = np.abs(before + slopes[:, chosen] @ _first_order(before, slopes[:, chosen], spread[chosen], row_spread))
+        total = 0.0
+        for row in every:
+            others = every != row
+            moves = _first_order(before[others], slopes[others][:, chosen], spread[chosen], row_spread)
+            total += min(abs(before[row] + slopes[row, chosen] @ moves), left[row] + _LONE)
+        return total
+
+    chosen: list[int] = []
+    best = float(np.abs(before).sum())
+    rest = [index for index in range(len(spread)) if np.abs(slopes[:, index]).max() > _SPEAKS]
+    while rest:
+        found, index = min((score([*chosen, index]), index) for index in rest)
+        if found >= (1 - _GAIN) * best:
+            break
+        best = found
+        chosen.append(index)
+        rest.remove(index)
+    return chosen
+
+
+def _first_order(before: Floats, slopes: Floats, spread: Floats, row_spread: float) -> Floats:
+    """Moves of constants that a fit to rows would find if their slopes stayed as they are."""
+    moves: Floats = np.zeros(len(spread))
+    for _ in range(_ROUNDS):
+        of_rows = slopes.T * _weights(before + slopes @ moves)
+        held = _weights(row_spread * moves / spread) * (row_spread / spread) ** 2
+        moves = np.asarray(np.linalg.solve(of_rows @ slopes + np.diag(held), -of_rows @ before), np.float64)
+    return moves
 
 
 def groups_made_worse(

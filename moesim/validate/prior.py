@@ -82,11 +82,7 @@ def open_constants(
     """
     made = start
     if start.uncertain:
-        # An absent term has no logarithm.
-        there = (one for one in start.uncertain if all(value_at(start, place) > 0 for place in one.places))
-        found = [
-            Free(one.places, spread=min(one.deviation, _MOST * DEVIATIONS[one.kind]), kind=one.kind) for one in there
-        ]
+        found = [*_between_clusters(start), *(held_over_clusters(start) if start.clusters else ())]
     else:
         made = _completed(start, rows)
         found = _one_sources(start, made, rows)
@@ -156,6 +152,40 @@ def _one_sources(start: CalibrationSet, made: CalibrationSet, rows: Sequence[Row
             if value > 0:
                 found.append(Free(places, spread=DEVIATIONS[kind], kind=kind))
     return found
+
+
+def _between_clusters(start: CalibrationSet) -> list[Free]:
+    """What a set over clusters says differs between them: ports in both phases alike, a kernel's own by phase.
+
+    Clusters that were left out show no set-up or work that is off alike in dispatch and combine. NCCL's phases are one.
+    """
+    found: dict[tuple[Place, ...], Free] = {}
+    for one in start.uncertain:
+        ports = one.kind in ("nic", "nvlink") or bool(start.phases["dispatch"]["protocols"])
+        for phase in ("",) if ports else ("dispatch", "combine"):
+            places = tuple(place for place in one.places if not phase or phase in place[:2])
+            # An absent term has no logarithm.
+            if places and all(value_at(start, place) > 0 for place in places):
+                before = found[places].spread if places in found else 0.0
+                spread = min(math.hypot(one.deviation, before), _MOST * DEVIATIONS[one.kind])
+                found[places] = Free(places, spread=spread, kind=one.kind)
+    return list(found.values())
+
+
+def held_over_clusters(start: CalibrationSet) -> list[Free]:
+    """What a set over clusters holds or moves together with other terms, each term alone."""
+    alone = {place for one in start.uncertain if len({at[-1] for at in one.places}) == 1 for place in one.places}
+    blocks: list[tuple[Place, Any]] = [((phase,), terms) for phase, terms in start.phases.items()]
+    blocks += [(("across", phase), terms) for phase, terms in start.across.items()]
+    found: dict[str, list[Place]] = {}
+    for block, terms in blocks:
+        places: list[Place] = [(*block, term) for term in _FACTORS]
+        places += [(*block, one.name, term) for one in terms["protocols"] for term in _PROTOCOL]
+        for place in places:
+            if place not in alone and value_at(start, place) > 0:
+                found.setdefault(place[-1], []).append(place)
+    kinds = _FACTORS | _PROTOCOL
+    return [Free(tuple(at), spread=DEVIATIONS[kinds[term]], kind=kinds[term]) for term, at in found.items()]
 
 
 def _growing(start: CalibrationSet, block: Place, rows: Sequence[Row]) -> list[Free]:

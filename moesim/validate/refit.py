@@ -15,13 +15,18 @@ from moesim.validate.clusters import OnRanks
 from moesim.validate.fit_constants import Fitted, Free, fit, log_error
 from moesim.validate.ledger import FIT, Entry
 from moesim.validate.plan import BASE, FREE
-from moesim.validate.posterior import best_row_spread, group_of, groups_made_worse, posterior
-from moesim.validate.prior import ROW_SPREAD, open_constants
+from moesim.validate.posterior import group_of, groups_made_worse, posterior, worth_moving
+from moesim.validate.prior import ROW_SPREAD, held_over_clusters, open_constants
 from moesim.validate.published_row import Row
 from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.set_file import rounded
 from moesim.validate.statistics import Spread
-from moesim.validate.told_apart import Moved, left_open, moved
+from moesim.validate.told_apart import Moved, left_open, moved, slopes_of
+
+# So many rows, all met within this by constants that nearly nothing holds, are of the kernel that is modelled.
+_SEVERAL, _MET, _AGREED = 6, 0.01, 0.002
+# A constant that moved by less did not.
+_STILL = 0.002
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,8 @@ def refit_measured(
     """Fit a set to a user's own measurements.
 
     Where rows of one phase, inside a node or across, are predicted worse by a fit without them than by the start, the
-    start's constants are kept for them. From a set over clusters, rows left out also say how closely
-    to follow the rest.
+    start's constants are kept for them. From a set over clusters, rows left out say which constants move at all, but
+    for rows that are several and all met.
 
     Args:
         rows: measured.
@@ -108,24 +113,41 @@ def refit_measured(
         return np.array([log_error(row, simulate(row, constants_from(made, row))) for row in which])
 
     begin, free = open_constants(start, rows, gpu, ports_named)
+    row_spread, before = start.row_spread or ROW_SPREAD, off(start, rows)
 
-    def without(left_out: Collection[int], spread: float) -> NDArray[np.float64]:
-        others = [row for index, row in enumerate(rows) if index not in left_out]
-        made = fit(begin, free, others, simulate, constants_from, row_spread=spread).constants
+    def slopes(made: CalibrationSet) -> NDArray[np.float64]:
+        return np.array([slopes_of(made, free, row, on) for row in rows])
+
+    def fitted(moving: Sequence[Free], which: Sequence[Row], spread: float) -> Fitted:
+        if not moving:
+            return Fitted(begin, np.expm1(before), np.zeros(0), np.zeros(0))
+        return fit(begin, moving, which, simulate, constants_from, row_spread=spread)
+
+    def without(left_out: Collection[int]) -> NDArray[np.float64]:
+        made = fitted(free, [row for index, row in enumerate(rows) if index not in left_out], row_spread).constants
         return off(made, [rows[at] for at in left_out])
 
-    row_spread, before = start.row_spread or ROW_SPREAD, off(start, rows)
-    chosen = best_row_spread(rows, before, row_spread, without) if start.clusters else row_spread
-    row_spread = chosen or row_spread
-    found = fit(begin, free, rows, simulate, constants_from, row_spread=row_spread)
+    moving, found = free, None
+    if start.clusters:
+        found = fitted(free, rows, _AGREED) if len(rows) >= _SEVERAL else None
+        if found is None or np.abs(found.errors).max() > _MET:
+            spread = np.array([one.spread for one in free])
+            moving = [free[index] for index in worth_moving(before, slopes(begin), spread, row_spread)]
+            found = None
+    found = found or fitted(moving, rows, row_spread)
+    if start.clusters:
+        by = {one.places: float(move) for one, move in zip(moving, found.moves, strict=True) if abs(move) > _STILL}
+        held = {one.places for one in held_over_clusters(start)}
+        free = [one for one in free if by.get(one.places) or one.places not in held]
+        moves = np.array([by.get(one.places, 0.0) for one in free])
+        found = replace(found, moves=moves, slopes=slopes(found.constants))
     if not found.slopes.any():
         raise InputError("the measurements determine no constant", fix="measure larger messages, or more nodes")
     unknown = left_open(found, free, rows, row_spread, on)
 
     made, kept = found.constants, list(dict.fromkeys(map(group_of, rows)))
-    if chosen is not None:
-        at_that = partial(without, spread=row_spread)
-        kept = groups_made_worse(found, free, rows, before, row_spread, at_that)
+    if moving:
+        kept = [] if start.clusters else groups_made_worse(found, free, rows, before, row_spread, without)
     for phase, across in kept:
         where = "across nodes" if across else "inside a node"
         unknown.append(f"{phase} {where}: rows left out are predicted no better by the others; {start.name} is kept")

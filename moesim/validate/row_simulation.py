@@ -64,6 +64,7 @@ def simulate_row(row: Row, constants: Calibration | None = None, on: OnRanks | N
     return _counted(row, bench) / seconds / 1e9
 
 
+@functools.lru_cache(maxsize=4096)
 def simulated_seconds(row: Row, constants: Calibration, on: OnRanks | None = None) -> float:
     """Mean over the ranks of the time that the benchmark takes."""
     if row.op == "prepare":

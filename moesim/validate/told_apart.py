@@ -75,7 +75,7 @@ def left_open(
     phases = {phase_of(row) for row in rows}
     if len(phases) == 1 and rows[0].op != "alltoall":
         said.append(f"{'combine' if phases == {'dispatch'} else 'dispatch'} was not measured")
-    menu = [(row, _slopes(fitted.constants, free, row, on)) for row in _next_to(rows) if _can_run(row, on)]
+    menu = [(row, slopes_of(fitted.constants, free, row, on)) for row in _next_to(rows) if _can_run(row, on)]
     said += _unfelt(fitted, free, menu, row_spread)
     said += _alike(fitted, free, menu, row_spread)
     ranks = {row.ranks for row in rows}
@@ -148,7 +148,7 @@ def _unheld(one: Free) -> float:
     return _UNHELD_SPREADS * one.spread if one.unit or one.slope else _UNHELD
 
 
-def _slopes(found: CalibrationSet, free: Sequence[Free], row: Row, on: OnRanks | None) -> Floats:
+def slopes_of(found: CalibrationSet, free: Sequence[Free], row: Row, on: OnRanks | None) -> Floats:
     """How a row answers to each constant, when that makes it slower."""
 
     def log_time(made: CalibrationSet) -> float:

@@ -3,16 +3,23 @@
 from moesim.dumps import RoutingTrace, read_routing
 from moesim.workload.batch import Batch, micro_batches
 from moesim.workload.counted import counts_batch
+from moesim.workload.dealt import dealt_batch
 from moesim.workload.recorded import recorded_batch
 from moesim.workload.resample import Resampled, resample_experts
+from moesim.workload.skew import Target
 from moesim.workload.synthetic import synthetic_batch
-from moesim.workload.traced import traced_batch
+from moesim.workload.token_draw import Half
+from moesim.workload.traced import half_of_trace, traced_batch
 
 __all__ = [
     "Batch",
+    "Half",
     "Resampled",
     "RoutingTrace",
+    "Target",
     "counts_batch",
+    "dealt_batch",
+    "half_of_trace",
     "micro_batches",
     "read_routing",
     "recorded_batch",

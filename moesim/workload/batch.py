@@ -81,19 +81,16 @@ def _only(batch: Batch, kept: NDArray[np.bool_]) -> Batch:
     )
 
 
-def given_experts(
-    ids: Mapping[int, NDArray[np.int32]],
-    n_experts: int,
-    drawn: Draw,
-    domain: str,
-    notes: tuple[str, ...],
+def drawn_batch(
+    drawn: Draw, n_experts: int, domain: str, notes: tuple[str, ...], *, logits: Mapping[int, Logits] | None = None,
+    expert_ids: Mapping[int, NDArray[np.int32]] | None = None, bias: Mapping[int, NDArray[np.float32]] | None = None,
     estimated: tuple[str, ...] = (),
-) -> Batch:
-    """Return the batch of drawn tokens whose experts are given, layer -> ids [D, K]: no router runs."""
+) -> Batch:  # fmt: skip
+    """Return the batch of drawn tokens of one domain: their logits, or their experts, for which no router runs."""
     return Batch(
-        logits=None,
-        bias={layer: np.zeros(n_experts, np.float32) for layer in ids},
-        expert_ids=ids,
+        logits=logits,
+        bias=bias or {layer: np.zeros(n_experts, np.float32) for layer in logits or expert_ids or ()},
+        expert_ids=expert_ids,
         token_index=drawn.token_index,
         token_rank=drawn.token_rank,
         sequence=drawn.sequence,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.workload.batch import Batch, given_experts
+from moesim.workload.batch import Batch, drawn_batch
 from moesim.workload.token_draw import draw_blocks, tokens_of_ranks
 
 MAX_DISTINCT = 65_536
@@ -25,7 +25,6 @@ MAX_BYTES = 256 << 20
 """Expert ids of all layers together; many layers get fewer distinct tokens each."""
 CHUNK_TOKENS = 4096
 """Tokens drawn at a time, so that memory stays at chunk x experts."""
-DEFAULT_TOKENS_PER_RANK = 4096
 
 
 def counts_batch(
@@ -36,7 +35,7 @@ def counts_batch(
     rng: np.random.Generator,
     n_experts: int | None = None,
     layers: Sequence[int] | None = None,
-    tokens_per_rank: int | Sequence[int] | None = DEFAULT_TOKENS_PER_RANK,
+    tokens_per_rank: int | Sequence[int] | None = None,
     sequence_length: int = 256,
     max_distinct: int = MAX_DISTINCT,
     assign: str = "by_sequence",
@@ -57,9 +56,7 @@ def counts_batch(
         layer: _inclusion(counts[layer], top_k, n_experts, f"{where}: layer {layer}")
         for layer in layers or sorted(counts)
     }
-    per_rank = tokens_of_ranks(
-        DEFAULT_TOKENS_PER_RANK if tokens_per_rank is None else tokens_per_rank, n_ranks, available=0
-    )
+    per_rank = tokens_of_ranks(tokens_per_rank, n_ranks)
     bound = min(max_distinct, MAX_BYTES // (4 * top_k * len(chance)))
     distinct = min(int(per_rank.sum()), max(bound, 1))
     drawn = draw_blocks(distinct, sequence_length, per_rank, assign, rng)
@@ -75,7 +72,7 @@ def counts_batch(
         f"counts do not say which experts a token selects together: it selects {top_k} different ones independently, "
         f"in proportion to the counts; distinct ranks and nodes per token follow from that"
     )
-    return given_experts(ids, width, drawn, "counts", tuple(notes), (model,))
+    return drawn_batch(drawn, width, "counts", tuple(notes), expert_ids=ids, estimated=(model,))
 
 
 def _inclusion(counts: NDArray[np.int64], top_k: int, n_experts: int | None, where: str) -> NDArray[np.float64]:

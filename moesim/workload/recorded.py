@@ -17,7 +17,7 @@ from moesim.recording_format import Recording
 from moesim.workload.batch import Batch, Logits
 from moesim.workload.fidelity import Select
 from moesim.workload.resample import resample_experts
-from moesim.workload.token_draw import draw_tokens, tokens_of_ranks
+from moesim.workload.token_draw import Half, draw_tokens, half_of, tokens_of_ranks
 
 
 def recorded_batch(
@@ -33,6 +33,7 @@ def recorded_batch(
     n_experts: int | None = None,
     select: Select | None = None,
     group_counts: Sequence[int] = (),
+    half: Half | None = None,
 ) -> Batch:
     """Return a batch of recorded tokens for ``layers``, all of one training step (``"last"`` or its number).
 
@@ -40,7 +41,7 @@ def recorded_batch(
     than were recorded come by block bootstrap over sequences. ``domains``: names to draw from; by default
     all those that the model was trained on. ``n_experts`` other than the recording's calls
     ``resample_experts``, which needs ``select`` (the router, see there) and ``group_counts``, the numbers of
-    ranks, nodes and routing groups (by default the ranks alone).
+    ranks, nodes and routing groups (by default the ranks alone). ``half``: the half to draw from.
 
     Raises InputError for a layer or domain that was not recorded, and for impossible token counts.
     """
@@ -49,10 +50,13 @@ def recorded_batch(
     prefix = min(len(rows) for rows in logits.values())
     names = tuple(recording.domain_names)
     pool = np.flatnonzero(np.isin(recording.domain[:prefix], _domain_ids(recording, domains)))
+    pool = pool[half_of(recording.sequence[pool], len(pool), half)]
     counts = tokens_of_ranks(tokens_per_rank, n_ranks, len(pool))
     drawn = draw_tokens(recording.sequence[:prefix][pool], counts, assign, rng)
     rows = pool[drawn.rows]
     notes = [_note(recording.name, drawn.bootstrapped, len(drawn.token_index), len(rows), len(pool))]
+    if half is not None:
+        notes.append(f"drawn from the {half} half of the recording")
     if step != "last":
         notes.append(f"logits of training step {step}, not of the finished model")
 

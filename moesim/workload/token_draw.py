@@ -7,12 +7,14 @@ in order; more come by *block bootstrap*: whole sequences, uniformly, with repla
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
 
+Half = Literal["first", "second"]
 MAX_TOKENS = 1 << 27
 """Index arrays take 13 bytes per token, so this is under 2 GB; a typo is refused."""
 
@@ -33,8 +35,14 @@ class Draw:
     """More tokens were asked for than the pool holds."""
 
 
-def tokens_of_ranks(tokens_per_rank: int | Sequence[int] | None, n_ranks: int, available: int) -> NDArray[np.int64]:
-    """Return the number of tokens of each rank [n_ranks]; by default the available ones shared evenly.
+DEFAULT_TOKENS_PER_RANK = 4096
+"""Of tokens that are drawn or dealt, not recorded."""
+
+
+def tokens_of_ranks(
+    tokens_per_rank: int | Sequence[int] | None, n_ranks: int, available: int | None = None
+) -> NDArray[np.int64]:
+    """Return the number of tokens of each rank [n_ranks]; by default the available ones, if any are, shared evenly.
 
     Raises InputError for a list of another length, a negative count, or a batch without tokens.
     """
@@ -42,13 +50,10 @@ def tokens_of_ranks(tokens_per_rank: int | Sequence[int] | None, n_ranks: int, a
     if n_ranks < 1:
         raise InputError(f"{n_ranks} ranks cannot hold tokens", where="n_ranks", fix="at least 1 is needed")
     if tokens_per_rank is None:
-        if available < n_ranks:
-            raise InputError(
-                f"{available} tokens are fewer than {n_ranks} ranks",
-                where=where,
-                fix="give the tokens of each rank",
-            )
-        tokens_per_rank = available // n_ranks
+        if available is not None and available < n_ranks:
+            what = f"{available} tokens are fewer than {n_ranks} ranks"
+            raise InputError(what, where, "give the tokens of each rank")
+        tokens_per_rank = DEFAULT_TOKENS_PER_RANK if available is None else available // n_ranks
     given = np.asarray(tokens_per_rank)
     if given.dtype.kind not in "iu":
         raise InputError(f"{tokens_per_rank!r} is not a number of tokens", where=where, fix="give whole numbers")
@@ -68,6 +73,19 @@ def tokens_of_ranks(tokens_per_rank: int | Sequence[int] | None, n_ranks: int, a
             fix=f"between 1 and {MAX_TOKENS} can be simulated at once",
         )
     return counts
+
+
+def half_of(sequence: NDArray[np.int32] | None, tokens: int, half: Half | None) -> slice:
+    """Return which of the recorded tokens [tokens] are their first or second half, cut between two sequences.
+
+    Without ``half`` all; where sequences are not marked the cut is in the middle.
+    """
+    if half is None:
+        return slice(0, tokens)
+    cut = tokens // 2
+    if sequence is not None and len(begins := np.flatnonzero(np.diff(sequence)) + 1):
+        cut = int(begins[np.abs(begins - tokens / 2).argmin()])
+    return slice(0, cut) if half == "first" else slice(cut, tokens)
 
 
 def draw_tokens(

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.dumps import RoutingTrace
 from moesim.errors import InputError
-from moesim.workload.batch import Batch, given_experts
+from moesim.workload.batch import Batch, drawn_batch
 from moesim.workload.counted import counts_batch
-from moesim.workload.token_draw import Draw, draw_blocks, draw_tokens, tokens_of_ranks
+from moesim.workload.token_draw import Draw, Half, draw_blocks, draw_tokens, half_of, tokens_of_ranks
 
 
 def traced_batch(
@@ -30,6 +31,7 @@ def traced_batch(
     sequence_length: int = 256,
     assign: str = "by_sequence",
     where: str = "routing",
+    half: Half | None = None,
 ) -> Batch:
     """Return a batch of recorded tokens.
 
@@ -43,6 +45,7 @@ def traced_batch(
         sequence_length: tokens of a block where sequences are not marked.
         assign: by_sequence or striped.
         where: names the trace in mistakes.
+        half: draw from the first or the second half alone.
 
     Raises:
         InputError: a layer that was not recorded, or another number of experts.
@@ -53,6 +56,7 @@ def traced_batch(
         raise InputError(f"no layer {unknown[0]}", where, f"it has {trace.layers[0]} to {trace.layers[-1]}")
     if trace.n_experts != n_experts:
         raise InputError(f"routing of {trace.n_experts} experts", where, f"the model has {n_experts}")
+    trace = half_of_trace(trace, half)
     at = [trace.layers.index(layer) for layer in chosen]
     if trace.unit == "counts":
         counts = trace.expert_counts()
@@ -72,21 +76,34 @@ def traced_batch(
             fix = f"set routing.top_k to {trace.top_k}"
             raise InputError(f"{trace.top_k} experts per token, routing.top_k is {top_k}", where, fix)
         rows = {layer: trace.ids[i][drawn.rows] for layer, i in zip(chosen, at, strict=True)}
-        return given_experts(rows, n_experts, drawn, "given", (note, *trace.notes))
+        return drawn_batch(drawn, n_experts, "given", (note, *trace.notes), expert_ids=rows)
     assert trace.logits is not None  # noqa: S101 - the unit says so
-    bias = np.zeros((len(trace.layers), n_experts), np.float32) if trace.bias is None else trace.bias
-    return Batch(
-        logits={layer: trace.logits[i][drawn.rows] for layer, i in zip(chosen, at, strict=True)},
-        bias={layer: bias[i] for layer, i in zip(chosen, at, strict=True)},
-        expert_ids=None,
-        token_index=drawn.token_index,
-        token_rank=drawn.token_rank,
-        sequence=drawn.sequence,
-        domain=np.zeros(len(drawn.token_index), np.int8),
-        domain_names=("given",),
-        distinct_tokens=len(drawn.rows),
-        notes=(note, *trace.notes),
-    )
+    logits = {layer: trace.logits[i][drawn.rows] for layer, i in zip(chosen, at, strict=True)}
+    bias = None if trace.bias is None else {layer: trace.bias[i] for layer, i in zip(chosen, at, strict=True)}
+    return drawn_batch(drawn, n_experts, "given", (note, *trace.notes), logits=logits, bias=bias)
+
+
+def half_of_trace(trace: RoutingTrace, half: Half | None) -> RoutingTrace:
+    """Return the first or second half of a trace: of its tokens, or of its steps of counts; one step has no halves."""
+    if half is None or (trace.counts is not None and len(trace.counts) < 2):
+        return trace
+    if trace.counts is not None:
+        steps = half_of(None, len(trace.counts), half)
+        note = f"the {half} half of the recorded steps"
+        return replace(trace, counts=trace.counts[steps], notes=(*trace.notes, note))
+    of_token = half_of(trace.sequence if _stand_together(trace.sequence) else None, trace.tokens or 0, half)
+    rows = {
+        name: value[:, of_token] for name in ("logits", "ids", "gates") if (value := getattr(trace, name)) is not None
+    }
+    rows |= {
+        name: value[of_token] for name in ("step", "rank", "sequence") if (value := getattr(trace, name)) is not None
+    }
+    return replace(trace, **rows, notes=(*trace.notes, f"the {half} half of the recorded tokens"))
+
+
+def _stand_together(sequence: NDArray[np.int32] | None) -> bool:
+    """Whether sequences are marked, and the tokens of each follow one another."""
+    return sequence is not None and len(np.unique(sequence)) == 1 + np.count_nonzero(np.diff(sequence))
 
 
 def _drawn(
@@ -96,6 +113,6 @@ def _drawn(
     tokens = trace.tokens or 0
     per_rank = tokens_of_ranks(tokens_per_rank, n_ranks, tokens)
     sequence = trace.sequence
-    if sequence is not None and len(np.unique(sequence)) == 1 + np.count_nonzero(np.diff(sequence)):
+    if sequence is not None and _stand_together(sequence):
         return draw_tokens(sequence, per_rank, assign, rng)
     return draw_blocks(tokens, sequence_length, per_rank, assign, rng)

@@ -171,3 +171,108 @@ def test_ranks_without_an_expert_are_said(here):
     few += ["workload.synthetic=null", "workload.routing=few.npz", "workload.tokens_per_rank=2"]
     result = simulate(load_scenario("small.yaml", few))
     assert any("4 of 8 ranks hold no expert" in note.text for note in result.notes)
+
+
+def test_a_scenario_s_routing_is_shown_fitted_and_the_block_is_a_scenario_again(moesim, here):
+    drawn = ["-o", "workload.synthetic={kind: zipf, exponent: 0.9}", "-o", "workload.tokens_per_rank=512"]
+    free = ["-o", "routing.kind=v1", "-o", "routing.groups=1", "-o", "routing.top_groups=1"]
+    done = moesim("routing", "show", "small.yaml", *drawn, *free, "--fit")
+    assert done.code == 0, done.err
+    block = next(line for line in done.out.splitlines() if line.startswith("workload: {synthetic: {"))
+    (here / "again.yaml").write_text((here / "small.yaml").read_text().split("workload:")[0] + block + "\n")
+    again = load_scenario("again.yaml").workload.synthetic
+    assert again.kind == "zipf" and again.exponent == pytest.approx(0.9, rel=0.1)
+    figures = json.loads(moesim("routing", "show", "small.yaml", *drawn, *free, "--fit", "--json").out)["fit"]
+    assert figures["block"]["exponent"] == again.exponent and len(figures["layers"]) == 1
+    said = moesim("routing", "show", "small.yaml", "-o", "workload.synthetic={kind: w9}")
+    assert said.code == 2 and "w0-balanced" in said.err
+    said = moesim("routing", "show", "small.yaml", *drawn, "--top-k", 4)
+    assert said.code == 2 and "says itself what its routing is" in said.err
+
+
+def test_a_scenario_s_routing_is_written_for_benchmarks_rank_by_rank(moesim, here):
+    drawn = ["-o", "workload.synthetic={kind: w6-rotating-hotspot}", "-o", "workload.tokens_per_rank=24"]
+    whole = []
+    for rank in range(8):
+        out = f"rank{rank}.npy"
+        done = moesim("routing", "export", "small.yaml", *drawn, "--form", "topk_idx", "--rank", rank, "--out", out)
+        assert done.code == 0, done.err
+        whole.append(np.load(out))
+        assert whole[-1].shape == (24, 4) and whole[-1].dtype == np.int64
+    assert moesim("routing", "import", "small.yaml", *drawn, "--out", "t.npz").code == 0
+    trace = read_routing("t.npz")
+    assert np.array_equal(trace.ids[0], np.concatenate(whole)) and np.array_equal(trace.rank, np.repeat(range(8), 24))
+    assert (np.concatenate(whole) < 8).mean() > 0.75  # the hot quarter
+    late = moesim("routing", "export", "small.yaml", *drawn, "--step", 3, "--form", "topk_idx", "--out", "late.npy")
+    assert late.code == 0 and ((np.load("late.npy") // 8) == 1).mean() > 0.75
+    for wrong, says in ((["--rank", 8], "no token is known to start on rank 8"), (["--layer", 1], "no layer 1")):
+        refused = moesim("routing", "export", "small.yaml", *drawn, *wrong, "--out", "no.npz")
+        assert refused.code == 2 and says in refused.err and not (here / "no.npz").exists()
+    assert moesim("routing", "export", "t.npz", "-o", "seed=1", "--out", "no.npz").code == 2
+
+
+@pytest.mark.parametrize(
+    "kind", ["vllm-uniform-random", "sglang-round-robin", "deepep-test-low-latency", "w4-ragged-sources"]
+)
+def test_dealt_experts_are_simulated_and_exported_alike(moesim, here, kind):
+    how = [f"workload.synthetic={{kind: {kind}}}", "workload.tokens_per_rank=16"]
+    assert moesim("routing", "export", "small.yaml", *(f"-o{o}" for o in how), "--out", "x.npz").code == 0
+    load = simulate(load_scenario("small.yaml", how)).tables["experts"]["tokens"].to_numpy()
+    ids = np.load("x.npz")["topk_idx"][0]
+    assert np.array_equal(load, np.bincount(ids[ids >= 0], minlength=32))
+
+
+def test_ranks_that_an_engine_s_even_dealing_leaves_idle_are_said(here):
+    few = ["workload.synthetic={kind: sglang-round-robin}", "workload.tokens_per_rank=[1, 1, 0, 0, 0, 0, 0, 0]"]
+    notes = [note.text for note in simulate(load_scenario("small.yaml", few)).notes]
+    assert "layer 0: 4 of 8 ranks are sent no token: 1, 3, 5, 7" in notes
+    even = simulate(load_scenario("small.yaml", ["workload.synthetic={kind: tensorrt-llm-balanced}", few[1]]))
+    assert not [note.text for note in even.notes if "no token" in note.text]
+
+
+def test_drawn_workloads_do_not_depend_on_the_number_of_workers(moesim, here):
+    kinds = "[{kind: skew, max_violation: 1.5}, {kind: w1-hot-experts}, {kind: lognormal, step_correlation: 0.5}]"
+    text = (here / "small.yaml").read_text()
+    (here / "swept.yaml").write_text(
+        f"{text}  steps: 2\nsweep: {{axes: {{workload.synthetic: {kinds}, seed: [0, 1]}}}}\n"
+    )
+    tables = []
+    for jobs in (1, 2):
+        done = moesim("sweep", "swept.yaml", "-q", "--jobs", jobs, "--out", f"jobs{jobs}")
+        assert done.code == 0, done.err
+        tables.append(pq.read_table(f"jobs{jobs}/points.parquet").to_pandas())
+    assert len(tables[0]) == 6 and tables[0].equals(tables[1])
+
+
+def test_check_is_a_gate_on_balance(moesim, here, dump):
+    rng = np.random.default_rng(1)
+    for name, preferred in (("even", 0.0), ("hot", 0.6)):
+        ids = [np.argsort(rng.random((4096, 32)) - preferred * (np.arange(32) < 4), axis=1)[:, :4] for _ in range(2)]
+        np.savez(here / f"{name}.npz", topk_ids=np.stack(ids))
+    gate = ("--experts", "32", "--fail-over", "rank_load_max_over_mean=5%")
+    passed = moesim("routing", "check", "even.npz", "--against", "hot.npz", *gate)
+    assert passed.code == 0 and "rank_load_max_over_mean" in passed.out, passed.err
+    failed = moesim("routing", "check", "hot.npz", "--against", "even.npz", *gate, "--json")
+    assert failed.code == 4 and failed.err.strip() == "worse than even.npz: rank_load_max_over_mean"
+    data = json.loads(failed.out)
+    assert data["failed"] == ["rank_load_max_over_mean"]
+    row = next(row for row in data["figures"] if row["name"] == "rank_load_max_over_mean")
+    assert row["limit"] == 0.05 and row["worse"] > row["noise"] > 0
+    assert moesim("routing", "check", "hot.npz", "--against", "even.npz", "--experts", "32").code == 0, (
+        "no gate asked for"
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [
+        ("rank_load=5%", "no figure 'rank_load': did you mean"),
+        ("5%", "'5%' is no NAME=5%"),
+        ("max_violation=lots", "'lots' is not a percentage"),
+        ("max_violation=-5%", "a limit of -5%"),
+        ("node_copies_per_token=5%", "node_copies_per_token needs expert ids, and these are counts"),
+    ],
+)
+def test_a_gate_that_cannot_be_is_refused(moesim, table, limit, what):
+    done = moesim("routing", "check", "load.csv", "--against", "load.csv", "--fail-over", limit)
+    assert done.code == 2 and what.split(":")[0] in done.err and len(done.err.strip().splitlines()) == 1

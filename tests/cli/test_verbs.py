@@ -147,12 +147,27 @@ def test_place_compares_placements(moesim, here):
     assert moesim("place", "small.yaml", "--redundant", 3).code == 2
 
 
-def test_balance_prints_how_the_load_evens_out(moesim, here):
-    rows = json.loads(moesim("balance", "small.yaml", "--steps", 30, "-o", "losses.bias_rate=0.02", "--json").out)
+def test_balance_prints_how_the_bias_evens_out_the_load(moesim, here):
+    alone = ("balance", "small.yaml", "--logits-fixed", "--steps", 30)
+    rows = json.loads(moesim(*alone, "-o", "losses.bias_rate=0.02", "--json").out)
     assert rows[-1]["step"] == 30 and rows[-1]["max_violation"] < rows[0]["max_violation"]
-    assert "30" in moesim("balance", "small.yaml", "--steps", 30).out.splitlines()[-1]
-    no_bias = ("-o", "routing={kind: v1, top_k: 4}")
-    assert "v1 router has no bias" in moesim("balance", "small.yaml", *no_bias).err
+    assert "30" in moesim(*alone).out.splitlines()[-1]
+    assert "v1 router has no bias" in moesim(*alone, "-o", "routing={kind: v1, top_k: 4}").err
+
+
+def test_balance_simulates_a_training_run_and_writes_its_page(moesim, here):
+    short = ("balance", "small.yaml", "--steps", 4, "--every", 2, "--sequences", 2, "--length", 16)
+    done = moesim(*short, "--out", "page")
+    assert done.code == 0 and "report: page/report.html" in done.out
+    assert "an illustration" in done.out and "of a uniform router" in done.out
+    data = json.loads((here / "page" / "balance.json").read_text())
+    assert [(row["method"], row["step"]) for row in data["rows"]] == [
+        (method, step) for method in ("v1", "v2", "v3") for step in (0, 2, 4)
+    ]
+    assert json.loads(moesim(*short, "--json").out) == data
+    assert moesim(*short, "--method", "v1,v9").code == 2
+    groups = moesim(*short, "--fit", "tiny-none")
+    assert groups.code == 2 and "-o model.n_experts=64" in groups.err
 
 
 def test_the_schema_is_json_and_knows_the_sections(moesim):

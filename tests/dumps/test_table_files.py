@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -174,3 +176,21 @@ def test_rows_of_several_tasks_are_summed_and_it_is_said(tmp_path):
     (tmp_path / "c.csv").write_text("task,layer,expert,tokens_routed\na,1,0,3\na,1,0,4\n")
     with pytest.raises(InputError, match=r"c\.csv:3: layer 1, expert 0 appears twice"):
         read_routing(tmp_path / "c.csv")
+
+
+def test_tables_of_every_spelling_hold_the_same_counts(tmp_path):
+    counts = np.random.default_rng(5).integers(1, 90, (3, 8))
+    rows = [(layer + 1, expert, int(counts[layer, expert])) for layer in range(3) for expert in range(8)]
+    files = {f"{i}.csv": mark.join(("layer", "expert", "count")) + "\n" for i, mark in enumerate(",;\t")}
+    texts = {name: head + "".join(head[5].join(map(str, row)) + "\n" for row in rows) for name, head in files.items()}
+    texts["rows.json"] = json.dumps([dict(zip(("layer", "expert", "count"), row, strict=True)) for row in rows])
+    texts["rows.jsonl"] = "\n".join(json.dumps({"layer_id": a, "expert_id": b, "tokens": c}) for a, b, c in rows)
+    texts["layers.json"] = json.dumps({f"layer_{layer + 1}": row.tolist() for layer, row in enumerate(counts)})
+    texts["numbers.json"] = json.dumps({str(layer + 1): row.tolist() for layer, row in enumerate(counts)})
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        trace = read_routing(tmp_path / name, unit="counts" if name in ("layers.json", "numbers.json") else None)
+        assert (trace.layers, trace.expert_counts().tolist()) == ((1, 2, 3), counts.tolist()), name
+    (tmp_path / "ragged.json").write_text('[{"layer": 1, "ids": [1, 2]}, {"layer": 2, "ids": [1]}]')
+    with pytest.raises(InputError, match="rows of unequal shape"):
+        read_routing(tmp_path / "ragged.json")

@@ -327,9 +327,14 @@ RELEASED = {
      131072, "q_lora_rank": 1536, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "kv_lora_rank": 512, "v_head_dim":
      128, "moe": {"first_k_dense_replace": 3, "num_experts": 128, "num_experts_per_tok": 4, "expert_hidden_dim": 4096,
      "num_shared_experts": 1}}, (673.0, 58, 128, 4096, "v1", "softmax", 4, True, 1.0, "1/1", "mla")),
+    "jetmoe-8b": ({"architectures": ["JetMoEForCausalLM"], "model_type": "jetmoe", "hidden_size": 2048,
+     "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 32, "num_key_value_heads": 16,
+     "kv_channels": 128, "num_local_experts": 8, "num_experts_per_tok": 2, "vocab_size": 32000,
+     "tie_word_embeddings": True}, (8.5, 24, 8, 0, "v1", "softmax", 2, True, 1.0, "1/1", "mha")),
     "grok-2": ({"architectures": ["Grok1ForCausalLM"], "model_type": "git", "hidden_size": 8192, "intermediate_size":
      32768, "moe_intermediate_size": 16384, "num_attention_heads": 64, "num_experts_per_tok": 2, "num_hidden_layers":
-     64, "num_key_value_heads": 8, "num_local_experts": 8, "residual_moe": True, "vocab_size": 131072}, (270.0, 64, 8,
+     64, "num_key_value_heads": 8, "num_local_experts": 8, "residual_moe": True, "sliding_window_size": -1,
+     "global_attn_every_n": 1, "vocab_size": 131072}, (270.0, 64, 8,
      32768, "v1", "softmax", 2, False, 1.0, "1/1", "gqa")),
     "ernie-300b": ({"architectures": ["Ernie4_5_MoeForCausalLM"], "model_type": "ernie4_5_moe", "hidden_size": 8192,
      "moe_intermediate_size": 3584, "num_hidden_layers": 54, "num_attention_heads": 64, "num_key_value_heads": 8,

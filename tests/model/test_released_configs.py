@@ -94,3 +94,7 @@ def test_a_preset_and_its_configuration_are_the_same_model(name, tmp_path):
     assert preset.kv_cache_bytes_per_token() == read_one.kv_cache_bytes_per_token()
     windows = [(len(one.layers), one.window) for one in preset.attentions]
     assert windows == [(len(one.layers), one.window) for one in read_one.attentions]
+
+
+def test_a_token_passes_its_own_experts_of_jetmoes_attention_alone(tmp_path):
+    assert read(tmp_path, RELEASED["jetmoe-8b"][0]).active_parameters == pytest.approx(2.2e9, rel=0.07)

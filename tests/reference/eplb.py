@@ -1,5 +1,7 @@
 """The published balancer in its plainest form: all bins searched for every item, every load divided anew."""
 
+import numpy as np
+
 
 def plan(load, n_slots, n_ranks, n_nodes, n_groups):
     """Return the expert of each slot for one layer, given as plain lists; equal groups only."""
@@ -35,4 +37,37 @@ def pack(weight, n_bins):
         bin_ = min((b for b in range(n_bins) if len(bins[b]) < room), key=lambda b: totals[b])
         bins[bin_].append(item)
         totals[bin_] += weight[item]
+    return bins
+
+
+def published(load, n_slots, n_ranks, n_nodes, n_groups):
+    """Return the expert of each slot as deepseek-ai/EPLB computes it, loads in float32; equal groups only."""
+    if n_groups % n_nodes != 0:
+        n_nodes = n_groups = 1
+    load = np.asarray(load, np.float32)
+    size = len(load) // n_groups
+    of_group = np.array([load[g * size : (g + 1) * size].sum(dtype=np.float32) for g in range(n_groups)])
+    experts = [[e for g in bin_ for e in range(g * size, (g + 1) * size)] for bin_ in _packed32(of_group, n_nodes)]
+    slots = []
+    for its in experts:
+        own = load[its]
+        replica_of, count = list(range(len(its))), np.ones(len(its), np.int64)
+        for _ in range(len(its), n_slots // n_nodes):
+            hottest = int(np.argmax((own / count).astype(np.float32)))
+            replica_of.append(hottest)
+            count[hottest] += 1
+        shared = (own / count).astype(np.float32)[replica_of]
+        slots += [its[replica_of[i]] for bin_ in _packed32(shared, n_ranks // n_nodes) for i in bin_]
+    return slots
+
+
+def _packed32(weight, n_bins):
+    room = len(weight) // n_bins
+    if room == 1:
+        return [[i] for i in range(n_bins)]
+    bins, totals = [[] for _ in range(n_bins)], [np.float32(0)] * n_bins
+    for item in np.argsort(-weight, kind="stable"):
+        bin_ = min((b for b in range(n_bins) if len(bins[b]) < room), key=totals.__getitem__)
+        bins[bin_].append(int(item))
+        totals[bin_] = np.float32(totals[bin_] + weight[item])
     return bins

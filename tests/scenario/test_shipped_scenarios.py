@@ -10,6 +10,9 @@ from moesim.scenario import load_scenario, shipped_names
 NAMES = (
     "deepseek-v3-decode-ep128",
     "deepseek-v3-prefill-ep64",
+    "document-against-paper-v1",
+    "document-against-paper-v2",
+    "document-against-paper-v3",
     "document-v1",
     "document-v2",
     "document-v3",

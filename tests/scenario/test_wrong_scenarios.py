@@ -95,7 +95,15 @@ WRONG = {
     ),
     "unknown synthetic kind": (
         CLUSTER + "workload: {synthetic: {kind: zipff}}\n",
-        ["2:23: workload.synthetic: expected one of uniform, zipf, lognormal, one_hot_rank, got 'zipff'"],
+        ["2:23: workload.synthetic: expected one of uniform, zipf, lognormal, skew, one_hot_rank, "],
+    ),
+    "a skew without a figure": (
+        CLUSTER + "workload: {synthetic: {kind: skew}}\n",
+        ["2:23: workload.synthetic: no figure of the load given; give one of max_violation, balancedness"],
+    ),
+    "a skew with two figures": (
+        CLUSTER + "workload: {synthetic: {kind: skew, max_violation: 1, balancedness: 0.5}}\n",
+        ["2:68: workload.synthetic.balancedness: max_violation and balancedness given; give one of"],
     ),
     "a knob of another synthetic kind": (
         CLUSTER + "workload: {synthetic: {kind: zipf, sigma: 2}}\n",

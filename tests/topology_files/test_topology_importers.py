@@ -1,7 +1,9 @@
 """What importers make of small files: forms, glued cells, ties, rates; what they refuse and what they ask for."""
 
+import itertools
 import time
 
+import numpy as np
 import pytest
 
 from moesim.cluster import load_topology
@@ -207,7 +209,7 @@ def test_parallel_cables_of_simai_add(tmp_path):
 
 @pytest.mark.parametrize(
     ("blocks", "kind", "links"),
-    [("[FullyConnected]", "explicit", 6), ("[Ring]", "explicit", 4), ("[Switch]", "hgx", 0)],
+    [("[FullyConnected]", "explicit", 6), ("[Ring]", "explicit", 8), ("[Switch]", "hgx", 0)],
 )
 def test_dimensions_of_astra_sim(tmp_path, blocks, kind, links):
     text = f"topology: {blocks}\nnpus_count: [4]\nbandwidth: [50]\nlatency: [500]\n"
@@ -235,7 +237,7 @@ def test_a_fabric_and_a_host_are_joined_by_the_names_of_hcas(tmp_path):
     rows = ["NV18 SYS PIX", "NV18 PIX SYS", "SYS PIX SYS", "PIX SYS SYS"]
     imported = read(tmp_path, [matrix(rows, nics=2), ib_fabric()], Answers(gpu="h100"))
     assert imported.spec["kind"] == "rail"
-    assert imported.spec["leaf_spine"] == {"spines": 1, "uplink_bandwidth": "100GB/s"}
+    assert imported.spec["leaf_spine"] == {"spines": 1, "uplink_bandwidth": "800Gb/s"}
     assert imported.spec["nodes"] == 2
     asked = read(tmp_path, ib_fabric(), Answers(gpu="h100")).asked
     assert list(asked) == ["--gpus-per-node"]
@@ -248,3 +250,126 @@ def test_a_degraded_port_is_said_with_the_override_that_gives_it(tmp_path):
     )
     assert "{where: n1.gpu1.nic, bandwidth: 200Gb/s}" in imported.facts["moesim_note"]
     assert imported.facts["oversubscription"] == {"leaf0": 1.0, "leaf1": 0.75}
+
+
+def fabric_of(folder, imported):
+    (folder / "t.yaml").write_text(topology_yaml(imported, "t.yaml"))
+    return load_topology(folder / "t.yaml")
+
+
+@pytest.mark.parametrize("count", [4, 5, 8])
+def test_npus_of_a_ring_forward_for_others_the_shorter_way_round(tmp_path, count):
+    text = f"topology: [Ring]\nnpus_count: [{count}]\nbandwidth: [50]\nlatency: [500]\n"
+    fabric = fabric_of(tmp_path, read(tmp_path, text))
+    source, target = np.divmod(np.arange(count * count), count)
+    ptr, links = fabric.routes(source, target)
+    ring = np.array([fabric.link_class[link] == "nvlink" for link in links])
+    crossed = np.add.reduceat(np.append(ring, 0), ptr[:-1]) * (np.diff(ptr) > 0)
+    apart = (target - source) % count
+    assert crossed.tolist() == np.minimum(apart, count - apart).tolist()
+    assert fabric.latency_of(ptr, links) == pytest.approx(500e-9 * crossed)
+    assert fabric.capacity[fabric.is_class("nvlink")] == pytest.approx(50 * 2**30, rel=1e-5)
+
+
+def test_a_torus_of_nodes_crosses_as_many_links_as_its_rings_are_apart(tmp_path):
+    text = "topology: [Switch, Ring]\nnpus_count: [2, 4]\nbandwidth: [400, 50]\nlatency: [250, 1000]\n"
+    fabric = fabric_of(tmp_path, read(tmp_path, text))
+    ptr, links = fabric.routes([0, 0, 0], [1, 2, 5])
+    classes = [[fabric.link_class[link] for link in links[a:b]] for a, b in itertools.pairwise(ptr)]
+    assert [one.count("nic") for one in classes] == [0, 1, 2]
+    assert [one.count("nvlink") for one in classes] == [2, 0, 2]
+
+
+def test_rails_that_no_spine_joins_are_planes(tmp_path):
+    lines = [f"{gpu} {8 + gpu // 4} 2400Gbps 0.000025ms 0" for gpu in range(8)]
+    lines += [f"{gpu} {10 + gpu % 4} 50GB/s 0.0005ms 0" for gpu in range(8)]
+    imported = read(tmp_path, "\n".join(["14 4 2 4 16 H100", "8 9 10 11 12 13", *lines]), Answers())
+    assert imported.spec["kind"] == "multi-plane"
+    fabric = fabric_of(tmp_path, imported)
+    _, links = fabric.routes([0], [7])
+    assert [fabric.link_class[link] for link in links] == ["nvlink", "nvlink", "nic", "nic"]
+
+
+def test_cables_of_simai_add_whichever_end_is_named_first(tmp_path):
+    turned = SIMAI.replace("6 8 200Gbps", "8 6 200Gbps", 1)
+    assert read(tmp_path, turned, Answers()).spec == read(tmp_path, SIMAI, Answers()).spec
+
+
+NO_NVLINK = matrix(["PIX SYS SYS PIX SYS", "PIX SYS SYS PIX SYS", "SYS SYS PIX SYS PIX", "SYS SYS PIX SYS PIX",
+                    "PIX PIX SYS SYS SYS", "SYS SYS PIX PIX SYS"], nics=2, tail="")  # fmt: skip
+
+
+def two_hosts(text):
+    lines = text.split("\n")
+    return "\n".join(line + f"\t0-9\t{int(i > 2)}\t\tN/A" * line.startswith("GPU") for i, line in enumerate(lines))
+
+
+def test_gpus_that_pcie_alone_joins_are_one_node_of_a_regular_kind(tmp_path):
+    asked = read(tmp_path, two_hosts(NO_NVLINK), Answers(gpu="l40s")).asked
+    assert set(asked) == {"--nic", "--pcie", "--smp"}
+    answers = Answers(gpu="l40s", nic=25e9, pcie=31.5e9, smp=20e9, nodes=2, fabric="rail", spines=1)
+    imported = read(tmp_path, two_hosts(NO_NVLINK), answers)
+    assert imported.spec["pcie"] == {"bandwidth": "31.5GB/s", "hosts": 2, "between_hosts": "20GB/s"}
+    assert imported.spec["nic"] == {"bandwidth": "200Gb/s", "gpus": [[0, 1], [2, 3]]}
+    fabric = fabric_of(tmp_path, imported)
+    assert (fabric.n_nodes, fabric.ranks_per_node) == (2, 4)
+
+
+def test_shared_nics_of_several_nodes_take_any_fabric(tmp_path):
+    text = matrix(["NV18 NV18 NV18 PIX SYS", "NV18 NV18 NV18 PIX SYS", "NV18 NV18 NV18 SYS PIX",
+                   "NV18 NV18 NV18 SYS PIX", "PIX PIX SYS SYS SYS", "SYS SYS PIX PIX SYS"], nics=2)  # fmt: skip
+    answers = Answers(gpu="h20", nic=50e9, pcie=63e9, nodes=4, fabric="rail", spines=2)
+    spec = read(tmp_path, text, answers).spec
+    assert (spec["kind"], spec["nic"]["gpus"]) == ("rail", [[0, 1], [2, 3]])
+    assert read(tmp_path, text, Answers(gpu="h20", nic=50e9, pcie=63e9)).spec["kind"] == "explicit"
+
+
+@pytest.mark.parametrize("cells", ["SYS NODE NODE NODE", "NODE NODE NODE NODE"])
+def test_four_gpus_on_grace_may_be_a_tray_of_a_rack(tmp_path, cells):
+    rows = [f"NV18 NV18 NV18 {cells}"] * 4 + [" ".join([cell] * 4 + ["SYS"] * 3) for cell in cells.split()]
+    text = matrix(rows, nics=4, tail="\t0-71\t0\t\t2")
+    assert "--nvlink-domain" in read(tmp_path, text, Answers(gpu="gb200", nic=50e9)).asked
+    grace = xml(gpus=4).replace('numaid="0"', 'numaid="0" arch="arm64"').replace('sm="90"', 'sm="100"')
+    assert "--nvlink-domain" in read(tmp_path, grace, Answers()).asked
+    whole = read(tmp_path, grace, Answers(nvlink_domain=72))
+    assert (whole.spec["gpu"], whole.spec["gpus_per_node"]) == ("gb200", 72)
+
+
+def test_two_nics_for_each_gpu_are_in_order(tmp_path):
+    rows = [
+        "NV18 NV18 PIX PIX SYS SYS SYS SYS",
+        "NV18 NV18 SYS SYS PIX PIX SYS SYS",
+        "NV18 NV18 SYS SYS SYS SYS PIX PIX",
+    ]
+    rows += [" ".join("PIX" if gpu == nic // 2 else "SYS" for gpu in range(3)) + " SYS" * 5 for nic in range(6)]
+    imported = read(tmp_path, matrix(rows, nics=6))
+    assert imported.spec["nic"] == {"bandwidth": "400Gb/s", "per_gpu": 2}
+    assert imported.facts["warnings"] == []
+
+
+PAIRS_ON_NICS = ["NV18 NV18 NV18 PIX SYS", "NV18 NV18 NV18 PIX SYS", "NV18 NV18 NV18 SYS PIX",
+                 "NV18 NV18 NV18 SYS PIX", "PIX PIX SYS SYS SYS", "SYS SYS PIX PIX SYS"]  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", ["nvlink", "pcie"])
+def test_gpus_that_share_the_hcas_of_a_fabric(tmp_path, inside):
+    rows = PAIRS_ON_NICS if inside == "nvlink" else [row.replace("NV18", "PHB") for row in PAIRS_ON_NICS]
+    answers = Answers(gpu="h20" if inside == "nvlink" else "l40s", pcie=63e9)
+    imported = read(tmp_path, [matrix(rows, nics=2), ib_fabric(slow=4)], answers)
+    spec = imported.spec
+    assert (spec["kind"], spec["gpus_per_node"], spec["nic"]["gpus"]) == ("rail", 4, [[0, 1], [2, 3]])
+    assert "{where: n1.gpu2.nic, bandwidth: 200Gb/s}" in imported.facts["moesim_note"]
+    fabric = fabric_of(tmp_path, imported)
+    _, links = fabric.routes([0, 1], [1, 6])
+    assert fabric.link_class[links[0]] == inside
+    assert fabric.link_names[links[3]] == "n0.nic0->rail0.leaf"
+
+
+def test_hosts_are_counted_in_nvlink_domains(tmp_path):
+    rows = [f"NV18 NV18 NV18 {'SYS ' * i}NODE{' SYS' * (3 - i)}" for i in range(4)]
+    rows += [f"{'SYS ' * i}NODE{' SYS' * (3 - i)} SYS SYS SYS" for i in range(4)]
+    text = matrix(rows, nics=4, tail="\t0-71\t0\t\t2")
+    answers = Answers(gpu="gb200", nic=50e9, nvlink_domain=72, nodes=36, fabric="rail", spines=4)
+    spec = read(tmp_path, text, answers).spec
+    assert (spec["nodes"], spec["gpus_per_node"]) == (2, 72)
+    assert "--nodes" in read(tmp_path, text, Answers(gpu="gb200", nic=50e9, nvlink_domain=72, nodes=17)).asked

@@ -24,7 +24,7 @@ def over_clusters() -> CalibrationSet:
 
 def test_the_reference_cell_is_the_set_itself() -> None:
     made = over_clusters()
-    here = made.on("h200", ("h100",), "ibgda", 132)
+    here = made.on("h200", ("h100",), ("ibgda",), 132)
     assert here.phases == made.phases
     assert [one.deviation for one in here.uncertain] == [0.1, 0.3]
     assert here.gpu == "h200"
@@ -32,7 +32,7 @@ def test_the_reference_cell_is_the_set_itself() -> None:
 
 def test_steps_of_gpu_and_transport_multiply_and_the_larger_deviation_counts() -> None:
     made = over_clusters()
-    there = made.on("gb200", ("b200",), "proxy", 152)
+    there = made.on("gb200", ("b200",), ("proxy",), 152)
     for place in NIC:
         assert value_at(there, place) == pytest.approx(0.5 * value_at(made, place))
     assert value_at(there, SETUP[0]) == pytest.approx(3.0 * value_at(made, SETUP[0]))
@@ -43,14 +43,14 @@ def test_steps_of_gpu_and_transport_multiply_and_the_larger_deviation_counts() -
 
 def test_a_gpu_takes_the_step_of_the_one_that_it_descends_from_before_its_own() -> None:
     made = over_clusters()
-    there = made.on("b300", gpu_steps("b300"), "ibgda", 148)
+    there = made.on("b300", gpu_steps("b300"), ("ibgda",), 148)
     assert gpu_steps("gb300") == ("b200", "b300")
     assert value_at(there, SETUP[0]) == pytest.approx(1.5 * value_at(made, SETUP[0]))
 
 
 def test_a_step_that_no_cluster_had_keeps_the_constant_and_is_less_sure() -> None:
     made = over_clusters()
-    there = made.on("h20", ("h20",), "efa-proxy", 78)
+    there = made.on("h20", ("h20",), ("efa-proxy",), 78)
     assert value_at(there, NIC[0]) == value_at(made, NIC[0])
     assert value_at(there, SETUP[0]) == value_at(made, SETUP[0])
     assert there.uncertain[0].deviation == pytest.approx((0.1**2 + UNSEEN["transport"] ** 2) ** 0.5)

@@ -14,6 +14,7 @@ from moesim.traffic import Uncertain, value_at, with_value
 from moesim.traffic.constant_sets import find_set, read_set
 from moesim.validate.clusters import first_ranks_of
 from moesim.validate.measured_rows import rows_to_fit
+from moesim.validate.posterior import worth_moving
 from moesim.validate.prior import open_constants
 from moesim.validate.published_row import TIME, Row, key
 from moesim.validate.refit import refit_measured
@@ -264,6 +265,29 @@ def test_a_set_over_clusters_says_what_moves_and_nvlink_stays_held():
     made_set, free = open_constants(start, rows, "h100", True)
     assert made_set == start
     assert [(one.places, one.kind, one.spread) for one in free] == [(rate, "nvlink", 0.1), (setup, "setup", 0.4)]
+
+
+def test_of_a_set_over_clusters_ports_move_as_one_and_kernels_by_phase():
+    start = find_set("deepep-v2-hybrid", "h100")
+    rows = [made("deepep-v2-hybrid", "dispatch", 2, 128)]
+    places = [one.places for one in open_constants(start, rows, "h100", True)[1]]
+    assert len(set(places)) == len(places)
+    assert (("dispatch", "nic_rate"), ("combine", "nic_rate")) in places
+    assert (("dispatch", "setup_inter_node_s"),) in places and (("combine", "setup_inter_node_s"),) in places
+    # which no cluster told apart, and rows may
+    assert (("dispatch", "setup_intra_node_s"), ("combine", "setup_intra_node_s")) in places
+
+
+def test_rows_that_speak_for_each_other_move_what_they_share_and_a_lone_one_only_where_it_is_grossly_off():
+    nic, setup = (np.array(one) for one in ((0.0, 0.0, -0.9, -0.9), (0.9, 0.9, 0.0, 0.0)))
+    slopes, spread = np.column_stack([nic, setup]), np.array([0.2, 0.5])
+    assert worth_moving(np.array([0.0, 0.0, -0.3, -0.3]), slopes, spread, 0.05) == [0]
+    assert worth_moving(np.array([0.2, -0.2, 0.3, -0.3]), slopes, spread, 0.05) == []
+    alone = slopes[[0, 2, 3]]
+    assert worth_moving(np.array([0.3, 0.0, 0.0]), alone, spread, 0.05) == []
+    assert worth_moving(np.array([1.2, 0.0, 0.0]), alone, spread, 0.05) == [1]
+    # what rows follow by a tenth is not theirs to say
+    assert worth_moving(np.array([0.2, 0.2, 0.2, 0.2]), np.full((4, 1), 0.1), np.array([2.0]), 0.05) == []
 
 
 @pytest.mark.jit

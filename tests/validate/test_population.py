@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moesim.traffic import UNSEEN, find_set, value_at, with_value
+from moesim.traffic import UNSEEN, find_set, transport_steps, value_at, with_value
 from moesim.validate.population import ROW_SPREAD, Column, Constant, Population, as_set, expected, new_spreads, solve
 from moesim.validate.population_plan import PLANS
 from moesim.validate.published_row import TIME, Row
@@ -44,9 +44,10 @@ def test_means_are_those_of_the_clusters_and_each_deviates_by_its_own() -> None:
     rows = rows_of("a", 0.8, 1.0) + rows_of("b", 0.88, 1.2) + rows_of("c", 0.84, 1.1)
     population = Population(START, (NIC, SETUP), rows, SPREADS)
     found = solve(population)
-    assert unknown(population, found.x, "mean", "", 0) == pytest.approx(0.84, rel=0.01)
+    # A NIC's mean is held a little where the plan begins it, at 1.
+    assert unknown(population, found.x, "mean", "", 0) == pytest.approx(0.84, rel=0.03)
     assert unknown(population, found.x, "mean", "", 1) == pytest.approx(1.1, rel=0.02)
-    assert unknown(population, found.x, "cluster", "a", 0) == pytest.approx(0.8 / 0.84, rel=0.02)
+    assert unknown(population, found.x, "cluster", "a", 0) == pytest.approx(0.8 / 0.84, rel=0.04)
     assert population.log_times(found.x, range(len(rows))) == pytest.approx(population.measured, abs=0.01)
 
 
@@ -57,11 +58,24 @@ def test_a_transport_is_a_step_and_weighs_as_a_cluster() -> None:
     nic = unknown(population, found.x, "transport", "efa-proxy", 0)
     # The prior of the step against that of the cluster's own deviation: most of it is the step's.
     assert 0.5 <= nic < 0.53
-    assert unknown(population, found.x, "mean", "", 0) == pytest.approx(0.9, rel=0.01)
+    assert unknown(population, found.x, "mean", "", 0) == pytest.approx(0.9, rel=0.02)
     made = as_set(population, found, "made", "made", 1.0)
-    proxy = made.on("h100", ("h100",), "efa-proxy", 132)
-    assert value_at(proxy, NIC.places[0]) == pytest.approx(0.9 * nic * value_at(START, NIC.places[0]), rel=0.01)
+    proxy = made.on("h100", ("h100",), ("efa-proxy",), 132)
+    assert value_at(proxy, NIC.places[0]) == pytest.approx(0.9 * nic * value_at(START, NIC.places[0]), rel=0.02)
     assert made.clusters == {"a": 4, "b": 4, "p": 4}
+
+
+def test_racks_are_a_step_beside_their_transport_and_leave_the_mean_to_nodes_of_eight() -> None:
+    rows = rows_of("a", 0.9, 1.0) + rows_of("b", 0.9, 1.0) + rows_of("rack", 0.25, 1.0, gpu="gb300")
+    population = Population(START, (NIC,), rows, SPREADS)
+    found = solve(population)
+    assert unknown(population, found.x, "mean", "", 0) == pytest.approx(0.9, rel=0.02)
+    made = as_set(population, found, "made", "made", 1.0)
+    place, rate = NIC.places[0], value_at(made, NIC.places[0])
+    assert value_at(made.on("b300", ("b200", "b300"), transport_steps("b300", "ibgda"), 148), place) == rate
+    racks = made.on("gb300", ("b200", "b300"), transport_steps("gb300", "ibgda"), 152)
+    assert value_at(racks, place) == pytest.approx(rate * 0.25 / 0.9, rel=0.1)
+    assert racks.transport == "ibgda"
 
 
 def test_an_odd_cluster_does_not_pull_the_mean_of_many() -> None:
@@ -77,7 +91,7 @@ def test_a_cluster_that_nobody_saw_is_at_the_mean_with_the_spread_of_its_kind() 
     found = solve(population)
     new = rows_of("new", 0.9, 1.0)[1]
     mean, deviation = expected(population, found, new)
-    assert mean == pytest.approx(math.log(new.published * 1e-6), abs=0.01)
+    assert mean == pytest.approx(math.log(new.published * 1e-6), abs=0.02)
     slopes = population.row_slopes(new, np.log([0.9, 1.0]))
     least = math.sqrt((slopes[0] * 0.1) ** 2 + (slopes[1] * 0.2) ** 2 + ROW_SPREAD**2)
     assert least < deviation < 1.3 * least

@@ -1,0 +1,42 @@
+"""Whatever a broken or foreign file makes its reader raise, as one line that names the file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from moesim.errors import InputError
+
+
+def content(path: str | Path, most: int) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        InputError: it cannot be read, or has more than ``most`` bytes.
+    """
+    with reading(path, ""), open(path, "rb") as stream:
+        found = stream.read(most + 1)
+    if len(found) > most:
+        raise InputError(f"more than {most // 10**6} MB", str(path), "is it the right file?")
+    return found
+
+
+@contextmanager
+def reading(
+    path: str | Path, fix: str = "is it truncated or of another kind?", what: str = "cannot be read"
+) -> Iterator[None]:
+    """Read inside it what others wrote.
+
+    Raises:
+        InputError: the file is not there, or is not what it says it is.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError("no such file", str(path)) from None
+    except MemoryError:
+        raise InputError("it does not fit into memory", str(path)) from None
+    except Exception as error:  # every reader of a format has kinds of its own
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise InputError(f"{what}: {reason or type(error).__name__}", str(path), fix) from None
