@@ -11,7 +11,7 @@ from typing import Any
 from typer.main import get_command
 
 from moesim.cli.app import app
-from moesim.results import SUMMARY
+from moesim.results import DEFINITIONS
 from moesim.scenario import json_schema
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -107,7 +107,7 @@ def page() -> str:
         rows.append((f"`{key}`", shown.replace("False", "false"), choices(node), node.get("description", "")))
     lines += ["## Keys of a scenario", "", "A default that another key decides is said in the meaning.", *table(*rows)]
     lines += ["## Numbers of a summary", *table(
-        ("number", "unit", "meaning"), *((f"`{name}`", one.unit, one.text) for name, one in SUMMARY.items())
+        ("number", "unit", "meaning"), *((f"`{name}`", one.unit, one.text) for name, one in DEFINITIONS.items())
     )]  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 

@@ -62,6 +62,8 @@ STAGES = (
 )
 """In the order of a layer around a plain all-to-all; ``moesim.timeline.program`` moves what other libraries do."""
 
+STAGE = {stage.name: stage for stage in STAGES}
+
 OTHER = Stage("other", "compute")
 """What a rank computes between two layers, attention and the like: not part of the layer."""
 
@@ -77,3 +79,21 @@ COMPONENTS = ("arrival", *dict.fromkeys(stage.component for stage in STAGES), "w
 """Parts of the layer time, which they sum to."""
 OVER_RANKS = (*PHASES, "expert_compute")
 """Parts of which the summary has the mean over all ranks and the slowest rank's time beside the critical rank's."""
+
+
+def _beside(name: str, colour: str, label: str = "") -> Stage:
+    return Stage(name, "compute", label=label or name, colour=colour)
+
+
+HOST = _beside("host", "#bdbdbd")
+DENSE = _beside("dense_layers", "#8c6bb1")
+PROJECTIONS = _beside("projections", "#c6dbef")
+ATTENTION = _beside("attention", "#6baed6")
+SEND_DISPATCH, RECEIVE_DISPATCH, SEND_COMBINE, RECEIVE_COMBINE = (
+    _beside(f"{way}_{phase}", "#fdd0a2") for phase in ("dispatch", "combine") for way in ("send", "receive")
+)
+DOWN = _beside("experts_down", "#08519c")
+HEAD = _beside("head", "#74c476")
+STEP = (HOST, DENSE, PROJECTIONS, ATTENTION, SEND_DISPATCH, RECEIVE_DISPATCH, SEND_COMBINE, RECEIVE_COMBINE, DOWN, HEAD)
+"""What an inference step runs beside its MoE layers, on the same lane: attention in two parts, dense layers as one
+piece, kernels that post messages and take them in, the down GEMM where combine runs beside it."""

@@ -46,9 +46,9 @@ def keys(incomplete: str) -> list[tuple[str, str]]:
 
 
 def _numbers(incomplete: str) -> list[str]:
-    from moesim.results import SUMMARY
+    from moesim.results import DEFINITIONS
 
-    return [name for name in SUMMARY if name.startswith(incomplete)]
+    return [name for name in DEFINITIONS if name.startswith(incomplete)]
 
 
 _VALUES: dict[str, Callable[[str], Any]] = {

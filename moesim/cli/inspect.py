@@ -35,9 +35,9 @@ def explain(
     result = load_result(run, at_once=False)
     if key is None:
         from moesim.cli.show import console, in_words, table
-        from moesim.results import SUMMARY
+        from moesim.results import DEFINITIONS
 
-        rows = [(name, in_words(result, name), definition.text) for name, definition in SUMMARY.items()]
+        rows = [(name, in_words(result, name), DEFINITIONS[name].text) for name in result.summary]
         console().print(table("", ("number", "value", "meaning"), rows, words=True))
         return
     for line in explain_lines(result, key):

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
+    file: Path | None = typer.Argument(None, help="With --steps: a table of steps instead of the published ones."),
     tables: list[str] = typer.Option([], "--table", "-t", help="Only these tables (names or prefixes)."),
     reference: Path | None = typer.Option(
         None, "--reference", help="Folder with the large published extracts, which do not ship."
@@ -33,6 +34,9 @@ def validate(
     ),
     given: list[str] = typer.Option(
         [], "--given", help="With --rows: what a log cannot say, as name=value: gpu=h100, ranks=16, gpus_per_node=8."
+    ),
+    steps: bool = typer.Option(
+        False, "--steps", help="Published inference steps instead: tokens per second, raw and after one fitted row."
     ),
     fail_over: str | None = typer.Option(
         None, "--fail-over", help="With --rows: exit 4 when a row is off by more than this, such as 30%."
@@ -50,6 +54,15 @@ def validate(
 
         validate_rows(files, given, as_json, fail_over)
         return
+    if steps:
+        from moesim.cli.validate_steps import validate_steps
+
+        validate_steps(file, as_json, jobs)
+        return
+    if file is not None:
+        from moesim.errors import InputError
+
+        raise InputError(f"{file} is read as steps alone", fix="add --steps; measurements of a cluster: --rows FILE")
     if given or fail_over is not None:
         from moesim.errors import InputError
 

@@ -5,8 +5,8 @@ Sources, most trusted first: ``measured`` (a published or own row, verbatim), ``
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import numpy as np
 
@@ -40,6 +40,10 @@ class KernelTimes:
     error: float | None
     note: str = ""
     shares: Mapping[Source, float] = field(default_factory=dict)
+
+    def scaled(self, factor: float | Floats) -> Self:
+        """Return the times multiplied by ``factor``."""
+        return self if np.all(factor == 1.0) else replace(self, seconds=self.seconds * factor)
 
     def one(self) -> KernelTime:
         """Return the only rank's time."""

@@ -1,7 +1,8 @@
 """A run before its clock: tokens, where each layer's routing sends them, what that asks of the cluster."""
 
 from moesim.layer.destinations import PORTS_NOTE, replica_seed, uses_ports
-from moesim.layer.kernel_seconds import KernelLedger, PricedKernel
+from moesim.layer.inference import Inference
+from moesim.layer.kernel_seconds import KernelLedger, PricedKernel, layer_kernels
 from moesim.layer.learning import (
     Seen,
     first_bias,
@@ -17,6 +18,7 @@ from moesim.layer.token_batches import Workload, add_training_rows, open_workloa
 
 __all__ = [
     "PORTS_NOTE",
+    "Inference",
     "KernelLedger",
     "LayerLoad",
     "Parts",
@@ -29,6 +31,7 @@ __all__ = [
     "build_parts",
     "counterfactuals",
     "first_bias",
+    "layer_kernels",
     "layer_load",
     "open_workload",
     "place",

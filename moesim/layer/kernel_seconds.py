@@ -6,7 +6,7 @@ inside its communication kernels; the shared experts as one dense MLP.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from moesim.compute import KernelTimes
 from moesim.layer.parts import Parts
-from moesim.stages import KERNELS, OTHER
+from moesim.layer.step_kernels import StepPrices
+from moesim.stages import DOWN, KERNELS, OTHER, STEP
 from moesim.traffic import CopyTotals, payload_bytes
 
 Floats = NDArray[np.float64]
@@ -87,7 +88,7 @@ class LayerKernels:
         none = np.zeros(len(self.experts_floor_s))
         return {
             stage.name: sum((kernel.seconds for kernel in self.kernels.get(stage.name, ())), none)
-            for stage in (*KERNELS, OTHER)
+            for stage in (*KERNELS, OTHER, *STEP)
         }
 
 
@@ -112,8 +113,11 @@ def layer_kernels(
     model, table = parts.model, parts.kernels
     top_k, dtype = parts.router.top_k, parts.message_dtype["dispatch"]
     algorithm, kernels = parts.algorithm, dict[str, list[PricedKernel]]()
+    prices = None if parts.inference is None else StepPrices(parts, parts.inference)
 
-    def add(stage: str, kernel: str, work: NDArray[np.int64], times: KernelTimes) -> None:
+    def add(stage: str, kernel: str, work: NDArray[np.int64], times: KernelTimes, layout: str = "") -> None:
+        if prices is not None:
+            times = times.scaled(prices.in_layer(stage, kernel, layout))
         # A rank without work launches nothing.
         seconds = np.where(work > 0, ledger.add(kernel, times), 0.0)
         source = f"{times.source}: {times.note}" if times.note else str(times.source)
@@ -142,7 +146,31 @@ def layer_kernels(
     # Low-latency kernels leave each expert's rows in a slab of their own, the others lay them one after another.
     layout = "masked" if algorithm.permutes_inside else "contiguous"
     all_ranks = np.ones(len(tokens), np.int64)
-    add("experts", f"grouped_gemm_{dtype}", all_ranks, table.grouped_gemm(*shape, layout=layout))
-    other = np.full(len(tokens), parts.schedule.other_time)
-    kernels[OTHER.name] = [PricedKernel("schedule.other_time", other, "scenario")]
-    return LayerKernels(kernels, table.expert_floor_s(*shape), *table.expert_work(*shape))
+    add("experts", f"grouped_gemm_{dtype}", all_ranks, table.grouped_gemm(*shape, layout=layout), layout)
+    floor_s = table.expert_floor_s(*shape)
+    if prices is None:
+        other = np.full(len(tokens), parts.schedule.other_time)
+        kernels[OTHER.name] = [PricedKernel("schedule.other_time", other, "scenario")]
+    else:
+        floor_s = floor_s * _step(prices, tokens, kernels, ledger)
+    return LayerKernels(kernels, floor_s, *table.expert_work(*shape))
+
+
+def _step(
+    prices: StepPrices, tokens: NDArray[np.int64], kernels: dict[str, list[PricedKernel]], ledger: KernelLedger
+) -> float:
+    """Add what a whole step runs beside the layer; returns the share of the experts that is ahead of combine."""
+
+    def enter(stage: str, kernel: str, times: KernelTimes) -> None:
+        source = f"{times.source}: {times.note}" if times.note else str(times.source)
+        kernels.setdefault(stage, []).append(PricedKernel(kernel, ledger.add(kernel, times), source))
+
+    prices.chains(tokens, "permute" in kernels, enter)
+    prices.stages(tokens, enter)
+    if prices.step.overlap != "single-batch":
+        return 1.0
+    ahead = 1 - 1 / prices.step.spec.ffn_matrices
+    whole = kernels["experts"]
+    kernels["experts"] = [replace(kernel, seconds=kernel.seconds * ahead) for kernel in whole]
+    kernels[DOWN.name] = [replace(kernel, seconds=kernel.seconds * (1 - ahead)) for kernel in whole]
+    return ahead

@@ -17,6 +17,7 @@ from moesim.balance import LossFactors
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
 from moesim.errors import InputError
+from moesim.layer.inference import Inference, inference_of
 from moesim.model import PublishedRouter, RankMemory, rank_memory
 from moesim.numpy_file import read_array
 from moesim.placement import Placement, contiguous, read_map, round_robin, with_lp_shares
@@ -25,7 +26,7 @@ from moesim.placement_policies import FIXED_POLICIES
 from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
-from moesim.traffic import Calibration, calibration, published_bytes, wire_bytes
+from moesim.traffic import KINDS, Calibration, calibration, published_bytes, slower, wire_bytes
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Parts:
         published_router: the model's own, for given experts, whose counts know no groups; None where the router runs.
         model_notes: what the model's config.json does not say and moesim assumed.
         memory: what a GPU holds before any request; None where the model's file is no longer there.
+        inference: the whole step; None where only MoE layers are simulated.
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
         placement_map: where the experts of each layer are, if a file says it.
@@ -66,6 +68,7 @@ class Parts:
     published_router: PublishedRouter | None
     model_notes: tuple[str, ...]
     memory: RankMemory | None
+    inference: Inference | None
     bias: str
     update_bias: bool
     placement_map: Placement | None
@@ -154,6 +157,9 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     if transport == "auto":
         transport = transport_by_card(algorithm, fabric.nic_card)
     constants = {phase: _constants(scenario, fabric, phase, ratio[phase], transport) for phase in PHASES}
+    inference = inference_of(scenario, algorithm_named(algorithm).receive_hook)
+    if inference is not None and inference.constants.in_situ != 1.0:
+        constants = {phase: _in_situ(one, inference.constants.in_situ) for phase, one in constants.items()}
     return Parts(
         name=scenario.name,
         seed=scenario.seed,
@@ -167,6 +173,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         published_router=scenario.model_spec().router if scenario.workload.gives_experts else None,
         model_notes=scenario.model_notes(),
         memory=_memory(scenario, fabric),
+        inference=inference,
         bias=scenario.source(scenario.routing.bias),
         update_bias=scenario.routing.update_bias,
         placement_map=_placement_map(scenario, fabric),
@@ -246,6 +253,13 @@ def _constants(
             fix=f"use at most {made.total_sms}",
         )
     return made
+
+
+def _in_situ(constants: Calibration, factor: float) -> Calibration:
+    """Constants of an all-to-all that takes ``factor`` times as long inside a step as in its benchmark."""
+    for kind in KINDS:
+        constants = slower(constants, kind, math.log(factor))
+    return constants
 
 
 def _placement_map(scenario: Scenario, fabric: Fabric) -> Placement | None:

@@ -1,6 +1,6 @@
 """One MoE layer: routed (who receives what, and how even that is), then laid on the cluster (flows, kernel seconds)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from moesim.layer.destinations import Followed, follow_tokens, totals_of
 from moesim.layer.kernel_seconds import KernelLedger, LayerKernels, layer_kernels
 from moesim.layer.parts import Parts, place
 from moesim.layer.selection import select_experts
+from moesim.layer.step_kernels import StepPrices
 from moesim.placement import Placement
 from moesim.placement_policies import BATCH_POLICIES
 from moesim.stages import PHASES
@@ -135,6 +136,9 @@ def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger) -> Layer
     """
     slot_rank = np.asarray(routed.placement.slot_rank)
     flows = {phase: _flows(parts, routed, phase) for phase in PHASES}
+    if parts.inference is not None and StepPrices(parts, parts.inference).stretch > 1.0:
+        # The kernels' own times have the SMs that communication holds in them.
+        flows = {phase: replace(one, sms=0) for phase, one in flows.items()}
     return LayerLoad(
         **vars(routed),
         flows=flows,

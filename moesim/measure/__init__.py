@@ -3,6 +3,7 @@
 from moesim.measure.critical import CriticalRank
 from moesim.measure.explained import explanation
 from moesim.measure.flow_export import FlowExport
+from moesim.measure.inference_step import StepTime
 from moesim.measure.layer_tables import (
     add_busy_links,
     add_layer_rows,
@@ -20,6 +21,7 @@ __all__ = [
     "CriticalRank",
     "FlowExport",
     "RunTerms",
+    "StepTime",
     "SummaryBuilder",
     "ToleranceLedger",
     "add_busy_links",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from moesim.cluster import Fabric
 from moesim.layer import LayerLoad
 from moesim.results import TableBuilder, nulls
-from moesim.stages import BESIDE, KERNELS, MIGRATION, PHASES, STAGES, Stage
+from moesim.stages import BESIDE, KERNELS, MIGRATION, PHASES, STAGES, STEP, Stage
 from moesim.timeline import LayerTrace, LinkSeries, MigrationTrace, PhaseTrace, phase_use, union_length
 from moesim.traffic import busiest_link_s
 
@@ -260,6 +260,8 @@ def _add_spans(tables: TableBuilder, where: dict[str, int], fabric: Fabric, trac
     for stage in STAGES:
         begin, end = trace.start_s[stage.name], trace.end_s[stage.name]
         _add_span(tables, where, fabric, stage, begin, end, trace.phases.get(stage.name))
+    for stage in (stage for stage in STEP if stage.name in trace.beside):
+        _add_span(tables, where, fabric, stage, *trace.beside[stage.name], None)
 
 
 def _add_span(

@@ -12,7 +12,7 @@ from moesim.cluster import Fabric
 from moesim.layer import LayerLoad, Parts, PricedKernel
 from moesim.measure.phase_path import Piece, path_of_rank, shares_of_ranks
 from moesim.measure.summary import PORT_CLASSES, busiest_wires, counted_bytes
-from moesim.results import Term
+from moesim.results import Term, ratio
 from moesim.stages import KERNEL_COMPONENTS, KERNELS, OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace, phase_could_carry
 from moesim.traffic import QUEUES, Floats
@@ -53,14 +53,6 @@ class Part:
     rank: int | None = None
     link: str | None = None
     bytes_per_s: float = np.nan
-
-
-def ratio(above: tuple[str, float], below: tuple[str, float], unit_above: str = "", unit_below: str = "") -> list[Term]:
-    """Terms of a quotient."""
-    return [
-        Term(name=name, value=value, unit=unit, formula="", source="simulated", combine="ratio")
-        for (name, value), unit in ((above, unit_above), (below, unit_below))
-    ]
 
 
 Ratio = tuple[float, str, list[Term]]

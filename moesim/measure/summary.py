@@ -9,9 +9,10 @@ from moesim.balance import imbalance
 from moesim.cluster import Fabric
 from moesim.layer import LayerLoad, Parts
 from moesim.measure.critical import CriticalRank, critical_rank, describe_bottleneck
+from moesim.measure.inference_step import StepTime
 from moesim.measure.lower_bound import LowerBound, lower_bound
 from moesim.measure.times_moved import TimesMoved
-from moesim.results import COMPONENTS, SOURCES, SUMMARY
+from moesim.results import COMPONENTS, DEFINITIONS, SOURCES, SUMMARY
 from moesim.stages import OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace, MigrationTrace, phase_use
 from moesim.traffic import Floats, payload_bytes
@@ -38,9 +39,12 @@ class SummaryBuilder:
     first_entry_s: float = np.inf
     last_end_s: float = 0.0
     moved: TimesMoved = field(init=False)
+    step: StepTime | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.moved = TimesMoved(self.parts)
+        whole = self.parts.inference
+        self.step = None if whole is None else StepTime(self.parts, whole)
 
     def add_layer(self, load: LayerLoad, trace: LayerTrace, wire: dict[str, Floats]) -> dict[str, float | None]:
         """Take in one layer; returns its row of the ``steps`` table."""
@@ -77,6 +81,8 @@ class SummaryBuilder:
         self.link_figures.append(_link_figures(fabric, trace, wire))
         self.first_entry_s = min(self.first_entry_s, float(trace.entry_s.min()))
         self.last_end_s = max(self.last_end_s, float(trace.end_s_of_layer.max()))
+        if self.step is not None:
+            self.step.add_layer(trace)
         return row
 
     def add_migration(self, trace: MigrationTrace) -> None:
@@ -85,10 +91,11 @@ class SummaryBuilder:
             self.first_entry_s = min(self.first_entry_s, float(trace.phase.enter_s.min()))
         self.last_end_s = max(self.last_end_s, float(trace.phase.leave_s.max()))
 
-    def end_step(self, tokens: int, distinct_tokens: int) -> None:
-        """Close a step of so many tokens: each runs on a clock of its own that begins at 0."""
+    def end_step(self, tokens: int, distinct_tokens: int, recorded: int = 1) -> None:
+        """Close a step of so many tokens and recorded layers: each runs on a clock of its own that begins at 0."""
         self.tokens, self.distinct_tokens = max(self.tokens, tokens), max(self.distinct_tokens, distinct_tokens)
-        self.step_s.append(self.last_end_s - self.first_entry_s)
+        step_s = self.last_end_s - self.first_entry_s if self.step is None else self.step.end_step(recorded)
+        self.step_s.append(step_s)
         self.moved.end_step()
         self.first_entry_s, self.last_end_s = np.inf, 0.0
 
@@ -105,14 +112,18 @@ class SummaryBuilder:
             "tokens": self.tokens,
             "distinct_tokens": self.distinct_tokens,
             "ranks": self.parts.fabric.n_ranks,
-            "layers": len(self.layers),
+            "layers": len(self.layers) // (self.step.step.micro_batches if self.step else 1),
             "seed": self.parts.seed,
             "counterfactual": counterfactual,
             **{f"source_{source}_share": shares.get(source, 0.0) for source in SOURCES},
         }
         # The mean of the parts, not the mean of the sums: rounding may not part them.
         values["layer_time_s"] = float(sum(values[name] for name in COMPONENTS))
-        return {key: values[key] for key in SUMMARY}
+        if self.step is None:
+            return {key: values[key] for key in SUMMARY}
+        self.moved.weight = self.step.band_weight(values["layers"])
+        values |= self.step.numbers(values["step_time_s"], self.tokens)
+        return {key: values[key] for key in DEFINITIONS}
 
     def held_by(self) -> dict[str, float]:
         """Seconds of the critical ranks by what held them back, over all layers, largest first."""

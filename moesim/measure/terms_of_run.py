@@ -14,9 +14,9 @@ import numpy as np
 from moesim.balance import reach
 from moesim.layer import KernelLedger, LayerLoad, Parts
 from moesim.measure.critical import CriticalRank
-from moesim.measure.layer_terms import LayerTerms, Part, Ratio, ratio
+from moesim.measure.layer_terms import LayerTerms, Part, Ratio
 from moesim.measure.lower_bound import LowerBound
-from moesim.results import COMPONENTS, SOURCES, SUMMARY, Share, Term
+from moesim.results import COMPONENTS, SOURCES, SUMMARY, Share, Term, ratio
 from moesim.timeline import LayerTrace, MigrationTrace
 from moesim.traffic import Floats, weight_transfer
 

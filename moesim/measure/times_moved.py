@@ -78,6 +78,9 @@ class TimesMoved:
     # What packets add, where flows went over spines.
     _packets: Packets | None = None
     _steps: int = 0
+    _layers: int = 0
+    # Of what phases take in a whole step: the share that shows, times the layers that each simulated one stands for.
+    weight: float = 1.0
     _spreads: dict[str, Spread] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +102,7 @@ class TimesMoved:
 
     def add_layer(self, trace: LayerTrace, rank: int, wire: Mapping[str, Floats]) -> None:
         """Take in a layer, along its critical rank; ``wire`` are bytes on each link by phase, [links]."""
+        self._layers += 1
         for name, phase in trace.phases.items():
             spread = self._spreads[name]
             self._contended |= self._close(phase, wire[name], spread)
@@ -196,8 +200,10 @@ class TimesMoved:
         }
 
     def _of(self, key: str, summary: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
-        total = summary[key] * (self._steps if key == "step_time_s" else summary["layers"])
+        total = summary[key] * (self._steps if key == "step_time_s" else self._layers)
+        weight = self.weight if key == "step_time_s" else 1.0
         for unknown, (less, more) in sorted(self._moved[key].items()):
+            less, more = less * weight, more * weight
             if more:
                 ends = (max(1.0 - less / total, _LEAST), 1.0 + more / total)
                 yield unknown, [math.log(end) / self._sigmas for end in ends]

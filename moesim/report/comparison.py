@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 from moesim.report.quantities import is_share, unit_of
-from moesim.results import BANDED, COMPONENTS, SUMMARY, Result, told_apart
+from moesim.results import BANDED, COMPONENTS, DEFINITIONS, Result, told_apart
 from moesim.stages import OVER_RANKS, PHASES
 
 Verdict = Literal[
@@ -75,7 +75,7 @@ Bands = Mapping[str, Band]
 def bands_over(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Band]:
     """Return the band of every number over summaries; a number that does not apply to one of them has none."""
     bands = {}
-    for key in SUMMARY:
+    for key in DEFINITIONS:
         found = [_number(summary.get(key)) for summary in summaries]
         values = [value for value in found if value is not None]
         if values and len(values) == len(found) and key not in _NOT_COMPARED:
@@ -206,7 +206,7 @@ def compare_summaries(
     ``subjects`` is None where they are not known; ``apart`` says of which numbers the two differ beyond the model's
     error.
     """
-    keys = [key for key in SUMMARY if key not in _NOT_COMPARED]
+    keys = [key for key in DEFINITIONS if key not in _NOT_COMPARED]
     rows = {key: row for key in keys if (row := _compared(key, a, b, bands)) is not None}
     for key, row in rows.items():
         if row.verdict in ("better", "worse") and row.a and row.b and not apart(key):

@@ -1,6 +1,6 @@
 """Colours that colour-blind readers can tell apart (Okabe and Ito; cividis), one meaning each on every page."""
 
-from moesim.stages import BESIDE, MIGRATION, STAGES
+from moesim.stages import BESIDE, MIGRATION, STAGES, STEP
 
 INK = "#1c2733"
 """Text and axes of charts; the page swaps it for a light one in dark mode."""
@@ -11,7 +11,7 @@ MARK = "#6b7785"
 """Levels to compare with; swapped too."""
 
 # Blues compute, oranges move bytes, greys wait.
-PHASES = {"arrival": "#a9b2bd", **{stage.label: stage.colour for stage in STAGES}, "wait": "#87909b"}
+PHASES = {"arrival": "#a9b2bd", **{stage.label: stage.colour for stage in (*STAGES, *STEP)}, "wait": "#87909b"}
 WEIGHTS = {stage.label: stage.colour for stage in (MIGRATION, BESIDE)}
 """Of moves of weights, which few runs have."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.results import SUMMARY
+from moesim.results import DEFINITIONS
 from moesim.units import format_bandwidth, format_bytes, format_duration, parse_quantity
 
 Floats = NDArray[np.float64]
@@ -34,8 +34,8 @@ def unit_of(key: str) -> str:
     """Return the unit of a summary value or a table's column: ``s``, ``B``, ``B/s``, ``%`` or nothing."""
     if is_share(key):
         return "%"
-    if key in SUMMARY:
-        return SUMMARY[key].unit
+    if key in DEFINITIONS:
+        return DEFINITIONS[key].unit
     if key.endswith("_bytes_per_s"):
         return "B/s"
     if key.endswith("_s"):

@@ -14,6 +14,7 @@ from moesim.report.page import render, view_of
 from moesim.report.quantities import ABSENT, named_quantity, quantity
 from moesim.report.rank_times import rank_times_chart, roofline_chart
 from moesim.report.static import figure_files
+from moesim.report.step_charts import lanes_chart
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
     bandwidth_chart,
@@ -25,7 +26,7 @@ from moesim.report.traffic_charts import (
     top_links,
     traffic_chart,
 )
-from moesim.results import SOURCES, SUMMARY, Result
+from moesim.results import DEFINITIONS, SOURCES, SUMMARY, Result
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def _charts(result: Result) -> dict[str, Chart | None]:
         "link_utilisation": link_series_chart(result),
         "expert_load": expert_chart(result),
         "rank_load": rank_chart(result),
+        "step_lanes": lanes_chart(result),
         "timeline": timeline_chart(result),
         "wait": wait_chart(result),
         "rank_wait": rank_wait_chart(result),
@@ -208,7 +210,7 @@ def _tiles(result: Result) -> list[Tile]:
     plain, _, interval = named("layer_time_s").partition(" (")
     interval = interval and f"({interval}"
     ratio = f" · {s['layer_time_s'] / s['lower_bound_s']:.2f} ×" if s["lower_bound_s"] else ""
-    return [
+    tiles = [
         Tile("Layer time", plain, f"lower bound {named('lower_bound_s')}{ratio}",
              f"{SUMMARY['layer_time_s'].text}. In brackets: where it lies with a probability of 80 % on a cluster like "
              f"this one. Lower bound: {SUMMARY['lower_bound_s'].text}.", interval),
@@ -232,6 +234,20 @@ def _tiles(result: Result) -> list[Tile]:
              "through this layer alone", "tokens of a batch over the layer time and the number of ranks: an upper "
              "limit, since a model has many layers and attention besides"),
     ]  # fmt: skip
+    if "tokens_per_second" not in s:
+        return tiles
+    per_request = f" · {named('tpot_s')} per output token" if s["tpot_s"] is not None else ""
+    per_gpu, per_node, in_all = (f"{s[f'tokens_per_second{of}']:,.0f}" for of in ("_per_gpu", "_per_node", ""))
+    step, _, step_interval = named("step_time_s").partition(" (")
+    of_step = [
+        Tile("Tokens per second and GPU", per_gpu, f"{per_node} a node · {in_all} in all",
+             DEFINITIONS["tokens_per_second"].text),
+        Tile("Step", step, f"{s['model_layers']} layers{per_request}", SUMMARY["step_time_s"].text,
+             step_interval and f"({step_interval}"),
+        Tile("Communication hidden", quantity(s["communication_hidden_share"], "%"),
+             f"one more MoE layer: {named('layer_period_s')}", DEFINITIONS["communication_hidden_share"].text),
+    ]  # fmt: skip
+    return [*of_step, *tiles[:-1]]
 
 
 def _sources(summary: dict[str, Any]) -> list[Source]:

@@ -194,7 +194,8 @@ def topology(explanation: dict[str, Any]) -> DataTable:
 def terms(explanation: dict[str, Any]) -> DataTable:
     """What the times and the bound are the sums of, with the link or rank that each part is mostly from."""
     rows: list[tuple[Cell, ...]] = []
-    for key in _TAKEN_APART:
+    whole = ("step_time_s",) if "layer_period_s" in explanation["terms"] else ()
+    for key in (*whole, *_TAKEN_APART):
         for term in explanation["terms"].get(key, ()):
             most = term.get("of", [{}])[0]
             where = most.get("link") or (f"rank {most['rank']}" if "rank" in most else ABSENT)

@@ -67,6 +67,7 @@ def timeline_chart(result: Result) -> Gantt | None:
     spans = first_layer(columns_of(result, "spans"))
     if not rows_in(spans):
         return None
+    spans = pick(spans, ~np.isin(np.asarray(spans["phase"]), [stage.label for stage in stages.STEP]))
     ranks, chosen, caption = _timeline_ranks(spans)
     begin = float(np.asarray(spans["start_s"]).min())
     scale, unit = axis_scale(np.asarray(spans["end_s"]) - begin, "s")

@@ -1,18 +1,20 @@
 """Tables, summary and provenance of a run, in memory and on disk."""
 
 from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, ratio_spread, told_apart
-from moesim.results.definitions import COMPONENTS, SOURCES, SUMMARY, Value
+from moesim.results.definitions import COMPONENTS, DEFINITIONS, SOURCES, STEP_SUMMARY, SUMMARY, Value
 from moesim.results.placement import Ageing, PlacementOption, PlacementVerdict, percent, whole
 from moesim.results.result import SCHEMA_VERSION, Note, Result, load_result
 from moesim.results.tables import TableBuilder, Tables, nulls
-from moesim.results.terms import Share, Term, combined
+from moesim.results.terms import Share, Term, combined, ratio
 
 __all__ = [
     "BANDED",
     "COMPONENTS",
+    "DEFINITIONS",
     "ENDS",
     "SCHEMA_VERSION",
     "SOURCES",
+    "STEP_SUMMARY",
     "SUMMARY",
     "Z80",
     "Ageing",
@@ -31,6 +33,7 @@ __all__ = [
     "load_result",
     "nulls",
     "percent",
+    "ratio",
     "ratio_spread",
     "told_apart",
     "whole",

@@ -92,6 +92,22 @@ def _summary() -> dict[str, Definition]:
 
 SUMMARY = _summary()
 
+STEP_SUMMARY: dict[str, Definition] = {
+    "tokens_per_second": Definition("", "tokens of all ranks per second: of a prefill input, of a decode output"),
+    "tokens_per_second_per_node": Definition("", "the same of one full node"),
+    "tokens_per_second_per_gpu": Definition("", "the same of one GPU"),
+    "tpot_s": Definition("s", "time per output token of a request, drafted tokens that are accepted counted; decode"),
+    "communication_hidden_share": Definition(
+        "", "share of the ranks' time in dispatch and combine, waiting in them included, in which they compute too"
+    ),
+    "layer_period_s": Definition("s", "what one more MoE layer adds to a step, all micro-batches together"),
+    "model_layers": Definition("", "layers of a step, dense ones and those of drafted tokens with them"),
+}
+"""Numbers of whole inference steps: a summary of MoE layers alone has none of them."""
+
+DEFINITIONS = SUMMARY | STEP_SUMMARY
+"""Every number that a summary may have."""
+
 COMPONENTS = tuple(f"{name}_time_s" for name in stages.COMPONENTS)
 """The parts of ``layer_time_s``, which they sum to: those of the critical rank."""
 

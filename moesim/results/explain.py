@@ -8,7 +8,7 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.results.bands import Moves
-from moesim.results.definitions import SUMMARY
+from moesim.results.definitions import DEFINITIONS
 from moesim.results.result import Result
 from moesim.results.terms import Share, Term
 from moesim.stages import PHASES
@@ -24,11 +24,14 @@ def explain_lines(result: Result, key: str) -> Iterator[str]:
     Raises:
         InputError: no such value; the error suggests the closest.
     """
-    if key not in SUMMARY:
-        close = difflib.get_close_matches(key, SUMMARY, n=1)
-        fix = f"did you mean {close[0]}?" if close else f"choose among {', '.join(SUMMARY)}"
+    if key not in DEFINITIONS:
+        close = difflib.get_close_matches(key, DEFINITIONS, n=1)
+        fix = f"did you mean {close[0]}?" if close else f"choose among {', '.join(result.summary)}"
         raise InputError(f"no number {key!r} in a summary", fix=fix)
-    definition = SUMMARY[key]
+    if key not in result.summary:
+        what = f"this run has no {key}: its scenario is about MoE layers alone"
+        raise InputError(what, fix="give workload.sequence_length (prefill), or requests and context (decode)")
+    definition = DEFINITIONS[key]
     yield f"{key} = {result.value(key).words(partial(_quantity, definition.unit))}"
     yield f"  {definition.text}"
     yield from _band(result, key)

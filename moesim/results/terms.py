@@ -41,6 +41,14 @@ class Term(TypedDict):
     terms: NotRequired[list["Term"]]
 
 
+def ratio(above: tuple[str, float], below: tuple[str, float], unit_above: str = "", unit_below: str = "") -> list[Term]:
+    """Terms of a quotient."""
+    return [
+        Term(name=name, value=value, unit=unit, formula="", source="simulated", combine="ratio")
+        for (name, value), unit in ((above, unit_above), (below, unit_below))
+    ]
+
+
 def combined(terms: Sequence[Term]) -> float:
     """Return the value that follows from a list of terms; 0 from none."""
     values = [term["value"] for term in terms]

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.results.tables import Columns, Tables
-from moesim.stages import BESIDE, LANES, MIGRATION, PHASES, STAGES
+from moesim.stages import BESIDE, LANES, MIGRATION, PHASES, STAGES, STEP
 
 _EVENT_LIMIT = 1_000_000
 # Arrows that follow transfers: of each layer, and of all.
 _PER_LAYER, _IN_ALL = 32, 4_000
 _RANK_PAIR_LIMIT = 256
 
-_LANE_OF = {stage.label: "shared" if stage.beside else stage.lane for stage in STAGES}
+_LANE_OF = {stage.label: "shared" if stage.beside else stage.lane for stage in (*STAGES, *STEP)}
 _LANES = (*LANES, *(lane for lane in dict.fromkeys(_LANE_OF.values()) if lane not in LANES))
 _EXPERTS = next(stage.label for stage in STAGES if stage.name == "experts")
 _KEY = ("step", "layer", "micro_batch")

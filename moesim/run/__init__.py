@@ -1,10 +1,13 @@
 """From a scenario to a result: the one loop over steps and layers, audited."""
 
 from moesim.run.simulate import simulate
-from moesim.run.steps import RoutedStep, route_steps, run_steps
+from moesim.run.steps import RoutedStep, TimedLayer, initial_state, route_step, route_steps, run_steps
 
 __all__ = [
     "RoutedStep",
+    "TimedLayer",
+    "initial_state",
+    "route_step",
     "route_steps",
     "run_steps",
     "simulate",

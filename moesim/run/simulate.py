@@ -41,7 +41,7 @@ from moesim.measure import (
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
 from moesim.run.resimulate import StepTimes, resimulated
-from moesim.run.steps import RoutedStep, TimedLayer, TimedMigration, route_steps, run_steps
+from moesim.run.steps import RoutedStep, TimedLayer, TimedMigration, route_steps, run_steps, simulated_layers
 from moesim.scenario import Scenario, to_yaml
 from moesim.traffic import KINDS
 from moesim.warm_up import compile_first
@@ -143,7 +143,7 @@ class _Run:
     def _moves_again(self) -> Mapping[str, Moves]:
         """The moves of the times by kinds of constants whose first order would not do, from clocks run again."""
         moved, step = self._summary.moved, self._step
-        if step is None:
+        if step is None or (self._parts.inference is not None and not self._exact_bands):
             return {}
         if self._exact_bands:
             self._say(f"first step again, with other constants: {', '.join(KINDS)}")
@@ -166,7 +166,8 @@ class _Run:
     def _add_layer(self, timed: TimedLayer) -> None:
         load, trace = timed.load, timed.trace
         section, self._done = self._parts.workload, self._done + 1
-        layers = section.layers_simulated or (len(self._batch.layers) if self._batch else 0)
+        cuts = 1 if self._parts.inference is None else self._parts.inference.micro_batches
+        layers = cuts * simulated_layers(self._parts, len(self._batch.layers) if self._batch else 0)
         self._watch("layers", self._done, section.steps * layers)
         add_layer_rows(self._tables, timed.where, self._parts.fabric, load, trace, timed.wire)
         self._terms.add_layer(load, trace, timed.wire, timed.critical, self._summary.bounds[-1])
@@ -209,6 +210,9 @@ class _Run:
         notes += note
         notes += self._summary.moved.notes()
         terms = self._terms.build(summary, self._summary.bottleneck()[1], self._ledger)
+        if self._summary.step is not None:
+            terms |= self._summary.step.terms(summary)
+            notes += self._summary.step.notes()
         audit_terms(summary, terms)
         explained = explanation(parts, self._summary, terms, self._ledger, batch)
         explained["band"] = band = self._summary.moved.band(summary, self._moves or {})

@@ -14,25 +14,29 @@ from moesim.balance import update_bias
 from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
 from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
-from moesim.placement_policies import FETCHING_POLICIES
+from moesim.placement_policies import FETCHING_POLICIES, FIXED_POLICIES
 from moesim.run.audit import audit_components, audit_layer, audit_migration
 from moesim.run.offsets import start_offsets
 from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
 from moesim.stages import BESIDE, MIGRATION
 from moesim.timeline import (
+    SCHEDULES,
     Key,
     LayerTrace,
     LayerWork,
     LinkSeries,
     MigrationTrace,
+    Program,
     moe_layers,
     run_layers,
     with_migrations,
 )
 from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, weight_transfer
-from moesim.workload import Batch
+from moesim.workload import Batch, micro_batches
 
 _OFFSET_STAGE = 4
+# Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
+_FEWEST_LAYERS = 6
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class RoutedStep:
     Attributes:
         given: the experts came with the workload, no router ran; some tokens may have fewer than top-k.
         moves: weights that change place in this step.
+        later: the same of the micro-batches after the first, whose are ``layers``.
     """
 
     layers: dict[int, RoutedLayer]
@@ -64,6 +69,7 @@ class RoutedStep:
     distinct_tokens: int
     given: bool
     moves: tuple[LayerMove, ...] = ()
+    later: tuple[dict[int, RoutedLayer], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,14 +132,19 @@ def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, St
     layers = batch.layers[: parts.workload.layers_simulated]
     moves: tuple[LayerMove, ...] = ()
     if parts.placement.rebalance:
-        placed, memory, moves = rebalanced(parts, state.placement, state.rebalancing, layers)
-        state = replace(state, placement=placed, rebalancing=memory)
-    routed = {
-        layer: route_layer(parts, batch, layer, state.bias[layer], state.placement.get(layer)) for layer in layers
-    }
+        where, memory, moves = rebalanced(parts, state.placement, state.rebalancing, layers)
+        state = replace(state, placement=where, rebalancing=memory)
+    placed, cut = dict(state.placement), 1 if parts.inference is None else parts.inference.micro_batches
+    if cut > 1 and parts.placement.policy not in FIXED_POLICIES:  # both follow one load
+        whole = {layer: route_layer(parts, batch, layer, state.bias[layer], placed.get(layer)) for layer in layers}
+        placed = {layer: of.placement for layer, of in whole.items()}
+    routed, *later = (
+        {layer: route_layer(parts, part, layer, state.bias[layer], placed.get(layer)) for layer in layers}
+        for part in micro_batches(batch, cut)
+    )
     if parts.placement.policy in FETCHING_POLICIES:
         moves = fetched(parts, state.placement, routed)
-    step = RoutedStep(routed, batch.tokens, batch.distinct_tokens, given=batch.logits is None, moves=moves)
+    step = RoutedStep(routed, batch.tokens, batch.distinct_tokens, batch.logits is None, moves, tuple(later))
     if parts.placement.rebalance:  # where experts are placed by a load, that is the first step's
         stays = {layer: one.placement for layer, one in routed.items()}
         state = replace(state, placement=stays, rebalancing=state.rebalancing.after(routed))
@@ -144,7 +155,8 @@ def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, St
     for layer in layers:
         bias = state.bias[layer]
         before = none if bias is None else bias
-        moved[layer] = update_bias(before, routed[layer].expert_tokens, rate).astype(np.float32)
+        load = sum((of[layer].expert_tokens for of in later), routed[layer].expert_tokens)
+        moved[layer] = update_bias(before, load, rate).astype(np.float32)
     return step, replace(state, bias={**state.bias, **moved})
 
 
@@ -181,7 +193,7 @@ def run_steps(
             elif isinstance(timed, MigrationTrace):
                 yield _audited_move(parts, index, step, timed, summary)
             else:
-                summary.end_step(step.tokens, step.distinct_tokens)
+                summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
                 yield timed
 
 
@@ -189,20 +201,27 @@ class _Loads:
     """The loads of a step's layers, made when the first rank comes to them; recorded layers are cycled."""
 
     def __init__(self, parts: Parts, step: RoutedStep, ledger: KernelLedger) -> None:
-        self._parts, self._routed, self._ledger = parts, step.layers, ledger
+        self._parts, self._routed, self._ledger = parts, (step.layers, *step.later), ledger
         self._recorded = tuple(step.layers)
-        self._made: dict[int, LayerLoad] = {}
-        self.n_layers = parts.workload.layers_simulated or len(step.layers)
+        self._made: dict[tuple[int, int], LayerLoad] = {}
+        self.n_layers = simulated_layers(parts, len(step.layers))
 
     def recorded(self, layer: int) -> int:
         """The recorded layer that a simulated one stands for."""
         return self._recorded[layer % len(self._recorded)]
 
-    def of(self, layer: int) -> LayerLoad:
-        recorded = self.recorded(layer)
-        if recorded not in self._made:
-            self._made[recorded] = layer_load(self._parts, self._routed[recorded], self._ledger)
-        return self._made[recorded]
+    def of(self, layer: int, micro_batch: int = 0) -> LayerLoad:
+        key = self.recorded(layer), micro_batch
+        if key not in self._made:
+            self._made[key] = layer_load(self._parts, self._routed[micro_batch][key[0]], self._ledger)
+        return self._made[key]
+
+
+def simulated_layers(parts: Parts, recorded: int) -> int:
+    """MoE layers on the clock. Of a whole step the first, until they repeat: the rest takes the same period."""
+    if parts.workload.layers_simulated is not None or parts.inference is None:
+        return parts.workload.layers_simulated or recorded
+    return min(max(_FEWEST_LAYERS, 2 * recorded), parts.inference.moe_layers)
 
 
 def _on_the_clock(
@@ -213,13 +232,13 @@ def _on_the_clock(
     step: RoutedStep,
     weights: Mapping[Key, PhaseFlows],
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
-    def work_of(layer: int, _: int) -> LayerWork:
-        load = loads.of(layer)
+    def work_of(layer: int, micro_batch: int) -> LayerWork:
+        load = loads.of(layer, micro_batch)
         return LayerWork(load.kernels.seconds, load.flows)
 
     if bucket_s is None:
         bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers)
-    program = moe_layers(loads.n_layers, parts.algorithm.permutes_first, other=parts.schedule.other_time > 0)
+    program = _program(parts, loads.n_layers)
     if weights:
         stops, beside = ([layer for name, layer, _ in weights if name == stage.name] for stage in (MIGRATION, BESIDE))
         mode = parts.placement.rebalance.mode if parts.placement.rebalance else ""
@@ -257,12 +276,20 @@ def _audited_move(
     return TimedMigration(index, moves, trace, busiest_link_s(parts.fabric, trace.phase.flows))
 
 
+def _program(parts: Parts, n_layers: int) -> Program:
+    step, first = parts.inference, parts.algorithm.permutes_first
+    if step is None:
+        return moe_layers(n_layers, first, other=parts.schedule.other_time > 0)
+    return SCHEDULES[parts.schedule.phase, step.overlap](n_layers, first)
+
+
 def _audited(
     parts: Parts, index: int, step: RoutedStep, loads: _Loads, trace: LayerTrace, summary: SummaryBuilder
 ) -> TimedLayer:
-    fabric, top_k, load = parts.fabric, parts.router.top_k, loads.of(trace.layer)
-    dropped = step.tokens * top_k - int(load.totals.selections_sent.sum()) if step.given else 0
-    audit_layer(fabric, load, trace, step.tokens, top_k, dropped)
+    fabric, top_k, load = parts.fabric, parts.router.top_k, loads.of(trace.layer, trace.micro_batch)
+    tokens = int(load.tokens.sum()) if step.later else step.tokens
+    dropped = tokens * top_k - int(load.totals.selections_sent.sum()) if step.given else 0
+    audit_layer(fabric, load, trace, tokens, top_k, dropped)
     wire = {name: flows.link_wire_bytes(fabric.n_links) for name, flows in load.flows.items()}
     row = summary.add_layer(load, trace, wire)
     critical = summary.critical[-1]

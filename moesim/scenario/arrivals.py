@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, mode
 
 from moesim.mistakes import Loc, Mistakes
 from moesim.scenario.sections import Block, Name
-from moesim.units import Count, Duration, Number
+from moesim.units import Count, Duration, Number, Share
 
 
 class RecordingSource(Block):
@@ -146,6 +146,17 @@ def _one_or_many(value: object) -> str:
     return "<list>" if isinstance(value, list | tuple) else "<one>"
 
 
+Length = Annotated[Count, Field(ge=1, le=10**7)]
+Lengths = (
+    Annotated[
+        Annotated[Length, Tag("<one>")]
+        | Annotated[tuple[Length, ...], Field(min_length=1, max_length=1000), Tag("<list>")],
+        Discriminator(_one_or_many),
+    ]
+    | None
+)
+
+
 class Workload(Block):
     """Which tokens arrive: one of routing, recording, synthetic, expert_ids and counts says where experts come from."""
 
@@ -174,6 +185,24 @@ class Workload(Block):
         ]
         | None
     ) = Field(None, description="Tokens on each rank: one number, or one per rank; null: recorded tokens // ranks.")
+    requests: Count | None = Field(
+        None,
+        ge=1,
+        le=10**6,
+        description="Decode: requests of each rank; a step is one token of each, drafts beside it.",
+    )
+    context: Lengths = Field(
+        None, description="Decode: tokens that a request keeps, one number or a list that the requests share evenly."
+    )
+    sequence_length: Lengths = Field(
+        None, description="Prefill: tokens of a prompt, one number or a list that the prompts share evenly."
+    )
+    draft_tokens: Count | None = Field(
+        None, ge=1, le=16, description="Decode: tokens that multi-token prediction drafts for each request and step."
+    )
+    acceptance: Share | None = Field(
+        None, ge=0, le=1, description="Accepted share of the drafted tokens (default: 0.6 where there are any)."
+    )
     assign: Literal["by_sequence", "striped"] = Field(
         "by_sequence",
         description="by_sequence: whole sequences to a rank; striped: token i to rank i modulo the ranks.",
@@ -188,6 +217,22 @@ class Workload(Block):
         None, ge=1, le=10**4, description="MoE layers of a step; recorded layers are cycled. null: each once."
     )
     steps: Count = Field(1, ge=1, le=10**6, description="Batches simulated one after the other.")
+
+    @property
+    def of_step(self) -> bool:
+        """Whether whole inference steps are simulated, attention and all layers with them."""
+        return self.lengths != ()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of the prompts, or what the requests keep; nothing where only MoE layers are simulated."""
+        given = self.sequence_length if self.context is None else self.context
+        return () if given is None else (given,) if isinstance(given, int) else given
+
+    @property
+    def query_tokens(self) -> int:
+        """Tokens of a request in a decode step."""
+        return 1 + (self.draft_tokens or 0)
 
     @property
     def gives_experts(self) -> bool:
@@ -237,10 +282,14 @@ class Schedule(Block):
     """When each rank arrives, and what else it does per layer."""
 
     phase: Literal["prefill", "decode"] = Field(
-        "prefill", description="A label that changes no number yet: prefill (many tokens) or decode (few)."
+        "prefill",
+        description="prefill (whole prompts) or decode (a token of each request); of MoE layers alone, a label.",
     )
-    overlap: Literal["none"] = Field(
-        "none", description="none: one micro-batch; the shared expert still runs beside dispatch."
+    overlap: Literal["none", "two-batch", "single-batch", "hooks"] = Field(
+        "none",
+        description="none: one micro-batch, the shared expert beside dispatch. Of whole steps also two-batch "
+        "(communication of one beside compute of the other), single-batch (decode: combine beside the down GEMM) and "
+        "hooks (decode: sends and receives as kernels of their own).",
     )
     start_offset: Annotated[
         Annotated[Duration, Tag("<one>")]

@@ -19,6 +19,7 @@ def breaches(scenario: ScenarioFields) -> Iterator[Breach]:
     yield from _workload(scenario)
     yield from _per_rank_lists(scenario)
     yield from _unused(scenario)
+    yield from _step(scenario)
     for i, text in enumerate(scenario.thresholds):
         try:
             parse_threshold(text)
@@ -148,6 +149,44 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
         yield ("routing", "update_bias"), "no router runs on given experts", "update_bias: false"
     if scenario.faults:
         yield ("faults",), "faults are not simulated yet", "leave the list empty"
+
+
+def _step(scenario: ScenarioFields) -> Iterator[Breach]:
+    """Yield what does not make a whole inference step."""
+    work, schedule, decode = scenario.workload, scenario.schedule, scenario.schedule.phase == "decode"
+    lengths = "requests and context" if decode else "sequence_length"
+    others = ("sequence_length",) if decode else ("requests", "context", "draft_tokens")
+    for name in others:
+        if getattr(work, name) is not None:
+            what = f"{name} is not of a {schedule.phase}"
+            yield (
+                ("workload", name),
+                what,
+                f"give {lengths}, or set schedule.phase: {'prefill' if decode else 'decode'}",
+            )
+    if decode and (work.requests is None) != (work.context is None):
+        yield ("workload",), "requests and context belong together", "give both: requests: 128, context: 4096"
+    if work.requests is not None and work.tokens_per_rank != work.requests * work.query_tokens:
+        what = (
+            f"{work.requests} requests of {work.query_tokens} tokens are not tokens_per_rank = {work.tokens_per_rank}"
+        )
+        yield ("workload", "tokens_per_rank"), what, "leave tokens_per_rank out"
+    if work.acceptance is not None and work.draft_tokens is None:
+        yield ("workload", "acceptance"), "nothing is drafted", "add draft_tokens: 1"
+    if work.draft_tokens is not None and work.requests is None and decode:
+        yield ("workload", "draft_tokens"), "no requests that draft", f"give {lengths}"
+    if scenario.compute.library_date is not None and not work.of_step:
+        yield ("compute", "library_date"), "read for whole steps alone", f"give workload.{lengths}, or leave it out"
+    if schedule.overlap == "none":
+        return
+    if not work.of_step:
+        yield ("schedule", "overlap"), "overlap needs attention, and so a whole step", f"give workload.{lengths}"
+    if schedule.overlap != "two-batch" and not decode:
+        yield ("schedule", "overlap"), f"{schedule.overlap} is of a decode", "two-batch, or phase: decode"
+    algorithm = algorithm_named(scenario.alltoall.algorithm)
+    if decode and not (algorithm.receive_hook and scenario.alltoall.receive_hook):
+        what = f"{schedule.overlap} of a decode needs a receive hook, which {algorithm.name} has not or does not use"
+        yield ("schedule", "overlap"), what, "overlap: none, or alltoall.algorithm: deepep-low-latency"
 
 
 def _sweep(scenario: ScenarioFields) -> Iterator[Breach]:

@@ -89,5 +89,10 @@ def _routing(routing: dict[str, Any], preset: ModelSpec | None) -> dict[str, Any
 
 def _workload(workload: dict[str, Any], kind: Any) -> dict[str, Any]:
     if isinstance(kind, str) and kind in KINDS and not any(source in workload for source in _SOURCES):
-        return {"recording": {"name": f"tiny-{kind}"}} | workload
+        workload = {"recording": {"name": f"tiny-{kind}"}} | workload
+    requests, drafts = workload.get("requests"), workload.get("draft_tokens", 0)
+    if isinstance(drafts, int) and drafts > 0:
+        workload = {"acceptance": 0.6} | workload
+    if isinstance(requests, int) and isinstance(drafts, int):
+        workload = {"tokens_per_rank": requests * (1 + drafts)} | workload
     return workload

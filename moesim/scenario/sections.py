@@ -337,6 +337,11 @@ class Compute(Block):
         "auto",
         description="Kernel table: auto (the topology's GPU), a GPU's name, or the path of a CSV table.",
     )
+    library_date: str | None = Field(
+        None,
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="Whole steps: kernels as released by this day, such as 2025-02-25 (default: as in the tables).",
+    )
 
 
 class Losses(Block):

@@ -21,6 +21,12 @@ _BANDWIDTHS = ("algbw", "busbw", "deepep_rdma", "deepep_nvl", "nvlink_wire", "ni
 SUMMARY_KEYS: tuple[str, ...] = (
     "layer_time_s",
     "step_time_s",
+    "tokens_per_second",
+    "tokens_per_second_per_node",
+    "tokens_per_second_per_gpu",
+    "tpot_s",
+    "communication_hidden_share",
+    "layer_period_s",
     *(f"{part}_time_s" for part in COMPONENTS),
     *(f"{part}_time_{over}_s" for part in OVER_RANKS for over in ("mean", "max")),
     *(f"{phase}_kernel_time_s" for phase in PHASES),

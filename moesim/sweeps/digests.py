@@ -165,4 +165,5 @@ def routing_digest(scenario: Scenario, parts: "Parts", recording: "Recording | N
         scenario.losses,
         (fabric.n_ranks, fabric.n_nodes, fabric.ranks_per_node, fabric.rank_node),
         ports,
+        1 if parts.inference is None else parts.inference.micro_batches,
     )

@@ -5,9 +5,11 @@ from moesim.timeline.link_use import phase_could_carry, phase_use
 from moesim.timeline.phase import PhaseTrace
 from moesim.timeline.program import Key, Operation, Program, moe_layers, with_migrations
 from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, run_layers
+from moesim.timeline.schedules import SCHEDULES
 from moesim.timeline.uniform_alltoall import run_phase
 
 __all__ = [
+    "SCHEDULES",
     "Key",
     "LayerTrace",
     "LayerWork",

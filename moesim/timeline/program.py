@@ -8,7 +8,7 @@ stands elsewhere (``LayerWork``): a program is the order only, so a schedule is 
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from moesim.stages import BESIDE, MIGRATION, OTHER, STAGES, Stage
+from moesim.stages import BESIDE, MIGRATION, OTHER, PHASES, STAGE, STAGES, Stage
 
 Key = tuple[str, int, int]
 """An operation: name of its stage, layer, micro-batch."""
@@ -53,15 +53,38 @@ def layer_order(permutes_first: bool) -> tuple[Stage, ...]:
     """The stages of one layer in the order in which they start."""
     if permutes_first:
         return STAGES
-    named = {stage.name: stage for stage in STAGES}
     moved = {"experts": "permute", "combine": "unpermute"}
     order: list[Stage] = []
     for stage in STAGES:
         if stage.name in moved:
-            order.append(named[moved[stage.name]])
+            order.append(STAGE[moved[stage.name]])
         if stage.name not in moved.values():
             order.append(stage)
     return tuple(order)
+
+
+class LayerPieces(NamedTuple):
+    """The stages of a layer as schedules move them: before dispatch, the experts, and after combine."""
+
+    before: tuple[Stage, ...]
+    experts: tuple[Stage, ...]
+    after: tuple[Stage, ...]
+
+
+def layer_pieces(permutes_first: bool) -> LayerPieces:
+    """Cut a layer at its all-to-alls; the shared expert is in none of the pieces."""
+    order = [stage for stage in layer_order(permutes_first) if not stage.beside]
+    dispatch, combine = (order.index(STAGE[name]) for name in PHASES)
+    return LayerPieces(tuple(order[:dispatch]), tuple(order[dispatch + 1 : combine]), tuple(order[combine + 1 :]))
+
+
+def on_compute(
+    stages: tuple[Stage, ...], layer: int, micro_batch: int, first_after: tuple[Key, ...] = ()
+) -> Iterator[Operation]:
+    """Yield stages of one lane in turn: only the first has to wait for another lane."""
+    for stage in stages:
+        yield Operation(stage, layer, micro_batch, first_after)
+        first_after = ()
 
 
 def _in_turn(n_layers: int, order: tuple[Stage, ...], other: bool) -> Iterator[Operation]:

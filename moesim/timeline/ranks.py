@@ -10,7 +10,7 @@ Not modelled: CPU launch gaps between kernels.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import simpy
@@ -18,7 +18,7 @@ import simpy
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
 from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork
-from moesim.stages import BESIDE, LANES, Lane
+from moesim.stages import BESIDE, LANES, OTHER, Lane
 from moesim.timeline.link_use import LinkUse
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.timeline.program import Key, Operation, Program
@@ -44,7 +44,8 @@ class LayerTrace:
     """When each rank did what in one layer of one micro-batch. Absolute seconds, [ranks].
 
     ``start_s[name]`` and ``end_s[name]`` of every stage that is part of the layer, in the order of the program;
-    ``phases[name]`` of its all-to-alls.
+    ``phases[name]`` of its all-to-alls. ``beside[name]``: start and end of what the program runs with the layer that is
+    no part of it.
     """
 
     layer: int
@@ -54,6 +55,7 @@ class LayerTrace:
     phases: dict[str, PhaseTrace]
     entry_s: Floats
     end_s_of_layer: Floats
+    beside: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
 
     @property
     def dispatch(self) -> PhaseTrace:
@@ -168,19 +170,22 @@ class _LayerInProgress:
             for operation in operations
             if operation.stage.kind == "phase"
         }
+        self._part = [operation.stage.name for operation in operations if operation.stage.component]
         self.start_of = {name: np.full(n_ranks, np.nan) for name in names}
         self.end_of = {name: np.full(n_ranks, np.nan) for name in names}
         self.to_do = n_ranks * len(names)
 
     def trace(self) -> LayerTrace:
+        start_s, end_s = ({name: times[name] for name in self._part} for times in (self.start_of, self.end_of))
         return LayerTrace(
             layer=self._of.layer,
             micro_batch=self._of.micro_batch,
-            start_s=self.start_of,
-            end_s=self.end_of,
+            start_s=start_s,
+            end_s=end_s,
             phases={name: phase.trace() for name, phase in self.phases.items()},
-            entry_s=np.minimum.reduce(list(self.start_of.values())),
-            end_s_of_layer=np.maximum.reduce(list(self.end_of.values())),
+            entry_s=np.minimum.reduce(list(start_s.values())),
+            end_s_of_layer=np.maximum.reduce(list(end_s.values())),
+            beside={name: (start, self.end_of[name]) for name, start in self.start_of.items() if name not in start_s},
         )
 
 
@@ -204,7 +209,7 @@ class _Ranks:
         self._weights, self._moving = weights, dict[Key, PhaseRun]()
         self._part_of: dict[tuple[int, int], list[Operation]] = {}
         for operation in program:
-            if operation.stage.component:
+            if operation.stage != OTHER and operation.key not in weights:
                 self._part_of.setdefault((operation.layer, operation.micro_batch), []).append(operation)
         self._place: dict[Key, int] = {operation.key: place for place, operation in enumerate(program)}
         self._done = [bytearray(len(program)) for _ in range(fabric.n_ranks)]
@@ -252,13 +257,14 @@ class _Ranks:
             return
         layer = self._layer(key)
         name, env = stage.name, self._env
-        if stage.component:
+        followed = name in layer.start_of
+        if followed:
             layer.start_of[name][rank] = env.now
         if stage.kind == "phase":
             yield from layer.phases[name].enter(rank)
         elif (seconds := float(layer.work.seconds[name][rank])) > 0:
             yield from self._run_kernel(rank, seconds) if stage.lane == "compute" else self._transfer(seconds)
-        if stage.component:
+        if followed:
             layer.end_of[name][rank] = env.now
             layer.to_do -= 1
             if not layer.to_do:

@@ -6,7 +6,7 @@ over the distinct rows only, and its answer is gathered by ``token_index``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,30 @@ class Batch:
         """The layers that this batch has logits or experts for, ascending."""
         rows = self.logits if self.logits is not None else self.expert_ids
         return tuple(sorted(rows or ()))
+
+
+def micro_batches(batch: Batch, parts: int) -> tuple[Batch, ...]:
+    """Cut every rank's tokens into ``parts`` runs of nearly equal length, in their order."""
+    if parts == 1:
+        return (batch,)
+    begins = np.searchsorted(batch.token_rank, batch.token_rank)
+    counts = np.searchsorted(batch.token_rank, batch.token_rank, side="right") - begins
+    part = (np.arange(batch.tokens) - begins) * parts // counts
+    return tuple(_only(batch, part == index) for index in range(parts))
+
+
+def _only(batch: Batch, kept: NDArray[np.bool_]) -> Batch:
+    rows, index = np.unique(batch.token_index[kept], return_inverse=True)
+    return replace(
+        batch,
+        logits=None if batch.logits is None else {layer: of[rows] for layer, of in batch.logits.items()},
+        expert_ids=None if batch.expert_ids is None else {layer: of[rows] for layer, of in batch.expert_ids.items()},
+        token_index=index.astype(np.int32),
+        token_rank=batch.token_rank[kept],
+        sequence=batch.sequence[kept],
+        domain=batch.domain[kept],
+        distinct_tokens=len(rows),
+    )
 
 
 def drawn_batch(

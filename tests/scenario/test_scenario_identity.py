@@ -22,6 +22,7 @@ UNIFORM = {"distribution": "uniform", "scale": "5us"}
 LOGNORMAL = {"distribution": "lognormal", "sigma": 0.1, "scale": "5us"}
 NORMAL = {"distribution": "normal", "mean": "5us", "scale": "5us"}
 RECORDING = {"workload.recording.name": "tiny-v3"}
+DECODE = {"workload.requests": 32, "workload.context": 4096, "schedule.phase": "decode"}
 ZIPF = {"workload.synthetic.kind": "zipf"}
 
 # Every field of a scenario with another value than BASE resolves to, and what else that value needs.
@@ -88,6 +89,11 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "workload.domains": (["python"], {}),
     "workload.layers_simulated": (58, {}),
     "workload.steps": (2, {}),
+    "workload.requests": (64, DECODE),
+    "workload.context": (8192, DECODE),
+    "workload.sequence_length": (4096, {}),
+    "workload.draft_tokens": (1, DECODE),
+    "workload.acceptance": (0.8, DECODE | {"workload.draft_tokens": 1}),
     "placement.policy": ("round_robin", {}),
     "placement.redundant_experts": (32, {"placement.policy": "eplb"}),
     "placement.replica_choice": ("hash", {}),
@@ -108,7 +114,9 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "alltoall.sms": (24, {}),
     "network.tolerance": ("0.1%", {}),
     "compute.table": ("h100", {}),
+    "compute.library_date": ("2025-03-01", {"workload.sequence_length": 4096}),
     "schedule.phase": ("decode", {}),
+    "schedule.overlap": ("two-batch", {"workload.sequence_length": 4096}),
     "schedule.start_offset": ("5us", {}),
     "schedule.start_offset.distribution": ("exponential", {"schedule.start_offset": UNIFORM}),
     "schedule.start_offset.scale": ("7us", {"schedule.start_offset": UNIFORM}),
@@ -133,7 +141,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "sweep.per": (["seed"], {}),
     "sweep.impossible": ("skip", {}),
 }
-WITH_ONE_VALUE_ONLY = {"workload.sampling", "schedule.overlap", "faults"}
+WITH_ONE_VALUE_ONLY = {"workload.sampling", "faults"}
 
 
 def leaves(annotation: Any, path: str = "") -> set[str]:

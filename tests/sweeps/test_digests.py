@@ -29,6 +29,9 @@ EPLB = {"placement.policy": "eplb"}
 ANEW = {"placement.rebalance": {"every": 2}}
 BIAS = {"routing.update_bias": True, "workload.steps": 2}
 
+PROMPTS = {"workload.sequence_length": 16}
+DECODE = {"workload.requests": 16, "workload.context": 64, "schedule.phase": "decode", "workload.tokens_per_rank": None}
+
 BATCH = "batch routing"  # what the tokens follow from, the routing follows from
 # Every field that a scenario can hold: another value, what that value needs beside it, and the digests that change.
 FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
@@ -89,6 +92,11 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "workload.expert_ids": ("IDS", {"workload.synthetic": None}, BATCH),
     "workload.counts": ("COUNTS", {"workload.synthetic": None}, BATCH),
     "workload.tokens_per_rank": (8, {}, BATCH),
+    "workload.requests": (8, DECODE, BATCH),
+    "workload.context": (128, DECODE, BATCH),
+    "workload.sequence_length": (16, {}, BATCH),
+    "workload.draft_tokens": (1, DECODE, BATCH),
+    "workload.acceptance": (0.8, DECODE | {"workload.draft_tokens": 1}, BATCH),
     "workload.assign": ("striped", {}, BATCH),
     "workload.domains": (["code"], {"workload.synthetic": None, "workload.recording.name": "RECORDING"}, BATCH),
     "workload.layers_simulated": (2, {}, BATCH),
@@ -114,7 +122,9 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "alltoall.receive_hook": (False, {"alltoall.algorithm": "deepep-low-latency"}, ""),
     "network.tolerance": ("0.1%", {}, ""),
     "compute.table": ("h100", {}, ""),
+    "compute.library_date": ("2025-03-01", PROMPTS, ""),
     "schedule.phase": ("decode", {}, ""),
+    "schedule.overlap": ("two-batch", PROMPTS, "routing"),
     "schedule.start_offset": ("5us", {}, ""),
     "schedule.start_offset.distribution": ("exponential", {}, ""),
     "schedule.start_offset.scale": ("7us", {}, ""),
@@ -144,7 +154,7 @@ SOURCES = (
     "workload.synthetic.kind", "workload.recording.name", "workload.routing.file", "workload.expert_ids",
     "workload.counts",
 )  # fmt: skip
-NOT_OF_A_POINT = {"workload.sampling", "schedule.overlap", "faults", "variants"}
+NOT_OF_A_POINT = {"workload.sampling", "faults", "variants"}
 
 
 def leaves(annotation: Any, path: str = "") -> set[str]:

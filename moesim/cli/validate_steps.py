@@ -1,0 +1,120 @@
+"""``moesim validate --steps``: published inference steps against simulated ones."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from moesim.validate.published_steps import Step
+    from moesim.validate.step_rows import Outcome
+
+
+def validate_steps(file: Path | None, as_json: bool, jobs: int) -> None:
+    """Simulate every published step that kernels can price, and print errors raw and after one fitted row."""
+    from moesim.validate.published_steps import STEPS, read_steps
+    from moesim.validate.step_rows import evaluate_steps
+
+    steps = read_steps(file or STEPS)
+    outcomes = evaluate_steps(steps, jobs, lambda done, of: _progress(done, of, not as_json))
+    if as_json:
+        typer.echo(json.dumps([outcome.as_dict() for outcome in outcomes], indent=1))
+        return
+    _show(outcomes)
+    _show_named(outcomes)
+    _show_trace(steps)
+    _show_refused(steps)
+
+
+def _progress(done: int, of: int, wanted: bool) -> None:
+    if wanted and os.isatty(2):
+        typer.echo(f"\r{done} of {of} rows", err=True, nl=done == of)
+
+
+def _percent(error: float | None) -> str:
+    return "" if error is None else f"{100 * error:+.1f} %"
+
+
+def _show(outcomes: "list[Outcome]") -> None:
+    from moesim.cli.show import console, table
+    from moesim.validate.step_rows import MEDIAN_BAR, NAMED_BEYOND, P90_BAR, judged, spread
+
+    simulated = [one for one in outcomes if one.simulated is not None]
+    lines = [
+        (
+            one.step.name, one.step.row["model"], one.step.row["gpu"], one.step.row["kind"], one.step.row["ep"],
+            f"{one.step.measured:,.0f}", f"{one.simulated:,.0f}", f"{one.low:,.0f} to {one.high:,.0f}",
+            _percent(one.error), "itself" if one.fitted_on == one.step.name else _percent(one.fitted_error),
+            one.step.row["unit"],
+        )
+        for one in simulated
+    ]  # fmt: skip
+    heads = (
+        "row",
+        "model",
+        "GPU",
+        "phase",
+        "EP",
+        "published",
+        "simulated",
+        "80 %",
+        "error",
+        "fitted on a row",
+        "unit",
+    )
+    typer.echo("Published steps, tokens per second; above 0 is too fast")
+    console().print(table("", heads, lines))
+    found = spread(outcomes)
+    if found is not None:
+        rows, median, p90 = found
+        met = "met" if median <= MEDIAN_BAR and p90 <= P90_BAR else "missed"
+        typer.echo(
+            f"inside one source after one fitted row, batch, context and overlap stated: {rows} rows, median "
+            f"{100 * median:.1f} %, 90th percentile {100 * p90:.1f} %; "
+            f"bar {100 * MEDIAN_BAR:.0f} / {100 * P90_BAR:.0f} % {met}"
+        )
+    for one in judged(outcomes):
+        if abs(one.fitted_error or 0.0) > NAMED_BEYOND:
+            said = "; ".join(one.step.assumptions) or "its source states everything that is asked"
+            typer.echo(f"beyond {100 * NAMED_BEYOND:.0f} %: {one.step.name} {_percent(one.fitted_error)}: {said}")
+    typer.echo("\nWhat the sources do not state, and what was taken")
+    for one in simulated:
+        if one.step.assumptions:
+            typer.echo(f"  {one.step.name}: {'; '.join(one.step.assumptions)}")
+
+
+def _show_named(outcomes: "list[Outcome]") -> None:
+    """The rows that no constant was fitted on or for: each constant at both ends of its range."""
+    from moesim.validate.step_ends import constants_at_ends
+
+    for one in outcomes:
+        if one.error is None or one.fitted_on or not one.step.named:
+            continue
+        typer.echo(f"\n{one.step.name} at the frozen constants {_percent(one.error)}; with one at an end of its range:")
+        for ends in constants_at_ends(one.step):
+            low, high = (_percent((1 + one.error) * end - 1) for end in (ends.low, ends.high))
+            typer.echo(f"  {ends.constant}: {low} to {high}")
+
+
+def _show_trace(steps: "list[Step]") -> None:
+    from moesim.validate.step_trace import decode_trace
+
+    found = decode_trace(steps)
+    if found is not None:
+        published, simulated = found
+        typer.echo(
+            f"\n61 layers of a published decode trace from its own kernels: {simulated:.1f} ms, published "
+            f"{published:.1f} ({_percent(simulated / published - 1)})"
+        )
+
+
+def _show_refused(steps: "list[Step]") -> None:
+    reasons: dict[str, list[str]] = {}
+    for step in steps:
+        if step.refused:
+            reasons.setdefault(step.refused, []).append(step.row["id"])
+    typer.echo(f"\n{sum(map(len, reasons.values()))} of {len({s.row['id'] for s in steps})} rows are not simulated")
+    for reason, ids in reasons.items():
+        typer.echo(f"  {reason}: {', '.join(ids)}")

@@ -1,0 +1,268 @@
+"""Seconds of what an inference step runs beside a layer's experts: attention, small kernels, dense layers, the head.
+
+Attention is two stages: projections up to the rotated queries, then core attention, the output projection and what a
+decode does around them. MLA decodes absorbed and prefills unabsorbed (``docs/mla.md``). GEMMs and core attention come
+from the kernel table where it has them; batched products, mixers and attention without rows are estimated by the
+roofline. Norms, casts, RoPE and the assembly of keys are bytes at a share of the memory's peak.
+
+Where layers have different attention, every layer takes their mean. Not modelled: sparse attention, whose layers count
+as full, tensor-parallel attention, the embedding.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.compute import (
+    STREAM_BANDWIDTH_SHARE,
+    KernelTimes,
+    Work,
+    grouped_attention,
+    most_flops,
+    release_factor,
+    roofline_times,
+)
+from moesim.layer.inference import Inference
+from moesim.layer.parts import Parts
+from moesim.model import Attention, attention_work
+from moesim.stages import (
+    ATTENTION,
+    DENSE,
+    HEAD,
+    HOST,
+    PROJECTIONS,
+    RECEIVE_COMBINE,
+    RECEIVE_DISPATCH,
+    SEND_COMBINE,
+    SEND_DISPATCH,
+)
+from moesim.traffic import Floats
+
+Ints = NDArray[np.int64]
+
+Enter = Callable[[str, str, KernelTimes], None]
+"""Takes a kernel of a stage: stage, kernel, times."""
+
+
+class _Kernel(NamedTuple):
+    """One kernel of an attention: in which stage, what it is called, its times; ``scales`` with the SMs it has."""
+
+    stage: str
+    name: str
+    times: KernelTimes
+    scales: bool = True
+
+
+@dataclass(frozen=True)
+class StepPrices:
+    """Prices kernels of a step on every rank."""
+
+    parts: Parts
+    step: Inference
+
+    @property
+    def stretch(self) -> float:
+        """S / (S - n) in a prefill of two micro-batches, whose grids leave n SMs to communication throughout."""
+        if self.step.decode or self.step.overlap != "two-batch":
+            return 1.0
+        constants = self.parts.constants["dispatch"]
+        return constants.total_sms / (constants.total_sms - constants.sms)
+
+    def factor(self, kernel: str, scales: bool = True) -> float:
+        """By what a kernel's time in the table is multiplied: its SMs and its release."""
+        released = 1.0 if self.step.decode else release_factor(kernel, self.step.library_date)
+        return released * (self.stretch if scales else 1.0)
+
+    def stages(self, tokens: Ints, enter: Enter) -> None:
+        """Price all stages beside the MoE layer for ``tokens`` [ranks] of a micro-batch."""
+        parts, step, spec = self.parts, self.step, self.step.spec
+        constants, zero = step.constants, np.zeros(len(tokens))
+        kinds = [(one, len(one.layers) / spec.layers) for one in spec.attentions if one.layers]
+        priced = [(share, kernel) for one, share in kinds for kernel in self._attention(one, tokens)]
+        for share, kernel in priced:
+            enter(kernel.stage, kernel.name, kernel.times.scaled(share * self.factor(kernel.name, kernel.scales)))
+        gaps = {
+            name: sum(share for share, one in priced if one.stage == name)
+            for name in (PROJECTIONS.name, ATTENTION.name)
+        }
+        for stage, launches in gaps.items():
+            enter(
+                stage, "launch gaps", fixed(np.full(len(tokens), launches * constants.launch_gap_s), "step constants")
+            )
+        if parts.schedule.other_time:  # what is not known is part of attention here, not beside it
+            enter(ATTENTION.name, "schedule.other_time", fixed(zero + parts.schedule.other_time, "scenario"))
+        for share, kernel in priced if step.plain_layers else ():
+            weight = step.plain_layers * share * self.factor(kernel.name, kernel.scales)
+            enter(DENSE.name, kernel.name, kernel.times.scaled(weight))
+        if spec.dense_layers:
+            dtype = parts.message_dtype["dispatch"]
+            width = spec.dense_hidden or spec.router.top_k * spec.expert_hidden + spec.shared_hidden
+            name = f"dense_mlp_{dtype}"
+            ffn = parts.kernels.times(name, tokens=tokens, hidden=spec.hidden, inter=width)
+            enter(DENSE.name, name, ffn.scaled(spec.dense_layers * self.factor(name)))
+        # A prompt's last token alone goes through the output matrix; every token of a decode does.
+        rows = tokens * step.micro_batches
+        rows = rows if step.decode else np.minimum(rows, np.ceil(rows / np.mean(step.lengths)).astype(np.int64))
+        enter(HEAD.name, "gemm_bf16", self._gemm("bf16", rows, spec.vocab, spec.hidden))
+        enter(HOST.name, "host", fixed(zero + constants.host_s, "step constants"))
+        hook = constants.hook_s if step.hooks else 0.0
+        for one in (SEND_DISPATCH, RECEIVE_DISPATCH, SEND_COMBINE, RECEIVE_COMBINE):
+            enter(one.name, "hook", fixed(zero + hook, "step constants"))
+
+    def in_layer(self, stage: str, kernel: str, layout: str = "") -> float:
+        """By what the time of a kernel of the MoE layer is multiplied in a whole step."""
+        if stage in ("permute", "unpermute"):
+            return STREAM_BANDWIDTH_SHARE / self.step.constants.expert_memory_share
+        if kernel in ("router", "quantize_fp8"):
+            return 1.0
+        return self.factor(f"{kernel} {layout}".strip())
+
+    def chains(self, tokens: Ints, permutes: bool, enter: Enter) -> None:
+        """Price what a step adds to stages of the MoE layer: the gate's chain of small kernels, maps of indices."""
+        constants, note = self.step.constants, "step constants"
+        chain = constants.gate_chain_decode_s if self.step.decode else constants.gate_chain_prefill_s
+        enter("gate", "gate chain", fixed(np.full(len(tokens), chain), note))
+        if permutes:
+            enter("permute", "index maps", fixed(tokens.astype(np.float64) * constants.index_maps_s, note))
+
+    def _gemm(self, dtype: str, rows: Ints, n: int, k: int) -> KernelTimes:
+        return self.parts.kernels.times(f"gemm_{dtype}", rows=rows[:, None], n=n, k=k, layout="dense")
+
+    def _attention(self, one: Attention, tokens: Ints) -> Iterator[_Kernel]:
+        """Kernels of one layer's attention."""
+        spec, gpu = self.step.spec, self.parts.kernels.gpu
+        dtype = self.parts.message_dtype["dispatch"]
+        gemm, first, second = f"gemm_{dtype}", PROJECTIONS.name, ATTENTION.name
+        hidden, per_token, count = spec.hidden, 22.0 * spec.hidden, tokens.astype(np.float64)
+        if one.kind == "mla":
+            latent, nope, rope, value = one.mla_sizes()
+            heads, rank = one.heads, one.q_lora_rank or 0
+            cached = latent + rope
+            down = rank + cached if rank else heads * (nope + rope) + cached
+            yield _Kernel(first, gemm, self._gemm(dtype, tokens, down, hidden))
+            if rank:
+                yield _Kernel(first, gemm, self._gemm(dtype, tokens, heads * (nope + rope), rank))
+            per_token += 10 * (rank + latent) + heads * (4 * rope + 2 * (2 * nope + rope) + 7 * value)
+            if self.step.decode:
+                yield _Kernel(first, "absorb queries", self._batched(tokens, heads, nope, latent))
+                yield _Kernel(second, "mla_decode", self._mla_decode(one, tokens))
+                yield _Kernel(second, "values of heads", self._batched(tokens, heads, latent, value))
+            else:
+                yield _Kernel(first, gemm, self._gemm(dtype, tokens, heads * (nope + value), latent))
+                yield _Kernel(second, "mla_prefill", self._mla_prefill(one, tokens))
+            yield _Kernel(second, gemm, self._gemm(dtype, tokens, hidden, heads * value))
+        elif one.cache_elements:
+            kv_heads, key, value = one.grouped()
+            values = value or key
+            yield _Kernel(first, gemm, self._gemm(dtype, tokens, one.heads * key + kv_heads * (key + value), hidden))
+            yield _Kernel(second, "attention", self._grouped(one, tokens))
+            yield _Kernel(second, gemm, self._gemm(dtype, tokens, hidden, one.heads * values))
+            per_token += 4.0 * (one.heads + 2 * kv_heads) * key
+        else:
+            weights = float(one.parameters(hidden))
+            width = 1 if dtype == "fp8" else 2
+            moved = np.where(count > 0, weights * width, 0.0) + 8.0 * count * hidden
+            work = Work(2.0 * count * weights, moved, dtype)
+            yield _Kernel(second, one.kind, roofline_times(gpu, work, f"{one.kind}: estimated from its weights"))
+        share = self.step.constants.attention_memory_share
+        small = count * per_token / (gpu.hbm_bandwidth * share)
+        yield _Kernel(
+            first, "norms, casts, RoPE", fixed(small, "step constants: bytes at a share of the memory's peak"), False
+        )
+
+    def _batched(self, tokens: Ints, heads: int, k: int, n: int) -> KernelTimes:
+        """A BF16 product of every head by its own small matrix."""
+        count = tokens.astype(np.float64)
+        moved = 2.0 * heads * (np.where(count > 0, float(k * n), 0.0) + count * (k + n))
+        work = Work(2.0 * count * heads * k * n, moved)
+        return roofline_times(self.parts.kernels.gpu, work, "batched product estimated by the roofline")
+
+    def _requests(self, tokens: Ints) -> tuple[Ints, int]:
+        """Requests on every rank, [ranks], and what each keeps: a kernel reads them all at once, so the mean counts."""
+        return -(-tokens // self.step.query_tokens), max(round(float(np.mean(self.step.lengths))), 1)
+
+    def _mla_decode(self, one: Attention, tokens: Ints) -> KernelTimes:
+        table, step = self.parts.kernels, self.step
+        latent, *_, rope, _ = one.mla_sizes()
+        requests, context = self._requests(tokens)
+        shape = {"heads": one.heads, "q_tokens": step.query_tokens, "kv_lora_rank": latent, "rope_head_dim": rope}
+        times = table.times("mla_decode", batch=requests, kv_len=context, **shape)
+        date = step.library_date
+        if step.query_tokens == 1 and date is None:
+            return times
+        flops = 2.0 * requests * step.query_tokens * one.heads * context * (2 * latent + rope)
+        least = flops / most_flops(table.gpu, date)
+        if (least <= times.seconds).all():
+            return times
+        return KernelTimes(
+            np.maximum(times.seconds, least),
+            "estimated",
+            None,
+            "at the most that FlashMLA publishes",
+            {"estimated": 1.0},
+        )
+
+    def _prompts(self, tokens: Ints) -> Iterator[tuple[Ints, Ints, Ints]]:
+        """Tokens, prompts and tokens of each, for every length; whole prompts, at least one."""
+        share = np.array(self.step.lengths) / sum(self.step.lengths)
+        for length, part in zip(self.step.lengths, share, strict=True):
+            own = np.rint(tokens * part).astype(np.int64)
+            prompts = np.maximum(np.rint(own / length).astype(np.int64), 1)
+            yield own, prompts, -(-own // prompts)
+
+    def _mla_prefill(self, one: Attention, tokens: Ints) -> KernelTimes:
+        _, nope, rope, value = one.mla_sizes()
+        shape: dict[str, Any] = {"heads": one.heads, "qk_head_dim": nope + rope, "v_head_dim": value}
+        found = []
+        for own, prompts, length in self._prompts(tokens):
+            together = self.parts.kernels.times("mla_prefill", tokens=own, kv_len=length, sequences=prompts, **shape)
+            # Rows are of one prompt: what fills the GPU takes as many times as long.
+            alone = self.parts.kernels.times("mla_prefill", tokens=length, kv_len=length, sequences=1, **shape)
+            in_turn = alone.scaled(prompts.astype(np.float64))
+            found.append(min(together, in_turn, key=lambda times: float(times.seconds.sum())))
+        return added(found)
+
+    def _grouped(self, one: Attention, tokens: Ints) -> KernelTimes:
+        """Core attention of MHA, GQA and MQA: the GPU's own rows, else the roofline."""
+        table, step = self.parts.kernels, self.step
+        kv_heads, key, value = one.grouped()
+        found = []
+        if step.decode:
+            requests, context = self._requests(tokens)
+            work = attention_work(one, max(context - step.query_tokens, 0), step.query_tokens)
+            seen = min(context, one.window or context)
+            shape = {"batch": requests, "kv_len": seen, "heads": one.heads, "kv_heads": kv_heads, "head_dim": key}
+            rows = shape if step.query_tokens == 1 and value == key else None
+            each = requests.astype(np.float64)
+            moved = each * (work.read_bytes + 2.0 * 2 * step.query_tokens * one.heads * key)
+            found.append(grouped_attention(table, "attn_decode", rows, Work(each * work.flops, moved), 1.0))
+        for own, prompts, length in self._prompts(tokens) if not step.decode else ():
+            each = np.array([attention_work(one, 0, int(of)).flops if of else 0.0 for of in length])
+            flops = prompts.astype(np.float64) * each
+            moved = own.astype(np.float64) * 2.0 * (2 * one.heads * key + kv_heads * (key + value))
+            shape = {"batch": prompts, "kv_len": length, "heads": one.heads, "kv_heads": kv_heads, "head_dim": key}
+            rows = shape if not one.window and value == key else None
+            share = step.constants.attention_peak_share
+            found.append(grouped_attention(table, "attn_prefill", rows, Work(flops, moved), share))
+        return added(found)
+
+
+def fixed(seconds: Floats, note: str) -> KernelTimes:
+    """Times that no kernel table has: estimated."""
+    return KernelTimes(seconds, "estimated", None, note, {"estimated": 1.0})
+
+
+def added(found: list[KernelTimes]) -> KernelTimes:
+    """The sum of times, one kernel after the other; shares weighted by seconds."""
+    if len(found) == 1:
+        return found[0]
+    total = float(sum(one.seconds.sum() for one in found)) or 1.0
+    shares: dict[Any, float] = {}
+    for one in found:
+        for source, share in one.shares.items():
+            shares[source] = shares.get(source, 0.0) + share * float(one.seconds.sum()) / total
+    most = max(found, key=lambda one: float(one.seconds.sum()))
+    return KernelTimes(np.sum([one.seconds for one in found], axis=0), most.source, most.error, most.note, shares)

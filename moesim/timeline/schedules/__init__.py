@@ -1,0 +1,28 @@
+"""Schedules of a whole inference step, one module each: functions that return a program.
+
+Common to all: host, dense layers as one piece, then attention and MoE layers, the output matrix at the end.
+"""
+
+from collections.abc import Callable
+
+from moesim.timeline.program import Program
+from moesim.timeline.schedules.hooks import hooks
+from moesim.timeline.schedules.in_turn import in_turn
+from moesim.timeline.schedules.single_batch import single_batch
+from moesim.timeline.schedules.two_batch_decode import two_batch_decode
+from moesim.timeline.schedules.two_batch_prefill import two_batch_prefill
+
+Schedule = Callable[[int, bool], Program]
+"""The program of so many MoE layers; whether tokens are sorted before dispatch."""
+
+SCHEDULES: dict[tuple[str, str], Schedule] = {
+    ("prefill", "none"): in_turn,
+    ("prefill", "two-batch"): two_batch_prefill,
+    ("decode", "none"): in_turn,
+    ("decode", "two-batch"): two_batch_decode,
+    ("decode", "single-batch"): single_batch,
+    ("decode", "hooks"): hooks,
+}
+"""By phase and overlap."""
+
+__all__ = ["SCHEDULES", "Schedule"]

@@ -1,0 +1,208 @@
+"""Published inference steps: rows of a table in the words of their sources, and what each says of a scenario.
+
+A row is refused where no kernel can price it; what it does not state is assumed and listed with it. The columns are
+those of ``data/validate/steps.csv``: who ran what, how many tokens or requests each GPU had, and the figure.
+"""
+
+import csv
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from moesim.compute import KernelTable, gpus
+from moesim.errors import InputError
+from moesim.model import load_model, model_names
+
+STEPS = Path(__file__).resolve().parent.parent / "data" / "validate" / "steps.csv"
+_NEEDED = ("id", "kind", "source", "model", "gpu", "gpus", "ep", "per_gpu", "context", "value", "unit")
+_TOKENS = 16384
+_ACCEPTANCE = 0.6
+_SMS = 24
+
+
+@dataclass(frozen=True)
+class Step:
+    """A published step.
+
+    Attributes:
+        row: as the table has it.
+        settings: of the scenario; empty where it is refused.
+        refused: why; empty where it is simulated.
+        assumptions: what the source does not state, and what was taken.
+        reading: which of two readings of the row, where there are two.
+    """
+
+    row: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+    refused: str = ""
+    assumptions: tuple[str, ...] = ()
+    reading: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its id, with the reading."""
+        return " ".join(filter(None, (self.row["id"], self.reading)))
+
+    @property
+    def measured(self) -> float:
+        """The published figure, in the row's unit."""
+        return float(self.row["value"])
+
+    @property
+    def engine(self) -> tuple[str, str, str, str, bool]:
+        """Rows that share one engine constant: source, model, GPU and phase; real loads apart from dealt ones."""
+        row = self.row
+        return row["source"], row["model"], row["gpu"], row["kind"], "real" in row.get("routing", "")
+
+    @property
+    def named(self) -> bool:
+        """Whether it is a profile of a step whose loads were even: nothing is fitted, for it or on it."""
+        return "balanced" in self.row.get("routing", "") and "EPLB" not in self.row.get("routing", "")
+
+    @property
+    def states_all(self) -> bool:
+        """Whether the source states batch, context and overlap."""
+        return not any(text.startswith(("batch", "context", "overlap")) for text in self.assumptions)
+
+
+def read_steps(path: Path = STEPS) -> list[Step]:
+    """Read a table of published steps, one or two readings for each row.
+
+    Raises:
+        InputError: not such a table, or a figure that is no number.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"not readable: {error}", str(path), "give a CSV table of published steps") from None
+    reader = csv.DictReader(text.splitlines())
+    missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
+    if missing:
+        raise InputError(f"no column {missing[0]!r}", f"{path}:1", f"columns: {', '.join(_NEEDED)}")
+    found: list[Step] = []
+    for row in reader:
+        clean = {name: (value or "").strip() for name, value in row.items() if name}
+        try:
+            float(clean["value"])
+        except ValueError:
+            where = f"{path}:{reader.line_num}"
+            raise InputError(f"value {clean['value']!r:.40} is not a number", where, "write the figure alone") from None
+        found += _readings(clean)
+    return found
+
+
+def _readings(row: dict[str, str]) -> list[Step]:
+    refused = _refused(row)
+    if refused:
+        return [Step(row, refused=refused)]
+    try:
+        one = _settings(row)
+    except _Unstated as error:
+        return [Step(row, refused=str(error))]
+    if not row.get("draft_tokens") or "x" in row["per_gpu"].split():
+        return [one]
+    plain = {key: value for key, value in one.settings.items() if key not in _DRAFTS}
+    taken = f"{row['draft_tokens']} drafted token, {row['acceptance']} accepted: not stated"
+    return [replace(one, assumptions=(*one.assumptions, taken), reading="B"), replace(one, settings=plain, reading="A")]
+
+
+_DRAFTS = ("workload.draft_tokens", "workload.acceptance")
+
+
+class _Unstated(Exception):
+    """What a row does not say and nothing can stand for."""
+
+
+def _model_of(row: dict[str, str]) -> str | None:
+    name = row["model"].lower()
+    return name if name in model_names() else None
+
+
+def _refused(row: dict[str, str]) -> str:
+    """Why a row is not simulated, from what it says; empty where it is."""
+    dtype, gpu = row.get("dtype", "").lower(), row["gpu"].lower()
+    reasons = (
+        (row["kind"] not in ("prefill", "decode"), f"not an inference step: {row['kind']}"),
+        (gpu not in gpus() or not KernelTable.load(gpu).published, f"no kernels of the {row['gpu']}"),
+        ("fp4" in dtype, f"no FP4 kernels ({row.get('dtype')})"),
+        (_model_of(row) is None, f"{row['model']} is no model with experts that moesim has"),
+        (row.get("tp", "1") not in ("", "-", "1"), "attention in tensor parallel is not modelled"),
+        (not row["ep"].isdigit() or int(row["ep"]) < 2, "experts on one GPU"),
+        (row["unit"] not in ("tok/s/GPU", "tok/s/node"), f"a figure in {row['unit']}"),
+    )
+    return next((reason for holds, reason in reasons if holds), "")
+
+
+def _settings(row: dict[str, str]) -> Step:
+    decode, ep, notes = row["kind"] == "decode", int(row["ep"]), list[str]()
+    model, gpu, overlap = _model_of(row), row["gpu"].lower(), row.get("overlap", "").lower()
+    size = re.match(r"(\d+) (tokens|requests)(?: x (\d+) tokens)?", row["per_gpu"])
+    lengths = [int(found) for found in re.findall(r"\d+", row["context"])]
+    settings: dict[str, Any] = {
+        "cluster.topology": f"{gpu}-{-(-ep // 8)}x{min(ep, 8)}-rail" if ep > 8 else f"hgx-{gpu}",
+        "parallel.ep": ep,
+        "model.preset": model,
+        "schedule.phase": row["kind"],
+        "schedule.overlap": _overlap(overlap, decode, notes),
+        "alltoall.algorithm": "deepep-low-latency" if decode else "deepep-normal",
+        "alltoall.dispatch_dtype": "fp8" if "fp8" in row.get("dtype", "").lower() else "bf16",
+        "workload.layers_simulated": 4,
+    }
+    if not lengths:
+        raise _Unstated("its context is not stated")
+    # Every slot is busy, so a request has on average half of its output behind it.
+    ends = len(lengths) > 1 and "out" in row["context"]
+    context = lengths[0] + (lengths[1] // 2 if ends and decode else 0)
+    if decode:
+        if size is None or size[2] != "requests":
+            raise _Unstated("its requests per GPU are not stated")
+        drafted = re.search(r"MTP (\d+) draft", row.get("library", ""))
+        drafts = row.get("draft_tokens") or (drafted[1] if drafted else str(int(size[3] or 1) - 1))
+        settings |= {"workload.requests": int(size[1]), "workload.context": context}
+        if int(drafts):
+            said = re.search(r"(\d+) % accepted", row.get("library", ""))
+            accepted = float(row.get("acceptance") or (float(said[1]) / 100 if said else _ACCEPTANCE))
+            if not said and not row.get("acceptance"):
+                notes.append(f"acceptance not stated: {_ACCEPTANCE}")
+            settings |= {"workload.draft_tokens": int(drafts), "workload.acceptance": accepted}
+    else:
+        tokens = int(size[1]) if size else _TOKENS
+        if size is None:
+            notes.append(f"batch not stated: {_TOKENS:,} tokens per GPU")
+        settings |= {"workload.tokens_per_rank": tokens, "workload.sequence_length": context}
+        if settings["schedule.overlap"] == "two-batch":
+            sms = re.search(r"(\d+) SMs communicate", row.get("overlap", ""))
+            settings["alltoall.sms"] = int(sms[1]) if sms else _SMS
+            if sms is None:
+                notes.append(f"SMs that communicate not stated: {_SMS}")
+    redundant = row.get("redundant", "")
+    if redundant.isdigit() and int(redundant):
+        settings |= {"placement.policy": "eplb", "placement.redundant_experts": int(redundant)}
+    elif redundant != "0":
+        assert model is not None  # noqa: S101 - rows of other models are refused before
+        least = -load_model(model).n_experts % ep
+        notes.append(f"redundant experts not stated: {least}")
+        if least:
+            settings |= {"placement.policy": "eplb", "placement.redundant_experts": least}
+    if "balanced" not in row.get("routing", "") or "EPLB" in row.get("routing", ""):
+        notes.append("load of the ranks not stated: even")
+    if "fp8 attention" in row.get("dtype", "").lower():
+        notes.append("no kernels of FP8 attention: priced in BF16")
+    if ep > 8:
+        notes.append("NICs not stated: one of 400 Gb/s for each GPU")
+    if day := re.match(r"(\d{4})-(\d{2})(-\d{2})?$", row.get("date", "")):
+        settings["compute.library_date"] = day[0] if day[3] else f"{day[0]}-01"
+    if "prefill mixed in" in row.get("metric", ""):
+        notes.append("prefill between decode steps not modelled")
+    return Step(row, settings, assumptions=tuple(notes))
+
+
+def _overlap(said: str, decode: bool, notes: list[str]) -> str:
+    if re.search(r"(two|dual)[- ](batch|micro)|micro-batches", said):
+        return "two-batch"
+    if decode and ("single-batch" in said or "combine overlaps" in said):
+        return "single-batch"
+    if said != "none":
+        notes.append("overlap not stated: none" if not said else f"overlap as none: {said}")
+    return "none"

@@ -1,0 +1,152 @@
+"""Published steps beside simulated ones: at the frozen constants, then with one engine constant fitted on one row.
+
+Every step is simulated with loads dealt evenly, since no source states its own. An engine constant is what one row of a
+source, model, GPU and phase is off; it is divided out of the others of the same group, never of its own row. Rows that
+only a profile or a trace gives, as DeepSeek's, have none: they stand alone.
+"""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.model import load_model
+from moesim.run import simulate
+from moesim.scenario import Scenario, load_scenario
+from moesim.validate.published_steps import Step
+
+_SEED = 0
+_MOST_DISTINCT = 1 << 15
+# A row counts towards the bars where its source states batch, context and overlap.
+MEDIAN_BAR, P90_BAR, NAMED_BEYOND = 0.04, 0.20, 0.10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A step, and what moesim says of it in the row's unit.
+
+    Attributes:
+        simulated: at the frozen constants; None where it is refused.
+        low, high: what is not known of the cluster, 80 %.
+        fitted: with the engine constant of its group; None where the group has no other row.
+        fitted_on: the row that the constant is from.
+    """
+
+    step: Step
+    simulated: float | None = None
+    low: float | None = None
+    high: float | None = None
+    fitted: float | None = None
+    fitted_on: str = ""
+
+    @property
+    def error(self) -> float | None:
+        """Of throughput at the frozen constants: above 0 too fast."""
+        return None if self.simulated is None else self.simulated / self.step.measured - 1
+
+    @property
+    def fitted_error(self) -> float | None:
+        """The same with the engine constant; None for the row that it is fitted on."""
+        return None if self.fitted is None or self.fitted_on == self.step.name else self.fitted / self.step.measured - 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        row = self.step.row
+        return {
+            "id": self.step.name, "metric": row.get("metric", "throughput"), "unit": row["unit"],
+            "measured": self.step.measured, "simulated": self.simulated, "low": self.low, "high": self.high,
+            "fitted": self.fitted, "fitted_on": self.fitted_on or None, "error": self.error,
+            "fitted_error": self.fitted_error, "refused": self.step.refused or None, "source": row["source"],
+            "assumptions": list(self.step.assumptions),
+        }  # fmt: skip
+
+
+def balanced_ids(tokens: int, n_experts: int, top_k: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Deal experts so that every one has as many tokens, within one: decks of all experts in turn, [tokens, K]."""
+    decks = -(-tokens // (n_experts // top_k))
+    dealt = np.argsort(rng.random((decks, n_experts)), axis=1).astype(np.int32)
+    whole = dealt[:, : n_experts // top_k * top_k].reshape(-1, top_k)
+    return whole[:tokens]
+
+
+def scenario_of(step: Step, folder: Path) -> Scenario:
+    """Return a step's scenario, written into ``folder`` with its evenly dealt experts."""
+    preset = load_model(step.settings["model.preset"])
+    settings = step.settings
+    per_rank = settings.get("workload.tokens_per_rank") or settings["workload.requests"] * (
+        1 + settings.get("workload.draft_tokens", 0)
+    )
+    tokens = min(per_rank * settings["parallel.ep"], _MOST_DISTINCT)
+    ids = balanced_ids(tokens, preset.n_experts, preset.router.top_k, np.random.default_rng(_SEED))
+    name = f"{step.row['id']}-{tokens}.npy"
+    np.save(folder / name, ids)
+    blocks: dict[str, dict[str, Any]] = {}
+    for key, value in (settings | {"workload.expert_ids": name}).items():
+        block, last = key.split(".")
+        blocks.setdefault(block, {})[last] = value
+    path = folder / "step.yaml"
+    path.write_text("".join(f"{block}: {json.dumps(values)}\n" for block, values in blocks.items()), encoding="utf-8")
+    return load_scenario(path)
+
+
+def simulate_step(step: Step) -> tuple[float, float, float] | None:
+    """Return tokens/s of a step in the row's unit, with the ends of its interval; None where it is refused."""
+    if step.refused:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        result = simulate(scenario_of(step, Path(folder)))
+    of = "node" if step.row["unit"].endswith("node") else "gpu"
+    rate, step_s = result.summary[f"tokens_per_second_per_{of}"], result.summary["step_time_s"]
+    fast, slow = result.intervals.get("step_time_s", (step_s, step_s))
+    return rate, rate * step_s / slow, rate * step_s / fast
+
+
+def evaluate_steps(
+    steps: Iterable[Step], jobs: int = 1, progress: Callable[[int, int], None] | None = None
+) -> list[Outcome]:
+    """Simulate every step that is not refused, and fit one constant to each group of several rows."""
+    chosen = list(steps)
+    say = progress or (lambda done, total: None)
+    found: list[tuple[float, float, float] | None] = []
+    pool = ProcessPoolExecutor(jobs) if jobs > 1 else None
+    try:
+        for rates in (pool.map if pool else map)(simulate_step, chosen):
+            found.append(rates)
+            say(len(found), len(chosen))
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+    outcomes = [Outcome(step, *(rates or ())) for step, rates in zip(chosen, found, strict=True)]
+    return [_with_constant(outcome, outcomes) for outcome in outcomes]
+
+
+def _with_constant(outcome: Outcome, outcomes: list[Outcome]) -> Outcome:
+    alike = (one for one in outcomes if one.step.engine == outcome.step.engine)
+    group = [one for one in alike if one.simulated is not None and not one.step.reading]
+    if outcome.simulated is None or outcome not in group or len(group) < 2:
+        return outcome
+    # The first that states everything; where none does, the first.
+    base = next((one for one in group if one.step.states_all), group[0])
+    assert base.simulated is not None  # noqa: S101 - only simulated ones are in a group
+    constant = base.step.measured / base.simulated
+    return replace(outcome, fitted=outcome.simulated * constant, fitted_on=base.step.name)
+
+
+def judged(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The rows that bars are about: all stated, in a source with a fitted row, not that row itself."""
+    return [one for one in outcomes if one.fitted_error is not None and one.step.states_all]
+
+
+def spread(outcomes: Iterable[Outcome]) -> tuple[int, float, float] | None:
+    """Rows, median and 90th percentile of their absolute error after the fit; None of no row."""
+    errors = [abs(one.fitted_error) for one in judged(outcomes) if one.fitted_error is not None]
+    if not errors:
+        return None
+    return len(errors), statistics.median(errors), float(np.quantile(errors, 0.9))

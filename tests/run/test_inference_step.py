@@ -1,0 +1,121 @@
+"""Whole inference steps of a small model: rates from their definitions, layers beyond the clock, what adds up."""
+
+import functools
+
+import pytest
+
+import moesim
+from moesim.errors import InputError
+
+SMALL = {
+    "cluster": {"topology": "hgx-h800"},
+    "model": {"preset": "deepseek-v3", "n_experts": 32, "hidden": 1024, "expert_hidden": 256, "layers": 23},
+    "routing": {"kind": "v3", "top_k": 4, "groups": 8, "top_groups": 4},
+    "workload": {"synthetic": {"kind": "uniform"}},
+}
+PREFILL = ("workload.tokens_per_rank=512", "workload.sequence_length=256")
+DECODE = (
+    "schedule.phase=decode",
+    "workload.requests=32",
+    "workload.context=1024",
+    "alltoall.algorithm=deepep-low-latency",
+)
+
+
+@functools.cache
+def summary(*overrides):
+    return run(*overrides).summary
+
+
+@functools.cache
+def run(*overrides):
+    return moesim.simulate(moesim.load_scenario(SMALL, list(overrides)))
+
+
+@pytest.mark.parametrize("overlap", ["none", "two-batch", "single-batch", "hooks"])
+def test_layers_beyond_the_clock_take_the_period_of_those_on_it(overlap):
+    given = (*DECODE, f"schedule.overlap={overlap}")
+    few, all_of_them = summary(*given), summary(*given, "workload.layers_simulated=20")
+    assert (few["layers"], all_of_them["layers"], few["model_layers"]) == (6, 20, 23)
+    assert few["step_time_s"] == pytest.approx(all_of_them["step_time_s"], rel=1e-3)
+    assert few["communication_hidden_share"] == pytest.approx(all_of_them["communication_hidden_share"], abs=0.01)
+
+
+def test_rates_are_tokens_over_the_time_of_the_step():
+    found = summary(*PREFILL, "schedule.overlap=two-batch")
+    assert found["tokens_per_second"] == pytest.approx(8 * 512 / found["step_time_s"])
+    assert found["tokens_per_second_per_gpu"] * 8 == pytest.approx(found["tokens_per_second"])
+    assert found["tokens_per_second_per_node"] == pytest.approx(found["tokens_per_second"])
+    assert found["tpot_s"] is None
+
+
+def test_time_per_output_token_and_rate_give_the_requests():
+    found = summary(*DECODE)
+    assert found["tpot_s"] * found["tokens_per_second"] == pytest.approx(32 * 8)
+    assert found["tpot_s"] == pytest.approx(found["step_time_s"])
+
+
+def test_accepted_drafts_are_tokens_of_the_same_step():
+    drafts = (*DECODE, "workload.draft_tokens=1")
+    none, half, every = (summary(*drafts, f"workload.acceptance={share}") for share in (0.0, 0.5, 1.0))
+    assert none["step_time_s"] == half["step_time_s"] == every["step_time_s"]
+    assert half["tokens_per_second"] == pytest.approx(1.5 * none["tokens_per_second"])
+    assert every["tpot_s"] == pytest.approx(none["tpot_s"] / 2)
+    assert none["model_layers"] == summary(*DECODE)["model_layers"] + 1
+
+
+def test_without_overlap_no_communication_but_beside_the_shared_expert_is_hidden():
+    in_turn, overlapped = (summary(*PREFILL, f"schedule.overlap={name}") for name in ("none", "two-batch"))
+    assert in_turn["communication_hidden_share"] < overlapped["communication_hidden_share"]
+
+
+def test_other_time_is_in_every_moe_layer():
+    without, with_it = summary(*DECODE), summary(*DECODE, "schedule.other_time=50us")
+    assert with_it["step_time_s"] - without["step_time_s"] == pytest.approx(20 * 50e-6, rel=1e-6)
+
+
+def test_longer_contexts_and_mixed_ones_by_their_mean():
+    short, long, mixed = (summary(*DECODE, f"workload.context={c}") for c in ("1024", "16384", "[512, 1536]"))
+    assert long["step_time_s"] > short["step_time_s"] == mixed["step_time_s"]
+
+
+def test_the_parts_of_a_step_add_up_and_name_what_is_computed():
+    result = run(*DECODE, "schedule.overlap=two-batch")
+    terms = result.explanation["terms"]
+    parts = {term["name"]: term["value"] for term in terms["step_time_s"]}
+    assert sum(parts.values()) == pytest.approx(result.summary["step_time_s"], rel=1e-12)
+    assert parts["host"] == pytest.approx(1e-3)
+    assert {"attention", "projections", "dense_layers", "head", "send_dispatch"} <= parts.keys()
+    rate = terms["tokens_per_second"]
+    assert rate[0]["value"] / rate[1]["value"] == pytest.approx(result.summary["tokens_per_second"])
+    spans = result.tables["spans"]
+    assert {"attention", "receive_combine"} <= set(spans["phase"]) and set(spans["micro_batch"]) == {0, 1}
+
+
+def test_ranks_without_tokens_take_part():
+    found = summary("workload.tokens_per_rank=[0, 512, 256, 512, 512, 512, 512, 512]", PREFILL[1])
+    assert found["step_time_s"] > 0
+
+
+def test_a_run_of_moe_layers_alone_has_none_of_these_numbers():
+    assert "tokens_per_second" not in summary("workload.tokens_per_rank=64")
+
+
+WRONG = {
+    ("schedule.overlap=two-batch",): "overlap needs attention",
+    ("workload.context=4096",): "context is not of a prefill",
+    ("schedule.phase=decode", "workload.context=4096"): "belong together",
+    ("schedule.phase=decode", "workload.sequence_length=4096"): "sequence_length is not of a decode",
+    (*DECODE, "workload.tokens_per_rank=31"): "32 requests of 1 tokens are not tokens_per_rank = 31",
+    (*DECODE, "workload.acceptance=0.5"): "nothing is drafted",
+    (*PREFILL, "schedule.overlap=hooks"): "hooks is of a decode",
+    (*DECODE, "schedule.overlap=two-batch", "alltoall.receive_hook=false"): "needs a receive hook",
+    ("compute.library_date=2025-03-01",): "read for whole steps alone",
+    (*PREFILL, "compute.library_date=March"): "library_date",
+}
+
+
+@pytest.mark.parametrize("overrides", WRONG)
+def test_what_is_no_step_is_refused_in_words(overrides):
+    with pytest.raises(InputError, match=WRONG[overrides]):
+        moesim.load_scenario(SMALL, list(overrides))

@@ -1,0 +1,126 @@
+"""Published inference steps: read in their sources' words, dealt evenly, held against what is simulated."""
+
+import json
+
+import numpy as np
+import pytest
+
+from moesim.errors import InputError
+from moesim.validate.published_steps import STEPS, Step, read_steps
+from moesim.validate.step_rows import Outcome, _with_constant, balanced_ids, judged, simulate_step
+from moesim.validate.step_trace import decode_trace
+
+HEAD = (
+    "id,kind,source,date,model,gpu,gpus,tp,ep,per_gpu,context,dtype,overlap,routing,redundant,library,metric,value,unit"
+)
+
+
+def one(tmp_path, **changes):
+    row = {
+        "id": "x1", "kind": "decode", "source": "blog", "date": "2025-05", "model": "DeepSeek-V3", "gpu": "H100",
+        "gpus": "72", "tp": "1", "ep": "72", "per_gpu": "128 requests x 2 tokens", "context": '"2000 in, 1000 out"',
+        "dtype": "fp8", "overlap": "two-batch overlap", "routing": "real", "redundant": "32",
+        "library": "engine 70 % accepted", "metric": "throughput", "value": "100", "unit": "tok/s/GPU",
+    } | changes  # fmt: skip
+    path = tmp_path / "steps.csv"
+    path.write_text(f"{HEAD}\n{','.join(row[name] for name in HEAD.split(','))}\n")
+    return read_steps(path)
+
+
+def test_a_row_says_its_scenario_in_the_words_of_its_source(tmp_path):
+    (step,) = one(tmp_path)
+    assert not step.refused
+    wanted = {
+        "workload.requests": 128, "workload.draft_tokens": 1, "workload.acceptance": 0.7, "workload.context": 2500,
+        "schedule.overlap": "two-batch", "cluster.topology": "h100-9x8-rail", "placement.redundant_experts": 32,
+        "alltoall.algorithm": "deepep-low-latency", "compute.library_date": "2025-05-01",
+    }  # fmt: skip
+    assert {key: step.settings[key] for key in wanted} == wanted
+    assert step.states_all
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"kind": "train"}, "not an inference step"),
+        ({"gpu": "GB200"}, "no kernels"),
+        ({"dtype": "nvfp4"}, "FP4"),
+        ({"tp": "8"}, "tensor parallel"),
+        ({"model": "Qwen3-8B (dense)"}, "no model"),
+        ({"per_gpu": ""}, "requests per GPU are not stated"),
+        ({"context": ""}, "context is not stated"),
+        ({"unit": "%"}, "a figure in %"),
+    ],
+)
+def test_a_row_that_nothing_can_price_is_refused_and_says_why(tmp_path, changes, why):
+    (step,) = one(tmp_path, **changes)
+    assert why in step.refused and not step.settings
+    assert simulate_step(step) is None
+
+
+def test_what_a_row_does_not_state_is_assumed_and_told(tmp_path):
+    (step,) = one(tmp_path, kind="prefill", per_gpu="", overlap="", redundant="", ep="32")
+    text = " ".join(step.assumptions)
+    assert "batch not stated" in text and "overlap not stated" in text and "redundant" in text
+    assert not step.states_all
+
+
+def test_a_table_that_is_none_names_what_is_missing(tmp_path):
+    (tmp_path / "no.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="no column 'id'"):
+        read_steps(tmp_path / "no.csv")
+    with pytest.raises(InputError, match="is not a number"):
+        one(tmp_path, value="many")
+
+
+def test_every_shipped_row_is_simulated_or_says_why_not():
+    steps = read_steps(STEPS)
+    assert len({step.row["id"] for step in steps}) == 98
+    assert all(bool(step.refused) != bool(step.settings) for step in steps)
+    assert sum(not step.refused for step in steps) == 23  # one row has two readings
+
+
+@pytest.mark.parametrize(("tokens", "experts", "top_k"), [(4096, 256, 8), (1000, 60, 4), (77, 10, 3)])
+def test_dealt_experts_are_distinct_and_even(tokens, experts, top_k):
+    ids = balanced_ids(tokens, experts, top_k, np.random.default_rng(0))
+    assert ids.shape == (tokens, top_k) and all(len(set(row)) == top_k for row in ids.tolist())
+    if experts % top_k == 0:
+        counts = np.bincount(ids.ravel(), minlength=experts)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_a_published_decode_trace_put_together_again_takes_what_it_took():
+    published, simulated = decode_trace(read_steps(STEPS))
+    assert simulated == pytest.approx(published, rel=0.02)
+
+
+def test_one_row_of_an_engine_fits_the_others_and_never_itself():
+    def made(name, value, simulated):
+        row = {"id": name, "source": "s", "model": "m", "gpu": "g", "kind": "decode", "value": str(value)}
+        return Outcome(Step(row, {"x": 1}), simulated)
+
+    outcomes = [made("a", 80, 100.0), made("b", 100, 110.0), made("c", 10, None)]
+    first, second, third = (_with_constant(outcome, outcomes) for outcome in outcomes)
+    assert first.fitted_error is None and third.fitted is None
+    assert second.fitted == pytest.approx(88) and second.fitted_error == pytest.approx(-0.12)
+    assert judged([first, second, third]) == [second]
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("name", ["s001", "s002 B"])
+def test_the_two_profiles_of_deepseek_are_within_seven_per_cent_and_nothing_is_fitted_for_them(name):
+    step = next(step for step in read_steps(STEPS) if step.name == name)
+    rate, low, high = simulate_step(step)
+    assert rate == pytest.approx(step.measured, rel=0.07)
+    assert low <= rate <= high
+
+
+@pytest.mark.jit
+def test_the_verb_reads_a_table_of_ones_own_and_writes_json(tmp_path, capsys):
+    from moesim.cli.validate_steps import validate_steps
+
+    one(tmp_path, ep="16", gpus="16", kind="prefill", per_gpu="4096 tokens", context="2048", redundant="0")
+    validate_steps(tmp_path / "steps.csv", True, 1)
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["id"] == "x1" and found["measured"] == 100 and found["low"] <= found["simulated"] <= found["high"]
+    assert {"metric", "fitted", "assumptions"} <= found.keys()
