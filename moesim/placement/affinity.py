@@ -50,9 +50,8 @@ def affinity(
     if moves is not None:
         begin = in_turn(len(load), n_slots, n_ranks) if start is None else start
         return _moved(load, expert_ids, begin, n_nodes, node_load_limit, moves)
-    node_of = _search(load, expert_ids, n_ranks, n_nodes, node_load_limit, seed)
-    room = rooms(n_slots, n_ranks)
-    per_node = -(-n_ranks // n_nodes)
+    room, per_node = rooms(n_slots, n_ranks), -(-n_ranks // n_nodes)
+    node_of = _search(load, expert_ids, room, n_nodes, node_load_limit, seed)
     plan: list[int] = []
     for node in range(-(-n_ranks // per_node)):
         experts = np.flatnonzero(node_of == node)
@@ -76,7 +75,7 @@ def affinity_frontier(
     rows: list[dict[str, float]] = []
     mean = float(load.sum()) / n_nodes
     for limit in limits:
-        node_of = _search(load, expert_ids, n_ranks, n_nodes, limit, seed)
+        node_of = _search(load, expert_ids, rooms(len(load), n_ranks), n_nodes, limit, seed)
         fullest = float(np.bincount(node_of, weights=load, minlength=n_nodes).max())
         reached = (tokens_on_nodes(expert_ids, node_of, n_nodes) > 0).sum() / len(expert_ids)
         row = {"node_load": fullest / mean, "nodes_per_token": float(reached)}
@@ -88,13 +87,16 @@ def affinity_frontier(
 
 
 def _search(
-    load: NDArray[np.float64], expert_ids: NDArray[np.int32], n_ranks: int, n_nodes: int, limit: float, seed: int
+    load: NDArray[np.float64], expert_ids: NDArray[np.int32], room: Sequence[int], n_nodes: int, limit: float, seed: int
 ) -> NDArray[np.int32]:
-    """The node of each expert; as many on each as a contiguous placement has there."""
-    n_experts, per_node = len(load), -(-n_ranks // n_nodes)
+    """The node of each expert: as many on each as a contiguous placement has there, given the slots of each rank."""
+    n_experts, n_ranks, per_node = len(load), len(room), -(-len(room) // n_nodes)
     sizes = np.bincount(contiguous(n_experts, n_ranks).slot_rank // per_node, minlength=n_nodes)
-    if n_experts < n_ranks:  # no node is left without an expert to replicate
-        sizes = np.array([len(part) for part in np.array_split(np.arange(n_experts), n_nodes)])
+    if n_experts < n_ranks:  # no node with a slot is left without an expert to replicate
+        node_room = np.bincount(np.arange(n_ranks) // per_node, weights=room, minlength=n_nodes)
+        sizes = np.zeros(n_nodes, dtype=np.int64)
+        for _ in range(n_experts):
+            sizes[np.argmin(np.where(sizes < node_room, sizes, n_experts))] += 1
     node_of = np.empty(n_experts, dtype=np.int32)
     for node, experts in enumerate(pack(load.tolist(), sizes.tolist())):
         node_of[experts] = node

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from moesim import csr
 from moesim.compiling import njit
+from moesim.errors import InputError
 from moesim.placement.replica import nearest_replicas
 from moesim.placement.slots import Placement, ReplicaChoice
 
@@ -50,7 +51,12 @@ def worth(
         replica_choice: which replica a token takes.
         seed: of that choice.
         batch_tokens: tokens of a batch; a last one that is not full is left out unless it is the only one.
+
+    Raises:
+        InputError: a token selects an expert that the placement does not have.
     """
+    if expert_ids.size and expert_ids.max() >= placement.n_experts:
+        raise InputError(f"no expert {expert_ids.max()}", "worth", f"the placement has {placement.n_experts}")
     n_ranks, n_nodes = placement.n_ranks, int(rank_node.max()) + 1
     slot = np.arange(placement.n_slots, dtype=np.int32)
     first, slots = csr.grouped(placement.slot_expert, slot, placement.n_experts)

@@ -177,6 +177,9 @@ def _step(scenario: ScenarioFields) -> Iterator[Breach]:
         yield ("workload", "draft_tokens"), "no requests that draft", f"give {lengths}"
     if scenario.compute.library_date is not None and not work.of_step:
         yield ("compute", "library_date"), "read for whole steps alone", f"give workload.{lengths}, or leave it out"
+    if work.of_step and scenario.placement.moves_weights:
+        what = "weights that move are simulated beside MoE layers alone, not in a whole step"
+        yield ("workload",), what, f"leave {lengths} out, or rebalance and per_batch"
     if schedule.overlap == "none":
         return
     if not work.of_step:

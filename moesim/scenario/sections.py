@@ -278,6 +278,11 @@ class PlacementBlock(Block):
     )
     rebalance: Rebalance | None = Field(None, description="Place experts anew in a run of many steps; null: never.")
 
+    @property
+    def moves_weights(self) -> bool:
+        """Whether weights travel while tokens are served."""
+        return self.rebalance is not None or self.policy == "per_batch"
+
 
 class AllToAll(Block):
     """How tokens travel to their experts and back."""

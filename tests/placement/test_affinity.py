@@ -59,7 +59,7 @@ def test_the_search_finds_the_best_of_all_splits_of_eight_experts(seed):
     assert pairs(ids, p.home_rank() // 2) == best
 
 
-@given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([(8, 4, 2), (12, 6, 3), (9, 4, 2), (6, 8, 4)]))
+@given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([(8, 4, 2), (12, 6, 3), (9, 4, 2), (6, 8, 4), (5, 8, 2)]))
 @settings(max_examples=40, deadline=None)
 def test_nodes_per_token_keep_within_what_the_counts_allow(seed, top_k, cluster):
     n_experts, n_ranks, n_nodes = cluster
@@ -70,6 +70,11 @@ def test_nodes_per_token_keep_within_what_the_counts_allow(seed, top_k, cluster)
     found = worth(p, ids, node)
     assert math.ceil(top_k / most) <= found.nodes_per_token <= min(top_k, n_nodes)
     assert found.crossings_per_token <= found.nodes_per_token
+
+
+def test_experts_that_a_placement_does_not_have_are_refused():
+    with pytest.raises(InputError, match="no expert 7"):
+        worth(contiguous(7, 2), np.array([[0, 7]], np.int32), np.zeros(2, np.int32))
 
 
 def test_a_swap_inside_a_node_leaves_nodes_per_token_as_they_are():
