@@ -82,7 +82,8 @@ def test_the_draw_follows_the_seed_and_the_lines_of_code(packages):
     assert mutations.draw(packages, 60, 20, 0) == drawn
     assert mutations.draw(packages, 60, 20, 1) != drawn
     of_kernels = Counter(one.file for one in drawn[60:])
-    assert of_kernels.keys() == {"moesim/balance/sequence_load.py", "moesim/placement/replica.py"}
+    placement = {f"moesim/placement/{name}.py" for name in ("node_swaps", "placement_worth", "replica", "slots")}
+    assert of_kernels.keys() == {"moesim/balance/sequence_load.py", *placement}
     plain = Counter(one.package for one in drawn[:60])
     assert plain.keys() == {"balance", "placement", "report", "results"}
     assert plain["report"] > 2 * plain["balance"] > 0

@@ -149,7 +149,7 @@ def test_ranks_and_tokens_per_rank_are_taken_and_the_model_is_deepseek_v3_where_
         (("--topology", "hgx-h80", *FACTS[2:]), "no topology 'hgx-h80'; did you mean 'hgx-h800'?"),
         (("--topology", "absent.yaml", *FACTS[2:]), "no such file"),
         ((*FACTS, "--model", "deepseek-v33"), "did you mean 'deepseek-v3'?"),
-        ((*FACTS, "--model", "absent.json"), "absent.json: cannot be read: No such file"),
+        ((*FACTS, "--model", "absent.json"), "absent.json: no such file"),
         ((*FACTS, "--model", "counts.json"), "counts.json:1:1: not valid JSON"),
         ((*FACTS, "--load", "absent.csv"), "no such file"),
         ((*FACTS, "--load", "config.json"), "config.json: not a known dump: it holds model_type"),
