@@ -59,7 +59,9 @@ def test_the_search_finds_the_best_of_all_splits_of_eight_experts(seed):
     assert pairs(ids, p.home_rank() // 2) == best
 
 
-@given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([(8, 4, 2), (12, 6, 3), (9, 4, 2), (6, 8, 4), (5, 8, 2)]))
+@given(
+    st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([(8, 4, 2), (12, 6, 3), (9, 4, 2), (6, 8, 4), (5, 8, 2)])
+)
 @settings(max_examples=40, deadline=None)
 def test_nodes_per_token_keep_within_what_the_counts_allow(seed, top_k, cluster):
     n_experts, n_ranks, n_nodes = cluster
