@@ -109,6 +109,7 @@ def test_a_loss_holds_what_the_drift_unbalances():
     assert ends[0.0] > 1.5 * ends[0.003] > 1.5 * ends[0.01]
 
 
+@pytest.mark.jit
 def test_the_closed_form_is_what_tokens_give():
     for factors in (NO_LOSS, LossFactors(0.003, 0.05, 0.0, 0.0, 0.0)):
         method, peaks = balancing(top_k=8, factors=factors), []
@@ -124,6 +125,7 @@ def test_the_closed_form_is_what_tokens_give():
         assert np.mean(peaks) == pytest.approx(closed.loads().max(axis=-1).mean(), rel=0.25)
 
 
+@pytest.mark.jit
 def test_the_drift_alone_unbalances_and_losses_alone_do_not():
     still = replace(shipped_constants(), early_drift=0.0, late_drift=0.0, start_spread=0.0)
     pulled = balancing(top_k=8, factors=LossFactors(0.003, 0.05, 0.02, 0.0, 0.0))
