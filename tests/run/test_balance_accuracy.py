@@ -53,8 +53,12 @@ def test_v2_and_v3_are_nearer_than_v1_as_it_was_but_v2_of_the_second_seed(seed, 
     assert tuple(np.median(run["factors"]) < np.median(run["null_factors"]) for run in runs) == nearer
 
 
-def test_the_constants_that_ship_are_what_the_fit_finds():
-    constants, used = fit(snapshots(("none", "v1"), 0))
+def test_what_the_fit_finds_is_as_near_as_the_constants_that_ship():
+    """The drift's four have no sharp optimum: other values meet the snapshots as well."""
+    runs = snapshots(("none", "v1"), 0)
+    constants, used = fit(runs)
     assert used == ("tiny-none", "tiny-v1")
-    for name in ("early_drift", "early_steps", "late_drift", "turn_steps", "gain", "sequence_share"):
+    for name in ("gain", "sequence_share"):
         assert getattr(constants, name) == pytest.approx(getattr(shipped_constants(), name), rel=0.02)
+    found = compare(runs, constants, (), LAYERS, seed=0)
+    assert [np.median(run["factors"]) for run in found] == pytest.approx([1.0, 1.0], abs=0.08)
