@@ -43,5 +43,16 @@ FAULT_KINDS = {
     "dead_rail": FaultKind("the NICs of one rail are gone, as dead_nic for each"),
     "dead_plane": FaultKind("all NICs of one plane are gone, as dead_nic for each"),
     "dead_leaf": FaultKind("a switch is gone: traffic takes other spines, or other leaves over other GPUs' NICs"),
+    "flap": FaultKind("these NICs (or links) are down and come back; traffic goes on at the first retry after that",
+                      ("where", "to"), ("from", "retry")),
+    "wrong_nic": FaultKind("these GPUs use the NIC of another GPU of their node, by default the next one's",
+                           takes=("nic",)),
+    "ecmp_collision": FaultKind("all flows that leave these leaves for spines take one of their uplinks"),
+    "background": FaultKind("others take a share of these links all the time: a congested uplink",
+                            ("where", "share"), _WINDOW),
+    "jitter": FaultKind("these ranks (by default all) begin their steps late, by delay in the mean",
+                        ("delay",), ("where", "distribution", *_WINDOW)),
+    "rank_death": FaultKind("these GPUs are gone: the job aborts, their experts' copies are masked, or replicas "
+                            "elsewhere take them", takes=("mode", "from")),
 }  # fmt: skip
 """By name."""
