@@ -14,7 +14,6 @@ import numpy as np
 from moesim.cluster import Fabric, FaultyPaths, links_of, ranks_at
 from moesim.cluster.graph import NIC
 from moesim.errors import InputError
-from moesim.fault_kinds import RETRY_S
 from moesim.mistakes import Loc
 from moesim.network import Throttle
 from moesim.scenario import Fault
@@ -107,8 +106,8 @@ def _nics(fault: Fault, fabric: Fabric) -> Ints:
 def _flap(fault: Fault, fabric: Fabric) -> Effect:
     """Down until the first attempt, counted from its beginning, that finds the link up again."""
     assert fault.to_s is not None  # noqa: S101 - the kind needs it
-    retry = fault.retry or RETRY_S
-    up_s = fault.from_s + retry * math.ceil((fault.to_s - fault.from_s) / retry * (1 - _ROUNDING))
+    attempts = math.ceil((fault.to_s - fault.from_s) / fault.retry_s * (1 - _ROUNDING))
+    up_s = fault.from_s + fault.retry_s * attempts
     return Effect((Throttle(_nics(fault, fabric), 0.0, fault.from_s, up_s),))
 
 
@@ -192,7 +191,7 @@ def effects(
         try:
             found.append(KINDS[fault.kind](fault, fabric))
         except InputError as error:
-            raise blame((i, "where"), error.what, error.fix) from None
+            raise blame((i, "nic" if error.where == "nic" else "where"), error.what, error.fix) from None
     return tuple(found)
 
 

@@ -177,12 +177,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     inference = inference_of(scenario, algorithm_named(algorithm).receive_hook)
     if inference is not None and inference.constants.in_situ != 1.0:
         constants = {phase: _in_situ(one, inference.constants.in_situ) for phase, one in constants.items()}
-    found = _effects(scenario, fabric)
-    dead = gone(found)
-    if dead is not None and algorithm_named(algorithm).copies == "node" and fabric.n_nodes > 1:
-        what = f"{algorithm} sends over the GPUs of the same index in every node, the dead one's among them"
-        raise scenario.error(("faults",), what, "use alltoall.algorithm: deepep-low-latency, or mode: abort")
-    return Parts(
+    parts = Parts(
         name=scenario.name,
         seed=scenario.seed,
         fabric=fabric,
@@ -213,6 +208,26 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         flows=scenario.cluster.flows,
         ecmp_seed=scenario.cluster.ecmp_seed,
         tolerance=scenario.network.tolerance,
+        throttles=(),
+        late=(),
+        gone=None,
+    )
+    return with_effects(parts, scenario) if scenario.faults else parts
+
+
+def with_effects(parts: Parts, scenario: Scenario) -> Parts:
+    """Return the parts with what a scenario's faults do on the clock and to ranks; wires are the fabric's.
+
+    Raises:
+        InputError: dead ranks that the all-to-all sends over.
+    """
+    found, fabric, algorithm = _effects(scenario, parts.fabric), parts.fabric, parts.algorithm
+    dead = gone(found)
+    if dead is not None and algorithm.copies == "node" and fabric.n_nodes > 1:
+        what = f"{algorithm.name} sends over the GPUs of the same index in every node, the dead one's among them"
+        raise scenario.error(("faults",), what, "use alltoall.algorithm: deepep-low-latency, or mode: abort")
+    return replace(
+        parts,
         throttles=on_the_clock(found, fabric),
         late=tuple(effect.late for effect in found if effect.late is not None),
         gone=dead,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from moesim.fault_kinds import FAULT_KINDS
+from moesim.fault_kinds import FAULT_KINDS, RETRY_S
 from moesim.mistakes import Loc, Mistakes
 from moesim.scenario.sections import Block, Place
 from moesim.units import Duration, Number, Share
@@ -69,6 +69,11 @@ class Fault(Block):
         if mistakes:
             raise Mistakes(*mistakes)
         return self
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds from one attempt to send again to the next."""
+        return RETRY_S if self.retry is None else self.retry
 
     @property
     def places(self) -> tuple[str, ...]:
