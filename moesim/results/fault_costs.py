@@ -44,12 +44,10 @@ def fault_costs_of(explanation: Mapping[str, Any]) -> Iterator[FaultCost]:
 def fault_in_words(fault: Mapping[str, Any]) -> str:
     """Return a fault as one would say it: ``slow_nic at n1.gpu2, factor 2, from 100us to 1ms``."""
     where = fault.get("where")
-    text = fault["kind"]
+    text = str(fault["kind"])
     if where:
         text += f" at {where if isinstance(where, str) else ' and '.join(where)}"
-    named = (key for key in fault if key not in ("kind", "where", "from", "to", "alone"))
-    text += "".join(
-        f", {key} {fault[key]:g}" if isinstance(fault[key], float) else f", {key} {fault[key]}" for key in named
-    )
+    for key in sorted(fault.keys() - {"kind", "where", "from", "to", "alone"}):
+        text += f", {key} {f'{fault[key]:g}' if isinstance(fault[key], float) else fault[key]}"
     text += f", from {fault['from']}" if "from" in fault else ""
     return text + (f" to {fault['to']}" if "to" in fault else "")

@@ -1,4 +1,4 @@
-"""What the faults of a run cost: its batches again on the healthy cluster and, where there are several, with each alone.
+"""What the faults of a run cost: its batches again on the healthy cluster and, of several, with each alone.
 
 That is a second run of the clock, and one more for each of several faults up to ``MOST_ALONE``; tokens are routed again
 where there is more than one step or a rank is dead, else once.
@@ -61,7 +61,7 @@ def fault_costs(
 
 
 def _times(builder: SummaryBuilder) -> dict[str, Any]:
-    """Layer and step, what the critical ranks were held by, and whom all ranks waited for most, mean over the layers."""
+    """Layer and step, what held the critical ranks, and whom all ranks waited for most, mean over the layers."""
     layers, names = len(builder.layers), builder.parts.fabric.rank_names
     last = int(np.argmax(builder.waited_on_s))
     waits = float(builder.waited_on_s[last]) / layers
