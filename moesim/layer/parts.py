@@ -226,9 +226,12 @@ def with_effects(parts: Parts, scenario: Scenario) -> Parts:
     if dead is not None and algorithm.copies == "node" and fabric.n_nodes > 1:
         what = f"{algorithm.name} sends over the GPUs of the same index in every node, the dead one's among them"
         raise scenario.error(("faults",), what, "use alltoall.algorithm: deepep-low-latency, or mode: abort")
+    throttles = on_the_clock(found, fabric)
+    if parts.tolerance and any(int(one.links.min()) < fabric.n_links for one in throttles):
+        raise scenario.error(("network", "tolerance"), "wires that change on the way need every event", "give 0")
     return replace(
         parts,
-        throttles=on_the_clock(found, fabric),
+        throttles=throttles,
         late=tuple(effect.late for effect in found if effect.late is not None),
         gone=dead,
     )
