@@ -2,7 +2,6 @@
 
 from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, ratio_spread, told_apart
 from moesim.results.definitions import COMPONENTS, DEFINITIONS, SOURCES, STEP_SUMMARY, SUMMARY, Value
-from moesim.results.fault_costs import FaultCost, fault_costs_of
 from moesim.results.placement import Ageing, PlacementOption, PlacementVerdict, percent, whole
 from moesim.results.result import SCHEMA_VERSION, Note, Result, load_result
 from moesim.results.tables import TableBuilder, Tables, nulls
@@ -19,7 +18,6 @@ __all__ = [
     "SUMMARY",
     "Z80",
     "Ageing",
-    "FaultCost",
     "Moves",
     "Note",
     "PlacementOption",
@@ -31,7 +29,6 @@ __all__ = [
     "Term",
     "Value",
     "combined",
-    "fault_costs_of",
     "intervals",
     "load_result",
     "nulls",

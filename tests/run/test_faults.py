@@ -142,7 +142,9 @@ def test_background_takes_its_share_and_a_gpu_twice_as_slow_computes_twice_as_lo
     busy = twins({"kind": "background", "where": "rail2.leaf->n1.gpu2", "share": "60%"})
     assert (finish(busy, 2)[0] - start) == pytest.approx((end - start) / 0.4, rel=1e-9)
     slow = twins({"kind": "slow_gpu", "where": "n1.gpu2", "factor": 2})
-    spans = [run.tables["spans"].query("layer == 0 and rank == 10 and phase == 'expert_compute'") for run in (twins(), slow)]
+    spans = [
+        run.tables["spans"].query("layer == 0 and rank == 10 and phase == 'expert_compute'") for run in (twins(), slow)
+    ]
     before, after = (float((one.end_s - one.start_s).sum()) for one in spans)
     assert after == pytest.approx(2 * before, rel=1e-9)
     terms = {one["name"]: one["value"] for one in slow.explanation["terms"]["expert_compute_time_max_s"]}
@@ -162,14 +164,19 @@ def test_each_fault_is_also_priced_alone_and_without(twins):
     nic = {"kind": "slow_nic", "where": "n0.gpu2", "factor": 2}
     late = {"kind": "jitter", "where": "n1.gpu3", "delay": "80us", "distribution": "fixed"}
     both = twins(nic, late)
-    costs = both.explanation["faults"]
-    assert costs["without"]["layer_time_s"] == pytest.approx(twins().summary["layer_time_s"], rel=1e-12)
-    assert costs["with"]["layer_time_s"] == both.summary["layer_time_s"]
-    alone = [twins(one).summary["layer_time_s"] for one in (nic, late)]
-    assert [one["alone"]["layer_time_s"] for one in costs["each"]] == pytest.approx(alone, rel=1e-12)
+    without, *alone, all_of_them = both.explanation["faults"]
+    assert without["layer_time_s"] == pytest.approx(twins().summary["layer_time_s"], rel=1e-12)
+    assert all_of_them["layer_time_s"] == both.summary["layer_time_s"]
+    for one, fault in zip(alone, (nic, late), strict=True):
+        assert one["layer_time_s"] == pytest.approx(twins(fault).summary["layer_time_s"], rel=1e-12)
+        assert one["longer_by"] == pytest.approx(one["layer_time_s"] / without["layer_time_s"] - 1, rel=1e-9)
+    assert [one["name"] for one in alone] == [
+        "with slow_nic at n0.gpu2, factor 2 alone",
+        "with jitter at n1.gpu3, delay 80us, distribution fixed alone",
+    ]
     # The late rank is who all others wait for.
-    assert costs["with"]["waited_on"] == costs["each"][1]["alone"]["waited_on"] == "n1.gpu3"
-    assert costs["each"][1]["alone"]["waited_on_s"] == pytest.approx(80 * US * 15 / 16, rel=0.05)
+    assert all_of_them["waited_on"] == alone[1]["waited_on"] == "n1.gpu3"
+    assert alone[1]["waited_on_s"] == pytest.approx(80 * US * 15 / 16, rel=0.05)
 
 
 def test_windows_are_on_the_clock_of_the_whole_run():
