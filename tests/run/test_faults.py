@@ -10,6 +10,9 @@ from moesim.errors import InputError
 from moesim.fault_kinds import FAULT_KINDS, RETRY_S
 from moesim.layer.faults import KINDS
 from moesim.network import solve_flows
+from moesim.report import render_run
+from moesim.results.explain import explain_lines
+from moesim.units import format_duration
 from tests.run.small import SMALL, run, run_ids, scenario
 
 # Constants without set-up and kernel work: what is slow is a wire.
@@ -177,6 +180,18 @@ def test_each_fault_is_also_priced_alone_and_without(twins):
     # The late rank is who all others wait for.
     assert all_of_them["waited_on"] == alone[1]["waited_on"] == "n1.gpu3"
     assert alone[1]["waited_on_s"] == pytest.approx(80 * US * 15 / 16, rel=0.05)
+
+
+def test_the_page_and_explain_list_what_each_costs_and_whom_ranks_wait_for(twins):
+    nic = {"kind": "slow_nic", "where": "n0.gpu2", "factor": 2}
+    late = {"kind": "jitter", "where": "n1.gpu3", "delay": "80us", "distribution": "fixed"}
+    page, lines = render_run(twins(nic, late)), list(explain_lines(twins(nic, late), "layer_time_s"))
+    assert "What the faults cost" in page and "What the faults cost" not in render_run(twins())
+    for one in twins(nic, late).explanation["faults"]:
+        assert one["name"] in page
+        (line,) = [line for line in lines if line.startswith(f"  {one['name']}: ")]
+        assert f"a layer of {format_duration(one['layer_time_s'])}" in line and one["bottleneck"] in line
+    assert any(line.endswith("each for n1.gpu3") for line in lines)
 
 
 def test_windows_are_on_the_clock_of_the_whole_run():
