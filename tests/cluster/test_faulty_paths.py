@@ -105,6 +105,16 @@ def test_those_that_a_dead_spine_displaces_spread_over_all_the_others(fabrics):
     assert {next(iter(one)) for one in spines} == {"spine1", "spine2"}
 
 
+@pytest.mark.parametrize("cable", ["leaf0->spine1", "spine1->leaf1"])
+def test_one_dead_direction_of_an_uplink_is_gone_round_by_spines_without_a_detour(fabrics, cable):
+    fabric = fabrics["leaf-spine"]
+    (dead,) = links_of(fabric, cable)
+    source, target = pairs(fabric)
+    after = routes(for_the_whole_run([Effect(dead=np.array([dead], np.int32))], fabric), source, target)
+    for before, route in zip(routes(fabric, source, target), after, strict=True):
+        assert len(route) == len(before) and dead not in route
+
+
 def test_a_dead_plane_goes_over_the_next_gpus_plane(fabrics):
     fabric = fabrics["planes"]
     faulty = for_the_whole_run([Effect(dead=links_of(fabric, "plane0"))], fabric)
