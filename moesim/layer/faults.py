@@ -90,9 +90,11 @@ def _dead(fault: Fault, fabric: Fabric) -> Effect:
 
 
 def _nics(fault: Fault, fabric: Fabric) -> Ints:
-    """The NIC links of the places; all links of a place without one, such as a cable between switches."""
+    """The NIC links of the places; where there is none, what may be slow or flap is any link, such as an uplink."""
     links = links_of(fabric, fault.places)
     nics = links[fabric.is_class(_NIC)[links]]
+    if not len(nics) and fault.kind not in ("slow_nic", "flap"):
+        raise InputError(f"no NIC at {' and '.join(fault.places)!r:.80} in {fabric.name}", "place", "name a GPU's NIC")
     return nics if len(nics) else links
 
 
