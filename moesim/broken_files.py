@@ -1,5 +1,7 @@
 """Whatever a broken or foreign file makes its reader raise, as one line that names the file."""
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ def content(path: str | Path, most: int) -> bytes:
     with reading(path, ""), open(path, "rb") as stream:
         found = stream.read(most + 1)
     if len(found) > most:
-        raise InputError(f"more than {most // 10**6} MB", str(path), "is it the right file?")
+        raise InputError(f"more than {most / 10**6:g} MB", str(path), "is it the right file?")
     return found
 
 
@@ -30,6 +32,9 @@ def reading(
         InputError: the file is not there, or is not what it says it is.
     """
     try:
+        # Of a pipe nobody may ever write, and a device has no end.
+        if not stat.S_ISREG(kind := os.stat(path).st_mode) and not stat.S_ISDIR(kind):
+            raise InputError("is not a regular file", str(path), "save it as one")
         yield
     except InputError:
         raise

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.bounded_text import read_json
 from moesim.broken_files import reading
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told, top_of_logits, trace_of_ids, trace_of_logits
 from moesim.dumps.torch_file import from_bfloat16, read_torch
@@ -90,8 +91,7 @@ def _lines(path: Path) -> list[tuple[int, Line]]:
             if number > _MOST_LINES:
                 raise InputError(f"more than {_MOST_LINES} lines", str(path))
             if text.strip():
-                with reading(f"{path}:{number}", "is it truncated?", "no JSON"):
-                    line = json.loads(text)
+                line = read_json(text, str(path), line=number)
                 if not isinstance(line, dict):
                     raise InputError("a line that is no object", f"{path}:{number}")
                 lines.append((number, line))

@@ -4,12 +4,12 @@ Read as facts only: sizes, router and attention. A family of ``data/families.yam
 code; a file of no known family is read by the usual keys, and each thing that no key says is a note in ``uncertain``.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moesim.bounded_text import read_json
 from moesim.broken_files import content, reading
 from moesim.errors import InputError
 from moesim.mistakes import Loc
@@ -151,10 +151,7 @@ def _listed(value: Any) -> list[Any]:
 def _read(path: str | Path, where: str) -> tuple[dict[str, Any], str]:
     with reading(path, "", "not valid JSON"):
         text = content(path, MAX_BYTES).decode("utf-8-sig")
-        try:
-            config = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"not valid JSON: {error.msg}", f"{where}:{error.lineno}:{error.colno}") from None
+        config = read_json(text, where, infinite=True)  # time_step_limit of Mamba's layers is [0, Infinity]
     if not isinstance(config, dict):
         raise InputError("expected a JSON object", where)
     return config, text
