@@ -9,6 +9,10 @@ from pathlib import Path
 from moesim.errors import InputError
 
 
+# A sparse file takes no room on the disk, and all of it in memory.
+_SMALL_BYTES, _MOST_HOLES = 64 << 20, 200
+
+
 def content(path: str | Path, most: int) -> bytes:
     """Return the bytes of a file.
 
@@ -32,9 +36,12 @@ def reading(
         InputError: the file is not there, or is not what it says it is.
     """
     try:
-        # Of a pipe nobody may ever write, and a device has no end.
-        if not stat.S_ISREG(kind := os.stat(path).st_mode) and not stat.S_ISDIR(kind):
+        found = os.stat(path)
+        # Into a pipe nobody may ever write, and a device has no end.
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
             raise InputError("is not a regular file", str(path), "save it as one")
+        if found.st_size > max(_SMALL_BYTES, _MOST_HOLES * 512 * getattr(found, "st_blocks", found.st_size)):
+            raise InputError(f"{found.st_size} bytes, nearly all of them a hole", str(path), "is it the right file?")
         yield
     except InputError:
         raise

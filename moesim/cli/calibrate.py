@@ -1,5 +1,6 @@
 """``moesim calibrate``: fit the constants of an all-to-all to measurements."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -114,6 +115,8 @@ class _Cluster:
             except InputError as error:
                 raise InputError(error.what, f"--{option}-bandwidth", error.fix) from None
         nvlink_peak, nic_peak = peaks["nvlink"], peaks["nic"]
+        if gpu and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,31}", gpu):
+            raise InputError(f"{gpu!r:.40} is no GPU's name", where="--gpu", fix="lower case, such as h100")
         if not topology:
             return cls(gpu, nvlink_peak, nic_peak)
         from moesim.cluster import load_topology

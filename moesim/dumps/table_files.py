@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.bounded_text import number
 from moesim.broken_files import reading
 from moesim.dumps.routing_columns import is_known, read_columns
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 MAX_LINES = 2_000_000
 MAX_ROWS = 100_000_000
 MAX_BYTES = 4 << 30
+# Python also reads 1_0 and Arabic digits.
+_DIGITS = re.compile(r"[-+0-9.eE\s]*")
+_LONGEST_WORD = 100
 _LAYER_FILE = re.compile(r"layer[_-]?(\d+)\.parquet")
 _STEP_FOLDER = re.compile(r"(?:iter|iteration|step|checkpoint)[_-]?(\d+)")
 
@@ -55,19 +59,19 @@ def read_csv(path: Path, told: Told) -> RoutingTrace:
 
 def _numbers(texts: list[str], name: str, path: Path, lines: list[int]) -> NDArray[Any]:
     """A column as numbers, whole ones where all are."""
-    for kind in (np.int64, np.float64):
+    plain = _DIGITS.fullmatch(" ".join(texts)) is not None
+    for kind in (np.int64, np.float64) if plain else ():
         try:
             return np.array(texts, kind)
         except (ValueError, OverflowError):
             continue
-    for text, line in zip(texts, lines, strict=True):
-        try:
-            float(text)
-        except ValueError:
-            if not is_known(name):
-                break  # a name of a task or of a data set, perhaps
-            raise InputError(f"{name} is {text!r:.40}", f"{path}:{line}", "a number is needed") from None
-    return np.array(texts)
+    if is_known(name):
+        for text, line in zip(texts, lines, strict=True):
+            try:
+                number(text)
+            except ValueError:
+                raise InputError(f"{name} is {text!r:.40}", f"{path}:{line}", "a number is needed") from None
+    return np.array([text[:_LONGEST_WORD] for text in texts])  # a name of a task or of a data set, perhaps
 
 
 def read_parquet(files: list[Path], told: Told) -> RoutingTrace:

@@ -55,7 +55,7 @@ def test_a_table_written_by_pandas_in_several_row_groups_is_read(tmp_path):
         ({"expert": [0, 1, None]}, {}, "row 3: expert is missing"),
         ({"expert": [0, 4, 1]}, {}, "row 2: expert is 4; a whole number from 0 to 3"),
         ({"expert": [0, 2**64 - 1, 1]}, {"expert": pa.uint64()}, "row 2: expert is 18446744073709551615"),
-        ({"layer": [-1, 0, 1]}, {}, "row 1: layer is -1; a whole number from 0 to 9999"),
+        ({"layer": [-1, 0, 1]}, {}, "row 1: layer is -1; a whole number from 0 to 999"),
         ({"layer": [3, 3, 3], "expert": [0, 2, 2]}, {}, "row 3: layer 3, expert 2 appears twice"),
         ({"layer": [1.5, 2.0, 3.0]}, {}, "row 1: layer is 1.5"),
         ({name: [] for name in GOOD}, dict.fromkeys(GOOD, pa.int64()), "no counts"),
