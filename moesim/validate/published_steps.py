@@ -106,12 +106,10 @@ def _check(row: dict[str, str], where: str) -> None:
     """Refuse a row with a number that is none, or that no step comes near; what is not stated may be any word."""
     for name, (least, most) in _BOUNDS.items():
         text, stated = row.get(name, ""), name in _FIGURES
-        if (not text and name != "value") or (not stated and re.match(r"[-+.0-9]", text) is None):
-            continue
         try:
             fits = least <= number(text) <= most
         except ValueError:
-            fits = not stated and text == "-"
+            fits = not stated or (not text and name != "value")
         if not fits:
             raise InputError(f"{name} is {text!r:.40}", where, f"a number from {least:g} to {most:g} is needed")
     for name in _NEEDED:
@@ -162,7 +160,7 @@ def _refused(row: dict[str, str]) -> str:
         ("fp4" in dtype, f"no FP4 kernels ({row.get('dtype')})"),
         (_model_of(row) is None, f"{row['model']} is no model with experts that moesim has"),
         (row.get("tp", "1") not in ("", "-", "1"), "attention in tensor parallel is not modelled"),
-        (not row["ep"].isdigit() or int(row["ep"]) < 2, "experts on one GPU"),
+        (re.fullmatch("[0-9]+", row["ep"]) is None or int(row["ep"]) < 2, "experts on one GPU"),
         (row["unit"] not in ("tok/s/GPU", "tok/s/node"), f"a figure in {row['unit']}"),
     )
     return next((reason for holds, reason in reasons if holds), "")
@@ -211,7 +209,7 @@ def _settings(row: dict[str, str]) -> Step:
             if sms is None:
                 notes.append(f"SMs that communicate not stated: {_SMS}")
     redundant = row.get("redundant", "")
-    if redundant.isdigit() and int(redundant):
+    if re.fullmatch("[0-9]+", redundant) and int(redundant):
         settings |= {"placement.policy": "eplb", "placement.redundant_experts": int(redundant)}
     elif redundant != "0":
         assert model is not None  # noqa: S101 - rows of other models are refused before
