@@ -9,7 +9,8 @@ from pathlib import Path
 from moesim.bounded_text import csv_rows, number
 from moesim.compute.gpus import Gpu, gpus
 from moesim.compute.measured import LARGEST_FILE, read_table_file
-from moesim.errors import InputError, ResourceError
+from moesim.errors import InputError
+from moesim.parquet_file import read_parquet
 
 # Number formats as the tools write them, by what moesim prices them as: 16 and 8 bits per weight.
 DTYPES = {
@@ -94,19 +95,9 @@ def _csv_rows(path: Path, columns: list[str], rows: Iterator[tuple[int, list[str
 
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    if not path.is_file():
-        raise InputError("no such file", str(path), "a CSV or parquet file")
-    if path.stat().st_size > LARGEST_FILE:
+    if path.exists() and path.stat().st_size > LARGEST_FILE:
         raise InputError("the file is larger than 64 MiB", str(path), "split it by model")
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
-        raise InputError(f"not a parquet file: {str(error).splitlines()[0]}", str(path)) from None
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+    table = read_parquet(path)
 
     def rows() -> Iterator[Record]:
         line = 0
