@@ -170,6 +170,14 @@ class Model(Block):
     layers: Count = _filled(
         "Layers of the whole model, for weights and KV cache (default: the preset's).", ge=1, le=10**5
     )
+    attention: Literal["mla", "mha", "gqa", "mqa"] | None = Field(
+        None, description="Another kind of attention, of as many heads of the same size (default: the preset's)."
+    )
+    heads: Count | None = Field(None, ge=1, le=10**5, description="Query heads (default: the preset's).")
+    kv_heads: Count | None = Field(None, ge=1, le=10**5, description="KV heads of GQA (default: the kind's).")
+    kv_lora_rank: Count | None = Field(
+        None, ge=1, le=10**6, description="Width of MLA's cached latent (default: the kind's)."
+    )
 
     @property
     def shared_width(self) -> int:
@@ -346,6 +354,9 @@ class Compute(Block):
         None,
         pattern=r"^\d{4}-\d{2}-\d{2}$",
         description="Whole steps: kernels as released by this day, such as 2025-02-25 (default: as in the tables).",
+    )
+    attention_dtype: Literal["bf16", "fp8"] = Field(
+        "bf16", description="Whole steps: core attention and the KV cache in BF16, or in FP8 (estimated from BF16)."
     )
 
 
