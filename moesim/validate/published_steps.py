@@ -4,6 +4,7 @@ A row is refused where no kernel can price it; what it does not state is assumed
 those of ``data/validate/steps.csv``: who ran what, how many tokens or requests each GPU had, and the figure.
 """
 
+import csv
 import re
 from dataclasses import dataclass, field, replace
 from functools import cache
