@@ -103,4 +103,6 @@ def csv_rows(text: str, where: str, delimiter: str = ",") -> Iterator[tuple[int,
             if any(cell.strip() for cell in cells):
                 yield reader.line_num, cells
     except csv.Error as error:
-        raise InputError(f"not a CSV file: {error}", f"{where}:{max(reader.line_num, 1)}:1", "is a quote missing?") from None
+        raise InputError(
+            f"not a CSV file: {error}", f"{where}:{max(reader.line_num, 1)}:1", "is a quote missing?"
+        ) from None

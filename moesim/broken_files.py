@@ -8,7 +8,6 @@ from pathlib import Path
 
 from moesim.errors import InputError
 
-
 # A sparse file takes no room on the disk, and all of it in memory.
 _SMALL_BYTES, _MOST_HOLES = 64 << 20, 200
 

@@ -158,9 +158,7 @@ def load_yaml(path: str | Path, most_values: int = MAX_VALUES) -> LocatedDocumen
 
 def _kept(text: bytes, name: str) -> LocatedDocument:
     """Parse one of moesim's own files, or take it as it was parsed before, kept where Python keeps its bytecode."""
-    about = hashlib.sha256(
-        f"{sys.implementation.cache_tag} {os.stat(__file__).st_mtime_ns} {name}\n".encode() + text
-    )
+    about = hashlib.sha256(f"{sys.implementation.cache_tag} {os.stat(__file__).st_mtime_ns} {name}\n".encode() + text)
     kept = Path(__file__).parent / "__pycache__" / f"{Path(name).name}-{about.hexdigest()[:24]}.parsed"
     with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
         return LocatedDocument(*marshal.loads(kept.read_bytes()))  # noqa: S302 - as trusted as the bytecode beside it
@@ -241,9 +239,7 @@ class _Open:
     key: str | None = None
 
 
-def _built(
-    events: Iterator[Event], name: str, places: dict[Loc, str], keys: dict[Loc, str], most_values: int
-) -> Any:
+def _built(events: Iterator[Event], name: str, places: dict[Loc, str], keys: dict[Loc, str], most_values: int) -> Any:
     """Build the data from parser events without recursion: depth and node count are refused while reading."""
     stack: list[_Open] = []
     root: list[Any] = []

@@ -59,7 +59,8 @@ def input_error(error: ValidationError, model: type[BaseModel], blame: Blame, da
     real = [_real_loc(detail["loc"], data, detail["type"]) for detail in details]
     if len(details) > _MOST_MISTAKES:  # each is worded with care, which takes its time
         by_line = sorted(range(len(details)), key=lambda i: _line_and_column(blame(at + real[i], "", key=True).where))
-        details, real = ([them[i] for i in by_line[:_MOST_MISTAKES]] for them in (details, real))
+        details = [details[i] for i in by_line[:_MOST_MISTAKES]]
+        real = [real[i] for i in by_line[:_MOST_MISTAKES]]
     for detail, loc in zip(details, real, strict=True):
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, Mistakes):

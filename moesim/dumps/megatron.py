@@ -6,7 +6,6 @@ Files are per data rank. bf16 logits tie often, so that selecting again does not
 counted from the ids, the logits serve what-ifs, and the share of tokens that would differ is in the notes.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -188,7 +188,9 @@ def trace_of_counts(
         raise InputError(what, where, "counts are from 0 to 2^53")
     total = counts.sum(dtype=np.float64)
     if total > MOST_SELECTIONS:
-        raise InputError(f"the counts sum to {total:.3g}", where, "at most 2^53 selections: give shares, or fewer steps")
+        raise InputError(
+            f"the counts sum to {total:.3g}", where, "at most 2^53 selections: give shares, or fewer steps"
+        )
     if told.slot_expert is not None:
         counts = counts_of_experts(counts, told.slot_expert, where)
     width = counts.shape[2]

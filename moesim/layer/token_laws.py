@@ -4,6 +4,8 @@ K different experts of those there are, in at most M groups; gates of at least 0
 it normalises. Sums are held to 1e-12 of the scale in float64, and to the rounding of what is stored in float32.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,7 @@ _CHUNK = 8192
 _MANY = 24
 
 
-def audit_tokens(where: str, ids: NDArray[np.int32], gates: NDArray[np.floating] | None, spec: RouterSpec) -> None:
+def audit_tokens(where: str, ids: NDArray[np.int32], gates: NDArray[Any] | None, spec: RouterSpec) -> None:
     """Check every token.
 
     Args:
@@ -45,7 +47,7 @@ def audit_tokens(where: str, ids: NDArray[np.int32], gates: NDArray[np.floating]
             _check(where, f"has gates that do not sum to {spec.scale:g}", ~(off <= slack), start, gates)
 
 
-def _twice(rows: NDArray[np.int32]) -> NDArray[np.bool_]:
+def _twice(rows: NDArray[np.int32]) -> Any:
     """Whether a token has an expert twice, [tokens]; ``rows`` [K, tokens]."""
     if len(rows) > _MANY:
         ordered = np.sort(rows, axis=0)
@@ -56,14 +58,14 @@ def _twice(rows: NDArray[np.int32]) -> NDArray[np.bool_]:
     return found
 
 
-def _reached(groups: NDArray[np.int32], n_groups: int) -> NDArray[np.integer]:
+def _reached(groups: NDArray[np.int32], n_groups: int) -> Any:
     """How many different groups a token reaches, [tokens]; ``groups`` [K, tokens]."""
     if n_groups > 64:
         return 1 + (np.diff(np.sort(groups, axis=0), axis=0) > 0).sum(axis=0)
     return np.bitwise_count(np.bitwise_or.reduce(np.uint64(1) << groups.astype(np.uint64), axis=0))
 
 
-def _check(where: str, law: str, broken: NDArray[np.bool_], start: int, shown: NDArray[np.generic]) -> None:
+def _check(where: str, law: str, broken: Any, start: int, shown: NDArray[Any]) -> None:
     if broken.any():
         token = start + int(broken.argmax())
         raise InvariantError(f"{where}: token {token} {law}: {shown[token].tolist()}")

@@ -38,6 +38,9 @@ def read_config_json(path: str | Path) -> ModelSpec:
     at, block = _language_model(config, where)
     architectures = [name for part in (block, config) for name in _listed(part.get("architectures"))]
     types = [part.get("model_type") for part in (block, config)]
+    wrong = next((one for one in types if one is not None and not (isinstance(one, str) and len(one) <= 100)), None)
+    if wrong is not None:
+        raise InputError(f"model_type is {wrong!r:.40}", where, "a word of at most 100 letters is needed")
     family = family_of(architectures, types)
     facts = Facts(block, at, names_for(family), family.given if family else {}, where, text)
     kind = next((one for one in types if isinstance(one, str)), None)

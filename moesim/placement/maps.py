@@ -7,7 +7,6 @@ and do not say how many those are. moesim's own JSON says that too.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

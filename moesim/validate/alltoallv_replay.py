@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.cluster import Fabric, load_topology, overridden
 from moesim.bounded_text import number, read_json, whole
 from moesim.broken_files import content, reading
+from moesim.cluster import Fabric, load_topology, overridden
 from moesim.errors import InputError
 from moesim.located_yaml import parse_yaml
 from moesim.logs import BOUNDS, TIME

@@ -117,7 +117,7 @@ def _row(row: MeasuredRow, library: str, where: str) -> Row:
         (whole != (library == LIBRARIES["nccl-direct"]), f"{row.op} of {library} cannot be simulated"),
         (not whole and tokens > MOST_TOKENS and tokens % MOST_TOKENS > 0,
          f"{tokens} tokens per rank; past {MOST_TOKENS} only multiples of it are simulated"),
-        (not whole and tokens > _MOST_OF_A_RANK, f"{tokens} tokens per rank, at most {_MOST_OF_A_RANK:,} are simulated"),
+        (not whole and tokens > _MOST_OF_A_RANK, f"{tokens} tokens per rank, at most {_MOST_OF_A_RANK:,}"),
         ((row.experts or 256) < (row.top_k or 8), f"{row.top_k or 8} experts of a token, of {row.experts or 256}"),
     )  # fmt: skip
     for holds, what in reasons:

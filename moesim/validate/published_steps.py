@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from moesim.compute import KernelTable, gpus
 from moesim.bounded_text import csv_rows, number
 from moesim.broken_files import content, reading
+from moesim.compute import KernelTable, gpus
 from moesim.errors import InputError
 from moesim.model import load_model, model_names
 
@@ -116,7 +116,9 @@ def _check(row: dict[str, str], where: str) -> None:
             raise InputError(f"{name} is {text!r:.40}", where, f"a number from {least:g} to {most:g} is needed")
     for name in _NEEDED:
         if len(row[name]) > 1000 or any(len(run) > 9 for run in re.findall(r"[0-9]+", row[name])):
-            raise InputError(f"{name} is {row[name]!r:.40}", where, "at most 1,000 characters, and nine digits in a row")
+            raise InputError(
+                f"{name} is {row[name]!r:.40}", where, "at most 1,000 characters, and nine digits in a row"
+            )
     if row["kind"] in ("prefill", "decode") and row["unit"].startswith("tok/s"):
         if not 1e-3 <= float(row["value"]) <= 1e9:
             raise InputError(f"value is {row['value']!r:.40} {row['unit']}", where, "write tokens per second")

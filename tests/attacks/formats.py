@@ -224,7 +224,9 @@ def _with_scenario(text):
 def _with_run(folder):
     from moesim import load_scenario, simulate
 
-    (folder / "first.yaml").write_text(_FIRST + "workload: {synthetic: {kind: skew, max_violation: 3.0}, tokens_per_rank: 4}\n")
+    (folder / "first.yaml").write_text(
+        _FIRST + "workload: {synthetic: {kind: skew, max_violation: 3.0}, tokens_per_rank: 4}\n"
+    )
     simulate(load_scenario(folder / "first.yaml")).save(folder / "run")
 
 

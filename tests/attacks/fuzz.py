@@ -26,7 +26,7 @@ from tests.attacks.mutations import mutated
 MOST_CPU_S, MOST_GROWTH_MIB, MOST_WALL_S = 10, 512, 90
 # Accepted; bad input; the environment (a full file system, a name too long); a threshold that the run missed.
 _CODES = (0, 2, 3, 4)
-_NO_NUMBER = re.compile(r".{0,60}\b(nan|NaN|Infinity|inf)\b")
+_NO_NUMBER = re.compile(r"[^\n]{0,60}(?<![\w\".'])-?(nan|NaN|Infinity|inf)(?![\w\"'])")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ class Bench:
         path = self.folder / self.form.file
         path.write_bytes(content)
         put = {"FILE": str(path), "HERE": str(self.folder)}
-        outcome = run([re.sub("FILE|HERE", lambda found: put[found[0]], word) for word in self.form.command], self.folder)
+        outcome = run(
+            [re.sub("FILE|HERE", lambda found: put[found[0]], word) for word in self.form.command], self.folder
+        )
         for made in self.folder.iterdir():
             if made.name not in self.kept:
                 shutil.rmtree(made) if made.is_dir() else made.unlink()
@@ -173,7 +175,10 @@ def main():
                     kept.write_bytes(content)
                     print(f"  {form.name} {seed}: {' '.join(outcome.fault.split())[:400]}")
             total += found
-            print(f"{form.name:20} {found['refused']:7} {found['accepted']:8} {found['fault']:6} {cpu:11.1f} {growth:9.0f}", flush=True)
+            print(
+                f"{form.name:20} {found['refused']:7} {found['accepted']:8} {found['fault']:6} {cpu:11.1f} {growth:9.0f}",
+                flush=True,
+            )
     print(f"{'all':20} {total['refused']:7} {total['accepted']:8} {total['fault']:6}")
     sys.exit(1 if total["fault"] else 0)
 

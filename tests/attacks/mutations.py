@@ -129,7 +129,8 @@ def changed(array, rng):
     """Return an array of another type, shape or with another value."""
     array, kind = np.array(array), rng.randrange(6)
     if kind == 0 and array.dtype.kind in "iufb":
-        return array.astype(rng.choice(("f8", "f4", "i8", "u1", "?", "c16", "i2", "u8")))
+        with np.errstate(all="ignore"):
+            return array.astype(rng.choice(("f8", "f4", "i8", "u1", "?", "c16", "i2", "u8")))
     if kind == 1:
         return array.reshape(-1)[: rng.randrange(array.size + 1)]
     if kind == 2:
@@ -140,6 +141,7 @@ def changed(array, rng):
         worst = (np.nan, np.inf, -1.0, 1e308, 1e30) if array.dtype.kind == "f" else (-1, -2, 2**31 - 1, 2**62, 10**6)
         flat, value = array.reshape(-1), rng.choice(worst)
         top = None if array.dtype.kind == "f" else np.iinfo(array.dtype)
-        flat[rng.randrange(array.size)] = value if top is None else min(max(value, top.min), top.max)
+        with np.errstate(all="ignore"):
+            flat[rng.randrange(array.size)] = value if top is None else min(max(value, top.min), top.max)
         return flat.reshape(array.shape)
     return array[:0] if array.ndim else array
