@@ -70,7 +70,7 @@ b,mine,deepep-ll,H100,50,1,8,128,7168,8,288,,fp8,,dispatch,time_us,90
 STEPS = """\
 id,kind,source,date,model,gpu,nodes,gpus,phase,dp,tp,pp,ep,per_gpu,context,dtype,overlap,routing,redundant,library,metric,value,unit,confidence,draft_tokens,acceptance
 s1,decode,a source,2025-03,DeepSeek-V2-Lite,H800,1,8,decode,8,1,1,8,4 requests,128,bf16,none,balanced by construction,0,theirs,throughput,2324.75,tok/s/GPU,S1,1,0.6
-"""
+"""  # noqa: E501
 KERNELS = """\
 kernel,gpu,dtype,experts,tokens_per_expert,hidden,inter,time_us
 grouped_gemm,h800,bf16,8,64,7168,2048,600
@@ -238,50 +238,170 @@ _VERDICT = ("place", "HERE/s.yaml", "-q", "--json")
 
 FORMATS = (
     Format("scenario", "s.yaml", _texts(SCENARIO), ("run", "FILE", *_SMALL)),
-    Format("topology", "t.yaml", _texts(TOPOLOGY, (_TESTS.parent / "topologies" / "two-nodes-explicit.yaml").read_text()), ("topo", "show", "FILE")),
-    Format("counts csv", "c.csv", _texts("layer,expert,count\n" + "".join(f"1,{e},{e + 1}\n" for e in range(8))),
-           ("run", "HERE/s.yaml", *_SMALL), _with_scenario("workload: {counts: c.csv, tokens_per_rank: 4}\n")),
-    Format("counts npz", "c.npz", _saved(np.savez, {"counts": np.ones((2, 8), np.int64)}),
-           ("run", "HERE/s.yaml", *_SMALL), _with_scenario("workload: {counts: c.npz, tokens_per_rank: 4}\n")),
-    Format("expert ids", "i.npy", _saved(np.save, _IDS), ("run", "HERE/s.yaml", *_SMALL),
-           _with_scenario("workload: {expert_ids: i.npy, tokens_per_rank: 4}\n")),
-    Format("bias", "b.npy", _saved(np.save, np.linspace(-1, 1, 8).astype(np.float32)), ("run", "HERE/s.yaml", *_SMALL),
-           lambda folder: (folder / "s.yaml").write_text(SCENARIO.replace("bias: zero", "bias: b.npy"))),
-    Format("recording", "r.npz", lambda: [(_TESTS / "data" / "tiny-v3-seed1.npz").read_bytes()],
-           ("routing", "show", "FILE", "--json")),
-    Format("dumps zip", "d.npz", _dumps("counts_npz", "ids_npz", "layers_npz"), ("routing", "show", "FILE", "--json", "--top-k", "2")),
-    Format("dumps torch", "d.pt", _dumps("sglang_stat", "sglang_per_pass"), ("routing", "show", "FILE", "--json", "--top-k", "2")),
-    Format("dumps safetensors", "d.safetensors", _dumps("long_safetensors"), ("routing", "show", "FILE", "--json", "--top-k", "2")),
+    Format(
+        "topology",
+        "t.yaml",
+        _texts(TOPOLOGY, (_TESTS.parent / "topologies" / "two-nodes-explicit.yaml").read_text()),
+        ("topo", "show", "FILE"),
+    ),
+    Format(
+        "counts csv",
+        "c.csv",
+        _texts("layer,expert,count\n" + "".join(f"1,{e},{e + 1}\n" for e in range(8))),
+        ("run", "HERE/s.yaml", *_SMALL),
+        _with_scenario("workload: {counts: c.csv, tokens_per_rank: 4}\n"),
+    ),
+    Format(
+        "counts npz",
+        "c.npz",
+        _saved(np.savez, {"counts": np.ones((2, 8), np.int64)}),
+        ("run", "HERE/s.yaml", *_SMALL),
+        _with_scenario("workload: {counts: c.npz, tokens_per_rank: 4}\n"),
+    ),
+    Format(
+        "expert ids",
+        "i.npy",
+        _saved(np.save, _IDS),
+        ("run", "HERE/s.yaml", *_SMALL),
+        _with_scenario("workload: {expert_ids: i.npy, tokens_per_rank: 4}\n"),
+    ),
+    Format(
+        "bias",
+        "b.npy",
+        _saved(np.save, np.linspace(-1, 1, 8).astype(np.float32)),
+        ("run", "HERE/s.yaml", *_SMALL),
+        lambda folder: (folder / "s.yaml").write_text(SCENARIO.replace("bias: zero", "bias: b.npy")),
+    ),
+    Format(
+        "recording",
+        "r.npz",
+        lambda: [(_TESTS / "data" / "tiny-v3-seed1.npz").read_bytes()],
+        ("routing", "show", "FILE", "--json"),
+    ),
+    Format(
+        "dumps zip",
+        "d.npz",
+        _dumps("counts_npz", "ids_npz", "layers_npz"),
+        ("routing", "show", "FILE", "--json", "--top-k", "2"),
+    ),
+    Format(
+        "dumps torch",
+        "d.pt",
+        _dumps("sglang_stat", "sglang_per_pass"),
+        ("routing", "show", "FILE", "--json", "--top-k", "2"),
+    ),
+    Format(
+        "dumps safetensors",
+        "d.safetensors",
+        _dumps("long_safetensors"),
+        ("routing", "show", "FILE", "--json", "--top-k", "2"),
+    ),
     Format("dumps gguf", "d.gguf", _dumps("imatrix"), ("routing", "show", "FILE", "--json", "--top-k", "2")),
-    Format("dumps json", "d.json", _dumps("sglang_response", "vllm_all_layers"),
-           ("routing", "show", "FILE", "--json", "--experts", "8", "--top-k", "2", "--layers", "0..4")),
-    Format("dumps csv", "d.csv", _dumps("counts_csv", "moe_trace_csv", "selections_csv", "wide_csv"),
-           ("routing", "show", "FILE", "--json", "--top-k", "2")),
-    Format("dumps parquet", "d.parquet", _parquet, ("routing", "show", "FILE", "--json", "--top-k", "2", "--experts", "8")),
-    Format("snapshots", "d.csv", _texts("step,layer,expert,count\n" + "".join(f"{s},1,{e},{e + s + 1}\n" for s in (0, 50, 100) for e in range(8))),
-           ("balance", "quickstart", "-o", "model.n_experts=8", "-o", "routing.groups=1", "-o", "routing.top_groups=1", "-o", "routing.top_k=2",
-            "--steps", "20", "--sequences", "1", "--length", "8", "--fit", "FILE", "--json")),
+    Format(
+        "dumps json",
+        "d.json",
+        _dumps("sglang_response", "vllm_all_layers"),
+        ("routing", "show", "FILE", "--json", "--experts", "8", "--top-k", "2", "--layers", "0..4"),
+    ),
+    Format(
+        "dumps csv",
+        "d.csv",
+        _dumps("counts_csv", "moe_trace_csv", "selections_csv", "wide_csv"),
+        ("routing", "show", "FILE", "--json", "--top-k", "2"),
+    ),
+    Format(
+        "dumps parquet", "d.parquet", _parquet, ("routing", "show", "FILE", "--json", "--top-k", "2", "--experts", "8")
+    ),
+    Format(
+        "snapshots",
+        "d.csv",
+        _texts(
+            "step,layer,expert,count\n" + "".join(f"{s},1,{e},{e + s + 1}\n" for s in (0, 50, 100) for e in range(8))
+        ),
+        (
+            "balance",
+            "quickstart",
+            "-o",
+            "model.n_experts=8",
+            "-o",
+            "routing.groups=1",
+            "-o",
+            "routing.top_groups=1",
+            "-o",
+            "routing.top_k=2",
+            "--steps",
+            "20",
+            "--sequences",
+            "1",
+            "--length",
+            "8",
+            "--fit",
+            "FILE",
+            "--json",
+        ),
+    ),
     Format("kernel table", "k.csv", _texts(KERNELS), ("kernels", "show", "FILE", "--json")),
-    Format("kernels import", "k.csv", _texts(FOREIGN), ("kernels", "import", "FILE", "--gpu", "h100", "--out", "HERE/o.csv")),
+    Format(
+        "kernels import",
+        "k.csv",
+        _texts(FOREIGN),
+        ("kernels", "import", "FILE", "--gpu", "h100", "--out", "HERE/o.csv"),
+    ),
     Format("config.json", "config.json", _texts(CONFIG, DEEPSEEK), ("model", "FILE", "--json")),
-    Format("calibration", "own.yaml", _texts(CALIBRATION), ("run", "HERE/s.yaml", *_SMALL),
-           _with_scenario("workload: {synthetic: {kind: skew, max_violation: 3.0}, tokens_per_rank: 4}\n"
-                          "alltoall: {algorithm: deepep-normal, calibration: own.yaml}\n")),
+    Format(
+        "calibration",
+        "own.yaml",
+        _texts(CALIBRATION),
+        ("run", "HERE/s.yaml", *_SMALL),
+        _with_scenario(
+            "workload: {synthetic: {kind: skew, max_violation: 3.0}, tokens_per_rank: 4}\n"
+            "alltoall: {algorithm: deepep-normal, calibration: own.yaml}\n"
+        ),
+    ),
     Format("calibrate rows", "m.csv", _texts(ROWS), ("calibrate", "FILE", "-a", "nccl-direct", "-g", "h100")),
     Format("validate rows", "m.csv", _texts(MORE_ROWS), ("validate", "--rows", "FILE", "--json")),
-    Format("logs", "m.log", _logs, ("validate", "--rows", "FILE", "--json", "--given", "gpu=h100", "--given", "ranks=16", "--given", "tokens=128", "--given", "hidden=7168", "--given", "top_k=8")),
+    Format(
+        "logs",
+        "m.log",
+        _logs,
+        (
+            "validate",
+            "--rows",
+            "FILE",
+            "--json",
+            "--given",
+            "gpu=h100",
+            "--given",
+            "ranks=16",
+            "--given",
+            "tokens=128",
+            "--given",
+            "hidden=7168",
+            "--given",
+            "top_k=8",
+        ),
+    ),
     Format("validate steps", "steps.csv", _texts(STEPS), ("validate", "--steps", "FILE", "--json", "-j", "1")),
     Format("replay json", "m.json", _texts(_REPLAY), ("replay", "import", "FILE", "HERE/run"), _with_run),
-    Format("replay matrix", "m.txt", _texts("".join("528 " * 8 + "\n" for _ in range(8))),
-           ("replay", "import", "HERE/m.json", "HERE/run", "--matrix", "FILE"),
-           lambda folder: (_with_run(folder), (folder / "m.json").write_text(json.dumps(_REPLAY)))),
-    Format("placement map", "map.json", _texts({"physical_to_logical_map": [[0, 1, 2, 3, 4, 5, 6, 7]]}),
-           ("run", "HERE/s.yaml", *_SMALL),
-           _with_scenario("workload: {synthetic: {kind: skew, max_violation: 3.0}, tokens_per_rank: 4}\n"
-                          "placement: {file: map.json}\n")),
+    Format(
+        "replay matrix",
+        "m.txt",
+        _texts("".join("528 " * 8 + "\n" for _ in range(8))),
+        ("replay", "import", "HERE/m.json", "HERE/run", "--matrix", "FILE"),
+        lambda folder: (_with_run(folder), (folder / "m.json").write_text(json.dumps(_REPLAY))),
+    ),
+    Format(
+        "placement map",
+        "map.json",
+        _texts({"physical_to_logical_map": [[0, 1, 2, 3, 4, 5, 6, 7]]}),
+        ("run", "HERE/s.yaml", *_SMALL),
+        _with_scenario(
+            "workload: {synthetic: {kind: skew, max_violation: 3.0}, tokens_per_rank: 4}\nplacement: {file: map.json}\n"
+        ),
+    ),
     Format("nvidia-smi topo", "t.txt", _texts(TOPO_M), _IMPORT),
     Format("nccl xml", "t.xml", _texts(NCCL_XML), _IMPORT),
     Format("astra-sim", "t.yml", _texts(ASTRA), _IMPORT),
     Format("simai", "t.txt", _texts(SIMAI), _IMPORT),
     Format("ibnetdiscover", "t.txt", _texts(IBNETDISCOVER), (*_IMPORT, "--gpus-per-node", "1")),
-)  # fmt: skip
+)
