@@ -202,7 +202,7 @@ def _sweep(scenario: ScenarioFields) -> Iterator[Breach]:
     if sweep is None:
         return
     try:
-        parse_objective(sweep.objective)
+        parse_objective(sweep.objective or "layer_time_s")
     except InputError as error:
         yield ("sweep", "objective"), error.what, error.fix
     named: list[tuple[Loc, str]] = [(("sweep", "axes", key), key) for key in sweep.axes]

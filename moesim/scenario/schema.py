@@ -128,6 +128,12 @@ class Scenario(ScenarioFields):
         """Return the thresholds, parsed."""
         return tuple(parse_threshold(text) for text in self.thresholds)
 
+    @property
+    def objective(self) -> str:
+        """What a sweep of it is to be best at, as its sweep section says or by what it simulates."""
+        said = self.sweep.objective if self.sweep else None
+        return said or ("max tokens_per_second_per_gpu" if self.workload.of_step else "layer_time_s")
+
     def variant_scenarios(self) -> "dict[str, Scenario]":
         """Return one whole scenario per variant, in the order of the file; its name is ``NAME/VARIANT``."""
         return dict(self._variants)

@@ -396,10 +396,11 @@ class Sweep(Block):
         description="Keys that move together: each entry is one axis, with as many values for each of its keys.",
     )
     random: RandomPoints | None = Field(None, description="Draw points from the combinations; null: all of them.")
-    objective: str = Field(
-        "layer_time_s",
+    objective: str | None = Field(
+        None,
         description="The summary number to minimise (max KEY: maximise), and limits that the best point must "
-        "keep: layer_time_s where gate_mass_lost < 0.01 and rank_load_max_over_mean < 1.3.",
+        "keep: layer_time_s where gate_mass_lost < 0.01 and rank_load_max_over_mean < 1.3 "
+        "(default: layer_time_s; of whole steps max tokens_per_second_per_gpu).",
     )
     per: tuple[str, ...] = Field(
         (), description="Keys of axes: the best point is also listed for each combination of their values."

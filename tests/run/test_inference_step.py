@@ -134,6 +134,13 @@ def test_a_run_of_moe_layers_alone_has_none_of_these_numbers():
     assert "attention" not in run("workload.tokens_per_rank=64").explanation
 
 
+def test_a_sweep_of_steps_is_to_be_best_at_their_tokens_and_one_of_layers_at_their_time():
+    of = {(): "layer_time_s", PREFILL: "max tokens_per_second_per_gpu", DECODE: "max tokens_per_second_per_gpu"}
+    assert {given: moesim.load_scenario(SMALL, list(given)).objective for given in of} == of
+    said = {**SMALL, "sweep": {"axes": {"routing.top_k": [2, 4]}, "objective": "step_time_s"}}
+    assert moesim.load_scenario(said, list(DECODE)).objective == "step_time_s"
+
+
 WRONG = {
     ("schedule.overlap=two-batch",): "overlap needs attention",
     ("workload.context=4096",): "context is not of a prefill",
