@@ -158,6 +158,7 @@ def _bar(parts: list[str]) -> Iterator[Callable[[str], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[name]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    terminal = Console(file=getattr(sys.stderr, "styled", sys.stderr))  # past the filter of the command line
+    with Progress(*columns, console=terminal, transient=True) as progress:
         task = progress.add_task(what, total=sum(PARTS[part][1] for part in parts), name="")
         yield lambda name: progress.update(task, advance=1, name=name)

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "moesim"
 
 SHARED = {"errors", "units", "compiling", "csr", "warm_up"}
 STAGES = {"routing", "balance", "placement", "traffic", "compute", "cluster", "network", "model", "workload"}
-FILES = {"files", "located_yaml", "mistakes", "recording_format", "dumps", "numpy_file", "broken_files"}
+FILES = {"files", "output_folder", "located_yaml", "mistakes", "recording_format", "dumps", "numpy_file", "broken_files"}
 
 # What each part of the package may import of the others, beside what all share.
 MAY_IMPORT = {
@@ -45,13 +45,14 @@ MAY_IMPORT = {
     "layer": STAGES | FILES | {"results", "scenario", "stages", "alltoall_library", "placement_policies"},
     "measure": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer"},
     "run": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer", "measure", "placement_policies"},
-    "results": {"files", "stages"},
+    "results": {"files", "output_folder", "broken_files", "numpy_file", "stages"},
     "report": {"results", "files", "stages"},
     "record": {"routing", "balance", "recording_format", "files", "dumps"},
     "alltoall_library": set(),  # facts about libraries, for the scenario (no arrays there) and for the stages alike
     "placement_policies": set(),  # names alone, for the scenario, which loads no arrays
     "regular_clusters": {"located_yaml", "mistakes"},  # names of clusters, for the scenario and for cluster alike
     "files": set(),
+    "output_folder": {"files"},
     "located_yaml": {"mistakes"},
     "mistakes": {"located_yaml"},  # the type alone
     "recording_format": {"files", "numpy_file", "broken_files"},
