@@ -65,7 +65,7 @@ def check_ours(target: Path, *kinds: Kind) -> None:
             return
         odd = [_foreign(target, kind) for kind in kinds] if target.is_dir() else [""]
     if None not in odd:
-        why = f" (it holds {odd[0]})" if odd[0] else ""
+        why = f" (it holds {odd[0]}, not as moesim writes it)" if odd[0] else ""
         raise ResourceError(f"{target} exists and is not a {kinds[0].noun} of moesim's{why}: choose another place")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moesim.compiling import cache_folders, cached_files, in_cache, interpreted
+from moesim.compiling import any_place, cache_folders, cached_files, in_cache, interpreted
 
 # What a run asks for, in small; functions that numba compiles for it, about; and the one compiled last.
 PARTS = {
@@ -83,7 +83,7 @@ def compile_aside() -> None:
 
     None in CI (the variable ``CI``) or with ``MOESIM_BACKGROUND=0``.
     """
-    if os.environ.get("MOESIM_BACKGROUND") == "0" or os.environ.get("CI"):
+    if os.environ.get("MOESIM_BACKGROUND") == "0" or os.environ.get("CI") or not any_place():
         return
     with contextlib.suppress(OSError):  # then the first large run compiles
         _aside.extend(_begin(part, stdout=subprocess.DEVNULL, aside=True) for part in missing())
