@@ -141,8 +141,10 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def held(folder: Path, lock: Path) -> Iterator[None]:
+def held(folder: Path, lock: Path, passing: bool = False) -> Iterator[None]:
     """Hold a folder for this process, by a lock that the system itself drops when its holder dies.
+
+    ``passing``: the file of the lock is gone afterwards.
 
     Raises:
         ResourceError: another process holds it (named), or the lock cannot be written.
@@ -158,6 +160,8 @@ def held(folder: Path, lock: Path) -> Iterator[None]:
             with suppress(FileNotFoundError):
                 if os.fstat(file.fileno()).st_ino == os.stat(lock).st_ino:
                     break  # else the one that held it has just removed it
+        if passing:
+            closing.callback(lock.unlink, missing_ok=True)
         with telling(folder):
             file.truncate(0)
             started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -200,8 +204,7 @@ def folder_in_one_piece(target: Path) -> Iterator[Path]:
                 if not folder.exists():
                     folder.mkdir(exist_ok=True)
                     ending.callback(_remove_if_empty, folder)
-            ending.enter_context(held(target, lock))
-            ending.callback(lock.unlink, missing_ok=True)
+            ending.enter_context(held(target, lock, passing=True))
             if aside.exists() and not target.exists():  # a kill came between the two renames
                 os.replace(aside, target)
             for left in (staging, aside):

@@ -65,6 +65,7 @@ def run(
     from moesim.cli.variants import simulate_all
     from moesim.cli.without_file import Facts, scenario_or_facts
     from moesim.errors import InputError
+    from moesim.files import telling
     from moesim.output_folder import folder_in_one_piece
     from moesim.scenario import load_scenario
 
@@ -99,10 +100,11 @@ def run(
             else:
                 print_run(results[loaded.name])
         sys.stdout.flush()  # the numbers are read while the page is made
-        if runs:
-            missed = _write_variants(loaded, results, runs, staging, figures, page)
-        else:
-            missed = _write_run(loaded, results[loaded.name], staging, figures, page)
+        with telling(target):
+            if runs:
+                missed = _write_variants(loaded, results, runs, staging, figures, page)
+            else:
+                missed = _write_run(loaded, results[loaded.name], staging, figures, page)
     if out is None:
         _link_latest(target)
     if not as_json:

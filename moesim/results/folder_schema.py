@@ -55,13 +55,13 @@ def read_json(path: Path, key: str, kind: type = dict) -> Any:
 
     def number(text: str) -> float:
         if not abs(value := float(text)) <= _MOST:
-            raise ValueError(f"{text:.20} is no number of a result")
+            raise ValueError(f"a number is not finite, or beyond {_MOST:g}")
         return value
 
     def whole(text: str) -> int:
         return int(text) if len(text) < 20 else int(number(text))
 
-    with reading(path, AGAIN, "not JSON"):
+    with reading(path, AGAIN, "not JSON of ours"):
         found = json.loads(content(path, _MOST_JSON), parse_float=number, parse_constant=number, parse_int=whole)
     _check_version(found.get("schema") if isinstance(found, dict) else None, path)
     if not isinstance(found.get(key), kind):

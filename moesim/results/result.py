@@ -90,27 +90,22 @@ class Result:
         Raises:
             ResourceError: the place cannot be written, or holds something that is not a result.
         """
-        with folder_in_one_piece(Path(directory)) as staging:
+        with folder_in_one_piece(Path(directory)) as staging, telling(Path(directory)):
             self.write(staging, extra)
         return Path(directory)
 
     def write(self, folder: Path, extra: Mapping[str, bytes] | None = None) -> None:
-        """Write the files of the result into a folder of ``folder_in_one_piece``, or below it.
-
-        Raises:
-            ResourceError: the disk is full or broken.
-        """
-        with telling(folder):
-            folder.mkdir(exist_ok=True, parents=True)
-            self._write_files(folder)
-            for name, data in (extra or {}).items():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                with written(folder / name) as file:
-                    file.write(data)
-            names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-            digests = {name: sha256(folder / name) for name in names}
-            about = {"schema": SCHEMA_VERSION, "provenance": self.provenance, "files": digests}
-            _write_json(folder / PROVENANCE, about)
+        """Write the files of the result into a folder of ``folder_in_one_piece``, or below it; see ``save``."""
+        folder.mkdir(exist_ok=True, parents=True)
+        self._write_files(folder)
+        for name, data in (extra or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with written(folder / name) as file:
+                file.write(data)
+        names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        digests = {name: sha256(folder / name) for name in names}
+        about = {"schema": SCHEMA_VERSION, "provenance": self.provenance, "files": digests}
+        _write_json(folder / PROVENANCE, about)
 
     def _write_files(self, folder: Path) -> None:
         with written(folder / "scenario.resolved.yaml") as file:

@@ -158,26 +158,26 @@ def arrow_columns(path: Path, words: list[str], most: int) -> Columns:
         table = file.read().unify_dictionaries()
     columns: Columns = {}
     for name in table.column_names:
-        columns[name] = _column(table[name].combine_chunks(), most)
+        columns[name] = _column(table[name].combine_chunks(), most, f"{path}: column {name}")
         most -= columns[name].nbytes if columns[name].dtype.kind == "U" else 0
     return columns
 
 
-def _column(values: Any, most: int) -> Any:
+def _column(values: Any, most: int, where: str) -> Any:
     """Arrow column to array; nullable numbers become a masked array again, text an array of text."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(values.type) and not values.null_count:
         known = np.array(values.dictionary.to_pylist() or [""], dtype=str)
         if known.itemsize * len(values) > most:
-            raise InputError(f"words of {known.itemsize // 4} letters in {len(values)} rows")
-        return known[_column(values.indices, most)]
+            raise InputError(f"words of {known.itemsize // 4} letters in {len(values)} rows", where)
+        return known[_column(values.indices, most, where)]
+    if not (pa.types.is_boolean(values.type) or pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        raise InputError(f"neither numbers nor words: {values.type!s:.40}, {values.null_count} nulls", where)
     valid, content = values.buffers()
     span = slice(values.offset, values.offset + len(values))
     if pa.types.is_boolean(values.type) and not values.null_count:
         return _from_bits(content, span)
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        return values.to_numpy(zero_copy_only=False)
     numbers = np.frombuffer(content or b"", values.type.to_pandas_dtype())[span]
     if not values.null_count:
         return numbers

@@ -1,10 +1,12 @@
 """The journal: points whole or not at all, one sweep per folder, one driver at a time."""
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -153,3 +155,32 @@ def test_of_several_at_once_exactly_one_holds_the_folder(tmp_path):
         holders, barrier = [], Barrier(4)
         with ThreadPoolExecutor(4) as threads:
             assert sum(threads.map(try_it, range(4))) == 1
+
+
+@pytest.mark.parametrize("flips", [25, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_flipped_bit_never_becomes_another_number(tmp_path, flips):
+    """A row that has rotted is run again, or the file is refused; after the points are run again all is as it was."""
+    truth = {p: Outcome("ok", None, {"layer_time_s": 1.25e-5 * p, "bottleneck": "nic", "tokens": p}) for p in range(60)}
+    truth[7] = Outcome("failed", "why")
+    with open_journal(tmp_path) as journal:
+        journal.begin(SWEEP)
+        journal.add(truth.items())
+    whole, rng, ends = (tmp_path / JOURNAL_FILE).read_bytes(), random.Random(flips), Counter()
+    for _ in range(flips):
+        rotten = bytearray(whole)
+        bit = rng.randrange(8 * len(whole))
+        rotten[bit // 8] ^= 1 << bit % 8
+        for file in tmp_path.iterdir():
+            file.unlink()
+        (tmp_path / JOURNAL_FILE).write_bytes(rotten)
+        try:
+            with open_journal(tmp_path) as journal:
+                journal.begin(SWEEP)
+                done = journal.done()
+                assert dict(journal.outcomes()) == {point: truth[point] for point in done}
+                journal.add((point, truth[point]) for point in truth if point not in done)
+                assert list(journal.outcomes()) == sorted(truth.items())
+                ends["whole" if len(done) == len(truth) else "again"] += 1
+        except (InputError, ResourceError):
+            ends["refused"] += 1
+    assert ends["again"] and sum(ends.values()) == flips
