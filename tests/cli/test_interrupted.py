@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,8 @@ def interrupt(here, command, after_s):
     process = start(here, command)
     time.sleep(after_s)
     began = time.monotonic()
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
-    except ProcessLookupError:
-        pass
     said = process.communicate(timeout=120)[1].splitlines()
     took = time.monotonic() - began
     assert not any("Traceback" in line for line in said), said
