@@ -14,7 +14,16 @@ PACKAGE = ROOT / "moesim"
 
 SHARED = {"errors", "units", "compiling", "csr", "warm_up"}
 STAGES = {"routing", "balance", "placement", "traffic", "compute", "cluster", "network", "model", "workload"}
-FILES = {"files", "output_folder", "located_yaml", "mistakes", "recording_format", "dumps", "numpy_file", "broken_files"}
+FILES = {
+    "files",
+    "output_folder",
+    "located_yaml",
+    "mistakes",
+    "recording_format",
+    "dumps",
+    "numpy_file",
+    "broken_files",
+}
 
 # What each part of the package may import of the others, beside what all share.
 MAY_IMPORT = {
