@@ -103,11 +103,21 @@ def _main() -> int:
     except OSError as error:
         code = _failed(f"{error.filename or 'system'}: {error.strerror or error}", 3, debug)
     except Exception as error:
-        if hasattr(error, "format_message"):  # the parser's own: wrong option, missing argument
+        if _was_interrupted(error):
+            end_aside()
+            code = _failed("interrupted", 130, debug)
+        elif hasattr(error, "format_message"):  # the parser's own: wrong option, missing argument
             code = _failed(f"{error.format_message()}; see moesim --help", 2, debug)
         else:
             code = _failed(_internal(error), 70, debug)
     return code or 0
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an interrupt is what an error came from: a library that is being loaded makes errors of its own of one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _internal(error: Exception) -> str:
