@@ -114,7 +114,7 @@ def _main() -> int:
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether an interrupt is what an error came from: a library that is being loaded makes errors of its own of one."""
+    """Whether an error came from an interrupt: a library that is being loaded makes errors of its own of one."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
