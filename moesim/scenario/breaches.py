@@ -184,7 +184,7 @@ def _step(scenario: ScenarioFields) -> Iterator[Breach]:
         what = "weights that move are simulated beside MoE layers alone, not in a whole step"
         yield ("workload",), what, f"leave {lengths} out, or rebalance and per_batch"
     if work.of_step and work.layers_simulated == 1:
-        yield ("workload", "layers_simulated"), "the period of a step's layers shows between two", "give 2, or leave it out"
+        yield ("workload", "layers_simulated"), "a step's period shows between two layers", "give 2, or leave it out"
     if schedule.overlap == "none":
         return
     if not work.of_step:

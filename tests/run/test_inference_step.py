@@ -46,7 +46,7 @@ def test_two_layers_on_the_clock_show_the_period_and_one_does_not(overlap):
     given = (*DECODE, f"schedule.overlap={overlap}")
     two = summary(*given, "workload.layers_simulated=2")
     assert two["step_time_s"] == pytest.approx(summary(*given)["step_time_s"], rel=0.02)
-    with pytest.raises(InputError, match="between two"):
+    with pytest.raises(InputError, match="between two layers"):
         moesim.load_scenario(SMALL, [*given, "workload.layers_simulated=1"])
 
 
