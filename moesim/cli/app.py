@@ -83,6 +83,8 @@ def main() -> None:
         sys.stdout.flush()
     finally:
         sys.stdout, sys.stderr = before
+    if code == 130:  # an interrupt inside a text that ran as code has Python kill itself at its end, unless another ran
+        exec("")  # noqa: S102 - nothing
     sys.exit(code)
 
 

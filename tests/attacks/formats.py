@@ -415,7 +415,7 @@ _GOLDEN = _TESTS / "results/golden/run-schema-2"
 _READERS = {
     ("report", "HERE/run", "--out", "HERE/page.html"): ("",),
     ("explain", "HERE/run"): (".json",),
-    ("compare", "HERE/run", "HERE/whole"): (".json", "links.parquet", "transfers.parquet", ".yaml"),
+    ("compare", "HERE/run", "HERE/whole"): (".json", ".yaml"),
     ("trace", "HERE/run", "--out", "HERE/trace.json"): ("trace.json.gz",),
     ("replay", "export", "HERE/run", "--out", "HERE/m.txt"): ("traffic.npz", "summary.json", "provenance.json"),
 }

@@ -26,7 +26,7 @@ from tests.attacks.mutations import mutated
 MOST_CPU_S, MOST_MIB, MOST_WALL_S = 10, 512, 90
 # Accepted; bad input; the environment (a full file system, a name too long); a threshold that the run missed.
 _CODES = (0, 2, 3, 4)
-_NO_NUMBER = re.compile(r"[^\n]{0,60}(?<![\w\".'])-?(nan|NaN|Infinity|inf)(?![\w\"'])")
+_NO_NUMBER = re.compile(r"[^\n]{0,60}(?<![\w\".'])-?(nan|NaN|Infinity|inf)(?![\w\"':])")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.attacks.formats import FORMATS
+from tests.attacks.formats import FOLDERS, FORMATS, JOURNALS
 from tests.attacks.fuzz import Bench, warm_up
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs fork")
 NAMES = [form.name for form in FORMATS]
+ALL = (*FORMATS, *FOLDERS, *JOURNALS)
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +28,26 @@ def benches(tmp_path_factory):
     return bench
 
 
-@pytest.mark.jit
-@pytest.mark.parametrize("form", FORMATS, ids=NAMES)
-def test_whole_files_are_read(form, benches):
+def _whole(form, benches, samples):
     bench = benches(form)
-    for sample in bench.samples:
+    for sample in bench.samples[:samples]:
         outcome = bench.give(sample)
         if outcome.fault:  # a child that compiles keeps what it compiled
             outcome = bench.give(sample)
         assert outcome.code == 0, outcome.err
         assert not outcome.fault
+
+
+@pytest.mark.jit
+@pytest.mark.parametrize("form", FORMATS, ids=NAMES)
+def test_whole_files_are_read(form, benches):
+    _whole(form, benches, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ALL, ids=[form.name for form in ALL])
+def test_all_whole_files_are_read(form, benches):
+    _whole(form, benches, None)
 
 
 def _damaged(form, benches, cases):
@@ -54,13 +65,19 @@ def _damaged(form, benches, cases):
 
 
 @pytest.mark.jit
+@pytest.mark.parametrize("form", FOLDERS[::4], ids=[form.name for form in FOLDERS[::4]])
+def test_damaged_result_folders_are_refused_in_plain_words_or_read(form, benches):
+    _damaged(form, benches, 2)
+
+
+@pytest.mark.jit
 @pytest.mark.parametrize("form", FORMATS, ids=NAMES)
 def test_damaged_files_are_refused_in_plain_words_or_read(form, benches):
-    _damaged(form, benches, 3)
+    _damaged(form, benches, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("form", FORMATS, ids=NAMES)
+@pytest.mark.parametrize("form", ALL, ids=[form.name for form in ALL])
 def test_two_thousand_damaged_files_of_a_format_are_refused_or_read(form, benches):
     _damaged(form, benches, 2000)

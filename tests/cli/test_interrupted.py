@@ -60,6 +60,21 @@ def check(here, command):
             load_result(here / "out")
 
 
+def test_an_interrupt_of_a_text_that_runs_as_code_exits_130_too(tmp_path):
+    code = """
+import moesim.cli.app as app
+def stopped(**_):
+    exec("raise KeyboardInterrupt")  # as dataclasses do while a library is loaded
+app.app = stopped
+app.main()
+"""
+    (tmp_path / "stopped.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    command = [sys.executable, "-m", "stopped"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "moesim: interrupted\n")
+
+
 @pytest.mark.jit
 @pytest.mark.parametrize("command", [RUN, SWEEP])
 def test_an_interrupt_leaves_nothing_half_done(here, command):
