@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from moesim.balance import update_bias
 from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
-from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, slot_bytes, steps_pay
+from moesim.measure import CriticalRank, SummaryBuilder, TrainingTime, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
 from moesim.placement_policies import FETCHING_POLICIES, FIXED_POLICIES
 from moesim.run.audit import audit_components, audit_layer, audit_migration
@@ -20,6 +20,7 @@ from moesim.run.offsets import start_offsets
 from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
 from moesim.stages import BESIDE, MIGRATION
 from moesim.timeline import (
+    BACKWARD,
     SCHEDULES,
     Key,
     LayerTrace,
@@ -35,6 +36,8 @@ from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, wei
 from moesim.workload import Batch, micro_batches
 
 _OFFSET_STAGE = 4
+# One bucket over everything: nobody looks at the links' use over time.
+_NO_CURVES_S = 1e9
 # Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
 _FEWEST_LAYERS = 6
 
@@ -193,6 +196,8 @@ def run_steps(
             elif isinstance(timed, MigrationTrace):
                 yield _audited_move(parts, index, step, timed, summary)
             else:
+                if isinstance(summary.step, TrainingTime) and summary.step.training.overlapped:
+                    summary.step.alone = _passes_alone(parts, loads, offsets)
                 summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
                 yield timed
 
@@ -213,14 +218,25 @@ class _Loads:
     def of(self, layer: int, micro_batch: int = 0) -> LayerLoad:
         key = self.recorded(layer), micro_batch
         if key not in self._made:
-            self._made[key] = layer_load(self._parts, self._routed[micro_batch][key[0]], self._ledger)
+            whole = self._parts.inference
+            back = whole is not None and whole.training is not None and micro_batch == BACKWARD
+            routed = self._routed[0 if back else micro_batch][key[0]]
+            self._made[key] = layer_load(self._parts, routed, self._ledger, back)
         return self._made[key]
+
+    def work(self, layer: int, micro_batch: int) -> LayerWork:
+        load = self.of(layer, micro_batch)
+        return LayerWork(load.kernels.seconds, load.flows)
 
 
 def simulated_layers(parts: Parts, recorded: int) -> int:
     """MoE layers on the clock. Of a whole step the first, until they repeat: the rest takes the same period."""
     if parts.workload.layers_simulated is not None or parts.inference is None:
         return parts.workload.layers_simulated or recorded
+    if (
+        training := parts.inference.training
+    ) is not None:  # what a stage has, so that the ends of a chunk count as there
+        return min(_FEWEST_LAYERS, -(-parts.inference.moe_layers // training.stages))
     return min(max(_FEWEST_LAYERS, 2 * recorded), parts.inference.moe_layers)
 
 
@@ -232,10 +248,6 @@ def _on_the_clock(
     step: RoutedStep,
     weights: Mapping[Key, PhaseFlows],
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
-    def work_of(layer: int, micro_batch: int) -> LayerWork:
-        load = loads.of(layer, micro_batch)
-        return LayerWork(load.kernels.seconds, load.flows)
-
     if bucket_s is None:
         bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers)
     program = _program(parts, loads.n_layers)
@@ -247,12 +259,20 @@ def _on_the_clock(
     return run_layers(
         parts.fabric,
         program,
-        work_of,
+        loads.work,
         start_offset_s,
         bucket_s,
         parts.tolerance if steps_pay(loads.of(0).flows) else 0.0,
         weights,
     )
+
+
+def _passes_alone(parts: Parts, loads: _Loads, start_offset_s: Floats) -> list[LayerTrace]:
+    """The layers of a step whose passes overlap once more, one pass after the other."""
+    program = SCHEDULES["training", "none"](loads.n_layers, parts.algorithm.permutes_first)
+    tolerance = parts.tolerance if steps_pay(loads.of(0).flows) else 0.0
+    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, _NO_CURVES_S, tolerance)
+    return [trace for trace in ran if isinstance(trace, LayerTrace)]
 
 
 def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:
