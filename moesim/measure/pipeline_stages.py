@@ -1,7 +1,8 @@
 """What the stages of a pipeline hold, and what their passes take.
 
 MoE layers take their share of a chunk that was simulated: so many of them forward, back, or one beside the other.
-Layers without experts, the output matrix and what multi-token prediction adds are priced apart and overlap with nothing.
+Layers without experts, the output matrix and what multi-token prediction adds are priced apart and overlap with
+nothing.
 """
 
 from collections.abc import Sequence
@@ -109,9 +110,10 @@ class StageCosts:
         return whole.plus(self.head, stage.heads).plus(self.prediction, stage.predictions)
 
     def whole(self, stage: Stage) -> float:
-        """Return what both passes of a stage take alone."""
-        passes = self._of(stage.moe / self.alone.layers, stage)
-        return passes.forward + passes.backward
+        """Return what both passes of a stage take, its MoE layers overlapped where the order overlaps passes."""
+        passes = self._of(0.0 if self.pair else stage.moe / self.alone.layers, stage)
+        pairs = stage.moe / self.pair.layers * self.pair.passes.forward if self.pair else 0.0
+        return passes.forward + passes.backward + pairs
 
 
 def stages_of(step: Inference, training: Training, costs: StageCosts) -> list[Stage]:

@@ -117,7 +117,7 @@ class TrainingTime:
         return 1 - sum(chunk.shown_s for chunk in self._pair) / moving if moving else None
 
     def band_weight(self, simulated: int) -> float:
-        """By what seconds in phases of the simulated layers count in the step: those that show, of all micro-batches."""
+        """By what seconds in phases of the simulated layers count in the step: those that show, of all passes."""
         training = self.training
         return self.shown_share * 2 * training.micro_batches * self.step.moe_layers / training.ranks / simulated
 
@@ -230,11 +230,11 @@ def model_flops(spec: ModelSpec, lengths: Sequence[int], causal: bool = True) ->
     tables = 0 if spec.tied else spec.vocab * spec.hidden
     pairs = 0.0
     for one in spec.attentions:
-        form = "unabsorbed"
-        each = [attention_work(one, 0, length, form).pairs_flops / length for length in lengths]
+        each = [attention_work(one, 0, length, "unabsorbed").pairs_flops / length for length in lengths]
         pairs += len(one.layers) * sum(each) / len(each)
     if not causal:  # half of the pairs are masked
-        pairs *= 2 * np.mean(lengths) / (np.mean(lengths) + 1)
+        mean = sum(lengths) / len(lengths)
+        pairs *= 2 * mean / (mean + 1)
     return 6.0 * (spec.active_parameters - tables) + 3.0 * pairs
 
 
