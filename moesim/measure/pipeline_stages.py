@@ -8,10 +8,12 @@ nothing.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 
 from moesim.layer import Inference, Passes, Training
+from moesim.stages import PHASES
 from moesim.timeline import BACKWARD, FORWARD, WEIGHTS, LayerTrace, Pass, Task
 
 _POWER = 16
@@ -33,6 +35,11 @@ class Chunk:
     moving_s: float
     shown_s: float
 
+    @property
+    def hidden_share(self) -> float | None:
+        """Share of dispatch and combine in which a rank computes; None where nothing moves."""
+        return 1.0 - self.shown_s / self.moving_s if self.moving_s else None
+
 
 def chunk_of(traces: Sequence[LayerTrace], overlapped: bool) -> Chunk:
     """Return what a chunk's layers took."""
@@ -43,7 +50,7 @@ def chunk_of(traces: Sequence[LayerTrace], overlapped: bool) -> Chunk:
         for name, (_, end) in spans.items():
             if name not in late:
                 ends[trace.micro_batch] = max(ends[trace.micro_batch], float(end.max()))
-        ran += [span for name, span in spans.items() if name not in trace.phases]
+        ran += [span for name, span in spans.items() if name not in PHASES]
         moving += sum(float((phase.leave_s - phase.enter_s).sum()) for phase in trace.phases.values())
     start, end = (np.array([span[side] for span in ran]) for side in (0, 1))
     order = np.argsort(start, axis=0, kind="stable")
@@ -53,11 +60,12 @@ def chunk_of(traces: Sequence[LayerTrace], overlapped: bool) -> Chunk:
     passes = (
         Passes(last) if overlapped else Passes(ends[FORWARD], ends[BACKWARD] - ends[FORWARD], last - ends[BACKWARD])
     )
-    return Chunk(len({trace.layer for trace in traces}), passes, moving, min(float(idle), moving))
+    # Where nothing is computed beside communication the two differ by rounding alone.
+    shown = moving if idle > moving * (1 - 1e-12) else float(idle)
+    return Chunk(len({trace.layer for trace in traces}), passes, moving, shown)
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """What a stage holds: MoE layers, layers without experts, output matrices; fractions where stages are even.
 
     ``predictions``: layers of multi-token prediction, which are MoE layers and more.
