@@ -206,6 +206,9 @@ def _training(scenario: ScenarioFields) -> Iterator[Breach]:
             yield ("schedule", "pipeline"), f"a {schedule.phase} has no pipeline", "set schedule.phase: training"
         if parallel.pp > 1:
             yield ("parallel", "pp"), f"a {schedule.phase} has no pipeline", "pp: 1, or schedule.phase: training"
+        for name, unset in (("stage_layers", "whole"), ("mtp_layers", None), ("recompute", "none")):
+            if getattr(schedule, name) != unset:
+                yield ("schedule", name), f"{name} is not of a {schedule.phase}", "set schedule.phase: training"
         return
     if scenario.workload.sequence_length is None:
         yield ("workload",), "a training step needs the length of its sequences", "give workload.sequence_length"
@@ -219,7 +222,14 @@ def _training(scenario: ScenarioFields) -> Iterator[Breach]:
         what = f"pipeline {order} with pp = {parallel.pp}"
         fix = "use 1f1b, zb1p, dualpipe or dualpipev, or pp: 1" if order == "none" else "pp: 2 or more"
         yield ("schedule", "pipeline"), what, fix
-    elif order == "dualpipe" and parallel.pp % 2:
+        return
+    stages, dealt = parallel.pp * (2 if order == "dualpipev" else 1), schedule.stage_layers
+    if stages > scenario.model.layers:
+        yield ("parallel", "pp"), f"{stages} stages for {scenario.model.layers} layers", "use fewer ranks of a pipeline"
+    elif not isinstance(dealt, str) and (len(dealt) != stages or sum(dealt) != scenario.model.layers):
+        what = f"{len(dealt)} stages of {sum(dealt)} layers in all"
+        yield ("schedule", "stage_layers"), what, f"give {stages} numbers that sum to {scenario.model.layers}"
+    if order == "dualpipe" and parallel.pp % 2:
         yield ("parallel", "pp"), f"dualpipe enters at both ends of {parallel.pp} ranks", "use an even pp"
     elif count is not None and order.startswith("dualpipe"):
         odd = order == "dualpipe" and count % 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -126,7 +127,7 @@ def test_no_pass_begins_before_what_it_needs_has_come(name):
                 assert at.start_s >= end + (send if rank != at.rank else 0)
     for rank in range(4):
         own = [one for one in ran if one.rank == rank]
-        assert all(a.end_s <= b.start_s for a, b in zip(own, own[1:], strict=False))
+        assert all(a.end_s <= b.start_s for a, b in pairwise(own))
 
 
 def test_an_order_that_waits_for_itself_is_refused():
