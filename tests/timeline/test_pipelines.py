@@ -4,6 +4,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
+from time import process_time
 
 import pytest
 
@@ -134,3 +135,10 @@ def test_an_order_that_waits_for_itself_is_refused():
     order = (((Pass("backward", 0, 0),), (Pass("forward", 0, 0),)),)
     with pytest.raises(InvariantError, match="nobody ever does"):
         run_pipeline(order, lambda _: 1.0)
+
+
+def test_a_dualpipe_of_sixteen_stages_and_120_micro_batches_takes_no_ten_seconds():
+    began = process_time()
+    ran = run_pipeline(PIPELINES["dualpipe"](16, 120), costs(8.6, 15.45, 8.2, 32.25), 0.5)
+    assert process_time() - began < 10
+    assert len({(one.rank, one.task) for one in ran}) == len(ran)
