@@ -148,8 +148,6 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
         scenario.workload.expert_ids or scenario.workload.counts or scenario.workload.deals
     ):
         yield ("routing", "update_bias"), "no router runs on given experts", "update_bias: false"
-    if scenario.faults:
-        yield ("faults",), "faults are not simulated yet", "leave the list empty"
 
 
 def _step(scenario: ScenarioFields) -> Iterator[Breach]:
@@ -221,6 +219,9 @@ def _training(scenario: ScenarioFields) -> Iterator[Breach]:
         yield ("schedule", "overlap"), "in training the pipeline says what overlaps", "overlap: none"
     if count is None:
         yield ("schedule",), "a training step needs its micro-batches", "add micro_batches: 8"
+    for i, fault in enumerate(scenario.faults):
+        if fault.from_s > 0 or fault.to_s is not None:
+            yield ("faults", i), "a training step has faults of the whole run alone", "leave from and to out"
     if parallel.tp > 1:
         yield ("parallel", "tp"), "attention in tensor parallel is not simulated", "tp: 1"
     if (order == "none") != (parallel.pp == 1):
