@@ -211,7 +211,7 @@ def add_pipeline_rows(tables: TableBuilder, step: int, ran: Sequence[Ran]) -> No
         kind=[one.kind for _, one in rows],
         stage=np.array([one.stage for _, one in rows], np.int32),
         micro_batch=np.array([one.micro_batch for _, one in rows], np.int32),
-        overlapped=np.array([len(at.task) > 1 for at, _ in rows]),
+        overlapped=np.array([len(at.task) > 1 for at, _ in rows], np.int32),
         start_s=np.array([at.start_s for at, _ in rows]),
         end_s=np.array([at.end_s for at, _ in rows]),
     )

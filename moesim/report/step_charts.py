@@ -69,7 +69,7 @@ def pipeline_chart(result: Result) -> Gantt | None:
     if "pipeline" not in result.tables:
         return None
     table = result.tables.columns("pipeline")
-    kinds, beside = np.asarray(table["kind"], str), np.asarray(table["overlapped"])
+    kinds, beside = np.asarray(table["kind"], str), np.asarray(table["overlapped"]) > 0
     # Of two passes that overlap one bar.
     shown = (np.asarray(table["step"]) == np.asarray(table["step"]).min()) & ~(beside & (kinds == "backward"))
     chosen = np.flatnonzero(shown)

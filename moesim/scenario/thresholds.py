@@ -27,6 +27,8 @@ SUMMARY_KEYS: tuple[str, ...] = (
     "tpot_s",
     "communication_hidden_share",
     "layer_period_s",
+    "step_tokens",
+    "gpus",
     "tokens_per_day",
     "model_flops_per_second_per_gpu",
     "mfu",

@@ -107,6 +107,13 @@ def test_the_pipeline_table_has_every_pass_once():
     assert (table["end_s"] > table["start_s"]).all()
 
 
+def test_a_saved_training_step_is_read_again_with_its_pipeline(tmp_path):
+    piped("dualpipe").save(tmp_path / "run")
+    again = moesim.load_result(tmp_path / "run")
+    assert np.array_equal(again.tables["pipeline"]["end_s"], piped("dualpipe").tables["pipeline"]["end_s"])
+    assert again.summary == piped("dualpipe").summary
+
+
 def test_a_step_is_the_same_every_time():
     again = moesim.simulate(moesim.load_scenario(SMALL, ["schedule.pipeline=dualpipe", "parallel.pp=4"]))
     assert again.summary == piped("dualpipe").summary
