@@ -33,8 +33,9 @@ class Plan:
 
 
 def make_plan(
-    template: ScenarioTemplate, space: Space, points: Iterable[int], say: Callable[[int], None] = lambda _: None
-) -> Plan:
+    template: ScenarioTemplate, space: Space, points: Iterable[int], say: Callable[[int], None] = lambda _: None,
+    fits: Callable[[Scenario], None] = lambda _: None,
+) -> Plan:  # fmt: skip
     """Make the scenario of every point, check that its parts fit each other, and find out what it shares.
 
     Args:
@@ -42,12 +43,14 @@ def make_plan(
         space: all points.
         points: those to plan.
         say: called with the number of points looked at, now and then.
+        fits: raises InputError for a scenario that this machine cannot run.
     """
     possible: dict[int, str] = {}
     impossible: dict[int, str] = {}
     for seen, point in enumerate(points):
         try:
             scenario = template.scenario(space.values(point))
+            fits(scenario)
             parts = parts_of(scenario)
             place(parts, np.ones(parts.router.n_experts, np.int64), partial(_some_experts, parts.router.top_k))
             possible[point] = routing_digest(scenario, parts, recording_of(scenario))
