@@ -43,7 +43,8 @@ def scenario(number, seed=0):
     experts = int(one((32, 64, 128, 256)))
     kind, groups = one(("v1", "v2", "v3")), int(one((1, 4, 8)))
     policy = one(("contiguous", "round_robin", "eplb", "greedy"))
-    tokens = int(rng.integers(1, 1500))
+    tokens, synthetic = int(rng.integers(1, 1500)), dict(one(SYNTHETIC))
+    dealt = synthetic["kind"] in ("w1-hot-experts", "sglang-round-robin")
     return {
         "name": f"soak-{number}",
         "seed": int(rng.integers(1000)),
@@ -56,7 +57,8 @@ def scenario(number, seed=0):
         },
         "placement": {"policy": policy, "redundant_experts": ep if policy == "eplb" and rng.random() < 0.5 else 0},
         "workload": {
-            "synthetic": dict(one(SYNTHETIC)), "assign": one(("by_sequence", "striped")), "steps": int(rng.integers(1, 4)),
+            "synthetic": synthetic, "assign": one(("by_sequence",) if dealt else ("by_sequence", "striped")),
+            "steps": int(rng.integers(1, 4)),
             "tokens_per_rank": tokens if rng.random() < 0.7 else (rng.integers(0, 1500, ep) + 1).tolist(),
             "layers_simulated": int(rng.integers(1, 4)),
         },
