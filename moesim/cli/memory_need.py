@@ -64,14 +64,13 @@ class Need:
         return PROCESS + self._tokens() + pairs + flows * each * self.routed * self.cuts + rows + 3 * self.file_bytes
 
     def _tokens(self) -> int:
-        distinct = min(self.tokens, _MOST_DISTINCT)
-        logits = distinct * self.experts * 4
-        kept = min(logits * self.routed, _MOST_LOGITS) * (1.5 if self.cuts > 1 else 1) if self.logits else 0
-        at_once = logits if self.logits else 0
+        distinct = min(self.tokens, _MOST_DISTINCT, _MOST_LOGITS // (4 * self.experts * self.routed))
+        logits = distinct * self.experts * 4 if self.logits else 0
+        kept = logits * self.routed * (1.5 if self.cuts > 1 else 1)
         followed = min(self.tokens, (os.cpu_count() or 1) * _PART_TOKENS) * self.top_k * _SELECTION
         drawn = 8 * self.tokens // self.sequence + (24 * self.tokens if self.cuts > 1 else 0)
         seen = 8 * self.tokens * self.top_k if self.selections_kept else 0
-        return int(kept) + at_once + followed + drawn + seen + 8 * distinct * self.top_k * self.routed
+        return int(kept) + logits + followed + drawn + seen + 8 * distinct * self.top_k * self.routed
 
 
 def need_of(scenario: "Scenario") -> Need:
