@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from moesim.errors import InputError
-from moesim.units import parse_bytes
 
 SHARE = 0.8
 """Of the machine's or the cgroup's total, where nothing is typed."""
@@ -19,6 +18,8 @@ def limit_bytes(max_mem: str | None) -> float:
     """
     if max_mem is None:
         return SHARE * total_bytes()
+    from moesim.units import parse_bytes
+
     try:
         return parse_bytes(max_mem)
     except InputError as error:
