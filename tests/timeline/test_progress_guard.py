@@ -13,7 +13,6 @@ from moesim.timeline import ranks
 from tests.reference.max_min import csr
 from tests.timeline.test_layers import fabric, run, work  # noqa: F401 - a fixture
 
-
 in_plain_python = pytest.mark.skipif(not interpreted(), reason="compiled kernels cannot be spoilt: NUMBA_DISABLE_JIT=1")
 
 
@@ -30,7 +29,7 @@ def stuck_network(monkeypatch, finish_due):
 def test_events_of_one_instant_are_bounded_and_the_flows_named(monkeypatch, most):
     network = stuck_network(monkeypatch, lambda s: None)
     network._s.tally[state.MOST_AT_ONCE] = most
-    with pytest.raises(InvariantError, match="nowhere at 3.0 s: 1 flows in progress, flow 0 of batch 0 on link 1"):
+    with pytest.raises(InvariantError, match=r"nowhere at 3.0 s: 1 flows in progress, flow 0 of batch 0 on link 1"):
         network.run(np.inf)
     assert network._s.tally[state.N_EVENTS] == most + 2
 
@@ -43,7 +42,7 @@ def test_events_without_a_start_or_an_end_are_bounded_though_the_clock_goes_on(m
 
     network = stuck_network(monkeypatch, later)
     network._s.tally[state.MOST_IDLE] = 20
-    with pytest.raises(InvariantError, match="nowhere at 23.0 s: 1 flows in progress"):
+    with pytest.raises(InvariantError, match=r"nowhere at 23.0 s: 1 flows in progress"):
         network.run(np.inf)
 
 
@@ -52,7 +51,7 @@ def test_the_engine_comes_back_at_either_limit(limit):
     network = FlowNetwork([1.0, 2.0])
     network.start(FlowBatch(size=[6.0, 8.0], **csr([[(1, 1)], [(0, 1)]])))
     network._s.tally[limit] = -1
-    with pytest.raises(InvariantError, match="nowhere at 3.0 s: 1 flows in progress, flow 1 of batch 0 on link 0"):
+    with pytest.raises(InvariantError, match=r"nowhere at 3.0 s: 1 flows in progress, flow 1 of batch 0 on link 0"):
         network.run(np.inf)
 
 
@@ -77,5 +76,5 @@ def test_a_link_that_carries_nothing_is_named_with_the_flows_that_wait_for_it(fa
     capacity = fabric.capacity.copy()
     dead = fabric.link_names.index(next(name for name in fabric.link_names if "n0.gpu1" in name))
     capacity[dead] = 0.0
-    with pytest.raises(InvariantError, match=rf"never gets .* done; \d+ flows have not ended; .*over .*gpu1"):
+    with pytest.raises(InvariantError, match=r"never gets .* done; \d+ flows have not ended; .*over .*gpu1"):
         run(replace(fabric, capacity=capacity), [work(fabric, copies=1)])
