@@ -227,7 +227,7 @@ def test_a_layer_in_which_nothing_moves_counts_as_no_use_of_the_links():
                     "layers_simulated": 2,
                 },
                 "alltoall": {"algorithm": "nccl-pxn"},
-            }  # fmt: skip
+            }
         )
     )
     assert result.summary["bottleneck_utilisation"] == pytest.approx(0.5)
