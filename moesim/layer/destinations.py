@@ -65,6 +65,10 @@ def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: S
     fabric, n_slots, at_ports = parts.fabric, placement.n_slots, uses_ports(parts)
     seed = replica_seed(parts)
     slot_rank = np.asarray(placement.slot_rank)
+    gone = np.array(() if parts.gone is None else parts.gone.ranks, np.int32)
+    living, kept_slots = placement, np.arange(n_slots)
+    if parts.gone is not None and parts.gone.replaced:
+        living, kept_slots = placement.without_ranks(gone)
     copies = None if at_ports else no_copies(fabric.n_ranks, fabric.ranks_per_node)
     cuts = _cuts(batch.rank_tokens).tolist()
 
@@ -73,7 +77,7 @@ def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: S
         for start in range(cuts[chunk], cuts[chunk + 1], CHUNK_TOKENS):  # a rank may hold more
             stop = min(start + CHUNK_TOKENS, cuts[chunk + 1])
             rows, rank = batch.part(start, stop)[0], batch.ranks(start, stop)
-            slots = placement.choose(
+            slots = living.choose(
                 selection.expert_ids[rows],
                 rank,
                 fabric.ranks_per_node,
@@ -81,6 +85,9 @@ def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: S
                 seed=seed,
                 first_token=start,
             )
+            if parts.gone is not None:
+                slots = np.where(slots >= 0, kept_slots[slots], -1).astype(np.int32)
+                slots[np.isin(slot_rank[slots], gone)] = -1
             if copies is None:
                 counted = count_port_copies(slots, rank, slot_rank, fabric, parts.algorithm)
                 ports = counted if ports is None else ports + counted

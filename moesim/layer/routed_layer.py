@@ -12,6 +12,7 @@ from moesim.layer.kernel_seconds import KernelLedger, LayerKernels, layer_kernel
 from moesim.layer.parts import Parts, place
 from moesim.layer.selection import select_experts
 from moesim.layer.step_kernels import StepPrices
+from moesim.layer.token_laws import audit_tokens
 from moesim.placement import Placement
 from moesim.placement_policies import BATCH_POLICIES
 from moesim.stages import PHASES
@@ -65,6 +66,7 @@ def route_layer(
     """
     spec = parts.router
     selection = select_experts(parts, batch, layer, bias)
+    audit_tokens(f"layer {layer}", selection.expert_ids, selection.gates, spec)
     times = np.repeat(batch.of_rows[0], selection.expert_ids.shape[1])
     taken = selection.expert_ids.ravel() >= 0
     expert_tokens = np.bincount(

@@ -6,7 +6,7 @@ over the distinct rows only. Which row a token has follows from its position, so
 them part by part: memory follows the distinct tokens, not all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -92,6 +92,13 @@ def micro_batches(batch: Batch, parts: int) -> tuple[Batch, ...]:
     counts, begins = batch.rank_tokens, np.cumsum(batch.rank_tokens) - batch.rank_tokens
     cuts = -(-np.arange(parts + 1)[:, None] * counts // parts)
     return tuple(_only(batch, row, sequence, begins + first, last - first) for first, last in pairwise(cuts))
+
+
+def without_ranks(batch: Batch, gone: Collection[int]) -> Batch:
+    """Return the batch without the tokens of some ranks."""
+    counts, begins = batch.rank_tokens.copy(), np.cumsum(batch.rank_tokens) - batch.rank_tokens
+    counts[list(gone)] = 0
+    return _only(batch, *batch.part(0, batch.tokens), begins, counts)
 
 
 def _only(batch: Batch, row: Ints, sequence: Ints, first: NDArray[np.int64], counts: NDArray[np.int64]) -> Batch:
