@@ -104,7 +104,7 @@ def _receivers(
 def _nic_routes(fabric: Fabric, source: Ints, target: Ints, seed: int) -> tuple[Ptrs, Ints, Floats]:
     """Routes that leave by the NIC even inside a node: as if every GPU were a node of its own."""
     paths = fabric.paths
-    if not isinstance(paths, TwoTierPaths) or (paths.nic_out[: fabric.n_ranks] < 0).any():
+    if not isinstance(paths, TwoTierPaths) or (paths.nic_out[fabric.in_cluster(np.arange(fabric.n_ranks))] < 0).any():
         what = f"{fabric.name} has no regular way over a NIC between the GPUs of a node"
         raise InputError(what, where="alltoall.algorithm", fix="use deepep-low-latency")
     apart = replace(fabric, paths=replace(paths, node=np.arange(len(paths.node))))
