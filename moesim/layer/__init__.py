@@ -12,7 +12,16 @@ from moesim.layer.learning import (
     window,
     with_learnt_placement,
 )
-from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place
+from moesim.layer.parts import (
+    Parts,
+    build_fabric,
+    build_parts,
+    counterfactuals,
+    groups_share_fabric,
+    place,
+    views_of_groups,
+    whole_cluster,
+)
 from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, route_layer
 from moesim.layer.token_batches import Workload, add_training_rows, open_workload, trace_of
 
@@ -31,6 +40,7 @@ __all__ = [
     "build_parts",
     "counterfactuals",
     "first_bias",
+    "groups_share_fabric",
     "layer_kernels",
     "layer_load",
     "open_workload",
@@ -41,7 +51,9 @@ __all__ = [
     "see",
     "trace_of",
     "uses_ports",
+    "views_of_groups",
     "what_follows",
+    "whole_cluster",
     "window",
     "with_learnt_placement",
 ]

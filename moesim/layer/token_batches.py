@@ -42,10 +42,9 @@ class Workload:
     def batch(self, step: int) -> Batch:
         """Draw the batch of a simulated step, the same for the same seed and step."""
         parts, workload = self.parts, self.parts.workload
-        seed = np.random.SeedSequence(parts.seed, spawn_key=(self.stage, step))
         common: dict[str, Any] = {
             "n_ranks": parts.fabric.n_ranks,
-            "rng": np.random.default_rng(seed),
+            "rng": parts.own_rng(self.stage, step),
             "assign": workload.assign,
             "n_experts": parts.router.n_experts,
         }

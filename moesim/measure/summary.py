@@ -12,7 +12,7 @@ from moesim.measure.critical import CriticalRank, critical_rank, describe_bottle
 from moesim.measure.inference_step import StepTime
 from moesim.measure.lower_bound import LowerBound, lower_bound
 from moesim.measure.times_moved import TimesMoved
-from moesim.results import COMPONENTS, DEFINITIONS, SOURCES, SUMMARY
+from moesim.results import COMPONENTS, SOURCES, STEP_SUMMARY, SUMMARY
 from moesim.stages import OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace, MigrationTrace, phase_use
 from moesim.traffic import Floats, payload_bytes
@@ -123,7 +123,7 @@ class SummaryBuilder:
             return {key: values[key] for key in SUMMARY}
         self.moved.weight = self.step.band_weight(values["layers"])
         values |= self.step.numbers(values["step_time_s"], self.tokens)
-        return {key: values[key] for key in DEFINITIONS}
+        return {key: values[key] for key in SUMMARY | STEP_SUMMARY}
 
     def held_by(self) -> dict[str, float]:
         """Seconds of the critical ranks by what held them back, over all layers, largest first."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.results.bands import Moves
-from moesim.results.definitions import DEFINITIONS
+from moesim.results.definitions import DEFINITIONS, GROUP_SUMMARY
 from moesim.results.result import Result
 from moesim.results.terms import Share, Term
 from moesim.stages import PHASES
@@ -28,6 +28,8 @@ def explain_lines(result: Result, key: str) -> Iterator[str]:
         close = difflib.get_close_matches(key, DEFINITIONS, n=1)
         fix = f"did you mean {close[0]}?" if close else f"choose among {', '.join(result.summary)}"
         raise InputError(f"no number {key!r} in a summary", fix=fix)
+    if key in GROUP_SUMMARY and key not in result.summary:
+        raise InputError(f"this run has no {key}: it has one expert-parallel group", fix="give parallel.ep and dp")
     if key not in result.summary:
         what = f"this run has no {key}: its scenario is about MoE layers alone"
         raise InputError(what, fix="give workload.sequence_length (prefill), or requests and context (decode)")

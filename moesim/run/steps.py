@@ -4,7 +4,7 @@ State (the routers' biases, placements that stay) goes round from step to step. 
 its routing and traffic; only the clock treats them apart.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias
 from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
 from moesim.placement_policies import FETCHING_POLICIES, FIXED_POLICIES
-from moesim.run.audit import audit_components, audit_layer, audit_migration
+from moesim.run.audit import audit_components, audit_layer, audit_migration, audit_together
 from moesim.run.offsets import start_offsets
 from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
 from moesim.stages import BESIDE, MIGRATION
@@ -26,9 +26,12 @@ from moesim.timeline import (
     LayerWork,
     LinkSeries,
     MigrationTrace,
+    Operation,
+    PhaseTrace,
     Program,
+    RankGroup,
     moe_layers,
-    run_layers,
+    run_groups,
     with_migrations,
 )
 from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, weight_transfer
@@ -182,19 +185,51 @@ def run_steps(
     Raises:
         InvariantError: a law of the simulator was broken.
     """
-    arrivals, rng = parts.schedule.start_offset, parts.rng(_OFFSET_STAGE)
-    offsets = start_offsets(arrivals, parts.fabric.n_ranks, rng)
-    for index, step in enumerate(steps):
-        loads = _Loads(parts, step, ledger)
-        weights = _weights(parts, step)
-        for timed in _on_the_clock(parts, loads, offsets, bucket_s, step, weights):
+    together = run_steps_of_groups([GroupSteps(parts, steps, summary, ledger)], bucket_s)
+    return (timed for _, timed in together)
+
+
+@dataclass(frozen=True)
+class GroupSteps:
+    """What ``run_steps`` takes, of one of several expert-parallel groups on a cluster."""
+
+    parts: Parts
+    steps: Iterable[RoutedStep]
+    summary: SummaryBuilder
+    ledger: KernelLedger
+
+    def offsets(self) -> Floats:
+        """When each rank arrives, [ranks]."""
+        rng = self.parts.own_rng(_OFFSET_STAGE)
+        return start_offsets(self.parts.schedule.start_offset, self.parts.fabric.n_ranks, rng)
+
+
+def run_steps_of_groups(
+    groups: Sequence[GroupSteps], bucket_s: float | None = None
+) -> Iterator[tuple[int, TimedLayer | TimedMigration | LinkSeries]]:
+    """Put the steps of several groups on the clock, all groups at once; with each item the number of its group.
+
+    Raises:
+        InvariantError: a law of the simulator was broken.
+    """
+    offsets = [group.offsets() for group in groups]
+    for index, steps in enumerate(zip(*(group.steps for group in groups), strict=True)):
+        loads = [_Loads(group.parts, step, group.ledger) for group, step in zip(groups, steps, strict=True)]
+        phases: list[PhaseTrace] = []
+        for number, timed in _on_the_clock([group.parts for group in groups], loads, offsets, bucket_s, steps):
+            parts, step, summary = groups[number].parts, steps[number], groups[number].summary
+            if len(groups) > 1:
+                if isinstance(timed, LinkSeries) and number == 0:
+                    audit_together(parts.fabric, phases, timed)
+                phases += timed.phases.values() if isinstance(timed, LayerTrace) else ()
+                phases += [timed.phase] if isinstance(timed, MigrationTrace) else []
             if isinstance(timed, LayerTrace):
-                yield _audited(parts, index, step, loads, timed, summary)
+                yield number, _audited(parts, index, step, loads[number], timed, summary)
             elif isinstance(timed, MigrationTrace):
-                yield _audited_move(parts, index, step, timed, summary)
+                yield number, _audited_move(parts, index, step, timed, summary)
             else:
                 summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
-                yield timed
+                yield number, timed
 
 
 class _Loads:
@@ -225,34 +260,39 @@ def simulated_layers(parts: Parts, recorded: int) -> int:
 
 
 def _on_the_clock(
-    parts: Parts,
-    loads: _Loads,
-    start_offset_s: Floats,
+    groups: Sequence[Parts],
+    loads: Sequence[_Loads],
+    offsets: Sequence[Floats],
     bucket_s: float | None,
-    step: RoutedStep,
-    weights: Mapping[Key, PhaseFlows],
-) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
+    steps: Sequence[RoutedStep],
+) -> Iterator[tuple[int, LayerTrace | MigrationTrace | LinkSeries]]:
+    if bucket_s is None:
+        latest = max(float(start.max()) for start in offsets)
+        bucket_s = bucket_width_s(groups[0].fabric, loads[0].of(0), latest, loads[0].n_layers)
+    together = [
+        _ranks_of(parts, load, start, step)
+        for parts, load, start, step in zip(groups, loads, offsets, steps, strict=True)
+    ]
+    pays = steps_pay(*(load.of(0).flows for load in loads))
+    return run_groups(together, bucket_s, groups[0].tolerance if pays else 0.0)
+
+
+def _ranks_of(parts: Parts, loads: _Loads, start_offset_s: Floats, step: RoutedStep) -> RankGroup:
     def work_of(layer: int, micro_batch: int) -> LayerWork:
         load = loads.of(layer, micro_batch)
         return LayerWork(load.kernels.seconds, load.flows)
 
-    if bucket_s is None:
-        bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers)
-    program = _program(parts, loads.n_layers)
+    program, weights = _program(parts, loads.n_layers), _weights(parts, step)
     if weights:
         stops, beside = ([layer for name, layer, _ in weights if name == stage.name] for stage in (MIGRATION, BESIDE))
         mode = parts.placement.rebalance.mode if parts.placement.rebalance else ""
         awaited = parts.placement.policy in FETCHING_POLICIES
         program = with_migrations(program, stops, beside, mode == "blocking", awaited)
-    return run_layers(
-        parts.fabric,
-        program,
-        work_of,
-        start_offset_s,
-        bucket_s,
-        parts.tolerance if steps_pay(loads.of(0).flows) else 0.0,
-        weights,
-    )
+    if parts.gradients is not None:
+        beside = list(range(loads.n_layers))
+        weights |= {(BESIDE.name, layer, 0): parts.gradients for layer in beside}
+        program = (*program, *(Operation(BESIDE, layer, after=(("gate", layer, 0),)) for layer in beside))
+    return RankGroup(parts.fabric, program, work_of, start_offset_s, weights)
 
 
 def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:
@@ -269,11 +309,15 @@ def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:
 def _audited_move(
     parts: Parts, index: int, step: RoutedStep, trace: MigrationTrace, summary: SummaryBuilder
 ) -> TimedMigration:
+    bound_s = busiest_link_s(parts.fabric, trace.phase.flows)
+    if parts.gradients is not None:
+        audit_migration(parts.fabric, trace, round(parts.gradients.size.sum()))
+        return TimedMigration(index, 0, trace, bound_s)
     of = (trace.layer, trace.beside)
     moves = next(len(move.moves) for move in step.moves if (move.layer, move.beside) == of)
     audit_migration(parts.fabric, trace, moves * slot_bytes(parts))
     summary.add_migration(trace)
-    return TimedMigration(index, moves, trace, busiest_link_s(parts.fabric, trace.phase.flows))
+    return TimedMigration(index, moves, trace, bound_s)
 
 
 def _program(parts: Parts, n_layers: int) -> Program:

@@ -6,12 +6,13 @@ validation; their placeholder never survives it.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
+from moesim.group_placements import GroupPlacement
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
 from moesim.placement_policies import POLICIES, REBALANCE_POLICIES
@@ -136,6 +137,14 @@ class Cluster(Block):
         raise Mistakes(((key,), what, f"leave it out, or name one, such as {EXAMPLES}"))
 
 
+def _known_group_placement(name: str) -> str:
+    """Refuse what is neither a placement of groups by name nor a path."""
+    names = get_args(GroupPlacement)
+    if name not in names and not is_path(name):
+        raise InputError(f"no placement of groups {name!r:.60}", fix=did_you_mean(name, names, "placements"))
+    return name
+
+
 class Parallel(Block):
     """How the model is spread over the GPUs."""
 
@@ -151,6 +160,16 @@ class Parallel(Block):
     )
     tp: Count = Field(1, ge=1, le=1024, description="Tensor-parallel ranks of attention.")
     pp: Count = Field(1, ge=1, le=1024, description="Ranks of a pipeline.")
+    group_placement: Annotated[Name, AfterValidator(_known_group_placement)] = Field(
+        "packed",
+        description="Which GPUs each expert-parallel group has: packed (the next ones), striped (nodes dealt in turn), "
+        "rails (a share of every node's GPUs), random (drawn from all), or a text file with a line of nodes and GPUs "
+        "for each group.",
+    )
+    gradient_dtype: Literal["bf16", "fp32"] | None = Field(
+        None,
+        description="Number format of the experts' gradients that the groups reduce beside each layer; null: none.",
+    )
 
     @property
     def groups(self) -> int:

@@ -4,7 +4,7 @@ from moesim.timeline.intervals import union_length
 from moesim.timeline.link_use import phase_could_carry, phase_use
 from moesim.timeline.phase import PhaseTrace
 from moesim.timeline.program import Key, Operation, Program, moe_layers, with_migrations
-from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, run_layers
+from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, RankGroup, run_groups, run_layers
 from moesim.timeline.schedules import SCHEDULES
 from moesim.timeline.uniform_alltoall import run_phase
 
@@ -18,9 +18,11 @@ __all__ = [
     "Operation",
     "PhaseTrace",
     "Program",
+    "RankGroup",
     "moe_layers",
     "phase_could_carry",
     "phase_use",
+    "run_groups",
     "run_layers",
     "run_phase",
     "union_length",
