@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from moesim.results.definitions import COMPONENTS, STEP_SUMMARY
+from moesim.results.definitions import COMPONENTS, GROUP_SUMMARY, STEP_SUMMARY
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class _Terminal(Console):
         raise BrokenPipeError  # the one place that ends the program knows what to do
 
 
+_OF_A_PLACEMENT = ("layer_time_mean_s", "layer_time_max_s", "busiest_shared", "busiest_shared_s")
 LOSSES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "z_loss")
 
 
@@ -138,6 +139,18 @@ def print_run(result: "Result") -> None:
         shown = [(key, in_words(result, key)) for key in ("step_time_s", *STEP_SUMMARY) if summary[key] is not None]
         out.print(table("", ("whole step", ""), shown))
     out.print(table("", ("time per layer, critical rank", "", "share"), rows))
+    if "groups" in summary:
+        shown = [(key, in_words(result, key)) for key in GROUP_SUMMARY]
+        out.print(table("", ("groups on one cluster", ""), shown))
+        facts = result.explanation["groups"]
+        columns = ("placement of groups", "layer, mean group", "slowest", "busiest shared link", "")
+        placed = [
+            (one["placement"], *(with_unit(key, one[key]) for key in _OF_A_PLACEMENT))
+            if "not" not in one
+            else (one["placement"], None, None, one["not"], None)
+            for one in facts["placements"]
+        ]
+        out.print(table("", columns, placed))
     names = (
         "expert_load_max_over_mean",
         "uniform_router_expert_max_over_mean",

@@ -10,6 +10,14 @@ from moesim.report import run_tables
 from moesim.report.balance_charts import layer_charts, rebalance_charts, training_charts
 from moesim.report.charts import Chart
 from moesim.report.columns import columns_of, rows_in
+from moesim.report.group_tables import (
+    facts_of,
+    group_rows,
+    group_sentences,
+    groups_chart,
+    placements,
+    shared_links,
+)
 from moesim.report.page import render, view_of
 from moesim.report.quantities import ABSENT, named_quantity, quantity
 from moesim.report.rank_times import rank_times_chart, roofline_chart
@@ -93,12 +101,13 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
     charts = _charts(result)
     views = {key: view_of(chart) for key, chart in charts.items()}
     summary = result.summary
+    groups = facts_of(result)
     notes = sorted(result.notes, key=lambda note: _NOTE_ORDER.index(note.kind) if note.kind in _NOTE_ORDER else 9)
     return render(
         "run.html.j2",
         title=str(summary["name"]),
         name=str(summary["name"]),
-        sections=_SECTIONS,
+        sections=_SECTIONS if groups is None else [_SECTIONS[0], ("groups", "Groups"), *_SECTIONS[1:]],
         chips=chips(result),
         verdict=verdict(result),
         tiles=_tiles(result),
@@ -110,6 +119,10 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
         facts=_facts(summary),
         charts=views,
         balance=[view_of(chart) for chart in _balance_charts(result)],
+        group_sentences=group_sentences(result),
+        group_tables={}
+        if groups is None
+        else {"rows": group_rows(result), "links": shared_links(groups), "placements": placements(groups)},
         links=top_links(result),
         hot=hot_experts(result),
         imbalance=run_tables.imbalance(summary),
@@ -136,6 +149,7 @@ def run_figures(result: Result) -> dict[str, bytes]:
 def _charts(result: Result) -> dict[str, Chart | None]:
     return {
         "time": time_chart([(str(result.summary["name"]), result)]),
+        "groups": groups_chart(result),
         "traffic": traffic_chart(result),
         "link_utilisation": link_series_chart(result),
         "expert_load": expert_chart(result),
