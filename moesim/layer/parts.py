@@ -152,7 +152,7 @@ def build_fabric(scenario: Scenario) -> Fabric:
         InputError: overrides of links that are not there, fewer GPUs than ranks, or nodes of different size.
     """
     fabric = whole_cluster(scenario)
-    if groups_share_fabric(scenario):
+    if groups_share_fabric(scenario) or scenario.parallel.group_placement != "packed":
         return views_of_groups(scenario, fabric)[0]
     if scenario.parallel.ep is not None:
         if scenario.parallel.ep > fabric.n_ranks:

@@ -205,6 +205,7 @@ def verdict(result: Result) -> Verdict:
             text += f" a layer, at a peak of {peak} where most of its class have {peers}."
         else:
             text += " a layer."
+    text = " ".join([text, *group_sentences(result)[:1]])
     return Verdict(f"Bottleneck: {str(summary['bottleneck']).replace(': ', ', ', 1)}.", text)
 
 
