@@ -82,7 +82,9 @@ def _read(fabric: Fabric, path: Path, n_groups: int, ep: int) -> list[Ids]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"not readable as text: {error}", str(path), "a line of nodes and GPUs for each group") from None
+        raise InputError(
+            f"not readable as text: {error}", str(path), "a line of nodes and GPUs for each group"
+        ) from None
     found, owner = list[Ids](), dict[int, int]()
     for number, line in enumerate(text.splitlines(), 1):
         places = line.partition("#")[0].replace(",", " ").split()

@@ -1,7 +1,7 @@
 """A run before its clock: tokens, where each layer's routing sends them, what that asks of the cluster."""
 
 from moesim.layer.destinations import PORTS_NOTE, replica_seed, uses_ports
-from moesim.layer.inference import Inference
+from moesim.layer.inference import Inference, Training
 from moesim.layer.kernel_seconds import KernelLedger, PricedKernel, layer_kernels
 from moesim.layer.learning import (
     Seen,
@@ -23,7 +23,9 @@ from moesim.layer.parts import (
     whole_cluster,
 )
 from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, route_layer
+from moesim.layer.step_kernels import StepPrices
 from moesim.layer.token_batches import Workload, add_training_rows, open_workload, trace_of
+from moesim.layer.training_kernels import Passes, dense_layer, output_head, prediction_layer
 
 __all__ = [
     "PORTS_NOTE",
@@ -31,21 +33,27 @@ __all__ = [
     "KernelLedger",
     "LayerLoad",
     "Parts",
+    "Passes",
     "PricedKernel",
     "RoutedLayer",
     "Seen",
+    "StepPrices",
+    "Training",
     "Workload",
     "add_training_rows",
     "build_fabric",
     "build_parts",
     "counterfactuals",
+    "dense_layer",
     "first_bias",
     "groups_share_fabric",
     "layer_kernels",
     "layer_load",
     "open_workload",
+    "output_head",
     "place",
     "placed_by_batch",
+    "prediction_layer",
     "replica_seed",
     "route_layer",
     "see",

@@ -23,7 +23,7 @@ STEPS_PAY = 250_000
 
 
 def steps_pay(*groups: Mapping[str, PhaseFlows]) -> bool:
-    """Whether a layer's flows, each group's by phase, are so many that steps within a tolerance are worth their error."""
+    """Whether a layer's flows, by phase, of all groups, are so many that steps within a tolerance pay."""
     return max(sum(flows[phase].n_flows for flows in groups) for phase in groups[0]) >= STEPS_PAY
 
 

@@ -32,11 +32,17 @@ def group_sentences(result: Result) -> list[str]:
     elif cost < _ALIKE:
         said = [f"The {s['groups']} groups share links and cost each other nothing: a layer takes {among} as alone."]
     else:
-        said = [f"Contention costs {quantity(cost, '%')}: a layer takes {among} among {s['groups']} groups, {alone} alone"]
+        said = [
+            f"Contention costs {quantity(cost, '%')}: a layer takes {among} among {s['groups']} groups, {alone} alone"
+        ]
         said[0] += f". The shared link that held the groups longest is {link}." if link else "."
     if facts["gradients"] is not None:
-        moved, took = (quantity(facts["gradients"][key], unit) for key, unit in (("bytes_per_rank", "B"), ("mean_s", "s")))
-        said.append(f"Beside each layer every rank passes on {moved} of gradients to the next group, which takes {took}.")
+        moved, took = (
+            quantity(facts["gradients"][key], unit) for key, unit in (("bytes_per_rank", "B"), ("mean_s", "s"))
+        )
+        said.append(
+            f"Beside each layer every rank passes on {moved} of gradients to the next group, which takes {took}."
+        )
     return [*said, _placed_otherwise(facts)]
 
 
@@ -53,10 +59,8 @@ def _placed_otherwise(facts: Mapping[str, Any]) -> str:
     more = worst["layer_time_mean_s"] / own["layer_time_mean_s"] - 1
     if more <= _ALIKE:
         return "Every other placement of the groups takes the same."
-    return (
-        f"No other placement by name is faster; {worst['placement']} takes {quantity(more, '%')} more: {_time(worst)} a "
-        f"layer."
-    )
+    said = f"{worst['placement']} takes {quantity(more, '%')} more: {_time(worst)} a layer"
+    return f"No other placement by name is faster; {said}."
 
 
 def _time(placed: Mapping[str, Any]) -> str:
@@ -112,8 +116,18 @@ def placements(facts: Mapping[str, Any]) -> DataTable:
         name = f"{one['placement']} (this run)" if one is own else one["placement"]
         times = (Quantity(one[f"layer_time_{over}_s"], "s") for over in ("mean", "max"))
         busiest = one["busiest_shared"] or "none"
-        rows.append((name, *times, Quantity(ratio), one["shared_links"], busiest, Quantity(one["busiest_shared_s"], "s")))
-    names = ("placement", "layer, mean group", "slowest group", "to this run", "shared links", "busiest", "at full rate")
+        rows.append(
+            (name, *times, Quantity(ratio), one["shared_links"], busiest, Quantity(one["busiest_shared_s"], "s"))
+        )
+    names = (
+        "placement",
+        "layer, mean group",
+        "slowest group",
+        "to this run",
+        "shared links",
+        "busiest",
+        "at full rate",
+    )
     return DataTable(names, rows)
 
 

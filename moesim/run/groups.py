@@ -22,6 +22,7 @@ from moesim.group_placements import GroupPlacement
 from moesim.layer import (
     KernelLedger,
     Parts,
+    Workload,
     build_parts,
     open_workload,
     uses_ports,
@@ -105,12 +106,17 @@ def _with_gradients(dtype: str | None, cluster: Fabric, groups: list[Parts]) -> 
     ]
 
 
+def opened(parts: Parts) -> tuple[Parts, Workload]:
+    """Return the parts with the placement of experts that they learn, and their tokens."""
+    workload = open_workload(parts)
+    return with_learnt_placement(parts, lambda: workload), workload
+
+
 def route_groups(groups: Sequence[Parts]) -> list[tuple[Parts, tuple[RoutedStep, ...]]]:
     """Route the batches of every group; the parts come back with the placements that they have learnt."""
     found = []
     for parts in groups:
-        workload = open_workload(parts)
-        placed = with_learnt_placement(parts, lambda workload=workload: workload)
+        placed, workload = opened(parts)
         batches = (workload.batch(index) for index in range(placed.workload.steps))
         found.append((placed, tuple(route_steps(placed, batches))))
     return found
@@ -147,7 +153,9 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     for group in groups:
         for link, seconds in held_seconds(group.result.explanation["terms"]).items():
             held[link] = held.get(link, 0.0) + seconds / len(groups)
-    contended = max((link for link in shared.names if held.get(link)), key=lambda link: (held[link], link), default=None)
+    contended = max(
+        (link for link in shared.names if held.get(link)), key=lambda link: (held[link], link), default=None
+    )
     numbers = {
         "groups": len(groups),
         "group_layer_time_mean_s": math.fsum(together) / len(groups),
@@ -173,7 +181,9 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     return replace(
         result,
         summary=result.summary | numbers,
-        tables=Tables({**{name: result.tables.columns(name) for name in result.tables}, "groups": _table(cluster, groups, alone)}),
+        tables=Tables(
+            {**{name: result.tables.columns(name) for name in result.tables}, "groups": _table(cluster, groups, alone)}
+        ),
         notes=(*result.notes, *notes, *_notes(groups, slowest)),
         explanation=result.explanation | {"groups": facts, "terms": result.explanation["terms"] | terms},
         flows=exported,
@@ -203,7 +213,7 @@ class _SharedLinks:
         return self._fabric.link_names[self._links[0]] if len(self._links) else None
 
     def rows(self, held: Mapping[str, float]) -> list[dict[str, Any]]:
-        """Describe the busiest ones; ``held``: for how long each held a group's critical rank in a layer, on average."""
+        """Describe the busiest ones; ``held``: for how long each held a group's critical rank in a layer, the mean."""
         fabric = self._fabric
         return [
             {
@@ -300,9 +310,7 @@ def _terms(together: Sequence[float], alone: Sequence[float]) -> dict[str, list[
         ]
 
     among, by_itself = "its layer time among the others", "its layer time alone on the cluster"
-    cost = ratio(
-        ("layer times of all groups together", sum(together)), ("of each alone", sum(alone)), "s", "s"
-    )
+    cost = ratio(("layer times of all groups together", sum(together)), ("of each alone", sum(alone)), "s", "s")
     return {
         "group_layer_time_mean_s": over(together, "mean", among),
         "group_layer_time_max_s": over(together, "max", among),

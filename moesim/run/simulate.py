@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import __version__
+from moesim.errors import InputError
 from moesim.layer import (
     KernelLedger,
     Parts,
@@ -19,19 +20,19 @@ from moesim.layer import (
     build_parts,
     counterfactuals,
     groups_share_fabric,
-    open_workload,
     placed_by_batch,
-    with_learnt_placement,
 )
 from moesim.measure import (
-    FlowExport,
     GRADIENTS,
+    FlowExport,
     RunTerms,
     SummaryBuilder,
     ToleranceLedger,
+    TrainingTime,
     add_busy_links,
     add_layer_rows,
     add_migration_rows,
+    add_pipeline_rows,
     add_series_rows,
     degraded,
     explanation,
@@ -43,7 +44,7 @@ from moesim.measure import (
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
-from moesim.run.groups import GroupRun, build_groups, with_contention
+from moesim.run.groups import GroupRun, build_groups, opened, with_contention
 from moesim.run.resimulate import StepTimes, resimulated
 from moesim.run.steps import (
     GroupSteps,
@@ -54,7 +55,6 @@ from moesim.run.steps import (
     run_steps_of_groups,
     simulated_layers,
 )
-from moesim.errors import InputError
 from moesim.scenario import Scenario, to_yaml
 from moesim.timeline import LinkSeries
 from moesim.traffic import KINDS
@@ -94,12 +94,13 @@ def simulate(
     built = build_groups(scenario) if groups_share_fabric(scenario) else [build_parts(scenario)]
     if (several := len(built) > 1) and exact_bands:
         raise InputError("intervals of several groups are to first order", "--band", "use auto, or one group")
-    opened = [open_workload(parts) for parts in built]
-    placed = [with_learnt_placement(*of) for of in zip(built, (lambda of=of: of for of in opened), strict=True)]
+    groups = [opened(parts) for parts in built]
     compile_first()  # mistakes are told before
     unseen: Watch = lambda what, done, total: None  # noqa: E731
-    watches = [watch or unseen, *[unseen] * (len(built) - 1)]
-    runs = [_Run(*of, say, exact_bands, seen, several) for *of, seen in zip(placed, opened, watches, strict=True)]
+    runs = [
+        _Run(placed, workload, say, exact_bands, unseen if placed.group else watch or unseen, several)
+        for placed, workload in groups
+    ]
     for number, timed in run_steps_of_groups([run.steps() for run in runs]):
         runs[number].add(timed)
     say("tables")
@@ -167,6 +168,8 @@ class _Run:
             for layer in self._with_curves[:1]:
                 add_busy_links(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
             self._with_curves.clear()
+            if isinstance(self._summary.step, TrainingTime):
+                add_pipeline_rows(self._tables, len(self._summary.step_s) - 1, self._summary.step.ran)
             self._terms.end_step()
             if self._moves is None:
                 self._moves = self._moves_again()
@@ -211,7 +214,7 @@ class _Run:
     def _add_layer(self, timed: TimedLayer) -> None:
         load, trace = timed.load, timed.trace
         section, self._done = self._parts.workload, self._done + 1
-        cuts = 1 if self._parts.inference is None else self._parts.inference.micro_batches
+        cuts = 1 if self._parts.inference is None else self._parts.inference.passes
         layers = cuts * simulated_layers(self._parts, len(self._batch.layers) if self._batch else 0)
         self._watch("layers", self._done, section.steps * layers)
         add_layer_rows(self._tables, timed.where, self._parts.fabric, load, trace, timed.wire)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from moesim.balance import update_bias
 from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
-from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, slot_bytes, steps_pay
+from moesim.measure import CriticalRank, SummaryBuilder, TrainingTime, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
 from moesim.placement_policies import FETCHING_POLICIES, FIXED_POLICIES
 from moesim.run.audit import audit_components, audit_layer, audit_migration, audit_together
@@ -20,6 +20,7 @@ from moesim.run.offsets import start_offsets
 from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
 from moesim.stages import BESIDE, MIGRATION
 from moesim.timeline import (
+    BACKWARD,
     SCHEDULES,
     Key,
     LayerTrace,
@@ -32,12 +33,15 @@ from moesim.timeline import (
     RankGroup,
     moe_layers,
     run_groups,
+    run_layers,
     with_migrations,
 )
 from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, weight_transfer
 from moesim.workload import Batch, micro_batches
 
 _OFFSET_STAGE = 4
+# One bucket over everything: nobody looks at the links' use over time.
+_NO_CURVES_S = 1e9
 # Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
 _FEWEST_LAYERS = 6
 
@@ -228,6 +232,8 @@ def run_steps_of_groups(
             elif isinstance(timed, MigrationTrace):
                 yield number, _audited_move(parts, index, step, timed, summary)
             else:
+                if isinstance(summary.step, TrainingTime) and summary.step.training.overlapped:
+                    summary.step.alone = _passes_alone(parts, loads[number], offsets[number])
                 summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
                 yield number, timed
 
@@ -248,14 +254,25 @@ class _Loads:
     def of(self, layer: int, micro_batch: int = 0) -> LayerLoad:
         key = self.recorded(layer), micro_batch
         if key not in self._made:
-            self._made[key] = layer_load(self._parts, self._routed[micro_batch][key[0]], self._ledger)
+            whole = self._parts.inference
+            back = whole is not None and whole.training is not None and micro_batch == BACKWARD
+            routed = self._routed[0 if back else micro_batch][key[0]]
+            self._made[key] = layer_load(self._parts, routed, self._ledger, back)
         return self._made[key]
+
+    def work(self, layer: int, micro_batch: int) -> LayerWork:
+        load = self.of(layer, micro_batch)
+        return LayerWork(load.kernels.seconds, load.flows)
 
 
 def simulated_layers(parts: Parts, recorded: int) -> int:
     """MoE layers on the clock. Of a whole step the first, until they repeat: the rest takes the same period."""
     if parts.workload.layers_simulated is not None or parts.inference is None:
         return parts.workload.layers_simulated or recorded
+    if (
+        training := parts.inference.training
+    ) is not None:  # what a stage has, so that the ends of a chunk count as there
+        return min(_FEWEST_LAYERS, -(-parts.inference.moe_layers // training.stages))
     return min(max(_FEWEST_LAYERS, 2 * recorded), parts.inference.moe_layers)
 
 
@@ -278,10 +295,6 @@ def _on_the_clock(
 
 
 def _ranks_of(parts: Parts, loads: _Loads, start_offset_s: Floats, step: RoutedStep) -> RankGroup:
-    def work_of(layer: int, micro_batch: int) -> LayerWork:
-        load = loads.of(layer, micro_batch)
-        return LayerWork(load.kernels.seconds, load.flows)
-
     program, weights = _program(parts, loads.n_layers), _weights(parts, step)
     if weights:
         stops, beside = ([layer for name, layer, _ in weights if name == stage.name] for stage in (MIGRATION, BESIDE))
@@ -292,7 +305,15 @@ def _ranks_of(parts: Parts, loads: _Loads, start_offset_s: Floats, step: RoutedS
         beside = list(range(loads.n_layers))
         weights |= {(BESIDE.name, layer, 0): parts.gradients for layer in beside}
         program = (*program, *(Operation(BESIDE, layer, after=(("gate", layer, 0),)) for layer in beside))
-    return RankGroup(parts.fabric, program, work_of, start_offset_s, weights)
+    return RankGroup(parts.fabric, program, loads.work, start_offset_s, weights)
+
+
+def _passes_alone(parts: Parts, loads: _Loads, start_offset_s: Floats) -> list[LayerTrace]:
+    """The layers of a step whose passes overlap once more, one pass after the other."""
+    program = SCHEDULES["training", "none"](loads.n_layers, parts.algorithm.permutes_first)
+    tolerance = parts.tolerance if steps_pay(loads.of(0).flows) else 0.0
+    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, _NO_CURVES_S, tolerance)
+    return [trace for trace in ran if isinstance(trace, LayerTrace)]
 
 
 def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:

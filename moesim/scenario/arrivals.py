@@ -302,6 +302,21 @@ class Schedule(Block):
         description="Training: micro-batches of a step that pass a pipeline, each of tokens_per_rank on every rank; "
         "else as overlap says, two or one.",
     )
+    stage_layers: (
+        Literal["whole", "even"] | Annotated[tuple[Annotated[Count, Field(ge=0)], ...], Field(min_length=1)]
+    ) = Field(
+        "whole",
+        description="Training: layers of each stage of the pipeline: a list; whole, so that the slowest stage is as "
+        "fast as can be, the output head counted; or even, the same share of everything, fractions of layers too.",
+    )
+    mtp_layers: Count | None = Field(
+        None, ge=0, le=16, description="Training: layers of multi-token prediction (default: the model's)."
+    )
+    recompute: Literal["none", "selective"] = Field(
+        "none",
+        description="Training: what is computed again on the way back; selective: norms, activations and MLA "
+        "up-projections.",
+    )
     start_offset: Annotated[
         Annotated[Duration, Tag("<one>")]
         | Annotated[tuple[Duration, ...], Tag("<list>")]

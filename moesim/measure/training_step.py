@@ -1,0 +1,254 @@
+"""The time of a training step: one group's passes on the clock, the ranks of a pipeline at their tasks, the update.
+
+Two levels. The MoE layers of a stage run on one expert-parallel group exactly, forward and back, alone and beside each
+other; what they take are the durations of the tasks of a pipeline, which runs on a clock of its own. All pipelines and
+groups are alike. Gradients are reduced, weights updated and gathered when the slowest rank has ended.
+
+Model FLOPs are 6 for each weight that a token passes through, the embedding left out, and 3 times those of causal core
+attention forward; multi-token prediction and what is computed again do not count. MFU is these over the BF16 peak of
+all GPUs (DeepSeek's "causal MFU"); the non-causal one counts attention to all tokens.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.layer import Inference, Parts, StepPrices, Training, dense_layer, output_head, prediction_layer
+from moesim.measure.gradient_update import port_rate, update_seconds
+from moesim.measure.pipeline_stages import Chunk, Stage, StageCosts, chunk_of, stages_of
+from moesim.model import ModelSpec, attention_work
+from moesim.results import Note, TableBuilder, Term, ratio
+from moesim.timeline import PIPELINES, LayerTrace, Ran, run_pipeline
+
+_DAY_S = 86400.0
+_WORDS = {"forward": "forward", "backward": "backward", "input": "backward, inputs", "weights": "backward, weights"}
+_PAIR, _BUBBLE = "forward beside backward", "bubble"
+
+
+@dataclass
+class TrainingTime:
+    """Collects the layers of one step after the other."""
+
+    parts: Parts
+    step: Inference
+    training: Training
+    tokens: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    """Of a micro-batch on every rank, [ranks]."""
+    alone: Sequence[LayerTrace] = ()
+    """Both passes in turn, where the layers taken in overlap."""
+    ran: list[Ran] = field(default_factory=list)
+    """Tasks of the last step."""
+    _traces: list[LayerTrace] = field(default_factory=list)
+    _spent: list[dict[str, float]] = field(default_factory=list)
+    _shown: list[tuple[float, float]] = field(default_factory=list)
+    _pair: list[Chunk] = field(default_factory=list)
+
+    def add_layer(self, trace: LayerTrace) -> None:
+        """Take in a layer of a pass."""
+        self._traces.append(trace)
+
+    def end_step(self, recorded: int) -> float:
+        """Close a step; returns its seconds."""
+        training, prices, tokens = self.training, StepPrices(self.parts, self.step), self.tokens
+        main = chunk_of(self._traces, training.overlapped)
+        alone, pair = (chunk_of(self.alone, False), main) if training.overlapped else (main, None)
+        self._pair += [pair] if pair else []
+        costs = StageCosts(
+            [Stage()],
+            alone,
+            pair,
+            dense=dense_layer(prices, tokens),
+            head=output_head(prices, tokens),
+            prediction=prediction_layer(prices, tokens),
+        )
+        costs.stages = stages = stages_of(self.step, training, costs)
+        self.ran = run_pipeline(
+            PIPELINES[training.pipeline](training.ranks, training.micro_batches), costs.seconds, self._send_s()
+        )
+        self._close(costs, stages)
+        self._traces.clear()
+        return sum(self._spent[-1].values())
+
+    def _close(self, costs: StageCosts, stages: Sequence[Stage]) -> None:
+        end = max(one.end_s for one in self.ran)
+        by_rank: dict[int, dict[str, float]] = {}
+        held: dict[int, set[int]] = {}
+        for one in self.ran:
+            name = _PAIR if len(one.task) > 1 else _WORDS[one.task[0].kind]
+            spent = by_rank.setdefault(one.rank, {})
+            spent[name] = spent.get(name, 0.0) + one.end_s - one.start_s
+            held.setdefault(one.rank, set()).update(of.stage for of in one.task)
+        rank = max(by_rank, key=lambda one: (sum(by_rank[one].values()), -one))
+        spent = {name: by_rank[rank][name] for name in (_PAIR, *_WORDS.values()) if name in by_rank[rank]}
+        spent[_BUBBLE] = end - sum(spent.values())
+        updates = [
+            update_seconds(self.parts, self.step, self.training, [stages[of] for of in own], float(0 in own))
+            for own in held.values()
+        ]
+        self._spent.append(spent | max(updates, key=lambda one: sum(one.values())))
+        chunks = {"alone": costs.alone, "pair": costs.pair}
+        moving = sum(count * chunk.moving_s for name, count in costs.chunks.items() if (chunk := chunks[name]))
+        shown = sum(count * chunk.shown_s for name, count in costs.chunks.items() if (chunk := chunks[name]))
+        self._shown.append((moving, shown))
+
+    def _send_s(self) -> float:
+        """A micro-batch from one stage to the next, in BF16."""
+        rate = port_rate(self.parts.fabric, "nic") * self.step.constants.collective_share
+        return float(self.tokens.max()) * self.step.spec.hidden * 2 / rate
+
+    @property
+    def gpus(self) -> int:
+        """Of all pipelines."""
+        return self.parts.fabric.n_ranks * self.training.groups * self.training.ranks
+
+    @property
+    def shown_share(self) -> float:
+        """Share of the time in dispatch and combine in which a rank computes nothing meanwhile, over the whole step."""
+        moving, shown = (sum(side) for side in zip(*self._shown, strict=True))
+        return min(shown / moving, 1.0) if moving else 0.0
+
+    @property
+    def pair_hidden_share(self) -> float | None:
+        """Share of dispatch and combine hidden in a forward chunk beside a backward one; None where none overlap."""
+        moving = sum(chunk.moving_s for chunk in self._pair)
+        return 1 - sum(chunk.shown_s for chunk in self._pair) / moving if moving else None
+
+    def band_weight(self, simulated: int) -> float:
+        """By what seconds in phases of the simulated layers count in the step: those that show, of all micro-batches."""
+        training = self.training
+        return self.shown_share * 2 * training.micro_batches * self.step.moe_layers / training.ranks / simulated
+
+    def notes(self) -> Iterator[Note]:
+        """Say what the step rests on."""
+        yield Note("estimated", "kernels on the way back, reductions and the optimizer of a step: docs/training.md")
+        yield Note("info", "one expert-parallel group is simulated, the others of the step are taken to be alike")
+
+    def _step_tokens(self, tokens: int) -> float:
+        return float(tokens) * self.training.micro_batches * self.training.groups
+
+    def numbers(self, step_s: float, tokens: int) -> dict[str, Any]:
+        """Return the summary's numbers of a step of ``step_s`` seconds and ``tokens`` of a group's micro-batch."""
+        of_step, spec, gpu = self._step_tokens(tokens), self.step.spec, self.parts.kernels.gpu
+        rate = of_step / step_s
+        causal, full = (model_flops(spec, self.step.lengths, causal) * rate / self.gpus for causal in (True, False))
+        spent = {name: float(np.mean([one[name] for one in self._spent])) for name in self._spent[0]}
+        return {
+            "tokens_per_second": rate,
+            "tokens_per_second_per_node": rate / self.gpus * self.parts.fabric.ranks_per_node,
+            "tokens_per_second_per_gpu": rate / self.gpus,
+            "tpot_s": None,
+            "communication_hidden_share": 1.0 - self.shown_share,
+            "layer_period_s": None,
+            "model_layers": spec.layers + (self.training.mtp_layers),
+            "tokens_per_day": rate * _DAY_S,
+            "step_tokens": of_step,
+            "gpus": self.gpus,
+            "model_flops_per_second_per_gpu": causal,
+            "mfu": causal / gpu.bf16_flops,
+            "mfu_non_causal": full / gpu.bf16_flops,
+            "pipeline_bubble_share": spent[_BUBBLE] / step_s,
+        }
+
+    def terms(self, summary: Mapping[str, Any]) -> dict[str, list[Term]]:
+        """Return the terms of the numbers of a step, and of its time."""
+        step_s, spec, gpu = summary["step_time_s"], self.step.spec, self.parts.kernels.gpu
+        training = self.training
+        said = {
+            _BUBBLE: "until the last rank has ended its last pass, that rank does nothing",
+            "gradients reduced": "FP32, scattered over all copies of a weight, at a share of the port's peak",
+            "weights gathered": "BF16, from all copies of a weight",
+            "optimizer": "bytes of the rank's part of the weights at a share of the memory's peak",
+        }
+        names = dict.fromkeys(name for spent in self._spent for name in spent)
+        found: dict[str, list[Term]] = {
+            "step_time_s": [
+                Term(
+                    name=name,
+                    value=sum(spent.get(name, 0.0) for spent in self._spent) / len(self._spent),
+                    unit="s",
+                    formula=said.get(name, "on the rank of the pipeline that has most to do"),
+                    source="simulated",
+                )
+                for name in names
+            ]
+        }
+        of_step, gpus = summary["step_tokens"], float(self.gpus)
+        nodes = {"": 1.0, "_per_node": gpus / self.parts.fabric.ranks_per_node, "_per_gpu": gpus}
+        for of, count in nodes.items():
+            found[f"tokens_per_second{of}"] = ratio(
+                ("tokens of a step", of_step / count), ("step_time_s", step_s), "", "s"
+            )
+        found["tokens_per_day"] = ratio(
+            ("tokens of a step in a day", of_step * _DAY_S), ("step_time_s", step_s), "", "s"
+        )
+        for key, causal in (("mfu", True), ("mfu_non_causal", False)):
+            flops = model_flops(spec, self.step.lengths, causal) * of_step / gpus
+            found[key] = ratio(
+                ("model FLOPs of a GPU over its BF16 peak", flops / gpu.bf16_flops), ("step_time_s", step_s)
+            )
+            if causal:
+                above = ("model FLOPs of a GPU", flops)
+                found["model_flops_per_second_per_gpu"] = ratio(above, ("step_time_s", step_s), "", "s")
+        moving, shown = (sum(side) for side in zip(*self._shown, strict=True))
+        if moving > 0:
+            hidden = ("seconds of dispatch and combine beside compute", max(moving - shown, 0.0))
+            found["communication_hidden_share"] = ratio(hidden, ("seconds of dispatch and combine", moving), "s", "s")
+        idle = ("seconds of the bubble", summary["pipeline_bubble_share"] * step_s)
+        found["pipeline_bubble_share"] = ratio(idle, ("step_time_s", step_s), "s", "s")
+        for key, parts in {
+            "gpus": {
+                "of a group": self.parts.fabric.n_ranks,
+                "groups of a stage": training.groups,
+                "ranks of a pipeline": training.ranks,
+            },
+            "step_tokens": {
+                "of a group's micro-batch": summary["tokens"],
+                "micro-batches": training.micro_batches,
+                "groups": training.groups,
+            },
+        }.items():
+            found[key] = [
+                Term(name=name, value=float(value), unit="", formula="", source="scenario", combine="product")
+                for name, value in parts.items()
+            ]
+        layers = {"layers": spec.layers, "of multi-token prediction": training.mtp_layers}
+        found["model_layers"] = [
+            Term(name=name, value=float(value), unit="", formula="", source="model") for name, value in layers.items()
+        ]
+        return found
+
+
+def model_flops(spec: ModelSpec, lengths: Sequence[int], causal: bool = True) -> float:
+    """Return the FLOPs of a token forward and back, sequences of ``lengths`` taken evenly.
+
+    6 for each weight that it passes through, 3 times those of core attention forward. 250 GFLOPs for DeepSeek-V3 at
+    4,096 tokens (arXiv:2505.09343, table 2).
+    """
+    tables = 0 if spec.tied else spec.vocab * spec.hidden
+    pairs = 0.0
+    for one in spec.attentions:
+        form = "unabsorbed"
+        each = [attention_work(one, 0, length, form).pairs_flops / length for length in lengths]
+        pairs += len(one.layers) * sum(each) / len(each)
+    if not causal:  # half of the pairs are masked
+        pairs *= 2 * np.mean(lengths) / (np.mean(lengths) + 1)
+    return 6.0 * (spec.active_parameters - tables) + 3.0 * pairs
+
+
+def add_pipeline_rows(tables: TableBuilder, step: int, ran: Sequence[Ran]) -> None:
+    """Add a step's passes to ``pipeline``: one row for each, two of the same time where they overlap."""
+    rows = [(at, one) for at in ran for one in at.task]
+    tables.add(
+        "pipeline",
+        step=step,
+        rank=np.array([at.rank for at, _ in rows], np.int32),
+        kind=[one.kind for _, one in rows],
+        stage=np.array([one.stage for _, one in rows], np.int32),
+        micro_batch=np.array([one.micro_batch for _, one in rows], np.int32),
+        overlapped=np.array([len(at.task) > 1 for at, _ in rows]),
+        start_s=np.array([at.start_s for at, _ in rows]),
+        end_s=np.array([at.end_s for at, _ in rows]),
+    )
