@@ -1,6 +1,7 @@
 """Records SimGrid's finish times for the tests: ``python -m benchmarks.record_simgrid`` writes tests/network/data.
 
-200 random networks whole (routes, sizes, starts and every finish time), and of the big workloads every sixteenth flow:
+200 random networks whole (routes, sizes, starts and every finish time), every finish time of 20 random clusters with
+several groups on each (``tests.reference.group_nets`` builds them again), and of the big workloads every sixteenth flow:
 those are built again by ``benchmarks.workloads``. SimGrid must be there; see ``benchmarks/README.md``.
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from benchmarks import simgrid, workloads
 from benchmarks.workloads import Flows
+from tests.reference import group_nets
 
 DATA = Path(__file__).parents[1] / "tests/network/data"
 EVERY = 16
@@ -62,6 +64,19 @@ def record_random(n: int) -> None:
     )
 
 
+def record_groups() -> None:
+    """Write simgrid_groups.npz: every finish time of several groups' all-to-alls on each of 20 random clusters."""
+    rng, finish = np.random.default_rng(group_nets.SEED), []
+    for _ in range(group_nets.N_NETS):
+        groups = group_nets.random_groups(rng)
+        run = simgrid.solve(group_nets.flows_between(groups, group_nets.on_one_clock(groups))[0])
+        assert run is not None
+        finish.append(run.finish)
+    np.savez_compressed(
+        DATA / "simgrid_groups.npz", n_flows=np.array([len(each) for each in finish]), finish=np.concatenate(finish)
+    )
+
+
 def record_workload(flows: Flows, name: str) -> None:
     """Write simgrid_NAME.npy: the finish time of every sixteenth flow."""
     run = simgrid.solve(flows)
@@ -71,9 +86,11 @@ def record_workload(flows: Flows, name: str) -> None:
 
 if __name__ == "__main__":
     DATA.mkdir(exist_ok=True)
-    wanted = sys.argv[1:] or ["random", "pairs64", "pairs128", "leaf_spine128", "switch64"]
+    wanted = sys.argv[1:] or ["random", "groups", "pairs64", "pairs128", "leaf_spine128", "switch64"]
     if "random" in wanted:
         record_random(200)
+    if "groups" in wanted:
+        record_groups()
     if "pairs64" in wanted:
         record_workload(workloads.pairs(64), "pairs64")
     if "pairs128" in wanted:
