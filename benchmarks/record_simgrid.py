@@ -1,8 +1,8 @@
 """Records SimGrid's finish times for the tests: ``python -m benchmarks.record_simgrid`` writes tests/network/data.
 
 200 random networks whole (routes, sizes, starts and every finish time), every finish time of 20 random clusters with
-several groups on each (``tests.reference.group_nets`` builds them again), and of the big workloads every sixteenth flow:
-those are built again by ``benchmarks.workloads``. SimGrid must be there; see ``benchmarks/README.md``.
+several groups on each (``tests.reference.group_nets`` builds them again), and of the big workloads every sixteenth
+flow: those are built again by ``benchmarks.workloads``. SimGrid must be there; see ``benchmarks/README.md``.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "network": {"cluster"},
     "compute": set(),
     "topology_files": {"cluster", "located_yaml", "broken_files"},  # what is written is checked as any topology
-    "cluster": {"located_yaml", "mistakes", "regular_clusters"},
+    "cluster": {"located_yaml", "mistakes", "regular_clusters", "placement_policies"},
     "model": {"located_yaml", "mistakes", "broken_files"},
     "workload": {"recording_format", "dumps"},
     "dumps": {"recording_format", "files", "numpy_file", "broken_files"},  # files that others wrote, as one trace

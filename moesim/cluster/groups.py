@@ -13,7 +13,6 @@ a file      a line for each group, with its nodes and GPUs: ``n0 n1 n2.gpu0``; w
 
 import math
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from moesim.cluster.fabric import Fabric
 from moesim.cluster.paths import Ids
 from moesim.cluster.places import ranks_of
 from moesim.errors import InputError
-from moesim.group_placements import GroupPlacement
+from moesim.placement_policies import GROUP_PLACEMENTS
 
 WHERE = "parallel.group_placement"
 
@@ -42,7 +41,7 @@ def group_fabrics(fabric: Fabric, placement: str, n_groups: int, ep: int, seed: 
     if n_groups * ep > fabric.n_ranks:
         what = f"{n_groups} groups of {ep} GPUs do not fit {fabric.name}, which has {fabric.n_ranks}"
         raise InputError(what, "parallel.dp", "lower dp or choose a larger topology")
-    known = placement in get_args(GroupPlacement)
+    known = placement in GROUP_PLACEMENTS
     ranks = _placed(fabric, placement, n_groups, ep, seed) if known else _read(fabric, Path(placement), n_groups, ep)
     views = [fabric.some_ranks(np.sort(own)) for own in ranks]
     per_node = views[0].ranks_per_node

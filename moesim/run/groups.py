@@ -12,13 +12,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from moesim.cluster import Fabric, places_of_group
 from moesim.errors import InputError
-from moesim.group_placements import GroupPlacement
 from moesim.layer import (
     KernelLedger,
     Parts,
@@ -31,6 +30,7 @@ from moesim.layer import (
     with_learnt_placement,
 )
 from moesim.measure import FlowExport, SummaryBuilder, held_seconds, joint_flows
+from moesim.placement_policies import GROUP_PLACEMENTS
 from moesim.results import Note, Result, TableBuilder, Tables, Term, ratio
 from moesim.run.audit import audit_terms
 from moesim.run.steps import GroupSteps, RoutedStep, route_steps, run_steps_of_groups
@@ -264,7 +264,7 @@ def _other_placements(
     """What every other placement of the groups by name gives; one that does not fit says why."""
     found: list[dict[str, Any]] = []
     seen = [_ranks([group.parts for group in groups])]
-    for placement in get_args(GroupPlacement):
+    for placement in GROUP_PLACEMENTS:
         if placement == scenario.parallel.group_placement:
             continue
         try:

@@ -6,16 +6,15 @@ validation; their placeholder never survives it.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
-from moesim.group_placements import GroupPlacement
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
-from moesim.placement_policies import POLICIES, REBALANCE_POLICIES
+from moesim.placement_policies import GROUP_PLACEMENTS, POLICIES, REBALANCE_POLICIES
 from moesim.regular_clusters import EXAMPLES, FabricKind, RegularCluster
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.named_files import is_path, refuse_escape
@@ -139,9 +138,8 @@ class Cluster(Block):
 
 def _known_group_placement(name: str) -> str:
     """Refuse what is neither a placement of groups by name nor a path."""
-    names = get_args(GroupPlacement)
-    if name not in names and not is_path(name):
-        raise InputError(f"no placement of groups {name!r:.60}", fix=did_you_mean(name, names, "placements"))
+    if name not in GROUP_PLACEMENTS and not is_path(name):
+        raise InputError(f"no placement of groups {name!r:.60}", fix=did_you_mean(name, GROUP_PLACEMENTS, "placements"))
     return name
 
 
