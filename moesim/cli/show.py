@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from moesim.results.definitions import COMPONENTS, GROUP_SUMMARY, STEP_SUMMARY
+from moesim.results.definitions import COMPONENTS, GROUP_SUMMARY, STEP_SUMMARY, TRAINING_SUMMARY
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ def print_run(result: "Result") -> None:
     rows.append(("lower bound", in_words(result, "lower_bound_s"), ""))
     rows.append(("wait, mean over ranks", in_words(result, "rank_wait_mean_s"), ""))
     if "tokens_per_second" in summary:
-        shown = [(key, in_words(result, key)) for key in ("step_time_s", *STEP_SUMMARY) if summary[key] is not None]
+        keys = ("step_time_s", *STEP_SUMMARY, *TRAINING_SUMMARY)
+        shown = [(key, in_words(result, key)) for key in keys if summary.get(key) is not None]
         out.print(table("", ("whole step", ""), shown))
     out.print(table("", ("time per layer, critical rank", "", "share"), rows))
     if "groups" in summary:

@@ -59,7 +59,7 @@ def collective_seconds(fabric: Fabric, moved_bytes: float, ranks: int, in_node: 
 
 
 def port_rate(fabric: Fabric, link_class: str) -> float:
-    """Return bytes/s that a GPU can send over a class of links: its share of its node's; where there is none, of any."""
+    """Return bytes/s of a GPU over a class of links, its share of its node's; where there is none, over any."""
     ports = np.flatnonzero(fabric.is_class(link_class) & fabric.sender_port)
     node = fabric.rank_names[0].partition(".")[0] + "."
     own = [float(fabric.capacity[port]) for port in ports if fabric.link_source[port].startswith(node)]

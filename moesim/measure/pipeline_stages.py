@@ -1,16 +1,19 @@
 """What the stages of a pipeline hold, and what their passes take.
 
 MoE layers take their share of a chunk that was simulated: so many of them forward, back, or one beside the other.
-Layers without experts, the output matrix and what multi-token prediction adds are priced apart and overlap with nothing.
+Layers without experts, the output matrix and what multi-token prediction adds are priced apart and overlap with
+nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 
 from moesim.layer import Inference, Passes, Training
+from moesim.stages import PHASES
 from moesim.timeline import BACKWARD, FORWARD, WEIGHTS, LayerTrace, Pass, Task
 
 _POWER = 16
@@ -32,6 +35,11 @@ class Chunk:
     moving_s: float
     shown_s: float
 
+    @property
+    def hidden_share(self) -> float | None:
+        """Share of dispatch and combine in which a rank computes; None where nothing moves."""
+        return 1.0 - self.shown_s / self.moving_s if self.moving_s else None
+
 
 def chunk_of(traces: Sequence[LayerTrace], overlapped: bool) -> Chunk:
     """Return what a chunk's layers took."""
@@ -42,7 +50,7 @@ def chunk_of(traces: Sequence[LayerTrace], overlapped: bool) -> Chunk:
         for name, (_, end) in spans.items():
             if name not in late:
                 ends[trace.micro_batch] = max(ends[trace.micro_batch], float(end.max()))
-        ran += [span for name, span in spans.items() if name not in trace.phases]
+        ran += [span for name, span in spans.items() if name not in PHASES]
         moving += sum(float((phase.leave_s - phase.enter_s).sum()) for phase in trace.phases.values())
     start, end = (np.array([span[side] for span in ran]) for side in (0, 1))
     order = np.argsort(start, axis=0, kind="stable")
@@ -52,11 +60,12 @@ def chunk_of(traces: Sequence[LayerTrace], overlapped: bool) -> Chunk:
     passes = (
         Passes(last) if overlapped else Passes(ends[FORWARD], ends[BACKWARD] - ends[FORWARD], last - ends[BACKWARD])
     )
-    return Chunk(len({trace.layer for trace in traces}), passes, moving, min(float(idle), moving))
+    # Where nothing is computed beside communication the two differ by rounding alone.
+    shown = moving if idle > moving * (1 - 1e-12) else float(idle)
+    return Chunk(len({trace.layer for trace in traces}), passes, moving, shown)
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """What a stage holds: MoE layers, layers without experts, output matrices; fractions where stages are even.
 
     ``predictions``: layers of multi-token prediction, which are MoE layers and more.
@@ -109,9 +118,10 @@ class StageCosts:
         return whole.plus(self.head, stage.heads).plus(self.prediction, stage.predictions)
 
     def whole(self, stage: Stage) -> float:
-        """Return what both passes of a stage take alone."""
-        passes = self._of(stage.moe / self.alone.layers, stage)
-        return passes.forward + passes.backward
+        """Return what both passes of a stage take, its MoE layers overlapped where the order overlaps passes."""
+        passes = self._of(0.0 if self.pair else stage.moe / self.alone.layers, stage)
+        pairs = stage.moe / self.pair.layers * self.pair.passes.forward if self.pair else 0.0
+        return passes.forward + passes.backward + pairs
 
 
 def stages_of(step: Inference, training: Training, costs: StageCosts) -> list[Stage]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from moesim.layer import Inference, Parts, StepPrices, Training, dense_layer, output_head, prediction_layer
 from moesim.measure.gradient_update import port_rate, update_seconds
-from moesim.measure.pipeline_stages import Chunk, Stage, StageCosts, chunk_of, stages_of
+from moesim.measure.pipeline_stages import Stage, StageCosts, chunk_of, stages_of
 from moesim.model import ModelSpec, attention_work
 from moesim.results import Note, TableBuilder, Term, ratio
 from moesim.timeline import PIPELINES, LayerTrace, Ran, run_pipeline
@@ -44,7 +44,7 @@ class TrainingTime:
     _traces: list[LayerTrace] = field(default_factory=list)
     _spent: list[dict[str, float]] = field(default_factory=list)
     _shown: list[tuple[float, float]] = field(default_factory=list)
-    _pair: list[Chunk] = field(default_factory=list)
+    _costs: StageCosts | None = None
 
     def add_layer(self, trace: LayerTrace) -> None:
         """Take in a layer of a pass."""
@@ -55,7 +55,6 @@ class TrainingTime:
         training, prices, tokens = self.training, StepPrices(self.parts, self.step), self.tokens
         main = chunk_of(self._traces, training.overlapped)
         alone, pair = (chunk_of(self.alone, False), main) if training.overlapped else (main, None)
-        self._pair += [pair] if pair else []
         costs = StageCosts(
             [Stage()],
             alone,
@@ -68,6 +67,7 @@ class TrainingTime:
         self.ran = run_pipeline(
             PIPELINES[training.pipeline](training.ranks, training.micro_batches), costs.seconds, self._send_s()
         )
+        self._costs = costs
         self._close(costs, stages)
         self._traces.clear()
         return sum(self._spent[-1].values())
@@ -110,14 +110,8 @@ class TrainingTime:
         moving, shown = (sum(side) for side in zip(*self._shown, strict=True))
         return min(shown / moving, 1.0) if moving else 0.0
 
-    @property
-    def pair_hidden_share(self) -> float | None:
-        """Share of dispatch and combine hidden in a forward chunk beside a backward one; None where none overlap."""
-        moving = sum(chunk.moving_s for chunk in self._pair)
-        return 1 - sum(chunk.shown_s for chunk in self._pair) / moving if moving else None
-
     def band_weight(self, simulated: int) -> float:
-        """By what seconds in phases of the simulated layers count in the step: those that show, of all micro-batches."""
+        """By what seconds in phases of the simulated layers count in the step: those that show, of all passes."""
         training = self.training
         return self.shown_share * 2 * training.micro_batches * self.step.moe_layers / training.ranks / simulated
 
@@ -125,6 +119,22 @@ class TrainingTime:
         """Say what the step rests on."""
         yield Note("estimated", "kernels on the way back, reductions and the optimizer of a step: docs/training.md")
         yield Note("info", "one expert-parallel group is simulated, the others of the step are taken to be alike")
+
+    def explained(self) -> dict[str, Any]:
+        """What the last step's pipeline was made of, as plain data."""
+        costs = self._costs
+        assert costs is not None  # noqa: S101 - a run has a step at least
+        parts = {"dense layer": costs.dense, "output head": costs.head, "token prediction": costs.prediction}
+        return {
+            "pipeline": self.training.pipeline,
+            "stages": [stage._asdict() for stage in costs.stages],
+            "chunk_layers": costs.alone.layers,
+            "chunk_s": costs.alone.passes._asdict(),
+            "pair_s": costs.pair and costs.pair.passes.forward,
+            "pair_hidden_share": costs.pair and costs.pair.hidden_share,
+            "others_s": {name: passes._asdict() for name, passes in parts.items()},
+            "send_s": self._send_s(),
+        }
 
     def _step_tokens(self, tokens: int) -> float:
         return float(tokens) * self.training.micro_batches * self.training.groups
@@ -230,11 +240,11 @@ def model_flops(spec: ModelSpec, lengths: Sequence[int], causal: bool = True) ->
     tables = 0 if spec.tied else spec.vocab * spec.hidden
     pairs = 0.0
     for one in spec.attentions:
-        form = "unabsorbed"
-        each = [attention_work(one, 0, length, form).pairs_flops / length for length in lengths]
+        each = [attention_work(one, 0, length, "unabsorbed").pairs_flops / length for length in lengths]
         pairs += len(one.layers) * sum(each) / len(each)
     if not causal:  # half of the pairs are masked
-        pairs *= 2 * np.mean(lengths) / (np.mean(lengths) + 1)
+        mean = sum(lengths) / len(lengths)
+        pairs *= 2 * mean / (mean + 1)
     return 6.0 * (spec.active_parameters - tables) + 3.0 * pairs
 
 
