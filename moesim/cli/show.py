@@ -144,7 +144,7 @@ def print_run(result: "Result") -> None:
         shown = [(key, in_words(result, key)) for key in GROUP_SUMMARY]
         out.print(table("", ("groups on one cluster", ""), shown))
         facts = result.explanation["groups"]
-        columns = ("placement of groups", "layer, mean group", "slowest", "busiest shared link", "")
+        columns = ("placement of groups", "layer, mean group", "slowest", "busiest shared link", "at full rate")
         placed = [
             (one["placement"], *(with_unit(key, one[key]) for key in _OF_A_PLACEMENT))
             if "not" not in one

@@ -158,7 +158,22 @@ def _context_of(key: str) -> Callable[[Result, str], Iterator[str]]:
         return _links
     if key.startswith(("gate_time", "permute_time", "expert_compute_time", "unpermute_time", "source")):
         return _kernels
-    return _router
+    return _groups if key in GROUP_SUMMARY else _router
+
+
+def _groups(result: Result, _: str) -> Iterator[str]:
+    facts = result.explanation["groups"]
+    links = facts["links"]
+    yield f"  {len(links)} busiest links of several groups:" if links else "  no link carries bytes of two groups"
+    for link in links[:_LAYERS]:
+        among = ", ".join(str(group) for group, moved in enumerate(link["wire_bytes"]) if moved)
+        yield (
+            f"    {link['link']}, groups {among}: {format_bytes(sum(link['wire_bytes']))} per layer, "
+            f"{format_duration(link['seconds_at_full_rate'])} at full rate, held a group {format_duration(link['held_s'])}"
+        )
+    for placed in facts["placements"]:
+        took = placed.get("not") or f"{format_duration(placed['layer_time_mean_s'])} a layer, mean of the groups"
+        yield f"  placed {placed['placement']}: {took}"
 
 
 def _layer(result: Result, _: str) -> Iterator[str]:
