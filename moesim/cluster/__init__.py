@@ -3,7 +3,7 @@
 from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
-from moesim.cluster.groups import group_fabrics, places_of_group
+from moesim.cluster.group_places import group_fabrics, places_of_group
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.cluster.places import links_of, overridden, place_of

@@ -169,7 +169,8 @@ def _groups(result: Result, _: str) -> Iterator[str]:
         among = ", ".join(str(group) for group, moved in enumerate(link["wire_bytes"]) if moved)
         yield (
             f"    {link['link']}, groups {among}: {format_bytes(sum(link['wire_bytes']))} per layer, "
-            f"{format_duration(link['seconds_at_full_rate'])} at full rate, held a group {format_duration(link['held_s'])}"
+            f"{format_duration(link['seconds_at_full_rate'])} at full rate, "
+            f"held a group {format_duration(link['held_s'])}"
         )
     for placed in facts["placements"]:
         took = placed.get("not") or f"{format_duration(placed['layer_time_mean_s'])} a layer, mean of the groups"

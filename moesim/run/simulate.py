@@ -44,7 +44,7 @@ from moesim.measure import (
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
-from moesim.run.groups import GroupRun, build_groups, opened, with_contention
+from moesim.run.contention import GroupRun, build_groups, opened, with_contention
 from moesim.run.resimulate import StepTimes, resimulated
 from moesim.run.steps import (
     GroupSteps,
