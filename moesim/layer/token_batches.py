@@ -65,6 +65,7 @@ class Workload:
             select=self._select,
             group_counts=(parts.fabric.n_ranks, parts.fabric.n_nodes, parts.router.n_groups),
             half=self.half,
+            bootstrap=parts.group > 0,
             **common,
         )
 
@@ -99,8 +100,9 @@ class Workload:
         if trace.unit != "logits" and parts.update_bias:
             raise InputError("no router runs on given experts", "routing.update_bias", "update_bias: false")
         batch = traced_batch(
-            trace, top_k=parts.router.top_k, layers=self.trace_layers, where="workload", half=self.half, **common
-        )
+            trace, top_k=parts.router.top_k, layers=self.trace_layers, where="workload", half=self.half,
+            bootstrap=parts.group > 0, **common,
+        )  # fmt: skip
         if trace.unit == "counts":
             batch = replace(batch, estimated=(*batch.estimated, *_limit_not_applied(parts)))
         if trace.unit == "logits" and trace.bias is None and parts.router.kind == "v3" and parts.bias == "recorded":

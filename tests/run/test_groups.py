@@ -11,7 +11,7 @@ from moesim.errors import InputError, InvariantError
 from moesim.network import solve_flows
 from moesim.results.explain import explain_lines
 from moesim.run import audit, steps
-from tests.run.small import SMALL
+from tests.run.small import SMALL, small_recording
 
 CLUSTER = {"cluster": {"topology": "h100-8x2-leaf-spine-8to1"}, "alltoall": {"algorithm": "deepep-low-latency"}}
 GROUPS = {"parallel": {"ep": 8, "dp": 16}}
@@ -75,9 +75,12 @@ def test_groups_on_links_of_their_own_cost_each_other_nothing():
     assert result.explanation["groups"]["links"] == []
 
 
-def test_every_group_has_tokens_of_its_own():
-    its = run(STRIPED).tables["groups"]
-    assert its.rank_load_max_over_mean.nunique() == 2
+def test_every_group_has_tokens_of_its_own(tmp_path):
+    small_recording(tmp_path / "recording.npz")
+    recorded = {"recording": {"name": str(tmp_path / "recording.npz"), "layers": [2]}, "tokens_per_rank": 16}
+    for result in (run(STRIPED), moesim.simulate(scenario(STRIPED, workload=recorded))):
+        assert result.tables["groups"].rank_load_max_over_mean.nunique() == 2
+        assert not any("the same tokens" in note.text for note in result.notes)
 
 
 def test_another_placement_in_the_table_is_what_a_run_of_it_gives():
