@@ -143,13 +143,10 @@ def print_run(result: "Result") -> None:
     if "groups" in summary:
         shown = [(key, in_words(result, key)) for key in GROUP_SUMMARY]
         out.print(table("", ("groups on one cluster", ""), shown))
-        facts = result.explanation["groups"]
         columns = ("placement of groups", "layer, mean group", "slowest", "busiest shared link", "at full rate")
         placed = [
-            (one["placement"], *(with_unit(key, one[key]) for key in _OF_A_PLACEMENT))
-            if "not" not in one
-            else (one["placement"], None, None, one["not"], None)
-            for one in facts["placements"]
+            (one["placement"], *(with_unit(key, one.get(key, one.get("not"))) for key in _OF_A_PLACEMENT))
+            for one in result.explanation["groups"]["placements"]
         ]
         out.print(table("", columns, placed))
     names = (

@@ -91,17 +91,17 @@ def _read(fabric: Fabric, path: Path, n_groups: int, ep: int) -> list[Ids]:
             continue
         where = f"{path}:{number}"
         try:
-            ranks = np.concatenate([ranks_of(fabric, place) for place in places])
+            ranks = [rank for place in places for rank in ranks_of(fabric, place)]
         except InputError as error:
             raise InputError(error.what, where, error.fix) from None
-        for rank in ranks.tolist():
+        for rank in ranks:
             if rank in owner:
                 what = f"{fabric.rank_names[rank]} is in group {owner[rank]} already"
                 raise InputError(what, where, "name every GPU once")
             owner[rank] = len(found)
         if len(ranks) != ep:
             raise InputError(f"group {len(found)} has {len(ranks)} GPUs", where, f"give it parallel.ep = {ep}")
-        found.append(ranks)
+        found.append(np.array(ranks, np.int64))
     if len(found) != n_groups:
         what = f"{len(found)} groups, and dp x tp / ep = {n_groups}"
         raise InputError(what, str(path), f"give {n_groups} lines of nodes and GPUs")

@@ -50,6 +50,19 @@ def links_of(fabric: Fabric, places: str | Sequence[str]) -> Ids:
     return np.array(sorted(found), np.int32)
 
 
+def ranks_of(fabric: Fabric, place: str) -> list[int]:
+    """Return the ranks of a node, a GPU or a rail: ``n3``, ``n3.gpu2``, ``rail1``.
+
+    Raises:
+        InputError: no such place, or one that is no GPUs.
+    """
+    number = {name: rank for rank, name in enumerate(fabric.rank_names)}
+    devices, _ = _devices(fabric, place)
+    if not number.keys() >= set(devices):
+        raise InputError(f"{place!r:.80} is no node and no GPU", "place", "give nodes and GPUs, such as n3 or n3.gpu2")
+    return [number[device] for device in devices]
+
+
 def place_of(fabric: Fabric, link: int) -> str:
     """Return the place that is this link alone, by the names of its ends that tables have too."""
     return fabric.link_names[link]
@@ -121,39 +134,18 @@ def _at(fabric: Fabric, device: str) -> tuple[list[int], list[int]]:
     return fabric.links_at.get(device, ([], []))
 
 
-def ranks_of(fabric: Fabric, place: str) -> Ids:
-    """Return the ranks of a node or a GPU: ``n3``, ``n3.gpu2`` or the GPU's own name.
-
-    Raises:
-        InputError: no such place, or one that is neither.
-    """
-    ranks = np.flatnonzero(_of_node(fabric, place)).astype(np.int32)
-    if len(ranks):
-        return ranks
-    if place in fabric.rank_names:
-        return np.array([fabric.rank_names.index(place)], np.int32)
-    _devices(fabric, place)
-    raise InputError(f"{place!r:.80} is no node and no GPU", "place", "give nodes and GPUs, such as n3 or n3.gpu2")
-
-
-def _of_node(fabric: Fabric, place: str) -> NDArray[np.bool_]:
-    """Which ranks ``n3`` or ``n3.gpu2`` means, none where the place is spelt otherwise, [ranks]."""
-    chosen, node = np.zeros(fabric.n_ranks, np.bool_), fabric.rank_node
-    if of_node := re.fullmatch(r"n(\d{1,9})(?:\.gpu(\d{1,9}))?", place):
-        chosen = node == int(of_node[1])
-        if of_node[2]:
-            chosen &= np.arange(fabric.n_ranks) - np.searchsorted(node, node) == int(of_node[2])
-    return chosen
-
-
 def _devices(fabric: Fabric, place: str) -> tuple[list[str], set[str]]:
     """Devices of a place, and the classes that its links are to be of; none for any class."""
     if place in fabric.links_at:
         return [place], set()
     ranks, node = np.arange(fabric.n_ranks), fabric.rank_node
     index = ranks - np.searchsorted(node, node)
-    chosen, classes = _of_node(fabric, place), set[str]()
-    if rail := re.fullmatch(r"rail(\d{1,9})", place):
+    chosen, classes = np.zeros(fabric.n_ranks, np.bool_), set[str]()
+    if of_node := re.fullmatch(r"n(\d{1,9})(?:\.gpu(\d{1,9}))?", place):
+        chosen = node == int(of_node[1])
+        if of_node[2]:
+            chosen &= index == int(of_node[2])
+    elif rail := re.fullmatch(r"rail(\d{1,9})", place):
         chosen, classes = index == int(rail[1]), {NIC}
     elif leaf := re.fullmatch(r"leaf(\d{1,9})", place):
         alias = f"rail{leaf[1]}.leaf"

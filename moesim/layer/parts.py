@@ -140,11 +140,6 @@ def views_of_groups(scenario: Scenario, cluster: Fabric, placement: str | None =
     return group_fabrics(cluster, placed, parallel.groups, parallel.ep, scenario.seed)
 
 
-def groups_share_fabric(scenario: Scenario) -> bool:
-    """Whether several groups run on the cluster at once; a training step is simulated on one, for all."""
-    return scenario.parallel.groups > 1 and scenario.schedule.phase != "training"
-
-
 def build_fabric(scenario: Scenario) -> Fabric:
     """Build the ranks that the scenario runs on, those of the first group where there are several.
 
@@ -152,7 +147,7 @@ def build_fabric(scenario: Scenario) -> Fabric:
         InputError: overrides of links that are not there, fewer GPUs than ranks, or nodes of different size.
     """
     fabric = whole_cluster(scenario)
-    if groups_share_fabric(scenario) or scenario.parallel.group_placement != "packed":
+    if scenario.groups_at_once > 1 or scenario.parallel.group_placement != "packed":
         return views_of_groups(scenario, fabric)[0]
     if scenario.parallel.ep is not None:
         if scenario.parallel.ep > fabric.n_ranks:

@@ -12,6 +12,7 @@ from moesim.results import Result
 
 # Times that differ by less are called the same.
 _ALIKE = 5e-4
+_OF_A_PLACEMENT = ("layer_time_mean_s", "layer_time_max_s", "busiest_shared_s")
 
 
 def facts_of(result: Result) -> Mapping[str, Any] | None:
@@ -32,39 +33,24 @@ def group_sentences(result: Result) -> list[str]:
     elif cost < _ALIKE:
         said = [f"The {s['groups']} groups share links and cost each other nothing: a layer takes {among} as alone."]
     else:
-        said = [
-            f"Contention costs {quantity(cost, '%')}: a layer takes {among} among {s['groups']} groups, {alone} alone"
-        ]
-        said[0] += f". The shared link that held the groups longest is {link}." if link else "."
-    if facts["gradients"] is not None:
-        moved, took = (
-            quantity(facts["gradients"][key], unit) for key, unit in (("bytes_per_rank", "B"), ("mean_s", "s"))
-        )
-        said.append(
-            f"Beside each layer every rank passes on {moved} of gradients to the next group, which takes {took}."
-        )
-    return [*said, _placed_otherwise(facts)]
-
-
-def _placed_otherwise(facts: Mapping[str, Any]) -> str:
+        held = f" The shared link that held the groups longest is {link}." if link else ""
+        costs = f"Contention costs {quantity(cost, '%')}: a layer takes {among}"
+        said = [f"{costs} among {s['groups']} groups, {alone} alone.{held}"]
+    if (its := facts["gradients"]) is not None:
+        moved, took = quantity(its["bytes_per_rank"], "B"), quantity(its["mean_s"], "s")
+        said.append(f"Beside each layer every rank passes {moved} of gradients on to the next group, in {took}.")
     own, *others = facts["placements"]
-    fitting = [one for one in others if "not" not in one]
-    if not fitting:
-        return "No other placement of the groups fits this cluster."
-    best = min(fitting, key=lambda one: one["layer_time_mean_s"])
-    change = best["layer_time_mean_s"] / own["layer_time_mean_s"] - 1
-    if change < -_ALIKE:
-        return f"Placed {best['placement']} they would take {quantity(-change, '%')} less: {_time(best)} a layer."
-    worst = max(fitting, key=lambda one: one["layer_time_mean_s"])
-    more = worst["layer_time_mean_s"] / own["layer_time_mean_s"] - 1
+    ranked = sorted((one["layer_time_mean_s"], one["placement"]) for one in others if "not" not in one)
+    if not ranked:
+        return [*said, "No other placement of the groups fits this cluster."]
+    (least_s, best), (most_s, worst) = ranked[0], ranked[-1]
+    less, more = 1 - least_s / own["layer_time_mean_s"], most_s / own["layer_time_mean_s"] - 1
+    if less > _ALIKE:
+        return [*said, f"Placed {best} they would take {quantity(less, '%')} less: {quantity(least_s, 's')} a layer."]
     if more <= _ALIKE:
-        return "Every other placement of the groups takes the same."
-    said = f"{worst['placement']} takes {quantity(more, '%')} more: {_time(worst)} a layer"
-    return f"No other placement by name is faster; {said}."
-
-
-def _time(placed: Mapping[str, Any]) -> str:
-    return quantity(placed["layer_time_mean_s"], "s")
+        return [*said, "Every other placement of the groups takes the same."]
+    slower = f"{worst} takes {quantity(more, '%')} more: {quantity(most_s, 's')} a layer"
+    return [*said, f"No other placement by name is faster; {slower}."]
 
 
 def group_rows(result: Result) -> DataTable:
@@ -106,19 +92,14 @@ def shared_links(facts: Mapping[str, Any]) -> DataTable:
 
 def placements(facts: Mapping[str, Any]) -> DataTable:
     """What every placement of the groups by name gives; the run's own first."""
-    own = facts["placements"][0]
+    own_s = facts["placements"][0]["layer_time_mean_s"]
     rows: list[tuple[Cell, ...]] = []
-    for one in facts["placements"]:
-        if "not" in one:
-            rows.append((one["placement"], None, None, None, None, one["not"], None))
-            continue
-        ratio = one["layer_time_mean_s"] / own["layer_time_mean_s"]
-        name = f"{one['placement']} (this run)" if one is own else one["placement"]
-        times = (Quantity(one[f"layer_time_{over}_s"], "s") for over in ("mean", "max"))
-        busiest = one["busiest_shared"] or "none"
-        rows.append(
-            (name, *times, Quantity(ratio), one["shared_links"], busiest, Quantity(one["busiest_shared_s"], "s"))
-        )
+    for i, one in enumerate(facts["placements"]):
+        name, its = one["placement"] + " (this run)" * (i == 0), one.get
+        mean, slowest, full = (Quantity(its(key), "s") for key in _OF_A_PLACEMENT)
+        ratio = Quantity(None if "not" in one else one["layer_time_mean_s"] / own_s)
+        busiest = its("not") or its("busiest_shared") or "none"
+        rows.append((name, mean, slowest, ratio, its("shared_links"), busiest, full))
     names = (
         "placement",
         "layer, mean group",

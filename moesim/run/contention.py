@@ -9,7 +9,7 @@ Of a run of several groups every number is of the slowest group; ranks are numbe
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,58 +48,42 @@ _COLUMNS = (
     "layer_time_s", "dispatch_time_s", "combine_time_s", "expert_compute_time_s", "wait_time_s",
     "rank_load_max_over_mean",
 )  # fmt: skip
+Routed = tuple[Parts, Sequence[RoutedStep]]
+"""A group's parts and its steps."""
 
 
 @dataclass(frozen=True)
 class GroupRun:
-    """One group after the clock that it shares with the others.
+    """One group after the clock that it shares: what was simulated, its result, and its first step's flows.
 
-    Attributes:
-        parts: of the group.
-        routed: its steps.
-        summary: what its layers were summed up in.
-        result: of this group.
-        flows: those of its first step.
-        gradients_s: how long each reduction of gradients beside a layer took.
+    ``gradients_s``: how long each reduction of gradients beside a layer took.
     """
 
-    parts: Parts
-    routed: tuple[RoutedStep, ...]
+    routed: Routed
     summary: SummaryBuilder
     result: Result
     flows: FlowExport
     gradients_s: Sequence[float]
 
-    @property
-    def layer_s(self) -> float:
-        """Its layer time, mean over the layers."""
-        return float(self.result.summary["layer_time_s"])
 
-
-def build_groups(scenario: Scenario, placement: str | None = None, cluster: Fabric | None = None) -> list[Parts]:
+def build_groups(scenario: Scenario, placement: str | None = None) -> list[Parts]:
     """Resolve a scenario into the parts of each of its groups, by its own placement of groups or another.
-
-    ``cluster``: its ``whole_cluster``, where that is at hand already.
 
     Raises:
         InputError: sections that do not fit each other, or groups that do not fit the cluster.
     """
-    cluster = cluster or whole_cluster(scenario)
+    cluster = whole_cluster(scenario)
     views = views_of_groups(scenario, cluster, placement)
     first = build_parts(scenario, views[0])
     if uses_ports(first):
         raise InputError("flows per port know one group", "cluster.flows", "use pairs")
-    parts = [replace(first, fabric=view, group=number) for number, view in enumerate(views)]
-    return _with_gradients(scenario.parallel.gradient_dtype, cluster, parts)
-
-
-def _with_gradients(dtype: str | None, cluster: Fabric, groups: list[Parts]) -> list[Parts]:
-    if dtype is None:
+    groups = [replace(first, fabric=view, group=number) for number, view in enumerate(views)]
+    if scenario.parallel.gradient_dtype is None:
         return groups
-    first, n_groups, transfer = groups[0], len(groups), weight_transfer("async")
     parameters = 3 * first.model.sent * first.model.expert_hidden * first.n_slots / first.fabric.n_ranks
-    n_bytes = parameters * _BYTES[dtype] * (n_groups - 1) / n_groups
-    ranks = [parts.fabric.in_cluster(np.arange(parts.fabric.n_ranks)) for parts in groups]
+    n_bytes = parameters * _BYTES[scenario.parallel.gradient_dtype] * (len(groups) - 1) / len(groups)
+    ranks = [view.in_cluster(np.arange(view.n_ranks)) for view in views]
+    transfer = weight_transfer("async")
     return [
         replace(parts, gradients=gradient_flows(cluster, own, following, n_bytes, transfer, parts.ecmp_seed))
         for parts, own, following in zip(groups, ranks, [*ranks[1:], ranks[0]], strict=True)
@@ -110,23 +94,6 @@ def opened(parts: Parts) -> tuple[Parts, Workload]:
     """Return the parts with the placement of experts that they learn, and their tokens."""
     workload = open_workload(parts)
     return with_learnt_placement(parts, lambda: workload), workload
-
-
-def route_groups(groups: Sequence[Parts]) -> list[tuple[Parts, tuple[RoutedStep, ...]]]:
-    """Route the batches of every group; the parts come back with the placements that they have learnt."""
-    found = []
-    for parts in groups:
-        placed, workload = opened(parts)
-        batches = (workload.batch(index) for index in range(placed.workload.steps))
-        found.append((placed, tuple(route_steps(placed, batches))))
-    return found
-
-
-def summed_up(groups: Sequence[tuple[Parts, tuple[RoutedStep, ...]]]) -> list[SummaryBuilder]:
-    """Put routed groups on one clock; return what each one's layers sum up to."""
-    on = [GroupSteps(parts, routed, SummaryBuilder(parts), KernelLedger()) for parts, routed in groups]
-    deque(run_steps_of_groups(on, _NO_CURVES_S), maxlen=0)
-    return [group.summary for group in on]
 
 
 def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callable[[str], None]) -> Result:
@@ -140,91 +107,73 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     Raises:
         InvariantError: a law of the simulator was broken.
     """
-    shared = _SharedLinks([(group.parts, group.summary) for group in groups])
-    cluster = whole_cluster(scenario)
-    together = [group.layer_s for group in groups]
-    alone = list(together)
-    if shared.names:
+    placement, shared = scenario.parallel.group_placement, _Shared([(one.routed[0], one.summary) for one in groups])
+    together = alone = [float(one.result.summary["layer_time_s"]) for one in groups]
+    if len(shared.links):
         say(f"each of {len(groups)} groups alone")
-        alone = [layer_s for group in groups for layer_s in _layer_s(summed_up([(group.parts, group.routed)]))]
-    slowest = int(np.argmax(together))
-    result = groups[slowest].result
-    held: dict[str, float] = {}
-    for group in groups:
-        for link, seconds in held_seconds(group.result.explanation["terms"]).items():
-            held[link] = held.get(link, 0.0) + seconds / len(groups)
-    contended = max(
-        (link for link in shared.names if held.get(link)), key=lambda link: (held[link], link), default=None
-    )
-    numbers = {
-        "groups": len(groups),
-        "group_layer_time_mean_s": math.fsum(together) / len(groups),
-        "group_layer_time_max_s": max(together),
-        "alone_layer_time_mean_s": math.fsum(alone) / len(groups),
-        "alone_layer_time_max_s": max(alone),
-        "contention_cost": sum(together) / sum(alone),
-        "contended_link": contended,
-    }
-    terms = _terms(together, alone)
+        alone = [_on_one_clock([one.routed])[0][0] for one in groups]
+    slowest, held = int(np.argmax(together)), Counter[str]()
+    for one in groups:
+        held.update({link: s / len(groups) for link, s in held_seconds(one.result.explanation["terms"]).items()})
+    links = shared.rows(held)
+    numbers, terms = _numbers(together, alone)
+    numbers["contended_link"] = max(shared.names & held.keys(), key=lambda link: (held[link], link), default=None)
     audit_terms(numbers, terms)
+    flows, notes = joint_flows([one.flows for one in groups])
     facts = {
-        "placement": scenario.parallel.group_placement,
-        "slowest": slowest,
-        "links": shared.rows(held),
+        "links": links,
         "placements": [
-            {"placement": scenario.parallel.group_placement, **_figures(together, shared)},
-            *_other_placements(scenario, cluster, groups, say),
+            {"placement": placement, **_figures(together, shared)},
+            *_other_placements(scenario, [one.routed for one in groups], say),
         ],
         "gradients": _gradients(groups),
     }
-    exported, notes = joint_flows([group.flows for group in groups])
+    text = f"every number is of group {slowest}, the slowest of {len(groups)}, and ranks are numbered within it; the "
+    notes.append(Note("info", text + "groups enter the first layer at once but for schedule.start_offset"))
+    result = groups[slowest].result
+    tables = {name: result.tables.columns(name) for name in result.tables}
     return replace(
         result,
         summary=result.summary | numbers,
-        tables=Tables(
-            {**{name: result.tables.columns(name) for name in result.tables}, "groups": _table(cluster, groups, alone)}
-        ),
-        notes=(*result.notes, *notes, *_notes(groups, slowest)),
+        tables=Tables(tables | {"groups": _table(whole_cluster(scenario), groups, alone)}),
+        notes=(*result.notes, *notes),
         explanation=result.explanation | {"groups": facts, "terms": result.explanation["terms"] | terms},
-        flows=exported,
+        flows=flows,
     )
 
 
-class _SharedLinks:
-    """Links that carry bytes of two groups or more, per layer."""
+def _on_one_clock(groups: Sequence[Routed]) -> tuple[list[float], "_Shared"]:
+    """Layer time of each group, the mean over its layers, and the links that they share."""
+    on = [GroupSteps(parts, routed, SummaryBuilder(parts), KernelLedger()) for parts, routed in groups]
+    deque(run_steps_of_groups(on, _NO_CURVES_S), maxlen=0)
+    by_layer = [[row["layer_time_s"] or 0.0 for row in one.summary.layers] for one in on]
+    return [math.fsum(times) / len(times) for times in by_layer], _Shared([(one.parts, one.summary) for one in on])
+
+
+class _Shared:
+    """Links that carry bytes of two groups or more, the busiest first: bytes and seconds of each per layer."""
 
     def __init__(self, groups: Sequence[tuple[Parts, SummaryBuilder]]) -> None:
-        self._fabric, self._n_groups = groups[0][0].fabric, len(groups)
+        self.fabric = groups[0][0].fabric
         each = [_bytes_and_seconds(parts, summary) for parts, summary in groups]
-        self._bytes, self._seconds = (np.array(column) for column in zip(*each, strict=True))
-        links = np.flatnonzero((self._bytes > 0).sum(axis=0) >= 2)
-        total = self._seconds.sum(axis=0)
-        self._links = links[np.argsort(-total[links], kind="stable")]
-        self.names = {self._fabric.link_names[link] for link in links.tolist()}
-
-    @property
-    def busiest_s(self) -> float:
-        """What the busiest of them needs for a layer's bytes of all groups; 0 without any."""
-        return float(self._seconds.sum(axis=0)[self._links].max(initial=0.0))
-
-    @property
-    def busiest(self) -> str | None:
-        """The busiest of them by name."""
-        return self._fabric.link_names[self._links[0]] if len(self._links) else None
+        self.bytes, seconds = (np.array(column) for column in zip(*each, strict=True))
+        self.seconds = seconds.sum(axis=0)
+        links = np.flatnonzero((self.bytes > 0).sum(axis=0) >= 2)
+        self.links = links[np.argsort(-self.seconds[links], kind="stable")].tolist()
+        self.names = {self.fabric.link_names[link] for link in self.links}
 
     def rows(self, held: Mapping[str, float]) -> list[dict[str, Any]]:
         """Describe the busiest ones; ``held``: for how long each held a group's critical rank in a layer, the mean."""
-        fabric = self._fabric
         return [
             {
-                "link": fabric.link_names[link],
-                "link_class": fabric.link_class[link],
-                "capacity_bytes_per_s": float(fabric.capacity[link]),
-                "wire_bytes": self._bytes[:, link].tolist(),
-                "seconds_at_full_rate": float(self._seconds[:, link].sum()),
-                "held_s": held.get(fabric.link_names[link], 0.0),
+                "link": self.fabric.link_names[link],
+                "link_class": self.fabric.link_class[link],
+                "capacity_bytes_per_s": float(self.fabric.capacity[link]),
+                "wire_bytes": self.bytes[:, link].tolist(),
+                "seconds_at_full_rate": float(self.seconds[link]),
+                "held_s": held.get(self.fabric.link_names[link], 0.0),
             }
-            for link in self._links[:_LINKS].tolist()
+            for link in self.links[:_LINKS]
         ]
 
 
@@ -234,9 +183,9 @@ def _bytes_and_seconds(parts: Parts, summary: SummaryBuilder) -> tuple[Floats, F
     moved, seconds = np.zeros(fabric.n_links), np.zeros(fabric.n_links)
     for phase in PHASES:
         by_class = {name: parts.constants[phase].efficiency(name, fabric.n_ranks) for name in fabric.link_classes}
-        rate = fabric.capacity * np.array([by_class[name] for name in fabric.link_class])
+        reached = np.array([by_class[name] for name in fabric.link_class])
         moved += summary.wire[phase] / layers
-        seconds += summary.wire[phase] / layers / rate
+        seconds += summary.wire[phase] / layers / (fabric.capacity * reached)
     if (flows := parts.gradients) is not None:
         wire = flows.link_wire_bytes(fabric.n_links)
         moved += wire
@@ -244,114 +193,71 @@ def _bytes_and_seconds(parts: Parts, summary: SummaryBuilder) -> tuple[Floats, F
     return moved, seconds
 
 
-def _layer_s(summaries: Sequence[SummaryBuilder]) -> list[float]:
-    return [math.fsum(row["layer_time_s"] or 0.0 for row in one.layers) / len(one.layers) for one in summaries]
+def _gradients(groups: Sequence[GroupRun]) -> dict[str, float] | None:
+    flows, seconds = groups[0].routed[0].gradients, [s for one in groups for s in one.gradients_s]
+    return None if flows is None else {"bytes_per_rank": float(flows.size[0]), "mean_s": float(np.mean(seconds))}
 
 
-def _figures(layer_s: Sequence[float], shared: _SharedLinks) -> dict[str, Any]:
+def _figures(layer_s: Sequence[float], shared: _Shared) -> dict[str, Any]:
+    busiest = shared.links[0] if shared.links else None
     return {
         "layer_time_mean_s": math.fsum(layer_s) / len(layer_s),
         "layer_time_max_s": max(layer_s),
-        "shared_links": len(shared.names),
-        "busiest_shared": shared.busiest,
-        "busiest_shared_s": shared.busiest_s,
+        "shared_links": len(shared.links),
+        "busiest_shared": None if busiest is None else shared.fabric.link_names[busiest],
+        "busiest_shared_s": 0.0 if busiest is None else float(shared.seconds[busiest]),
     }
 
 
-def _other_placements(
-    scenario: Scenario, cluster: Fabric, groups: Sequence[GroupRun], say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def _other_placements(scenario: Scenario, groups: Sequence[Routed], say: Callable[[str], None]) -> list[dict[str, Any]]:
     """What every other placement of the groups by name gives; one that does not fit says why."""
     found: list[dict[str, Any]] = []
-    seen = [_ranks([group.parts for group in groups])]
+    seen = [[parts.fabric.rank_names for parts, _ in groups]]
     for placement in GROUP_PLACEMENTS:
-        if placement == scenario.parallel.group_placement:
-            continue
         try:
-            parts = build_groups(scenario, placement, cluster)
+            there = build_groups(scenario, placement)
         except InputError as error:
             found.append({"placement": placement, "not": error.what})
             continue
-        if (ranks := _ranks(parts)) in seen:
+        if (ranks := [parts.fabric.rank_names for parts in there]) in seen:
             continue
         seen.append(ranks)
         say(f"groups placed {placement}")
         # Groups of as many nodes send the same tokens to the same ranks, over other links.
-        if np.array_equal(parts[0].fabric.rank_node, groups[0].parts.fabric.rank_node):
-            routed = [
-                (replace(group.parts, fabric=there.fabric, gradients=there.gradients), group.routed)
-                for group, there in zip(groups, parts, strict=True)
+        if np.array_equal(there[0].fabric.rank_node, groups[0][0].fabric.rank_node):
+            placed: list[Routed] = [
+                (replace(parts, fabric=new.fabric, gradients=new.gradients), steps)
+                for (parts, steps), new in zip(groups, there, strict=True)
             ]
         else:
-            routed = route_groups(parts)
-        summaries = summed_up(routed)
-        shared = _SharedLinks([(of, one) for (of, _), one in zip(routed, summaries, strict=True)])
-        found.append({"placement": placement, **_figures(_layer_s(summaries), shared)})
+            placed = [
+                (parts, tuple(route_steps(parts, map(workload.batch, range(parts.workload.steps)))))
+                for parts, workload in map(opened, there)
+            ]
+        found.append({"placement": placement, **_figures(*_on_one_clock(placed))})
     return found
 
 
-def _ranks(groups: Sequence[Parts]) -> list[tuple[str, ...]]:
-    return [parts.fabric.rank_names for parts in groups]
-
-
-def _gradients(groups: Sequence[GroupRun]) -> dict[str, float] | None:
-    flows = groups[0].parts.gradients
-    if flows is None:
-        return None
-    seconds = [one for group in groups for one in group.gradients_s]
-    return {"bytes_per_rank": float(flows.size[0]), "mean_s": math.fsum(seconds) / len(seconds), "max_s": max(seconds)}
-
-
-def _terms(together: Sequence[float], alone: Sequence[float]) -> dict[str, list[Term]]:
-    def over(seconds: Sequence[float], combine: str, formula: str) -> list[Term]:
-        return [
-            Term(name=f"group {number}", value=one, unit="s", formula=formula, source="simulated", combine=combine)
-            for number, one in enumerate(seconds)
-        ]
-
-    among, by_itself = "its layer time among the others", "its layer time alone on the cluster"
-    cost = ratio(("layer times of all groups together", sum(together)), ("of each alone", sum(alone)), "s", "s")
-    return {
-        "group_layer_time_mean_s": over(together, "mean", among),
-        "group_layer_time_max_s": over(together, "max", among),
-        "alone_layer_time_mean_s": over(alone, "mean", by_itself),
-        "alone_layer_time_max_s": over(alone, "max", by_itself),
-        "contention_cost": cost,
-    }
+def _numbers(together: Sequence[float], alone: Sequence[float]) -> tuple[dict[str, Any], dict[str, list[Term]]]:
+    """The summary's numbers of all groups, and their terms."""
+    numbers: dict[str, Any] = {"groups": len(together)}
+    terms: dict[str, list[Term]] = {}
+    for name, times, how in (("group", together, "among the others"), ("alone", alone, "alone on the cluster")):
+        for over, value in (("mean", math.fsum(times) / len(times)), ("max", max(times))):
+            numbers[f"{name}_layer_time_{over}_s"] = value
+            terms[f"{name}_layer_time_{over}_s"] = [
+                Term(name=f"group {i}", value=s, unit="s", formula=f"its layer {how}", source="simulated", combine=over)
+                for i, s in enumerate(times)
+            ]
+    both = ("layer times of all groups together", math.fsum(together)), ("of each alone", math.fsum(alone))
+    return numbers | {"contention_cost": both[0][1] / both[1][1]}, terms | {"contention_cost": ratio(*both, "s", "s")}
 
 
 def _table(cluster: Fabric, groups: Sequence[GroupRun], alone: Sequence[float]) -> dict[str, Any]:
     tables = TableBuilder()
-    for number, (group, alone_s) in enumerate(zip(groups, alone, strict=True)):
-        summary = group.result.summary
-        tables.add(
-            "groups",
-            step=[0],
-            layer=0,
-            micro_batch=0,
-            group=number,
-            places=[places_of_group(cluster, group.parts.fabric)],
-            alone_layer_time_s=alone_s,
-            **{key: summary[key] for key in _COLUMNS},
-            bottleneck=[summary["bottleneck"]],
-        )
+    for number, (one, alone_s) in enumerate(zip(groups, alone, strict=True)):
+        summary, where = one.result.summary, {"step": [0], "layer": 0, "micro_batch": 0, "group": number}
+        numbers = {key: summary[key] for key in _COLUMNS} | {"alone_layer_time_s": alone_s}
+        places, bottleneck = places_of_group(cluster, one.routed[0].fabric), summary["bottleneck"]
+        tables.add("groups", **where, places=[places], **numbers, bottleneck=[bottleneck])
     return tables.build()["groups"]
-
-
-def _notes(groups: Sequence[GroupRun], slowest: int) -> list[Note]:
-    first = groups[0].routed[0].layers
-    notes = [
-        Note(
-            "info",
-            f"every number is of group {slowest}, the slowest of {len(groups)}, and ranks are numbered within it; the "
-            "groups enter the first layer at once but for schedule.start_offset",
-        )
-    ]
-    alike = (
-        np.array_equal(group.routed[0].layers[layer].expert_tokens, of.expert_tokens)
-        for group in groups[1:]
-        for layer, of in first.items()
-    )
-    if all(alike):
-        notes.append(Note("info", "all groups have the same tokens: the workload holds no others to draw"))
-    return notes

@@ -19,7 +19,6 @@ from moesim.layer import (
     add_training_rows,
     build_parts,
     counterfactuals,
-    groups_share_fabric,
     placed_by_batch,
 )
 from moesim.measure import (
@@ -91,7 +90,7 @@ def simulate(
     began = time.monotonic()
     say = progress or (lambda _: None)
     say("topology, model and kernel tables")
-    built = build_groups(scenario) if groups_share_fabric(scenario) else [build_parts(scenario)]
+    built = build_groups(scenario) if scenario.groups_at_once > 1 else [build_parts(scenario)]
     if (several := len(built) > 1) and exact_bands:
         raise InputError("intervals of several groups are to first order", "--band", "use auto, or one group")
     groups = [opened(parts) for parts in built]
@@ -176,10 +175,8 @@ class _Run:
 
     def group(self, scenario: Scenario) -> GroupRun:
         """What is compared with the other groups on the cluster."""
-        assert self._routed is not None  # noqa: S101 - one of several
-        return GroupRun(
-            self._parts, tuple(self._routed), self._summary, self.result(scenario), self._flows, self._gradients_s
-        )
+        routed = (self._parts, self._routed or [])
+        return GroupRun(routed, self._summary, self.result(scenario), self._flows, self._gradients_s)
 
     def _kept(self, steps: Iterator[RoutedStep]) -> Iterator[RoutedStep]:
         for step in steps:

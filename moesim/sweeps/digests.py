@@ -29,7 +29,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from moesim.cluster import find_topology
-from moesim.layer import groups_share_fabric, uses_ports
+from moesim.layer import uses_ports
 from moesim.recording_format import recording_path
 from moesim.scenario import Scenario, is_path
 
@@ -143,7 +143,7 @@ def fabric_digest(scenario: Scenario) -> str:
 def _groups(scenario: Scenario) -> tuple[Any, ...]:
     """What the places of groups on a cluster follow from; nothing of one that has the first GPUs."""
     parallel = scenario.parallel
-    if not groups_share_fabric(scenario) and parallel.group_placement == "packed":
+    if scenario.groups_at_once == 1 and parallel.group_placement == "packed":
         return ()
     read = file_digests(scenario).get("parallel.group_placement")
     return (parallel.groups, parallel.group_placement, read, scenario.seed)
@@ -177,5 +177,5 @@ def routing_digest(scenario: Scenario, parts: "Parts", recording: "Recording | N
         (fabric.n_ranks, fabric.n_nodes, fabric.ranks_per_node, fabric.rank_node),
         ports,
         1 if parts.inference is None else parts.inference.micro_batches,
-        *(("groups",) if groups_share_fabric(scenario) else ()),
+        *(("groups",) if scenario.groups_at_once > 1 else ()),
     )

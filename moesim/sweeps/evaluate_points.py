@@ -22,7 +22,6 @@ from moesim.layer import (
     build_fabric,
     build_parts,
     counterfactuals,
-    groups_share_fabric,
     open_workload,
     trace_of,
     with_learnt_placement,
@@ -99,7 +98,7 @@ def recording_of(scenario: Scenario) -> Recording | None:
 
 def route(scenario: Scenario, parts: Parts, recording: Recording | None) -> Routed:
     """Route every batch of a scenario; those of several groups, which are on one clock, when it runs."""
-    if groups_share_fabric(scenario):
+    if scenario.groups_at_once > 1:
         return Routed((), False)
     tokens = batch_digest(scenario, parts, recording)
     files = tuple(sorted(item for item in file_digests(scenario).items() if item[0].startswith("workload.")))
@@ -156,7 +155,7 @@ def time_point(template: ScenarioTemplate, values: Mapping[str, Any], routed: Ro
     """Put a routed point on the clock; a failed outcome where that cannot be done."""
     try:
         scenario = template.scenario(values)
-        if groups_share_fabric(scenario):
+        if scenario.groups_at_once > 1:
             result = simulate(scenario)
             return Outcome("ok", None, result.summary | _ends(result.intervals))
         summary, ends = _on_the_clock(parts_of(scenario), routed)

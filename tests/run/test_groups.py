@@ -82,7 +82,6 @@ def test_every_group_has_tokens_of_its_own(tmp_path):
     recorded = {"recording": {"name": str(tmp_path / "recording.npz"), "layers": [2]}, "tokens_per_rank": 16}
     for result in (run(STRIPED), moesim.simulate(scenario(STRIPED, workload=recorded))):
         assert result.tables["groups"].rank_load_max_over_mean.nunique() == 2
-        assert not any("the same tokens" in note.text for note in result.notes)
 
 
 def test_another_placement_in_the_table_is_what_a_run_of_it_gives():
