@@ -46,6 +46,7 @@ class StepConstants:
     backward_small: float
     optimizer_bytes: float
     collective_share: float
+    fp8_attention_speedup: float
 
     def moved(self, **values: float) -> StepConstants:
         """Return the constants with other values."""

@@ -1,7 +1,8 @@
 """A run before its clock: tokens, where each layer's routing sends them, what that asks of the cluster."""
 
+from moesim.layer.attention_kinds import CONTEXTS, attention_kinds, least_by_context
 from moesim.layer.destinations import PORTS_NOTE, replica_seed, uses_ports
-from moesim.layer.inference import Inference, Training
+from moesim.layer.inference import Inference, Requests, Training, requests_of
 from moesim.layer.kernel_seconds import KernelLedger, PricedKernel, layer_kernels
 from moesim.layer.learning import (
     Seen,
@@ -27,6 +28,7 @@ from moesim.layer.token_batches import Workload, add_training_rows, open_workloa
 from moesim.layer.training_kernels import Passes, dense_layer, output_head, prediction_layer
 
 __all__ = [
+    "CONTEXTS",
     "PORTS_NOTE",
     "Inference",
     "KernelLedger",
@@ -34,12 +36,14 @@ __all__ = [
     "Parts",
     "Passes",
     "PricedKernel",
+    "Requests",
     "RoutedLayer",
     "Seen",
     "StepPrices",
     "Training",
     "Workload",
     "add_training_rows",
+    "attention_kinds",
     "build_fabric",
     "build_parts",
     "counterfactuals",
@@ -47,12 +51,14 @@ __all__ = [
     "first_bias",
     "layer_kernels",
     "layer_load",
+    "least_by_context",
     "open_workload",
     "output_head",
     "place",
     "placed_by_batch",
     "prediction_layer",
     "replica_seed",
+    "requests_of",
     "route_layer",
     "see",
     "trace_of",

@@ -176,11 +176,11 @@ class StepPrices:
             norms += assembled
             if self.step.decode:
                 yield AttentionKernel(first, "absorb queries", self._batched(tokens, heads, nope, latent))
-                yield AttentionKernel(second, "mla_decode", self._mla_decode(one, tokens))
+                yield AttentionKernel(second, "mla_decode", self._in_dtype(self._mla_decode(one, tokens)))
                 yield AttentionKernel(second, "values of heads", self._batched(tokens, heads, latent, value))
             else:
                 yield AttentionKernel(first, gemm, self._gemm(dtype, tokens, heads * (nope + value), latent), again=1.0)
-                core = self._mla_prefill(one, tokens)
+                core = self._in_dtype(self._mla_prefill(one, tokens))
                 yield AttentionKernel(second, "mla_prefill", core, widths=(nope + rope, value))
             yield AttentionKernel(second, gemm, self._gemm(dtype, tokens, hidden, heads * value))
         elif one.cache_elements:
@@ -188,7 +188,8 @@ class StepPrices:
             values = value or key
             wide = one.heads * key + kv_heads * (key + value)
             yield AttentionKernel(first, gemm, self._gemm(dtype, tokens, wide, hidden))
-            yield AttentionKernel(second, "attention", self._grouped(one, tokens), widths=(key, values))
+            core = self._in_dtype(self._grouped(one, tokens))
+            yield AttentionKernel(second, "attention", core, widths=(key, values))
             yield AttentionKernel(second, gemm, self._gemm(dtype, tokens, hidden, one.heads * values))
             per_token += 4.0 * (one.heads + 2 * kv_heads) * key
         else:
@@ -238,6 +239,14 @@ class StepPrices:
             "at the most that FlashMLA publishes",
             {"estimated": 1.0},
         )
+
+    def _in_dtype(self, times: KernelTimes) -> KernelTimes:
+        """Core attention in FP8, of which no kernel is measured: the published share of its time in BF16."""
+        if self.step.attention_dtype == "bf16":
+            return times
+        speedup = self.step.constants.fp8_attention_speedup
+        note = f"FP8: {speedup:g} times as fast as in BF16 ({times.source})"
+        return KernelTimes(times.seconds / speedup, "estimated", None, note, {"estimated": 1.0})
 
     def _prompts(self, tokens: Ints) -> Iterator[tuple[Ints, Ints, Ints]]:
         """Tokens, prompts and tokens of each, for every length; whole prompts, at least one."""

@@ -45,7 +45,9 @@ def update_seconds(
 
 
 def collective_seconds(fabric: Fabric, moved_bytes: float, ranks: int, in_node: int) -> float:
-    """Return what a reduce-scatter or all-gather takes at the peak: (n - 1) / n of the bytes through each port.
+    """Return what a reduce-scatter or all-gather takes at the peak, in rings through every NIC of a node.
+
+    Every NVLink port carries (n - 1) / n of the bytes of n ranks, every NIC its share of (N - 1) / N for N nodes.
 
     Args:
         fabric: of the cluster.
@@ -53,9 +55,9 @@ def collective_seconds(fabric: Fabric, moved_bytes: float, ranks: int, in_node: 
         ranks: that take part; ``in_node``: so many in each node, which share the node's NICs.
     """
     nodes = -(-ranks // in_node)
-    if nodes > 1:
-        return moved_bytes * (nodes - 1) / nodes / in_node / port_rate(fabric, "nic")
-    return moved_bytes * (ranks - 1) / ranks / port_rate(fabric, "nvlink")
+    inside = moved_bytes * (ranks - 1) / ranks / port_rate(fabric, "nvlink") if in_node > 1 else 0.0
+    between = moved_bytes * (nodes - 1) / nodes / in_node / port_rate(fabric, "nic") if nodes > 1 else 0.0
+    return max(inside, between)
 
 
 def port_rate(fabric: Fabric, link_class: str) -> float:

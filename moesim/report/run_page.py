@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moesim.report import run_tables
+from moesim.report import attention_section, run_tables
 from moesim.report.balance_charts import layer_charts, rebalance_charts, training_charts
 from moesim.report.charts import Chart
 from moesim.report.columns import columns_of, rows_in
@@ -53,9 +53,11 @@ class ThresholdOutcome:
 _NOTE_ORDER = ("counterfactual", "degraded", "estimated", "info")
 _SECTIONS = [
     ("first", "Result"),
+    ("groups", "Groups"),
     ("traffic", "Traffic"),
     ("load", "Experts and ranks"),
     ("timeline", "Time"),
+    ("attention", "Attention"),
     ("balance", "Balance"),
     ("bandwidth", "Bandwidth"),
     ("behind", "Behind the numbers"),
@@ -98,16 +100,20 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
     Returns:
         The page: no other file or network needed, the same bytes for the same result.
     """
-    charts = _charts(result)
+    charts, facts = _charts(result), result.explanation.get("attention")
     views = {key: view_of(chart) for key, chart in charts.items()}
     summary = result.summary
     groups = facts_of(result)
+    absent = [name for name, found in (("attention", facts), ("groups", groups)) if found is None]
     notes = sorted(result.notes, key=lambda note: _NOTE_ORDER.index(note.kind) if note.kind in _NOTE_ORDER else 9)
     return render(
         "run.html.j2",
         title=str(summary["name"]),
         name=str(summary["name"]),
-        sections=_SECTIONS if groups is None else [_SECTIONS[0], ("groups", "Groups"), *_SECTIONS[1:]],
+        sections=[one for one in _SECTIONS if one[0] not in absent],
+        attention=None if facts is None else attention_section.kinds_table(facts),
+        attention_words="" if facts is None else attention_section.kinds_words(facts),
+        memory=attention_section.memory_table(facts) if facts is not None and "memory_bytes" in facts else None,
         chips=chips(result),
         verdict=verdict(result),
         tiles=_tiles(result),
@@ -156,6 +162,7 @@ def _charts(result: Result) -> dict[str, Chart | None]:
         "rank_load": rank_chart(result),
         "pipeline": pipeline_chart(result),
         "step_lanes": lanes_chart(result),
+        "attention": attention_section.context_chart(facts) if (facts := result.explanation.get("attention")) else None,
         "timeline": timeline_chart(result),
         "wait": wait_chart(result),
         "rank_wait": rank_wait_chart(result),

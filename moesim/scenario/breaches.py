@@ -186,8 +186,13 @@ def _step(scenario: ScenarioFields) -> Iterator[Breach]:
         yield ("workload", "acceptance"), "nothing is drafted", "add draft_tokens: 1"
     if work.draft_tokens is not None and work.requests is None and decode:
         yield ("workload", "draft_tokens"), "no requests that draft", f"give {lengths}"
-    if scenario.compute.library_date is not None and not work.of_step:
-        yield ("compute", "library_date"), "read for whole steps alone", f"give workload.{lengths}, or leave it out"
+    model, compute = scenario.model, scenario.compute
+    of_steps = {("model", name): getattr(model, name) for name in ("attention", "heads", "kv_heads", "kv_lora_rank")}
+    of_steps |= {("compute", "library_date"): compute.library_date}
+    of_steps |= {("compute", "attention_dtype"): None if compute.attention_dtype == "bf16" else "fp8"}
+    for loc, given in () if work.of_step else of_steps.items():
+        if given is not None:
+            yield loc, "read for whole steps alone", f"give workload.{lengths}, or leave it out"
     if work.of_step and scenario.placement.moves_weights:
         what = "weights that move are simulated beside MoE layers alone, not in a whole step"
         yield ("workload",), what, f"leave {lengths} out, or rebalance and per_batch"
@@ -216,6 +221,9 @@ def _training(scenario: ScenarioFields) -> Iterator[Breach]:
             yield ("schedule", "pipeline"), f"a {schedule.phase} has no pipeline", "set schedule.phase: training"
         if parallel.pp > 1:
             yield ("parallel", "pp"), f"a {schedule.phase} has no pipeline", "pp: 1, or schedule.phase: training"
+        for name, unset in (("stage_layers", "whole"), ("mtp_layers", None), ("recompute", "none")):
+            if getattr(schedule, name) != unset:
+                yield ("schedule", name), f"{name} is not of a {schedule.phase}", "set schedule.phase: training"
         return
     if scenario.workload.sequence_length is None:
         yield ("workload",), "a training step needs the length of its sequences", "give workload.sequence_length"
@@ -229,7 +237,14 @@ def _training(scenario: ScenarioFields) -> Iterator[Breach]:
         what = f"pipeline {order} with pp = {parallel.pp}"
         fix = "use 1f1b, zb1p, dualpipe or dualpipev, or pp: 1" if order == "none" else "pp: 2 or more"
         yield ("schedule", "pipeline"), what, fix
-    elif order == "dualpipe" and parallel.pp % 2:
+        return
+    stages, dealt = parallel.pp * (2 if order == "dualpipev" else 1), schedule.stage_layers
+    if stages > scenario.model.layers:
+        yield ("parallel", "pp"), f"{stages} stages for {scenario.model.layers} layers", "use fewer ranks of a pipeline"
+    elif not isinstance(dealt, str) and (len(dealt) != stages or sum(dealt) != scenario.model.layers):
+        what = f"{len(dealt)} stages of {sum(dealt)} layers in all"
+        yield ("schedule", "stage_layers"), what, f"give {stages} numbers that sum to {scenario.model.layers}"
+    if order == "dualpipe" and parallel.pp % 2:
         yield ("parallel", "pp"), f"dualpipe enters at both ends of {parallel.pp} ranks", "use an even pp"
     elif count is not None and order.startswith("dualpipe"):
         odd = order == "dualpipe" and count % 2
@@ -243,7 +258,7 @@ def _sweep(scenario: ScenarioFields) -> Iterator[Breach]:
     if sweep is None:
         return
     try:
-        parse_objective(sweep.objective)
+        parse_objective(sweep.objective or "layer_time_s")
     except InputError as error:
         yield ("sweep", "objective"), error.what, error.fix
     named: list[tuple[Loc, str]] = [(("sweep", "axes", key), key) for key in sweep.axes]

@@ -40,14 +40,13 @@ def training_settings(row: dict[str, str], notes: list[str]) -> dict[str, Any]:
         settings |= _REPORT
     else:
         notes.append("what is computed again not stated: nothing")
-        notes.append(
-            f"all-to-all not stated: {'as' if 'DeepEP' in row['library'] else ''} deepep-normal".replace("  ", " ")
-        )
+        if "DeepEP" not in row["library"]:
+            notes.append("all-to-all not stated: deepep-normal")
     if row["routing"].startswith("real"):
         notes.append("load of the ranks not stated: that of a small router balanced by its bias, tiny-v3")
         settings["workload.recording"] = {"name": "tiny-v3"}
     elif not row["routing"]:
-        notes.append("load of the ranks not stated: even")
+        notes.append("load of the ranks not stated: experts equally likely")
     return settings
 
 

@@ -40,8 +40,8 @@ class _Pass:
         after = (self._key(self._before[-1], layer),) if self._before else came
         return Operation(STAGE["dispatch"], layer, self._way, after)
 
-    def shared(self, layer: int) -> Operation:
-        return Operation(STAGE["shared_expert"], layer, self._way)
+    def shared(self, layer: int, came: tuple[Key, ...] = ()) -> Operation:
+        return Operation(STAGE["shared_expert"], layer, self._way, came)
 
     def experts(self, layer: int) -> Iterator[Operation]:
         yield from on_compute(self._experts, layer, self._way, (self._key(STAGE["dispatch"], layer),))
@@ -103,7 +103,7 @@ def _in_turn(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
         for layer in layers:
             yield from one.before(layer, came)
             yield one.dispatch(layer, came)
-            yield one.shared(layer)
+            yield one.shared(layer, came)
             yield from one.experts(layer)
             yield one.combine(layer)
             yield from one.after(layer)
