@@ -184,6 +184,8 @@ def print_variants(title: str, results: "dict[str, Result]") -> None:
         "node_copies_per_token": "nodes/token",
         "gate_mass_lost": "gate mass lost",
     }
+    if all("groups" in one.summary for one in results.values()):
+        columns |= {"group_layer_time_mean_s": "mean group", "contention_cost": "contention"}
     reasons = {tuple(note.text for note in one.notes if note.kind == "counterfactual") for one in results.values()}
     alike = len(reasons) == 1 and len(results) > 1
     rows = []
