@@ -163,6 +163,13 @@ def print_run(result: "Result") -> None:
         "bottleneck_utilisation",
     )
     out.print(table("", ("load and traffic", ""), [(key, in_words(result, key)) for key in names]))
+    faults = [
+        (one["name"], format_duration(one["layer_time_s"]), f"{one['longer_by']:+.2%}",
+         f"{one['waited_on']}: {format_duration(one['waited_on_s'])} each" if one["waited_on"] else None)
+        for one in result.explanation.get("faults", ())
+    ]  # fmt: skip
+    if faults:
+        out.print(table("", ("what the faults cost", "layer", "", "ranks wait most for"), faults))
     losses = [(key, in_words(result, key)) for key in LOSSES if summary[key] is not None]
     if losses:
         out.print(table("", ("balance losses", ""), losses))

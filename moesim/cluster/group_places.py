@@ -16,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
+from moesim.broken_files import content, reading
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.paths import Ids
-from moesim.cluster.places import ranks_of
+from moesim.cluster.places import ranks_at
 from moesim.errors import InputError
 from moesim.placement_policies import GROUP_PLACEMENTS
 
 WHERE = "parallel.group_placement"
+_MOST_BYTES = 10**7
 
 
 def group_fabrics(fabric: Fabric, placement: str, n_groups: int, ep: int, seed: int = 0) -> list[Fabric]:
@@ -78,12 +80,8 @@ def _placed(fabric: Fabric, placement: str, n_groups: int, ep: int, seed: int) -
 
 def _read(fabric: Fabric, path: Path, n_groups: int, ep: int) -> list[Ids]:
     """Read a file of groups, every mistake with its line."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"not readable as text: {error}", str(path), "a line of nodes and GPUs for each group"
-        ) from None
+    with reading(path, "give a line of nodes and GPUs for each group"):
+        text = content(path, _MOST_BYTES).decode()
     found, owner = list[Ids](), dict[int, int]()
     for number, line in enumerate(text.splitlines(), 1):
         places = line.partition("#")[0].replace(",", " ").split()
@@ -91,7 +89,7 @@ def _read(fabric: Fabric, path: Path, n_groups: int, ep: int) -> list[Ids]:
             continue
         where = f"{path}:{number}"
         try:
-            ranks = [rank for place in places for rank in ranks_of(fabric, place)]
+            ranks = [rank for place in places for rank in ranks_at(fabric, place).tolist()]
         except InputError as error:
             raise InputError(error.what, where, error.fix) from None
         for rank in ranks:

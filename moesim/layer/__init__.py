@@ -21,6 +21,7 @@ from moesim.layer.parts import (
     place,
     views_of_groups,
     whole_cluster,
+    with_effects,
 )
 from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, route_layer
 from moesim.layer.step_kernels import StepPrices
@@ -67,5 +68,6 @@ __all__ = [
     "what_follows",
     "whole_cluster",
     "window",
+    "with_effects",
     "with_learnt_placement",
 ]

@@ -4,13 +4,14 @@ State (the routers' biases, placements that stay) goes round from step to step. 
 its routing and traffic; only the clock treats them apart.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.balance import update_bias
+from moesim.errors import InputError
 from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
 from moesim.measure import CriticalRank, SummaryBuilder, TrainingTime, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
@@ -37,9 +38,9 @@ from moesim.timeline import (
     with_migrations,
 )
 from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, weight_transfer
-from moesim.workload import Batch, micro_batches
+from moesim.workload import Batch, micro_batches, without_ranks
 
-_OFFSET_STAGE = 4
+_OFFSET_STAGE, _JITTER_STAGE = 4, 8
 # One bucket over everything: nobody looks at the links' use over time.
 _NO_CURVES_S = 1e9
 # Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
@@ -136,6 +137,10 @@ def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, St
         Its routing, and the state for the next step: the biases moved by this step's loads where the scenario asks for
         it (arXiv:2408.15664, Alg. 1), else as they were; placements and their rebalancer where it asks for one.
     """
+    if parts.gone is not None:
+        batch = without_ranks(batch, parts.gone.ranks)
+        if not batch.tokens:
+            raise InputError("no living rank has a token", "faults", "give other ranks tokens")
     layers = batch.layers[: parts.workload.layers_simulated]
     moves: tuple[LayerMove, ...] = ()
     if parts.placement.rebalance:
@@ -202,10 +207,19 @@ class GroupSteps:
     summary: SummaryBuilder
     ledger: KernelLedger
 
-    def offsets(self) -> Floats:
-        """When each rank arrives, [ranks]."""
-        rng = self.parts.own_rng(_OFFSET_STAGE)
-        return start_offsets(self.parts.schedule.start_offset, self.parts.fabric.n_ranks, rng)
+    def arrivals(self) -> Callable[[float], Floats]:
+        """When each rank arrives, [ranks], in a step that begins at a time: faults come on top, drawn anew each."""
+        parts, n_ranks = self.parts, self.parts.fabric.n_ranks
+        usual = start_offsets(parts.schedule.start_offset, n_ranks, parts.own_rng(_OFFSET_STAGE))
+        late = parts.own_rng(_JITTER_STAGE)
+
+        def of_step(begin_s: float) -> Floats:
+            offsets = usual + sum((one.drawn(n_ranks, begin_s, late) for one in parts.late), 0.0)
+            if parts.gone is not None:
+                offsets[list(parts.gone.ranks)] = 0.0
+            return offsets
+
+        return of_step
 
 
 def run_steps_of_groups(
@@ -216,11 +230,12 @@ def run_steps_of_groups(
     Raises:
         InvariantError: a law of the simulator was broken.
     """
-    offsets = [group.offsets() for group in groups]
+    arrivals, begin_s = [group.arrivals() for group in groups], 0.0
     for index, steps in enumerate(zip(*(group.steps for group in groups), strict=True)):
         loads = [_Loads(group.parts, step, group.ledger) for group, step in zip(groups, steps, strict=True)]
-        phases: list[PhaseTrace] = []
-        for number, timed in _on_the_clock([group.parts for group in groups], loads, offsets, bucket_s, steps):
+        offsets, phases = [of_step(begin_s) for of_step in arrivals], list[PhaseTrace]()
+        on = [group.parts for group in groups]
+        for number, timed in _on_the_clock(on, loads, offsets, bucket_s, steps, begin_s):
             parts, step, summary = groups[number].parts, steps[number], groups[number].summary
             if len(groups) > 1:
                 if isinstance(timed, LinkSeries) and number == 0:
@@ -234,6 +249,7 @@ def run_steps_of_groups(
             else:
                 if isinstance(summary.step, TrainingTime) and summary.step.training.overlapped:
                     summary.step.alone = _passes_alone(parts, loads[number], offsets[number])
+                begin_s += summary.last_end_s if number == 0 else 0.0
                 summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
                 yield number, timed
 
@@ -266,7 +282,12 @@ class _Loads:
 
 
 def simulated_layers(parts: Parts, recorded: int) -> int:
-    """MoE layers on the clock. Of a whole step the first, until they repeat: the rest takes the same period."""
+    """MoE layers on the clock. Of a whole step the first, until they repeat: the rest takes the same period.
+
+    While faults come and go, layers do not repeat.
+    """
+    if parts.inference is not None and any(not one.whole_run for one in parts.throttles):
+        return parts.workload.layers_simulated or parts.inference.moe_layers
     if parts.workload.layers_simulated is not None or parts.inference is None:
         return parts.workload.layers_simulated or recorded
     if (
@@ -282,16 +303,18 @@ def _on_the_clock(
     offsets: Sequence[Floats],
     bucket_s: float | None,
     steps: Sequence[RoutedStep],
+    begin_s: float,
 ) -> Iterator[tuple[int, LayerTrace | MigrationTrace | LinkSeries]]:
+    throttles = [one.since(begin_s) for one in groups[0].throttles if one.to_s > begin_s]
     if bucket_s is None:
         latest = max(float(start.max()) for start in offsets)
-        bucket_s = bucket_width_s(groups[0].fabric, loads[0].of(0), latest, loads[0].n_layers)
+        bucket_s = bucket_width_s(groups[0].fabric, loads[0].of(0), latest, loads[0].n_layers, throttles)
     together = [
         _ranks_of(parts, load, start, step)
         for parts, load, start, step in zip(groups, loads, offsets, steps, strict=True)
     ]
     pays = steps_pay(*(load.of(0).flows for load in loads))
-    return run_groups(together, bucket_s, groups[0].tolerance if pays else 0.0)
+    return run_groups(together, bucket_s, groups[0].tolerance if pays else 0.0, throttles)
 
 
 def _ranks_of(parts: Parts, loads: _Loads, start_offset_s: Floats, step: RoutedStep) -> RankGroup:
@@ -353,7 +376,8 @@ def _audited(
 ) -> TimedLayer:
     fabric, top_k, load = parts.fabric, parts.router.top_k, loads.of(trace.layer, trace.micro_batch)
     tokens = int(load.tokens.sum()) if step.later else step.tokens
-    dropped = tokens * top_k - int(load.totals.selections_sent.sum()) if step.given else 0
+    loses = step.given or parts.gone is not None
+    dropped = tokens * top_k - int(load.totals.selections_sent.sum()) if loses else 0
     audit_layer(fabric, load, trace, tokens, top_k, dropped)
     wire = {name: flows.link_wire_bytes(fabric.n_links) for name, flows in load.flows.items()}
     row = summary.add_layer(load, trace, wire)

@@ -1,7 +1,7 @@
 """When each rank does what: per-rank processes on one clock."""
 
 from moesim.timeline.intervals import union_length
-from moesim.timeline.link_use import phase_could_carry, phase_use
+from moesim.timeline.link_use import LinkUse, phase_could_carry, phase_use
 from moesim.timeline.phase import PhaseTrace
 from moesim.timeline.pipeline import Ran, run_pipeline
 from moesim.timeline.pipelines import PIPELINES
@@ -21,6 +21,7 @@ __all__ = [
     "LayerTrace",
     "LayerWork",
     "LinkSeries",
+    "LinkUse",
     "MigrationTrace",
     "Operation",
     "Pass",

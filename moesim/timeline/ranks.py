@@ -17,7 +17,7 @@ import simpy
 
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
-from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork
+from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork, Throttle, hold
 from moesim.stages import BESIDE, LANES, OTHER, Lane
 from moesim.timeline.link_use import LinkUse
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
@@ -45,7 +45,7 @@ class LayerTrace:
 
     ``start_s[name]`` and ``end_s[name]`` of every stage that is part of the layer, in the order of the program;
     ``phases[name]`` of its all-to-alls. ``beside[name]``: start and end of what the program runs with the layer that is
-    no part of it.
+    no part of it. ``throttles`` of wires and GPUs, on the same clock.
     """
 
     layer: int
@@ -56,6 +56,7 @@ class LayerTrace:
     entry_s: Floats
     end_s_of_layer: Floats
     beside: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
+    throttles: tuple[Throttle, ...] = ()
 
     @property
     def dispatch(self) -> PhaseTrace:
@@ -140,14 +141,15 @@ def run_layers(
     bucket_s: float,
     tolerance: float = 0.0,
     weights: Mapping[Key, PhaseFlows] | None = None,
+    throttles: Sequence[Throttle] = (),
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
     """Run a program on every rank of one group: ``run_groups`` without the group's number."""
     group = RankGroup(fabric, program, work_of, start_offset_s, weights or {})
-    return (trace for _, trace in run_groups([group], bucket_s, tolerance))
+    return (trace for _, trace in run_groups([group], bucket_s, tolerance, throttles))
 
 
 def run_groups(
-    groups: Sequence[RankGroup], bucket_s: float, tolerance: float = 0.0
+    groups: Sequence[RankGroup], bucket_s: float, tolerance: float = 0.0, throttles: Sequence[Throttle] = ()
 ) -> Iterator[tuple[int, LayerTrace | MigrationTrace | LinkSeries]]:
     """Run the program of every group on its ranks, all on one clock: their flows share the links that they cross.
 
@@ -155,6 +157,7 @@ def run_groups(
         groups: on one fabric, no rank in two.
         bucket_s: width of the time buckets in which the links' use is kept.
         tolerance: longest step of the flows on wires as a share of the busiest link's time; 0: every event.
+        throttles: of links, on this clock; of one group alone.
 
     Yields:
         With the group's number: the trace of each layer and each move of weights when its last rank has left it, then
@@ -172,12 +175,15 @@ def run_groups(
         network = SteppedNetwork(capacity, tolerance, sms)
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     clock = NetworkClock(env, network)
-    running = [_Ranks(clock, group, first, sms) for group, first in zip(groups, first_sm, strict=False)]
+    hold(clock, throttles)
+    running = [
+        _Ranks(clock, group, first, sms, tuple(throttles)) for group, first in zip(groups, first_sm, strict=False)
+    ]
     for group, ranks in zip(groups, running, strict=True):
         for rank in range(group.fabric.n_ranks):
             for lane in ranks.lanes:
                 env.process(ranks.run(rank, lane, float(group.start_offset_s[rank])))
-    while env.peek() < np.inf:
+    while any(ranks.running for ranks in running) and env.peek() < np.inf:
         env.step()
         for number, ranks in enumerate(running):
             while ranks.left:
@@ -207,7 +213,7 @@ class _LayerInProgress:
         self.end_of = {name: np.full(n_ranks, np.nan) for name in names}
         self.to_do = n_ranks * len(names)
 
-    def trace(self) -> LayerTrace:
+    def trace(self, throttles: tuple[Throttle, ...]) -> LayerTrace:
         start_s, end_s = ({name: times[name] for name in self._part} for times in (self.start_of, self.end_of))
         return LayerTrace(
             layer=self._of.layer,
@@ -218,20 +224,25 @@ class _LayerInProgress:
             entry_s=np.minimum.reduce(list(start_s.values())),
             end_s_of_layer=np.maximum.reduce(list(end_s.values())),
             beside={name: (start, self.end_of[name]) for name, start in self.start_of.items() if name not in start_s},
+            throttles=throttles,
         )
 
 
 class _Ranks:
     """The processes of a group's ranks and the layers that some rank is in."""
 
-    def __init__(self, clock: NetworkClock, group: RankGroup, first_sm: int, all_sms: range) -> None:
+    def __init__(
+        self, clock: NetworkClock, group: RankGroup, first_sm: int, all_sms: range, throttles: tuple[Throttle, ...]
+    ) -> None:
         program, weights, n_ranks = group.program, group.weights, group.fabric.n_ranks
         self.left: deque[LayerTrace | MigrationTrace] = deque()
         self.lanes: tuple[Lane, ...] = (*LANES, *({operation.stage.lane for operation in program} - set(LANES)))
+        self.running = n_ranks * len(self.lanes)
         self._clock, self._env = clock, clock.env
         self._sm_link, self._all_sms = np.arange(n_ranks, dtype=np.int32) + np.int32(first_sm), all_sms
         self._program, self._work_of = program, group.work_of
         self._open: dict[tuple[int, int], _LayerInProgress] = {}
+        self._throttles = throttles
         self._weights, self._moving = weights, dict[Key, PhaseRun]()
         self._part_of: dict[tuple[int, int], list[Operation]] = {}
         for operation in program:
@@ -269,6 +280,7 @@ class _Ranks:
             done[place] = True
             if (rank, place) in self._awaited:
                 self._awaited.pop((rank, place)).succeed()
+        self.running -= 1
 
     def check_all_done(self) -> None:
         """Raise InvariantError where a rank waits for what never comes."""
@@ -294,7 +306,7 @@ class _Ranks:
             layer.end_of[name][rank] = env.now
             layer.to_do -= 1
             if not layer.to_do:
-                self.left.append(self._open.pop(key).trace())
+                self.left.append(self._open.pop(key).trace(self._throttles))
 
     def _layer(self, key: tuple[int, int]) -> _LayerInProgress:
         if key not in self._open:

@@ -69,7 +69,7 @@ def test_a_file_gives_a_line_of_nodes_and_gpus_for_each_group(tmp_path):
         ("n0 n1\nn1 n2\n", 2, "n1.gpu0 is in group 0 already"),
         ("n0 n1\nn2\n", 2, "group 1 has 4 GPUs"),
         ("n0 n9\n", 1, "no place 'n9'"),
-        ("n0 leaf1\n", 1, "'leaf1' is no node and no GPU"),
+        ("n0 leaf1\n", 1, "no GPU at 'leaf1'"),
         ("n0 n1\n", None, "1 groups, and dp x tp / ep = 2"),
     ],
 )
