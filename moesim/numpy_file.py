@@ -42,8 +42,10 @@ def read_array(path: str | Path, member: str, most_bytes: int | None = None) -> 
         return _read_plain(stream, file.stat().st_size, "", where, most_bytes)
 
 
-def read_npz(path: Path, only: str | None = None) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, only: str | None = None, small: int = RATIO_EXEMPT_BYTES) -> dict[str, NDArray[Any]]:
     """Return the arrays of an archive by name, all or the one that is asked for.
+
+    Up to ``small`` bytes it may unpack to whatever its size.
 
     Raises InputError as ``read_array`` does.
     """
@@ -56,7 +58,7 @@ def read_npz(path: Path, only: str | None = None) -> dict[str, NDArray[Any]]:
         if declared > MAX_BYTES:
             raise InputError(f"members declare {declared} bytes", where, f"at most {MAX_BYTES} are read")
         large = declared > max(LARGE_BYTES, LARGE_RATIO * file_bytes)
-        if large or declared > max(MAX_RATIO * file_bytes, RATIO_EXEMPT_BYTES):
+        if large or declared > max(MAX_RATIO * file_bytes, small):
             most = LARGE_RATIO if large else MAX_RATIO
             raise InputError(f"{file_bytes} bytes would unpack to {declared}, more than {most}:1", where)
         arrays: dict[str, NDArray[Any]] = {}
@@ -64,7 +66,7 @@ def read_npz(path: Path, only: str | None = None) -> dict[str, NDArray[Any]]:
             name = info.filename.removesuffix(".npy")
             if name == info.filename or name in arrays:
                 raise InputError(f"unexpected member {info.filename!r}", where)
-            if info.file_size > max(MAX_RATIO * info.compress_size, RATIO_EXEMPT_BYTES):
+            if info.file_size > max(MAX_RATIO * info.compress_size, small):
                 raise InputError(f"member {name!r} is compressed more than {MAX_RATIO}:1", where)
             if only in (None, name):
                 with archive.open(info) as stream:

@@ -14,7 +14,16 @@ PACKAGE = ROOT / "moesim"
 
 SHARED = {"errors", "units", "compiling", "csr", "warm_up", "bounded_text", "broken_files"}
 STAGES = {"routing", "balance", "placement", "traffic", "compute", "cluster", "network", "model", "workload"}
-FILES = {"files", "located_yaml", "mistakes", "recording_format", "dumps", "numpy_file", "parquet_file"}
+FILES = {
+    "files",
+    "output_folder",
+    "located_yaml",
+    "mistakes",
+    "recording_format",
+    "dumps",
+    "numpy_file",
+    "parquet_file",
+}
 
 # What each part of the package may import of the others, beside what all share.
 MAY_IMPORT = {
@@ -50,7 +59,7 @@ MAY_IMPORT = {
     "run": STAGES
     | FILES
     | {"timeline", "results", "scenario", "stages", "layer", "measure", "placement_policies", "fault_kinds"},
-    "results": {"files", "stages"},
+    "results": {"files", "output_folder", "numpy_file", "stages"},
     "report": {"results", "files", "stages"},
     "record": {"routing", "balance", "recording_format", "files", "dumps"},
     "alltoall_library": set(),  # facts about libraries, for the scenario (no arrays there) and for the stages alike
@@ -58,6 +67,7 @@ MAY_IMPORT = {
     "fault_kinds": set(),  # names and keys alone, likewise
     "regular_clusters": {"located_yaml", "mistakes"},  # names of clusters, for the scenario and for cluster alike
     "files": set(),
+    "output_folder": {"files"},
     "located_yaml": {"mistakes"},
     "mistakes": {"located_yaml"},  # the type alone
     "recording_format": {"files", "numpy_file"},

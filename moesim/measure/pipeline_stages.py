@@ -117,6 +117,11 @@ class StageCosts:
         whole = Passes().plus(self.alone.passes, chunks).plus(self.dense, stage.dense)
         return whole.plus(self.head, stage.heads).plus(self.prediction, stage.predictions)
 
+    def communication(self) -> tuple[float, float]:
+        """Return the seconds of dispatch and combine in the tasks so far, and those that show."""
+        ran = [(self.chunks["alone"], self.alone)] + ([(self.chunks["pair"], self.pair)] if self.pair else [])
+        return sum(count * one.moving_s for count, one in ran), sum(count * one.shown_s for count, one in ran)
+
     def whole(self, stage: Stage) -> float:
         """Return what both passes of a stage take, its MoE layers overlapped where the order overlaps passes."""
         passes = self._of(0.0 if self.pair else stage.moe / self.alone.layers, stage)

@@ -9,6 +9,7 @@ attention forward; multi-token prediction and what is computed again do not coun
 all GPUs (DeepSeek's "causal MFU"); the non-causal one counts attention to all tokens.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,12 +21,19 @@ from moesim.layer import Inference, Parts, StepPrices, Training, dense_layer, ou
 from moesim.measure.gradient_update import port_rate, update_seconds
 from moesim.measure.pipeline_stages import Stage, StageCosts, chunk_of, stages_of
 from moesim.model import ModelSpec, attention_work
-from moesim.results import Note, TableBuilder, Term, ratio
+from moesim.results import Note, TableBuilder, Term, combined, ratio
 from moesim.timeline import PIPELINES, LayerTrace, Ran, run_pipeline
 
 _DAY_S = 86400.0
 _WORDS = {"forward": "forward", "backward": "backward", "input": "backward, inputs", "weights": "backward, weights"}
 _PAIR, _BUBBLE = "forward beside backward", "bubble"
+_SAID = {
+    "": "on the rank of the pipeline that has most to do",
+    _BUBBLE: "until the last rank has ended its last pass, that rank does nothing",
+    "gradients reduced": "FP32, scattered over all copies of a weight, at a share of the port's peak",
+    "weights gathered": "BF16, from all copies of a weight",
+    "optimizer": "bytes of the rank's part of the weights at a share of the memory's peak",
+}
 
 
 @dataclass
@@ -55,19 +63,11 @@ class TrainingTime:
         training, prices, tokens = self.training, StepPrices(self.parts, self.step), self.tokens
         main = chunk_of(self._traces, training.overlapped)
         alone, pair = (chunk_of(self.alone, False), main) if training.overlapped else (main, None)
-        costs = StageCosts(
-            [Stage()],
-            alone,
-            pair,
-            dense=dense_layer(prices, tokens),
-            head=output_head(prices, tokens),
-            prediction=prediction_layer(prices, tokens),
-        )
+        dense, head, prediction = (price(prices, tokens) for price in (dense_layer, output_head, prediction_layer))
+        self._costs = costs = StageCosts([], alone, pair, dense, head, prediction)
         costs.stages = stages = stages_of(self.step, training, costs)
-        self.ran = run_pipeline(
-            PIPELINES[training.pipeline](training.ranks, training.micro_batches), costs.seconds, self._send_s()
-        )
-        self._costs = costs
+        order = PIPELINES[training.pipeline](training.ranks, training.micro_batches)
+        self.ran = run_pipeline(order, costs.seconds, self._send_s())
         self._close(costs, stages)
         self._traces.clear()
         return sum(self._spent[-1].values())
@@ -89,20 +89,12 @@ class TrainingTime:
             for own in held.values()
         ]
         self._spent.append(spent | max(updates, key=lambda one: sum(one.values())))
-        chunks = {"alone": costs.alone, "pair": costs.pair}
-        moving = sum(count * chunk.moving_s for name, count in costs.chunks.items() if (chunk := chunks[name]))
-        shown = sum(count * chunk.shown_s for name, count in costs.chunks.items() if (chunk := chunks[name]))
-        self._shown.append((moving, shown))
+        self._shown.append(costs.communication())
 
     def _send_s(self) -> float:
         """A micro-batch from one stage to the next, in BF16."""
         rate = port_rate(self.parts.fabric, "nic") * self.step.constants.collective_share
         return float(self.tokens.max()) * self.step.spec.hidden * 2 / rate
-
-    @property
-    def gpus(self) -> int:
-        """Of all pipelines."""
-        return self.parts.fabric.n_ranks * self.training.groups * self.training.ranks
 
     @property
     def shown_share(self) -> float:
@@ -136,90 +128,47 @@ class TrainingTime:
             "send_s": self._send_s(),
         }
 
-    def _step_tokens(self, tokens: int) -> float:
-        return float(tokens) * self.training.micro_batches * self.training.groups
-
     def numbers(self, step_s: float, tokens: int) -> dict[str, Any]:
         """Return the summary's numbers of a step of ``step_s`` seconds and ``tokens`` of a group's micro-batch."""
-        of_step, spec, gpu = self._step_tokens(tokens), self.step.spec, self.parts.kernels.gpu
-        rate = of_step / step_s
-        causal, full = (model_flops(spec, self.step.lengths, causal) * rate / self.gpus for causal in (True, False))
-        spent = {name: float(np.mean([one[name] for one in self._spent])) for name in self._spent[0]}
-        return {
-            "tokens_per_second": rate,
-            "tokens_per_second_per_node": rate / self.gpus * self.parts.fabric.ranks_per_node,
-            "tokens_per_second_per_gpu": rate / self.gpus,
-            "tpot_s": None,
-            "communication_hidden_share": 1.0 - self.shown_share,
-            "layer_period_s": None,
-            "model_layers": spec.layers + (self.training.mtp_layers),
-            "tokens_per_day": rate * _DAY_S,
-            "step_tokens": of_step,
-            "gpus": self.gpus,
-            "model_flops_per_second_per_gpu": causal,
-            "mfu": causal / gpu.bf16_flops,
-            "mfu_non_causal": full / gpu.bf16_flops,
-            "pipeline_bubble_share": spent[_BUBBLE] / step_s,
-        }
+        found: dict[str, Any] = {key: combined(terms) for key, terms in self._terms(step_s, tokens).items()}
+        whole = {key: round(found[key]) for key in ("gpus", "model_layers")}
+        return {"tpot_s": None, "layer_period_s": None, "communication_hidden_share": 0.0} | found | whole
 
     def terms(self, summary: Mapping[str, Any]) -> dict[str, list[Term]]:
         """Return the terms of the numbers of a step, and of its time."""
-        step_s, spec, gpu = summary["step_time_s"], self.step.spec, self.parts.kernels.gpu
-        training = self.training
-        said = {
-            _BUBBLE: "until the last rank has ended its last pass, that rank does nothing",
-            "gradients reduced": "FP32, scattered over all copies of a weight, at a share of the port's peak",
-            "weights gathered": "BF16, from all copies of a weight",
-            "optimizer": "bytes of the rank's part of the weights at a share of the memory's peak",
-        }
-        names = dict.fromkeys(name for spent in self._spent for name in spent)
-        found: dict[str, list[Term]] = {
-            "step_time_s": [
-                Term(
-                    name=name,
-                    value=sum(spent.get(name, 0.0) for spent in self._spent) / len(self._spent),
-                    unit="s",
-                    formula=said.get(name, "on the rank of the pipeline that has most to do"),
-                    source="simulated",
-                )
-                for name in names
-            ]
-        }
-        of_step, gpus = summary["step_tokens"], float(self.gpus)
-        nodes = {"": 1.0, "_per_node": gpus / self.parts.fabric.ranks_per_node, "_per_gpu": gpus}
-        for of, count in nodes.items():
-            found[f"tokens_per_second{of}"] = ratio(
-                ("tokens of a step", of_step / count), ("step_time_s", step_s), "", "s"
-            )
-        found["tokens_per_day"] = ratio(
-            ("tokens of a step in a day", of_step * _DAY_S), ("step_time_s", step_s), "", "s"
-        )
-        for key, causal in (("mfu", True), ("mfu_non_causal", False)):
-            flops = model_flops(spec, self.step.lengths, causal) * of_step / gpus
-            found[key] = ratio(
-                ("model FLOPs of a GPU over its BF16 peak", flops / gpu.bf16_flops), ("step_time_s", step_s)
-            )
-            if causal:
-                above = ("model FLOPs of a GPU", flops)
-                found["model_flops_per_second_per_gpu"] = ratio(above, ("step_time_s", step_s), "", "s")
+        return self._terms(summary["step_time_s"], summary["tokens"])
+
+    def _terms(self, step_s: float, tokens: int) -> dict[str, list[Term]]:
+        training, spec, fabric = self.training, self.step.spec, self.parts.fabric
+        counts: dict[str, dict[str, float]] = {
+            "gpus": {
+                "of a group": fabric.n_ranks, "groups of a stage": training.groups, "pipeline ranks": training.ranks,
+            },
+            "step_tokens": {
+                "of a group's micro-batch": tokens, "micro-batches": training.micro_batches, "groups": training.groups,
+            },
+        }  # fmt: skip
+        gpus, of_step = (math.prod(parts.values()) for parts in counts.values())
+        each, peak = of_step / gpus, self.parts.kernels.gpu.bf16_flops
+        causal, full = (model_flops(spec, self.step.lengths, mask) * each for mask in (True, False))
         moving, shown = (sum(side) for side in zip(*self._shown, strict=True))
+        names = dict.fromkeys(name for spent in self._spent for name in spent)
+        spent = {name: sum(one.get(name, 0.0) for one in self._spent) / len(self._spent) for name in names}
+        over_step = {
+            "tokens_per_second": ("tokens of a step", of_step),
+            "tokens_per_second_per_node": ("of a node", each * fabric.ranks_per_node),
+            "tokens_per_second_per_gpu": ("of a GPU", each),
+            "tokens_per_day": ("tokens of a step in a day", of_step * _DAY_S),
+            "model_flops_per_second_per_gpu": ("model FLOPs of a GPU", causal),
+            "mfu": ("model FLOPs of a GPU over its BF16 peak", causal / peak),
+            "mfu_non_causal": ("model FLOPs of a GPU over its BF16 peak", full / peak),
+            "pipeline_bubble_share": ("seconds of the bubble", spent[_BUBBLE]),
+        }
+        found = {key: ratio(above, ("step_time_s", step_s), "", "s") for key, above in over_step.items()}
         if moving > 0:
             hidden = ("seconds of dispatch and combine beside compute", max(moving - shown, 0.0))
             found["communication_hidden_share"] = ratio(hidden, ("seconds of dispatch and combine", moving), "s", "s")
-        idle = ("seconds of the bubble", summary["pipeline_bubble_share"] * step_s)
-        found["pipeline_bubble_share"] = ratio(idle, ("step_time_s", step_s), "s", "s")
-        for key, parts in {
-            "gpus": {
-                "of a group": self.parts.fabric.n_ranks,
-                "groups of a stage": training.groups,
-                "ranks of a pipeline": training.ranks,
-            },
-            "step_tokens": {
-                "of a group's micro-batch": summary["tokens"],
-                "micro-batches": training.micro_batches,
-                "groups": training.groups,
-            },
-        }.items():
+        for key, parts in counts.items():
             found[key] = [
                 Term(name=name, value=float(value), unit="", formula="", source="scenario", combine="product")
                 for name, value in parts.items()
@@ -227,6 +176,10 @@ class TrainingTime:
         layers = {"layers": spec.layers, "of multi-token prediction": training.mtp_layers}
         found["model_layers"] = [
             Term(name=name, value=float(value), unit="", formula="", source="model") for name, value in layers.items()
+        ]
+        found["step_time_s"] = [
+            Term(name=name, value=value, unit="s", formula=_SAID.get(name, _SAID[""]), source="simulated")
+            for name, value in spent.items()
         ]
         return found
 

@@ -290,9 +290,7 @@ def simulated_layers(parts: Parts, recorded: int) -> int:
         return parts.workload.layers_simulated or parts.inference.moe_layers
     if parts.workload.layers_simulated is not None or parts.inference is None:
         return parts.workload.layers_simulated or recorded
-    if (
-        training := parts.inference.training
-    ) is not None:  # what a stage has, so that the ends of a chunk count as there
+    if (training := parts.inference.training) is not None:  # what a stage has: the ends of a chunk count as there
         return min(_FEWEST_LAYERS, -(-parts.inference.moe_layers // training.stages))
     return min(max(_FEWEST_LAYERS, 2 * recorded), parts.inference.moe_layers)
 
@@ -335,7 +333,8 @@ def _passes_alone(parts: Parts, loads: _Loads, start_offset_s: Floats) -> list[L
     """The layers of a step whose passes overlap once more, one pass after the other."""
     program = SCHEDULES["training", "none"](loads.n_layers, parts.algorithm.permutes_first)
     tolerance = parts.tolerance if steps_pay(loads.of(0).flows) else 0.0
-    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, _NO_CURVES_S, tolerance)
+    throttles = [one for one in parts.throttles if one.whole_run]
+    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, _NO_CURVES_S, tolerance, throttles=throttles)
     return [trace for trace in ran if isinstance(trace, LayerTrace)]
 
 

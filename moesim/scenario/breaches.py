@@ -232,6 +232,9 @@ def _training(scenario: ScenarioFields) -> Iterator[Breach]:
         yield ("schedule", "overlap"), "in training the pipeline says what overlaps", "overlap: none"
     if count is None:
         yield ("schedule",), "a training step needs its micro-batches", "add micro_batches: 8"
+    for i, fault in enumerate(scenario.faults):
+        if fault.from_s > 0 or fault.to_s is not None:
+            yield ("faults", i), "a training step has faults of the whole run alone", "leave from and to out"
     if parallel.tp > 1:
         yield ("parallel", "tp"), "attention in tensor parallel is not simulated", "tp: 1"
     if (order == "none") != (parallel.pp == 1):

@@ -27,6 +27,7 @@ _MOST_BYTES = 10 * 10**6
 _MOST_OF_A_GPU = 1 << 20
 _BOUNDS = {
     "value": (-1e12, 1e12), "ep": (1, 1024), "gpus": (1, 65_536), "nodes": (1, 8192), "tp": (1, 1024),
+    "pp": (1, 1024),
     "redundant": (0, 4096), "draft_tokens": (0, 16), "acceptance": (0, 1),
 }  # fmt: skip
 # The others may be a word, of what the source does not state.

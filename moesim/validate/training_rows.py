@@ -18,12 +18,13 @@ def training_settings(row: dict[str, str], notes: list[str]) -> dict[str, Any]:
     Raises:
         Unstated: no parallelism, batch or context.
     """
-    ep, pp, context = int(row["ep"]), int(row.get("pp") or 1), re.search(r"\d+", row["context"])
-    batch = re.search(r"global batch ([\d,]+)", row["per_gpu"])
+    pp = _whole(row.get("pp", "").replace("-", "") or "1", "ranks of a pipeline")
+    gpus, ep = _whole(row["gpus"], "GPUs"), _whole(row["ep"], "EP")
+    context, batch = re.search(r"[0-9]+", row["context"]), re.search(r"global batch ([0-9][0-9,]*)", row["per_gpu"])
     if context is None or batch is None:
         raise Unstated("its global batch or context is not stated")
-    stages = int(row["gpus"]) // pp
-    if stages % ep:
+    stages = gpus // pp
+    if stages % ep or not stages:
         raise Unstated(f"{stages} GPUs of a stage are no whole groups of {ep}")
     length, each = int(context[0]), _micro_batch(row["per_gpu"], pp, notes)
     settings: dict[str, Any] = {
@@ -50,6 +51,12 @@ def training_settings(row: dict[str, str], notes: list[str]) -> dict[str, Any]:
     return settings
 
 
+def _whole(text: str, what: str) -> int:
+    if re.fullmatch("[0-9]+", text) is None or int(text) < 1:
+        raise Unstated(f"its {what} are not stated")
+    return int(text)
+
+
 def readings(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the readings of how layers lie on stages, by name; one without a name where that is no question."""
     if not settings["schedule.pipeline"].startswith("dualpipe"):
@@ -59,9 +66,9 @@ def readings(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _micro_batch(said: str, pp: int, notes: list[str]) -> int:
     """Sequences of a micro-batch."""
-    if found := re.search(r"micro-batch (\d+) x", said):
+    if found := re.search(r"micro-batch ([1-9][0-9]*) x", said):
         return int(found[1])
-    if found := re.search(r"local batch (\d+)", said):
+    if found := re.search(r"local batch ([1-9][0-9]*)", said):
         if pp > 1:
             raise Unstated("its micro-batch is not stated")
         notes.append(f"micro-batch not stated: the local batch of {found[1]}")
@@ -76,6 +83,6 @@ def _pipeline(said: str, pp: int, notes: list[str]) -> str:
         return "none"
     if "dualpipe" in said.lower():
         return "dualpipe"
-    if found := re.search(r"VP (\d+)", said):
+    if found := re.search(r"VP ([0-9]+)", said):
         notes.append(f"stages in {found[1]} interleaved parts not simulated: plain 1F1B")
     return "1f1b"

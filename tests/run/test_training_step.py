@@ -94,6 +94,12 @@ def test_more_groups_share_the_optimizer_and_reduce_the_experts_too():
     assert two["forward"] == one["forward"]
 
 
+def test_a_slow_gpu_makes_both_kinds_of_passes_longer():
+    slow = piped("dualpipe", 4, "faults=[{kind: slow_gpu, where: n0.gpu0, factor: 2}]").explanation["training"]
+    well = piped("dualpipe").explanation["training"]
+    assert slow["pair_s"] > 1.3 * well["pair_s"] and slow["chunk_s"]["weights"] > 1.3 * well["chunk_s"]["weights"]
+
+
 def test_the_pipeline_table_has_every_pass_once():
     table = piped("dualpipe").tables["pipeline"]
     assert len(table[table["kind"] == "forward"]) == 4 * 8
@@ -124,6 +130,7 @@ def test_a_step_is_the_same_every_time():
         (("schedule.overlap=two-batch",), "the pipeline says what overlaps"),
         (("parallel.dp=12",), "no whole groups of ep = 8"),
         (("parallel.tp=2",), "tensor parallel"),
+        (("faults=[{kind: slow_gpu, where: n0.gpu0, factor: 2, to: 1ms}]",), "faults of the whole run alone"),
         (("schedule.phase=prefill",), "has 1 at a time"),
         (("schedule.phase=prefill", "schedule.micro_batches=null"), "stage_layers is not of a prefill"),
         (("workload.requests=4",), "not of a training"),

@@ -69,6 +69,15 @@ def test_zb1p_stands_still_for_p_minus_1_times_what_weights_do_not_fill(draws):
         assert max(idle(ran, rank, whole=False) for rank in range(ranks)) == (ranks - 1) * (f + b + w - 2 * w)
 
 
+def test_zb1p_keeps_as_many_weight_passes_in_hand_as_the_number_of_the_stage():
+    for stage, tasks in enumerate(PIPELINES["zb1p"](4, 12)):
+        in_hand, most = 0, 0
+        for (one,) in tasks:
+            in_hand += {"input": 1, "weights": -1}.get(one.kind, 0)
+            most = max(most, in_hand)
+        assert (in_hand, most) == (0, stage + 1)
+
+
 def bubble(half: int, f: Fraction, w: Fraction, pair: Fraction) -> Fraction:
     return (half - 1) * (pair + f - 2 * w)
 

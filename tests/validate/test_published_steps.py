@@ -91,8 +91,10 @@ def test_a_training_row_says_its_parallelism_and_its_pipeline(tmp_path):
     row = {"kind": "train", "gpus": "256", "ep": "32", "context": "4096", "library": "Megatron"}
     said = {"per_gpu": '"micro-batch 2 x 4,096, global batch 4,096"', "overlap": "1F1B interleaved VP 4"}
     path = tmp_path / "steps.csv"
-    base = {name: "" for name in HEAD.split(",")} | {"id": "t", "source": "docs", "model": "DeepSeek-V3 without MTP",
-            "gpu": "H100", "tp": "1", "dtype": "fp8", "routing": "forced even", "value": "1", "unit": "tok/s/GPU"}  # fmt: skip
+    base = {name: "" for name in HEAD.split(",")} | {
+        "id": "t", "source": "docs", "model": "DeepSeek-V3 without MTP", "gpu": "H100", "tp": "1", "dtype": "fp8",
+        "routing": "forced even", "value": "1", "unit": "tok/s/GPU",
+    }  # fmt: skip
     values = base | row | said
     path.write_text(f"{HEAD},pp\n{','.join(values[name] for name in HEAD.split(','))},8\n")
     (step,) = read_steps(path)

@@ -10,9 +10,9 @@ from moesim.timeline.program import Program
 from moesim.timeline.schedules.hooks import hooks
 from moesim.timeline.schedules.in_turn import in_turn
 from moesim.timeline.schedules.single_batch import single_batch
-from moesim.timeline.schedules.training import BACKWARD, FORWARD, WEIGHTS, overlapped, passes_in_turn
 from moesim.timeline.schedules.two_batch_decode import two_batch_decode
 from moesim.timeline.schedules.two_batch_prefill import two_batch_prefill
+from moesim.timeline.schedules.two_passes import BACKWARD, FORWARD, WEIGHTS, overlapped, passes_in_turn
 
 Schedule = Callable[[int, bool], Program]
 """The program of so many MoE layers; whether tokens are sorted before dispatch."""
