@@ -62,6 +62,8 @@ def seconds_interpreted(scenario: "Scenario", again: int = 0) -> float:
     flows = {"trees": max(1, ranks // _PER_NODE) * ranks, "rings": ranks}.get(
         algorithm_named(scenario.alltoall.algorithm).flows, ranks * ranks
     )
+    if (groups := scenario.parallel.groups) > 1:  # together, each alone, and by other placements
+        total, again = total * groups, 5 * groups
     logits = total * experts * recorded
     return workload.steps * (_PER_LOGIT_S * logits + _PER_FLOW_S * 2 * flows * layers * (1 + again))
 

@@ -4,6 +4,7 @@ from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.faulty_paths import FaultyPaths
+from moesim.cluster.group_places import group_fabrics, places_of_group
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.cluster.places import links_of, overridden, place_of, ranks_at
@@ -36,11 +37,13 @@ __all__ = [
     "draw",
     "facts",
     "find_topology",
+    "group_fabrics",
     "link_class_rows",
     "links_of",
     "load_topology",
     "overridden",
     "place_of",
+    "places_of_group",
     "ranks_at",
     "read_topology",
     "topology_names",

@@ -13,7 +13,16 @@ from moesim.layer.learning import (
     window,
     with_learnt_placement,
 )
-from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place, with_effects
+from moesim.layer.parts import (
+    Parts,
+    build_fabric,
+    build_parts,
+    counterfactuals,
+    place,
+    views_of_groups,
+    whole_cluster,
+    with_effects,
+)
 from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, route_layer
 from moesim.layer.step_kernels import StepPrices
 from moesim.layer.token_batches import Workload, add_training_rows, open_workload, trace_of
@@ -55,7 +64,9 @@ __all__ = [
     "see",
     "trace_of",
     "uses_ports",
+    "views_of_groups",
     "what_follows",
+    "whole_cluster",
     "window",
     "with_effects",
     "with_learnt_placement",

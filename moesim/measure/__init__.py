@@ -1,8 +1,8 @@
 """What a run's traces say: critical rank, bound, summary, tables, and the terms of every number."""
 
 from moesim.measure.critical import CriticalRank
-from moesim.measure.explained import explanation
-from moesim.measure.flow_export import FlowExport
+from moesim.measure.explained import explanation, held_seconds
+from moesim.measure.flow_export import GRADIENTS, FlowExport, joint_flows
 from moesim.measure.inference_step import StepTime
 from moesim.measure.layer_tables import (
     add_busy_links,
@@ -19,6 +19,7 @@ from moesim.measure.times_moved import spreads
 from moesim.measure.training_step import TrainingTime, add_pipeline_rows, model_flops
 
 __all__ = [
+    "GRADIENTS",
     "CriticalRank",
     "FlowExport",
     "RunTerms",
@@ -34,7 +35,9 @@ __all__ = [
     "bucket_width_s",
     "degraded",
     "explanation",
+    "held_seconds",
     "idle_ranks",
+    "joint_flows",
     "model_flops",
     "rebalancing",
     "rebalancing_notes",

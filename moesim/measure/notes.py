@@ -22,9 +22,9 @@ STEPS_PAY = 250_000
 """Flows of a phase from which steps are faster than following every event: measured, for steps of 1 %."""
 
 
-def steps_pay(flows: Mapping[str, PhaseFlows]) -> bool:
-    """Whether a layer's flows, by phase, are so many that steps within a tolerance are worth their error."""
-    return max(phase.n_flows for phase in flows.values()) >= STEPS_PAY
+def steps_pay(*groups: Mapping[str, PhaseFlows]) -> bool:
+    """Whether a layer's flows, by phase, of all groups, are so many that steps within a tolerance pay."""
+    return max(sum(flows[phase].n_flows for flows in groups) for phase in groups[0]) >= STEPS_PAY
 
 
 @dataclass

@@ -10,6 +10,14 @@ from moesim.report import attention_section, run_tables
 from moesim.report.balance_charts import layer_charts, rebalance_charts, training_charts
 from moesim.report.charts import Chart
 from moesim.report.columns import columns_of, rows_in
+from moesim.report.group_tables import (
+    facts_of,
+    group_rows,
+    group_sentences,
+    groups_chart,
+    placements,
+    shared_links,
+)
 from moesim.report.page import render, view_of
 from moesim.report.quantities import ABSENT, named_quantity, quantity
 from moesim.report.rank_times import rank_times_chart, roofline_chart
@@ -45,6 +53,7 @@ class ThresholdOutcome:
 _NOTE_ORDER = ("counterfactual", "degraded", "estimated", "info")
 _SECTIONS = [
     ("first", "Result"),
+    ("groups", "Groups"),
     ("traffic", "Traffic"),
     ("load", "Experts and ranks"),
     ("timeline", "Time"),
@@ -94,12 +103,14 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
     charts, facts = _charts(result), result.explanation.get("attention")
     views = {key: view_of(chart) for key, chart in charts.items()}
     summary = result.summary
+    groups = facts_of(result)
+    absent = [name for name, found in (("attention", facts), ("groups", groups)) if found is None]
     notes = sorted(result.notes, key=lambda note: _NOTE_ORDER.index(note.kind) if note.kind in _NOTE_ORDER else 9)
     return render(
         "run.html.j2",
         title=str(summary["name"]),
         name=str(summary["name"]),
-        sections=[one for one in _SECTIONS if facts is not None or one[0] != "attention"],
+        sections=[one for one in _SECTIONS if one[0] not in absent],
         attention=None if facts is None else attention_section.kinds_table(facts),
         attention_words="" if facts is None else attention_section.kinds_words(facts),
         memory=attention_section.memory_table(facts) if facts is not None and "memory_bytes" in facts else None,
@@ -114,6 +125,10 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
         facts=_facts(summary),
         charts=views,
         balance=[view_of(chart) for chart in _balance_charts(result)],
+        group_sentences=group_sentences(result),
+        group_tables={}
+        if groups is None
+        else {"rows": group_rows(result), "links": shared_links(groups), "placements": placements(groups)},
         links=top_links(result),
         hot=hot_experts(result),
         imbalance=run_tables.imbalance(summary),
@@ -141,6 +156,7 @@ def run_figures(result: Result) -> dict[str, bytes]:
 def _charts(result: Result) -> dict[str, Chart | None]:
     return {
         "time": time_chart([(str(result.summary["name"]), result)]),
+        "groups": groups_chart(result),
         "traffic": traffic_chart(result),
         "link_utilisation": link_series_chart(result),
         "expert_load": expert_chart(result),
@@ -198,6 +214,7 @@ def verdict(result: Result) -> Verdict:
             text += f" a layer, at a peak of {peak} where most of its class have {peers}."
         else:
             text += " a layer."
+    text = " ".join([text, *group_sentences(result)[:1]])
     return Verdict(f"Bottleneck: {str(summary['bottleneck']).replace(': ', ', ', 1)}.", text)
 
 

@@ -15,7 +15,7 @@ from moesim.report.sweep_answer import broken, groups_table, sweep_verdict
 from moesim.report.sweep_charts import axis_charts, group_charts, number_charts, pareto_charts, scaling_charts
 from moesim.report.sweep_data import SHOWN, SweepData, short_key
 from moesim.report.sweep_maps import HeatMaps, heat_maps, map_files
-from moesim.results import SUMMARY
+from moesim.results import DEFINITIONS
 
 # Rows of the table of points; the rest is in points.parquet.
 TABLE_ROWS = 1000
@@ -176,8 +176,8 @@ def _detail_fields(data: SweepData) -> list[tuple[str, str]]:
     keys = [(key, "axis of the sweep") for axis in data.axes for key in axis.keys]
     return [
         *keys,
-        *((in_words(key), SUMMARY[key].text) for key in card_keys(data)),
-        ("bottleneck", SUMMARY["bottleneck"].text),
+        *((in_words(key), DEFINITIONS[key].text) for key in card_keys(data)),
+        ("bottleneck", DEFINITIONS["bottleneck"].text),
     ]
 
 
@@ -211,9 +211,9 @@ def points_table(data: SweepData, listed: list[int], numbers: Sequence[str]) -> 
     columns = [
         ("point", "number of the point"),
         *((short_key(key), key) for key in keys),
-        *((in_words(key), SUMMARY[key].text) for key in numbers),
+        *((in_words(key), DEFINITIONS[key].text) for key in numbers),
         ("status", "whether it ran and keeps the limits"),
-        ("bottleneck", SUMMARY["bottleneck"].text),
+        ("bottleneck", DEFINITIONS["bottleneck"].text),
     ]
     rows: list[tuple[Cell, ...]] = []
     for point in listed:

@@ -107,6 +107,21 @@ STEP_SUMMARY: dict[str, Definition] = {
 }
 """Numbers of whole steps: a summary of MoE layers alone has none of them."""
 
+GROUP_SUMMARY: dict[str, Definition] = {
+    "groups": Definition("", "expert-parallel groups on the cluster at once"),
+    "group_layer_time_mean_s": Definition("s", "layer time of a group among the others, mean over the groups"),
+    "group_layer_time_max_s": Definition("s", "layer time of the slowest group, of which all other numbers are"),
+    "alone_layer_time_mean_s": Definition("s", "layer time of a group alone on the cluster, mean over the groups"),
+    "alone_layer_time_max_s": Definition("s", "the same of the group that takes longest alone"),
+    "contention_cost": Definition(
+        "", "what a layer takes among the other groups over what it takes alone, both means over the groups"
+    ),
+    "contended_link": Definition(
+        "", "the link of several groups that held their critical ranks back longest; none where no such link did"
+    ),
+}
+"""Numbers of several expert-parallel groups on one cluster; a run of one group has none of them."""
+
 TRAINING_SUMMARY: dict[str, Definition] = {
     "step_tokens": Definition("", "tokens of a training step, over all pipelines"),
     "gpus": Definition("", "GPUs of a training step: those of a group, times groups of a stage, times pipeline ranks"),
@@ -122,7 +137,7 @@ TRAINING_SUMMARY: dict[str, Definition] = {
 }
 """Numbers of training steps alone."""
 
-DEFINITIONS = SUMMARY | STEP_SUMMARY | TRAINING_SUMMARY
+DEFINITIONS = SUMMARY | STEP_SUMMARY | TRAINING_SUMMARY | GROUP_SUMMARY
 """Every number that a summary may have."""
 
 COMPONENTS = tuple(f"{name}_time_s" for name in stages.COMPONENTS)

@@ -8,7 +8,7 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.results.bands import Moves
-from moesim.results.definitions import DEFINITIONS, TRAINING_SUMMARY
+from moesim.results.definitions import DEFINITIONS, GROUP_SUMMARY, TRAINING_SUMMARY
 from moesim.results.result import Result
 from moesim.results.terms import Share, Term
 from moesim.stages import PHASES
@@ -29,6 +29,8 @@ def explain_lines(result: Result, key: str) -> Iterator[str]:
         close = difflib.get_close_matches(key, DEFINITIONS, n=1)
         fix = f"did you mean {close[0]}?" if close else f"choose among {', '.join(result.summary)}"
         raise InputError(f"no number {key!r} in a summary", fix=fix)
+    if key in GROUP_SUMMARY and key not in result.summary:
+        raise InputError(f"this run has no {key}: it has one expert-parallel group", fix="give parallel.ep and dp")
     if key not in result.summary:
         if key in TRAINING_SUMMARY:
             raise InputError(f"this run has no {key}: it is no training step", fix="set schedule.phase: training")
@@ -156,7 +158,23 @@ def _context_of(key: str) -> Callable[[Result, str], Iterator[str]]:
         return _links
     if key.startswith(("gate_time", "permute_time", "expert_compute_time", "unpermute_time", "source")):
         return _kernels
-    return _router
+    return _groups if key in GROUP_SUMMARY else _router
+
+
+def _groups(result: Result, _: str) -> Iterator[str]:
+    facts = result.explanation["groups"]
+    links = facts["links"]
+    yield f"  {len(links)} busiest links of several groups:" if links else "  no link carries bytes of two groups"
+    for link in links[:_LAYERS]:
+        among = ", ".join(str(group) for group, moved in enumerate(link["wire_bytes"]) if moved)
+        yield (
+            f"    {link['link']}, groups {among}: {format_bytes(sum(link['wire_bytes']))} per layer, "
+            f"{format_duration(link['seconds_at_full_rate'])} at full rate, "
+            f"held a group {format_duration(link['held_s'])}"
+        )
+    for placed in facts["placements"]:
+        took = placed.get("not") or f"{format_duration(placed['layer_time_mean_s'])} a layer, mean of the groups"
+        yield f"  placed {placed['placement']}: {took}"
 
 
 def _layer(result: Result, _: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ State (the routers' biases, placements that stay) goes round from step to step. 
 its routing and traffic; only the clock treats them apart.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias
 from moesim.measure import CriticalRank, SummaryBuilder, TrainingTime, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
 from moesim.placement_policies import FETCHING_POLICIES, FIXED_POLICIES
-from moesim.run.audit import audit_components, audit_layer, audit_migration
+from moesim.run.audit import audit_components, audit_layer, audit_migration, audit_together
 from moesim.run.offsets import start_offsets
 from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
 from moesim.stages import BESIDE, MIGRATION
@@ -28,8 +28,12 @@ from moesim.timeline import (
     LayerWork,
     LinkSeries,
     MigrationTrace,
+    Operation,
+    PhaseTrace,
     Program,
+    RankGroup,
     moe_layers,
+    run_groups,
     run_layers,
     with_migrations,
 )
@@ -190,26 +194,64 @@ def run_steps(
     Raises:
         InvariantError: a law of the simulator was broken.
     """
-    arrivals, rng = parts.schedule.start_offset, parts.rng(_OFFSET_STAGE)
-    usual, begin_s = start_offsets(arrivals, parts.fabric.n_ranks, rng), 0.0
-    late = parts.rng(_JITTER_STAGE)
-    for index, step in enumerate(steps):
-        loads = _Loads(parts, step, ledger)
-        offsets = usual + sum((one.drawn(parts.fabric.n_ranks, begin_s, late) for one in parts.late), 0.0)
-        if parts.gone is not None:
-            offsets[list(parts.gone.ranks)] = 0.0
-        weights = _weights(parts, step)
-        for timed in _on_the_clock(parts, loads, offsets, bucket_s, step, weights, begin_s):
+    together = run_steps_of_groups([GroupSteps(parts, steps, summary, ledger)], bucket_s)
+    return (timed for _, timed in together)
+
+
+@dataclass(frozen=True)
+class GroupSteps:
+    """What ``run_steps`` takes, of one of several expert-parallel groups on a cluster."""
+
+    parts: Parts
+    steps: Iterable[RoutedStep]
+    summary: SummaryBuilder
+    ledger: KernelLedger
+
+    def arrivals(self) -> Callable[[float], Floats]:
+        """When each rank arrives, [ranks], in a step that begins at a time: faults come on top, drawn anew each."""
+        parts, n_ranks = self.parts, self.parts.fabric.n_ranks
+        usual = start_offsets(parts.schedule.start_offset, n_ranks, parts.own_rng(_OFFSET_STAGE))
+        late = parts.own_rng(_JITTER_STAGE)
+
+        def of_step(begin_s: float) -> Floats:
+            offsets = usual + sum((one.drawn(n_ranks, begin_s, late) for one in parts.late), 0.0)
+            if parts.gone is not None:
+                offsets[list(parts.gone.ranks)] = 0.0
+            return offsets
+
+        return of_step
+
+
+def run_steps_of_groups(
+    groups: Sequence[GroupSteps], bucket_s: float | None = None
+) -> Iterator[tuple[int, TimedLayer | TimedMigration | LinkSeries]]:
+    """Put the steps of several groups on the clock, all groups at once; with each item the number of its group.
+
+    Raises:
+        InvariantError: a law of the simulator was broken.
+    """
+    arrivals, begin_s = [group.arrivals() for group in groups], 0.0
+    for index, steps in enumerate(zip(*(group.steps for group in groups), strict=True)):
+        loads = [_Loads(group.parts, step, group.ledger) for group, step in zip(groups, steps, strict=True)]
+        offsets, phases = [of_step(begin_s) for of_step in arrivals], list[PhaseTrace]()
+        on = [group.parts for group in groups]
+        for number, timed in _on_the_clock(on, loads, offsets, bucket_s, steps, begin_s):
+            parts, step, summary = groups[number].parts, steps[number], groups[number].summary
+            if len(groups) > 1:
+                if isinstance(timed, LinkSeries) and number == 0:
+                    audit_together(parts.fabric, phases, timed)
+                phases += timed.phases.values() if isinstance(timed, LayerTrace) else ()
+                phases += [timed.phase] if isinstance(timed, MigrationTrace) else []
             if isinstance(timed, LayerTrace):
-                yield _audited(parts, index, step, loads, timed, summary)
+                yield number, _audited(parts, index, step, loads[number], timed, summary)
             elif isinstance(timed, MigrationTrace):
-                yield _audited_move(parts, index, step, timed, summary)
+                yield number, _audited_move(parts, index, step, timed, summary)
             else:
                 if isinstance(summary.step, TrainingTime) and summary.step.training.overlapped:
-                    summary.step.alone = _passes_alone(parts, loads, offsets)
-                begin_s += summary.last_end_s
+                    summary.step.alone = _passes_alone(parts, loads[number], offsets[number])
+                begin_s += summary.last_end_s if number == 0 else 0.0
                 summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
-                yield timed
+                yield number, timed
 
 
 class _Loads:
@@ -254,33 +296,37 @@ def simulated_layers(parts: Parts, recorded: int) -> int:
 
 
 def _on_the_clock(
-    parts: Parts,
-    loads: _Loads,
-    start_offset_s: Floats,
+    groups: Sequence[Parts],
+    loads: Sequence[_Loads],
+    offsets: Sequence[Floats],
     bucket_s: float | None,
-    step: RoutedStep,
-    weights: Mapping[Key, PhaseFlows],
+    steps: Sequence[RoutedStep],
     begin_s: float,
-) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
-    throttles = [one.since(begin_s) for one in parts.throttles if one.to_s > begin_s]
+) -> Iterator[tuple[int, LayerTrace | MigrationTrace | LinkSeries]]:
+    throttles = [one.since(begin_s) for one in groups[0].throttles if one.to_s > begin_s]
     if bucket_s is None:
-        bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers, throttles)
-    program = _program(parts, loads.n_layers)
+        latest = max(float(start.max()) for start in offsets)
+        bucket_s = bucket_width_s(groups[0].fabric, loads[0].of(0), latest, loads[0].n_layers, throttles)
+    together = [
+        _ranks_of(parts, load, start, step)
+        for parts, load, start, step in zip(groups, loads, offsets, steps, strict=True)
+    ]
+    pays = steps_pay(*(load.of(0).flows for load in loads))
+    return run_groups(together, bucket_s, groups[0].tolerance if pays else 0.0, throttles)
+
+
+def _ranks_of(parts: Parts, loads: _Loads, start_offset_s: Floats, step: RoutedStep) -> RankGroup:
+    program, weights = _program(parts, loads.n_layers), _weights(parts, step)
     if weights:
         stops, beside = ([layer for name, layer, _ in weights if name == stage.name] for stage in (MIGRATION, BESIDE))
         mode = parts.placement.rebalance.mode if parts.placement.rebalance else ""
         awaited = parts.placement.policy in FETCHING_POLICIES
         program = with_migrations(program, stops, beside, mode == "blocking", awaited)
-    return run_layers(
-        parts.fabric,
-        program,
-        loads.work,
-        start_offset_s,
-        bucket_s,
-        parts.tolerance if steps_pay(loads.of(0).flows) else 0.0,
-        weights,
-        throttles,
-    )
+    if parts.gradients is not None:
+        beside = list(range(loads.n_layers))
+        weights |= {(BESIDE.name, layer, 0): parts.gradients for layer in beside}
+        program = (*program, *(Operation(BESIDE, layer, after=(("gate", layer, 0),)) for layer in beside))
+    return RankGroup(parts.fabric, program, loads.work, start_offset_s, weights)
 
 
 def _passes_alone(parts: Parts, loads: _Loads, start_offset_s: Floats) -> list[LayerTrace]:
@@ -306,11 +352,15 @@ def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:
 def _audited_move(
     parts: Parts, index: int, step: RoutedStep, trace: MigrationTrace, summary: SummaryBuilder
 ) -> TimedMigration:
+    bound_s = busiest_link_s(parts.fabric, trace.phase.flows)
+    if parts.gradients is not None:
+        audit_migration(parts.fabric, trace, round(parts.gradients.size.sum()))
+        return TimedMigration(index, 0, trace, bound_s)
     of = (trace.layer, trace.beside)
     moves = next(len(move.moves) for move in step.moves if (move.layer, move.beside) == of)
     audit_migration(parts.fabric, trace, moves * slot_bytes(parts))
     summary.add_migration(trace)
-    return TimedMigration(index, moves, trace, busiest_link_s(parts.fabric, trace.phase.flows))
+    return TimedMigration(index, moves, trace, bound_s)
 
 
 def _program(parts: Parts, n_layers: int) -> Program:

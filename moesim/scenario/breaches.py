@@ -126,6 +126,19 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     elif anew is not None and anew.policy in SINGLE_SLOT_POLICIES and placement.redundant_experts:
         what = f"policy {anew.policy} places no replicas"
         yield ("placement", "rebalance", "policy"), what, "use eplb, or redundant_experts: 0"
+    if scenario.faults and (scenario.groups_at_once > 1 or scenario.parallel.group_placement != "packed"):
+        what = "faults are simulated on one group that has the first GPUs"
+        yield ("faults",), what, "leave them out, or parallel.dp and group_placement"
+    parallel, alone = scenario.parallel, scenario.schedule.phase == "training"
+    if parallel.group_placement != "packed" and (parallel.ep is None or alone):
+        what = "a training step is simulated on one group" if alone else "without ep one group has every GPU"
+        yield ("parallel", "group_placement"), what, "leave it out"
+    if parallel.gradient_dtype is not None and (parallel.groups == 1 or alone):
+        what = "no other group is there to reduce gradients with"
+        yield ("parallel", "gradient_dtype"), what, "leave it out, or give dp: a multiple of ep, of MoE layers alone"
+    elif parallel.gradient_dtype is not None and (anew is not None or placement.policy == "per_batch"):
+        what = "weights of experts travel beside the layers, and so do gradients"
+        yield ("parallel", "gradient_dtype"), what, "leave placement.rebalance or policy per_batch out, or this"
     learnt = placement.learn_from
     if learnt is not None and learnt not in LEARN_FROM and not is_path(learnt):
         yield (

@@ -14,7 +14,7 @@ from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
-from moesim.placement_policies import POLICIES, REBALANCE_POLICIES
+from moesim.placement_policies import GROUP_PLACEMENTS, POLICIES, REBALANCE_POLICIES
 from moesim.regular_clusters import EXAMPLES, FabricKind, RegularCluster
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.named_files import is_path, refuse_escape
@@ -136,6 +136,13 @@ class Cluster(Block):
         raise Mistakes(((key,), what, f"leave it out, or name one, such as {EXAMPLES}"))
 
 
+def _known_group_placement(name: str) -> str:
+    """Refuse what is neither a placement of groups by name nor a path."""
+    if name not in GROUP_PLACEMENTS and not is_path(name):
+        raise InputError(f"no placement of groups {name!r:.60}", fix=did_you_mean(name, GROUP_PLACEMENTS, "placements"))
+    return name
+
+
 class Parallel(Block):
     """How the model is spread over the GPUs."""
 
@@ -151,6 +158,16 @@ class Parallel(Block):
     )
     tp: Count = Field(1, ge=1, le=1024, description="Tensor-parallel ranks of attention.")
     pp: Count = Field(1, ge=1, le=1024, description="Ranks of a pipeline.")
+    group_placement: Annotated[Name, AfterValidator(_known_group_placement)] = Field(
+        "packed",
+        description="Which GPUs each expert-parallel group has: packed (the next ones), striped (nodes dealt in turn), "
+        "rails (a share of every node's GPUs), random (drawn from all), or a text file with a line of nodes and GPUs "
+        "for each group.",
+    )
+    gradient_dtype: Literal["bf16", "fp32"] | None = Field(
+        None,
+        description="Number format of the experts' gradients that the groups reduce beside each layer; null: none.",
+    )
 
     @property
     def groups(self) -> int:

@@ -37,6 +37,8 @@ SUMMARY_KEYS: tuple[str, ...] = (
     *(f"{part}_time_s" for part in COMPONENTS),
     *(f"{part}_time_{over}_s" for part in OVER_RANKS for over in ("mean", "max")),
     *(f"{phase}_kernel_time_s" for phase in PHASES),
+    *(f"{of}_layer_time_{over}_s" for of in ("group", "alone") for over in ("mean", "max")),
+    "contention_cost",
     "lower_bound_s",
     "rank_wait_mean_s",
     "bottleneck_utilisation",

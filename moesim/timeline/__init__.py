@@ -7,7 +7,7 @@ from moesim.timeline.pipeline import Ran, run_pipeline
 from moesim.timeline.pipelines import PIPELINES
 from moesim.timeline.pipelines.passes import Pass, Task
 from moesim.timeline.program import Key, Operation, Program, moe_layers, with_migrations
-from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, run_layers
+from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, RankGroup, run_groups, run_layers
 from moesim.timeline.schedules import BACKWARD, FORWARD, SCHEDULES, WEIGHTS
 from moesim.timeline.uniform_alltoall import run_phase
 
@@ -28,10 +28,12 @@ __all__ = [
     "PhaseTrace",
     "Program",
     "Ran",
+    "RankGroup",
     "Task",
     "moe_layers",
     "phase_could_carry",
     "phase_use",
+    "run_groups",
     "run_layers",
     "run_phase",
     "run_pipeline",

@@ -21,9 +21,12 @@ from moesim.timeline.intervals import gaps
 from moesim.traffic import Floats, Ints, PhaseFlows
 
 
-def network_capacity(fabric: Fabric) -> Floats:
-    """Capacities of everything that contends: wires, then each rank's ``sm``, then each rank's communication kernel."""
-    return np.concatenate([fabric.capacity, np.ones(2 * fabric.n_ranks)])
+def network_capacity(fabric: Fabric, n_ranks: int | None = None) -> Floats:
+    """Capacities of everything that contends: wires, then each rank's ``sm``, then each rank's communication kernel.
+
+    ``n_ranks``: of all groups of ranks on these wires; by default the fabric's own.
+    """
+    return np.concatenate([fabric.capacity, np.ones(2 * (n_ranks or fabric.n_ranks))])
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ class PhaseTrace:
 class PhaseRun:
     """A phase in progress: who has entered, which flows have started, who may leave."""
 
-    def __init__(self, clock: NetworkClock, flows: PhaseFlows, sm_link: Ints) -> None:
+    def __init__(self, clock: NetworkClock, flows: PhaseFlows, sm_link: Ints, all_sms: range | None = None) -> None:
+        # Where several groups are on the network, theirs are not all its ``sm`` links, behind which kernels stand.
+        self._all_sms = all_sms or range(int(sm_link[0]), int(sm_link[-1]) + 1)
         self._clock = clock
         self._env: simpy.Environment = clock.env
         self._flows = flows
@@ -97,7 +102,9 @@ class PhaseRun:
         order = np.argsort(flows.gate_ranks, kind="stable")
         self._gated_flows = np.repeat(np.arange(n_flows), np.diff(flows.gate_ptr))[order]
         self._gated_ptr = np.searchsorted(flows.gate_ranks[order], np.arange(n_ranks + 1))
-        self._resource_ptr, self._resource_links, self._resource_weight = flows.resources(int(sm_link[-1]) + 1)
+        self._resource_ptr, self._resource_links, self._resource_weight = flows.resources(
+            self._all_sms.stop + int(sm_link[0]) - self._all_sms.start
+        )
         self._first_waiter = clock.network.new_waiters(n_ranks)
         # A rank's counter of outstanding flows says nothing until all of its flows have started.
         self._unstarted = np.bincount(flows.member_ranks, minlength=n_ranks)
@@ -189,7 +196,7 @@ class PhaseRun:
             bottleneck_time_s=np.concatenate(times),
             bottleneck_flow=np.concatenate(changed).astype(np.int32),
             bottleneck_link=np.concatenate(links),
-            capacity_events=events.only((events.link < self._sm_link[0]) | (events.link > self._sm_link[-1])),
+            capacity_events=events.only((events.link < self._all_sms.start) | (events.link >= self._all_sms.stop)),
             limits=limits,
         )
 

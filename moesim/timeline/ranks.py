@@ -116,6 +116,25 @@ class LinkSeries:
     utilisation: Floats
 
 
+@dataclass(frozen=True)
+class RankGroup:
+    """Ranks that exchange tokens among themselves, and what they do.
+
+    Attributes:
+        fabric: their view of the cluster; links and routes are those of all groups.
+        program: what each rank does, in order.
+        work_of: called once per layer and micro-batch, when the first rank reaches it.
+        start_offset_s: when each rank begins, [ranks].
+        weights: flows of the program's moves of weights, by operation.
+    """
+
+    fabric: Fabric
+    program: Program
+    work_of: WorkOf
+    start_offset_s: Floats
+    weights: Mapping[Key, PhaseFlows] = field(default_factory=dict)
+
+
 def run_layers(
     fabric: Fabric,
     program: Program,
@@ -126,57 +145,73 @@ def run_layers(
     weights: Mapping[Key, PhaseFlows] | None = None,
     throttles: Sequence[Throttle] = (),
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
-    """Run a program on every rank.
+    """Run a program on every rank of one group: ``run_groups`` without the group's number."""
+    group = RankGroup(fabric, program, work_of, start_offset_s, weights or {})
+    return (trace for _, trace in run_groups([group], bucket_s, tolerance, throttles))
+
+
+def run_groups(
+    groups: Sequence[RankGroup], bucket_s: float, tolerance: float = 0.0, throttles: Sequence[Throttle] = ()
+) -> Iterator[tuple[int, LayerTrace | MigrationTrace | LinkSeries]]:
+    """Run the program of every group on its ranks, all on one clock: their flows share the links that they cross.
 
     Args:
-        fabric: links of the cluster.
-        program: what each rank does, in order.
-        work_of: called once per layer and micro-batch, when the first rank reaches it.
-        start_offset_s: when each rank begins, [ranks].
+        groups: on one fabric, no rank in two.
         bucket_s: width of the time buckets in which the links' use is kept.
         tolerance: longest step of the flows on wires as a share of the busiest link's time; 0: every event.
-        weights: flows of the program's moves of weights, by operation.
-        throttles: of links, on this clock.
+        throttles: of links, on this clock; of one group alone.
 
     Yields:
-        The trace of each layer and each move of weights when its last rank has left it, then what the links carried
-        over time.
+        With the group's number: the trace of each layer and each move of weights when its last rank has left it, then
+        what the links carried over time, of all groups together.
 
     Raises:
-        InvariantError: the program names an operation that it does not hold, or one that waits for it in turn.
+        InvariantError: a program names an operation that it does not hold, or one that waits for it in turn.
     """
-    env = simpy.Environment()
-    capacity = network_capacity(fabric)
+    env, fabric = simpy.Environment(), groups[0].fabric
+    first_sm = np.cumsum([fabric.n_links, *(group.fabric.n_ranks for group in groups)]).tolist()
+    sms = range(first_sm[0], first_sm[-1])
+    capacity = network_capacity(fabric, len(sms))
     network: FlowNetwork | SteppedNetwork = FlowNetwork(capacity, log_bottlenecks=True)
     if tolerance:
-        network = SteppedNetwork(capacity, tolerance, range(fabric.n_links, fabric.n_links + fabric.n_ranks))
+        network = SteppedNetwork(capacity, tolerance, sms)
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     clock = NetworkClock(env, network)
     hold(clock, throttles)
-    ranks = _Ranks(clock, fabric, program, work_of, weights or {}, tuple(throttles))
-    for rank in range(fabric.n_ranks):
-        for lane in ranks.lanes:
-            env.process(ranks.run(rank, lane, float(start_offset_s[rank])))
+    running = [
+        _Ranks(clock, group, first, sms, tuple(throttles)) for group, first in zip(groups, first_sm, strict=False)
+    ]
+    for group, ranks in zip(groups, running, strict=True):
+        for rank in range(group.fabric.n_ranks):
+            for lane in ranks.lanes:
+                env.process(ranks.run(rank, lane, float(group.start_offset_s[rank])))
     at, events = -1.0, 0
-    while ranks.running and env.peek() < np.inf:
+    while any(ranks.running for ranks in running) and env.peek() < np.inf:
         env.step()
         at, events = env.now, events + 1 if env.now == at else 0
         if events > _MOST_AT_ONCE:
-            raise InvariantError(f"more than {_MOST_AT_ONCE:,} events at {at} s; {ranks.in_progress(fabric)}")
-        while ranks.left:
-            yield ranks.left.popleft()
-    ranks.check_all_done(fabric)
+            busy = "; ".join(ranks.in_progress(fabric) for ranks in running)
+            raise InvariantError(f"more than {_MOST_AT_ONCE:,} events at {at} s; {busy}")
+        for number, ranks in enumerate(running):
+            while ranks.left:
+                yield number, ranks.left.popleft()
+    for ranks in running:
+        ranks.check_all_done(fabric)
     bucket_start_s, served = network.utilisation()
     use = LinkUse(fabric.capacity, clock.capacity_events())
-    yield LinkSeries(bucket_s, bucket_start_s, use.share(served, bucket_start_s, bucket_s))
+    series = LinkSeries(bucket_s, bucket_start_s, use.share(served, bucket_start_s, bucket_s))
+    for number in range(len(groups)):
+        yield number, series
 
 
 class _LayerInProgress:
-    def __init__(self, work: LayerWork, operations: list[Operation], clock: NetworkClock, sm_link: Ints) -> None:
+    def __init__(
+        self, work: LayerWork, operations: list[Operation], clock: NetworkClock, sm_link: Ints, all_sms: range
+    ) -> None:
         n_ranks, names = len(sm_link), [operation.stage.name for operation in operations]
         self.work, self._of = work, operations[0]
         self.phases = {
-            operation.stage.name: PhaseRun(clock, work.flows[operation.stage.name], sm_link)
+            operation.stage.name: PhaseRun(clock, work.flows[operation.stage.name], sm_link, all_sms)
             for operation in operations
             if operation.stage.kind == "phase"
         }
@@ -201,23 +236,18 @@ class _LayerInProgress:
 
 
 class _Ranks:
-    """The ranks' processes and the layers that some rank is in."""
+    """The processes of a group's ranks and the layers that some rank is in."""
 
     def __init__(
-        self,
-        clock: NetworkClock,
-        fabric: Fabric,
-        program: Program,
-        work_of: WorkOf,
-        weights: Mapping[Key, PhaseFlows],
-        throttles: tuple[Throttle, ...],
+        self, clock: NetworkClock, group: RankGroup, first_sm: int, all_sms: range, throttles: tuple[Throttle, ...]
     ) -> None:
+        program, weights, n_ranks = group.program, group.weights, group.fabric.n_ranks
         self.left: deque[LayerTrace | MigrationTrace] = deque()
         self.lanes: tuple[Lane, ...] = (*LANES, *({operation.stage.lane for operation in program} - set(LANES)))
-        self.running = fabric.n_ranks * len(self.lanes)
+        self.running = n_ranks * len(self.lanes)
         self._clock, self._env = clock, clock.env
-        self._sm_link = np.arange(fabric.n_ranks, dtype=np.int32) + fabric.n_links
-        self._program, self._work_of = program, work_of
+        self._sm_link, self._all_sms = np.arange(n_ranks, dtype=np.int32) + np.int32(first_sm), all_sms
+        self._program, self._work_of = program, group.work_of
         self._open: dict[tuple[int, int], _LayerInProgress] = {}
         self._throttles = throttles
         self._weights, self._moving = weights, dict[Key, PhaseRun]()
@@ -226,7 +256,7 @@ class _Ranks:
             if operation.stage != OTHER and operation.key not in weights:
                 self._part_of.setdefault((operation.layer, operation.micro_batch), []).append(operation)
         self._place: dict[Key, int] = {operation.key: place for place, operation in enumerate(program)}
-        self._done = [bytearray(len(program)) for _ in range(fabric.n_ranks)]
+        self._done = [bytearray(len(program)) for _ in range(n_ranks)]
         self._awaited: dict[tuple[int, int], simpy.Event] = {}
         self._on_lane = {
             lane: [
@@ -299,14 +329,14 @@ class _Ranks:
     def _layer(self, key: tuple[int, int]) -> _LayerInProgress:
         if key not in self._open:
             work = self._work_of(*key)
-            self._open[key] = _LayerInProgress(work, self._part_of[key], self._clock, self._sm_link)
+            self._open[key] = _LayerInProgress(work, self._part_of[key], self._clock, self._sm_link, self._all_sms)
         return self._open[key]
 
     def _move(self, operation: Operation, rank: int) -> Generator[simpy.Event, object, None]:
         """Take a rank through a move of weights."""
         key = operation.key
         if key not in self._moving:
-            self._moving[key] = PhaseRun(self._clock, self._weights[key], self._sm_link)
+            self._moving[key] = PhaseRun(self._clock, self._weights[key], self._sm_link, self._all_sms)
         yield from self._moving[key].enter(rank)
         if self._moving[key].finished:
             trace = self._moving.pop(key).trace()

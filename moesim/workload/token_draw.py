@@ -114,13 +114,15 @@ def draw_tokens(
     counts: NDArray[np.int64],
     assign: str,
     rng: np.random.Generator,
+    bootstrap: bool = False,
 ) -> Draw:
     """Draw sum(counts) tokens from a pool of len(sequence_of_token) and lay them on the ranks.
 
     ``sequence_of_token`` [pool] names the sequence of each pool token; tokens of a sequence stand together.
     ``assign`` is ``by_sequence`` (drawn sequences end to end, cut at the ranks' boundaries: a sequence
     stays on one rank or two neighbours) or ``striped`` (tokens dealt out one by one: token i goes to
-    rank i mod R, past ranks that are full). ``rng`` is used only by the bootstrap.
+    rank i mod R, past ranks that are full). ``rng`` is used only by the bootstrap, which is there for more
+    tokens than the pool has; ``bootstrap``: for any number.
 
     Raises InputError for an unknown ``assign`` or an empty pool.
     """
@@ -131,7 +133,8 @@ def draw_tokens(
         raise InputError("no token to draw from", where="workload", fix="choose other domains or layers")
     begins = np.flatnonzero(np.diff(sequence_of_token, prepend=sequence_of_token[0] - 1)).astype(np.int32)
     lengths = np.diff(begins, append=np.int32(pool))
-    if wanted <= pool:
+    bootstrap |= wanted > pool
+    if not bootstrap:
         drawn = np.arange(np.searchsorted(begins, wanted), dtype=np.int32)
     else:
         drawn = _bootstrap(lengths, wanted, rng)
@@ -149,17 +152,19 @@ def draw_tokens(
         sequence = np.searchsorted(ends, turn, side="right").astype(np.int32)
         return place[shift[sequence] + turn], sequence
 
-    return Draw(np.flatnonzero(in_draw), counts, part, wanted > pool)
+    return Draw(np.flatnonzero(in_draw), counts, part, bootstrap)
 
 
-def draw_blocks(tokens: int, block: int, counts: NDArray[np.int64], assign: str, rng: np.random.Generator) -> Draw:
+def draw_blocks(
+    tokens: int, block: int, counts: NDArray[np.int64], assign: str, rng: np.random.Generator, bootstrap: bool = False
+) -> Draw:
     """Draw from ``tokens`` tokens without known sequences: blocks of ``block`` tokens stand for them.
 
     Raises InputError as ``draw_tokens`` does, and for a block of no tokens.
     """
     if block < 1:
         raise InputError(f"{block} tokens per sequence", "workload.sequence_length", "at least 1 is needed")
-    return draw_tokens((np.arange(tokens) // block).astype(np.int32), counts, assign, rng)
+    return draw_tokens((np.arange(tokens) // block).astype(np.int32), counts, assign, rng, bootstrap)
 
 
 def _bootstrap(lengths: Ints, wanted: int, rng: np.random.Generator) -> Ints:

@@ -51,6 +51,8 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "parallel.dp": (128, {"parallel.ep": 64}),
     "parallel.tp": (2, {"parallel.ep": 64}),
     "parallel.pp": (4, PIPELINE),
+    "parallel.group_placement": ("striped", {"parallel.ep": 32}),
+    "parallel.gradient_dtype": ("fp32", {"parallel.ep": 32, "parallel.dp": 64}),
     "model.preset": ("deepseek-r1", {}),
     "model.n_experts": (128, {}),
     "model.hidden": (4096, {}),
