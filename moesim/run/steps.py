@@ -29,6 +29,7 @@ from moesim.timeline import (
     Program,
     moe_layers,
     run_layers,
+    run_layers_quickly,
     with_migrations,
 )
 from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, weight_transfer
@@ -166,6 +167,7 @@ def run_steps(
     summary: SummaryBuilder,
     ledger: KernelLedger,
     bucket_s: float | None = None,
+    quick: bool = False,
 ) -> Iterator[TimedLayer | TimedMigration | LinkSeries]:
     """Put routed steps on the clock, each on one of its own, and audit every layer.
 
@@ -175,6 +177,7 @@ def run_steps(
         summary: takes in every layer and step.
         ledger: takes the kernels' seconds by source.
         bucket_s: width of the time buckets of the links' use; None for one that shows a dispatch well.
+        quick: in closed form, without events.
 
     Yields:
         Each layer and each move of a layer's weights; behind the last of a step what the links carried over it.
@@ -187,7 +190,7 @@ def run_steps(
     for index, step in enumerate(steps):
         loads = _Loads(parts, step, ledger)
         weights = _weights(parts, step)
-        for timed in _on_the_clock(parts, loads, offsets, bucket_s, step, weights):
+        for timed in _on_the_clock(parts, loads, offsets, bucket_s, step, weights, quick):
             if isinstance(timed, LayerTrace):
                 yield _audited(parts, index, step, loads, timed, summary)
             elif isinstance(timed, MigrationTrace):
@@ -231,19 +234,22 @@ def _on_the_clock(
     bucket_s: float | None,
     step: RoutedStep,
     weights: Mapping[Key, PhaseFlows],
+    quick: bool,
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
     def work_of(layer: int, micro_batch: int) -> LayerWork:
         load = loads.of(layer, micro_batch)
         return LayerWork(load.kernels.seconds, load.flows)
 
-    if bucket_s is None:
-        bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers)
     program = _program(parts, loads.n_layers)
     if weights:
         stops, beside = ([layer for name, layer, _ in weights if name == stage.name] for stage in (MIGRATION, BESIDE))
         mode = parts.placement.rebalance.mode if parts.placement.rebalance else ""
         awaited = parts.placement.policy in FETCHING_POLICIES
         program = with_migrations(program, stops, beside, mode == "blocking", awaited)
+    if quick:
+        return run_layers_quickly(parts.fabric, program, work_of, start_offset_s, weights)
+    if bucket_s is None:
+        bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers)
     return run_layers(
         parts.fabric,
         program,

@@ -4,6 +4,7 @@ from moesim.timeline.intervals import union_length
 from moesim.timeline.link_use import phase_could_carry, phase_use
 from moesim.timeline.phase import PhaseTrace
 from moesim.timeline.program import Key, Operation, Program, moe_layers, with_migrations
+from moesim.timeline.quick_clock import run_layers_quickly
 from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, run_layers
 from moesim.timeline.schedules import SCHEDULES
 from moesim.timeline.uniform_alltoall import run_phase
@@ -22,6 +23,7 @@ __all__ = [
     "phase_could_carry",
     "phase_use",
     "run_layers",
+    "run_layers_quickly",
     "run_phase",
     "union_length",
     "with_migrations",
