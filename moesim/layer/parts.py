@@ -49,7 +49,7 @@ class Parts:
         tolerance: longest step of the flows as a share of the busiest link's time; 0 follows every event.
         published_router: the model's own, for given experts, whose counts know no groups; None where the router runs.
         model_notes: what the model's config.json does not say and moesim assumed.
-        memory: what a GPU holds before any request; None where the model's file is no longer there.
+        memory: what a GPU holds, of a whole step with its requests; None where the model's file is no longer there.
         inference: the whole step; None where only MoE layers are simulated.
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
@@ -195,16 +195,27 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
 
 
 def _memory(scenario: Scenario, fabric: Fabric) -> RankMemory | None:
-    """Weights of all layers on a rank; a resolved scenario runs without the file of its model."""
+    """What a rank holds: weights of all layers, of a whole step its requests with them.
+
+    A resolved scenario runs without the file of its model.
+    """
     try:
         spec = scenario.model_spec()
     except InputError:
         return None
-    weight_bytes = 1 if scenario.alltoall.dispatch_dtype == "fp8" else 2
-    redundant = scenario.placement.redundant_experts
+    workload, alltoall = scenario.workload, scenario.alltoall
+    load = {"requests": 0, "context": 0, "message_tokens": 0}
+    if workload.of_step:
+        context, tokens = max(1, round(sum(workload.lengths) / len(workload.lengths))), workload.tokens_per_rank or 0
+        most = max(tokens) if isinstance(tokens, tuple) else tokens
+        load |= {"requests": workload.requests or math.ceil(most / context), "context": context}
+        if workload.requests and algorithm_named(alltoall.algorithm).receive_hook:
+            micro_batches = 2 if scenario.schedule.overlap == "two-batch" else 1
+            load["message_tokens"] = math.ceil(workload.requests * workload.query_tokens / micro_batches)
     return rank_memory(
-        spec, ep=fabric.n_ranks, total_bytes=load_gpu(fabric.gpu).memory_bytes, redundant_experts=redundant,
-        weight_bytes=weight_bytes,
+        spec, ep=fabric.n_ranks, total_bytes=load_gpu(fabric.gpu).memory_bytes,
+        redundant_experts=scenario.placement.redundant_experts, weight_bytes=1 if alltoall.dispatch_dtype == "fp8" else 2,
+        **load,
     )  # fmt: skip
 
 

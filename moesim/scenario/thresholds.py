@@ -27,6 +27,7 @@ SUMMARY_KEYS: tuple[str, ...] = (
     "tpot_s",
     "communication_hidden_share",
     "layer_period_s",
+    "memory_free_bytes",
     *(f"{part}_time_s" for part in COMPONENTS),
     *(f"{part}_time_{over}_s" for part in OVER_RANKS for over in ("mean", "max")),
     *(f"{phase}_kernel_time_s" for phase in PHASES),

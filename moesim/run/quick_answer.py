@@ -1,0 +1,42 @@
+"""A first answer without the event engine: the first step, every operation in closed form (``timeline/quick_clock``)."""
+
+from collections import deque
+
+from moesim.layer import KernelLedger, build_parts, counterfactuals, open_workload, with_learnt_placement
+from moesim.measure import SummaryBuilder
+from moesim.results import Note, Result, Tables, intervals
+from moesim.run.steps import route_steps, run_steps
+from moesim.scenario import Scenario, to_yaml
+
+QUICK = "quick answer, no event engine: links end with their last byte; how far off that is: docs/plan.md"
+
+
+def quick_answer(scenario: Scenario) -> Result:
+    """Return the summary of a scenario's first step, and nothing else of its result (``variants`` are ignored).
+
+    Raises:
+        InputError: parts of the scenario do not fit each other, or a file of it cannot be used.
+        InvariantError: a law of the simulator was broken.
+    """
+    parts = build_parts(scenario)
+    workload = open_workload(parts)
+    parts = with_learnt_placement(parts, lambda: workload)
+    builder, ledger = SummaryBuilder(parts), KernelLedger()
+    deque(run_steps(parts, route_steps(parts, [workload.batch(0)]), builder, ledger, quick=True), maxlen=0)
+    recording = workload.recording
+    different = counterfactuals(parts, recording.router) if recording is not None else ()
+    summary = builder.build(ledger.shares(), bool(different))
+    notes = [Note("quick", QUICK)]
+    if parts.workload.steps > 1:
+        notes.append(Note("quick", f"the first of {parts.workload.steps} steps"))
+    notes += [Note("counterfactual", text) for text in different]
+    return Result(
+        summary=summary,
+        tables=Tables({}),
+        notes=tuple(notes),
+        explanation={},
+        flows={},
+        traffic={},
+        scenario_yaml=to_yaml(scenario),
+        intervals=intervals(summary, builder.moved.band(summary)),
+    )
