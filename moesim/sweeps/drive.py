@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, 
 from typing import Any
 
 from moesim.errors import ResourceError
-from moesim.sweeps.evaluate_points import Routed, one_line, route_point, time_point
+from moesim.sweeps.evaluate_points import Routed, estimate_point, one_line, route_point, time_point
 from moesim.sweeps.journal import Outcome
 from moesim.sweeps.point_plan import Plan
 from moesim.sweeps.workers import Workers
@@ -22,7 +22,15 @@ from moesim.sweeps.workers import Workers
 Record = Callable[[Iterable[tuple[int, Outcome]]], None]
 
 
-def drive(plan: Plan, todo: Iterable[int], workers: Workers, record: Record) -> None:
+def drive(
+    plan: Plan,
+    todo: Iterable[int],
+    workers: Workers,
+    record: Record,
+    *,
+    estimate: bool = False,
+    kept: dict[str, Routed] | None = None,
+) -> None:
     """Run points until none is left.
 
     Args:
@@ -30,11 +38,13 @@ def drive(plan: Plan, todo: Iterable[int], workers: Workers, record: Record) -> 
         todo: points to run, possible ones.
         workers: what runs them.
         record: receives points as they are done, in any order.
+        estimate: without the event engine.
+        kept: routings of other calls, by digest; those of this one are added.
 
     Raises:
         ResourceError: the workers cannot be restarted.
     """
-    _Drive(plan, todo, workers, record).run()
+    _Drive(plan, todo, workers, record, estimate, kept).run()
 
 
 _GONE = "the workers are gone; the finished points are kept where the sweep has a folder: run it again to resume"
@@ -44,14 +54,23 @@ _Task = str | int
 
 
 class _Drive:
-    def __init__(self, plan: Plan, todo: Iterable[int], workers: Workers, record: Record) -> None:
-        self._plan, self._workers, self._record = plan, workers, record
+    def __init__(
+        self,
+        plan: Plan,
+        todo: Iterable[int],
+        workers: Workers,
+        record: Record,
+        estimate: bool,
+        kept: dict[str, Routed] | None,
+    ) -> None:
+        self._plan, self._workers, self._record, self._estimate = plan, workers, record, estimate
         self._points: dict[str, list[int]] = {}
         for point in sorted(todo):
             self._points.setdefault(plan.possible[point], []).append(point)
-        self._unrouted: deque[str] = deque(self._points)
-        self._ready: deque[int] = deque()
-        self._routed: dict[str, Routed] = {}
+        self._kept = kept is not None
+        self._routed: dict[str, Routed] = {} if kept is None else kept
+        self._unrouted: deque[str] = deque(key for key in self._points if key not in self._routed)
+        self._ready = deque(p for key, points in self._points.items() if key in self._routed for p in points)
         self._left = {key: len(points) for key, points in self._points.items()}
         self._out: dict[Future[Any], _Task] = {}
         self._suspects: deque[_Task] = deque()
@@ -86,7 +105,8 @@ class _Drive:
                 future = executor.submit(route_point, self._plan.template, values(self._points[task][0]))
             else:
                 routed = self._routed[self._plan.possible[task]]
-                future = executor.submit(time_point, self._plan.template, values(task), routed)
+                timed = estimate_point if self._estimate else time_point
+                future = executor.submit(timed, self._plan.template, values(task), routed)
         except self._workers.deaths as death:
             future = Future()
             future.set_exception(death)
@@ -120,7 +140,7 @@ class _Drive:
         for point in points:
             key = self._plan.possible[point]
             self._left[key] -= 1
-            if not self._left[key]:
+            if not self._left[key] and not self._kept:
                 self._routed.pop(key, None)
 
     def _bury(self) -> None:

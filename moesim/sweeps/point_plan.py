@@ -8,10 +8,10 @@ import numpy as np
 
 from moesim import __version__
 from moesim.errors import InputError
-from moesim.layer import place
+from moesim.layer import memory_of, place
 from moesim.scenario import PATH_FIELDS, Scenario, ScenarioTemplate
 from moesim.sweeps.digests import file_digest, input_files, routing_digest
-from moesim.sweeps.evaluate_points import one_line, parts_of, recording_of
+from moesim.sweeps.evaluate_points import fabric_of, one_line, parts_of, recording_of
 from moesim.sweeps.space import Space, axis_label
 
 
@@ -31,7 +31,11 @@ class Plan:
 
 
 def make_plan(
-    template: ScenarioTemplate, space: Space, points: Iterable[int], say: Callable[[int], None] = lambda _: None
+    template: ScenarioTemplate,
+    space: Space,
+    points: Iterable[int],
+    say: Callable[[int], None] = lambda _: None,
+    fits: bool = False,
 ) -> Plan:
     """Make the scenario of every point, check that its parts fit each other, and find out what it shares.
 
@@ -40,12 +44,15 @@ def make_plan(
         space: all points.
         points: those to plan.
         say: called with the number of points looked at, now and then.
+        fits: what a GPU has no memory for is impossible, whatever else is wrong with it.
     """
     possible: dict[int, str] = {}
     impossible: dict[int, str] = {}
     for seen, point in enumerate(points):
         try:
             scenario = template.scenario(space.values(point))
+            if fits and (held := memory_of(scenario, fabric_of(scenario))) is not None and held.free < 0:
+                raise InputError(f"it does not fit: {held.in_words()}", "memory")
             parts = parts_of(scenario)
             place(parts, np.ones(parts.router.n_experts, np.int64), np.arange(parts.router.top_k, dtype=np.int32)[None])
             possible[point] = routing_digest(scenario, parts, recording_of(scenario))

@@ -30,7 +30,13 @@ Command = Callable[[int], str]
 
 
 def answered(
-    scenario: Scenario, space: Space, objective: Objective, table: "pa.Table", per: tuple[int, ...], command: Command
+    scenario: Scenario,
+    space: Space,
+    objective: Objective,
+    table: "pa.Table",
+    per: tuple[int, ...],
+    command: Command,
+    traded: tuple[str, ...] = TRADED,
 ) -> tuple[Answer, SweepData]:
     """Answer the objective, and put the sweep into the values that its page takes.
 
@@ -41,8 +47,9 @@ def answered(
         table: all points.
         per: axes, by position, for each combination of whose values a best point is given.
         command: see ``command_for`` and ``snippet_for``.
+        traded: what the objective is set against.
     """
-    found = answer(space, objective, table, per)
+    found = answer(space, objective, table, per, traded)
 
     shown = {
         axis.name: SweepAxis(axis.keys, tuple(tuple(map(axis_label, value)) for value in axis.values))
@@ -110,7 +117,7 @@ def write_report(folder: Path, found: Answer, data: SweepData, space: Space, tab
 
 def as_plain(found: Answer, data: SweepData, space: Space, table: "pa.Table") -> dict[str, Any]:
     """Return the answer as plain data."""
-    names = list(dict.fromkeys((found.objective.key, *TRADED, *(limit.key for limit in found.objective.limits))))
+    names = list(dict.fromkeys((found.objective.key, *found.traded, *(limit.key for limit in found.objective.limits))))
     rows = rows_of(table, names)
 
     def described(point: int | None) -> dict[str, Any] | None:
