@@ -37,7 +37,7 @@ _ALGORITHMS = {
 }
 _INSIDE_A_DOMAIN = ("nvl-one-sided",)
 # Of the scenario's own load; a decode has room on both sides.
-_BATCHES = {"decode": (0.125, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2), "prefill": (0.25, 0.5, 1, 2)}
+_BATCHES = {"decode": (0.125, 0.25, 0.5, 0.75, 0.875, 1, 1.25, 1.5, 2), "prefill": (0.25, 0.5, 1, 2)}
 
 
 def deployments(scenario: Scenario, gpus: int | None, given: Mapping[str, Sequence[Any]]) -> Space:

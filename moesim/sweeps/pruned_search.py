@@ -12,7 +12,7 @@ estimate was too slow by more than half the margin, the margin becomes twice tha
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,8 @@ class Search:
             self.estimated.pop(point, None)
             return
         (self.estimated if outcome.status == "estimated" else self.simulated)[point] = outcome.summary
-        if point in self.estimated and point in self.simulated:
-            before, now = (of[point]["step_time_s"] for of in (self.estimated, self.simulated))
-            self.worst = max(self.worst, 1 - now / before)
+        if (before := outcome.summary.get("estimated_step_time_s")) is not None:
+            self.worst = max(self.worst, 1 - outcome.summary["step_time_s"] / before)
 
     def next(self) -> list[int]:
         """Return points to simulate next, none once front, best point and best of another kind are found."""
@@ -194,7 +193,7 @@ class _Rounds:
 
         def record(outcomes: Iterable[tuple[int, Outcome]]) -> None:
             nonlocal done
-            rows = list(outcomes)
+            rows = list(outcomes) if estimate else [self._beside_estimate(*outcome) for outcome in outcomes]
             self.journal.add(rows)
             for point, outcome in rows:
                 self.found.add(point, outcome)
@@ -203,3 +202,10 @@ class _Rounds:
 
         if points:
             drive(self.plan, points, self.crew, record, estimate=estimate, kept=self.routed)
+
+    def _beside_estimate(self, point: int, outcome: Outcome) -> tuple[int, Outcome]:
+        """A simulated point with what was estimated of it, for which its row has no other place."""
+        if outcome.summary is None:
+            return point, outcome
+        before = self.found.estimated[point]["step_time_s"]
+        return point, replace(outcome, summary={**outcome.summary, "estimated_step_time_s": before})
