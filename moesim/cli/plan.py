@@ -41,11 +41,14 @@ def plan(
     """
     from moesim.errors import InputError
     from moesim.scenario import load_scenario, parse_axis, parse_threshold
-    from moesim.sweeps.deployments import deployments
+    from moesim.sweeps.deployments import deployments, judged_fairly
     from moesim.sweeps.pruned_search import search
     from moesim.sweeps.space import parse_axis_option
 
     loaded = load_scenario(scenario, overrides=override)
+    if fairly := judged_fairly(loaded):
+        override = [*override, *fairly]
+        loaded = load_scenario(scenario, overrides=override)
     try:
         limits = tuple(map(parse_threshold, limit))
     except InputError as error:

@@ -20,11 +20,9 @@ from moesim.placement_policies import SINGLE_SLOT_POLICIES
 from moesim.scenario import Scenario
 from moesim.sweeps.space import Space, space_of
 
-EP, ALGORITHM, OVERLAP, POLICY, REDUNDANT, LEARN = (
+EP, ALGORITHM, OVERLAP, POLICY, REDUNDANT = (
     "parallel.ep", "alltoall.algorithm", "schedule.overlap", "placement.policy", "placement.redundant_experts",
-    "placement.learn_from",
 )  # fmt: skip
-LAYOUT = (EP, POLICY, REDUNDANT, LEARN)
 BATCH = {"decode": "workload.requests", "prefill": "workload.tokens_per_rank"}
 """The load of a GPU by phase."""
 LATENCY = {"decode": "tpot_s", "prefill": "step_time_s"}
@@ -63,9 +61,15 @@ def deployments(scenario: Scenario, gpus: int | None, given: Mapping[str, Sequen
     return space_of(None, {**given, **axes}, together)
 
 
+def judged_fairly(scenario: Scenario) -> list[str]:
+    """Return the overrides with which every placement is judged on tokens that it has not learnt from."""
+    learns = scenario.placement.learn_from is None and scenario.placement.file is None
+    return ["placement.learn_from=first_half"] if learns else []
+
+
 def kind_of(values: Mapping[str, Any], phase: str) -> tuple[tuple[str, Any], ...]:
     """Return what two deployments of one kind have in common: all but the batch and where experts are."""
-    return tuple((key, value) for key, value in values.items() if key not in (BATCH[phase], POLICY, REDUNDANT, LEARN))
+    return tuple((key, value) for key, value in values.items() if key not in (BATCH[phase], POLICY, REDUNDANT))
 
 
 def _layouts(scenario: Scenario, gpus: int, given: dict[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -83,9 +87,8 @@ def _layouts(scenario: Scenario, gpus: int, given: dict[str, Sequence[Any]]) -> 
     for ep, policy in product(sizes, policies):
         alone = policy in SINGLE_SLOT_POLICIES
         redundant = asked or ([0] if alone else [-experts % ep, -experts % ep + ep])
-        learnt = own.learn_from or (None if alone else "first_half")
-        rows += [(ep, policy, slots, learnt) for slots in redundant]
-    return {key: [row[k] for row in rows] for k, key in enumerate(LAYOUT)}
+        rows += [(ep, policy, slots) for slots in redundant]
+    return {key: [row[k] for row in rows] for k, key in enumerate((EP, POLICY, REDUNDANT))}
 
 
 def _exchanges(scenario: Scenario, fabric: Fabric, given: dict[str, Sequence[Any]]) -> dict[str, list[Any]]:

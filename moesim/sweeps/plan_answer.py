@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from moesim.report import SweepData
 from moesim.scenario import Objective, Scenario, Threshold
 from moesim.sweeps.answers import Answer
-from moesim.sweeps.deployments import ALGORITHM, BATCH, EP, LATENCY, LEARN, OVERLAP, POLICY, RATE, REDUNDANT
+from moesim.sweeps.deployments import ALGORITHM, BATCH, EP, LATENCY, OVERLAP, POLICY, RATE, REDUNDANT
 from moesim.sweeps.pruned_search import Search
 from moesim.sweeps.report import Command, answered, as_plain, points_as_plain
 from moesim.sweeps.space import Space, axis_label
@@ -94,7 +94,7 @@ def deployment(values: Mapping[str, Any]) -> str:
     if OVERLAP in rest:
         overlap = rest.pop(OVERLAP)
         words.append("no overlap" if overlap == "none" else f"overlap {overlap}")
-    policy, redundant, _ = rest.pop(POLICY, None), rest.pop(REDUNDANT, 0), rest.pop(LEARN, None)
+    policy, redundant = rest.pop(POLICY, None), rest.pop(REDUNDANT, 0)
     if policy is not None:
         words.append(f"{policy} with {redundant} redundant experts" if redundant else str(policy))
     for key, unit in zip(BATCH.values(), ("requests", "tokens"), strict=True):
