@@ -19,8 +19,8 @@ from moesim.measure import SummaryBuilder
 from moesim.run import route_steps, run_steps
 
 CLUSTERS = (
-    "hgx-h200", "h200-2x8-rail", "h200-4x8-rail", "h800-4x8-rail", "h100-4x8-leaf-spine-2to1", "h100-4x8-leaf-spine-4to1",
-    "h200-4x8-rail-4nics", "h800-8x8-rail", "h800-4x8-multi-plane",
+    "hgx-h200", "h200-2x8-rail", "h200-4x8-rail", "h800-4x8-rail", "h100-4x8-leaf-spine-2to1",
+    "h100-4x8-leaf-spine-4to1", "h200-4x8-rail-4nics", "h800-8x8-rail", "h800-4x8-multi-plane",
 )  # fmt: skip
 ALGORITHMS = {
     "prefill": ("deepep-normal", "deepep-v2-hybrid", "deepep-v2-direct", "hybrid-ep", "nccl-direct", "nccl-pxn"),
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--each", action="store_true", help="Print every draw.")
     given = parser.parse_args()
-    rng, found = random.Random(given.seed), []
+    rng, found = random.Random(given.seed), []  # noqa: S311 - no secrets
     while len(found) < given.draws:
         drawn = draw(rng)
         try:
@@ -100,7 +100,14 @@ def main() -> None:
         found.append((off, fast, slow, same, drawn))
         if given.each:
             about = (drawn["cluster"]["topology"], drawn["parallel"]["ep"], drawn["alltoall"]["algorithm"])
-            print(f"{off:+.3%}", *about, drawn["schedule"]["overlap"], drawn["workload"], f"{fast:.2f} {slow:.2f}", flush=True)
+            print(
+                f"{off:+.3%}",
+                *about,
+                drawn["schedule"]["overlap"],
+                drawn["workload"],
+                f"{fast:.2f} {slow:.2f}",
+                flush=True,
+            )
     off, fast, slow, same = (np.array([row[i] for row in found]) for i in range(4))
     size = np.abs(off)
     print(f"{len(found)} drawn: time off by median {np.median(size):.2%}, 90th percentile {np.quantile(size, 0.9):.2%}")

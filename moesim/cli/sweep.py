@@ -171,6 +171,7 @@ def _again(folder: Path) -> str:
 def workers_for(
     points: int, jobs: int, dask: str | None, scheduler_file: Path | None
 ) -> "AbstractContextManager[Workers]":
+    """Workers of a Dask cluster, or so many processes; 0: one per core."""
     from moesim.sweeps.workers import dask_workers, local_workers
 
     if dask is not None or scheduler_file is not None:

@@ -214,8 +214,8 @@ def memory_of(scenario: Scenario, fabric: Fabric) -> RankMemory | None:
             load["message_tokens"] = math.ceil(workload.requests * workload.query_tokens / micro_batches)
     return rank_memory(
         spec, ep=fabric.n_ranks, total_bytes=load_gpu(fabric.gpu).memory_bytes,
-        redundant_experts=scenario.placement.redundant_experts, weight_bytes=1 if alltoall.dispatch_dtype == "fp8" else 2,
-        **load,
+        redundant_experts=scenario.placement.redundant_experts,
+        weight_bytes=1 if alltoall.dispatch_dtype == "fp8" else 2, **load,
     )  # fmt: skip
 
 

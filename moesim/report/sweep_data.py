@@ -27,7 +27,8 @@ RAN = ("ok", "estimated")
 
 _PARTS = ("dispatch", "combine", "expert_compute")
 SHOWN = (
-    "tokens_per_second_per_gpu", "tpot_s", "step_time_s", "memory_free_bytes", "layer_time_s", "lower_bound_s", *(f"{part}_time_s" for part in _PARTS), "wait_time_s",
+    "tokens_per_second_per_gpu", "tpot_s", "step_time_s", "memory_free_bytes",
+    "layer_time_s", "lower_bound_s", *(f"{part}_time_s" for part in _PARTS), "wait_time_s",
     *(f"{part}_time_max_s" for part in _PARTS), "expert_load_max_over_mean", "rank_load_max_over_mean",
     "gate_mass_lost", "node_copies_per_token", "nvlink_wire_bytes", "nic_wire_bytes",
 )  # fmt: skip

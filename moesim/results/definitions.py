@@ -102,7 +102,8 @@ STEP_SUMMARY: dict[str, Definition] = {
     ),
     "layer_period_s": Definition("s", "what one more MoE layer adds to a step, all micro-batches together"),
     "memory_free_bytes": Definition(
-        "B", "memory of the fullest GPU beside weights, buffers, KV cache and an estimated share for the rest; < 0: too little"
+        "B",
+        "memory of the fullest GPU that weights, buffers, KV cache and an estimated rest leave; below 0: too little",
     ),
     "model_layers": Definition("", "layers of a step, dense ones and those of drafted tokens with them"),
 }

@@ -1,4 +1,4 @@
-"""A first answer without the event engine: the first step, every operation in closed form (``timeline/quick_clock``)."""
+"""A first answer without the event engine: the first step, every operation in closed form."""
 
 from collections import deque
 

@@ -1,8 +1,9 @@
 """What a sweep says about its objective: the best point, the Pareto front, and how much each axis matters.
 
 The best point is the one of least cost among those that keep the objective's limits. The front holds every such point
-that no other beats in objective, gate mass lost and rank imbalance at once (a plan: in rate and latency). The effect of an axis is given twice: at
-the best point (the other axes held there), and marginally (the median over all points with each value).
+that no other beats in objective, gate mass lost and rank imbalance at once (a plan: in rate and latency). The effect of
+an axis is given twice: at the best point (the other axes held there), and marginally (the median over all points with
+each value).
 
 A best point can also be given for each combination of the values of some axes: the best M for every K.
 """

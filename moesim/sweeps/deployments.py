@@ -54,7 +54,9 @@ def deployments(scenario: Scenario, gpus: int | None, given: Mapping[str, Sequen
     fabric = build_fabric(scenario)
     gpus = fabric.n_ranks if gpus is None else gpus
     if not 1 <= gpus <= fabric.n_ranks:
-        raise InputError(f"{gpus} GPUs of {fabric.n_ranks}", "--gpus", "name a larger cluster, such as -o cluster.nodes=8")
+        raise InputError(
+            f"{gpus} GPUs of {fabric.n_ranks}", "--gpus", "name a larger cluster, such as -o cluster.nodes=8"
+        )
     given = dict(given)
     axes: dict[str, Sequence[Any]] = {BATCH[phase]: given.pop(BATCH[phase], None) or _batches(scenario)}
     together = [_layouts(scenario, gpus, given), _exchanges(scenario, fabric, given)]

@@ -125,7 +125,8 @@ def _headline(made: PlanAnswer, space: Space) -> str:
         return f"No deployment is possible: {why}."
     nearest = min(found.simulated, key=lambda point: (found.simulated[point][found.latency], point))
     limits = " and ".join(limit.text for limit in found.limits)
-    return f"No deployment keeps {limits}: the quickest is {deployment(space.values(nearest))}, {_figures(found, nearest)}."
+    quickest = deployment(space.values(nearest))
+    return f"No deployment keeps {limits}: the quickest is {quickest}, {_figures(found, nearest)}."
 
 
 def _text(made: PlanAnswer, space: Space) -> str:

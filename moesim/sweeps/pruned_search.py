@@ -2,8 +2,8 @@
 
 Each point's time is first estimated without events (``timeline/quick_clock``). A point is left out once a simulated one
 within the limits is at least as good in rate and latency as it can be at best: as its estimate, less ``MARGIN`` of the
-time. It is also left out where it breaks a limit at best. The rest is simulated, the front of the estimates first, until
-nothing is left. Then the same for the best point of another kind.
+time. It is also left out where it breaks a limit at best. The rest is simulated, the front of the estimates first,
+until nothing is left. Then the same for the best point of another kind.
 
 The estimate is no proven bound: a link that ends with its last byte lets all its flows wait for it. Of 200 drawn
 scenarios it was more than 3 % too slow in one (docs/plan.md). So the search looks at what it has simulated: where an
@@ -114,7 +114,7 @@ class Search:
         for limit in self.limits:
             upper, timed = limit.operator.startswith("<"), limit.key in _TIMES
             rate = limit.key.startswith("tokens_per_second")
-            if timed and upper or rate and not upper:
+            if (timed and upper) or (rate and not upper):
                 summary[limit.key] = summary[limit.key] * shorter if timed else summary[limit.key] / shorter
             elif limit.key != "memory_free_bytes":
                 continue  # what the estimate does not bound is seen once simulated
