@@ -1,6 +1,7 @@
 """``moesim plan``: the best deployment of a scenario's model and load on its cluster, within limits."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,13 +42,13 @@ def plan(
     """
     from moesim.errors import InputError
     from moesim.scenario import load_scenario, parse_axis, parse_threshold
-    from moesim.sweeps.deployments import deployments, judged_fairly
+    from moesim.sweeps.deployments import deployments
     from moesim.sweeps.pruned_search import search
     from moesim.sweeps.space import parse_axis_option
 
     loaded = load_scenario(scenario, overrides=override)
-    if fairly := judged_fairly(loaded):
-        override = [*override, *fairly]
+    if loaded.placement.learn_from is None and loaded.placement.file is None:  # judged on what it has not learnt from
+        override = [*override, "placement.learn_from=first_half"]
         loaded = load_scenario(scenario, overrides=override)
     try:
         limits = tuple(map(parse_threshold, limit))
@@ -59,15 +60,8 @@ def plan(
         raise InputError("--dask and --scheduler-file both say where the workers are", fix="give one of them")
     folder = out or default_folder(loaded, space, "plan")
     with interruptible(folder), progress_bar(quiet) as watch:
-        found, swept = search(
-            loaded,
-            space,
-            limits,
-            lambda points: workers_for(points, jobs, dask, scheduler_file),
-            every=every,
-            folder=folder,
-            watch=watch,
-        )
+        crew = partial(workers_for, jobs=jobs, dask=dask, scheduler_file=scheduler_file)
+        found, swept = search(loaded, space, limits, crew, every=every, folder=folder, watch=watch)
     from moesim.files import write_files
     from moesim.report import render_sweep
     from moesim.sweeps.plan_answer import plan_answer
@@ -92,9 +86,9 @@ def _print(made: "PlanAnswer", space: "Space", folder: Path) -> None:
     from moesim.sweeps.plan_answer import deployment
     from moesim.units import format_bytes, format_duration
 
-    out, (headline, text) = console(), made.sentences()
-    out.print(headline, style="bold", soft_wrap=True)
-    out.print(text, soft_wrap=True)
+    out = console()
+    for sentence, style in zip(made.data.said or (), ("bold", ""), strict=True):
+        out.print(sentence, style=style, soft_wrap=True)
     rows, simulated = [], made.found.simulated
     shown = [*made.answer.front, *([made.second] if made.second is not None else [])]
     for point in list(dict.fromkeys(shown))[:_MOST_ROWS]:

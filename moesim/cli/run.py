@@ -127,8 +127,7 @@ def _run_quickly(scenario: "Scenario", as_json: bool) -> None:
     results = {name: quick_answer(one) for name, one in (runs or {scenario.name: scenario}).items()}
     if as_json:
         values = {
-            name: result.summary | {"intervals": dict(result.intervals), "quick": True}
-            for name, result in results.items()
+            name: one.summary | {"intervals": dict(one.intervals), "quick": True} for name, one in results.items()
         }
         typer.echo(json.dumps(values if runs else values[scenario.name], indent=1, sort_keys=True, allow_nan=False))
     elif runs:

@@ -23,20 +23,10 @@ def quick_answer(scenario: Scenario) -> Result:
     parts = with_learnt_placement(parts, lambda: workload)
     builder, ledger = SummaryBuilder(parts), KernelLedger()
     deque(run_steps(parts, route_steps(parts, [workload.batch(0)]), builder, ledger, quick=True), maxlen=0)
-    recording = workload.recording
-    different = counterfactuals(parts, recording.router) if recording is not None else ()
-    summary = builder.build(ledger.shares(), bool(different))
-    notes = [Note("quick", QUICK)]
+    different = counterfactuals(parts, workload.recording.router) if workload.recording is not None else ()
+    summary, notes = builder.build(ledger.shares(), bool(different)), [Note("quick", QUICK)]
     if parts.workload.steps > 1:
         notes.append(Note("quick", f"the first of {parts.workload.steps} steps"))
     notes += [Note("counterfactual", text) for text in different]
-    return Result(
-        summary=summary,
-        tables=Tables({}),
-        notes=tuple(notes),
-        explanation={},
-        flows={},
-        traffic={},
-        scenario_yaml=to_yaml(scenario),
-        intervals=intervals(summary, builder.moved.band(summary)),
-    )
+    moves = intervals(summary, builder.moved.band(summary))
+    return Result(summary, Tables({}), tuple(notes), {}, {}, {}, to_yaml(scenario), intervals=moves)

@@ -33,7 +33,6 @@ _ALGORITHMS = {
     "decode": ("deepep-low-latency", "nccl-direct"),
     "prefill": ("deepep-normal", "deepep-v2-hybrid", "nccl-direct"),
 }
-_INSIDE_A_DOMAIN = ("nvl-one-sided",)
 # Of the scenario's own load; a decode has room on both sides.
 _BATCHES = {"decode": (0.125, 0.25, 0.5, 0.75, 0.875, 1, 1.25, 1.5, 2), "prefill": (0.25, 0.5, 1, 2)}
 
@@ -63,12 +62,6 @@ def deployments(scenario: Scenario, gpus: int | None, given: Mapping[str, Sequen
     return space_of(None, {**given, **axes}, together)
 
 
-def judged_fairly(scenario: Scenario) -> list[str]:
-    """Return the overrides with which every placement is judged on tokens that it has not learnt from."""
-    learns = scenario.placement.learn_from is None and scenario.placement.file is None
-    return ["placement.learn_from=first_half"] if learns else []
-
-
 def kind_of(values: Mapping[str, Any], phase: str) -> tuple[tuple[str, Any], ...]:
     """Return what two deployments of one kind have in common: all but the batch and where experts are."""
     return tuple((key, value) for key, value in values.items() if key not in (BATCH[phase], POLICY, REDUNDANT))
@@ -96,7 +89,7 @@ def _layouts(scenario: Scenario, gpus: int, given: dict[str, Sequence[Any]]) -> 
 def _exchanges(scenario: Scenario, fabric: Fabric, given: dict[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """The all-to-alls of the phase, each with the overlaps that it allows."""
     phase, own = scenario.schedule.phase, scenario.alltoall.algorithm
-    inside = _INSIDE_A_DOMAIN if fabric.n_nodes == 1 else ()
+    inside = ("nvl-one-sided",) if fabric.n_nodes == 1 else ()
     algorithms = given.pop(ALGORITHM, None) or dict.fromkeys((own, *_ALGORITHMS[phase], *inside))
     asked = given.pop(OVERLAP, None)
     rows = []

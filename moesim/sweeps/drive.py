@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, 
 from typing import Any
 
 from moesim.errors import ResourceError
-from moesim.sweeps.evaluate_points import Routed, estimate_point, one_line, route_point, time_point
+from moesim.sweeps.evaluate_points import Routed, one_line, route_point, time_point
 from moesim.sweeps.journal import Outcome
 from moesim.sweeps.point_plan import Plan
 from moesim.sweeps.workers import Workers
@@ -22,15 +22,7 @@ from moesim.sweeps.workers import Workers
 Record = Callable[[Iterable[tuple[int, Outcome]]], None]
 
 
-def drive(
-    plan: Plan,
-    todo: Iterable[int],
-    workers: Workers,
-    record: Record,
-    *,
-    estimate: bool = False,
-    kept: dict[str, Routed] | None = None,
-) -> None:
+def drive(plan: Plan, todo: Iterable[int], workers: Workers, record: Record) -> None:
     """Run points until none is left.
 
     Args:
@@ -38,13 +30,11 @@ def drive(
         todo: points to run, possible ones.
         workers: what runs them.
         record: receives points as they are done, in any order.
-        estimate: without the event engine.
-        kept: routings of other calls, by digest; those of this one are added.
 
     Raises:
         ResourceError: the workers cannot be restarted.
     """
-    _Drive(plan, todo, workers, record, estimate, kept).run()
+    _Drive(plan, todo, workers, record).run()
 
 
 _GONE = "the workers are gone; the finished points are kept where the sweep has a folder: run it again to resume"
@@ -54,23 +44,17 @@ _Task = str | int
 
 
 class _Drive:
-    def __init__(
-        self,
-        plan: Plan,
-        todo: Iterable[int],
-        workers: Workers,
-        record: Record,
-        estimate: bool,
-        kept: dict[str, Routed] | None,
-    ) -> None:
-        self._plan, self._workers, self._record, self._estimate = plan, workers, record, estimate
+    def __init__(self, plan: Plan, todo: Iterable[int], workers: Workers, record: Record) -> None:
+        self._plan, self._workers, self._record = plan, workers, record
         self._points: dict[str, list[int]] = {}
         for point in sorted(todo):
             self._points.setdefault(plan.possible[point], []).append(point)
-        self._kept = kept is not None
-        self._routed: dict[str, Routed] = {} if kept is None else kept
-        self._unrouted: deque[str] = deque(key for key in self._points if key not in self._routed)
-        self._ready = deque(p for key, points in self._points.items() if key in self._routed for p in points)
+        self._unrouted: deque[str] = deque(self._points)
+        self._ready: deque[int] = deque()
+        self._routed = {} if plan.routed is None else plan.routed
+        for key in self._routed.keys() & self._points.keys():
+            self._unrouted.remove(key)
+            self._ready.extend(self._points[key])
         self._left = {key: len(points) for key, points in self._points.items()}
         self._out: dict[Future[Any], _Task] = {}
         self._suspects: deque[_Task] = deque()
@@ -105,8 +89,8 @@ class _Drive:
                 future = executor.submit(route_point, self._plan.template, values(self._points[task][0]))
             else:
                 routed = self._routed[self._plan.possible[task]]
-                timed = estimate_point if self._estimate else time_point
-                future = executor.submit(timed, self._plan.template, values(task), routed)
+                given = (True,) if self._plan.estimate else ()
+                future = executor.submit(time_point, self._plan.template, values(task), routed, *given)
         except self._workers.deaths as death:
             future = Future()
             future.set_exception(death)
@@ -140,7 +124,7 @@ class _Drive:
         for point in points:
             key = self._plan.possible[point]
             self._left[key] -= 1
-            if not self._left[key] and not self._kept:
+            if not self._left[key] and self._plan.routed is None:
                 self._routed.pop(key, None)
 
     def _bury(self) -> None:

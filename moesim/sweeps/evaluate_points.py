@@ -156,20 +156,13 @@ def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed
         return one_line(error)
 
 
-def time_point(template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed) -> Outcome:
-    """Put a routed point on the clock; a failed outcome where that cannot be done."""
+def time_point(
+    template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed, estimate: bool = False
+) -> Outcome:
+    """Put a routed point on the clock, or estimate it without events; a failed outcome where that cannot be done."""
     try:
-        summary, ends = _on_the_clock(parts_of(template.scenario(values)), routed)
-        return Outcome("ok", None, summary | ends)
-    except Exception as error:  # as above
-        return Outcome("failed", one_line(error))
-
-
-def estimate_point(template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed) -> Outcome:
-    """What ``time_point`` gives, without the event engine; the outcome is ``estimated``."""
-    try:
-        summary, _ = _on_the_clock(parts_of(template.scenario(values)), routed, quick=True)
-        return Outcome("estimated", None, summary)
+        summary, ends = _on_the_clock(parts_of(template.scenario(values)), routed, estimate)
+        return Outcome("estimated" if estimate else "ok", None, summary | ends)
     except Exception as error:  # as above
         return Outcome("failed", one_line(error))
 

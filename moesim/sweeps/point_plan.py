@@ -11,7 +11,7 @@ from moesim.errors import InputError
 from moesim.layer import memory_of, place
 from moesim.scenario import PATH_FIELDS, Scenario, ScenarioTemplate
 from moesim.sweeps.digests import file_digest, input_files, routing_digest
-from moesim.sweeps.evaluate_points import fabric_of, one_line, parts_of, recording_of
+from moesim.sweeps.evaluate_points import Routed, fabric_of, one_line, parts_of, recording_of
 from moesim.sweeps.space import Space, axis_label
 
 
@@ -22,12 +22,16 @@ class Plan:
     Attributes:
         possible: point -> digest of its routing; points with the same digest share it.
         impossible: point -> why no scenario can be made of it.
+        estimate: time the points without the event engine.
+        routed: routings by digest, kept from one drive to the next; None to drop what no point needs any more.
     """
 
     template: ScenarioTemplate
     space: Space
     possible: dict[int, str]
     impossible: dict[int, str]
+    estimate: bool = False
+    routed: dict[str, Routed] | None = None
 
 
 def make_plan(

@@ -23,7 +23,6 @@ from moesim.scenario import Scenario, ScenarioTemplate, Threshold
 from moesim.sweeps.answers import pareto
 from moesim.sweeps.deployments import LATENCY, RATE, kind_of
 from moesim.sweeps.drive import drive
-from moesim.sweeps.evaluate_points import Routed
 from moesim.sweeps.journal import Journal, Outcome, open_journal
 from moesim.sweeps.point_plan import Plan, identity, make_plan
 from moesim.sweeps.points_table import TABLE_FILE, arrow_table, parquet_bytes
@@ -78,13 +77,9 @@ class Search:
         if open_points:
             goodness = [self._goodness(self.estimated[point]) for point in open_points]
             return [open_points[i] for i in pareto([(-rate, -early) for rate, early in goodness])]
-        best = self.best()
-        if best is None:
-            return []
-        others = [point for point in left if self.kind(point) != self.kind(best)]
-        second = self.second()
-        reached = -np.inf if second is None else self.simulated[second][RATE]
-        others = [point for point in others if hoped[point][0] > reached]
+        best, second = self.best(), self.second()
+        reached = 0.0 if second is None else self.simulated[second][RATE]
+        others = [p for p in left if best is not None and self.kind(p) != self.kind(best) and hoped[p][0] > reached]
         return sorted(others, key=lambda point: -hoped[point][0])[:2]
 
     def within(self) -> list[int]:
@@ -133,16 +128,11 @@ def search(
     folder: Path | None = None,
     watch: Watch = lambda *_: None,
 ) -> tuple[Search, Swept]:
-    """Find front, best point and the best of another kind; in a folder it resumes, as a sweep does.
+    """Find front, best point and the best of another kind; in a folder it resumes. Arguments as of ``run_sweep``.
 
     Args:
-        scenario: what the points have in common, of whole steps.
-        space: the points.
         limits: what a point must keep.
-        workers: makes the workers, given how many points there are.
         every: simulate all points.
-        folder: journal and table; None to keep them in memory.
-        watch: called with the progress.
 
     Returns:
         What is known of the points, and their table: ``ok`` simulated, ``estimated`` only that.
@@ -158,6 +148,7 @@ def search(
         for point, outcome in journal.outcomes():
             found.add(point, outcome)
         plan = make_plan(template, space, range(total), lambda seen: watch("planning", seen, total), fits=True)
+        plan = replace(plan, routed={})
         journal.add((point, Outcome("impossible", why)) for point, why in plan.impossible.items())
         if plan.possible:
             with workers(len(plan.possible)) as crew:
@@ -176,36 +167,34 @@ class _Rounds:
     journal: Journal
     found: Search
     watch: Watch
-    routed: dict[str, Routed] = field(default_factory=dict)
 
     def run(self, every: bool) -> None:
-        done = self.journal.done()
-        self._drive([point for point in self.plan.possible if point not in done], "estimates", estimate=True)
+        done, found = self.journal.done(), self.found
+        self._drive(replace(self.plan, estimate=True), [point for point in self.plan.possible if point not in done])
         if every:
-            self._drive([point for point in self.found.estimated if point not in self.found.simulated], "points")
-        while points := self.found.next():
-            self._drive(points, "points")
-        if not self.found.simulated and (nearest := self.found.nearest()) is not None:
-            self._drive([nearest], "points")
+            self._drive(self.plan, [point for point in found.estimated if point not in found.simulated])
+        while points := found.next():
+            self._drive(self.plan, points)
+        if not found.simulated and (nearest := found.nearest()) is not None:
+            self._drive(self.plan, [nearest])
 
-    def _drive(self, points: list[int], what: str, estimate: bool = False) -> None:
-        done, total = 0, len(points)
+    def _drive(self, plan: Plan, points: list[int]) -> None:
+        done, what = 0, "estimates" if plan.estimate else "points"
 
         def record(outcomes: Iterable[tuple[int, Outcome]]) -> None:
             nonlocal done
-            rows = list(outcomes) if estimate else [self._beside_estimate(*outcome) for outcome in outcomes]
+            rows = [self._beside_estimate(*outcome) for outcome in outcomes]
             self.journal.add(rows)
-            for point, outcome in rows:
-                self.found.add(point, outcome)
+            for row in rows:
+                self.found.add(*row)
             done += len(rows)
-            self.watch(what, done, total)
+            self.watch(what, done, len(points))
 
-        if points:
-            drive(self.plan, points, self.crew, record, estimate=estimate, kept=self.routed)
+        drive(plan, points, self.crew, record)
 
     def _beside_estimate(self, point: int, outcome: Outcome) -> tuple[int, Outcome]:
-        """A simulated point with what was estimated of it, for which its row has no other place."""
-        if outcome.summary is None:
+        """A simulated point with what was estimated of it: its row has place for one status alone."""
+        before = self.found.estimated.get(point)
+        if outcome.summary is None or before is None:
             return point, outcome
-        before = self.found.estimated[point]["step_time_s"]
-        return point, replace(outcome, summary={**outcome.summary, "estimated_step_time_s": before})
+        return point, replace(outcome, summary={**outcome.summary, "estimated_step_time_s": before["step_time_s"]})

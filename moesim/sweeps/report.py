@@ -15,7 +15,7 @@ import numpy as np
 from moesim.files import write_files
 from moesim.report import AxisEffect, SweepAxis, SweepData, answer_sentence, render_sweep, sweep_figures
 from moesim.scenario import PATH_FIELDS, Objective, Scenario, is_path
-from moesim.sweeps.answers import TRADED, Answer, answer
+from moesim.sweeps.answers import Answer, answer
 from moesim.sweeps.points_table import number_of
 from moesim.sweeps.space import Axis, Space, axis_label
 
@@ -30,13 +30,7 @@ Command = Callable[[int], str]
 
 
 def answered(
-    scenario: Scenario,
-    space: Space,
-    objective: Objective,
-    table: "pa.Table",
-    per: tuple[int, ...],
-    command: Command,
-    traded: tuple[str, ...] = TRADED,
+    scenario: Scenario, space: Space, objective: Objective, table: "pa.Table", per: tuple[int, ...], command: Command
 ) -> tuple[Answer, SweepData]:
     """Answer the objective, and put the sweep into the values that its page takes.
 
@@ -47,9 +41,8 @@ def answered(
         table: all points.
         per: axes, by position, for each combination of whose values a best point is given.
         command: see ``command_for`` and ``snippet_for``.
-        traded: what the objective is set against.
     """
-    found = answer(space, objective, table, per, traded)
+    found = answer(space, objective, table, per)
 
     shown = {
         axis.name: SweepAxis(axis.keys, tuple(tuple(map(axis_label, value)) for value in axis.values))

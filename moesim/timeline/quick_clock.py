@@ -11,7 +11,6 @@ How close this comes is measured in ``docs/plan.md``.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,29 +21,11 @@ from moesim.network import CapacityEvents
 from moesim.stages import BESIDE, OTHER, Lane
 from moesim.timeline.phase import PhaseTrace, last_flow_s, network_capacity, waits
 from moesim.timeline.program import Key, Operation, Program
-from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, WorkOf
+from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, Phases, WorkOf, layer_trace
 from moesim.traffic import Floats, Ints, PhaseFlows
 
-
-@dataclass
-class _LayerInProgress:
-    work: LayerWork
-    span: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
-    phases: dict[str, PhaseTrace] = field(default_factory=dict)
-
-    def trace(self, layer: int, micro_batch: int, component: Mapping[str, str]) -> LayerTrace:
-        part = {name: span for name, span in self.span.items() if component[name]}
-        start, end = ({name: span[side] for name, span in part.items()} for side in (0, 1))
-        return LayerTrace(
-            layer=layer,
-            micro_batch=micro_batch,
-            start_s=start,
-            end_s=end,
-            phases=self.phases,
-            entry_s=np.minimum.reduce(list(start.values())),
-            end_s_of_layer=np.maximum.reduce(list(end.values())),
-            beside={name: span for name, span in self.span.items() if name not in part},
-        )
+_Hold = tuple[Floats, Floats, float]
+"""Instants between which a communication kernel leaves a share of its rank's SMs, [ranks] each, and that share."""
 
 
 def run_layers_quickly(
@@ -65,10 +46,10 @@ def run_layers_quickly(
     free = {lane: start_offset_s for lane in lanes}
     done: dict[Key, Floats] = {}
     held: deque[_Hold] = deque(maxlen=2)
-    layers: dict[tuple[int, int], _LayerInProgress] = {}
+    # Of each layer that is not over: its work, starts and ends of its stages, its phases.
+    layers: dict[tuple[int, int], tuple[LayerWork, dict[str, Floats], dict[str, Floats], Phases]] = {}
     followed = [one for one in program if one.stage != OTHER and one.key not in weights]
     left = Counter((one.layer, one.micro_batch) for one in followed)
-    component = {one.stage.name: one.stage.component for one in program}
     while any(lanes.values()):
         ready = [row[0] for row in lanes.values() if row and all(key in done for key in row[0][1].after)]
         if not ready:
@@ -83,34 +64,25 @@ def run_layers_quickly(
             free[stage.lane] = done[operation.key] = phase.leave_s
             continue
         if key not in layers:
-            layers[key] = _LayerInProgress(work_of(*key))
-        layer = layers[key]
+            layers[key] = work_of(*key), {}, {}, {}
+        work, starts, ends, phases = layers[key]
         if stage.kind == "phase":
-            flows = layer.work.flows[stage.name]
-            layer.phases[stage.name] = phase = in_closed_form(flows, capacity, begin)
+            phases[stage.name] = phase = in_closed_form(work.flows[stage.name], capacity, begin)
             end = phase.leave_s
-            if flows.sms:
+            if phase.flows.sms:
                 held.append(_hold(phase))
         else:
-            seconds = layer.work.seconds[stage.name]
+            seconds = work.seconds[stage.name]
             end = _beside(begin, seconds, held) if stage.lane == "compute" else begin + seconds
         free[stage.lane] = done[operation.key] = end
-        if stage == OTHER:
-            continue
-        layer.span[stage.name] = begin, end
-        left[key] -= 1
-        if not left[key]:
-            yield layers.pop(key).trace(*key, component)
+        if stage != OTHER:
+            starts[stage.name], ends[stage.name] = begin, end
+            left[key] -= 1
+            if not left[key]:
+                part = [one.stage.name for one in followed if one.stage.component and one.stage.name in starts]
+                yield layer_trace(operation, dict.fromkeys(part), starts, ends, phases)
+                del layers[key]
     yield LinkSeries(1.0, np.zeros(0), np.zeros((0, fabric.n_links)))
-
-
-@dataclass(frozen=True)
-class _Hold:
-    """Instants between which a communication kernel leaves ``share`` of its rank's SMs, [ranks]."""
-
-    begin: Floats
-    end: Floats
-    share: float
 
 
 def _hold(phase: PhaseTrace) -> _Hold:
@@ -118,14 +90,14 @@ def _hold(phase: PhaseTrace) -> _Hold:
     begin = phase.enter_s + flows.entry_setup_s
     if flows.all_ranks_gate:
         begin = np.full(len(begin), begin.max())
-    return _Hold(np.minimum(begin, phase.leave_s), phase.leave_s, 1.0 - flows.sms / flows.total_sms)
+    return np.minimum(begin, phase.leave_s), phase.leave_s, 1.0 - flows.sms / flows.total_sms
 
 
 def _beside(begin: Floats, seconds: Floats, held: deque[_Hold]) -> Floats:
     """End of kernels that take ``seconds`` with the whole GPU, [ranks]; the holds do not overlap."""
     at, left = begin.copy(), seconds.copy()
-    for hold in held:
-        for until, share in ((hold.begin, 1.0), (hold.end, hold.share)):
+    for start, end, left_share in held:
+        for until, share in ((start, 1.0), (end, left_share)):
             spent = np.minimum(np.maximum(until - at, 0.0), left / share)
             at += spent
             left = np.maximum(left - spent * share, 0.0)

@@ -166,7 +166,7 @@ def test_a_search_done_before_runs_nothing_again(planned):
 def test_the_answer_names_the_best_what_binds_it_and_the_best_of_another_kind(planned):
     scenario, space, limits, _, found, swept, _ = planned
     made = plan_answer(scenario, space, limits, found, swept.table, command_for(scenario, "small", [], space))
-    headline, text = made.sentences()
+    headline, text = made.data.said
     assert headline.startswith("Best is EP") and "bound by" in headline
     assert "another kind" in text and "points were simulated" in text
     plain = made.to_json(space, swept.table)

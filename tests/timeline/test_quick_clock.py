@@ -40,6 +40,7 @@ def test_a_schedule_of_fixed_times_runs_as_with_events(which):
                 np.testing.assert_allclose(other.beside[name], span, rtol=1e-9, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(1, 1e3), st.floats(0, 100)), min_size=1, max_size=8))
 def test_the_last_flow_of_a_link_ends_exactly_when_the_engine_has_it(flows):
     fabric = small_rail(1, 2)
