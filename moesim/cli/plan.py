@@ -89,10 +89,9 @@ def _print(made: "PlanAnswer", space: "Space", folder: Path) -> None:
     out = console()
     for sentence, style in zip(made.data.said or (), ("bold", ""), strict=True):
         out.print(sentence, style=style, soft_wrap=True)
-    rows, simulated = [], made.found.simulated
-    shown = [*made.answer.front, *([made.second] if made.second is not None else [])]
-    for point in list(dict.fromkeys(shown))[:_MOST_ROWS]:
-        summary = simulated[point]
+    rows = []
+    for point in dict.fromkeys([*made.answer.front[:_MOST_ROWS], *([] if made.second is None else [made.second])]):
+        summary = made.found.simulated[point]
         mark = "*" if point == made.answer.best else "=" if point in made.equal else " "
         free = summary["memory_free_bytes"]
         rows.append((

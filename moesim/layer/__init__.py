@@ -12,7 +12,7 @@ from moesim.layer.learning import (
     window,
     with_learnt_placement,
 )
-from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, memory_of, place
+from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place
 from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, route_layer
 from moesim.layer.token_batches import Workload, add_training_rows, open_workload, trace_of
 
@@ -33,7 +33,6 @@ __all__ = [
     "first_bias",
     "layer_kernels",
     "layer_load",
-    "memory_of",
     "open_workload",
     "place",
     "placed_by_batch",

@@ -172,7 +172,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         router=router,
         published_router=scenario.model_spec().router if scenario.workload.gives_experts else None,
         model_notes=scenario.model_notes(),
-        memory=memory_of(scenario, fabric),
+        memory=_memory(scenario, fabric),
         inference=inference,
         bias=scenario.source(scenario.routing.bias),
         update_bias=scenario.routing.update_bias,
@@ -194,11 +194,8 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     )
 
 
-def memory_of(scenario: Scenario, fabric: Fabric) -> RankMemory | None:
-    """What a rank holds: weights of all layers, of a whole step its requests with them.
-
-    A resolved scenario runs without the file of its model.
-    """
+def _memory(scenario: Scenario, fabric: Fabric) -> RankMemory | None:
+    """What a rank holds, of a whole step with its requests; a resolved scenario runs without the file of its model."""
     try:
         spec = scenario.model_spec()
     except InputError:

@@ -181,9 +181,7 @@ class StepTime:
         found["layer_period_s"] = periods
         if self.parts.memory is not None:
             found["memory_free_bytes"] = [
-                Term(
-                    name=name, value=size, unit="B", formula="", source="estimated" if "estimated" in name else "model"
-                )
+                Term(name=name, value=size, unit="B", formula="", source="model: moesim model --context")
                 for name, size in self.parts.memory.parts().items()
             ]
         layers = {"MoE layers": self.step.moe_layers, "layers without experts": self.step.plain_layers}

@@ -78,16 +78,7 @@ def parts_of(scenario: Scenario) -> Parts:
     Raises:
         InputError: sections that do not fit each other.
     """
-    return build_parts(scenario, fabric_of(scenario))
-
-
-def fabric_of(scenario: Scenario) -> Fabric:
-    """Return the fabric of a scenario, perhaps kept from before.
-
-    Raises:
-        InputError: as ``build_fabric``.
-    """
-    return _fabrics.get(fabric_digest(scenario), lambda: build_fabric(scenario))
+    return build_parts(scenario, _fabrics.get(fabric_digest(scenario), lambda: build_fabric(scenario)))
 
 
 def recording_of(scenario: Scenario) -> Recording | None:

@@ -8,10 +8,10 @@ import numpy as np
 
 from moesim import __version__
 from moesim.errors import InputError
-from moesim.layer import memory_of, place
+from moesim.layer import place
 from moesim.scenario import PATH_FIELDS, Scenario, ScenarioTemplate
 from moesim.sweeps.digests import file_digest, input_files, routing_digest
-from moesim.sweeps.evaluate_points import Routed, fabric_of, one_line, parts_of, recording_of
+from moesim.sweeps.evaluate_points import Routed, one_line, parts_of, recording_of
 from moesim.sweeps.space import Space, axis_label
 
 
@@ -48,16 +48,16 @@ def make_plan(
         space: all points.
         points: those to plan.
         say: called with the number of points looked at, now and then.
-        fits: what a GPU has no memory for is impossible, whatever else is wrong with it.
+        fits: what a GPU has no memory for is impossible.
     """
     possible: dict[int, str] = {}
     impossible: dict[int, str] = {}
     for seen, point in enumerate(points):
         try:
             scenario = template.scenario(space.values(point))
-            if fits and (held := memory_of(scenario, fabric_of(scenario))) is not None and held.free < 0:
-                raise InputError(f"it does not fit: {held.in_words()}", "memory")
             parts = parts_of(scenario)
+            if fits and parts.memory is not None and parts.memory.free < 0:
+                raise InputError(f"it does not fit: {parts.memory.in_words()}", "memory")
             place(parts, np.ones(parts.router.n_experts, np.int64), np.arange(parts.router.top_k, dtype=np.int32)[None])
             possible[point] = routing_digest(scenario, parts, recording_of(scenario))
         except InputError as error:

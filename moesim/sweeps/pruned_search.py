@@ -96,10 +96,6 @@ class Search:
         best = self.best()
         return None if best is None else self.best([p for p in self.within() if self.kind(p) != self.kind(best)])
 
-    def nearest(self) -> int | None:
-        """Of the estimated points the one of least latency."""
-        return min(self.estimated, key=lambda point: (self.estimated[point][self.latency], point), default=None)
-
     def _goodness(self, summary: Mapping[str, Any], margin: float = 0.0) -> tuple[float, float]:
         """Rate and negative latency, both to be large: at best, if the time is shorter by the margin."""
         return summary[RATE] / (1 - margin), -summary[self.latency] * (1 - margin)
@@ -175,8 +171,8 @@ class _Rounds:
             self._drive(self.plan, [point for point in found.estimated if point not in found.simulated])
         while points := found.next():
             self._drive(self.plan, points)
-        if not found.simulated and (nearest := found.nearest()) is not None:
-            self._drive(self.plan, [nearest])
+        if found.estimated and not found.simulated:  # none can keep the limits: say what the quickest has
+            self._drive(self.plan, [min(found.estimated, key=lambda point: found.estimated[point][found.latency])])
 
     def _drive(self, plan: Plan, points: list[int]) -> None:
         done, what = 0, "estimates" if plan.estimate else "points"
