@@ -17,7 +17,7 @@ from moesim.balance import LossFactors
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
 from moesim.errors import InputError
-from moesim.layer.inference import Inference, inference_of
+from moesim.layer.inference import Inference, inference_of, requests_of
 from moesim.model import PublishedRouter, RankMemory, rank_memory
 from moesim.numpy_file import read_array
 from moesim.placement import Placement, contiguous, read_map, round_robin, with_lp_shares
@@ -49,7 +49,7 @@ class Parts:
         tolerance: longest step of the flows as a share of the busiest link's time; 0 follows every event.
         published_router: the model's own, for given experts, whose counts know no groups; None where the router runs.
         model_notes: what the model's config.json does not say and moesim assumed.
-        memory: what a GPU holds, of a whole step with its requests; None where the model's file is no longer there.
+        memory: what a GPU holds, with its requests where the step is a whole one; None where the model's file is gone.
         inference: the whole step; None where only MoE layers are simulated.
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
@@ -172,7 +172,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         router=router,
         published_router=scenario.model_spec().router if scenario.workload.gives_experts else None,
         model_notes=scenario.model_notes(),
-        memory=_memory(scenario, fabric),
+        memory=_memory(scenario, fabric, inference),
         inference=inference,
         bias=scenario.source(scenario.routing.bias),
         update_bias=scenario.routing.update_bias,
@@ -194,25 +194,21 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     )
 
 
-def _memory(scenario: Scenario, fabric: Fabric) -> RankMemory | None:
-    """What a rank holds, of a whole step with its requests; a resolved scenario runs without the file of its model."""
+def _memory(scenario: Scenario, fabric: Fabric, step: Inference | None) -> RankMemory | None:
+    """What a rank holds; None where the file of the model is gone, without which a resolved scenario runs."""
     try:
-        spec = scenario.model_spec()
+        spec = scenario.model_spec() if step is None else step.spec
     except InputError:
         return None
-    workload, alltoall = scenario.workload, scenario.alltoall
-    load = {"requests": 0, "context": 0, "message_tokens": 0}
-    if workload.of_step:
-        context, tokens = max(1, round(sum(workload.lengths) / len(workload.lengths))), workload.tokens_per_rank or 0
-        most = max(tokens) if isinstance(tokens, tuple) else tokens
-        load |= {"requests": workload.requests or math.ceil(most / context), "context": context}
-        if workload.requests and algorithm_named(alltoall.algorithm).receive_hook:
-            micro_batches = 2 if scenario.schedule.overlap == "two-batch" else 1
-            load["message_tokens"] = math.ceil(workload.requests * workload.query_tokens / micro_batches)
+    load = None if step is None else requests_of(step, scenario.workload)
+    hooks = algorithm_named(scenario.alltoall.algorithm).receive_hook
     return rank_memory(
         spec, ep=fabric.n_ranks, total_bytes=load_gpu(fabric.gpu).memory_bytes,
         redundant_experts=scenario.placement.redundant_experts,
-        weight_bytes=1 if alltoall.dispatch_dtype == "fp8" else 2, **load,
+        requests=load.requests if load else 0, context=load.context if load else 0,
+        message_tokens=load.requests * load.new if load and hooks else 0,
+        weight_bytes=1 if scenario.alltoall.dispatch_dtype == "fp8" else 2,
+        cache_bytes=1 if scenario.compute.attention_dtype == "fp8" else 2,
     )  # fmt: skip
 
 

@@ -111,7 +111,10 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
             notes.append(Note("degraded" if source == "extrapolated" else "estimated", text))
     notes += (Note("estimated", f"model: {text}") for text in parts.model_notes)
     if parts.memory is not None and parts.memory.free < 0:
-        text = f"it does not fit: {parts.memory.in_words()} (moesim model --context tells more)"
+        held = parts.memory
+        text = f"it does not fit: {held.in_words()}"
+        fit = f"; {held.requests_that_fit:,} requests fit"
+        text += fit if held.kv_cache else " (moesim model --context tells more)"
         notes.append(Note("degraded", text))
     constants = parts.constants["dispatch"]
     own = Path(parts.calibration)

@@ -7,7 +7,7 @@ Not modelled: fragmentation, paging waste, CUDA graphs beyond the flat share, te
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from moesim.errors import InputError
 from moesim.model.model_spec import ModelSpec
@@ -61,13 +61,10 @@ class RankMemory:
 
     def in_words(self) -> str:
         """Name what is held, and of how much."""
-        cache = f", {self.kv_cache / 1e9:.1f} GB of KV cache" if self.kv_cache else ""
+        cache = f" and {self.kv_cache / 1e9:.1f} GB of KV cache" if self.kv_cache else ""
         weights = (self.experts + self.other_weights) / 1e9
-        beside = (self.buffers + RUNTIME_BYTES + ACTIVATION_BYTES) / 1e9
-        return (
-            f"{weights:.1f} GB of weights{cache} and {beside:.1f} GB for buffers, runtime and activations on each GPU "
-            f"of {self.total / 1e9:.0f} GB"
-        )
+        on = f"on each GPU of {self.total / 1e9:.0f} GB, and runtime and activations beside them"
+        return f"{weights:.1f} GB of weights{cache} {on}"
 
     @property
     def requests_that_fit(self) -> int:
@@ -134,6 +131,16 @@ def rank_memory(
         bytes_per_request=per_request,
         total=total_bytes,
     )
+
+
+def held_bytes(held: RankMemory) -> dict[str, float]:
+    """Return all of it as plain data, what is estimated, what is free and how many requests fit with it."""
+    return asdict(held) | {
+        "runtime_estimated": RUNTIME_BYTES,
+        "activations_estimated": ACTIVATION_BYTES,
+        "free": held.free,
+        "requests_that_fit": held.requests_that_fit,
+    }
 
 
 def low_latency_buffer_bytes(spec: ModelSpec, message_tokens: int) -> float:
