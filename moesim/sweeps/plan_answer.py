@@ -121,18 +121,18 @@ def _text(
     yield _binds(space, found, best, data, batch)
     if alike:
         yield (
-            f"{alike} more simulated {'is' if alike == 1 else 'are'} within {BAND:.0%} of it, which the model does not "
+            f"{alike} more simulated {'is' if alike == 1 else 'are'} within {100 * BAND:.0f} % of it, which the model does not "
             "tell apart: take the simplest."
         )
     if second is not None:
         less = 1 - _rate(found, second) / _rate(found, best)
-        told = "as good within the model's error" if less <= BAND else f"{less:.1%} less"
+        told = "as good within the model's error" if less <= BAND else f"{100 * less:.1f} % less"
         name = deployment(space.values(second))
         yield f"The best of another kind is {name}: {_figures(found, second)}, {told}."
     possible = len(found.estimated.keys() | found.simulated.keys())
     yield (
         f"{len(found.simulated):,} of {possible:,} possible points were simulated; their estimates left out the rest, "
-        f"{found.margin:.1%} allowed for."
+        f"{100 * found.margin:.1f} % allowed for."
     )
 
 
