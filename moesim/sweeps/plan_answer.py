@@ -121,8 +121,8 @@ def _text(
     yield _binds(space, found, best, data, batch)
     if alike:
         yield (
-            f"{alike} more simulated {'is' if alike == 1 else 'are'} within {100 * BAND:.0f} % of it, which the model does "
-            "not tell apart: take the simplest."
+            f"{alike} more simulated {'is' if alike == 1 else 'are'} within {100 * BAND:.0f} % of it, which the model "
+            "does not tell apart: take the simplest."
         )
     if second is not None:
         less = 1 - _rate(found, second) / _rate(found, best)
