@@ -98,7 +98,8 @@ def _beside(begin: Floats, seconds: Floats, held: deque[_Hold]) -> Floats:
     at, left = begin.copy(), seconds.copy()
     for start, end, left_share in held:
         for until, share in ((start, 1.0), (end, left_share)):
-            spent = np.minimum(np.maximum(until - at, 0.0), left / share)
+            longest = left / share if share else np.where(left > 0, np.inf, 0.0)
+            spent = np.minimum(np.maximum(until - at, 0.0), longest)
             at += spent
             left = np.maximum(left - spent * share, 0.0)
     return np.asarray(at + left)

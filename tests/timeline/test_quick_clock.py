@@ -1,5 +1,7 @@
 """Programs without events: order and kernels exactly as with events, shared links within what is stated of them."""
 
+from collections import deque
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from moesim.run import route_steps, run_steps
 from moesim.run.audit import _audit_phase
 from moesim.run.quick_answer import quick_answer
 from moesim.timeline import SCHEDULES, LayerWork, Operation, moe_layers, run_layers, run_layers_quickly
-from moesim.timeline.quick_clock import in_closed_form
+from moesim.timeline.quick_clock import _beside, in_closed_form
 from moesim.traffic.flows import PhaseFlows
 from tests.reference.small_rail import small_rail
 from tests.timeline.test_against_fixed_point import runs
@@ -72,6 +74,14 @@ def test_small_runs_keep_the_laws_and_come_near_the_engine(run):
     ends = [max(float(trace.end_s_of_layer.max()) for trace in traces) for traces in (quick, slow)]
     # Hostile terms and a handful of tokens: nothing like a layer of a model, where 2 % are kept.
     assert 0.8 < ends[0] / ends[1] < 1.25
+
+
+@pytest.mark.parametrize("sms", [66, 132])
+def test_a_kernel_beside_a_communication_kernel_has_the_sms_that_this_leaves(sms):
+    held = deque([(np.array([2.0, 2.0, 9.0]), np.array([6.0, 6.0, 12.0]), 1 - sms / 132)])
+    end = _beside(np.array([0.0, 3.0, 0.0]), np.array([3.0, 5.0, 1.0]), held)
+    # 2 s alone, then half of the GPU or none of it until the other ends; the last is over before that begins.
+    assert end.tolist() == ([4.0, 9.5, 1.0] if sms == 66 else [7.0, 11.0, 1.0])
 
 
 def test_an_operation_that_waits_for_what_never_comes_is_told():
