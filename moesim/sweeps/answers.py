@@ -97,7 +97,7 @@ def answer(
     per: tuple[int, ...] = (),
     traded: tuple[str, ...] = TRADED,
 ) -> Answer:
-    """Answer an objective from the table of a sweep; points that failed or are impossible are left out.
+    """Answer an objective from the table of a sweep; points that are only estimated count in the effects of axes alone.
 
     Args:
         space: all points.
@@ -109,15 +109,13 @@ def answer(
     names = {objective.key, *traded, *(limit.key for limit in objective.limits)}
     read = {name: table[name].to_pylist() for name in names}
     points = table["point"].to_pylist()
-    rows = [{name: column[i] for name, column in read.items()} for i in range(len(points))]
-    ok = [status == "ok" for status in table["status"].to_pylist()]
-    costs = [objective.cost(row) if good else None for row, good in zip(rows, ok, strict=True)]
-    cost = {point: value for point, value in zip(points, costs, strict=True) if value is not None}
-    meeting = [point for point, row in zip(points, rows, strict=True) if point in cost and objective.meets(row)]
+    rows = {point: {name: column[i] for name, column in read.items()} for i, point in enumerate(points)}
+    cost = {point: value for point, row in rows.items() if (value := objective.cost(row)) is not None}
+    ran = {point for point, status in zip(points, table["status"].to_pylist(), strict=True) if status == "ok"}
+    meeting = [point for point in cost if point in ran and objective.meets(rows[point])]
     best = min(meeting, key=lambda point: (cost[point], point), default=None)
-    by_point = dict(zip(points, rows, strict=True))
     against = [name for name in traded if name != objective.key]
-    front = pareto([(cost[p], *(_number(by_point[p][name]) for name in against)) for p in meeting])
+    front = pareto([(cost[p], *(_number(rows[p][name]) for name in against)) for p in meeting])
     effects = [] if best is None else [_effect(space, a, best, cost) for a in range(len(space.axes))]
     effects.sort(key=lambda effect: -max(effect.at_best or 0.0, effect.marginal or 0.0))
     return Answer(
