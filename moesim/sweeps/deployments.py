@@ -50,7 +50,8 @@ def deployments(scenario: Scenario, gpus: int | None, given: Mapping[str, Sequen
             "workload",
             "give requests and context with schedule.phase: decode, or tokens_per_rank and sequence_length",
         )
-    fabric = build_fabric(scenario)
+    whole = scenario.parallel.model_copy(update={"ep": None})
+    fabric = build_fabric(scenario.model_copy(update={"parallel": whole}))
     gpus = fabric.n_ranks if gpus is None else gpus
     if not 1 <= gpus <= fabric.n_ranks:
         raise InputError(

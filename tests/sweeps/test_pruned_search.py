@@ -109,6 +109,11 @@ def test_deployments_are_derived_from_cluster_model_and_load():
     assert {p["cluster.nic_bandwidth"] for p in values} == {"200Gb/s", "400Gb/s"}
 
 
+def test_a_plan_has_the_whole_cluster_whatever_ep_the_scenario_has():
+    space = deployments(moesim.load_scenario(SMALL, ["parallel.ep=4"]), None, {})
+    assert {space.values(point)["parallel.ep"] for point in range(len(space))} == {1, 2, 4, 8}
+
+
 def test_two_deployments_are_of_one_kind_whatever_the_batch_and_the_placement():
     space = deployments(moesim.load_scenario(SMALL), None, {})
     kinds = {kind_of(space.values(point), "decode") for point in range(len(space))}
