@@ -58,7 +58,7 @@ def deployments(scenario: Scenario, gpus: int | None, given: Mapping[str, Sequen
             f"{gpus} GPUs of {fabric.n_ranks}", "--gpus", "name a larger cluster, such as -o cluster.nodes=8"
         )
     given = dict(given)
-    axes: dict[str, Sequence[Any]] = {BATCH[phase]: given.pop(BATCH[phase], None) or _batches(scenario)}
+    axes: dict[str, Sequence[Any]] = {BATCH[phase]: given.pop(BATCH[phase], ()) or _batches(scenario)}
     together = [_layouts(scenario, gpus, given), _exchanges(scenario, fabric, given)]
     return space_of(None, {**given, **axes}, together)
 
@@ -71,14 +71,14 @@ def kind_of(values: Mapping[str, Any], phase: str) -> tuple[tuple[str, Any], ...
 def _layouts(scenario: Scenario, gpus: int, given: dict[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """EP with a placement for it: redundant experts are as few as spread evenly, then one more on each rank."""
     experts, own = scenario.model.n_experts, scenario.placement
-    sizes = given.pop(EP, None) or [ep for ep in range(1, gpus + 1) if gpus % ep == 0]
+    sizes = given.pop(EP, ()) or [ep for ep in range(1, gpus + 1) if gpus % ep == 0]
     wrong = [ep for ep in sizes if not isinstance(ep, int) or ep < 1 or gpus % ep]
     if wrong:
         raise InputError(f"{gpus} GPUs are no groups of {wrong[0]!r:.20}", EP, "give divisors of the GPUs, or --gpus")
     if own.file is not None:
         return {EP: list(sizes)}
-    policies = given.pop(POLICY, None) or dict.fromkeys((own.policy, "contiguous", "eplb"))
-    asked = given.pop(REDUNDANT, None)
+    policies = given.pop(POLICY, ()) or dict.fromkeys((own.policy, "contiguous", "eplb"))
+    asked = given.pop(REDUNDANT, ())
     rows = []
     for ep, policy in product(sizes, policies):
         alone = policy in SINGLE_SLOT_POLICIES
@@ -91,15 +91,13 @@ def _exchanges(scenario: Scenario, fabric: Fabric, given: dict[str, Sequence[Any
     """The all-to-alls of the phase, each with the overlaps that it allows."""
     phase, own = scenario.schedule.phase, scenario.alltoall.algorithm
     inside = ("nvl-one-sided",) if fabric.n_nodes == 1 else ()
-    algorithms = given.pop(ALGORITHM, None) or dict.fromkeys((own, *_ALGORITHMS[phase], *inside))
-    asked = given.pop(OVERLAP, None)
+    algorithms = given.pop(ALGORITHM, ()) or dict.fromkeys((own, *_ALGORITHMS[phase], *inside))
+    asked = given.pop(OVERLAP, ())
     rows = []
     for algorithm in algorithms:
-        if phase == "prefill":
-            overlaps = ("none", "two-batch")
-        else:
-            hook = algorithm_named(algorithm).receive_hook
-            overlaps = ("none", "hooks", "single-batch", "two-batch") if hook else ("none",)
+        overlaps: Sequence[Any] = ("none", "two-batch") if phase == "prefill" else ("none",)
+        if phase == "decode" and algorithm_named(algorithm).receive_hook:
+            overlaps = ("none", "hooks", "single-batch", "two-batch")
         rows += [(algorithm, overlap) for overlap in asked or overlaps]
     return {ALGORITHM: [row[0] for row in rows], OVERLAP: [row[1] for row in rows]}
 
