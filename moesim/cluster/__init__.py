@@ -3,9 +3,10 @@
 from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
+from moesim.cluster.faulty_paths import FaultyPaths
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
-from moesim.cluster.places import links_of, overridden, place_of
+from moesim.cluster.places import links_of, overridden, place_of, ranks_at
 from moesim.cluster.topology_picture import draw
 from moesim.cluster.topology_reader import (
     checked_topology,
@@ -19,6 +20,7 @@ from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, Ra
 
 __all__ = [
     "Fabric",
+    "FaultyPaths",
     "HgxTopology",
     "LeafSpine",
     "Nic",
@@ -39,6 +41,7 @@ __all__ = [
     "load_topology",
     "overridden",
     "place_of",
+    "ranks_at",
     "read_topology",
     "topology_names",
     "with_nic_bandwidth",

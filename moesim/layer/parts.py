@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_card
 from moesim.balance import LossFactors
+from moesim.bounded_text import number
+from moesim.broken_files import content, reading
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
 from moesim.errors import InputError
+from moesim.layer.faults import Effect, Gone, Late, effects, for_the_whole_run, gone, on_the_clock
 from moesim.layer.inference import Inference, inference_of, requests_of
+from moesim.mistakes import Loc
 from moesim.model import PublishedRouter, RankMemory, rank_memory
+from moesim.network import Throttle
 from moesim.numpy_file import read_array
 from moesim.placement import Placement, contiguous, read_map, round_robin, with_lp_shares
 from moesim.placement import place as place_experts
@@ -27,6 +32,8 @@ from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
 from moesim.traffic import KINDS, Calibration, calibration, published_bytes, slower, wire_bytes
+
+_MOST_BIAS_BYTES = 10**6
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,10 @@ class Parts:
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
         placement_map: where the experts of each layer are, if a file says it.
+        throttles: of wires and GPUs, on the run's clock; what is slow or dead from the first step to the last is so in
+            ``fabric`` already, but for GPUs.
+        late: ranks that begin their steps late.
+        gone: ranks that are dead; None where all live.
     """
 
     name: str
@@ -86,6 +97,9 @@ class Parts:
     flows: str
     ecmp_seed: int
     tolerance: float
+    throttles: tuple[Throttle, ...]
+    late: tuple[Late, ...]
+    gone: Gone | None
 
     @property
     def loss_factors(self) -> LossFactors:
@@ -131,7 +145,14 @@ def build_fabric(scenario: Scenario) -> Fabric:
             where="cluster.topology",
             fix="use a topology with equally large nodes (the last may be smaller)",
         )
-    return fabric
+    return for_the_whole_run(_effects(scenario, fabric), fabric) if scenario.faults else fabric
+
+
+def _effects(scenario: Scenario, fabric: Fabric) -> tuple[Effect, ...]:
+    def blame(loc: Loc, what: str, fix: str) -> InputError:
+        return scenario.error(("faults", *loc), what, fix)
+
+    return effects(scenario.faults, fabric, blame)
 
 
 def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
@@ -160,7 +181,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     inference = inference_of(scenario, algorithm_named(algorithm).receive_hook)
     if inference is not None and inference.constants.in_situ != 1.0:
         constants = {phase: _in_situ(one, inference.constants.in_situ) for phase, one in constants.items()}
-    return Parts(
+    parts = Parts(
         name=scenario.name,
         seed=scenario.seed,
         fabric=fabric,
@@ -191,6 +212,32 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         flows=scenario.cluster.flows,
         ecmp_seed=scenario.cluster.ecmp_seed,
         tolerance=scenario.network.tolerance,
+        throttles=(),
+        late=(),
+        gone=None,
+    )
+    return with_effects(parts, scenario) if scenario.faults else parts
+
+
+def with_effects(parts: Parts, scenario: Scenario) -> Parts:
+    """Return the parts with what a scenario's faults do on the clock and to ranks; wires are the fabric's.
+
+    Raises:
+        InputError: dead ranks that the all-to-all sends over.
+    """
+    found, fabric, algorithm = _effects(scenario, parts.fabric), parts.fabric, parts.algorithm
+    dead = gone(found)
+    if dead is not None and algorithm.copies == "node" and fabric.n_nodes > 1:
+        what = f"{algorithm.name} sends over the GPUs of the same index in every node, the dead one's among them"
+        raise scenario.error(("faults",), what, "use alltoall.algorithm: deepep-low-latency, or mode: abort")
+    throttles = on_the_clock(found, fabric)
+    if parts.tolerance and any(int(one.links.min()) < fabric.n_links for one in throttles):
+        raise scenario.error(("network", "tolerance"), "wires that change on the way need every event", "give 0")
+    return replace(
+        parts,
+        throttles=throttles,
+        late=tuple(effect.late for effect in found if effect.late is not None),
+        gone=dead,
     )
 
 
@@ -364,12 +411,11 @@ def read_bias(parts: Parts) -> NDArray[np.float32]:
     """
     path = Path(parts.bias)
     raw: NDArray[Any]
-    try:
-        raw = read_array(path, "bias") if path.suffix == ".npy" else np.array(path.read_text("utf-8").split(), float)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(f"not readable as numbers: {error}", where=str(path), fix="one number per expert") from None
+    with reading(path, "one number per expert", "not readable as numbers"):
+        if path.suffix == ".npy":
+            raw = read_array(path, "bias", most_bytes=_MOST_BIAS_BYTES)
+        else:
+            raw = np.array([number(word) for word in content(path, _MOST_BIAS_BYTES).decode().split()])
     if raw.shape != (parts.router.n_experts,) or raw.dtype.kind not in "iuf" or not np.isfinite(raw).all():
         raise InputError(
             f"a bias of shape {raw.shape} and type {raw.dtype}",

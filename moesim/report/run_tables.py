@@ -99,6 +99,18 @@ def waits(result: Result) -> DataTable | None:
     return DataTable(("waiting rank", "its node", "for rank", "on node", "in", "wait per layer"), rows, left_out)
 
 
+def fault_costs(result: Result) -> DataTable | None:
+    """Layer and step without faults, with each alone and with all; None for a run without."""
+    rows: list[tuple[Cell, ...]] = [
+        (one["name"], Quantity(one["layer_time_s"], "s"), Quantity(one["longer_by"], "%"),
+         Quantity(one["step_time_s"], "s"), one["bottleneck"],
+         one["waited_on"] or "", Quantity(one["waited_on_s"], "s"))
+        for one in result.explanation.get("faults", ())
+    ]  # fmt: skip
+    heads = ("cluster", "layer", "longer by", "step", "bottleneck", "ranks wait most for", "each")
+    return DataTable(heads, rows) if rows else None
+
+
 def _holder(name: str) -> str:
     """Put a key of ``held_by_s`` in words: ``link nic``, ``rank 3``, ``arrival 3``, ``compute``, ``setup``."""
     kind, _, what = name.partition(" ")

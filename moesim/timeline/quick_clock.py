@@ -10,14 +10,14 @@ How close this comes is measured in ``docs/plan.md``.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from moesim import csr
 from moesim.cluster import Fabric
-from moesim.errors import InvariantError
-from moesim.network import CapacityEvents
+from moesim.errors import InputError, InvariantError
+from moesim.network import CapacityEvents, Throttle
 from moesim.stages import BESIDE, OTHER, Lane
 from moesim.timeline.phase import PhaseTrace, last_flow_s, network_capacity, waits
 from moesim.timeline.program import Key, Operation, Program
@@ -34,12 +34,18 @@ def run_layers_quickly(
     work_of: WorkOf,
     start_offset_s: Floats,
     weights: Mapping[Key, PhaseFlows] | None = None,
+    throttles: Sequence[Throttle] = (),
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
     """Run a program on every rank without an event; arguments, values and errors as for ``run_layers``.
 
-    The links' use over time is not known: the series at the end is empty.
+    The links' use over time is not known: the series at the end is empty. What comes and goes is an InputError.
     """
     weights, capacity = weights or {}, network_capacity(fabric)
+    for one in throttles:
+        if not one.whole_run:
+            raise InputError("a fault that comes and goes needs the event engine", "faults", "leave --quick away")
+        capacity[one.links] *= one.factor
+    speed = capacity[fabric.n_links : fabric.n_links + fabric.n_ranks]
     lanes: dict[Lane, deque[tuple[int, Operation]]] = {}
     for place, operation in enumerate(program):
         lanes.setdefault(operation.stage.lane, deque()).append((place, operation))
@@ -73,14 +79,14 @@ def run_layers_quickly(
                 held.append(_hold(phase))
         else:
             seconds = work.seconds[stage.name]
-            end = _beside(begin, seconds, held) if stage.lane == "compute" else begin + seconds
+            end = _beside(begin, seconds / speed, held) if stage.lane == "compute" else begin + seconds
         free[stage.lane] = done[operation.key] = end
         if stage != OTHER:
             starts[stage.name], ends[stage.name] = begin, end
             left[key] -= 1
             if not left[key]:
                 part = [one.stage.name for one in followed if one.stage.component and one.stage.name in starts]
-                yield layer_trace(operation, dict.fromkeys(part), starts, ends, phases)
+                yield layer_trace(operation, dict.fromkeys(part), (starts, ends), phases, tuple(throttles))
                 del layers[key]
     yield LinkSeries(1.0, np.zeros(0), np.zeros((0, fabric.n_links)))
 

@@ -9,7 +9,7 @@ Not modelled: CPU launch gaps between kernels.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ import simpy
 
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
-from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork
+from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork, Throttle, hold
 from moesim.stages import BESIDE, LANES, OTHER, Lane
 from moesim.timeline.link_use import LinkUse
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
@@ -46,7 +46,7 @@ class LayerTrace:
 
     ``start_s[name]`` and ``end_s[name]`` of every stage that is part of the layer, in the order of the program;
     ``phases[name]`` of its all-to-alls. ``beside[name]``: start and end of what the program runs with the layer that is
-    no part of it.
+    no part of it. ``throttles`` of wires and GPUs, on the same clock.
     """
 
     layer: int
@@ -57,6 +57,7 @@ class LayerTrace:
     entry_s: Floats
     end_s_of_layer: Floats
     beside: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
+    throttles: tuple[Throttle, ...] = ()
 
     @property
     def dispatch(self) -> PhaseTrace:
@@ -122,6 +123,7 @@ def run_layers(
     bucket_s: float,
     tolerance: float = 0.0,
     weights: Mapping[Key, PhaseFlows] | None = None,
+    throttles: Sequence[Throttle] = (),
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
     """Run a program on every rank.
 
@@ -133,6 +135,7 @@ def run_layers(
         bucket_s: width of the time buckets in which the links' use is kept.
         tolerance: longest step of the flows on wires as a share of the busiest link's time; 0: every event.
         weights: flows of the program's moves of weights, by operation.
+        throttles: of links, on this clock.
 
     Yields:
         The trace of each layer and each move of weights when its last rank has left it, then what the links carried
@@ -148,11 +151,12 @@ def run_layers(
         network = SteppedNetwork(capacity, tolerance, range(fabric.n_links, fabric.n_links + fabric.n_ranks))
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     clock = NetworkClock(env, network)
-    ranks = _Ranks(clock, fabric, program, work_of, weights or {})
+    hold(clock, throttles)
+    ranks = _Ranks(clock, fabric, program, work_of, weights or {}, tuple(throttles))
     for rank in range(fabric.n_ranks):
         for lane in ranks.lanes:
             env.process(ranks.run(rank, lane, float(start_offset_s[rank])))
-    while env.peek() < np.inf:
+    while ranks.running and env.peek() < np.inf:
         env.step()
         while ranks.left:
             yield ranks.left.popleft()
@@ -176,16 +180,20 @@ class _LayerInProgress:
         self.end_of = {name: np.full(n_ranks, np.nan) for name in names}
         self.to_do = n_ranks * len(names)
 
-    def trace(self) -> LayerTrace:
+    def trace(self, throttles: tuple[Throttle, ...]) -> LayerTrace:
         phases = {name: phase.trace() for name, phase in self.phases.items()}
-        return layer_trace(self._of, self._part, self.start_of, self.end_of, phases)
+        return layer_trace(self._of, self._part, (self.start_of, self.end_of), phases, throttles)
 
 
 def layer_trace(
-    of: Operation, part: Collection[str], start: dict[str, Floats], end: dict[str, Floats], phases: Phases
+    of: Operation,
+    part: Collection[str],
+    span: tuple[dict[str, Floats], dict[str, Floats]],
+    phases: Phases,
+    throttles: tuple[Throttle, ...],
 ) -> LayerTrace:
     """Return the trace of the layer that an operation is of; the stages that are part of it are in ``part``."""
-    start_s, end_s = ({name: times[name] for name in part} for times in (start, end))
+    start_s, end_s = ({name: times[name] for name in part} for times in span)
     return LayerTrace(
         layer=of.layer,
         micro_batch=of.micro_batch,
@@ -194,7 +202,8 @@ def layer_trace(
         phases=phases,
         entry_s=np.minimum.reduce(list(start_s.values())),
         end_s_of_layer=np.maximum.reduce(list(end_s.values())),
-        beside={name: (begin, end[name]) for name, begin in start.items() if name not in start_s},
+        beside={name: (begin, span[1][name]) for name, begin in span[0].items() if name not in start_s},
+        throttles=throttles,
     )
 
 
@@ -208,13 +217,16 @@ class _Ranks:
         program: Program,
         work_of: WorkOf,
         weights: Mapping[Key, PhaseFlows],
+        throttles: tuple[Throttle, ...],
     ) -> None:
         self.left: deque[LayerTrace | MigrationTrace] = deque()
         self.lanes: tuple[Lane, ...] = (*LANES, *({operation.stage.lane for operation in program} - set(LANES)))
+        self.running = fabric.n_ranks * len(self.lanes)
         self._clock, self._env = clock, clock.env
         self._sm_link = np.arange(fabric.n_ranks, dtype=np.int32) + fabric.n_links
         self._program, self._work_of = program, work_of
         self._open: dict[tuple[int, int], _LayerInProgress] = {}
+        self._throttles = throttles
         self._weights, self._moving = weights, dict[Key, PhaseRun]()
         self._part_of: dict[tuple[int, int], list[Operation]] = {}
         for operation in program:
@@ -252,6 +264,7 @@ class _Ranks:
             done[place] = True
             if (rank, place) in self._awaited:
                 self._awaited.pop((rank, place)).succeed()
+        self.running -= 1
 
     def check_all_done(self) -> None:
         """Raise InvariantError where a rank waits for what never comes."""
@@ -277,7 +290,7 @@ class _Ranks:
             layer.end_of[name][rank] = env.now
             layer.to_do -= 1
             if not layer.to_do:
-                self.left.append(self._open.pop(key).trace())
+                self.left.append(self._open.pop(key).trace(self._throttles))
 
     def _layer(self, key: tuple[int, int]) -> _LayerInProgress:
         if key not in self._open:
