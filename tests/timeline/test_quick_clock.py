@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import moesim
-from moesim.errors import InvariantError
+from moesim.errors import InputError, InvariantError
 from moesim.layer import KernelLedger, build_parts, open_workload, with_learnt_placement
 from moesim.measure import SummaryBuilder
 from moesim.network import solve_flows
@@ -135,3 +135,16 @@ def test_the_quick_answer_says_what_it_is_and_has_every_number():
     assert quick.summary["layer_time_s"] == pytest.approx(exact.summary["layer_time_s"], rel=0.02)
     same = ("rank_load_max_over_mean", "nvlink_wire_bytes", "gate_mass_lost", "expert_loss")
     assert {key: quick.summary[key] for key in same} == {key: exact.summary[key] for key in same}
+
+
+@pytest.mark.jit
+def test_a_slow_gpu_is_slow_in_the_quick_answer_too_and_a_passing_fault_needs_the_engine():
+    lasting = "faults=[{kind: slow_gpu, where: n0.gpu1, factor: 2}]"
+    scenario = moesim.load_scenario("quickstart", ["workload.tokens_per_rank=64", lasting])
+    healthy = quick_answer(moesim.load_scenario("quickstart", ["workload.tokens_per_rank=64"])).summary["layer_time_s"]
+    quick, exact = both(scenario)
+    assert quick["layer_time_s"] == pytest.approx(exact["layer_time_s"], rel=0.02)
+    assert quick["layer_time_s"] > 1.05 * healthy
+    passing = "faults=[{kind: slow_gpu, where: n0.gpu1, factor: 2, to: 1ms}]"
+    with pytest.raises(InputError, match="comes and goes"):
+        quick_answer(moesim.load_scenario("quickstart", ["workload.tokens_per_rank=64", passing]))
