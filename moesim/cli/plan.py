@@ -1,12 +1,15 @@
 """``moesim plan``: the best deployment of a scenario's model and load on its cluster, within limits."""
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from moesim.cli.memory_limit import HELP as MAX_MEM
+from moesim.cli.memory_limit import limit_bytes
 from moesim.cli.progress_bar import progress_bar
 from moesim.cli.sweep import default_folder, interruptible, workers_for
 
@@ -34,12 +37,14 @@ def plan(
     scheduler_file: Path | None = typer.Option(None, "--scheduler-file", help="The same, by its scheduler file."),
     out: Path | None = typer.Option(None, "--out", help="Folder; default results/NAME-plan-DIGEST, always the same."),
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
+    max_mem: str | None = typer.Option(None, "--max-mem", help=MAX_MEM),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
     """Find the deployment of most tokens per second and GPU within limits: EP, all-to-all, overlap, placement, batch.
 
     Example: moesim plan deepseek-v3-decode-step -o cluster.topology=h200-4x8-rail --limit "tpot_s < 50ms"
     """
+    from moesim.cli.memory_need import refuse_too_large
     from moesim.errors import InputError
     from moesim.scenario import load_scenario, parse_axis, parse_threshold
     from moesim.sweeps.deployments import deployments
@@ -59,9 +64,12 @@ def plan(
     if dask is not None and scheduler_file is not None:
         raise InputError("--dask and --scheduler-file both say where the workers are", fix="give one of them")
     folder = out or default_folder(loaded, space, "plan")
+    limit_bytes(max_mem)
+    processes = 1 if dask or scheduler_file else min(jobs or os.cpu_count() or 1, len(space))
     with interruptible(folder), progress_bar(quiet) as watch:
         crew = partial(workers_for, jobs=jobs, dask=dask, scheduler_file=scheduler_file)
-        found, swept = search(loaded, space, limits, crew, every=every, folder=folder, watch=watch)
+        fits = partial(refuse_too_large, max_mem=max_mem, processes=processes)
+        found, swept = search(loaded, space, limits, crew, every=every, folder=folder, watch=watch, fits=fits)
     from moesim.files import write_files
     from moesim.report import render_sweep
     from moesim.sweeps.plan_answer import plan_answer

@@ -10,7 +10,7 @@ from moesim.sweeps.answers import Answer
 from moesim.sweeps.answers import answer as answer_of
 from moesim.sweeps.deployments import ALGORITHM, BATCH, EP, LATENCY, OVERLAP, POLICY, RATE, REDUNDANT
 from moesim.sweeps.pruned_search import Search
-from moesim.sweeps.report import Command, answered, as_plain, points_as_plain
+from moesim.sweeps.report import SCHEMA_VERSION, Command, answered, as_plain, points_as_plain
 from moesim.sweeps.space import Space, axis_label
 from moesim.units import format_bytes, format_duration
 
@@ -53,15 +53,19 @@ class PlanAnswer(NamedTuple):
     def to_json(self, space: Space, table: "pa.Table") -> dict[str, Any]:
         """Return the plan as plain data."""
         found, points = self.found, points_as_plain(self.data, space, table)
-        return as_plain(self.answer, self.data, space, table) | {
-            "text": (self.data.said or ("", ""))[1],
-            "best_of_another_kind": next((row for row in points if row["point"] == self.second), None),
-            "equal_within": BAND,
-            "equal": self.equal,
-            "margin": found.margin,
-            "estimate_too_slow_by_at_most": found.worst,
-            "table": points,
-        }
+        return (
+            {"schema": SCHEMA_VERSION}
+            | as_plain(self.answer, self.data, space, table)
+            | {
+                "text": (self.data.said or ("", ""))[1],
+                "best_of_another_kind": next((row for row in points if row["point"] == self.second), None),
+                "equal_within": BAND,
+                "equal": self.equal,
+                "margin": found.margin,
+                "estimate_too_slow_by_at_most": found.worst,
+                "table": points,
+            }
+        )
 
 
 def plan_answer(

@@ -123,6 +123,7 @@ def search(
     every: bool = False,
     folder: Path | None = None,
     watch: Watch = lambda *_: None,
+    fits: Callable[[Scenario], None] = lambda _: None,
 ) -> tuple[Search, Swept]:
     """Find front, best point and the best of another kind; in a folder it resumes. Arguments as of ``run_sweep``.
 
@@ -143,7 +144,7 @@ def search(
         journal.begin(identity(scenario, template, space) | {"search": "pruned"})
         for point, outcome in journal.outcomes():
             found.add(point, outcome)
-        plan = make_plan(template, space, range(total), lambda seen: watch("planning", seen, total), fits=True)
+        plan = make_plan(template, space, range(total), lambda seen: watch("planning", seen, total), fits, True)
         plan = replace(plan, routed={})
         journal.add((point, Outcome("impossible", why)) for point, why in plan.impossible.items())
         if plan.possible:
