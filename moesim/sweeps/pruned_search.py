@@ -40,8 +40,7 @@ class Search:
     """What is known of the points: summaries of those estimated and of those simulated, and how far to trust them.
 
     Attributes:
-        limits: what a point must keep.
-        latency: what the rate is traded for.
+        limits, latency: what a point must keep; what the rate is traded for.
         kind: of each point; the best one of another kind than the best one's is looked for, too.
         worst: by what share of its estimate the time of a simulated point was shorter at most.
     """
@@ -125,7 +124,7 @@ def search(
     watch: Watch = lambda *_: None,
     fits: Callable[[Scenario], None] = lambda _: None,
 ) -> tuple[Search, Swept]:
-    """Find front, best point and the best of another kind; in a folder it resumes. Arguments as of ``run_sweep``.
+    """Find front, best point and the best of another kind. Arguments and errors as of ``run_sweep``, and beside them:
 
     Args:
         limits: what a point must keep.
@@ -133,10 +132,6 @@ def search(
 
     Returns:
         What is known of the points, and their table: ``ok`` simulated, ``estimated`` only that.
-
-    Raises:
-        InputError: the folder holds something else.
-        ResourceError: the folder is in use or cannot be written, or the workers are gone.
     """
     template, total, phase = ScenarioTemplate.of(scenario), len(space), scenario.schedule.phase
     found = Search(limits, LATENCY[phase], lambda point: kind_of(space.values(point), phase))

@@ -281,11 +281,7 @@ def waits(
     leave_s: Floats,
     last_done: int,
 ) -> tuple[Floats, Ints, Floats]:
-    """Return each rank's wait, who ended the longest, and its tail, as in ``PhaseTrace``.
-
-    ``done_s``: when a rank has nothing of its own to do any more, [ranks]; ``last_done``: the last of them. The other
-    arguments are those of ``PhaseTrace``.
-    """
+    """Return ``wait_s``, ``waited_on``, ``tail_s`` of ``PhaseTrace``; ``done_s``: its own part is done, [ranks]."""
     ready, n_ranks = enter_s + flows.entry_setup_s, len(enter_s)
     flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
     owner, begin, end, opened_by = flows.member_ranks, launch_s[flow], finish_s[flow], opener[flow]
