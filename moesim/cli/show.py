@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.cli.outlet import harmless, styled
-from moesim.results.definitions import COMPONENTS, STEP_SUMMARY
+from moesim.results.definitions import COMPONENTS, STEP_SUMMARY, TRAINING_SUMMARY
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ def print_run(result: "Result") -> None:
     rows.append(("lower bound", in_words(result, "lower_bound_s"), ""))
     rows.append(("wait, mean over ranks", in_words(result, "rank_wait_mean_s"), ""))
     if "tokens_per_second" in summary:
-        shown = [(key, in_words(result, key)) for key in ("step_time_s", *STEP_SUMMARY) if summary[key] is not None]
+        keys = ("step_time_s", *STEP_SUMMARY, *TRAINING_SUMMARY)
+        shown = [(key, in_words(result, key)) for key in keys if summary.get(key) is not None]
         out.print(table("", ("whole step", ""), shown))
     out.print(table("", ("time per layer, critical rank", "", "share"), rows))
     names = (

@@ -130,13 +130,15 @@ class LayerLoad(RoutedLayer):
     kernels: LayerKernels
 
 
-def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger) -> LayerLoad:
+def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger, backward: bool = False) -> LayerLoad:
     """Lay a routed layer on the wires and the kernels.
 
-    ``parts``: of the scenario; ``routed``: where the tokens go; ``ledger``: takes the kernels' seconds by source.
+    ``parts``: of the scenario; ``routed``: where the tokens go; ``ledger``: takes the kernels' seconds by source;
+    ``backward``: gradients go the same ways, and where they go is known already.
     """
     slot_rank = np.asarray(routed.placement.slot_rank)
-    flows = {phase: _flows(parts, routed, phase) for phase in PHASES}
+    cached = parts.cached_handle or (backward and parts.algorithm.handle)
+    flows = {phase: _flows(parts, routed, phase, cached) for phase in PHASES}
     if parts.inference is not None and StepPrices(parts, parts.inference).stretch > 1.0:
         # The kernels' own times have the SMs that communication holds in them.
         flows = {phase: replace(one, sms=0) for phase, one in flows.items()}
@@ -145,16 +147,16 @@ def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger) -> Layer
         flows=flows,
         bytes_per_copy=parts.wire_bytes,
         hierarchical=parts.algorithm.copies in ("rank", "node"),
-        kernels=layer_kernels(parts, routed.tokens, routed.slot_tokens, slot_rank, routed.totals, ledger),
+        kernels=layer_kernels(parts, routed.tokens, routed.slot_tokens, slot_rank, routed.totals, ledger, backward),
     )
 
 
-def _flows(parts: Parts, routed: RoutedLayer, phase: str) -> PhaseFlows:
+def _flows(parts: Parts, routed: RoutedLayer, phase: str, cached: bool) -> PhaseFlows:
     common: dict[str, Any] = {
         "constants": parts.constants[phase],
         "phase": phase,
         "bytes_per_copy": parts.wire_bytes[phase],
-        "cached_handle": parts.cached_handle,
+        "cached_handle": cached,
         "tokens": routed.tokens,
         "n_experts": parts.n_slots,
     }

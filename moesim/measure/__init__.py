@@ -16,6 +16,7 @@ from moesim.measure.rebalancing import rebalancing, rebalancing_notes, slot_byte
 from moesim.measure.summary import SummaryBuilder
 from moesim.measure.terms_of_run import RunTerms
 from moesim.measure.times_moved import spreads
+from moesim.measure.training_step import TrainingTime, add_pipeline_rows, model_flops
 
 __all__ = [
     "CriticalRank",
@@ -24,14 +25,17 @@ __all__ = [
     "StepTime",
     "SummaryBuilder",
     "ToleranceLedger",
+    "TrainingTime",
     "add_busy_links",
     "add_layer_rows",
     "add_migration_rows",
+    "add_pipeline_rows",
     "add_series_rows",
     "bucket_width_s",
     "degraded",
     "explanation",
     "idle_ranks",
+    "model_flops",
     "rebalancing",
     "rebalancing_notes",
     "slot_bytes",

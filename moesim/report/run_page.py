@@ -14,7 +14,7 @@ from moesim.report.page import render, view_of
 from moesim.report.quantities import ABSENT, named_quantity, quantity
 from moesim.report.rank_times import rank_times_chart, roofline_chart
 from moesim.report.static import figure_files
-from moesim.report.step_charts import lanes_chart
+from moesim.report.step_charts import lanes_chart, pipeline_chart
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
     bandwidth_chart,
@@ -145,6 +145,7 @@ def _charts(result: Result) -> dict[str, Chart | None]:
         "link_utilisation": link_series_chart(result),
         "expert_load": expert_chart(result),
         "rank_load": rank_chart(result),
+        "pipeline": pipeline_chart(result),
         "step_lanes": lanes_chart(result),
         "attention": attention_section.context_chart(facts) if (facts := result.explanation.get("attention")) else None,
         "timeline": timeline_chart(result),
@@ -245,14 +246,25 @@ def _tiles(result: Result) -> list[Tile]:
     per_request = f" · {named('tpot_s')} per output token" if s["tpot_s"] is not None else ""
     per_gpu, per_node, in_all = (f"{s[f'tokens_per_second{of}']:,.0f}" for of in ("_per_gpu", "_per_node", ""))
     step, _, step_interval = named("step_time_s").partition(" (")
+    training = "mfu" in s
+    per_layer = "of dispatch and combine" if training else f"one more MoE layer: {named('layer_period_s')}"
     of_step = [
         Tile("Tokens per second and GPU", per_gpu, f"{per_node} a node · {in_all} in all",
              DEFINITIONS["tokens_per_second"].text),
         Tile("Step", step, f"{s['model_layers']} layers{per_request}", SUMMARY["step_time_s"].text,
              step_interval and f"({step_interval}"),
-        Tile("Communication hidden", quantity(s["communication_hidden_share"], "%"),
-             f"one more MoE layer: {named('layer_period_s')}", DEFINITIONS["communication_hidden_share"].text),
+        Tile("Communication hidden", quantity(s["communication_hidden_share"], "%"), per_layer,
+             DEFINITIONS["communication_hidden_share"].text),
     ]  # fmt: skip
+    if training:
+        rate, non_causal = s["model_flops_per_second_per_gpu"] / 1e12, quantity(s["mfu_non_causal"], "%")
+        of_step += [
+            Tile("MFU, causal", quantity(s["mfu"], "%"), f"{rate:,.0f} TFLOP/s a GPU · non-causal {non_causal}",
+                 f"{DEFINITIONS['model_flops_per_second_per_gpu'].text}; {DEFINITIONS['mfu'].text}"),
+            Tile("Bubble", quantity(s["pipeline_bubble_share"], "%"),
+                 f"{s['gpus']:,} GPUs · {s['tokens_per_day'] / 1e9:,.1f} billion tokens a day",
+                 DEFINITIONS["pipeline_bubble_share"].text),
+        ]  # fmt: skip
     return [*of_step, *tiles[:-1]]
 
 

@@ -93,7 +93,9 @@ def _summary() -> dict[str, Definition]:
 SUMMARY = _summary()
 
 STEP_SUMMARY: dict[str, Definition] = {
-    "tokens_per_second": Definition("", "tokens of all ranks per second: of a prefill input, of a decode output"),
+    "tokens_per_second": Definition(
+        "", "tokens of all ranks per second: of a prefill input, of a decode output, of training those of all pipelines"
+    ),
     "tokens_per_second_per_node": Definition("", "the same of one full node"),
     "tokens_per_second_per_gpu": Definition("", "the same of one GPU"),
     "tpot_s": Definition("s", "time per output token of a request, drafted tokens that are accepted counted; decode"),
@@ -107,9 +109,24 @@ STEP_SUMMARY: dict[str, Definition] = {
     ),
     "model_layers": Definition("", "layers of a step, dense ones and those of drafted tokens with them"),
 }
-"""Numbers of whole inference steps: a summary of MoE layers alone has none of them."""
+"""Numbers of whole steps: a summary of MoE layers alone has none of them."""
 
-DEFINITIONS = SUMMARY | STEP_SUMMARY
+TRAINING_SUMMARY: dict[str, Definition] = {
+    "step_tokens": Definition("", "tokens of a training step, over all pipelines"),
+    "gpus": Definition("", "GPUs of a training step: those of a group, times groups of a stage, times pipeline ranks"),
+    "tokens_per_day": Definition("", "tokens that training takes in 24 hours"),
+    "model_flops_per_second_per_gpu": Definition(
+        "", "model FLOPs of a GPU per second: 6 per weight and token, 3 times causal core attention, nothing twice"
+    ),
+    "mfu": Definition("", "the same over the GPU's BF16 peak: causal model FLOPs utilisation"),
+    "mfu_non_causal": Definition("", "MFU with core attention counted as if every token saw all of its sequence"),
+    "pipeline_bubble_share": Definition(
+        "", "share of a training step in which the busiest rank of a pipeline waits for a pass of another"
+    ),
+}
+"""Numbers of training steps alone."""
+
+DEFINITIONS = SUMMARY | STEP_SUMMARY | TRAINING_SUMMARY
 """Every number that a summary may have."""
 
 COMPONENTS = tuple(f"{name}_time_s" for name in stages.COMPONENTS)

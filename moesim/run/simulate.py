@@ -27,9 +27,11 @@ from moesim.measure import (
     RunTerms,
     SummaryBuilder,
     ToleranceLedger,
+    TrainingTime,
     add_busy_links,
     add_layer_rows,
     add_migration_rows,
+    add_pipeline_rows,
     add_series_rows,
     degraded,
     explanation,
@@ -132,6 +134,8 @@ class _Run:
                 for layer in self._with_curves[:1]:
                     add_busy_links(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
                 self._with_curves.clear()
+                if isinstance(self._summary.step, TrainingTime):
+                    add_pipeline_rows(self._tables, len(self._summary.step_s) - 1, self._summary.step.ran)
                 self._terms.end_step()
                 if self._moves is None:
                     self._moves = self._moves_again()
@@ -173,7 +177,7 @@ class _Run:
     def _add_layer(self, timed: TimedLayer) -> None:
         load, trace = timed.load, timed.trace
         section, self._done = self._parts.workload, self._done + 1
-        cuts = 1 if self._parts.inference is None else self._parts.inference.micro_batches
+        cuts = 1 if self._parts.inference is None else self._parts.inference.passes
         layers = cuts * simulated_layers(self._parts, len(self._batch.layers) if self._batch else 0)
         self._watch("layers", self._done, section.steps * layers)
         add_layer_rows(self._tables, timed.where, self._parts.fabric, load, trace, timed.wire)
@@ -223,6 +227,8 @@ class _Run:
         audit_terms(summary, terms)
         explained = explanation(parts, self._summary, terms, self._ledger, batch)
         explained["band"] = band = self._summary.moved.band(summary, self._moves or {})
+        if isinstance(self._summary.step, TrainingTime):
+            explained["training"] = self._summary.step.explained()
         if (asked := parts.placement.rebalance) is not None:
             explained["rebalance"] = rebalancing(parts, asked, len(scenario.model_spec().moe_layer_ids))
             notes += rebalancing_notes(parts, asked)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moesim.balance import update_bias
 from moesim.errors import InputError
 from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
-from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, slot_bytes, steps_pay
+from moesim.measure import CriticalRank, SummaryBuilder, TrainingTime, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
 from moesim.placement_policies import FETCHING_POLICIES, FIXED_POLICIES
 from moesim.run.audit import audit_components, audit_layer, audit_migration
@@ -21,6 +21,7 @@ from moesim.run.offsets import start_offsets
 from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
 from moesim.stages import BESIDE, MIGRATION
 from moesim.timeline import (
+    BACKWARD,
     SCHEDULES,
     Key,
     LayerTrace,
@@ -37,6 +38,8 @@ from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, wei
 from moesim.workload import Batch, micro_batches, without_ranks
 
 _OFFSET_STAGE, _JITTER_STAGE = 4, 8
+# One bucket over everything: nobody looks at the links' use over time.
+_NO_CURVES_S = 1e9
 # Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
 _FEWEST_LAYERS = 6
 
@@ -205,6 +208,8 @@ def run_steps(
             elif isinstance(timed, MigrationTrace):
                 yield _audited_move(parts, index, step, timed, summary)
             else:
+                if isinstance(summary.step, TrainingTime) and summary.step.training.overlapped:
+                    summary.step.alone = _passes_alone(parts, loads, offsets)
                 begin_s += summary.last_end_s
                 summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
                 yield timed
@@ -226,8 +231,15 @@ class _Loads:
     def of(self, layer: int, micro_batch: int = 0) -> LayerLoad:
         key = self.recorded(layer), micro_batch
         if key not in self._made:
-            self._made[key] = layer_load(self._parts, self._routed[micro_batch][key[0]], self._ledger)
+            whole = self._parts.inference
+            back = whole is not None and whole.training is not None and micro_batch == BACKWARD
+            routed = self._routed[0 if back else micro_batch][key[0]]
+            self._made[key] = layer_load(self._parts, routed, self._ledger, back)
         return self._made[key]
+
+    def work(self, layer: int, micro_batch: int) -> LayerWork:
+        load = self.of(layer, micro_batch)
+        return LayerWork(load.kernels.seconds, load.flows)
 
 
 def simulated_layers(parts: Parts, recorded: int) -> int:
@@ -239,6 +251,8 @@ def simulated_layers(parts: Parts, recorded: int) -> int:
         return parts.workload.layers_simulated or parts.inference.moe_layers
     if parts.workload.layers_simulated is not None or parts.inference is None:
         return parts.workload.layers_simulated or recorded
+    if (training := parts.inference.training) is not None:  # what a stage has: the ends of a chunk count as there
+        return min(_FEWEST_LAYERS, -(-parts.inference.moe_layers // training.stages))
     return min(max(_FEWEST_LAYERS, 2 * recorded), parts.inference.moe_layers)
 
 
@@ -252,10 +266,6 @@ def _on_the_clock(
     begin_s: float,
     quick: bool,
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
-    def work_of(layer: int, micro_batch: int) -> LayerWork:
-        load = loads.of(layer, micro_batch)
-        return LayerWork(load.kernels.seconds, load.flows)
-
     throttles = [one.since(begin_s) for one in parts.throttles if one.to_s > begin_s]
     program = _program(parts, loads.n_layers)
     if weights:
@@ -264,19 +274,28 @@ def _on_the_clock(
         awaited = parts.placement.policy in FETCHING_POLICIES
         program = with_migrations(program, stops, beside, mode == "blocking", awaited)
     if quick:
-        return run_layers_quickly(parts.fabric, program, work_of, start_offset_s, weights, throttles)
+        return run_layers_quickly(parts.fabric, program, loads.work, start_offset_s, weights, throttles)
     if bucket_s is None:
         bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers, throttles)
     return run_layers(
         parts.fabric,
         program,
-        work_of,
+        loads.work,
         start_offset_s,
         bucket_s,
         parts.tolerance if steps_pay(loads.of(0).flows) else 0.0,
         weights,
         throttles,
     )
+
+
+def _passes_alone(parts: Parts, loads: _Loads, start_offset_s: Floats) -> list[LayerTrace]:
+    """The layers of a step whose passes overlap once more, one pass after the other."""
+    program = SCHEDULES["training", "none"](loads.n_layers, parts.algorithm.permutes_first)
+    tolerance = parts.tolerance if steps_pay(loads.of(0).flows) else 0.0
+    throttles = [one for one in parts.throttles if one.whole_run]
+    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, _NO_CURVES_S, tolerance, throttles=throttles)
+    return [trace for trace in ran if isinstance(trace, LayerTrace)]
 
 
 def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:

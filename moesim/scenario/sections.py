@@ -142,6 +142,30 @@ class Parallel(Block):
     ep: Count | None = Field(
         None, ge=1, le=10**6, description="Expert-parallel ranks; null: every GPU of the topology."
     )
+    dp: Count | None = Field(
+        None,
+        ge=1,
+        le=10**6,
+        description="Data-parallel copies of what is not an expert; null: one group of ep ranks. A stage of a pipeline "
+        "has dp x tp GPUs, which are dp x tp / ep expert-parallel groups.",
+    )
+    tp: Count = Field(1, ge=1, le=1024, description="Tensor-parallel ranks of attention.")
+    pp: Count = Field(1, ge=1, le=1024, description="Ranks of a pipeline.")
+
+    @property
+    def groups(self) -> int:
+        """Expert-parallel groups of one stage; 1 where ep is not given."""
+        return 1 if self.ep is None or self.dp is None else self.dp * self.tp // self.ep
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "Parallel":
+        given = [name for name in ("dp", "tp", "pp") if getattr(self, name) not in (None, 1)]
+        if self.ep is None and given:
+            raise Mistakes(((given[0],), f"{given[0]} without ep", "give ep beside it"))
+        if self.ep is not None and self.dp is not None and self.dp * self.tp % self.ep:
+            what = f"dp x tp = {self.dp * self.tp} GPUs of a stage are no whole groups of ep = {self.ep}"
+            raise Mistakes((("dp",), what, f"use a multiple of {self.ep}"))
+        return self
 
 
 class Model(Block):

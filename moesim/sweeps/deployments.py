@@ -44,9 +44,9 @@ def deployments(scenario: Scenario, gpus: int | None, given: Mapping[str, Sequen
         InputError: no whole step, a phase without plan, more GPUs than there are, a wrong axis.
     """
     phase, workload = scenario.schedule.phase, scenario.workload
-    if not workload.of_step:
+    if not workload.of_step or phase not in BATCH:
         raise InputError(
-            "a plan needs whole steps",
+            "a plan needs whole steps of inference",
             "workload",
             "give requests and context with schedule.phase: decode, or tokens_per_rank and sequence_length",
         )

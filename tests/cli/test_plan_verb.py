@@ -48,7 +48,7 @@ def test_limits_that_nothing_keeps_are_exit_4_and_the_quickest_is_named(planned)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("small.yaml",), "a plan needs whole steps"),
+        (("small.yaml",), "a plan needs whole steps of inference"),
         (("step.yaml", "--limit", "tpot < 1s"), "--limit: no number 'tpot' in a summary"),
         (("step.yaml", "--limit", "tpot_s < 50"), "--limit"),
         (("step.yaml", "--gpus", "64"), "64 GPUs of 8"),
