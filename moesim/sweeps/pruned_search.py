@@ -145,7 +145,6 @@ def search(
         if plan.possible:
             with workers(len(plan.possible)) as crew:
                 _Rounds(plan, crew, journal, found, watch).run(every)
-        # A point that was simulated has its estimate no more.
         table = arrow_table(space, journal.outcomes())
         if folder is not None:
             write_files(folder, {TABLE_FILE: parquet_bytes(table)})
