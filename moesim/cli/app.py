@@ -19,6 +19,7 @@ from moesim.cli import (
     kernels,
     model,
     place,
+    plan,
     profile,
     replay,
     routing,
@@ -62,6 +63,7 @@ inspect.register(app)
 kernels.register(app)
 model.register(app)
 place.register(app)
+plan.register(app)
 profile.register(app)
 replay.register(app)
 routing.register(app)

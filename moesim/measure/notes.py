@@ -112,9 +112,7 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     notes += (Note("estimated", f"model: {text}") for text in parts.model_notes)
     if parts.memory is not None and parts.memory.free < 0:
         held = parts.memory
-        text = f"it does not fit: {(held.experts + held.other_weights) / 1e9:.1f} GB of weights"
-        text += f" and {held.kv_cache / 1e9:.1f} GB of KV cache" if held.kv_cache else ""
-        text += f" on each GPU of {held.total / 1e9:.0f} GB, and runtime and activations beside them"
+        text = f"it does not fit: {held.in_words()}"
         fit = f"; {held.requests_that_fit:,} requests fit"
         text += fit if held.kv_cache else " (moesim model --context tells more)"
         notes.append(Note("degraded", text))

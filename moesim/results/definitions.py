@@ -103,6 +103,10 @@ STEP_SUMMARY: dict[str, Definition] = {
         "", "share of the ranks' time in dispatch and combine, waiting in them included, in which they compute too"
     ),
     "layer_period_s": Definition("s", "what one more MoE layer adds to a step, all micro-batches together"),
+    "memory_free_bytes": Definition(
+        "B",
+        "memory of the fullest GPU that weights, buffers, KV cache and an estimated rest leave; below 0: too little",
+    ),
     "model_layers": Definition("", "layers of a step, dense ones and those of drafted tokens with them"),
 }
 """Numbers of whole steps: a summary of MoE layers alone has none of them."""

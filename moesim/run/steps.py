@@ -35,6 +35,7 @@ from moesim.timeline import (
     moe_layers,
     run_groups,
     run_layers,
+    run_layers_quickly,
     with_migrations,
 )
 from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, weight_transfer
@@ -178,6 +179,7 @@ def run_steps(
     summary: SummaryBuilder,
     ledger: KernelLedger,
     bucket_s: float | None = None,
+    quick: bool = False,
 ) -> Iterator[TimedLayer | TimedMigration | LinkSeries]:
     """Put routed steps on the clock, each on one of its own, and audit every layer.
 
@@ -187,6 +189,7 @@ def run_steps(
         summary: takes in every layer and step.
         ledger: takes the kernels' seconds by source.
         bucket_s: width of the time buckets of the links' use; None for one that shows a dispatch well.
+        quick: in closed form, without events.
 
     Yields:
         Each layer and each move of a layer's weights; behind the last of a step what the links carried over it.
@@ -194,7 +197,7 @@ def run_steps(
     Raises:
         InvariantError: a law of the simulator was broken.
     """
-    together = run_steps_of_groups([GroupSteps(parts, steps, summary, ledger)], bucket_s)
+    together = run_steps_of_groups([GroupSteps(parts, steps, summary, ledger)], bucket_s, quick)
     return (timed for _, timed in together)
 
 
@@ -223,9 +226,11 @@ class GroupSteps:
 
 
 def run_steps_of_groups(
-    groups: Sequence[GroupSteps], bucket_s: float | None = None
+    groups: Sequence[GroupSteps], bucket_s: float | None = None, quick: bool = False
 ) -> Iterator[tuple[int, TimedLayer | TimedMigration | LinkSeries]]:
     """Put the steps of several groups on the clock, all groups at once; with each item the number of its group.
+
+    ``quick``: in closed form, of one group alone.
 
     Raises:
         InvariantError: a law of the simulator was broken.
@@ -235,7 +240,7 @@ def run_steps_of_groups(
         loads = [_Loads(group.parts, step, group.ledger) for group, step in zip(groups, steps, strict=True)]
         offsets, phases = [of_step(begin_s) for of_step in arrivals], list[PhaseTrace]()
         on = [group.parts for group in groups]
-        for number, timed in _on_the_clock(on, loads, offsets, bucket_s, steps, begin_s):
+        for number, timed in _on_the_clock(on, loads, offsets, bucket_s, steps, begin_s, quick):
             parts, step, summary = groups[number].parts, steps[number], groups[number].summary
             if len(groups) > 1:
                 if isinstance(timed, LinkSeries) and number == 0:
@@ -302,8 +307,14 @@ def _on_the_clock(
     bucket_s: float | None,
     steps: Sequence[RoutedStep],
     begin_s: float,
+    quick: bool,
 ) -> Iterator[tuple[int, LayerTrace | MigrationTrace | LinkSeries]]:
     throttles = [one.since(begin_s) for one in groups[0].throttles if one.to_s > begin_s]
+    if quick:
+        (parts,), (load,), (start,), (step,) = groups, loads, offsets, steps
+        own = _ranks_of(parts, load, start, step)
+        timed = run_layers_quickly(own.fabric, own.program, own.work_of, own.start_offset_s, own.weights, throttles)
+        return ((0, one) for one in timed)
     if bucket_s is None:
         latest = max(float(start.max()) for start in offsets)
         bucket_s = bucket_width_s(groups[0].fabric, loads[0].of(0), latest, loads[0].n_layers, throttles)

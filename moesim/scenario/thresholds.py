@@ -27,6 +27,7 @@ SUMMARY_KEYS: tuple[str, ...] = (
     "tpot_s",
     "communication_hidden_share",
     "layer_period_s",
+    "memory_free_bytes",
     "step_tokens",
     "gpus",
     "tokens_per_day",

@@ -130,10 +130,10 @@ def summarise(parts: Parts, routed: Routed) -> dict[str, Any]:
     return _on_the_clock(parts, routed)[0]
 
 
-def _on_the_clock(parts: Parts, routed: Routed) -> tuple[dict[str, Any], dict[str, float]]:
+def _on_the_clock(parts: Parts, routed: Routed, quick: bool = False) -> tuple[dict[str, Any], dict[str, float]]:
     """The summary, and the ends of its intervals to first order by the names of the table's columns."""
     builder, ledger = SummaryBuilder(parts), KernelLedger()
-    deque(run_steps(parts, routed.steps, builder, ledger, _NO_CURVES_S), maxlen=0)
+    deque(run_steps(parts, routed.steps, builder, ledger, _NO_CURVES_S, quick), maxlen=0)
     summary = builder.build(ledger.shares(), routed.counterfactual)
     return summary, _ends(intervals(summary, builder.moved.band(summary)))
 
@@ -151,15 +151,17 @@ def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed
         return one_line(error)
 
 
-def time_point(template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed) -> Outcome:
-    """Put a routed point on the clock; a failed outcome where that cannot be done."""
+def time_point(
+    template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed, estimate: bool = False
+) -> Outcome:
+    """Put a routed point on the clock, or estimate it without events; a failed outcome where that cannot be done."""
     try:
         scenario = template.scenario(values)
-        if scenario.groups_at_once > 1:
+        if scenario.groups_at_once > 1 and not estimate:
             result = simulate(scenario)
             return Outcome("ok", None, result.summary | _ends(result.intervals))
-        summary, ends = _on_the_clock(parts_of(scenario), routed)
-        return Outcome("ok", None, summary | ends)
+        summary, ends = _on_the_clock(parts_of(scenario), routed, estimate)
+        return Outcome("estimated" if estimate else "ok", None, summary | ends)
     except Exception as error:  # as above
         return Outcome("failed", one_line(error))
 

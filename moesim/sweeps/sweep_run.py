@@ -77,7 +77,7 @@ def run_sweep(
     # A new sweep is planned before its folder is touched: one that is refused leaves nothing behind.
     fresh = folder is None or not (folder / JOURNAL_FILE).exists()
     plan = planned(range(total), total) if fresh else None
-    with _held(folder), open_journal(folder) as journal:
+    with held_folder(folder), open_journal(folder) as journal:
         journal.begin(identity(scenario, template, space))
         if retry_failed:
             journal.forget("failed")
@@ -118,7 +118,7 @@ def _run(
 
 
 @contextmanager
-def _held(folder: Path | None) -> Iterator[None]:
+def held_folder(folder: Path | None) -> Iterator[None]:
     """Hold the folder, made if it is not there.
 
     Raises:

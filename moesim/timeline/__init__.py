@@ -7,6 +7,7 @@ from moesim.timeline.pipeline import Ran, run_pipeline
 from moesim.timeline.pipelines import PIPELINES
 from moesim.timeline.pipelines.passes import Pass, Task
 from moesim.timeline.program import Key, Operation, Program, moe_layers, with_migrations
+from moesim.timeline.quick_clock import run_layers_quickly
 from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, RankGroup, run_groups, run_layers
 from moesim.timeline.schedules import BACKWARD, FORWARD, SCHEDULES, WEIGHTS
 from moesim.timeline.uniform_alltoall import run_phase
@@ -35,6 +36,7 @@ __all__ = [
     "phase_use",
     "run_groups",
     "run_layers",
+    "run_layers_quickly",
     "run_phase",
     "run_pipeline",
     "union_length",

@@ -208,33 +208,8 @@ class PhaseRun:
         return PhaseLimits(off, *network.last_proven(handles))
 
     def _waits(self, finish: Floats) -> tuple[Floats, Ints, Floats]:
-        flows, ready = self._flows, self.enter_s + self._flows.entry_setup_s
-        n_ranks = len(self.enter_s)
-        flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
-        owner, begin, end, opener = flows.member_ranks, self.launch_s[flow], finish[flow], self.opener[flow]
-        last = self._last_s(finish)
-        tail = self.leave_s - last
-        if flows.all_ranks_leave:
-            # The barrier at the end: a rank's own part lasts until it is done, then it waits for the last one.
-            ranks, nobody = np.arange(n_ranks, dtype=np.int32), np.full(n_ranks, -1, np.int32)
-            opened = np.full(n_ranks, self.done_s.max())
-            owner = np.concatenate([owner, ranks, ranks])
-            begin, end = np.concatenate([begin, last, opened]), np.concatenate([end, self.done_s, opened])
-            opener = np.concatenate([opener, nobody, np.full(n_ranks, self._last_done, np.int32)])
-            tail = tail - (opened - self.done_s)
-        order = np.lexsort((begin, owner))
-        ptr = np.searchsorted(owner[order], np.arange(n_ranks + 1))
-        wait, blamed = gaps(ptr, begin[order], end[order], opener[order], ready)
-        return wait, blamed, np.maximum(tail, 0.0)
-
-    def _last_s(self, finish: Floats) -> Floats:
-        """When the last flow that each rank waits for ends; not before the first byte of what it posts, [ranks]."""
-        flows, last = self._flows, self.enter_s + self._flows.entry_setup_s
-        waiting_ptr, waiting = flows.waiting
-        np.maximum.at(last, waiting, np.repeat(finish, np.diff(waiting_ptr)))
-        if flows.leave_ptr is not None:
-            np.maximum.at(last, flows.member_ranks, np.repeat(self.start_s, np.diff(flows.member_ptr)))
-        return last
+        gates = self.launch_s, self.opener, self.start_s
+        return waits(self._flows, *gates, finish, self.enter_s, self.done_s, self.leave_s, self._last_done)
 
     def unfinished(self) -> list[tuple[int, int, list[int]]]:
         """Flows that have been started and have not ended: source and target rank, and links."""
@@ -300,6 +275,47 @@ class PhaseRun:
         # A rank without flows may have left before the gate of all ranks opened.
         if self._flows.sms and np.isnan(self.leave_s[rank]):
             self._clock.scale(int(self._sm_link[rank]), self, 1.0 - self._flows.sms / self._flows.total_sms)
+
+
+def waits(
+    flows: PhaseFlows,
+    launch_s: Floats,
+    opener: Ints,
+    start_s: Floats,
+    finish_s: Floats,
+    enter_s: Floats,
+    done_s: Floats,
+    leave_s: Floats,
+    last_done: int,
+) -> tuple[Floats, Ints, Floats]:
+    """Return ``wait_s``, ``waited_on``, ``tail_s`` of ``PhaseTrace``; ``done_s``: its own part is done, [ranks]."""
+    ready, n_ranks = enter_s + flows.entry_setup_s, len(enter_s)
+    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
+    owner, begin, end, opened_by = flows.member_ranks, launch_s[flow], finish_s[flow], opener[flow]
+    last = last_flow_s(flows, start_s, finish_s, enter_s)
+    tail = leave_s - last
+    if flows.all_ranks_leave:
+        # The barrier at the end: a rank's own part lasts until it is done, then it waits for the last one.
+        ranks, nobody = np.arange(n_ranks, dtype=np.int32), np.full(n_ranks, -1, np.int32)
+        opened = np.full(n_ranks, done_s.max())
+        owner = np.concatenate([owner, ranks, ranks])
+        begin, end = np.concatenate([begin, last, opened]), np.concatenate([end, done_s, opened])
+        opened_by = np.concatenate([opened_by, nobody, np.full(n_ranks, last_done, np.int32)])
+        tail = tail - (opened - done_s)
+    order = np.lexsort((begin, owner))
+    ptr = np.searchsorted(owner[order], np.arange(n_ranks + 1))
+    wait, blamed = gaps(ptr, begin[order], end[order], opened_by[order], ready)
+    return wait, blamed, np.maximum(tail, 0.0)
+
+
+def last_flow_s(flows: PhaseFlows, start_s: Floats, finish_s: Floats, enter_s: Floats) -> Floats:
+    """When the last flow that each rank waits for ends; not before the first byte of what it posts, [ranks]."""
+    last = enter_s + flows.entry_setup_s
+    waiting_ptr, waiting = flows.waiting
+    np.maximum.at(last, waiting, np.repeat(finish_s, np.diff(waiting_ptr)))
+    if flows.leave_ptr is not None:
+        np.maximum.at(last, flows.member_ranks, np.repeat(start_s, np.diff(flows.member_ptr)))
+    return last
 
 
 def _rows(ptr: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

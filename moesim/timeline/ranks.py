@@ -9,7 +9,7 @@ Not modelled: CPU launch gaps between kernels.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +37,7 @@ class LayerWork:
     flows: dict[str, PhaseFlows]
 
 
+Phases = dict[str, PhaseTrace]
 WorkOf = Callable[[int, int], LayerWork]
 """The work of a layer (first argument) of a micro-batch (second)."""
 
@@ -221,18 +222,30 @@ class _LayerInProgress:
         self.to_do = n_ranks * len(names)
 
     def trace(self, throttles: tuple[Throttle, ...]) -> LayerTrace:
-        start_s, end_s = ({name: times[name] for name in self._part} for times in (self.start_of, self.end_of))
-        return LayerTrace(
-            layer=self._of.layer,
-            micro_batch=self._of.micro_batch,
-            start_s=start_s,
-            end_s=end_s,
-            phases={name: phase.trace() for name, phase in self.phases.items()},
-            entry_s=np.minimum.reduce(list(start_s.values())),
-            end_s_of_layer=np.maximum.reduce(list(end_s.values())),
-            beside={name: (start, self.end_of[name]) for name, start in self.start_of.items() if name not in start_s},
-            throttles=throttles,
-        )
+        phases = {name: phase.trace() for name, phase in self.phases.items()}
+        return layer_trace(self._of, self._part, (self.start_of, self.end_of), phases, throttles)
+
+
+def layer_trace(
+    of: Operation,
+    part: Collection[str],
+    span: tuple[dict[str, Floats], dict[str, Floats]],
+    phases: Phases,
+    throttles: tuple[Throttle, ...],
+) -> LayerTrace:
+    """Return the trace of the layer that an operation is of; the stages that are part of it are in ``part``."""
+    start_s, end_s = ({name: times[name] for name in part} for times in span)
+    return LayerTrace(
+        layer=of.layer,
+        micro_batch=of.micro_batch,
+        start_s=start_s,
+        end_s=end_s,
+        phases=phases,
+        entry_s=np.minimum.reduce(list(start_s.values())),
+        end_s_of_layer=np.maximum.reduce(list(end_s.values())),
+        beside={name: (begin, span[1][name]) for name, begin in span[0].items() if name not in start_s},
+        throttles=throttles,
+    )
 
 
 class _Ranks:
