@@ -1,6 +1,7 @@
 """Tables, summary and provenance of a run, in memory and on disk."""
 
 from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, ratio_spread, told_apart
+from moesim.results.criticality import FaultCost, PairCost, WhatBreaks
 from moesim.results.definitions import COMPONENTS, DEFINITIONS, SOURCES, STEP_SUMMARY, SUMMARY, Value
 from moesim.results.placement import Ageing, PlacementOption, PlacementVerdict, percent, whole
 from moesim.results.result import SCHEMA_VERSION, Note, Result, load_result
@@ -18,8 +19,10 @@ __all__ = [
     "SUMMARY",
     "Z80",
     "Ageing",
+    "FaultCost",
     "Moves",
     "Note",
+    "PairCost",
     "PlacementOption",
     "PlacementVerdict",
     "Result",
@@ -28,6 +31,7 @@ __all__ = [
     "Tables",
     "Term",
     "Value",
+    "WhatBreaks",
     "combined",
     "intervals",
     "load_result",
