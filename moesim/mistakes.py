@@ -183,7 +183,7 @@ def fields_at(model: type[BaseModel], loc: Loc, tags: Loc = ()) -> dict[str, str
     meant = [each for each in models if _literals(each) & set(tags)] if len(models) > 1 else []
     fields: dict[str, str] = {}
     for each in meant or models:
-        fields |= {name: info.description or "" for name, info in each.model_fields.items()}
+        fields |= {info.alias or name: info.description or "" for name, info in each.model_fields.items()}
     return fields
 
 

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "dumps": {"recording_format", "files", "numpy_file", "broken_files"},  # files that others wrote, as one trace
     "timeline": {"network", "cluster", "traffic", "stages", "alltoall_library"},  # of traffic the flows of a phase
     "stages": set(),  # the list of a layer's stages: names and colours, without numpy
-    # Of the last four the names.
+    # Of the last five the names.
     "scenario": {
         "located_yaml",
         "mistakes",
@@ -40,9 +40,12 @@ MAY_IMPORT = {
         "alltoall_library",
         "placement_policies",
         "regular_clusters",
+        "fault_kinds",
     },
     # Tokens, routing and load of a layer; then what traces say; then the loop that has both.
-    "layer": STAGES | FILES | {"results", "scenario", "stages", "alltoall_library", "placement_policies"},
+    "layer": STAGES
+    | FILES
+    | {"results", "scenario", "stages", "alltoall_library", "placement_policies", "fault_kinds"},
     "measure": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer"},
     "run": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer", "measure", "placement_policies"},
     "results": {"files", "stages"},
@@ -50,6 +53,7 @@ MAY_IMPORT = {
     "record": {"routing", "balance", "recording_format", "files", "dumps"},
     "alltoall_library": set(),  # facts about libraries, for the scenario (no arrays there) and for the stages alike
     "placement_policies": set(),  # names alone, for the scenario, which loads no arrays
+    "fault_kinds": set(),  # names and keys alone, likewise
     "regular_clusters": {"located_yaml", "mistakes"},  # names of clusters, for the scenario and for cluster alike
     "files": set(),
     "located_yaml": {"mistakes"},

@@ -3,9 +3,10 @@
 from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
+from moesim.cluster.living_paths import LivingPaths
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
-from moesim.cluster.places import links_of, overridden, place_of
+from moesim.cluster.places import links_of, overridden, place_of, ranks_at
 from moesim.cluster.topology_picture import draw
 from moesim.cluster.topology_reader import (
     checked_topology,
@@ -21,6 +22,7 @@ __all__ = [
     "Fabric",
     "HgxTopology",
     "LeafSpine",
+    "LivingPaths",
     "Nic",
     "Nvlink",
     "Packets",
@@ -39,6 +41,7 @@ __all__ = [
     "load_topology",
     "overridden",
     "place_of",
+    "ranks_at",
     "read_topology",
     "topology_names",
     "with_nic_bandwidth",

@@ -9,7 +9,7 @@ at each switch. Both return a matrix of link ids, one row per flow, padded with 
 
 import heapq
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,16 @@ class TwoTierPaths:
     pcie_out: Ids | None = None
     pcie_in: Ids | None = None
     """[ranks] links between a GPU and the card that it shares; None where every GPU has its own."""
+    dead: npt.NDArray[np.bool_] | None = None
+    """[links] that no way over spines takes while there is another; None for none."""
+
+    def without(self, dead: npt.NDArray[np.bool_]) -> "TwoTierPaths":
+        """Return the paths with other spines where links are dead, [links]; a NIC has no other way."""
+        return replace(self, dead=dead)
+
+    def reaches(self, source: Ids, target: Ids) -> npt.NDArray[np.bool_]:
+        """Whether there is a way, bool[flows]; it may take dead links where that is the only one."""
+        return np.ones(len(source), np.bool_)
 
     def hops(self, source: Ids, target: Ids, seed: int) -> Ids:
         """Return the links of each flow, int64[flows, 4 or 6], -1 where a route is shorter."""
@@ -74,7 +84,13 @@ class TwoTierPaths:
         if len(over):
             s, t = source[over], target[over]
             n_spines = np.full(len(over), self.up.shape[1], np.int64)
+            if self.dead is not None:
+                alive = ~(self.dead[self.up[self.leaf[s]]] | self.dead[self.down[self.leaf[t]]])
+                alive[~alive.any(1)] = True
+                n_spines = alive.sum(1)
             spine = self.place[t] % n_spines if self.static else ecmp_choice(s, t, n_spines, seed)
+            if self.dead is not None:  # so many living ones further on
+                spine = np.argsort(~alive, axis=1, kind="stable")[np.arange(len(over)), spine]
             hops[over, 1] = self.up[self.leaf[s], spine]
             hops[over, 2] = self.down[self.leaf[t], spine]
 
@@ -159,6 +175,26 @@ class ShortestPaths:
             at[moving] = self.link_target[link]
             columns.append(column)
         return np.stack(columns, 1) if columns else np.full((len(source), 0), -1, np.int64)
+
+    def without(self, dead: npt.NDArray[np.bool_]) -> "ShortestPaths":
+        """Return the paths that take no dead link, [links]; some ranks may not be reached any more."""
+        ranks = len(self.node)
+        row = np.repeat(np.arange(len(self.choice_ptr) - 1), np.diff(self.choice_ptr))
+        kept, target, after = ~dead[self.choice_links], row % ranks, self.link_target[self.choice_links]
+        inside = np.where(row >= self.n_devices * ranks, self.n_devices * ranks, 0)
+        while True:  # a link that leads to where the way ends is no way either
+            ways = np.bincount(row[kept], minlength=len(self.choice_ptr) - 1)
+            onward = kept & ((after == target) | (ways[inside + after * ranks + target] > 0))
+            if (onward == kept).all():
+                ptr = np.concatenate([[0], np.cumsum(ways)])
+                return replace(self, choice_ptr=ptr, choice_links=self.choice_links[kept])
+            kept = onward
+
+    def reaches(self, source: Ids, target: Ids) -> npt.NDArray[np.bool_]:
+        """Whether there is a way, bool[flows]."""
+        inside = (self.node[source] == self.node[target]) & (self._choices(source, target, inside=True) > 0)
+        way: npt.NDArray[np.bool_] = (source == target) | inside | (self._choices(source, target, inside=False) > 0)
+        return way
 
     def unreachable(self) -> list[tuple[int, int]]:
         """Return the pairs (source, target) of ranks that no route joins."""

@@ -5,6 +5,7 @@
 ``n3.gpu2``           GPU 2 of node 3: every link at it, in both directions
 ``rail2``             the NIC links of GPU 2 of every node; on a rail-optimised cluster those of one leaf
 ``leaf1``, ``spine0`` a switch: every link at it
+``plane0``            a plane of a multi-plane cluster: every link at one of its switches
 ``tor-a``             any device by the topology's own name (``rail2.leaf``, ``plane0.leaf1``, ``spines``)
 ``n3.gpu2.nic``       a place and a link class: those of its links that are of this class
 ``n3.gpu2->leaf2``    one direction: the links from devices of one place to devices of another
@@ -47,6 +48,22 @@ def links_of(fabric: Fabric, places: str | Sequence[str]) -> Ids:
     found: set[int] = set()
     for place in [places] if isinstance(places, str) else places:
         found.update(_links(fabric, place))
+    return np.array(sorted(found), np.int32)
+
+
+def ranks_at(fabric: Fabric, places: str | Sequence[str]) -> Ids:
+    """Return the ranks whose GPUs a place, or any of several, stands for, ascending.
+
+    Raises:
+        InputError: a place that the cluster does not have, or at which there is no GPU.
+    """
+    found: set[int] = set()
+    for place in [places] if isinstance(places, str) else places:
+        devices = set(_devices(fabric, place)[0])
+        ranks = [rank for rank, name in enumerate(fabric.rank_names) if name in devices]
+        if not ranks:
+            raise InputError(f"no GPU at {place!r:.80} in {fabric.name}", "place", "name GPUs, such as n0.gpu0 or n0")
+        found.update(ranks)
     return np.array(sorted(found), np.int32)
 
 
@@ -134,6 +151,10 @@ def _devices(fabric: Fabric, place: str) -> tuple[list[str], set[str]]:
             chosen &= index == int(of_node[2])
     elif rail := re.fullmatch(r"rail(\d{1,9})", place):
         chosen, classes = index == int(rail[1]), {NIC}
+    elif re.fullmatch(r"plane\d{1,9}", place):
+        devices = [device for device in fabric.links_at if device.startswith(f"{place}.")]
+        if devices:
+            return devices, classes
     elif leaf := re.fullmatch(r"leaf(\d{1,9})", place):
         alias = f"rail{leaf[1]}.leaf"
         if alias in fabric.links_at:

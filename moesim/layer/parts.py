@@ -17,8 +17,11 @@ from moesim.balance import LossFactors
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
 from moesim.errors import InputError
+from moesim.layer.faults import Effect, effects, for_the_whole_run, on_the_clock
 from moesim.layer.inference import Inference, inference_of
+from moesim.mistakes import Loc
 from moesim.model import PublishedRouter, RankMemory, rank_memory
+from moesim.network import Throttle
 from moesim.numpy_file import read_array
 from moesim.placement import Placement, contiguous, read_map, round_robin, with_lp_shares
 from moesim.placement import place as place_experts
@@ -54,6 +57,8 @@ class Parts:
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
         placement_map: where the experts of each layer are, if a file says it.
+        throttles: of wires and GPUs, on the run's clock; what is slow or dead from the first step to the last is so in
+            ``fabric`` already, but for GPUs.
     """
 
     name: str
@@ -86,6 +91,7 @@ class Parts:
     flows: str
     ecmp_seed: int
     tolerance: float
+    throttles: tuple[Throttle, ...]
 
     @property
     def loss_factors(self) -> LossFactors:
@@ -131,7 +137,14 @@ def build_fabric(scenario: Scenario) -> Fabric:
             where="cluster.topology",
             fix="use a topology with equally large nodes (the last may be smaller)",
         )
-    return fabric
+    return for_the_whole_run(_effects(scenario, fabric), fabric) if scenario.faults else fabric
+
+
+def _effects(scenario: Scenario, fabric: Fabric) -> tuple[Effect, ...]:
+    def blame(loc: Loc, what: str, fix: str) -> InputError:
+        return scenario.error(("faults", *loc), what, fix)
+
+    return effects(scenario.faults, fabric, blame)
 
 
 def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
@@ -191,6 +204,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         flows=scenario.cluster.flows,
         ecmp_seed=scenario.cluster.ecmp_seed,
         tolerance=scenario.network.tolerance,
+        throttles=on_the_clock(_effects(scenario, fabric), fabric),
     )
 
 

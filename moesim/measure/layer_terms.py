@@ -12,6 +12,7 @@ from moesim.cluster import Fabric
 from moesim.layer import LayerLoad, Parts, PricedKernel
 from moesim.measure.phase_path import Piece, path_of_rank, shares_of_ranks
 from moesim.measure.summary import PORT_CLASSES, busiest_wires, counted_bytes
+from moesim.network import speed_integral
 from moesim.results import Term, ratio
 from moesim.stages import KERNEL_COMPONENTS, KERNELS, OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace, phase_could_carry
@@ -142,7 +143,7 @@ class LayerTerms:
         return [part for of_stage in parts for part in of_stage]
 
     def _stage(self, stage: str, rank: int) -> list[Part]:
-        """The kernels of a stage on a rank, and what SMs that a communication kernel held meanwhile cost them."""
+        """The kernels of a stage on a rank, and what SMs held by communication and a slow GPU cost them."""
         parts = [
             Part(one.kernel, float(one.seconds[rank]), "kernel time on that rank's tokens", one.source, rank)
             for one in self._kernels(stage)
@@ -150,6 +151,7 @@ class LayerTerms:
         lost = float(self._lost_to_held_sms(stage)[rank])
         if lost > 0:
             parts.append(self._held(lost, rank))
+        parts.append(self._slow(float(self._lost_to_slow_gpu(stage)[rank]), rank))
         return [part for part in parts if part.value > 0]
 
     def _kernels(self, stage: str) -> Sequence[PricedKernel]:
@@ -158,6 +160,23 @@ class LayerTerms:
     def _held(self, lost: float, rank: int | None) -> Part:
         how = "SMs that a communication kernel holds / all SMs, while the kernel ran beside it"
         return Part("SMs held by communication", lost, how, self.parts.constants["dispatch"].source, rank)
+
+    def _slow(self, lost: float, rank: int | None) -> Part:
+        return Part(
+            "a slow GPU", lost, "(1 - 1 / factor) x the time that it ran while the GPU was slow", "faults", rank
+        )
+
+    def _lost_to_slow_gpu(self, stage: str) -> Floats:
+        """Seconds that a stage's kernels lost to faults of their GPUs, [ranks]."""
+        start, end = self.trace.start_s[stage], self.trace.end_s[stage]
+        return np.maximum(end - start, 0.0) - self._at_full_speed(start, end)
+
+    def _at_full_speed(self, begin: Floats, end: Floats) -> Floats:
+        """What each GPU does between two instants, in seconds of a healthy one, [ranks]; 0 where they are not in order."""
+        if not self.trace.throttles:
+            return np.maximum(end - begin, 0.0)
+        sm = self.parts.fabric.n_links + np.arange(len(begin), dtype=np.int32)
+        return speed_integral(self.trace.throttles, sm, begin, end)
 
     def _lost_to_held_sms(self, stage: str) -> Floats:
         """Seconds that a stage's kernels lost to SMs that communication kernels held meanwhile, [ranks]."""
@@ -168,8 +187,8 @@ class LayerTerms:
             held = phase.enter_s + flows.entry_setup_s
             if flows.all_ranks_gate and flows.n_flows:
                 held = np.full_like(held, phase.launch_s[0])
-            both = np.minimum(phase.leave_s, trace.end_s[stage]) - np.maximum(held, trace.start_s[stage])
-            lost += np.maximum(both, 0.0) * (flows.sms / flows.total_sms if flows.sms else 0.0)
+            both = np.maximum(held, trace.start_s[stage]), np.minimum(phase.leave_s, trace.end_s[stage])
+            lost += self._at_full_speed(*both) * (flows.sms / flows.total_sms if flows.sms else 0.0)
         return lost
 
     def _beside(self, stage: str, rank: int) -> list[Part]:
@@ -197,6 +216,7 @@ class LayerTerms:
                 for one in self._kernels(stage.name)
             )
             parts.append(self._held(float(self._lost_to_held_sms(stage.name).mean()), None))
+            parts.append(self._slow(float(self._lost_to_slow_gpu(stage.name).mean()), None))
         return [part for part in parts if part.value > 0]
 
     def ratios(self) -> dict[str, Ratio]:

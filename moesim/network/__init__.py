@@ -7,6 +7,7 @@ from moesim.network.flow_batch import FlowBatch
 from moesim.network.solve import solve_flows
 from moesim.network.stepped.solve_within import WithinTolerance, solve_within
 from moesim.network.stepped.stepped_network import SteppedNetwork
+from moesim.network.throttle import Throttle, hold, speed_integral
 
 __all__ = [
     "CapacityEvents",
@@ -14,8 +15,11 @@ __all__ = [
     "FlowNetwork",
     "NetworkClock",
     "SteppedNetwork",
+    "Throttle",
     "WithinTolerance",
     "advance",
+    "hold",
     "solve_flows",
     "solve_within",
+    "speed_integral",
 ]

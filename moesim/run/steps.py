@@ -183,16 +183,17 @@ def run_steps(
         InvariantError: a law of the simulator was broken.
     """
     arrivals, rng = parts.schedule.start_offset, parts.rng(_OFFSET_STAGE)
-    offsets = start_offsets(arrivals, parts.fabric.n_ranks, rng)
+    offsets, begin_s = start_offsets(arrivals, parts.fabric.n_ranks, rng), 0.0
     for index, step in enumerate(steps):
         loads = _Loads(parts, step, ledger)
         weights = _weights(parts, step)
-        for timed in _on_the_clock(parts, loads, offsets, bucket_s, step, weights):
+        for timed in _on_the_clock(parts, loads, offsets, bucket_s, step, weights, begin_s):
             if isinstance(timed, LayerTrace):
                 yield _audited(parts, index, step, loads, timed, summary)
             elif isinstance(timed, MigrationTrace):
                 yield _audited_move(parts, index, step, timed, summary)
             else:
+                begin_s += summary.last_end_s
                 summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
                 yield timed
 
@@ -231,6 +232,7 @@ def _on_the_clock(
     bucket_s: float | None,
     step: RoutedStep,
     weights: Mapping[Key, PhaseFlows],
+    begin_s: float,
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
     def work_of(layer: int, micro_batch: int) -> LayerWork:
         load = loads.of(layer, micro_batch)
@@ -252,6 +254,7 @@ def _on_the_clock(
         bucket_s,
         parts.tolerance if steps_pay(loads.of(0).flows) else 0.0,
         weights,
+        [one.since(begin_s) for one in parts.throttles],
     )
 
 

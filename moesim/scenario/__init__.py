@@ -15,6 +15,7 @@ from moesim.scenario.arrivals import (
 )
 from moesim.scenario.axes import Override, parse_axis, parse_override
 from moesim.scenario.breaches import check_axis
+from moesim.scenario.fault_section import Fault
 from moesim.scenario.named_files import is_path, shipped_names
 from moesim.scenario.scenario_reader import PATH_FIELDS, ScenarioTemplate, from_here, load_scenario, name_from
 from moesim.scenario.schema import Scenario, json_schema, to_yaml
@@ -26,6 +27,7 @@ __all__ = [
     "SUMMARY_KEYS",
     "Cluster",
     "ExponentialOffset",
+    "Fault",
     "LognormalOffset",
     "Losses",
     "Model",

@@ -147,8 +147,6 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
         scenario.workload.expert_ids or scenario.workload.counts or scenario.workload.deals
     ):
         yield ("routing", "update_bias"), "no router runs on given experts", "update_bias: false"
-    if scenario.faults:
-        yield ("faults",), "faults are not simulated yet", "leave the list empty"
 
 
 def _step(scenario: ScenarioFields) -> Iterator[Breach]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from moesim.scenario.arrivals import Schedule, Workload
+from moesim.scenario.fault_section import Fault
 from moesim.scenario.sections import (
     AllToAll,
     Block,
@@ -44,7 +45,7 @@ class ScenarioFields(Block):
     compute: Compute = Field(Compute(), description="Where kernel times come from.")
     schedule: Schedule = Field(Schedule(), description="When each rank arrives, and what else it does per layer.")
     losses: Losses = Field(Losses(), description="Form and weights of the balance losses.")
-    faults: tuple[dict[str, Any], ...] = Field((), description="Slow or broken parts; must be empty for now.")
+    faults: tuple[Fault, ...] = Field((), description="Parts of the cluster that are slow, broken or late.")
     thresholds: tuple[str, ...] = Field(
         (), description='Limits that the result must keep, such as "layer_time_s < 2ms"; a miss is exit 4.'
     )

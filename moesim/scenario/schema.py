@@ -123,7 +123,7 @@ class Scenario(ScenarioFields):
 
     def resolved(self) -> dict[str, Any]:
         """Return plain data (units as text, null left out) that loads to the same scenario."""
-        return self.model_dump(mode="json", exclude_none=True)
+        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 
     def digest(self) -> str:
         """Return the SHA-256 of the resolved scenario as canonical JSON."""

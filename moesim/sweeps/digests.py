@@ -12,7 +12,7 @@ batch of tokens       seed, workload, number of experts, ranks and nodes, the fi
                       where the tokens follow from it (resampled experts, synthetic logits, drawn counts)
 routing of a batch    the batch; router, groups and bias, placement, losses, and which ranks share a node; where
                       copies are counted at the ports of ranks, the all-to-all and the fabric too
-fabric                the topology's file, the NIC bandwidth, overrides of links, the number of ranks
+fabric                the topology's file, the NIC bandwidth, overrides of links, the number of ranks, faults
 ====================  ==========================================================================================
 """
 
@@ -135,7 +135,7 @@ def fabric_digest(scenario: Scenario) -> str:
     cluster = scenario.cluster
     links = (cluster.nic_bandwidth, cluster.overrides)
     content = file_digest(topology) if isinstance(topology, Path) else topology.content()
-    return digest("fabric", str(topology), content, links, scenario.parallel.ep)
+    return digest("fabric", str(topology), content, links, scenario.parallel.ep, scenario.faults)
 
 
 def batch_digest(scenario: Scenario, parts: "Parts", recording: "Recording | None") -> str:

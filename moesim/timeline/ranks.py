@@ -9,7 +9,7 @@ Not modelled: CPU launch gaps between kernels.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ import simpy
 
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
-from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork
+from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork, Throttle, hold
 from moesim.stages import BESIDE, LANES, OTHER, Lane
 from moesim.timeline.link_use import LinkUse
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
@@ -45,7 +45,7 @@ class LayerTrace:
 
     ``start_s[name]`` and ``end_s[name]`` of every stage that is part of the layer, in the order of the program;
     ``phases[name]`` of its all-to-alls. ``beside[name]``: start and end of what the program runs with the layer that is
-    no part of it.
+    no part of it. ``throttles`` of wires and GPUs, on the same clock.
     """
 
     layer: int
@@ -56,6 +56,7 @@ class LayerTrace:
     entry_s: Floats
     end_s_of_layer: Floats
     beside: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
+    throttles: tuple[Throttle, ...] = ()
 
     @property
     def dispatch(self) -> PhaseTrace:
@@ -121,6 +122,7 @@ def run_layers(
     bucket_s: float,
     tolerance: float = 0.0,
     weights: Mapping[Key, PhaseFlows] | None = None,
+    throttles: Sequence[Throttle] = (),
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
     """Run a program on every rank.
 
@@ -132,6 +134,7 @@ def run_layers(
         bucket_s: width of the time buckets in which the links' use is kept.
         tolerance: longest step of the flows on wires as a share of the busiest link's time; 0: every event.
         weights: flows of the program's moves of weights, by operation.
+        throttles: of links, on this clock.
 
     Yields:
         The trace of each layer and each move of weights when its last rank has left it, then what the links carried
@@ -147,11 +150,12 @@ def run_layers(
         network = SteppedNetwork(capacity, tolerance, range(fabric.n_links, fabric.n_links + fabric.n_ranks))
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     clock = NetworkClock(env, network)
-    ranks = _Ranks(clock, fabric, program, work_of, weights or {})
+    hold(clock, throttles)
+    ranks = _Ranks(clock, fabric, program, work_of, weights or {}, tuple(throttles))
     for rank in range(fabric.n_ranks):
         for lane in ranks.lanes:
             env.process(ranks.run(rank, lane, float(start_offset_s[rank])))
-    while env.peek() < np.inf:
+    while ranks.running and env.peek() < np.inf:
         env.step()
         while ranks.left:
             yield ranks.left.popleft()
@@ -175,7 +179,7 @@ class _LayerInProgress:
         self.end_of = {name: np.full(n_ranks, np.nan) for name in names}
         self.to_do = n_ranks * len(names)
 
-    def trace(self) -> LayerTrace:
+    def trace(self, throttles: tuple[Throttle, ...]) -> LayerTrace:
         start_s, end_s = ({name: times[name] for name in self._part} for times in (self.start_of, self.end_of))
         return LayerTrace(
             layer=self._of.layer,
@@ -186,6 +190,7 @@ class _LayerInProgress:
             entry_s=np.minimum.reduce(list(start_s.values())),
             end_s_of_layer=np.maximum.reduce(list(end_s.values())),
             beside={name: (start, self.end_of[name]) for name, start in self.start_of.items() if name not in start_s},
+            throttles=throttles,
         )
 
 
@@ -199,13 +204,16 @@ class _Ranks:
         program: Program,
         work_of: WorkOf,
         weights: Mapping[Key, PhaseFlows],
+        throttles: tuple[Throttle, ...],
     ) -> None:
         self.left: deque[LayerTrace | MigrationTrace] = deque()
         self.lanes: tuple[Lane, ...] = (*LANES, *({operation.stage.lane for operation in program} - set(LANES)))
+        self.running = fabric.n_ranks * len(self.lanes)
         self._clock, self._env = clock, clock.env
         self._sm_link = np.arange(fabric.n_ranks, dtype=np.int32) + fabric.n_links
         self._program, self._work_of = program, work_of
         self._open: dict[tuple[int, int], _LayerInProgress] = {}
+        self._throttles = throttles
         self._weights, self._moving = weights, dict[Key, PhaseRun]()
         self._part_of: dict[tuple[int, int], list[Operation]] = {}
         for operation in program:
@@ -243,6 +251,7 @@ class _Ranks:
             done[place] = True
             if (rank, place) in self._awaited:
                 self._awaited.pop((rank, place)).succeed()
+        self.running -= 1
 
     def check_all_done(self) -> None:
         """Raise InvariantError where a rank waits for what never comes."""
@@ -268,7 +277,7 @@ class _Ranks:
             layer.end_of[name][rank] = env.now
             layer.to_do -= 1
             if not layer.to_do:
-                self.left.append(self._open.pop(key).trace())
+                self.left.append(self._open.pop(key).trace(self._throttles))
 
     def _layer(self, key: tuple[int, int]) -> _LayerInProgress:
         if key not in self._open:

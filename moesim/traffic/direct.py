@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import csr
-from moesim.cluster import Fabric, TwoTierPaths
+from moesim.cluster import Fabric, LivingPaths, TwoTierPaths
 from moesim.errors import InputError
 from moesim.traffic.constants import Protocol
 from moesim.traffic.exchange import Exchange
@@ -104,6 +104,10 @@ def _receivers(
 def _nic_routes(fabric: Fabric, source: Ints, target: Ints, seed: int) -> tuple[Ptrs, Ints, Floats]:
     """Routes that leave by the NIC even inside a node: as if every GPU were a node of its own."""
     paths = fabric.paths
+    if isinstance(paths, LivingPaths) and isinstance(paths.normal, TwoTierPaths):  # nor can a GPU take another's NIC
+        alone = np.arange(fabric.n_ranks)
+        normal = replace(paths.normal, node=np.arange(len(paths.normal.node)))
+        return pair_routes(replace(fabric, paths=replace(paths, normal=normal, node=alone)), source, target, seed)
     if not isinstance(paths, TwoTierPaths) or (paths.nic_out[: fabric.n_ranks] < 0).any():
         what = f"{fabric.name} has no regular way over a NIC between the GPUs of a node"
         raise InputError(what, where="alltoall.algorithm", fix="use deepep-low-latency")

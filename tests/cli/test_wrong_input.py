@@ -54,7 +54,7 @@ SCENARIOS = {
     "a path out of the folder": (changed("hgx-h800", "../secret.yaml"), "out of the scenario's folder", [2]),
     "a file that is not there": (changed("hgx-h800", "absent.yaml"), "no such file", [2]),
     "an anchor bomb": (SCENARIO + "a: &a [1,1]\nb: &b [*a,*a]\nc: [*b,*b]\n", "", None),
-    "a fault": (SCENARIO + "faults: [{kind: slow_nic}]\n", "not simulated yet", [8]),
+    "a fault": (SCENARIO + "faults: [{kind: slow_nic}]\n", "slow_nic needs the key where", [8]),
     "a variant with a mistake": (SCENARIO + "variants:\n  a: {routing.topk: 2}\n", "top_k", [9]),
     "three mistakes": (
         changed("top_k: 4", "topk: 4").replace("tokens_per_rank: 64", "tokens_per_rank: -1") + "seed: x\n",

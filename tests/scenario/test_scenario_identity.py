@@ -130,6 +130,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "losses.sequence": (0.01, {}),
     "losses.z": (0.01, {}),
     "losses.bias_rate": (0.01, {}),
+    "faults": ([{"kind": "slow_nic", "where": "n0", "factor": 2, "from": "1us", "to": "1ms"}], {}),
     "thresholds": (["layer_time_s < 2ms"], {}),
     "variants": ({"v": {"routing": {"kind": "v1", "top_k": 4}}}, {}),
     "sweep.question": ("Which seed?", {}),
@@ -141,7 +142,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "sweep.per": (["seed"], {}),
     "sweep.impossible": ("skip", {}),
 }
-WITH_ONE_VALUE_ONLY = {"workload.sampling", "faults"}
+WITH_ONE_VALUE_ONLY = {"workload.sampling"}
 
 
 def leaves(annotation: Any, path: str = "") -> set[str]:

@@ -171,7 +171,14 @@ WRONG = {
             "3:51: alltoall.cached_handle: nccl-direct has no handle",
         ],
     ),
-    "faults": (CLUSTER + "faults: [{kind: slow_nic}]\n", ["2:9: faults: faults are not simulated yet"]),
+    "faults": (
+        CLUSTER + "faults: [{kind: slow_nic, where: n0}, {kind: slow_fan}, {kind: dead_nic, where: n0, to: 2us}]\n",
+        [
+            "2:10: faults[0]: slow_nic needs the key factor",
+            "2:46: faults[1].kind: ",
+            "2:89: faults[2].to: dead_nic takes no to; it takes where",
+        ],
+    ),
     "not a number": (
         CLUSTER + "routing: {scale: .nan}\nlosses: {expert: .inf, form: papr}\nseed: -1\n",
         [

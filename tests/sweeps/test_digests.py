@@ -138,6 +138,7 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "losses.sequence": (0.01, {}, "routing"),
     "losses.z": (0.01, {}, "routing"),
     "losses.bias_rate": (0.01, BIAS, "routing"),
+    "faults": ([{"kind": "dead_nic", "where": "n0.gpu1"}], {}, "fabric"),
     "thresholds": (["layer_time_s < 2ms"], {}, ""),
 }
 # Fields of a distribution of arrivals: one block each, nothing of them reaches tokens or fabric.
@@ -154,7 +155,7 @@ SOURCES = (
     "workload.synthetic.kind", "workload.recording.name", "workload.routing.file", "workload.expert_ids",
     "workload.counts",
 )  # fmt: skip
-NOT_OF_A_POINT = {"workload.sampling", "faults", "variants"}
+NOT_OF_A_POINT = {"workload.sampling", "variants"}
 
 
 def leaves(annotation: Any, path: str = "") -> set[str]:

@@ -1,0 +1,57 @@
+"""Faults of the simulated cluster: one block for all kinds, each of which takes some of its keys."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from moesim.fault_kinds import FAULT_KINDS
+from moesim.mistakes import Loc, Mistakes
+from moesim.scenario.sections import Block, Place
+from moesim.units import Duration, Number
+
+if TYPE_CHECKING:
+    FaultKindName = str
+else:
+    FaultKindName = Literal[tuple(FAULT_KINDS)]
+
+
+class Fault(Block):
+    """A part of the cluster that is slow, broken or late."""
+
+    kind: FaultKindName = Field(description="What is wrong.")
+    where: Place | Annotated[tuple[Place, ...], Field(min_length=1)] | None = Field(
+        None, description="A place or a list of places, as in cluster.overrides: n3.gpu2, n3.gpu2.nic, rail2, leaf1."
+    )
+    factor: Number | None = Field(None, ge=1, le=1e6, description="How many times slower.")
+    from_s: Duration = Field(
+        0.0,
+        alias="from",
+        ge=0,
+        description="When it begins, on the run's clock: 0 is where the first step begins, and each further step "
+        "begins where the one before ended.",
+    )
+    to_s: Duration | None = Field(None, alias="to", ge=0, description="When it ends (default: never).")
+
+    @model_validator(mode="after")
+    def _has_its_keys(self) -> "Fault":
+        kind = FAULT_KINDS[self.kind]
+        names = {info.alias or name: name for name, info in type(self).model_fields.items() if name != "kind"}
+        given = [
+            key for key, name in names.items() if name in self.model_fields_set and getattr(self, name) is not None
+        ]
+        mistakes: list[tuple[Loc, str, str]] = [
+            ((key,), f"{self.kind} takes no {key}", f"it takes {', '.join(kind.keys)}")
+            for key in given
+            if key not in kind.keys and not (key == "from" and self.from_s == 0)
+        ]
+        mistakes += [((), f"{self.kind} needs the key {key}", "") for key in kind.needs if key not in given]
+        if self.to_s is not None and self.to_s <= self.from_s:
+            mistakes.append((("to",), "it ends before it begins", "give a time after from"))
+        if mistakes:
+            raise Mistakes(*mistakes)
+        return self
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where it is; nothing where the kind needs no place."""
+        return () if self.where is None else (self.where,) if isinstance(self.where, str) else self.where
