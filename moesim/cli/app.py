@@ -26,6 +26,7 @@ from moesim.cli import (
     sweep,
     tools,
     validate,
+    what_breaks,
 )
 from moesim.cli.completion import offer_values
 from moesim.compiling import CompileInsteadError
@@ -68,6 +69,7 @@ sweep.register(app)
 tools.register(app)
 validate.register(app)
 calibrate.register(app)
+what_breaks.register(app)
 offer_values(app)
 
 

@@ -84,23 +84,16 @@ def sweep(
     if loaded.variants and not quiet:
         typer.echo("variants are left out: the points are made from the base scenario", err=True)
     folder = out or _default_folder(loaded, space)
-    try:
-        with _terminable(), progress_bar(quiet) as watch:
-            swept = run_sweep(
-                loaded,
-                space,
-                lambda points: _workers(points, jobs, dask, scheduler_file),
-                impossible=cast(Any, policy),
-                folder=folder,
-                retry_failed=retry_failed,
-                watch=watch,
-            )
-    except KeyboardInterrupt as stopped:
-        typer.echo(f"finished points are kept; to resume: {_again(folder)}", err=True)
-        if isinstance(stopped, _Terminated):
-            typer.echo("moesim: terminated", err=True)
-            raise typer.Exit(_TERMINATED) from None
-        raise
+    with resumable(folder), progress_bar(quiet) as watch:
+        swept = run_sweep(
+            loaded,
+            space,
+            lambda points: workers_of(points, jobs, dask, scheduler_file),
+            impossible=cast(Any, policy),
+            folder=folder,
+            retry_failed=retry_failed,
+            watch=watch,
+        )
     # The page's libraries come with it.
     from moesim.sweeps.report import answered, as_plain, command_for, points_as_plain, write_report
 
@@ -122,6 +115,20 @@ def sweep(
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM came: everything stops as at Ctrl-C."""
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Say at an interrupt or a SIGTERM how to go on with what is in a folder."""
+    try:
+        with _terminable():
+            yield
+    except KeyboardInterrupt as stopped:
+        typer.echo(f"finished points are kept; to resume: {_again(folder)}", err=True)
+        if isinstance(stopped, _Terminated):
+            typer.echo("moesim: terminated", err=True)
+            raise typer.Exit(_TERMINATED) from None
+        raise
 
 
 @contextmanager
@@ -160,9 +167,10 @@ def _again(folder: Path) -> str:
     return shlex.join(["moesim", *arguments, *([] if given else ["--out", str(folder)])])
 
 
-def _workers(
+def workers_of(
     points: int, jobs: int, dask: str | None, scheduler_file: Path | None
 ) -> "AbstractContextManager[Workers]":
+    """Give the workers that the options of a verb ask for."""
     from moesim.sweeps.workers import dask_workers, local_workers
 
     if dask is not None or scheduler_file is not None:

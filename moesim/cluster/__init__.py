@@ -7,7 +7,7 @@ from moesim.cluster.living_paths import LivingPaths
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.cluster.places import links_of, overridden, place_of, ranks_at
-from moesim.cluster.topology_picture import draw
+from moesim.cluster.topology_picture import Heat, draw
 from moesim.cluster.topology_reader import (
     checked_topology,
     find_topology,
@@ -20,6 +20,7 @@ from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, Ra
 
 __all__ = [
     "Fabric",
+    "Heat",
     "HgxTopology",
     "LeafSpine",
     "LivingPaths",

@@ -136,8 +136,10 @@ class WhatBreaks:
         """Return the worst cost at each device and link of the map, as a share; infinite where nothing runs."""
         found: dict[str, float] = {}
         for one in self.faults:
-            share = math.inf if one.how == "stops" else None if one.cost_s is None else self.share(one.cost_s)
-            for name in (name for marks in one.marks for name in marks) if share is not None else ():
+            if one.how != "stops" and one.cost_s is None:
+                continue
+            share = math.inf if one.cost_s is None else self.share(one.cost_s)
+            for name in (name for marks in one.marks for name in marks):
                 found[name] = max(found.get(name, -math.inf), share)
         return found
 

@@ -1,8 +1,8 @@
 """Every single fault of a cluster, and which of them are alike.
 
-GPUs are slow or dead, cables of every link class are slow or dead, rails, planes and switches outside the nodes are dead.
-A cable that no byte crosses is left out: its fault costs nothing. Faults are alike where they are of one kind at places
-that nothing in the traffic tells apart (``moesim.layer.alike_places``).
+GPUs are slow or dead, cables of every link class are slow, those outside the nodes dead, too, as are rails, planes and
+switches outside the nodes. A cable that no byte crosses is left out: its fault costs nothing. Faults are alike where
+they are of one kind at places that nothing in the traffic tells apart (``moesim.layer.alike_places``).
 """
 
 from collections.abc import Iterator

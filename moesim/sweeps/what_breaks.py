@@ -5,8 +5,8 @@ share one routing. Of faults that are alike two are simulated, the first place a
 costs and the second that it costs the same there. Where the faults that are not alike are too many for about two
 minutes of a core, they are ranked by how much they raise the layers' lower bound, and the first of them are simulated.
 
-Pairs are searched greedily: all pairs among the few worst single faults. A pair of faults that are harmless each, but
-not together, is not found.
+Pairs are searched greedily: all pairs among the few worst single faults, two of those that are alike. A pair of faults
+that are harmless each, but not together, is not found.
 """
 
 import itertools
@@ -49,7 +49,7 @@ def what_breaks(
     scenario: Scenario,
     workers: Crew,
     *,
-    typed: str = "",
+    typed: Sequence[str] = (),
     folder: Path | None = None,
     severities: Severities = Severities(),  # noqa: B008 - frozen
     share: float = 0.05,
@@ -60,7 +60,7 @@ def what_breaks(
     Args:
         scenario: the scenario.
         workers: makes the workers of a sweep, given the number of points.
-        typed: how the scenario was named, for the command that looks at the worst fault.
+        typed: the scenario and its overrides as typed, for the command that looks at the worst fault.
         folder: where the journals are, so that an interrupted search resumes; None for memory.
         severities: of faults that leave something.
         share: of the faults that are not alike, how many are simulated at least.
@@ -74,7 +74,8 @@ def what_breaks(
     recording = recording_of(scenario)
     routed = route(scenario, parts, recording)
     loads = _loads(parts, routed)
-    used = sum(flows.link_wire_bytes(parts.fabric.n_links) for load in loads for flows in load.flows.values()) > 0
+    carried = [flows.link_wire_bytes(parts.fabric.n_links) for load in loads for flows in load.flows.values()]
+    used = np.sum(carried, axis=0) > 0
     everything = single_faults(parts.fabric, np.ones_like(used), severities)
     faults = single_faults(parts.fabric, used, severities)
     classes = _classes(parts, routed, loads, faults)
@@ -111,9 +112,8 @@ def what_breaks(
         for i, members in enumerate(classes)
     ]
     in_order = sorted(range(len(costs)), key=lambda i: (*costs[i].order, i))
-    worst = [(one, costs[i].cost_s or 0.0) for i in in_order if (costs[i].cost_s or 0.0) > 0 for one in classes[i]][
-        : _WORST if point_s < _SLOW_S else _WORST_SLOW
-    ]
+    costly = [(one, costs[i].cost_s or 0.0) for i in in_order if (costs[i].cost_s or 0.0) > 0 for one in classes[i][:2]]
+    worst = costly[: _WORST if point_s < _SLOW_S else _WORST_SLOW]
     pairs = [pair for pair in itertools.combinations(worst, 2) if _apart(pair[0][0], pair[1][0])]
     outcomes = swept([(one, other) for (one, _), (other, _) in pairs], "pairs") if pairs else []
     tried = sum(len(classes[i]) for i in chosen)
@@ -128,9 +128,10 @@ def what_breaks(
         n_simulated=len(sets) - 1,
         idle=len(everything) - len(faults),
         pairs=_pairs(pairs, outcomes, base_s),
-        severities=f"slow GPU: kernels take {severities.gpu:g} times as long; slow link: 1/{severities.link:g} of its rate",
+        severities=f"a slow GPU's kernels take {severities.gpu:g} times as long, a slow link has 1/{severities.link:g} "
+        "of its rate, what is dead is so from the beginning on and its traffic has found another way",
         notes=_notes(costs, tried, len(faults), len(everything), len(worst), len(pairs), base_s),
-        command="" if first is None or not typed else _command(typed, [*own, first.entry]),
+        command="" if first is None or not typed else _command(typed, [*own, dict(first.entry)]),
     )
 
 
@@ -252,8 +253,8 @@ def _pairs(pairs: Sequence[Any], rows: Sequence[Row], base_s: float) -> tuple[Pa
     for ((one, first_s), (other, second_s)), row in zip(pairs, rows, strict=True):
         time_s = row["step_time_s"] if row["status"] == "ok" else None
         cost_s = None if time_s is None else time_s - base_s
-        names = (f"{each.what} at {each.place}" for each in (one, other))
-        found.append(PairCost(*names, time_s, cost_s, first_s + second_s, row["error"] or ""))
+        first, second = (f"{each.what} at {each.place}" for each in (one, other))
+        found.append(PairCost(first, second, time_s, cost_s, first_s + second_s, row["error"] or ""))
     return tuple(sorted(found, key=lambda pair: -np.inf if pair.cost_s is None else -pair.cost_s))
 
 
@@ -278,5 +279,5 @@ def _notes(
     return tuple(notes)
 
 
-def _command(typed: str, faults: Sequence[Row]) -> str:
-    return shlex.join(["moesim", "run", typed, "-o", f"faults={json.dumps(faults)}"])
+def _command(typed: Sequence[str], faults: Sequence[Row]) -> str:
+    return shlex.join(["moesim", "run", *typed, "-o", f"faults={json.dumps(faults)}"])
