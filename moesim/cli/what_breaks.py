@@ -65,7 +65,7 @@ def what_breaks(
         )
     heat = Heat({name: 100 * value for name, value in found.heat().items()}, "longer by (%)", "nothing runs without it")
     topology = read_topology(find_topology(loaded.source(loaded.cluster.name)))
-    picture = draw(topology, folder / "map.svg", heat=heat)
+    picture = draw(topology, folder / "map.svg", title=loaded.cluster.name, heat=heat)
     plain = json.dumps(found.to_json(), indent=1, allow_nan=False)
     page = render_what_breaks(found, picture.read_bytes())
     write_files(folder, {"what-breaks.json": (plain + "\n").encode(), "report.html": page.encode()})

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from moesim.report.charts import TABLE_ROWS, BarChart, Chart, HeatMap
+from moesim.report.charts import TABLE_ROWS, Chart, DotChart, HeatMap
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.page import render, view_of
 from moesim.report.run_page import Verdict
 from moesim.results import FaultCost, WhatBreaks
 
 _SECTIONS = [("first", "Result"), ("faults", "Single faults"), ("pairs", "Pairs"), ("rests", "Behind it")]
-_MOST_BARS = 20
+_MOST_ROWS = 20
 _AT_GPU = re.compile(r"n(\d+)\.gpu(\d+)")
 HOW = {
     "simulated": "simulated",
@@ -46,7 +46,7 @@ def render_what_breaks(found: WhatBreaks, picture: bytes = b"") -> str:
 
 
 def what_breaks_charts(found: WhatBreaks) -> list[Chart]:
-    """The worst faults as bars, and what each kind costs at every GPU."""
+    """The worst faults, and what each kind costs at every GPU."""
     return [*_worst(found), *_by_gpu(found)]
 
 
@@ -93,16 +93,15 @@ def pairs_table(found: WhatBreaks) -> DataTable:
 
 
 def _worst(found: WhatBreaks) -> Iterator[Chart]:
-    worst = found.known[:_MOST_BARS]
+    worst = found.known[:_MOST_ROWS]
     if worst:
-        yield BarChart(
+        yield DotChart(
             key="worst",
             title="The worst single faults",
-            caption=f"What each adds to {found.subject}; places that are alike are one bar.",
-            x_label="fault",
-            y_label="longer by (%)",
-            labels=tuple(f"{one.what}, {one.place}" for one in worst),
-            values=np.array([100 * found.share(one.cost_s or 0.0) for one in worst]),
+            caption=f"What each adds to {found.subject}; places that are alike are one row.",
+            x_label="longer by (%)",
+            rows=tuple(f"{one.what}, {one.place}" for one in worst),
+            groups={"longer by": np.array([100 * found.share(one.cost_s or 0.0) for one in worst])},
         )
 
 

@@ -112,8 +112,8 @@ class WhatBreaks:
         stops = [one for one in self.faults if one.how == "stops"]
         words = []
         if stops:
-            some = ", ".join(f"{one.what} {one.place}" for one in stops[:3])
-            words.append(f"Nothing runs without a way: {some}{' and others' if len(stops) > 3 else ''}.")
+            some = ", ".join(f"{one.what} ({one.place})" for one in stops[:3])
+            words.append(f"Nothing runs any more with a {some}{' and others' if len(stops) > 3 else ''}.")
         if not self.known:
             return " ".join([*words, "No other fault was simulated."])
         worst = self.known[0]
@@ -123,7 +123,7 @@ class WhatBreaks:
         words.append(f"Worst: {worst.what} at {worst.place}, {self.subject} {self._more(worst.cost_s)} ({times}).")
         many = sum(len(one.places) for one in self.known if self.share(one.cost_s or 0.0) >= MANY)
         of = sum(len(one.places) for one in self.known)
-        words.append(f"{many:,} of {of:,} single faults cost {percent(MANY)} or more.")
+        words.append(f"{many:,} of {of:,} single faults cost {100 * MANY:g} % or more.")
         if self.pairs and self.pairs[0].cost_s is not None:
             pair = self.pairs[0]
             words.append(f"Worst pair tried: {pair.first} and {pair.second}, {self._more(pair.cost_s)}.")

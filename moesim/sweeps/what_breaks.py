@@ -14,6 +14,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from moesim.measure.lower_bound import LayerBytes
 from moesim.results import FaultCost, PairCost, WhatBreaks, percent
 from moesim.run.steps import RoutedStep, simulated_layers
 from moesim.scenario import Fault, Scenario, ScenarioTemplate
+from moesim.stages import PHASES
 from moesim.sweeps.digests import routing_digest
 from moesim.sweeps.evaluate_points import Routed, parts_of, recording_of, route
 from moesim.sweeps.single_faults import Severities, SingleFault, single_faults
@@ -73,7 +75,7 @@ def what_breaks(
     parts = parts_of(scenario)
     recording = recording_of(scenario)
     routed = route(scenario, parts, recording)
-    loads = _loads(parts, routed)
+    loads = loads_of(parts, routed)
     carried = [flows.link_wire_bytes(parts.fabric.n_links) for load in loads for flows in load.flows.values()]
     used = np.sum(carried, axis=0) > 0
     everything = single_faults(parts.fabric, np.ones_like(used), severities)
@@ -171,7 +173,7 @@ def bound_changes(
                 broken = template.scenario({"faults": [*own, one.entry]})
                 without = parts_of(broken)
                 again = routing_digest(broken, without, recording_of(broken)) != digest
-                layers = _loads(without, route(broken, without, recording_of(broken)) if again else routed)
+                layers = loads_of(without, route(broken, without, recording_of(broken)) if again else routed)
                 bounds = bound(_bytes(without, layers), without.fabric.capacity, np.ones(without.fabric.n_ranks))
             found.append((bounds[0] - base[0], bounds[1] - base[1]))
         except InputError:  # nothing is left to bound: the run itself says why
@@ -180,16 +182,19 @@ def bound_changes(
 
 
 def _bytes(parts: Parts, loads: Sequence[LayerLoad]) -> list[tuple[LayerBytes, Any]]:
-    return [
-        (
-            LayerBytes(parts.fabric, *(load.flows[phase] for phase in ("dispatch", "combine"))),
-            load.kernels.experts_floor_s,
-        )
-        for load in loads
-    ]
+    """What bounds each layer: bytes at the rates that the all-to-all reaches, and the experts' own seconds.
+
+    Nearer to the times than ``lower_bound_s``, which takes the links' peaks and the experts' roofline.
+    """
+    found = []
+    for load in loads:
+        flows = (replace(load.flows[phase], share=load.flows[phase].weight) for phase in PHASES)
+        found.append((LayerBytes(parts.fabric, *flows), load.kernels.seconds["experts"]))
+    return found
 
 
-def _loads(parts: Parts, routed: Routed) -> list[LayerLoad]:
+def loads_of(parts: Parts, routed: Routed) -> list[LayerLoad]:
+    """Return what every routed layer of every step and micro-batch asks of the cluster."""
     ledger = KernelLedger()
     return [layer_load(parts, one, ledger) for step in routed.steps for one in _layers(step)]
 
