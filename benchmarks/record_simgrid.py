@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import simgrid, workloads
+from benchmarks.simgrid import Events
 from benchmarks.workloads import Flows
 
 DATA = Path(__file__).parents[1] / "tests/network/data"
@@ -62,6 +64,41 @@ def record_random(n: int) -> None:
     )
 
 
+def random_changes(rng: np.random.Generator, net: Flows, last_s: float) -> Events:
+    """Up to twelve changes of a net's capacities while its flows are on the way: faults that come and go.
+
+    All come after the last start and none exceeds the net's own capacity: SimGrid caps a flow for good at the least
+    capacity that its links have when it starts.
+    """
+    n = int(rng.integers(1, 13))
+    link = rng.integers(0, len(net.capacity), n).astype(np.int32)
+    begin_s = float(net.start.max())
+    time = begin_s + np.sort(rng.integers(1, 1 << 20, n)) / (1 << 20) * (last_s - begin_s)
+    return time, link, net.capacity[link] * rng.choice([0.01, 0.25, 0.5, 0.9, 1.0, 1.0], n)
+
+
+def record_changing(n: int) -> None:
+    """Write simgrid_changing.npz: the first nets of simgrid_random.npz with changes of capacity, and the ends."""
+    rng, nets = np.random.default_rng(2027), np.random.default_rng(2026)
+    found: list[tuple[Events, NDArray[np.float64]]] = []
+    for net in (random_net(nets) for _ in range(n)):
+        still = simgrid.solve(net)
+        assert still is not None
+        events = random_changes(rng, net, float(still.finish.max()))
+        run = simgrid.solve(net, events=events)
+        assert run is not None
+        found.append((events, run.finish))
+    time, link, capacity = (np.concatenate(column) for column in zip(*(events for events, _ in found), strict=True))
+    np.savez_compressed(
+        DATA / "simgrid_changing.npz",
+        n_events=np.array([len(events[0]) for events, _ in found], np.uint8),
+        time=time,
+        link=link,
+        capacity=capacity,
+        finish=np.concatenate([finish for _, finish in found]),
+    )
+
+
 def record_workload(flows: Flows, name: str) -> None:
     """Write simgrid_NAME.npy: the finish time of every sixteenth flow."""
     run = simgrid.solve(flows)
@@ -71,9 +108,11 @@ def record_workload(flows: Flows, name: str) -> None:
 
 if __name__ == "__main__":
     DATA.mkdir(exist_ok=True)
-    wanted = sys.argv[1:] or ["random", "pairs64", "pairs128", "leaf_spine128", "switch64"]
+    wanted = sys.argv[1:] or ["random", "changing", "pairs64", "pairs128", "leaf_spine128", "switch64"]
     if "random" in wanted:
         record_random(200)
+    if "changing" in wanted:
+        record_changing(50)
     if "pairs64" in wanted:
         record_workload(workloads.pairs(64), "pairs64")
     if "pairs128" in wanted:

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from benchmarks.workloads import Flows
 
+Events = tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]
+"""Changes of capacity: times in ascending order, links, bytes/s from then on."""
+NO_EVENTS: Events = (np.zeros(0), np.zeros(0, np.int32), np.zeros(0))
 SOURCE = Path(__file__).with_name("simgrid_flows.cpp")
 
 
@@ -49,8 +52,8 @@ def version() -> str:
     return ".".join(number[:2])
 
 
-def solve(flows: Flows, limit_s: float | None = None) -> Run | None:
-    """Run unweighted flows; None when that takes longer than ``limit_s``."""
+def solve(flows: Flows, limit_s: float | None = None, events: Events = NO_EVENTS) -> Run | None:
+    """Run unweighted flows while capacities change; None when that takes longer than ``limit_s``."""
     built = program()
     assert built is not None and flows.weight is None
     folders = Path(os.environ.get("SIMGRID_ROOT", "/usr")) / "lib"
@@ -61,7 +64,10 @@ def solve(flows: Flows, limit_s: float | None = None) -> Run | None:
         ints = [np.array(head), flows.route_ptr, flows.route_links, *flows.ends]
         head_b, ptr_b, links_b, source_b, target_b = (part.astype(np.int64).tobytes() for part in ints)
         floats = [flows.capacity.tobytes(), flows.size.tobytes(), flows.start.tobytes()]
-        given.write_bytes(b"".join([head_b, floats[0], ptr_b, links_b, *floats[1:], source_b, target_b]))
+        time, link, capacity = events
+        changes = [np.array([len(time)]), time, link.astype(np.int64), capacity]
+        changes_b = [part.tobytes() for part in changes]
+        given.write_bytes(b"".join([head_b, floats[0], ptr_b, links_b, *floats[1:], source_b, target_b, *changes_b]))
         environment = os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(paths)}
         try:
             subprocess.run(

@@ -3,7 +3,9 @@
 //
 //   simgrid_flows IN OUT     IN: int64 links, flows, entries, hosts; float64 capacity[links]; int64 route_ptr[flows + 1],
 //                            route_links[entries]; float64 size[flows] (whole bytes), start[flows];
-//                            int64 source[flows], target[flows] (hosts; each pair at most once)
+//                            int64 source[flows], target[flows] (hosts; each pair at most once); then changes of
+//                            capacity: int64 events, float64 time[events] (ascending), int64 link[events],
+//                            float64 capacity[events]
 //                            OUT: float64 processor seconds of the run itself and of the whole process, peak memory
 //                            in bytes, then finish[flows]
 //
@@ -60,6 +62,10 @@ int main(int argc, char* argv[])
   auto start       = take<double>(in, head[1]);
   auto source      = take<int64_t>(in, head[1]);
   auto target      = take<int64_t>(in, head[1]);
+  auto n_events    = take<int64_t>(in, 1)[0];
+  auto event_time  = take<double>(in, n_events);
+  auto event_link  = take<int64_t>(in, n_events);
+  auto event_to    = take<double>(in, n_events);
   fclose(in);
 
   auto* zone = sg::create_full_zone("zone");
@@ -67,11 +73,13 @@ int main(int argc, char* argv[])
   for (int64_t i = 0; i < head[3]; i++)
     hosts.push_back(zone->create_host("host" + std::to_string(i), 1e9));
   std::vector<sg::LinkInRoute> links;
+  std::vector<sg::Link*> changed;
   for (int64_t i = 0; i < head[0]; i++) {
     auto* link = zone->create_link("link" + std::to_string(i), capacity[i]);
     link->set_latency(0);
     link->seal();
     links.emplace_back(link);
+    changed.push_back(link);
   }
   for (int64_t f = 0; f < head[1]; f++) {
     std::vector<sg::LinkInRoute> route;
@@ -97,6 +105,14 @@ int main(int argc, char* argv[])
       finish[f] = comms[f]->get_finish_time();
     }
   });
+  if (n_events)
+    sg::Actor::create("changer", hosts[0], [&] {
+      for (int64_t e = 0; e < n_events; e++) {
+        if (event_time[e] > sg::Engine::get_clock())
+          sg::this_actor::sleep_until(event_time[e]);
+        changed[event_link[e]]->set_bandwidth(event_to[e]);
+      }
+    });
   double before = std::clock();
   engine.run();
   double after = std::clock();

@@ -47,7 +47,9 @@ MAY_IMPORT = {
     | FILES
     | {"results", "scenario", "stages", "alltoall_library", "placement_policies", "fault_kinds"},
     "measure": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer"},
-    "run": STAGES | FILES | {"timeline", "results", "scenario", "stages", "layer", "measure", "placement_policies"},
+    "run": STAGES
+    | FILES
+    | {"timeline", "results", "scenario", "stages", "layer", "measure", "placement_policies", "fault_kinds"},
     "results": {"files", "stages"},
     "report": {"results", "files", "stages"},
     "record": {"routing", "balance", "recording_format", "files", "dumps"},

@@ -3,7 +3,7 @@
 from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
-from moesim.cluster.living_paths import LivingPaths
+from moesim.cluster.faulty_paths import FaultyPaths
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.cluster.places import links_of, overridden, place_of, ranks_at
@@ -20,10 +20,10 @@ from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, Ra
 
 __all__ = [
     "Fabric",
+    "FaultyPaths",
     "Heat",
     "HgxTopology",
     "LeafSpine",
-    "LivingPaths",
     "Nic",
     "Nvlink",
     "Packets",

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from moesim.cluster.living_paths import LivingPaths
+from moesim.cluster.faulty_paths import FaultyPaths
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import Ids, ShortestPaths, TwoTierPaths
 from moesim.errors import InputError
@@ -42,7 +42,7 @@ class Fabric:
     """[links] s."""
     sender_port: npt.NDArray[np.bool_]
     """[links] where bytes enter the class: GPU to switch for nvlink and nic, leaf to spine for leaf-spine."""
-    paths: TwoTierPaths | ShortestPaths | LivingPaths
+    paths: TwoTierPaths | ShortestPaths | FaultyPaths
     between_switches: npt.NDArray[np.bool_]
     """[links] that lead from switch to switch outside the nodes: over spines, or whatever a topology adds."""
     nic_card: str = "connectx"

@@ -12,7 +12,7 @@ from moesim.layer.learning import (
     window,
     with_learnt_placement,
 )
-from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place
+from moesim.layer.parts import Parts, build_fabric, build_parts, counterfactuals, place, with_effects
 from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, route_layer
 from moesim.layer.token_batches import Workload, add_training_rows, open_workload, trace_of
 
@@ -43,5 +43,6 @@ __all__ = [
     "uses_ports",
     "what_follows",
     "window",
+    "with_effects",
     "with_learnt_placement",
 ]

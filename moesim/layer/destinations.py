@@ -64,13 +64,17 @@ def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: S
     fabric, n_slots, at_ports = parts.fabric, placement.n_slots, uses_ports(parts)
     seed = replica_seed(parts)
     slot_rank = np.asarray(placement.slot_rank)
+    gone = np.array(() if parts.gone is None else parts.gone.ranks, np.int32)
+    living, kept_slots = placement, np.arange(n_slots)
+    if parts.gone is not None and parts.gone.replaced:
+        living, kept_slots = placement.without_ranks(gone)
     copies = None if at_ports else no_copies(fabric.n_ranks, fabric.ranks_per_node)
     cuts = _cuts(batch.token_rank, fabric.n_ranks)
 
     def follow(chunk: int) -> tuple[NDArray[np.int64], NDArray[np.float64] | None, PortCopies | None]:
         tokens = slice(cuts[chunk], cuts[chunk + 1])
         rows, rank = batch.token_index[tokens], batch.token_rank[tokens]
-        slots = placement.choose(
+        slots = living.choose(
             selection.expert_ids[rows],
             rank,
             fabric.ranks_per_node,
@@ -78,6 +82,9 @@ def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: S
             seed=seed,
             first_token=int(cuts[chunk]),
         )
+        if parts.gone is not None:
+            slots = np.where(slots >= 0, kept_slots[slots], -1).astype(np.int32)
+            slots[np.isin(slot_rank[slots], gone)] = -1
         ports = None
         if copies is None:
             ports = count_port_copies(slots, rank, slot_rank, fabric, parts.algorithm)

@@ -5,26 +5,69 @@ takes. What lasts for the whole run and slows wires is a wire of less capacity; 
 a throttle on the run's clock; what is dead is a route.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from moesim.cluster import Fabric, LivingPaths, links_of, ranks_at
+from moesim.cluster import Fabric, FaultyPaths, links_of, ranks_at
 from moesim.cluster.graph import NIC
 from moesim.errors import InputError
 from moesim.mistakes import Loc
 from moesim.network import Throttle
 from moesim.scenario import Fault
-from moesim.traffic import Ints
+from moesim.traffic import Floats, Ints
+
+_NO_LINKS = np.zeros(0, np.int32)
+# Of a time over another: a whole number of attempts stays one.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Late:
+    """Ranks that begin steps late: by ``mean_s``, drawn from an exponential distribution unless ``fixed``."""
+
+    ranks: Ints
+    mean_s: float
+    fixed: bool
+    from_s: float
+    to_s: float
+
+    def drawn(self, n_ranks: int, begin_s: float, rng: np.random.Generator) -> Floats:
+        """Return by how much each rank is late in a step that begins at ``begin_s`` of the run's clock, [ranks]."""
+        delay, drawn = np.zeros(n_ranks), rng.exponential(self.mean_s, len(self.ranks))
+        if self.from_s <= begin_s < self.to_s:
+            delay[self.ranks] = self.mean_s if self.fixed else drawn
+        return delay
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Ranks that are dead for the whole run, and whether replicas elsewhere take over their experts."""
+
+    ranks: tuple[int, ...]
+    replaced: bool
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a fault does: ``throttles`` of links, and ``dead`` links."""
+    """What a fault does.
+
+    Attributes:
+        throttles: of links.
+        dead: links that no route takes.
+        nic_of: ranks and those whose NIC they use instead of their own.
+        late: how ranks are late.
+        gone: ranks without tokens, ``replaced`` where replicas take their experts and dropped where nobody does.
+    """
 
     throttles: tuple[Throttle, ...] = ()
-    dead: Ints = field(default_factory=lambda: np.zeros(0, np.int32))
+    nic_of: tuple[tuple[int, int], ...] = ()
+    late: "Late | None" = None
+    gone: tuple[int, ...] = ()
+    replaced: bool = False
+    dead: Ints = field(default_factory=lambda: _NO_LINKS)
 
 
 def _throttled(fault: Fault, links: Ints, factor: float) -> Effect:
@@ -60,6 +103,59 @@ def _nics(fault: Fault, fabric: Fabric) -> Ints:
     return nics if len(nics) else links
 
 
+def _flap(fault: Fault, fabric: Fabric) -> Effect:
+    """Down until the first attempt, counted from its beginning, that finds the link up again."""
+    assert fault.to_s is not None  # noqa: S101 - the kind needs it
+    attempts = math.ceil((fault.to_s - fault.from_s) / fault.retry_s * (1 - _ROUNDING))
+    up_s = fault.from_s + fault.retry_s * attempts
+    return Effect((Throttle(_nics(fault, fabric), 0.0, fault.from_s, up_s),))
+
+
+def _background(fault: Fault, fabric: Fabric) -> Effect:
+    return _throttled(fault, links_of(fabric, fault.places), 1.0 - (fault.share or 0.0))
+
+
+def _wrong_nic(fault: Fault, fabric: Fabric) -> Effect:
+    ranks, pairs = ranks_at(fabric, fault.places).tolist(), []
+    for rank in ranks:
+        node = np.flatnonzero(fabric.rank_node == fabric.rank_node[rank]).tolist()
+        taken = node[(node.index(rank) + 1) % len(node)]
+        if fault.nic is not None:
+            taken, *others = ranks_at(fabric, fault.nic.removesuffix(f".{NIC}")).tolist()
+            if others or taken not in node:
+                raise InputError(f"{fault.nic!r:.60} is not one GPU of the node of {fabric.rank_names[rank]}", "nic")
+        pairs.append((rank, taken))
+    return Effect(nic_of=tuple(pairs))
+
+
+def _ecmp_collision(fault: Fault, fabric: Fabric) -> Effect:
+    """Every flow of a leaf that goes up takes the first of its uplinks."""
+    leaves = {fabric.link_target[link] for link in np.flatnonzero(fabric.is_class(NIC))}
+    up: dict[str, list[int]] = {}
+    for link in links_of(fabric, fault.places).tolist():
+        if fabric.between_switches[link] and fabric.link_source[link] in leaves:
+            up.setdefault(fabric.link_source[link], []).append(link)
+    if min(map(len, up.values()), default=0) < 2:
+        fix = "name leaves below several spines; where packets are sprayed, flows do not collide"
+        raise InputError(f"flows have no choice of uplinks at {', '.join(fault.places)!r:.80}", "place", fix)
+    return Effect(dead=np.array([link for links in up.values() for link in links[1:]], np.int32))
+
+
+def _jitter(fault: Fault, fabric: Fabric) -> Effect:
+    ranks = ranks_at(fabric, fault.places) if fault.places else np.arange(fabric.n_ranks, dtype=np.int32)
+    to_s = np.inf if fault.to_s is None else fault.to_s
+    return Effect(late=Late(ranks, fault.delay or 0.0, fault.distribution == "fixed", fault.from_s, to_s))
+
+
+def _rank_death(fault: Fault, fabric: Fabric) -> Effect:
+    gone = tuple(ranks_at(fabric, fault.places).tolist())
+    if fault.mode == "abort":
+        return Effect()
+    if len(gone) == fabric.n_ranks:
+        raise InputError("no rank is left", "where", "name fewer GPUs")
+    return Effect(gone=gone, replaced=fault.mode == "replicas")
+
+
 KINDS: dict[str, Callable[[Fault, Fabric], Effect]] = {
     "slow_gpu": _slow_gpu,
     "slow_nic": _slow_nic,
@@ -68,6 +164,12 @@ KINDS: dict[str, Callable[[Fault, Fabric], Effect]] = {
     "dead_rail": _dead,
     "dead_plane": _dead_switch,
     "dead_leaf": _dead_switch,
+    "flap": _flap,
+    "wrong_nic": _wrong_nic,
+    "ecmp_collision": _ecmp_collision,
+    "background": _background,
+    "jitter": _jitter,
+    "rank_death": _rank_death,
 }
 
 
@@ -89,7 +191,7 @@ def effects(
         try:
             found.append(KINDS[fault.kind](fault, fabric))
         except InputError as error:
-            raise blame((i, "where"), error.what, error.fix) from None
+            raise blame((i, "nic" if error.where == "nic" else "where"), error.what, error.fix) from None
     return tuple(found)
 
 
@@ -101,15 +203,27 @@ def for_the_whole_run(found: Sequence[Effect], fabric: Fabric) -> Fabric:
         for one in effect.throttles:
             if _for_ever(one, fabric):
                 capacity[one.links] *= one.factor
-    if dead.any() and not isinstance(paths := fabric.paths, LivingPaths):
+    nic_of = np.arange(fabric.n_ranks)
+    for rank, taken in (pair for effect in found for pair in effect.nic_of):
+        nic_of[rank] = taken
+    others = dead.any() or (nic_of != np.arange(fabric.n_ranks)).any()
+    if others and not isinstance(paths := fabric.paths, FaultyPaths):
         node = fabric.rank_node.astype(np.int64)
-        fabric = replace(fabric, paths=LivingPaths(paths, dead, fabric.between_switches, node, fabric.rank_names))
+        fabric = replace(
+            fabric, paths=FaultyPaths(paths, dead, fabric.between_switches, node, nic_of, fabric.rank_names)
+        )
     return replace(fabric, capacity=capacity)
 
 
 def on_the_clock(found: Sequence[Effect], fabric: Fabric) -> tuple[Throttle, ...]:
     """Return the throttles that ``for_the_whole_run`` leaves to the clock: what comes and goes, and slow GPUs."""
     return tuple(one for effect in found for one in effect.throttles if not _for_ever(one, fabric))
+
+
+def gone(found: Sequence[Effect]) -> Gone | None:
+    """Return the ranks that are dead for the whole run; None for none."""
+    ranks = tuple(sorted({rank for effect in found for rank in effect.gone}))
+    return Gone(ranks, all(effect.replaced for effect in found if effect.gone)) if ranks else None
 
 
 def _for_ever(one: Throttle, fabric: Fabric) -> bool:

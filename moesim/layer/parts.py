@@ -17,7 +17,7 @@ from moesim.balance import LossFactors
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
 from moesim.errors import InputError
-from moesim.layer.faults import Effect, effects, for_the_whole_run, on_the_clock
+from moesim.layer.faults import Effect, Gone, Late, effects, for_the_whole_run, gone, on_the_clock
 from moesim.layer.inference import Inference, inference_of
 from moesim.mistakes import Loc
 from moesim.model import PublishedRouter, RankMemory, rank_memory
@@ -59,6 +59,8 @@ class Parts:
         placement_map: where the experts of each layer are, if a file says it.
         throttles: of wires and GPUs, on the run's clock; what is slow or dead from the first step to the last is so in
             ``fabric`` already, but for GPUs.
+        late: ranks that begin their steps late.
+        gone: ranks that are dead; None where all live.
     """
 
     name: str
@@ -92,6 +94,8 @@ class Parts:
     ecmp_seed: int
     tolerance: float
     throttles: tuple[Throttle, ...]
+    late: tuple[Late, ...]
+    gone: Gone | None
 
     @property
     def loss_factors(self) -> LossFactors:
@@ -173,7 +177,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     inference = inference_of(scenario, algorithm_named(algorithm).receive_hook)
     if inference is not None and inference.constants.in_situ != 1.0:
         constants = {phase: _in_situ(one, inference.constants.in_situ) for phase, one in constants.items()}
-    return Parts(
+    parts = Parts(
         name=scenario.name,
         seed=scenario.seed,
         fabric=fabric,
@@ -204,7 +208,29 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         flows=scenario.cluster.flows,
         ecmp_seed=scenario.cluster.ecmp_seed,
         tolerance=scenario.network.tolerance,
-        throttles=on_the_clock(_effects(scenario, fabric), fabric),
+        throttles=(),
+        late=(),
+        gone=None,
+    )
+    return with_effects(parts, scenario) if scenario.faults else parts
+
+
+def with_effects(parts: Parts, scenario: Scenario) -> Parts:
+    """Return the parts with what a scenario's faults do on the clock and to ranks; wires are the fabric's.
+
+    Raises:
+        InputError: dead ranks that the all-to-all sends over.
+    """
+    found, fabric, algorithm = _effects(scenario, parts.fabric), parts.fabric, parts.algorithm
+    dead = gone(found)
+    if dead is not None and algorithm.copies == "node" and fabric.n_nodes > 1:
+        what = f"{algorithm.name} sends over the GPUs of the same index in every node, the dead one's among them"
+        raise scenario.error(("faults",), what, "use alltoall.algorithm: deepep-low-latency, or mode: abort")
+    return replace(
+        parts,
+        throttles=on_the_clock(found, fabric),
+        late=tuple(effect.late for effect in found if effect.late is not None),
+        gone=dead,
     )
 
 

@@ -1,5 +1,6 @@
 """Rows of the result tables for one simulated layer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
 from moesim.layer import LayerLoad
+from moesim.network import Throttle
 from moesim.results import TableBuilder, nulls
 from moesim.stages import BESIDE, KERNELS, MIGRATION, PHASES, STAGES, STEP, Stage
 from moesim.timeline import LayerTrace, LinkSeries, MigrationTrace, PhaseTrace, phase_use, union_length
@@ -145,17 +147,24 @@ def add_busy_links(
         )
 
 
-def bucket_width_s(fabric: Fabric, load: LayerLoad, last_entry_s: float, n_layers: int) -> float:
+def bucket_width_s(
+    fabric: Fabric, load: LayerLoad, last_entry_s: float, n_layers: int, throttles: Sequence[Throttle] = ()
+) -> float:
     """Width of the time buckets of a run: a fortieth of what the busiest link needs for one dispatch.
 
-    Wider where the run is so long, by late ranks or many layers, that the buckets would fill the memory.
+    Wider where the run is so long, by late ranks, many layers or faults, that the buckets would fill the memory.
     """
+    down_s = sum(one.to_s for one in throttles if one.factor == 0)
+    speed = np.ones(fabric.n_links + 2 * fabric.n_ranks)
+    for one in throttles:
+        speed[one.links] *= one.factor or 1.0
     busiest = {name: busiest_link_s(fabric, flows) for name, flows in load.flows.items()}
     compute = sum(load.kernels.seconds.values(), np.zeros(fabric.n_ranks))
     setup = sum(flows.entry_setup_s + flows.group_setup_s for flows in load.flows.values())
     layer_s = sum(busiest.values()) + setup + float(compute.max())
     longest = _CELLS / max(fabric.n_links, 1)
-    return max(busiest["dispatch"] / _BUCKETS, _SHORTEST_BUCKET_S, (last_entry_s + n_layers * layer_s) / longest)
+    whole_s = last_entry_s + down_s + n_layers * layer_s / float(speed.min())
+    return max(busiest["dispatch"] / _BUCKETS, _SHORTEST_BUCKET_S, whole_s / longest)
 
 
 def _add_transfers(

@@ -172,7 +172,7 @@ class LayerTerms:
         return np.maximum(end - start, 0.0) - self._at_full_speed(start, end)
 
     def _at_full_speed(self, begin: Floats, end: Floats) -> Floats:
-        """What each GPU does between two instants, in seconds of a healthy one, [ranks]; 0 where they are not in order."""
+        """What each GPU does between two instants, in seconds of a healthy one, [ranks]."""
         if not self.trace.throttles:
             return np.maximum(end - begin, 0.0)
         sm = self.parts.fabric.n_links + np.arange(len(begin), dtype=np.int32)

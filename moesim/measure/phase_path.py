@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.timeline import PhaseTrace, union_length
+from moesim.timeline import LinkUse, PhaseTrace, union_length
 from moesim.traffic import Floats, Ints, Ptrs
 
 
@@ -25,7 +25,7 @@ class Piece:
         seconds: how long.
         link: the resource that held the flow back, as the network numbers it, -1 for the flow's own cap; None where
             no link did.
-        bytes_per_s: what that link can carry of this all-to-all, nan where it is no wire.
+        bytes_per_s: what that link could carry of this all-to-all meanwhile, nan where it is no wire.
         overtaken: of a flow that was in progress until another one, which made the rank stay, was launched.
     """
 
@@ -82,14 +82,15 @@ def _cut(phase: PhaseTrace, flow: int, begin: float, end: float, capacity: Float
     for name, seconds in setup:
         yield Piece(name, min(at + seconds, end) - max(at, begin))
         at += seconds
-    changes = np.flatnonzero(phase.bottleneck_flow == flow)
+    changes, use = np.flatnonzero(phase.bottleneck_flow == flow), LinkUse(capacity, phase.capacity_events)
     times = np.append(phase.bottleneck_time_s[changes], phase.finish_s[flow])
     times[0] = phase.start_s[flow]  # flows that take steps are logged at the first step's end
     route = slice(flows.route_ptr[flow], flows.route_ptr[flow + 1])
     for link, since, until in zip(phase.bottleneck_link[changes].tolist(), times[:-1], times[1:], strict=True):
         here = np.flatnonzero(flows.route_links[route] == link)
-        rate = float(capacity[link] * flows.efficiency[route][here[0]]) if len(here) else np.nan
-        yield Piece("link", float(min(until, end) - max(since, begin)), link, rate)
+        since, until = max(float(since), begin), min(float(until), end)
+        rate = use.mean(link, since, until) * float(flows.efficiency[route][here[0]]) if len(here) else np.nan
+        yield Piece("link", until - since, link, rate)
 
 
 @dataclass(frozen=True)

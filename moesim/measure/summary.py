@@ -12,6 +12,7 @@ from moesim.measure.critical import CriticalRank, critical_rank, describe_bottle
 from moesim.measure.inference_step import StepTime
 from moesim.measure.lower_bound import LowerBound, lower_bound
 from moesim.measure.times_moved import TimesMoved
+from moesim.network import speed_integral
 from moesim.results import COMPONENTS, DEFINITIONS, SOURCES, SUMMARY
 from moesim.stages import OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace, MigrationTrace, phase_use
@@ -34,6 +35,8 @@ class SummaryBuilder:
     wire: dict[str, Floats] = field(default_factory=dict)
     link_figures: list[dict[str, dict[str, float]]] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
+    waited_on_s: Floats = field(init=False)
+    gpu_speed: Floats = field(init=False)
     tokens: int = 0
     distinct_tokens: int = 0
     first_entry_s: float = np.inf
@@ -43,6 +46,10 @@ class SummaryBuilder:
 
     def __post_init__(self) -> None:
         self.moved = TimesMoved(self.parts)
+        self.waited_on_s = np.zeros(self.parts.fabric.n_ranks)
+        fabric, always = self.parts.fabric, [one for one in self.parts.throttles if one.whole_run]
+        sm, second = fabric.n_links + np.arange(fabric.n_ranks, dtype=np.int32), np.ones(fabric.n_ranks)
+        self.gpu_speed = speed_integral(always, sm, 0 * second, second)
         whole = self.parts.inference
         self.step = None if whole is None else StepTime(self.parts, whole)
 
@@ -50,7 +57,7 @@ class SummaryBuilder:
         """Take in one layer; returns its row of the ``steps`` table."""
         fabric = self.parts.fabric
         critical = critical_rank(trace, fabric)
-        bound = lower_bound(trace, fabric, load.kernels.experts_floor_s)
+        bound = lower_bound(trace, fabric, load.kernels.experts_floor_s / self.gpu_speed)
         row: dict[str, float | None] = {
             "layer_time_s": trace.length_s,
             **critical.components,
@@ -79,6 +86,9 @@ class SummaryBuilder:
         for phase in PHASES:
             self.wire[phase] = self.wire.get(phase, 0.0) + wire[phase]
         self.link_figures.append(_link_figures(fabric, trace, wire))
+        for phase_trace in trace.phases.values():
+            blamed = phase_trace.waited_on >= 0
+            np.add.at(self.waited_on_s, phase_trace.waited_on[blamed], phase_trace.wait_s[blamed])
         self.first_entry_s = min(self.first_entry_s, float(trace.entry_s.min()))
         self.last_end_s = max(self.last_end_s, float(trace.end_s_of_layer.max()))
         if self.step is not None:

@@ -127,6 +127,24 @@ class Placement:
             raise InputError(f"no layer {number}", "placement", f"it has {self.layers[0]} to {self.layers[-1]}")
         return self.layer(self.layers.index(number))
 
+    def without_ranks(self, gone: ArrayLike) -> "tuple[Placement, NDArray[np.int64]]":
+        """Return the placement of one layer without the slots of some ranks, and the numbers of those kept.
+
+        Raises ``InputError`` if an expert has a slot on no other rank.
+        """
+        experts = self._one_layer("without_ranks")
+        kept = np.flatnonzero(~np.isin(self.slot_rank, gone))
+        lost = np.setdiff1d(experts, experts[kept])
+        if lost.size:
+            more = f" (nor have {lost.size - 1} others)" if lost.size > 1 else ""
+            what = f"expert {lost[0]} has no replica on a living rank{more}"
+            raise InputError(what, "faults", "place replicas of every expert of the dead ranks, or use mode: mask")
+        share = None
+        if self.share is not None:
+            left = np.bincount(experts[kept], weights=self.share[kept])[experts[kept]]
+            share = np.divide(self.share[kept], left, out=1 / np.bincount(experts[kept])[experts[kept]], where=left > 0)
+        return Placement(experts[kept], self.slot_rank[kept], self.n_ranks, share=share), kept
+
     def replicas(self) -> NDArray[np.int64]:
         """Return the number of slots of each expert: int64[experts]. One layer only."""
         return np.bincount(self._one_layer("replicas"), minlength=self.n_experts)

@@ -116,6 +116,7 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
         losses=run_tables.losses(result),
         bandwidths=run_tables.bandwidths(result),
         held=run_tables.held(result),
+        fault_costs=run_tables.fault_costs(result),
         waits=run_tables.waits(result),
         constants=run_tables.constants(result.explanation),
         kernels=run_tables.kernels(result.explanation),

@@ -10,7 +10,7 @@ from moesim.report.columns import columns_of, layers_in, node_of_rank, pick, row
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.palette import LINK_WORDS
 from moesim.report.quantities import ABSENT, filled, quantity, unit_of
-from moesim.results import SUMMARY, Result
+from moesim.results import SUMMARY, Result, fault_costs_of
 
 # Facts of the wall clock would make equal runs give different pages.
 _WALL_CLOCK = ("utc", "wall_s")
@@ -97,6 +97,17 @@ def waits(result: Result) -> DataTable | None:
     ]
     left_out = f"The longest {_HOLDERS} of {len(total):,}; all are in spans.parquet." if len(total) > len(rows) else ""
     return DataTable(("waiting rank", "its node", "for rank", "on node", "in", "wait per layer"), rows, left_out)
+
+
+def fault_costs(result: Result) -> DataTable | None:
+    """Layer and step without faults, with each alone and with all; None for a run without."""
+    rows: list[tuple[Cell, ...]] = [
+        (one.name, Quantity(one.layer_s, "s"), Quantity(one.more, "%"), Quantity(one.step_s, "s"), one.held,
+         one.waited_on or "", Quantity(one.wait_s, "s"))
+        for one in fault_costs_of(result.explanation)
+    ]  # fmt: skip
+    heads = ("cluster", "layer", "longer by", "step", "bottleneck", "ranks wait most for", "each")
+    return DataTable(heads, rows) if rows else None
 
 
 def _holder(name: str) -> str:

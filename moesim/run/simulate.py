@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +40,7 @@ from moesim.measure import (
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
+from moesim.run.fault_costs import fault_costs, fault_notes
 from moesim.run.resimulate import StepTimes, resimulated
 from moesim.run.steps import RoutedStep, TimedLayer, TimedMigration, route_steps, run_steps, simulated_layers
 from moesim.scenario import Scenario, to_yaml
@@ -163,6 +164,12 @@ class _Run:
             self._batch = self._batch or batch
             yield batch
 
+    def _routed_again(self, parts: Parts) -> Iterable[RoutedStep]:
+        """The run's steps for parts with other faults; kept where the same tokens go to the same ranks."""
+        if self._parts.workload.steps == 1 and self._step is not None and parts.gone == self._parts.gone:
+            return [self._step]
+        return route_steps(parts, (self._workload.batch(index) for index in range(parts.workload.steps)))
+
     def _add_layer(self, timed: TimedLayer) -> None:
         load, trace = timed.load, timed.trace
         section, self._done = self._parts.workload, self._done + 1
@@ -219,6 +226,9 @@ class _Run:
         if (asked := parts.placement.rebalance) is not None:
             explained["rebalance"] = rebalancing(parts, asked, len(scenario.model_spec().moe_layer_ids))
             notes += rebalancing_notes(parts, asked)
+        if scenario.faults:
+            explained["faults"] = fault_costs(parts, scenario, self._summary, self._routed_again, self._say)
+            notes += fault_notes(scenario)
         if self._tolerance.stepped:
             explained["tolerance"] = self._tolerance.explanation()
         return Result(

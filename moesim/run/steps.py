@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.balance import update_bias
+from moesim.errors import InputError
 from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
 from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
@@ -32,9 +33,9 @@ from moesim.timeline import (
     with_migrations,
 )
 from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, weight_transfer
-from moesim.workload import Batch, micro_batches
+from moesim.workload import Batch, micro_batches, without_ranks
 
-_OFFSET_STAGE = 4
+_OFFSET_STAGE, _JITTER_STAGE = 4, 8
 # Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
 _FEWEST_LAYERS = 6
 
@@ -129,6 +130,10 @@ def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, St
         Its routing, and the state for the next step: the biases moved by this step's loads where the scenario asks for
         it (arXiv:2408.15664, Alg. 1), else as they were; placements and their rebalancer where it asks for one.
     """
+    if parts.gone is not None:
+        batch = without_ranks(batch, parts.gone.ranks)
+        if not batch.tokens:
+            raise InputError("no living rank has a token", "faults", "give other ranks tokens")
     layers = batch.layers[: parts.workload.layers_simulated]
     moves: tuple[LayerMove, ...] = ()
     if parts.placement.rebalance:
@@ -183,9 +188,13 @@ def run_steps(
         InvariantError: a law of the simulator was broken.
     """
     arrivals, rng = parts.schedule.start_offset, parts.rng(_OFFSET_STAGE)
-    offsets, begin_s = start_offsets(arrivals, parts.fabric.n_ranks, rng), 0.0
+    usual, begin_s = start_offsets(arrivals, parts.fabric.n_ranks, rng), 0.0
+    late = parts.rng(_JITTER_STAGE)
     for index, step in enumerate(steps):
         loads = _Loads(parts, step, ledger)
+        offsets = usual + sum((one.drawn(parts.fabric.n_ranks, begin_s, late) for one in parts.late), 0.0)
+        if parts.gone is not None:
+            offsets[list(parts.gone.ranks)] = 0.0
         weights = _weights(parts, step)
         for timed in _on_the_clock(parts, loads, offsets, bucket_s, step, weights, begin_s):
             if isinstance(timed, LayerTrace):
@@ -219,7 +228,12 @@ class _Loads:
 
 
 def simulated_layers(parts: Parts, recorded: int) -> int:
-    """MoE layers on the clock. Of a whole step the first, until they repeat: the rest takes the same period."""
+    """MoE layers on the clock. Of a whole step the first, until they repeat: the rest takes the same period.
+
+    While faults come and go, layers do not repeat.
+    """
+    if parts.inference is not None and any(not one.whole_run for one in parts.throttles):
+        return parts.workload.layers_simulated or parts.inference.moe_layers
     if parts.workload.layers_simulated is not None or parts.inference is None:
         return parts.workload.layers_simulated or recorded
     return min(max(_FEWEST_LAYERS, 2 * recorded), parts.inference.moe_layers)
@@ -238,8 +252,9 @@ def _on_the_clock(
         load = loads.of(layer, micro_batch)
         return LayerWork(load.kernels.seconds, load.flows)
 
+    throttles = [one.since(begin_s) for one in parts.throttles if one.to_s > begin_s]
     if bucket_s is None:
-        bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers)
+        bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers, throttles)
     program = _program(parts, loads.n_layers)
     if weights:
         stops, beside = ([layer for name, layer, _ in weights if name == stage.name] for stage in (MIGRATION, BESIDE))
@@ -254,7 +269,7 @@ def _on_the_clock(
         bucket_s,
         parts.tolerance if steps_pay(loads.of(0).flows) else 0.0,
         weights,
-        [one.since(begin_s) for one in parts.throttles],
+        throttles,
     )
 
 
@@ -291,7 +306,8 @@ def _audited(
 ) -> TimedLayer:
     fabric, top_k, load = parts.fabric, parts.router.top_k, loads.of(trace.layer, trace.micro_batch)
     tokens = int(load.tokens.sum()) if step.later else step.tokens
-    dropped = tokens * top_k - int(load.totals.selections_sent.sum()) if step.given else 0
+    loses = step.given or parts.gone is not None
+    dropped = tokens * top_k - int(load.totals.selections_sent.sum()) if loses else 0
     audit_layer(fabric, load, trace, tokens, top_k, dropped)
     wire = {name: flows.link_wire_bytes(fabric.n_links) for name, flows in load.flows.items()}
     row = summary.add_layer(load, trace, wire)

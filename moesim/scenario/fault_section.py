@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from moesim.fault_kinds import FAULT_KINDS
+from moesim.fault_kinds import FAULT_KINDS, RETRY_S
 from moesim.mistakes import Loc, Mistakes
 from moesim.scenario.sections import Block, Place
-from moesim.units import Duration, Number
+from moesim.units import Duration, Number, Share
 
 if TYPE_CHECKING:
     FaultKindName = str
@@ -32,6 +32,21 @@ class Fault(Block):
     )
     to_s: Duration | None = Field(None, alias="to", ge=0, description="When it ends (default: never).")
 
+    retry: Duration | None = Field(
+        None, gt=0, description="Time from one attempt to send again to the next (default 4.29s: NCCL's on InfiniBand)."
+    )
+    nic: Place | None = Field(None, description="The GPU whose NIC is used instead, in the same node.")
+    share: Share | None = Field(None, description="What others take of each link's capacity, such as 50%.")
+    delay: Duration | None = Field(None, description="By how much they are late: the mean.")
+    distribution: Literal["exponential", "fixed"] = Field(
+        "exponential", description="How the delay of a rank and step is drawn; fixed: always the mean."
+    )
+    mode: Literal["abort", "mask", "replicas"] = Field(
+        "abort",
+        description="abort: the job ends. mask: their tokens are gone, and the copies for their experts dropped, as in "
+        "DeepEP's shrink. replicas: their tokens are gone, their experts' other replicas take over.",
+    )
+
     @model_validator(mode="after")
     def _has_its_keys(self) -> "Fault":
         kind = FAULT_KINDS[self.kind]
@@ -42,14 +57,23 @@ class Fault(Block):
         mistakes: list[tuple[Loc, str, str]] = [
             ((key,), f"{self.kind} takes no {key}", f"it takes {', '.join(kind.keys)}")
             for key in given
-            if key not in kind.keys and not (key == "from" and self.from_s == 0)
+            if key not in kind.keys and getattr(self, names[key]) != type(self).model_fields[names[key]].default
         ]
         mistakes += [((), f"{self.kind} needs the key {key}", "") for key in kind.needs if key not in given]
         if self.to_s is not None and self.to_s <= self.from_s:
             mistakes.append((("to",), "it ends before it begins", "give a time after from"))
+        if self.share is not None and not 0 <= self.share < 1:
+            mistakes.append((("share",), f"{self.share:g} leaves nothing", "give less than 100 %"))
+        if self.kind == "rank_death" and self.mode != "abort" and self.from_s > 0:
+            mistakes.append((("from",), f"{self.mode} is of the whole run", "leave from out, or mode: abort"))
         if mistakes:
             raise Mistakes(*mistakes)
         return self
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds from one attempt to send again to the next."""
+        return RETRY_S if self.retry is None else self.retry
 
     @property
     def places(self) -> tuple[str, ...]:

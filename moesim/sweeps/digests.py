@@ -10,7 +10,7 @@ stage                 reads
 batch of tokens       seed, workload, number of experts, ranks and nodes, the files of the workload, whether the
                       placement learns from its first half; and the router
                       where the tokens follow from it (resampled experts, synthetic logits, drawn counts)
-routing of a batch    the batch; router, groups and bias, placement, losses, and which ranks share a node; where
+routing of a batch    the batch; router, groups and bias, placement, losses, dead ranks, which ranks share a node; where
                       copies are counted at the ports of ranks, the all-to-all and the fabric too
 fabric                the topology's file, the NIC bandwidth, overrides of links, the number of ranks, faults
 ====================  ==========================================================================================
@@ -166,4 +166,5 @@ def routing_digest(scenario: Scenario, parts: "Parts", recording: "Recording | N
         (fabric.n_ranks, fabric.n_nodes, fabric.ranks_per_node, fabric.rank_node),
         ports,
         1 if parts.inference is None else parts.inference.micro_batches,
+        parts.gone,
     )

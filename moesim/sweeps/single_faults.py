@@ -6,7 +6,7 @@ they are of one kind at places that nothing in the traffic tells apart (``moesim
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,22 +43,40 @@ class SingleFault(NamedTuple):
 
 
 class Severities(NamedTuple):
-    """How bad a fault is that leaves something: kernels of a slow GPU, bytes on a slow link take times as long."""
+    """How bad faults are.
+
+    Attributes:
+        gpu, link: kernels of a slow GPU and bytes on a slow link take times as long.
+        death: mode of a dead GPU: its experts' copies are dropped, or replicas take them.
+    """
 
     gpu: float = 1.5
     link: float = 2.0
+    death: Literal["mask", "replicas"] = "mask"
+
+    def said(self) -> str:
+        """Return them in words."""
+        left = "whose experts' copies are dropped" if self.death == "mask" else "whose experts' replicas take over"
+        return (
+            f"a slow GPU's kernels take {self.gpu:g} times as long; a slow link has 1/{self.link:g} of its rate; a dead "
+            f"GPU is one {left} and whose tokens are gone with it (an engine that cannot do that ends the job); traffic "
+            "of dead links and switches has found another way"
+        )
 
 
 def single_faults(fabric: Fabric, used: NDArray[np.bool_], severities: Severities) -> list[SingleFault]:
     """Return every single fault of a cluster at what is ``used``, [links]."""
-    found = [*_of_gpus(fabric, severities.gpu), *_of_cables(fabric, severities.link), *_of_switches(fabric)]
+    found = [*_of_gpus(fabric, severities), *_of_cables(fabric, severities.link), *_of_switches(fabric)]
     return [one for one in found if one.ranks or used[list(one.links)].any()]
 
 
-def _of_gpus(fabric: Fabric, factor: float) -> Iterator[SingleFault]:
-    for what, entry in ((f"GPU {factor:g} x slower", {"kind": "slow_gpu", "factor": factor}),):
-        for rank, name in enumerate(fabric.rank_names):
-            yield SingleFault(what, name, {**entry, "where": name}, (), (rank,), (name,))
+def _of_gpus(fabric: Fabric, severities: Severities) -> Iterator[SingleFault]:
+    slow: dict[str, Any] = {"kind": "slow_gpu", "factor": severities.gpu}
+    dead: dict[str, Any] = {"kind": "rank_death", "mode": severities.death}
+    for rank, name in enumerate(fabric.rank_names):
+        yield SingleFault(f"GPU {severities.gpu:g} x slower", name, {**slow, "where": name}, (), (rank,), (name,))
+        if fabric.n_ranks > 1:
+            yield SingleFault("dead GPU", name, {**dead, "where": name}, (), (rank,), (name,))
 
 
 def _of_cables(fabric: Fabric, factor: float) -> Iterator[SingleFault]:

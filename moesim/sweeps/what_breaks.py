@@ -72,6 +72,8 @@ def what_breaks(
         InputError: the scenario does not run as it is.
     """
     own: list[Row] = scenario.resolved().get("faults", [])
+    if scenario.placement.redundant_experts:
+        severities = severities._replace(death="replicas")
     parts = parts_of(scenario)
     recording = recording_of(scenario)
     routed = route(scenario, parts, recording)
@@ -130,8 +132,7 @@ def what_breaks(
         n_simulated=len(sets) - 1,
         idle=len(everything) - len(faults),
         pairs=_pairs(pairs, outcomes, base_s),
-        severities=f"a slow GPU's kernels take {severities.gpu:g} times as long, a slow link has 1/{severities.link:g} "
-        "of its rate, what is dead is so from the beginning on and its traffic has found another way",
+        severities=severities.said(),
         notes=_notes(costs, tried, len(faults), len(everything), len(worst), len(pairs), base_s),
         command="" if first is None or not typed else _command(typed, [*own, dict(first.entry)]),
     )

@@ -1,7 +1,7 @@
 """When each rank does what: per-rank processes on one clock."""
 
 from moesim.timeline.intervals import union_length
-from moesim.timeline.link_use import phase_could_carry, phase_use
+from moesim.timeline.link_use import LinkUse, phase_could_carry, phase_use
 from moesim.timeline.phase import PhaseTrace
 from moesim.timeline.program import Key, Operation, Program, moe_layers, with_migrations
 from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, run_layers
@@ -14,6 +14,7 @@ __all__ = [
     "LayerTrace",
     "LayerWork",
     "LinkSeries",
+    "LinkUse",
     "MigrationTrace",
     "Operation",
     "PhaseTrace",

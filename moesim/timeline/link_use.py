@@ -53,6 +53,12 @@ class LinkUse:
             could[..., link] = reached[link] * self._integral(link, begin, begin + length_s)
         return could
 
+    def mean(self, link: int, begin_s: float, end_s: float) -> float:
+        """Return the mean capacity of a link between two instants, bytes/s."""
+        if end_s <= begin_s or not (self.events.link == link).any():
+            return float(self.capacity[link])
+        return float(self._integral(link, np.asarray(begin_s), np.asarray(end_s))) / (end_s - begin_s)
+
     def _integral(self, link: int, begin: Floats, end: Floats) -> Floats:
         """Bytes at full capacity from ``begin`` to ``end``."""
         own = self.events.only(self.events.link == link)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import csr
-from moesim.cluster import Fabric, LivingPaths, TwoTierPaths
+from moesim.cluster import Fabric, FaultyPaths, TwoTierPaths
 from moesim.errors import InputError
 from moesim.traffic.constants import Protocol
 from moesim.traffic.exchange import Exchange
@@ -104,8 +104,11 @@ def _receivers(
 def _nic_routes(fabric: Fabric, source: Ints, target: Ints, seed: int) -> tuple[Ptrs, Ints, Floats]:
     """Routes that leave by the NIC even inside a node: as if every GPU were a node of its own."""
     paths = fabric.paths
-    if isinstance(paths, LivingPaths) and isinstance(paths.normal, TwoTierPaths):  # nor can a GPU take another's NIC
+    if isinstance(paths, FaultyPaths) and isinstance(paths.normal, TwoTierPaths):  # nor can a GPU take another's NIC
         alone = np.arange(fabric.n_ranks)
+        if (paths.nic_of != alone).any():
+            what = "GPUs of one node that share a NIC have no way over it to each other"
+            raise InputError(what, where="faults", fix="leave wrong_nic out, or choose another all-to-all")
         normal = replace(paths.normal, node=np.arange(len(paths.normal.node)))
         return pair_routes(replace(fabric, paths=replace(paths, normal=normal, node=alone)), source, target, seed)
     if not isinstance(paths, TwoTierPaths) or (paths.nic_out[: fabric.n_ranks] < 0).any():

@@ -1,7 +1,7 @@
 """What arrives: tokens on ranks, and the router logits (or experts) of each."""
 
 from moesim.dumps import RoutingTrace, read_routing
-from moesim.workload.batch import Batch, micro_batches
+from moesim.workload.batch import Batch, micro_batches, without_ranks
 from moesim.workload.counted import counts_batch
 from moesim.workload.dealt import dealt_batch
 from moesim.workload.recorded import recorded_batch
@@ -26,4 +26,5 @@ __all__ = [
     "resample_experts",
     "synthetic_batch",
     "traced_batch",
+    "without_ranks",
 ]

@@ -5,7 +5,7 @@ its *distinct* tokens once and says for each simulated token which row is its ow
 over the distinct rows only, and its answer is gathered by ``token_index``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,6 +65,11 @@ def micro_batches(batch: Batch, parts: int) -> tuple[Batch, ...]:
     counts = np.searchsorted(batch.token_rank, batch.token_rank, side="right") - begins
     part = (np.arange(batch.tokens) - begins) * parts // counts
     return tuple(_only(batch, part == index) for index in range(parts))
+
+
+def without_ranks(batch: Batch, gone: Collection[int]) -> Batch:
+    """Return the batch without the tokens of some ranks."""
+    return _only(batch, ~np.isin(batch.token_rank, list(gone)))
 
 
 def _only(batch: Batch, kept: NDArray[np.bool_]) -> Batch:

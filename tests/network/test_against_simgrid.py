@@ -45,6 +45,23 @@ def test_on_two_hundred_random_networks_every_flow_ends_when_simgrid_says():
 
 
 @pytest.mark.jit
+def test_on_fifty_random_networks_whose_capacities_change_on_the_way_every_flow_ends_when_simgrid_says():
+    with np.load(DATA / "simgrid_changing.npz") as file:
+        data = {name: file[name] for name in file.files}
+    event, flow, worst, moved = 0, 0, 0.0, 0
+    for (net, still), n_events in zip(random_nets(), data["n_events"].tolist(), strict=False):
+        of_net = slice(event, event + n_events)
+        changes = data["time"][of_net], data["link"][of_net], data["capacity"][of_net]
+        finish = data["finish"][flow : flow + len(still)]
+        worst = max(worst, float(np.abs(solve_flows(**net, capacity_events=changes) / finish - 1).max()))
+        moved += float(np.abs(finish / still - 1).max()) > 0.05
+        event, flow = event + n_events, flow + len(still)
+    assert (event, flow, len(data["n_events"])) == (len(data["time"]), len(data["finish"]), 50)
+    assert moved > 35  # the changes matter
+    assert worst < 1e-9
+
+
+@pytest.mark.jit
 @pytest.mark.parametrize(
     ("name", "flows"),
     [

@@ -6,7 +6,9 @@ from the NIC there; or it arrives at the next GPU of the peer's node and goes on
 ``NCCL_CROSS_NIC=0`` keeps rails, and so does this: a detour crosses switches only where the normal way did, or where
 nothing else is left). A GPU's traffic takes one detour, not all of them in turns.
 
-Not modelled: the time until a library has noticed, and the SMs of the GPU that forwards.
+A rank that uses another's NIC by mistake takes the other's ways, NVLink left out: it reaches that NIC through the host.
+
+Not modelled: the host's share of that way, the time until a library has noticed, and the SMs of the GPU that forwards.
 """
 
 from dataclasses import dataclass
@@ -20,17 +22,22 @@ from moesim.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
-class LivingPaths:
+class FaultyPaths:
     """The routes of ``normal`` without its dead links.
 
-    ``dead`` and ``between_switches``: bool[links]; ``node``: NVLink domain of each rank, ascending, [ranks]; ``names``
-    of the ranks.
+    Attributes:
+        normal: the routes of the healthy cluster.
+        dead, between_switches: bool[links].
+        node: NVLink domain of each rank, ascending, [ranks].
+        nic_of: the rank whose NIC each uses: its own but where wrongly mapped, [ranks].
+        names: of the ranks.
     """
 
     normal: TwoTierPaths | ShortestPaths
     dead: npt.NDArray[np.bool_]
     between_switches: npt.NDArray[np.bool_]
     node: Ids
+    nic_of: Ids
     names: tuple[str, ...]
 
     def hops(self, source: Ids, target: Ids, seed: int) -> Ids:
@@ -39,6 +46,8 @@ class LivingPaths:
         Raises:
             InputError: two ranks that nothing joins any more.
         """
+        far = self.node[source] != self.node[target]
+        source, target = np.where(far, self.nic_of[source], source), np.where(far, self.nic_of[target], target)
         hops = self.normal.hops(source, target, seed)
         cut = np.flatnonzero(self._on_any(self.dead, hops))
         if not len(cut):
