@@ -12,6 +12,7 @@ from moesim.cli.sweep import resumable, workers_of
 if TYPE_CHECKING:
     from moesim.results import WhatBreaks
     from moesim.scenario import Scenario
+    from moesim.sweeps.single_faults import Severities
 
 _MOST_ROWS = 15
 
@@ -80,7 +81,7 @@ def what_breaks(
         raise typer.Exit(4)
 
 
-def _default_folder(scenario: "Scenario", severities: tuple[float, ...]) -> Path:
+def _default_folder(scenario: "Scenario", severities: "Severities") -> Path:
     from moesim.scenario import ScenarioTemplate
     from moesim.sweeps.digests import digest
 

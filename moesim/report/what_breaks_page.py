@@ -10,7 +10,7 @@ from moesim.report.charts import TABLE_ROWS, Chart, DotChart, HeatMap
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.page import render, view_of
 from moesim.report.run_page import Verdict
-from moesim.results import FaultCost, WhatBreaks
+from moesim.results import RankedFault, WhatBreaks
 
 _SECTIONS = [("first", "Result"), ("faults", "Single faults"), ("pairs", "Pairs"), ("rests", "Behind it")]
 _MOST_ROWS = 20
@@ -68,7 +68,7 @@ def faults_table(found: WhatBreaks, most: int = TABLE_ROWS) -> DataTable:
     )
 
 
-def _row(found: WhatBreaks, one: FaultCost) -> tuple[Cell, ...]:
+def _row(found: WhatBreaks, one: RankedFault) -> tuple[Cell, ...]:
     share = None if one.cost_s is None else found.share(one.cost_s)
     told = one.bottleneck or one.error
     quantities = (Quantity(one.time_s, "s"), Quantity(one.cost_s, "s"), Quantity(share, "%"))

@@ -1,7 +1,7 @@
 """Tables, summary and provenance of a run, in memory and on disk."""
 
 from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, ratio_spread, told_apart
-from moesim.results.criticality import FaultCost, PairCost, WhatBreaks
+from moesim.results.criticality import How, PairCost, RankedFault, WhatBreaks
 from moesim.results.definitions import COMPONENTS, DEFINITIONS, SOURCES, STEP_SUMMARY, SUMMARY, Value
 from moesim.results.fault_costs import FaultCost, fault_costs_of
 from moesim.results.placement import Ageing, PlacementOption, PlacementVerdict, percent, whole
@@ -21,11 +21,13 @@ __all__ = [
     "Z80",
     "Ageing",
     "FaultCost",
+    "How",
     "Moves",
     "Note",
     "PairCost",
     "PlacementOption",
     "PlacementVerdict",
+    "RankedFault",
     "Result",
     "Share",
     "TableBuilder",

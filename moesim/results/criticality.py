@@ -14,7 +14,7 @@ MANY = 0.1
 
 
 @dataclass(frozen=True)
-class FaultCost:
+class RankedFault:
     """Faults that are alike, and what one of them costs.
 
     Attributes:
@@ -46,7 +46,7 @@ class FaultCost:
     def place(self) -> str:
         """The place, and how many more are alike."""
         more = len(self.places) - 1
-        return self.places[0] + (f" and {more:,} alike" if more else "")
+        return self.places[0] + (f" and {more:,} {'more' if self.how == 'stops' else 'alike'}" if more else "")
 
     @property
     def order(self) -> tuple[float, float]:
@@ -89,7 +89,7 @@ class WhatBreaks:
     scenario: str
     subject: str
     base_s: float
-    faults: tuple[FaultCost, ...]
+    faults: tuple[RankedFault, ...]
     n_faults: int
     n_simulated: int
     idle: int
@@ -99,7 +99,7 @@ class WhatBreaks:
     command: str
 
     @property
-    def known(self) -> tuple[FaultCost, ...]:
+    def known(self) -> tuple[RankedFault, ...]:
         """Those whose cost was simulated, the worst first."""
         return tuple(one for one in self.faults if one.cost_s is not None)
 

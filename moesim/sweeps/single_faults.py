@@ -26,7 +26,7 @@ class SingleFault(NamedTuple):
         place: as shown.
         entry: of the scenario's list of faults.
         links, ranks: what it is at.
-        marks: its devices and links on a map.
+        marks: its devices and links on a map; a dead GPU has none, or all GPUs would have the colour of an end.
     """
 
     what: str
@@ -58,9 +58,9 @@ class Severities(NamedTuple):
         """Return them in words."""
         left = "whose experts' copies are dropped" if self.death == "mask" else "whose experts' replicas take over"
         return (
-            f"a slow GPU's kernels take {self.gpu:g} times as long; a slow link has 1/{self.link:g} of its rate; a dead "
-            f"GPU is one {left} and whose tokens are gone with it (an engine that cannot do that ends the job); traffic "
-            "of dead links and switches has found another way"
+            f"a slow GPU's kernels take {self.gpu:g} times as long; a slow link has 1/{self.link:g} of its rate; a "
+            f"dead GPU is one {left} and whose tokens are gone with it (an engine that cannot do that ends the job); "
+            "traffic of dead links and switches has found another way"
         )
 
 
@@ -76,7 +76,7 @@ def _of_gpus(fabric: Fabric, severities: Severities) -> Iterator[SingleFault]:
     for rank, name in enumerate(fabric.rank_names):
         yield SingleFault(f"GPU {severities.gpu:g} x slower", name, {**slow, "where": name}, (), (rank,), (name,))
         if fabric.n_ranks > 1:
-            yield SingleFault("dead GPU", name, {**dead, "where": name}, (), (rank,), (name,))
+            yield SingleFault("dead GPU", name, {**dead, "where": name}, (), (rank,), ())
 
 
 def _of_cables(fabric: Fabric, factor: float) -> Iterator[SingleFault]:

@@ -11,12 +11,13 @@ that are harmless each, but not together, is not found.
 
 import itertools
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,12 +26,12 @@ from moesim.layer import KernelLedger, LayerLoad, Parts, layer_load
 from moesim.layer.alike_places import alike_places
 from moesim.layer.faults import effects
 from moesim.measure.lower_bound import LayerBytes
-from moesim.results import FaultCost, PairCost, WhatBreaks, percent
+from moesim.results import How, PairCost, RankedFault, WhatBreaks, percent
 from moesim.run.steps import RoutedStep, simulated_layers
 from moesim.scenario import Fault, Scenario, ScenarioTemplate
 from moesim.stages import PHASES
 from moesim.sweeps.digests import routing_digest
-from moesim.sweeps.evaluate_points import Routed, parts_of, recording_of, route
+from moesim.sweeps.evaluate_points import Routed, one_line, parts_of, recording_of, route
 from moesim.sweeps.single_faults import Severities, SingleFault, single_faults
 from moesim.sweeps.space import Axis, Space
 from moesim.sweeps.sweep_run import Watch, run_sweep
@@ -85,12 +86,13 @@ def what_breaks(
     classes = _classes(parts, routed, loads, faults)
     point_s = _POINT_S + _ENTRY_S * _entries(parts, routed, loads)
     most = max(int(np.ceil(share * len(classes))), int(_WORTH_S / point_s), _FEWEST)
-    changes: list[tuple[float, float]] = []
+    bounds: list[Rise] = []
+    chosen: Sequence[int] = range(len(classes))
     if len(classes) > most:
-        changes = bound_changes(scenario, parts, routed, loads, [one[0] for one in classes])
-    chosen = (
-        sorted(range(len(classes)), key=lambda i: changes[i], reverse=True)[:most] if changes else range(len(classes))
-    )
+        bounds = bound_rises(scenario, parts, routed, loads, [one[0] for one in classes], watch)
+        ranked = sorted((i for i in chosen if not bounds[i].error), key=lambda i: bounds[i][:2], reverse=True)
+        kinds = {classes[i][0].what: i for i in reversed(ranked)}
+        chosen = sorted({*ranked[:most], *kinds.values()})
 
     def swept(sets: Iterable[Sequence[SingleFault]], name: str) -> list[Row]:
         values = tuple(([*own, *(one.entry for one in some)],) for some in sets)
@@ -111,8 +113,9 @@ def what_breaks(
     if base["status"] != "ok":
         raise InputError(f"the scenario does not run as it is: {base['error']}")
     base_s: float = base["step_time_s"]
+    refused = _Refused(scenario, own)
     costs = [
-        _cost(members, [rows[point] for point in places.get(i, ())], base_s, changes[i][0] if changes else None)
+        _cost(members, [rows[point] for point in places.get(i, ())], base_s, bounds[i] if bounds else None, refused)
         for i, members in enumerate(classes)
     ]
     in_order = sorted(range(len(costs)), key=lambda i: (*costs[i].order, i))
@@ -127,7 +130,7 @@ def what_breaks(
         scenario=scenario.name,
         subject="the layer" if layers == 1 else f"the step of {layers} layers",
         base_s=base_s,
-        faults=tuple(costs[i] for i in in_order),
+        faults=_stops_together([costs[i] for i in in_order]),
         n_faults=len(faults),
         n_simulated=len(sets) - 1,
         idle=len(everything) - len(faults),
@@ -138,12 +141,29 @@ def what_breaks(
     )
 
 
-def bound_changes(
-    scenario: Scenario, parts: Parts, routed: Routed, loads: Sequence[LayerLoad], faults: Sequence[SingleFault]
-) -> list[tuple[float, float]]:
-    """Return how much each fault raises the lower bound of the layers, and the mean over ranks of their own chains.
+class Rise(NamedTuple):
+    """How much a fault raises the bound of a layer, and the mean over ranks of their own chains; means over the layers.
 
-    Seconds, means over the layers. Slow links and GPUs leave flows as they are; for what is dead they are made anew.
+    Seconds; ``error`` says why nothing runs any more.
+    """
+
+    bound_s: float
+    mean_s: float
+    error: str = ""
+
+
+def bound_rises(
+    scenario: Scenario,
+    parts: Parts,
+    routed: Routed,
+    loads: Sequence[LayerLoad],
+    faults: Sequence[SingleFault],
+    watch: Watch = lambda *_: None,
+) -> list[Rise]:
+    """Return what each fault does to the bounds.
+
+    Slow links and GPUs leave flows as they are, and masked ranks only take away; for what else is dead the flows are
+    made anew.
     """
     fabric, template = parts.fabric, ScenarioTemplate.of(scenario)
     own = scenario.resolved().get("faults", [])
@@ -151,34 +171,39 @@ def bound_changes(
 
     def bound(layers: Sequence[tuple[LayerBytes, Any]], capacity: Any, slower: Any) -> tuple[float, float]:
         found = [
-            (of.bound(capacity, floor * slower).seconds, float(of.chains_s(capacity, floor * slower).mean()))
-            for of, floor in layers
+            (of.bound(capacity, seconds * slower).seconds, of.chains_s(capacity, seconds * slower).mean())
+            for of, seconds in layers
         ]
-        return float(np.mean([one for one, _ in found])), float(np.mean([mean for _, mean in found]))
+        one, mean = np.mean(found, axis=0)
+        return float(one), float(mean)
 
-    as_it_is, same = _bytes(parts, loads), np.ones(fabric.n_ranks)
-    base = bound(as_it_is, fabric.capacity, same)
+    as_it_is = _bytes(parts, loads)
+    base = bound(as_it_is, fabric.capacity, np.ones(fabric.n_ranks))
+
+    def after(one: SingleFault) -> tuple[float, float]:
+        (effect,) = effects([Fault.model_validate(one.entry)], fabric, lambda _, what, fix: InputError(what, "", fix))
+        if effect.throttles:
+            factor = np.ones(fabric.n_links + 2 * fabric.n_ranks)
+            for throttle in effect.throttles:
+                factor[throttle.links] *= throttle.factor
+            sm = factor[fabric.n_links : fabric.n_links + fabric.n_ranks]
+            return bound(as_it_is, fabric.capacity * factor[: fabric.n_links], 1 / sm)
+        if effect.gone and not effect.replaced:
+            return base
+        broken = template.scenario({"faults": [*own, one.entry]})
+        without, recording = parts_of(broken), recording_of(broken)
+        same = routing_digest(broken, without, recording) == digest
+        layers = loads_of(without, routed if same else route(broken, without, recording))
+        return bound(_bytes(without, layers), without.fabric.capacity, np.ones(without.fabric.n_ranks))
+
     found = []
-    for one in faults:
+    for seen, one in enumerate(faults):
+        watch("bounds", seen, len(faults))
         try:
-            (effect,) = effects(
-                [Fault.model_validate(one.entry)], fabric, lambda _, what, fix: InputError(what, "", fix)
-            )
-            if not len(effect.dead) and effect.throttles:
-                factor = np.ones(fabric.n_links + 2 * fabric.n_ranks)
-                for throttle in effect.throttles:
-                    factor[throttle.links] *= throttle.factor
-                sm = factor[fabric.n_links : fabric.n_links + fabric.n_ranks]
-                bounds = bound(as_it_is, fabric.capacity * factor[: fabric.n_links], 1 / sm)
-            else:
-                broken = template.scenario({"faults": [*own, one.entry]})
-                without = parts_of(broken)
-                again = routing_digest(broken, without, recording_of(broken)) != digest
-                layers = loads_of(without, route(broken, without, recording_of(broken)) if again else routed)
-                bounds = bound(_bytes(without, layers), without.fabric.capacity, np.ones(without.fabric.n_ranks))
-            found.append((bounds[0] - base[0], bounds[1] - base[1]))
-        except InputError:  # nothing is left to bound: the run itself says why
-            found.append((np.inf, np.inf))
+            now = after(one)
+            found.append(Rise(now[0] - base[0], now[1] - base[1]))
+        except InputError as error:
+            found.append(Rise(np.inf, np.inf, one_line(error)))
     return found
 
 
@@ -225,24 +250,63 @@ def _classes(
     return list(found.values())
 
 
-def _cost(members: Sequence[SingleFault], rows: Sequence[Row], base_s: float, change: float | None) -> FaultCost:
+class _Refused:
+    """Whether a point failed because what is left cannot run, rather than by a mistake of ours."""
+
+    def __init__(self, scenario: Scenario, own: Sequence[Row]) -> None:
+        self._template, self._own = ScenarioTemplate.of(scenario), own
+        self._known: dict[tuple[str, str], bool] = {}
+
+    def __call__(self, fault: SingleFault, error: str) -> bool:
+        """Make the fault's flows again, where none of its kind has failed with these words."""
+        key = fault.what, re.sub(r"\d+", "", error)
+        if key not in self._known:
+            try:
+                broken = self._template.scenario({"faults": [*self._own, fault.entry]})
+                parts = parts_of(broken)
+                loads_of(parts, route(broken, parts, recording_of(broken)))
+                self._known[key] = False
+            except InputError:
+                self._known[key] = True
+        return self._known[key]
+
+
+def _stops_together(costs: Sequence[RankedFault]) -> tuple[RankedFault, ...]:
+    """Put faults of one kind after which nothing runs into one row; the rest stays as it is."""
+    kinds: dict[Any, list[RankedFault]] = {}
+    for i, one in enumerate(costs):
+        kinds.setdefault(one.what if one.how == "stops" else i, []).append(one)
+    return tuple(
+        replace(
+            some[0],
+            places=tuple(place for one in some for place in one.places),
+            marks=tuple(marks for one in some for marks in one.marks),
+        )
+        for some in kinds.values()
+    )
+
+
+def _cost(
+    members: Sequence[SingleFault], rows: Sequence[Row], base_s: float, rise: Rise | None, refused: _Refused
+) -> RankedFault:
     times = [row["step_time_s"] for row in rows if row["status"] == "ok"]
     errors = [row["error"] for row in rows if row["status"] != "ok"]
+    errors = [rise.error] if rise is not None and rise.error else errors
     longest = max(times) if times and not errors else None
-    how = "bound only"
+    how: How = "bound only"
     if errors:
-        how = "stops" if "leave no way" in errors[0] else "failed"
+        how = "stops" if not rows or refused(members[0], errors[0]) else "failed"
     elif times:
         how = "alike" if len(members) > 2 else "simulated"
-    return FaultCost(
+    return RankedFault(
         what=members[0].what,
         places=tuple(one.place for one in members),
         entry=members[0].entry,
-        how=how,  # type: ignore[arg-type]
+        how=how,
         time_s=longest,
         cost_s=None if longest is None else longest - base_s,
         other_s=min(times) if len(times) > 1 and longest is not None else None,
-        bound_change_s=None if change is None or not np.isfinite(change) else change,
+        bound_change_s=None if rise is None or rise.error else rise.bound_s,
         bottleneck=rows[times.index(longest)]["bottleneck"] if longest is not None else "",
         error=errors[0] if errors else "",
         marks=tuple(one.marks for one in members),
@@ -265,7 +329,7 @@ def _pairs(pairs: Sequence[Any], rows: Sequence[Row], base_s: float) -> tuple[Pa
 
 
 def _notes(
-    costs: Sequence[FaultCost], tried: int, faults: int, all_faults: int, worst: int, pairs: int, base_s: float
+    costs: Sequence[RankedFault], tried: int, faults: int, all_faults: int, worst: int, pairs: int, base_s: float
 ) -> tuple[str, ...]:
     notes = [f"{faults:,} single faults; {percent(tried / max(faults, 1))} of them stand for what was simulated"]
     if idle := all_faults - faults:
