@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from moesim.scenario import Scenario
     from moesim.sweeps.single_faults import Severities
 
-_MOST_ROWS = 15
+_MOST_ROWS = 8
 
 
 def register(app: typer.Typer) -> None:
@@ -95,10 +95,13 @@ def _print(found: "WhatBreaks", folder: Path) -> None:
 
     out = console()
     out.print(found.sentence(), soft_wrap=True)
-    faults = faults_table(found, _MOST_ROWS)
-    out.print(table("", faults.columns, [[shown(cell) for cell in row] for row in faults.rows]))
-    if len(found.faults) > _MOST_ROWS:
-        out.print(f"and {len(found.faults) - _MOST_ROWS:,} more rows in the report")
+    first_of = {one.what: i for i, one in reversed(list(enumerate(found.faults)))}
+    rows = sorted({*range(min(_MOST_ROWS, len(found.faults))), *first_of.values()})
+    faults = faults_table(found, [found.faults[i] for i in rows])
+    title = "the worst faults, and the worst of each kind"
+    out.print(table(title, faults.columns, [[shown(cell) for cell in row] for row in faults.rows]))
+    if len(found.faults) > len(rows):
+        out.print(f"and {len(found.faults) - len(rows):,} more rows in the report")
     for note in (*found.notes, found.severities):
         out.print(note, soft_wrap=True)
     out.print(f"report: {folder / 'report.html'}")

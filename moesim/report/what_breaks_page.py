@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -50,15 +50,15 @@ def what_breaks_charts(found: WhatBreaks) -> list[Chart]:
     return [*_worst(found), *_by_gpu(found)]
 
 
-def faults_table(found: WhatBreaks, most: int = TABLE_ROWS) -> DataTable:
-    """Every single fault, the worst first; those that are alike in one row."""
+def faults_table(found: WhatBreaks, some: Sequence[RankedFault] = ()) -> DataTable:
+    """Every single fault, the worst first, or some of them; those that are alike in one row."""
     bound = any(one.bound_change_s is not None for one in found.faults)
     columns = ("fault", "where", "time", "cost", "cost, share", "bound rises", "bottleneck", "how")
     hints = ("", "the first place; alike: the traffic tells it not apart from the others", f"{found.subject} with it",
              "beyond the time without it", "", "lower bound of a layer, mean", "with the fault",
              "bound only: not simulated, its cost is not known")  # fmt: skip
-    rows: list[tuple[Cell, ...]] = [_row(found, one) for one in found.faults[:most]]
-    left = len(found.faults) - len(rows)
+    rows: list[tuple[Cell, ...]] = [_row(found, one) for one in some or found.faults[:TABLE_ROWS]]
+    left = not some and len(found.faults) > len(rows)
     keep = [i for i, name in enumerate(columns) if bound or name != "bound rises"]
     return DataTable(
         tuple(columns[i] for i in keep),
@@ -70,7 +70,7 @@ def faults_table(found: WhatBreaks, most: int = TABLE_ROWS) -> DataTable:
 
 def _row(found: WhatBreaks, one: RankedFault) -> tuple[Cell, ...]:
     share = None if one.cost_s is None else found.share(one.cost_s)
-    told = one.bottleneck or one.error
+    told = one.bottleneck or one.error.removeprefix("faults: ").partition(";")[0]
     quantities = (Quantity(one.time_s, "s"), Quantity(one.cost_s, "s"), Quantity(share, "%"))
     return (one.what, one.place, *quantities, Quantity(one.bound_change_s, "s"), told, HOW[one.how])
 

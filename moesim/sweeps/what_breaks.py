@@ -331,7 +331,8 @@ def _pairs(pairs: Sequence[Any], rows: Sequence[Row], base_s: float) -> tuple[Pa
 def _notes(
     costs: Sequence[RankedFault], tried: int, faults: int, all_faults: int, worst: int, pairs: int, base_s: float
 ) -> tuple[str, ...]:
-    notes = [f"{faults:,} single faults; {percent(tried / max(faults, 1))} of them stand for what was simulated"]
+    share = "all" if tried == faults else percent(tried / max(faults, 1))
+    notes = [f"{faults:,} single faults, {share} of them simulated or alike one that was"]
     if idle := all_faults - faults:
         notes.append(f"{idle:,} faults are left out: they are at links that carry nothing")
     if alike := [one for one in costs if one.other_s is not None]:

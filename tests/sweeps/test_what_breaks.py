@@ -1,4 +1,4 @@
-"""What breaks: every single fault against a run with that fault, faults that are alike, the bound's ranking, the map."""
+"""What breaks: every single fault against a run with it, faults that are alike, the bound's ranking, the map."""
 
 import functools
 import itertools
@@ -176,7 +176,9 @@ def test_the_bound_finds_the_costliest_faults_more_often_than_chance(record_prop
         costliest = cost >= np.sort(cost)[-len(by_bound)]
         hits.append(costliest[by_bound].mean())
         worst_found += cost[by_bound].max() >= cost.max() * (1 - 1e-9)
-    text = f"of the costliest fifth the bound's first fifth has {np.mean(hits):.0%}; the worst in {worst_found} of {len(hits)}"
+    text = (
+        f"of the costliest fifth the bound's first has {np.mean(hits):.0%}; the worst in {worst_found} of {len(hits)}"
+    )
     record_property("hit_rate", text)
     print(text)
     assert np.mean(hits) > 0.4 and worst_found >= len(hits) / 2  # a fifth by chance
