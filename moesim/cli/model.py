@@ -36,8 +36,9 @@ def model(
 
     Example: moesim model deepseek-v3 --context 4096 --requests 128 --ep 144 --redundant 32
     """
-    from moesim.cli.model_at_work import Load, at_work, at_work_lines
+    from moesim.cli.model_at_work import at_work, at_work_lines
     from moesim.cli.show import console
+    from moesim.layer import Requests
     from moesim.model import load_model, model_names
 
     if name is None:
@@ -46,7 +47,7 @@ def model(
     spec = load_model(name)
     facts = None
     if context is not None:
-        facts = at_work(spec, gpu, Load(context, requests, new), ep=ep, redundant=redundant, weights=weights)
+        facts = at_work(spec, gpu, Requests(context, requests, new), ep=ep, redundant=redundant, weights=weights)
     if as_json:
         typer.echo(json.dumps(facts_of(spec) | (facts or {}), indent=1))
         return

@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.results.definitions import COMPONENTS, STEP_SUMMARY
-from moesim.results.fault_costs import FaultCost, fault_costs_of
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -153,18 +152,18 @@ def print_run(result: "Result") -> None:
         "bottleneck_utilisation",
     )
     out.print(table("", ("load and traffic", ""), [(key, in_words(result, key)) for key in names]))
-    if costs := list(fault_costs_of(result.explanation)):
-        times = [(one.name, format_duration(one.layer_s), f"{one.more:+.2%}", _wait(one)) for one in costs]
-        out.print(table("", ("what the faults cost", "layer", "", "ranks wait most for"), times))
+    faults = [
+        (one["name"], format_duration(one["layer_time_s"]), f"{one['longer_by']:+.2%}",
+         f"{one['waited_on']}: {format_duration(one['waited_on_s'])} each" if one["waited_on"] else None)
+        for one in result.explanation.get("faults", ())
+    ]  # fmt: skip
+    if faults:
+        out.print(table("", ("what the faults cost", "layer", "", "ranks wait most for"), faults))
     losses = [(key, in_words(result, key)) for key in LOSSES if summary[key] is not None]
     if losses:
         out.print(table("", ("balance losses", ""), losses))
     for note in result.notes:
         out.print(f"{note.kind}: {note.text}", style="yellow" if note.kind in ("degraded", "counterfactual") else "")
-
-
-def _wait(cost: FaultCost) -> str:
-    return f"{cost.waited_on}: {format_duration(cost.wait_s)} each" if cost.waited_on else "-"
 
 
 def print_variants(title: str, results: "dict[str, Result]") -> None:

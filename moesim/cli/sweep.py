@@ -72,7 +72,7 @@ def sweep(
         block, dict(map(parse_axis_option, axis)), [parse_together_option(text) for text in together], draw
     )
     try:
-        wanted = parse_objective(objective or (block.objective if block else "layer_time_s"))
+        wanted = parse_objective(objective or loaded.objective)
     except InputError as error:
         raise InputError(error.what, "--objective", error.fix) from None
     groups = axes_named(space, per or (block.per if block else ()))

@@ -4,6 +4,7 @@ from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.faulty_paths import FaultyPaths
+from moesim.cluster.graph import HOST, NIC, NVLINK, PCIE
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.cluster.places import links_of, overridden, place_of, ranks_at
@@ -19,6 +20,10 @@ from moesim.cluster.topology_reader import (
 from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, RailTopology
 
 __all__ = [
+    "HOST",
+    "NIC",
+    "NVLINK",
+    "PCIE",
     "Fabric",
     "FaultyPaths",
     "Heat",

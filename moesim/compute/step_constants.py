@@ -41,6 +41,7 @@ class StepConstants:
     index_maps_s: float
     in_situ: float
     attention_peak_share: float
+    fp8_attention_speedup: float
 
     def moved(self, **values: float) -> StepConstants:
         """Return the constants with other values."""

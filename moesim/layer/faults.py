@@ -59,19 +59,18 @@ class Effect:
         dead: links that no route takes.
         nic_of: ranks and those whose NIC they use instead of their own.
         late: how ranks are late.
-        gone: ranks without tokens, ``replaced`` where replicas take their experts and dropped where nobody does.
+        gone: dead ranks, without tokens.
     """
 
     throttles: tuple[Throttle, ...] = ()
     nic_of: tuple[tuple[int, int], ...] = ()
-    late: "Late | None" = None
-    gone: tuple[int, ...] = ()
-    replaced: bool = False
+    late: Late | None = None
+    gone: Gone | None = None
     dead: Ints = field(default_factory=lambda: _NO_LINKS)
 
 
 def _throttled(fault: Fault, links: Ints, factor: float) -> Effect:
-    return Effect((Throttle(links, factor, fault.from_s, np.inf if fault.to_s is None else fault.to_s),))
+    return Effect((Throttle(links, factor, fault.from_s, fault.until_s),))
 
 
 def _slow_gpu(fault: Fault, fabric: Fabric) -> Effect:
@@ -81,19 +80,13 @@ def _slow_gpu(fault: Fault, fabric: Fabric) -> Effect:
 
 
 def _slow_nic(fault: Fault, fabric: Fabric) -> Effect:
-    return _throttled(fault, _nics(fault, fabric), 1 / (fault.factor or 1.0))
-
-
-def _half_nic(fault: Fault, fabric: Fabric) -> Effect:
-    return _throttled(fault, _nics(fault, fabric), 0.5)
+    return _throttled(fault, _nics(fault, fabric), 1 / (fault.factor or 2.0))
 
 
 def _dead(fault: Fault, fabric: Fabric) -> Effect:
-    return Effect(dead=_nics(fault, fabric))
-
-
-def _dead_switch(fault: Fault, fabric: Fabric) -> Effect:
-    return Effect(dead=links_of(fabric, fault.places))
+    """NICs, or all of a switch."""
+    switch = fault.kind in ("dead_leaf", "dead_plane")
+    return Effect(dead=links_of(fabric, fault.places) if switch else _nics(fault, fabric))
 
 
 def _nics(fault: Fault, fabric: Fabric) -> Ints:
@@ -143,27 +136,23 @@ def _ecmp_collision(fault: Fault, fabric: Fabric) -> Effect:
 
 def _jitter(fault: Fault, fabric: Fabric) -> Effect:
     ranks = ranks_at(fabric, fault.places) if fault.places else np.arange(fabric.n_ranks, dtype=np.int32)
-    to_s = np.inf if fault.to_s is None else fault.to_s
-    return Effect(late=Late(ranks, fault.delay or 0.0, fault.distribution == "fixed", fault.from_s, to_s))
+    return Effect(late=Late(ranks, fault.delay or 0.0, fault.distribution == "fixed", fault.from_s, fault.until_s))
 
 
 def _rank_death(fault: Fault, fabric: Fabric) -> Effect:
-    gone = tuple(ranks_at(fabric, fault.places).tolist())
-    if fault.mode == "abort":
-        return Effect()
-    if len(gone) == fabric.n_ranks:
-        raise InputError("no rank is left", "where", "name fewer GPUs")
-    return Effect(gone=gone, replaced=fault.mode == "replicas")
+    """Nothing where the job ends: the times are of a run in which they lived, and a note says so."""
+    ranks = tuple(ranks_at(fabric, fault.places).tolist())
+    return Effect(gone=None if fault.mode == "abort" else Gone(ranks, fault.mode == "replicas"))
 
 
 KINDS: dict[str, Callable[[Fault, Fabric], Effect]] = {
     "slow_gpu": _slow_gpu,
     "slow_nic": _slow_nic,
-    "half_nic": _half_nic,
+    "half_nic": _slow_nic,
     "dead_nic": _dead,
     "dead_rail": _dead,
-    "dead_plane": _dead_switch,
-    "dead_leaf": _dead_switch,
+    "dead_plane": _dead,
+    "dead_leaf": _dead,
     "flap": _flap,
     "wrong_nic": _wrong_nic,
     "ecmp_collision": _ecmp_collision,
@@ -203,16 +192,13 @@ def for_the_whole_run(found: Sequence[Effect], fabric: Fabric) -> Fabric:
         for one in effect.throttles:
             if _for_ever(one, fabric):
                 capacity[one.links] *= one.factor
-    nic_of = np.arange(fabric.n_ranks)
+    nic_of, paths = np.arange(fabric.n_ranks), fabric.paths
     for rank, taken in (pair for effect in found for pair in effect.nic_of):
         nic_of[rank] = taken
-    others = dead.any() or (nic_of != np.arange(fabric.n_ranks)).any()
-    if others and not isinstance(paths := fabric.paths, FaultyPaths):
+    if (dead.any() or (nic_of != np.arange(fabric.n_ranks)).any()) and not isinstance(paths, FaultyPaths):
         node = fabric.rank_node.astype(np.int64)
-        fabric = replace(
-            fabric, paths=FaultyPaths(paths, dead, fabric.between_switches, node, nic_of, fabric.rank_names)
-        )
-    return replace(fabric, capacity=capacity)
+        paths = FaultyPaths(paths, dead, fabric.between_switches, node, nic_of, fabric.rank_names)
+    return replace(fabric, capacity=capacity, paths=paths)
 
 
 def on_the_clock(found: Sequence[Effect], fabric: Fabric) -> tuple[Throttle, ...]:
@@ -221,9 +207,16 @@ def on_the_clock(found: Sequence[Effect], fabric: Fabric) -> tuple[Throttle, ...
 
 
 def gone(found: Sequence[Effect]) -> Gone | None:
-    """Return the ranks that are dead for the whole run; None for none."""
-    ranks = tuple(sorted({rank for effect in found for rank in effect.gone}))
-    return Gone(ranks, all(effect.replaced for effect in found if effect.gone)) if ranks else None
+    """Return the ranks that are dead for the whole run; None for none.
+
+    Raises:
+        InputError: some are masked and others replaced.
+    """
+    all_gone = [effect.gone for effect in found if effect.gone is not None]
+    if len({one.replaced for one in all_gone}) > 1:
+        raise InputError("dead ranks are masked and replaced in one run", "faults", "give them one mode")
+    ranks = sorted({rank for one in all_gone for rank in one.ranks})
+    return Gone(tuple(ranks), all_gone[0].replaced) if ranks else None
 
 
 def _for_ever(one: Throttle, fabric: Fabric) -> bool:

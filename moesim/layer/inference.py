@@ -1,10 +1,21 @@
 """What a whole inference step is beside its MoE layers: the model's other parts, its requests, the free constants."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from moesim.compute import StepConstants, step_constants
 from moesim.model import ModelSpec
-from moesim.scenario import Scenario
+from moesim.scenario import Scenario, Workload
+
+
+class Requests(NamedTuple):
+    """The requests of one GPU: tokens that each keeps, how many there are, new tokens of each in a step."""
+
+    context: int
+    requests: int
+    new: int
 
 
 @dataclass(frozen=True)
@@ -17,6 +28,7 @@ class Inference:
         acceptance: mean accepted share of the drafted ones.
         micro_batches: parts of the batch that overlap.
         library_date: kernels as released by this day; None: as the tables have them.
+        attention_dtype: of core attention and its cache.
         hooks: sends and receives are kernels of their own.
     """
 
@@ -28,6 +40,7 @@ class Inference:
     acceptance: float
     micro_batches: int
     library_date: str | None
+    attention_dtype: str
     hooks: bool
     constants: StepConstants
 
@@ -45,6 +58,16 @@ class Inference:
     def plain_layers(self) -> int:
         """Layers with attention and no experts."""
         return self.spec.layers - self.spec.moe_layers
+
+
+def requests_of(step: Inference, workload: Workload) -> Requests | None:
+    """Return what the fullest GPU has, lengths by their mean; None where the recorded tokens are shared evenly."""
+    length = max(round(float(np.mean(step.lengths))), 1)
+    if step.decode:
+        return Requests(length, workload.requests or 1, step.query_tokens)
+    if workload.tokens_per_rank is None:
+        return None
+    return Requests(length, max(round(float(np.max(workload.tokens_per_rank)) / length), 1), length)
 
 
 def inference_of(scenario: Scenario, receive_hook: bool) -> Inference | None:
@@ -65,6 +88,7 @@ def inference_of(scenario: Scenario, receive_hook: bool) -> Inference | None:
         acceptance=workload.acceptance or 0.0,
         micro_batches=2 if schedule.overlap == "two-batch" else 1,
         library_date=scenario.compute.library_date,
+        attention_dtype=scenario.compute.attention_dtype,
         hooks=receive_hook and scenario.alltoall.receive_hook,
         constants=step_constants(),
     )

@@ -18,7 +18,7 @@ from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
 from moesim.errors import InputError
 from moesim.layer.faults import Effect, Gone, Late, effects, for_the_whole_run, gone, on_the_clock
-from moesim.layer.inference import Inference, inference_of
+from moesim.layer.inference import Inference, inference_of, requests_of
 from moesim.mistakes import Loc
 from moesim.model import PublishedRouter, RankMemory, rank_memory
 from moesim.network import Throttle
@@ -52,7 +52,7 @@ class Parts:
         tolerance: longest step of the flows as a share of the busiest link's time; 0 follows every event.
         published_router: the model's own, for given experts, whose counts know no groups; None where the router runs.
         model_notes: what the model's config.json does not say and moesim assumed.
-        memory: what a GPU holds before any request; None where the model's file is no longer there.
+        memory: what a GPU holds, with its requests where the step is a whole one; None where the model's file is gone.
         inference: the whole step; None where only MoE layers are simulated.
         bias: of the V3 router: ``recorded``, ``zero``, or the absolute path of a file.
         update_bias: move it after every step.
@@ -189,7 +189,7 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
         router=router,
         published_router=scenario.model_spec().router if scenario.workload.gives_experts else None,
         model_notes=scenario.model_notes(),
-        memory=_memory(scenario, fabric),
+        memory=_memory(scenario, fabric, inference),
         inference=inference,
         bias=scenario.source(scenario.routing.bias),
         update_bias=scenario.routing.update_bias,
@@ -226,25 +226,32 @@ def with_effects(parts: Parts, scenario: Scenario) -> Parts:
     if dead is not None and algorithm.copies == "node" and fabric.n_nodes > 1:
         what = f"{algorithm.name} sends over the GPUs of the same index in every node, the dead one's among them"
         raise scenario.error(("faults",), what, "use alltoall.algorithm: deepep-low-latency, or mode: abort")
+    throttles = on_the_clock(found, fabric)
+    if parts.tolerance and any(int(one.links.min()) < fabric.n_links for one in throttles):
+        raise scenario.error(("network", "tolerance"), "wires that change on the way need every event", "give 0")
     return replace(
         parts,
-        throttles=on_the_clock(found, fabric),
+        throttles=throttles,
         late=tuple(effect.late for effect in found if effect.late is not None),
         gone=dead,
     )
 
 
-def _memory(scenario: Scenario, fabric: Fabric) -> RankMemory | None:
-    """Weights of all layers on a rank; a resolved scenario runs without the file of its model."""
+def _memory(scenario: Scenario, fabric: Fabric, step: Inference | None) -> RankMemory | None:
+    """What a rank holds; None where the file of the model is gone, without which a resolved scenario runs."""
     try:
-        spec = scenario.model_spec()
+        spec = scenario.model_spec() if step is None else step.spec
     except InputError:
         return None
-    weight_bytes = 1 if scenario.alltoall.dispatch_dtype == "fp8" else 2
-    redundant = scenario.placement.redundant_experts
+    load = None if step is None else requests_of(step, scenario.workload)
+    hooks = algorithm_named(scenario.alltoall.algorithm).receive_hook
     return rank_memory(
-        spec, ep=fabric.n_ranks, total_bytes=load_gpu(fabric.gpu).memory_bytes, redundant_experts=redundant,
-        weight_bytes=weight_bytes,
+        spec, ep=fabric.n_ranks, total_bytes=load_gpu(fabric.gpu).memory_bytes,
+        redundant_experts=scenario.placement.redundant_experts,
+        requests=load.requests if load else 0, context=load.context if load else 0,
+        message_tokens=load.requests * load.new if load and hooks else 0,
+        weight_bytes=1 if scenario.alltoall.dispatch_dtype == "fp8" else 2,
+        cache_bytes=1 if scenario.compute.attention_dtype == "fp8" else 2,
     )  # fmt: skip
 
 

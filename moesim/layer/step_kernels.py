@@ -148,17 +148,17 @@ class StepPrices:
             per_token += 10 * (rank + latent) + heads * (4 * rope + 2 * (2 * nope + rope) + 7 * value)
             if self.step.decode:
                 yield _Kernel(first, "absorb queries", self._batched(tokens, heads, nope, latent))
-                yield _Kernel(second, "mla_decode", self._mla_decode(one, tokens))
+                yield _Kernel(second, "mla_decode", self._in_dtype(self._mla_decode(one, tokens)))
                 yield _Kernel(second, "values of heads", self._batched(tokens, heads, latent, value))
             else:
                 yield _Kernel(first, gemm, self._gemm(dtype, tokens, heads * (nope + value), latent))
-                yield _Kernel(second, "mla_prefill", self._mla_prefill(one, tokens))
+                yield _Kernel(second, "mla_prefill", self._in_dtype(self._mla_prefill(one, tokens)))
             yield _Kernel(second, gemm, self._gemm(dtype, tokens, hidden, heads * value))
         elif one.cache_elements:
             kv_heads, key, value = one.grouped()
             values = value or key
             yield _Kernel(first, gemm, self._gemm(dtype, tokens, one.heads * key + kv_heads * (key + value), hidden))
-            yield _Kernel(second, "attention", self._grouped(one, tokens))
+            yield _Kernel(second, "attention", self._in_dtype(self._grouped(one, tokens)))
             yield _Kernel(second, gemm, self._gemm(dtype, tokens, hidden, one.heads * values))
             per_token += 4.0 * (one.heads + 2 * kv_heads) * key
         else:
@@ -204,6 +204,14 @@ class StepPrices:
             "at the most that FlashMLA publishes",
             {"estimated": 1.0},
         )
+
+    def _in_dtype(self, times: KernelTimes) -> KernelTimes:
+        """Core attention in FP8, of which no kernel is measured: the published share of its time in BF16."""
+        if self.step.attention_dtype == "bf16":
+            return times
+        speedup = self.step.constants.fp8_attention_speedup
+        note = f"FP8: {speedup:g} times as fast as in BF16 ({times.source})"
+        return KernelTimes(times.seconds / speedup, "estimated", None, note, {"estimated": 1.0})
 
     def _prompts(self, tokens: Ints) -> Iterator[tuple[Ints, Ints, Ints]]:
         """Tokens, prompts and tokens of each, for every length; whole prompts, at least one."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from moesim.balance import losses_in_balance
 from moesim.cluster import Fabric
-from moesim.layer import KernelLedger, Parts
+from moesim.layer import CONTEXTS, KernelLedger, Parts, attention_kinds, least_by_context, requests_of
 from moesim.measure.summary import SummaryBuilder
+from moesim.model import crossover_tokens, held_bytes
 from moesim.results import Term
 from moesim.stages import PHASES
 from moesim.workload import Batch
@@ -52,8 +53,27 @@ def explanation(
         "held_longest": _held_longest(fabric, terms),
         "bottleneck_class": summary.bottleneck()[1],
         "busiest_links": {phase: _busiest(parts, summary, phase) for phase in PHASES},
+        **_attention(parts),
         "workload": {"notes": [*batch.notes, *batch.estimated], "resampled": batch.resampled},
     }
+
+
+def _attention(parts: Parts) -> dict[str, Any]:
+    """Of a whole step: its attention beside the other kinds, and what a GPU holds."""
+    step = parts.inference
+    load = None if step is None else requests_of(step, parts.workload)
+    if step is None or load is None:
+        return {}
+    found: dict[str, Any] = {
+        "load": load._asdict(),
+        "kinds": attention_kinds(step.spec, parts.kernels, load),
+        "contexts": list(CONTEXTS),
+        "least_by_context_s": least_by_context(step.spec, parts.kernels, load),
+        "crossover_tokens": crossover_tokens(step.spec.attention),
+    }
+    if parts.memory is not None:
+        found["memory_bytes"] = held_bytes(parts.memory)
+    return {"attention": found}
 
 
 def _phase(parts: Parts, phase: str) -> dict[str, Any]:

@@ -111,9 +111,12 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
             notes.append(Note("degraded" if source == "extrapolated" else "estimated", text))
     notes += (Note("estimated", f"model: {text}") for text in parts.model_notes)
     if parts.memory is not None and parts.memory.free < 0:
-        weights = (parts.memory.experts + parts.memory.other_weights) / 1e9
-        text = f"it does not fit: {weights:.1f} GB of weights on each GPU of {parts.memory.total / 1e9:.0f} GB"
-        text += ", and runtime and activations beside them (moesim model --context tells more)"
+        held = parts.memory
+        text = f"it does not fit: {(held.experts + held.other_weights) / 1e9:.1f} GB of weights"
+        text += f" and {held.kv_cache / 1e9:.1f} GB of KV cache" if held.kv_cache else ""
+        text += f" on each GPU of {held.total / 1e9:.0f} GB, and runtime and activations beside them"
+        fit = f"; {held.requests_that_fit:,} requests fit"
+        text += fit if held.kv_cache else " (moesim model --context tells more)"
         notes.append(Note("degraded", text))
     constants = parts.constants["dispatch"]
     own = Path(parts.calibration)

@@ -1,9 +1,9 @@
 """Sizes, parameters and KV cache of published and own models. Imports neither numpy nor anything heavy."""
 
-from moesim.model.attention_work import AttentionWork, attention_work, crossover_tokens, other_kinds
+from moesim.model.attention_work import AttentionWork, attention_work, crossover_tokens, other_kinds, with_attention
 from moesim.model.kv_cache import kv_cache_bytes
 from moesim.model.layer_attention import Attention
-from moesim.model.memory import RankMemory, rank_memory
+from moesim.model.memory import RankMemory, held_bytes, rank_memory
 from moesim.model.model_spec import ModelSpec, PublishedRouter
 from moesim.model.presets import load_model, model_names
 
@@ -15,9 +15,11 @@ __all__ = [
     "RankMemory",
     "attention_work",
     "crossover_tokens",
+    "held_bytes",
     "kv_cache_bytes",
     "load_model",
     "model_names",
     "other_kinds",
     "rank_memory",
+    "with_attention",
 ]

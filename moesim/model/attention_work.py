@@ -9,11 +9,13 @@ on the distance of the two tokens and stands between the two matrices; hence one
 Not modelled: the indexer and the compressed entries of sparse attention, whose layers count as full attention here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from moesim.errors import InputError
 from moesim.model.layer_attention import Attention
+from moesim.model.model_spec import ModelSpec
 
 Form = Literal["absorbed", "unabsorbed"]
 
@@ -98,6 +100,39 @@ def other_kinds(attention: Attention) -> dict[str, Attention]:
         "mla": latent,
     }
     return kinds | {attention.kind: attention}
+
+
+def with_attention(spec: ModelSpec, kind: str | None = None, **sizes: int) -> ModelSpec:
+    """Return the model with another kind of attention, or other ``heads``, ``kv_heads`` or ``kv_lora_rank``.
+
+    Every kind that the model has changes alike; layers that keep a state instead of a cache stay.
+
+    Raises:
+        InputError: there is no such attention of the model's sizes, or it has no such size.
+    """
+    return replace(
+        spec, attentions=tuple(_asked(one, kind, sizes) if one.cache_elements else one for one in spec.attentions)
+    )
+
+
+def _asked(one: Attention, kind: str | None, sizes: Mapping[str, int]) -> Attention:
+    if kind not in (None, one.kind):
+        kinds = other_kinds(one)
+        if kind not in kinds:
+            what = f"attention of kind {one.kind} has no {kind} of the same size"
+            raise InputError(what, "model.attention", "leave it out")
+        one = replace(kinds[kind], window=one.window)
+    has = {"mla": ("heads", "kv_lora_rank"), "gqa": ("heads", "kv_heads")}.get(one.kind, ("heads",))
+    for name in sizes:
+        if name not in has:
+            raise InputError(f"{one.kind} has no {name}", f"model.{name}", f"it has {' and '.join(has)}")
+    heads = {"kv_heads": sizes["heads"]} if one.kind == "mha" and sizes else {}
+    changes: dict[str, Any] = {**sizes, **heads}
+    one = replace(one, **changes)
+    if one.heads % (one.kv_heads or 1):
+        what = f"{one.kv_heads} KV heads do not divide {one.heads} heads"
+        raise InputError(what, "model.kv_heads", "give a divisor of heads")
+    return one
 
 
 def _mla_flops(attention: Attention) -> tuple[float, float, float]:

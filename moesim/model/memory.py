@@ -7,7 +7,7 @@ Not modelled: fragmentation, paging waste, CUDA graphs beyond the flat share, te
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from moesim.errors import InputError
 from moesim.model.model_spec import ModelSpec
@@ -113,6 +113,16 @@ def rank_memory(
         bytes_per_request=per_request,
         total=total_bytes,
     )
+
+
+def held_bytes(held: RankMemory) -> dict[str, float]:
+    """Return all of it as plain data, what is estimated, what is free and how many requests fit with it."""
+    return asdict(held) | {
+        "runtime_estimated": RUNTIME_BYTES,
+        "activations_estimated": ACTIVATION_BYTES,
+        "free": held.free,
+        "requests_that_fit": held.requests_that_fit,
+    }
 
 
 def low_latency_buffer_bytes(spec: ModelSpec, message_tokens: int) -> float:

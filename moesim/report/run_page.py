@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moesim.report import run_tables
+from moesim.report import attention_section, run_tables
 from moesim.report.balance_charts import layer_charts, rebalance_charts, training_charts
 from moesim.report.charts import Chart
 from moesim.report.columns import columns_of, rows_in
@@ -48,6 +48,7 @@ _SECTIONS = [
     ("traffic", "Traffic"),
     ("load", "Experts and ranks"),
     ("timeline", "Time"),
+    ("attention", "Attention"),
     ("balance", "Balance"),
     ("bandwidth", "Bandwidth"),
     ("behind", "Behind the numbers"),
@@ -90,7 +91,7 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
     Returns:
         The page: no other file or network needed, the same bytes for the same result.
     """
-    charts = _charts(result)
+    charts, facts = _charts(result), result.explanation.get("attention")
     views = {key: view_of(chart) for key, chart in charts.items()}
     summary = result.summary
     notes = sorted(result.notes, key=lambda note: _NOTE_ORDER.index(note.kind) if note.kind in _NOTE_ORDER else 9)
@@ -98,7 +99,10 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
         "run.html.j2",
         title=str(summary["name"]),
         name=str(summary["name"]),
-        sections=_SECTIONS,
+        sections=[one for one in _SECTIONS if facts is not None or one[0] != "attention"],
+        attention=None if facts is None else attention_section.kinds_table(facts),
+        attention_words="" if facts is None else attention_section.kinds_words(facts),
+        memory=attention_section.memory_table(facts) if facts is not None and "memory_bytes" in facts else None,
         chips=chips(result),
         verdict=verdict(result),
         tiles=_tiles(result),
@@ -142,6 +146,7 @@ def _charts(result: Result) -> dict[str, Chart | None]:
         "expert_load": expert_chart(result),
         "rank_load": rank_chart(result),
         "step_lanes": lanes_chart(result),
+        "attention": attention_section.context_chart(facts) if (facts := result.explanation.get("attention")) else None,
         "timeline": timeline_chart(result),
         "wait": wait_chart(result),
         "rank_wait": rank_wait_chart(result),

@@ -10,7 +10,7 @@ from moesim.report.columns import columns_of, layers_in, node_of_rank, pick, row
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.palette import LINK_WORDS
 from moesim.report.quantities import ABSENT, filled, quantity, unit_of
-from moesim.results import SUMMARY, Result, fault_costs_of
+from moesim.results import SUMMARY, Result
 
 # Facts of the wall clock would make equal runs give different pages.
 _WALL_CLOCK = ("utc", "wall_s")
@@ -102,9 +102,10 @@ def waits(result: Result) -> DataTable | None:
 def fault_costs(result: Result) -> DataTable | None:
     """Layer and step without faults, with each alone and with all; None for a run without."""
     rows: list[tuple[Cell, ...]] = [
-        (one.name, Quantity(one.layer_s, "s"), Quantity(one.more, "%"), Quantity(one.step_s, "s"), one.held,
-         one.waited_on or "", Quantity(one.wait_s, "s"))
-        for one in fault_costs_of(result.explanation)
+        (one["name"], Quantity(one["layer_time_s"], "s"), Quantity(one["longer_by"], "%"),
+         Quantity(one["step_time_s"], "s"), one["bottleneck"],
+         one["waited_on"] or "", Quantity(one["waited_on_s"], "s"))
+        for one in result.explanation.get("faults", ())
     ]  # fmt: skip
     heads = ("cluster", "layer", "longer by", "step", "bottleneck", "ranks wait most for", "each")
     return DataTable(heads, rows) if rows else None

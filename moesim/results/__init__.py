@@ -3,7 +3,6 @@
 from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, ratio_spread, told_apart
 from moesim.results.criticality import How, PairCost, RankedFault, WhatBreaks
 from moesim.results.definitions import COMPONENTS, DEFINITIONS, SOURCES, STEP_SUMMARY, SUMMARY, Value
-from moesim.results.fault_costs import FaultCost, fault_costs_of
 from moesim.results.placement import Ageing, PlacementOption, PlacementVerdict, percent, whole
 from moesim.results.result import SCHEMA_VERSION, Note, Result, load_result
 from moesim.results.tables import TableBuilder, Tables, nulls
@@ -20,7 +19,6 @@ __all__ = [
     "SUMMARY",
     "Z80",
     "Ageing",
-    "FaultCost",
     "How",
     "Moves",
     "Note",
@@ -36,7 +34,6 @@ __all__ = [
     "Value",
     "WhatBreaks",
     "combined",
-    "fault_costs_of",
     "intervals",
     "load_result",
     "nulls",

@@ -9,7 +9,6 @@ from typing import Any
 from moesim.errors import InputError
 from moesim.results.bands import Moves
 from moesim.results.definitions import DEFINITIONS
-from moesim.results.fault_costs import fault_costs_of
 from moesim.results.result import Result
 from moesim.results.terms import Share, Term
 from moesim.stages import PHASES
@@ -163,9 +162,10 @@ def _layer(result: Result, _: str) -> Iterator[str]:
         if culprit["capacity_bytes_per_s"] < culprit["peers_bytes_per_s"]:
             peak, peers = (format_bandwidth(culprit[name]) for name in ("capacity_bytes_per_s", "peers_bytes_per_s"))
             yield f"  its peak is {peak}, that of most links of its class {peers}"
-    for cost in fault_costs_of(result.explanation):
-        late = f"; ranks wait {format_duration(cost.wait_s)} each for {cost.waited_on}" if cost.waited_on else ""
-        yield f"  {cost.name}: a layer of {format_duration(cost.layer_s)} ({cost.more:+.2%}), {cost.held}{late}"
+    for one in result.explanation.get("faults", ()):
+        wait = f"; ranks wait {format_duration(one['waited_on_s'])} each for {one['waited_on']}"
+        layer = f"a layer of {format_duration(one['layer_time_s'])} ({one['longer_by']:+.2%})"
+        yield f"  {one['name']}: {layer}, {one['bottleneck']}{wait if one['waited_on'] else ''}"
     if steps := result.explanation.get("tolerance"):
         yield f"  in steps of up to {steps['tolerance']:.2%}; estimated error {steps['estimated_error']['layer']:.2%}"
     ranks = result.explanation["critical_ranks"]

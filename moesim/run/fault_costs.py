@@ -29,8 +29,8 @@ StepsOf = Callable[[Parts], Iterable[RoutedStep]]
 
 def fault_costs(
     parts: Parts, scenario: Scenario, broken: SummaryBuilder, steps_of: StepsOf, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Return what the faults cost, as a JSON-able value.
+) -> list[dict[str, Any]]:
+    """Return the clocks, JSON-able: the healthy cluster's, each of several faults' alone, the run's.
 
     Args:
         parts: of the run, faults included.
@@ -40,38 +40,46 @@ def fault_costs(
         say: called with a line when a clock begins.
     """
 
-    def again(faults: tuple[Fault, ...]) -> SummaryBuilder:
+    def again(name: str, *faults: Fault) -> dict[str, Any]:
+        say(f"once more {name}")
         other = scenario.model_copy(update={"faults": faults})
-        fabric = build_fabric(other)
-        its = with_effects(replace(parts, fabric=fabric), other)
+        its = with_effects(replace(parts, fabric=build_fabric(other)), other)
         builder = SummaryBuilder(its)
         deque(run_steps(its, steps_of(its), builder, KernelLedger(), _NO_CURVES_S), maxlen=0)
-        return builder
+        return _clock(name, builder)
 
-    say("the same without faults")
-    healthy, several = again(()), len(scenario.faults) > 1
-    each = []
-    for i, fault in enumerate(scenario.faults):
-        alone = None
-        if several and i < MOST_ALONE:
-            say(f"with fault {i + 1} of {len(scenario.faults)} alone")
-            alone = _times(again((fault,)))
-        each.append(fault.model_dump(mode="json", exclude_defaults=True, by_alias=True) | {"alone": alone})
-    return {"with": _times(broken), "without": _times(healthy), "each": each}
+    clocks, first = [again("without faults")], scenario.faults[0]
+    if len(scenario.faults) == 1:
+        clocks.append(_clock(f"with {in_words(first)}", broken))
+    else:
+        clocks += (again(f"with {in_words(fault)} alone", fault) for fault in scenario.faults[:MOST_ALONE])
+        clocks.append(_clock("with all", broken))
+    usual = clocks[0]["layer_time_s"]
+    return [clock | {"longer_by": clock["layer_time_s"] / usual - 1 if usual else 0.0} for clock in clocks]
 
 
-def _times(builder: SummaryBuilder) -> dict[str, Any]:
+def _clock(name: str, builder: SummaryBuilder) -> dict[str, Any]:
     """Layer and step, what held the critical ranks, and whom all ranks waited for most, mean over the layers."""
     layers, names = len(builder.layers), builder.parts.fabric.rank_names
     last = int(np.argmax(builder.waited_on_s))
     waits = float(builder.waited_on_s[last]) / layers
     return {
+        "name": name,
         "layer_time_s": float(np.mean([row["layer_time_s"] for row in builder.layers])),
         "step_time_s": float(np.mean(builder.step_s)),
         "bottleneck": builder.bottleneck()[0],
         "waited_on": names[last] if waits > 0 else None,
         "waited_on_s": waits / len(names),
     }
+
+
+def in_words(fault: Fault) -> str:
+    """Return a fault as one would say it: ``slow_nic at n1.gpu2, factor 2, from 100us to 1ms``."""
+    given = fault.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+    text = f"{fault.kind} at {' and '.join(fault.places)}" if fault.places else str(fault.kind)
+    for key in [key for key in given if key not in ("kind", "where", "from", "to")]:
+        text += f", {key} {f'{given[key]:g}' if isinstance(given[key], float) else given[key]}"
+    return text + "".join(f"{mark}{key} {given[key]}" for mark, key in ((", ", "from"), (" ", "to")) if key in given)
 
 
 def fault_notes(scenario: Scenario) -> Iterator[Note]:

@@ -173,8 +173,13 @@ def _step(scenario: ScenarioFields) -> Iterator[Breach]:
         yield ("workload", "acceptance"), "nothing is drafted", "add draft_tokens: 1"
     if work.draft_tokens is not None and work.requests is None and decode:
         yield ("workload", "draft_tokens"), "no requests that draft", f"give {lengths}"
-    if scenario.compute.library_date is not None and not work.of_step:
-        yield ("compute", "library_date"), "read for whole steps alone", f"give workload.{lengths}, or leave it out"
+    model, compute = scenario.model, scenario.compute
+    of_steps = {("model", name): getattr(model, name) for name in ("attention", "heads", "kv_heads", "kv_lora_rank")}
+    of_steps |= {("compute", "library_date"): compute.library_date}
+    of_steps |= {("compute", "attention_dtype"): None if compute.attention_dtype == "bf16" else "fp8"}
+    for loc, given in () if work.of_step else of_steps.items():
+        if given is not None:
+            yield loc, "read for whole steps alone", f"give workload.{lengths}, or leave it out"
     if work.of_step and scenario.placement.moves_weights:
         what = "weights that move are simulated beside MoE layers alone, not in a whole step"
         yield ("workload",), what, f"leave {lengths} out, or rebalance and per_batch"
@@ -195,7 +200,7 @@ def _sweep(scenario: ScenarioFields) -> Iterator[Breach]:
     if sweep is None:
         return
     try:
-        parse_objective(sweep.objective)
+        parse_objective(sweep.objective or "layer_time_s")
     except InputError as error:
         yield ("sweep", "objective"), error.what, error.fix
     named: list[tuple[Loc, str]] = [(("sweep", "axes", key), key) for key in sweep.axes]

@@ -1,5 +1,6 @@
 """Faults of the simulated cluster: one block for all kinds, each of which takes some of its keys."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -15,10 +16,13 @@ else:
     FaultKindName = Literal[tuple(FAULT_KINDS)]
 
 
+_KINDS = f"What is wrong: {'; '.join(f'{name}: {kind.does}' for name, kind in FAULT_KINDS.items())}."
+
+
 class Fault(Block):
     """A part of the cluster that is slow, broken or late."""
 
-    kind: FaultKindName = Field(description="What is wrong.")
+    kind: FaultKindName = Field(description=_KINDS)
     where: Place | Annotated[tuple[Place, ...], Field(min_length=1)] | None = Field(
         None, description="A place or a list of places, as in cluster.overrides: n3.gpu2, n3.gpu2.nic, rail2, leaf1."
     )
@@ -74,6 +78,11 @@ class Fault(Block):
     def retry_s(self) -> float:
         """Seconds from one attempt to send again to the next."""
         return RETRY_S if self.retry is None else self.retry
+
+    @property
+    def until_s(self) -> float:
+        """When it ends, infinity for never."""
+        return math.inf if self.to_s is None else self.to_s
 
     @property
     def places(self) -> tuple[str, ...]:

@@ -17,12 +17,15 @@ from ruamel.yaml import YAML
 from moesim.errors import InputError
 from moesim.located_yaml import LocatedDocument
 from moesim.mistakes import Loc, Mistakes, dotted
-from moesim.model import ModelSpec, load_model, model_names
+from moesim.model import ModelSpec, load_model, model_names, with_attention
 from moesim.scenario.breaches import breaches
 from moesim.scenario.defaults import MODEL_PRESET, filled, needs_preset, preset_name
 from moesim.scenario.fields import ScenarioFields
 from moesim.scenario.named_files import contained, is_path, refuse_escape
 from moesim.scenario.thresholds import Threshold, parse_threshold
+
+# Keys of the model block that change its attention.
+_ATTENTION = ("attention", "heads", "kv_heads", "kv_lora_rank")
 
 
 class Scenario(ScenarioFields):
@@ -44,12 +47,17 @@ class Scenario(ScenarioFields):
         name = preset_name(data)
         if not is_path(name):
             known = name in model_names()
-            return filled(data, load_model(name if known else MODEL_PRESET))  # the field's own check refuses it
+            preset = load_model(name if known else MODEL_PRESET)  # the field's own check refuses it
+        else:
+            try:
+                preset = _load_preset(name, (info.context or {}).get("base_dir", Path.cwd()))
+            except InputError as error:
+                where = f" ({error.where})" if error.where else ""
+                raise Mistakes((("model", "preset"), error.what + where, error.fix)) from None
         try:
-            preset = _load_preset(name, (info.context or {}).get("base_dir", Path.cwd()))
+            _with_asked_attention(preset, data.get("model"))
         except InputError as error:
-            where = f" ({error.where})" if error.where else ""
-            raise Mistakes((("model", "preset"), error.what + where, error.fix)) from None
+            raise Mistakes((tuple(error.where.split(".")), error.what, error.fix)) from None
         return filled(data, preset)
 
     @model_validator(mode="after")
@@ -98,11 +106,14 @@ class Scenario(ScenarioFields):
         """Return the preset with the sizes and the top_k of this scenario.
 
         Raises:
-            InputError: the preset is a file that is no longer there.
+            InputError: the preset is a file that is no longer there, or its attention has no such form.
         """
         preset = _load_preset(self.model.preset, self._base_dir)
-        sizes = self.model.model_dump(exclude={"preset"}) | {"shared_hidden": self.model.shared_width}
-        return preset.resized(**sizes, router=dataclasses.replace(preset.router, top_k=self.routing.top_k))
+        model = self.model.model_dump(exclude={"preset"})
+        sizes = {name: value for name, value in model.items() if name not in _ATTENTION}
+        sizes["shared_hidden"] = self.model.shared_width
+        spec = preset.resized(**sizes, router=dataclasses.replace(preset.router, top_k=self.routing.top_k))
+        return _with_asked_attention(spec, model)
 
     def model_notes(self) -> tuple[str, ...]:
         """Return what the preset's config.json does not say and moesim assumed; nothing for a preset by name."""
@@ -117,6 +128,12 @@ class Scenario(ScenarioFields):
         """Return the thresholds, parsed."""
         return tuple(parse_threshold(text) for text in self.thresholds)
 
+    @property
+    def objective(self) -> str:
+        """What a sweep of it is to be best at, as its sweep section says or by what it simulates."""
+        said = self.sweep.objective if self.sweep else None
+        return said or ("max tokens_per_second_per_gpu" if self.workload.of_step else "layer_time_s")
+
     def variant_scenarios(self) -> "dict[str, Scenario]":
         """Return one whole scenario per variant, in the order of the file; its name is ``NAME/VARIANT``."""
         return dict(self._variants)
@@ -129,6 +146,14 @@ class Scenario(ScenarioFields):
         """Return the SHA-256 of the resolved scenario as canonical JSON."""
         text = json.dumps(self.resolved(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_asked_attention(spec: ModelSpec, model: Any) -> ModelSpec:
+    """The model with the attention that its block asks for; what is of another type is refused elsewhere."""
+    given = model if isinstance(model, dict) else {}
+    sizes = {name: value for name in _ATTENTION[1:] if isinstance(value := given.get(name), int) and value > 0}
+    kind = given.get(_ATTENTION[0])
+    return with_attention(spec, kind if isinstance(kind, str) else None, **sizes) if kind or sizes else spec
 
 
 def _load_preset(name: str, base_dir: Path) -> ModelSpec:

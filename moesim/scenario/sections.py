@@ -170,6 +170,14 @@ class Model(Block):
     layers: Count = _filled(
         "Layers of the whole model, for weights and KV cache (default: the preset's).", ge=1, le=10**5
     )
+    attention: Literal["mla", "mha", "gqa", "mqa"] | None = Field(
+        None, description="Another kind of attention, of as many heads of the same size (default: the preset's)."
+    )
+    heads: Count | None = Field(None, ge=1, le=10**5, description="Query heads (default: the preset's).")
+    kv_heads: Count | None = Field(None, ge=1, le=10**5, description="KV heads of GQA (default: the kind's).")
+    kv_lora_rank: Count | None = Field(
+        None, ge=1, le=10**6, description="Width of MLA's cached latent (default: the kind's)."
+    )
 
     @property
     def shared_width(self) -> int:
@@ -347,6 +355,9 @@ class Compute(Block):
         pattern=r"^\d{4}-\d{2}-\d{2}$",
         description="Whole steps: kernels as released by this day, such as 2025-02-25 (default: as in the tables).",
     )
+    attention_dtype: Literal["bf16", "fp8"] = Field(
+        "bf16", description="Whole steps: core attention and the KV cache in BF16, or in FP8 (estimated from BF16)."
+    )
 
 
 class Losses(Block):
@@ -385,10 +396,11 @@ class Sweep(Block):
         description="Keys that move together: each entry is one axis, with as many values for each of its keys.",
     )
     random: RandomPoints | None = Field(None, description="Draw points from the combinations; null: all of them.")
-    objective: str = Field(
-        "layer_time_s",
+    objective: str | None = Field(
+        None,
         description="The summary number to minimise (max KEY: maximise), and limits that the best point must "
-        "keep: layer_time_s where gate_mass_lost < 0.01 and rank_load_max_over_mean < 1.3.",
+        "keep: layer_time_s where gate_mass_lost < 0.01 and rank_load_max_over_mean < 1.3 "
+        "(default: layer_time_s; of whole steps max tokens_per_second_per_gpu).",
     )
     per: tuple[str, ...] = Field(
         (), description="Keys of axes: the best point is also listed for each combination of their values."

@@ -82,7 +82,7 @@ def sweep(
     draw = None if random is None else RandomPoints(points=random, seed=random_seed)
     block = loaded.sweep or Sweep()
     space = space_of(block, axes, together, draw)
-    wanted = parse_objective(block.objective if objective is None else objective)
+    wanted = parse_objective(loaded.objective if objective is None else objective)
     groups = axes_named(space, block.per if per is None else per)
 
     def workers(points: int) -> AbstractContextManager[Workers]:

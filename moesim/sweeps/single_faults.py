@@ -11,9 +11,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.cluster import Fabric, links_of
-from moesim.cluster.graph import HOST, NIC, NVLINK, PCIE
-from moesim.layer.alike_places import Alike
+from moesim.cluster import HOST, NIC, NVLINK, PCIE, Fabric, links_of
+from moesim.layer import Alike
 
 _INSIDE = {NVLINK, PCIE, HOST}
 

@@ -22,12 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.layer import KernelLedger, LayerLoad, Parts, layer_load
-from moesim.layer.alike_places import alike_places
-from moesim.layer.faults import effects
-from moesim.measure.lower_bound import LayerBytes
+from moesim.layer import KernelLedger, LayerLoad, Parts, alike_places, effects, layer_load
+from moesim.measure import LayerBytes
 from moesim.results import How, PairCost, RankedFault, WhatBreaks, percent
-from moesim.run.steps import RoutedStep, simulated_layers
+from moesim.run import RoutedStep, simulated_layers
 from moesim.scenario import Fault, Scenario, ScenarioTemplate
 from moesim.stages import PHASES
 from moesim.sweeps.digests import routing_digest

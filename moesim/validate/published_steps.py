@@ -7,6 +7,7 @@ those of ``data/validate/steps.csv``: who ran what, how many tokens or requests 
 import csv
 import re
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def _settings(row: dict[str, str]) -> Step:
     size = re.match(r"(\d+) (tokens|requests)(?: x (\d+) tokens)?", row["per_gpu"])
     lengths = [int(found) for found in re.findall(r"\d+", row["context"])]
     settings: dict[str, Any] = {
-        "cluster.topology": f"{gpu}-{-(-ep // 8)}x{min(ep, 8)}-rail" if ep > 8 else f"hgx-{gpu}",
+        **_cluster(row, gpu, ep, notes),
         "parallel.ep": ep,
         "model.preset": model,
         "schedule.phase": row["kind"],
@@ -161,9 +162,9 @@ def _settings(row: dict[str, str]) -> Step:
         drafts = row.get("draft_tokens") or (drafted[1] if drafted else str(int(size[3] or 1) - 1))
         settings |= {"workload.requests": int(size[1]), "workload.context": context}
         if int(drafts):
-            said = re.search(r"(\d+) % accepted", row.get("library", ""))
-            accepted = float(row.get("acceptance") or (float(said[1]) / 100 if said else _ACCEPTANCE))
-            if not said and not row.get("acceptance"):
+            accepted = _accepted(row, int(drafts))
+            if accepted is None:
+                accepted = _ACCEPTANCE
                 notes.append(f"acceptance not stated: {_ACCEPTANCE}")
             settings |= {"workload.draft_tokens": int(drafts), "workload.acceptance": accepted}
     else:
@@ -186,16 +187,49 @@ def _settings(row: dict[str, str]) -> Step:
         if least:
             settings |= {"placement.policy": "eplb", "placement.redundant_experts": least}
     if "balanced" not in row.get("routing", "") or "EPLB" in row.get("routing", ""):
-        notes.append("load of the ranks not stated: even")
+        notes.append("load of the ranks not stated: experts equally likely")
     if "fp8 attention" in row.get("dtype", "").lower():
-        notes.append("no kernels of FP8 attention: priced in BF16")
-    if ep > 8:
-        notes.append("NICs not stated: one of 400 Gb/s for each GPU")
+        settings["compute.attention_dtype"] = "fp8"
+        notes.append("no kernels of FP8 attention: estimated from BF16")
     if day := re.match(r"(\d{4})-(\d{2})(-\d{2})?$", row.get("date", "")):
         settings["compute.library_date"] = day[0] if day[3] else f"{day[0]}-01"
     if "prefill mixed in" in row.get("metric", ""):
         notes.append("prefill between decode steps not modelled")
     return Step(row, settings, assumptions=tuple(notes))
+
+
+def _cluster(row: dict[str, str], gpu: str, ep: int, notes: list[str]) -> dict[str, Any]:
+    """Nodes of 8 on rails. What one row of a source says of its NICs, ``4 x 400 Gb/s``, holds for its others."""
+    if ep <= 8:
+        return {"cluster.topology": f"hgx-{gpu}"}
+    nodes = -(-ep // 8)
+    nics = re.match(r"(\d+) ?x ?(\d+) ?Gb/s", row.get("nics") or _nics_of_sources().get((row["source"], gpu), ""))
+    if nics is None:
+        notes.append("NICs not stated: one of 400 Gb/s for each GPU")
+        return {"cluster.topology": f"{gpu}-{nodes}x8-rail"}
+    return {
+        "cluster.nodes": nodes, "cluster.gpus_per_node": 8, "cluster.gpu": gpu, "cluster.fabric": "rail",
+        "cluster.nics_per_node": int(nics[1]), "cluster.nic_bandwidth": f"{nics[2]}Gb/s",
+    }  # fmt: skip
+
+
+@cache
+def _nics_of_sources() -> dict[tuple[str, str], str]:
+    with STEPS.open(encoding="utf-8", newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["nics"]]
+    return {(row["source"], row["gpu"].lower()): row["nics"] for row in rows}
+
+
+def _accepted(row: dict[str, str], drafts: int) -> float | None:
+    """Accepted share of the drafted tokens, as a column, the engine's words or a note of accepted lengths say it."""
+    if row.get("acceptance"):
+        return float(row["acceptance"])
+    if said := re.search(r"(\d+) % accepted", row.get("library", "")):
+        return float(said[1]) / 100
+    _, _, lengths = row.get("note", "").partition("accepted length")
+    said_of = re.findall(r"([\d.]+)-([\d.]+) \((\d)", lengths)
+    found = next(((float(low) + float(high)) / 2 for low, high, of in said_of if int(of) == drafts), None)
+    return None if found is None else (found - 1) / drafts
 
 
 def _overlap(said: str, decode: bool, notes: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Published steps beside simulated ones: at the frozen constants, then with one engine constant fitted on one row.
 
-Every step is simulated with loads dealt evenly, since no source states its own. An engine constant is what one row of a
+A profile whose loads were even is dealt even ones; of the other sources none states its own, so every expert is equally
+likely and each token's are drawn by the model's own router. An engine constant is what one row of a
 source, model, GPU and phase is off; it is divided out of the others of the same group, never of its own row. Rows that
 only a profile or a trace gives, as DeepSeek's, have none: they stand alone.
 """
@@ -77,23 +78,28 @@ def balanced_ids(tokens: int, n_experts: int, top_k: int, rng: np.random.Generat
 
 
 def scenario_of(step: Step, folder: Path) -> Scenario:
-    """Return a step's scenario, written into ``folder`` with its evenly dealt experts."""
-    preset = load_model(step.settings["model.preset"])
-    settings = step.settings
-    per_rank = settings.get("workload.tokens_per_rank") or settings["workload.requests"] * (
-        1 + settings.get("workload.draft_tokens", 0)
-    )
-    tokens = min(per_rank * settings["parallel.ep"], _MOST_DISTINCT)
-    ids = balanced_ids(tokens, preset.n_experts, preset.router.top_k, np.random.default_rng(_SEED))
-    name = f"{step.row['id']}-{tokens}.npy"
-    np.save(folder / name, ids)
+    """Return a step's scenario, written into ``folder``, with its experts where they are dealt."""
+    load: dict[str, Any] = {"workload.synthetic": {"kind": "uniform"}}
+    if step.named:
+        load = {"workload.expert_ids": _dealt(step, folder)}
     blocks: dict[str, dict[str, Any]] = {}
-    for key, value in (settings | {"workload.expert_ids": name}).items():
+    for key, value in (step.settings | load).items():
         block, last = key.split(".")
         blocks.setdefault(block, {})[last] = value
     path = folder / "step.yaml"
     path.write_text("".join(f"{block}: {json.dumps(values)}\n" for block, values in blocks.items()), encoding="utf-8")
     return load_scenario(path)
+
+
+def _dealt(step: Step, folder: Path) -> str:
+    preset, settings = load_model(step.settings["model.preset"]), step.settings
+    per_rank = settings.get("workload.tokens_per_rank") or settings["workload.requests"] * (
+        1 + settings.get("workload.draft_tokens", 0)
+    )
+    tokens = min(per_rank * settings["parallel.ep"], _MOST_DISTINCT)
+    name = f"{step.row['id']}-{tokens}.npy"
+    np.save(folder / name, balanced_ids(tokens, preset.n_experts, preset.router.top_k, np.random.default_rng(_SEED)))
+    return name
 
 
 def simulate_step(step: Step) -> tuple[float, float, float] | None:

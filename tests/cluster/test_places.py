@@ -91,6 +91,12 @@ def test_a_rail_of_planes_that_no_link_joins_is_what_leaves_by_one_plane():
     assert names(fabric, "rail3") == both(*((f"n{node}.gpu3", f"plane3.leaf{node // 32}") for node in range(256)))
 
 
+def test_a_plane_is_all_its_switches():
+    fabric = load_topology("h800-256x8-multi-plane")
+    assert names(fabric, "plane3") > names(fabric, "rail3")
+    assert all("plane3." in name for name in names(fabric, "plane3"))
+
+
 def test_devices_of_an_explicit_topology_go_by_their_own_names_and_by_position():
     fabric = own_names()
     assert names(fabric, "y") == names(fabric, "n0.gpu1") == names(fabric, "n0.gpu1.nic") == both(("y", "tor-a"))

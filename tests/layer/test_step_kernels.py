@@ -133,3 +133,14 @@ def test_micro_batches_share_every_ranks_tokens():
         np.testing.assert_array_equal(np.concatenate(pieces), own)
         assert [len(piece) for piece in pieces] == [7, 7]
     assert micro_batches(batch, 1) == (batch,)
+
+
+def test_attention_in_fp8_takes_its_published_share_of_bf16_and_nothing_else_changes(decode):
+    kernels, _ = decode
+    in_fp8, _ = kernels_of(DECODE, "compute.attention_dtype=fp8")
+    (before,), (after,) = (named(found["attention"], "mla_decode") for found in (kernels, in_fp8))
+    assert before / after == pytest.approx(1.7)
+    others = [
+        {stage: [k for k in of if k[0] != "mla_decode"] for stage, of in found.items()} for found in (kernels, in_fp8)
+    ]
+    assert others[0] == others[1]

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError
-from moesim.model import Attention, attention_work, crossover_tokens, load_model, model_names, other_kinds
+from moesim.model import (
+    Attention,
+    attention_work,
+    crossover_tokens,
+    load_model,
+    model_names,
+    other_kinds,
+    with_attention,
+)
 from tests.reference import latent_attention
 
 V3 = load_model("deepseek-v3").attention
@@ -108,3 +116,19 @@ def test_rotary_positions_cannot_be_absorbed():
     changed = np.linalg.norm(between(7, 4) - between(7, 7)) / np.linalg.norm(up_key)
     assert changed > 0.5
     np.testing.assert_allclose(between(7, 7), up_key, atol=1e-12)
+
+
+def test_every_layer_with_a_cache_changes_and_windows_stay():
+    spec = load_model("gpt-oss-120b")
+    changed = with_attention(spec, "mha")
+    assert {one.kind for one in changed.attentions} == {"mha"}
+    assert [one.window for one in changed.attentions] == [one.window for one in spec.attentions]
+    assert [len(one.layers) for one in changed.attentions] == [len(one.layers) for one in spec.attentions]
+    fewer = with_attention(load_model("deepseek-v3"), heads=64).attention
+    assert (fewer.heads, fewer.kv_lora_rank) == (64, 512)
+    assert with_attention(spec) == spec
+
+
+def test_heads_that_groups_do_not_divide_are_refused():
+    with pytest.raises(InputError, match="8 KV heads do not divide 60 heads"):
+        with_attention(load_model("gpt-oss-120b"), heads=60)

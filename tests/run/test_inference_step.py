@@ -97,8 +97,48 @@ def test_ranks_without_tokens_take_part():
     assert found["step_time_s"] > 0
 
 
+@pytest.mark.parametrize(
+    ("overrides", "kind", "cache"),
+    [
+        ((), "mla", 576), (("model.kv_lora_rank=256",), "mla", 320), (("model.attention=gqa",), "gqa", 2 * 8 * 128),
+        (("model.attention=gqa", "model.heads=64", "model.kv_heads=4"), "gqa", 2 * 4 * 128),
+        (("model.attention=mqa",), "mqa", 2 * 128), (("model.attention=mha", "model.heads=64"), "mha", 2 * 64 * 128),
+    ],
+)  # fmt: skip
+def test_another_attention_is_an_axis_and_its_cache_is_that_of_its_sizes(overrides, kind, cache):
+    found = run(*DECODE, *overrides).explanation["attention"]
+    own = [row for row in found["kinds"] if row["own"]]
+    assert {row["kind"].split(",")[0] for row in own} == {kind}
+    assert {row["kv_cache_bytes_per_token"] for row in own} == {2.0 * cache * 23}
+    assert found["memory_bytes"]["kv_cache"] == pytest.approx(32 * 1024 * 2.0 * cache * 24, rel=1e-12)  # one is MTP's
+    assert found["load"] == {"context": 1024, "requests": 32, "new": 1}
+
+
+def test_a_longer_context_more_requests_and_more_heads_each_take_longer():
+    base = summary(*DECODE)["step_time_s"]
+    longer = ("workload.context=8192", "workload.requests=64", "model.heads=256", "model.attention=mha")
+    assert all(summary(*DECODE, one)["step_time_s"] > base for one in longer)
+    assert summary(*DECODE, "compute.attention_dtype=fp8")["step_time_s"] < base
+
+
+def test_a_step_whose_requests_do_not_fit_says_how_many_would():
+    (note,) = (note for note in run(*DECODE, "workload.context=8000000").notes if "does not fit" in note.text)
+    held = run(*DECODE, "workload.context=8000000").explanation["attention"]["memory_bytes"]
+    assert f"{held['kv_cache'] / 1e9:.1f} GB of KV cache" in note.text
+    assert f"{held['requests_that_fit']} requests fit" in note.text and held["requests_that_fit"] < 32
+    assert not any("does not fit" in note.text for note in run(*DECODE).notes)
+
+
 def test_a_run_of_moe_layers_alone_has_none_of_these_numbers():
     assert "tokens_per_second" not in summary("workload.tokens_per_rank=64")
+    assert "attention" not in run("workload.tokens_per_rank=64").explanation
+
+
+def test_a_sweep_of_steps_is_to_be_best_at_their_tokens_and_one_of_layers_at_their_time():
+    of = {(): "layer_time_s", PREFILL: "max tokens_per_second_per_gpu", DECODE: "max tokens_per_second_per_gpu"}
+    assert {given: moesim.load_scenario(SMALL, list(given)).objective for given in of} == of
+    said = {**SMALL, "sweep": {"axes": {"routing.top_k": [2, 4]}, "objective": "step_time_s"}}
+    assert moesim.load_scenario(said, list(DECODE)).objective == "step_time_s"
 
 
 WRONG = {
@@ -112,6 +152,12 @@ WRONG = {
     (*DECODE, "schedule.overlap=two-batch", "alltoall.receive_hook=false"): "needs a receive hook",
     ("compute.library_date=2025-03-01",): "read for whole steps alone",
     (*PREFILL, "compute.library_date=March"): "library_date",
+    ("compute.attention_dtype=fp8",): "read for whole steps alone",
+    ("model.attention=gqa",): "read for whole steps alone",
+    (*DECODE, "model.kv_heads=8"): "mla has no kv_heads",
+    (*DECODE, "model.attention=mha", "model.kv_lora_rank=256"): "mha has no kv_lora_rank",
+    (*DECODE, "model.attention=gqa", "model.kv_heads=7"): "7 KV heads do not divide 128 heads",
+    (*DECODE, "model.attention=linear"): "attention",
 }
 
 

@@ -53,7 +53,7 @@ def test_every_axis_has_the_curves_and_they_are_the_table_of_points(name: str, b
         for point in range(len(space))
     ]
     table = arrow_table(space, outcomes)
-    _, data = answered(scenario, space, parse_objective(scenario.sweep.objective), table, (), str)
+    _, data = answered(scenario, space, parse_objective(scenario.objective), table, (), str)
     page, trouble = opened(browser, render_sweep(data), tmp_path, 1400)
     heading, *points = page.evaluate(_POINTS)
     rows = {int(point[0]): dict(zip(heading, point, strict=True)) for point in points}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError
-from moesim.validate.published_steps import STEPS, Step, read_steps
+from moesim.validate.published_steps import STEPS, Step, _accepted, read_steps
 from moesim.validate.step_rows import Outcome, _with_constant, balanced_ids, judged, simulate_step
 from moesim.validate.step_trace import decode_trace
 
@@ -37,6 +37,26 @@ def test_a_row_says_its_scenario_in_the_words_of_its_source(tmp_path):
     }  # fmt: skip
     assert {key: step.settings[key] for key in wanted} == wanted
     assert step.states_all
+
+
+def test_what_one_row_of_a_source_says_of_its_cluster_holds_for_its_others(tmp_path):
+    told = {
+        "source": "lmsys blog 2025-09-26 sglang-ant-group",
+        "gpu": "H20",
+        "ep": "16",
+        "dtype": "fp8 attention and KV",
+    }
+    (step,) = one(tmp_path, **told)
+    assert {key: step.settings[key] for key in ("cluster.nodes", "cluster.nics_per_node", "cluster.nic_bandwidth")} == {
+        "cluster.nodes": 2, "cluster.nics_per_node": 4, "cluster.nic_bandwidth": "400Gb/s"}  # fmt: skip
+    assert step.settings["compute.attention_dtype"] == "fp8"
+    assert not any("NICs not stated" in text for text in step.assumptions)
+
+
+@pytest.mark.parametrize(("drafts", "share"), [(1, 0.85), (2, 0.775), (3, None)])
+def test_accepted_lengths_in_a_note_are_the_share_of_the_drafts(drafts, share):
+    row = {"note": "accepted length 1.8-1.9 (1 draft), 2.4-2.7 (2)"}
+    assert _accepted(row, drafts) == (None if share is None else pytest.approx(share))
 
 
 @pytest.mark.parametrize(

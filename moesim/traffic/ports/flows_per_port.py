@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim import csr
 from moesim.alltoall_library import Algorithm, algorithm_named
-from moesim.cluster import Fabric, TwoTierPaths
+from moesim.cluster import Fabric, FaultyPaths, TwoTierPaths
 from moesim.errors import InputError
 from moesim.traffic.constants import Calibration
 from moesim.traffic.copies import Copies, CopyTotals, checked_ids
@@ -308,7 +308,8 @@ def _joined(works: Sequence[KernelWork], before: int) -> KernelWork:
 
 def _two_tier(fabric: Fabric) -> TwoTierPaths:
     if not isinstance(fabric.paths, TwoTierPaths):
-        what = f"{fabric.name} has no regular ports"
+        faulty = isinstance(fabric.paths, FaultyPaths)
+        what = "routes around faults are those of pairs" if faulty else f"{fabric.name} has no regular ports"
         raise InputError(what, where="cluster.flows", fix="use pairs, or a topology of kind hgx, rail or leaf-spine")
     return fabric.paths
 

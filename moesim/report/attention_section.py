@@ -1,0 +1,83 @@
+"""Attention of a whole step: the model's own beside the other kinds, along the context, and what a GPU holds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from moesim.report.charts import LineChart, Series
+from moesim.report.data_table import Cell, DataTable, Quantity
+from moesim.report.palette import series_colour
+from moesim.report.quantities import axis_scale
+
+
+def kinds_table(facts: Mapping[str, Any]) -> DataTable:
+    """Cache, FLOPs, bytes and times of each kind, for one layer and the requests of one GPU."""
+    rows: list[tuple[Cell, ...]] = [
+        (
+            row["kind"] + (" (this model)" if row["own"] else ""),
+            Quantity(row["kv_cache_bytes_per_token"], "B"),
+            Quantity(row["flops"] / 1e9),
+            Quantity(row["expansion_flops"] / 1e9 or None),
+            Quantity(row["read_bytes"], "B"),
+            Quantity(row["floor_s"], "s"),
+            Quantity(row.get("kernel_s"), "s"),
+            row.get("kernel_source", ""),
+        )
+        for row in facts["kinds"]
+    ]  # fmt: skip
+    heads = ("kind", "KV cache per token", "compute (GFLOP)", "latent to heads (GFLOP)", "read", "at least", "kernel",
+             "its source")  # fmt: skip
+    return DataTable(heads, rows)
+
+
+def kinds_words(facts: Mapping[str, Any]) -> str:
+    """What the table is of, and where the two forms of MLA cross."""
+    load, crossover = facts["load"], facts["crossover_tokens"]
+    text = f"Core attention of one layer, {load['requests']:,} requests of {load['context']:,} tokens on each GPU, "
+    text += f"{load['new']:,} of them new. At least: FLOPs over peak or bytes over memory bandwidth, the larger. "
+    if crossover is None:
+        return text
+    return text + f"Behind a long context absorbed MLA computes less below {crossover:.1f} new tokens; a prompt never."
+
+
+def context_chart(facts: Mapping[str, Any]) -> LineChart:
+    """The least time of core attention of each kind along the context."""
+    contexts, curves = np.array(facts["contexts"], float), facts["least_by_context_s"]
+    scale, unit = axis_scale(np.concatenate([np.array(curve) for curve in curves.values()]), "s")
+    own = {row["kind"] for row in facts["kinds"] if row["own"]}
+    return LineChart(
+        key="attention_by_context",
+        title="Core attention along the context",
+        caption="Least time of one layer, as many requests as here. Solid: this model's kind; dashed: the others, "
+        "with as many heads of the same size.",
+        x_label="tokens that a request keeps",
+        y_label=f"at least ({unit})",
+        series=tuple(
+            Series(kind, contexts, np.array(curve) / scale, series_colour(at), "line" if kind in own else "dashed")
+            for at, (kind, curve) in enumerate(curves.items())
+        ),
+        log_x=True,
+        log_y=True,
+        source="explanation.json",
+    )
+
+
+def memory_table(facts: Mapping[str, Any]) -> DataTable:
+    """What one GPU holds."""
+    held, load = facts["memory_bytes"], facts["load"]
+    estimated = held["runtime_estimated"] + held["activations_estimated"]
+    parts = (
+        (f"routed experts, {held['slots']} slots of each layer", held["experts"]),
+        ("all other weights", held["other_weights"]),
+        ("low-latency buffers", held["buffers"]),
+        ("runtime and activations, estimated", estimated),
+        (f"KV cache, {load['requests']:,} x {load['context']:,} tokens", held["kv_cache"]),
+        ("free" if held["free"] >= 0 else "missing: it does not fit", abs(held["free"])),
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (what, Quantity(size, "B"), Quantity(size / held["total"], "%")) for what, size in parts
+    ]
+    return DataTable(
+        ("of one GPU", "bytes", "share"), rows, f"{held['requests_that_fit']:,} requests of this length fit."
+    )
