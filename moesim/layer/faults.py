@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from moesim.cluster import Fabric, FaultyPaths, links_of, ranks_at
-from moesim.cluster.graph import NIC
+from moesim.cluster import NIC, Fabric, FaultyPaths, links_of, ranks_at
 from moesim.errors import InputError
 from moesim.mistakes import Loc
 from moesim.network import Throttle

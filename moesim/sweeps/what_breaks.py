@@ -71,7 +71,8 @@ def what_breaks(
         InputError: the scenario does not run as it is.
     """
     own: list[Row] = scenario.resolved().get("faults", [])
-    if scenario.placement.redundant_experts:
+    died = [fault.mode for fault in scenario.faults if fault.kind == "rank_death" and fault.mode != "abort"]
+    if "replicas" in died or (scenario.placement.redundant_experts and not died):
         severities = severities._replace(death="replicas")
     parts = parts_of(scenario)
     recording = recording_of(scenario)
@@ -186,7 +187,7 @@ def bound_rises(
                 factor[throttle.links] *= throttle.factor
             sm = factor[fabric.n_links : fabric.n_links + fabric.n_ranks]
             return bound(as_it_is, fabric.capacity * factor[: fabric.n_links], 1 / sm)
-        if effect.gone and not effect.replaced:
+        if effect.gone and not effect.gone.replaced:
             return base
         broken = template.scenario({"faults": [*own, one.entry]})
         without, recording = parts_of(broken), recording_of(broken)
