@@ -1,4 +1,4 @@
-"""Which ranks and links the traffic tells apart: even all-to-alls none, one copy more its rank and what that touches."""
+"""Which ranks and links the traffic tells apart: even all-to-alls none, a copy more its rank and what that touches."""
 
 from types import SimpleNamespace
 

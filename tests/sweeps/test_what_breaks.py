@@ -122,10 +122,11 @@ def test_faults_come_on_top_of_those_that_the_scenario_has():
     ],
 )
 def test_several_layers_other_algorithms_arrivals_and_whole_steps_are_ranked_too(overrides):
+    overrides = (*overrides, "cluster.topology=h200-2x2-rail")
     ranked = found(*overrides)
     assert ranked.base_s == with_faults(overrides=overrides)
     assert ranked.known[0].time_s == with_faults(ranked.known[0].entry, overrides=overrides) > ranked.base_s
-    assert (ranked.subject == "the layer") == (len(overrides) == 1 and "layers" not in overrides[0])
+    assert (ranked.subject == "the layer") == (len(overrides) == 2 and "layers" not in overrides[0])
 
 
 def test_a_switch_without_which_nothing_runs_comes_before_all_else():
