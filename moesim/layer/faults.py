@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from moesim.cluster import NIC, Fabric, FaultyPaths, links_of, ranks_at
+from moesim.cluster import Fabric, FaultyPaths, links_of, ranks_at
 from moesim.errors import InputError
 from moesim.mistakes import Loc
 from moesim.network import Throttle
 from moesim.scenario import Fault
 from moesim.traffic import Floats, Ints
 
+_NIC = "nic"
 _NO_LINKS = np.zeros(0, np.int32)
 # Of a time over another: a whole number of attempts stays one.
 _ROUNDING = 1e-12
@@ -89,9 +90,11 @@ def _dead(fault: Fault, fabric: Fabric) -> Effect:
 
 
 def _nics(fault: Fault, fabric: Fabric) -> Ints:
-    """The NIC links of the places; all links of a place without one, such as a cable between switches."""
+    """The NIC links of the places; where there is none, what may be slow or flap is any link, such as an uplink."""
     links = links_of(fabric, fault.places)
-    nics = links[fabric.is_class(NIC)[links]]
+    nics = links[fabric.is_class(_NIC)[links]]
+    if not len(nics) and fault.kind not in ("slow_nic", "flap"):
+        raise InputError(f"no NIC at {' and '.join(fault.places)!r:.80} in {fabric.name}", "place", "name a GPU's NIC")
     return nics if len(nics) else links
 
 
@@ -113,7 +116,7 @@ def _wrong_nic(fault: Fault, fabric: Fabric) -> Effect:
         node = np.flatnonzero(fabric.rank_node == fabric.rank_node[rank]).tolist()
         taken = node[(node.index(rank) + 1) % len(node)]
         if fault.nic is not None:
-            taken, *others = ranks_at(fabric, fault.nic.removesuffix(f".{NIC}")).tolist()
+            taken, *others = ranks_at(fabric, fault.nic.removesuffix(f".{_NIC}")).tolist()
             if others or taken not in node:
                 raise InputError(f"{fault.nic!r:.60} is not one GPU of the node of {fabric.rank_names[rank]}", "nic")
         pairs.append((rank, taken))
@@ -122,7 +125,7 @@ def _wrong_nic(fault: Fault, fabric: Fabric) -> Effect:
 
 def _ecmp_collision(fault: Fault, fabric: Fabric) -> Effect:
     """Every flow of a leaf that goes up takes the first of its uplinks."""
-    leaves = {fabric.link_target[link] for link in np.flatnonzero(fabric.is_class(NIC))}
+    leaves = {fabric.link_target[link] for link in np.flatnonzero(fabric.is_class(_NIC))}
     up: dict[str, list[int]] = {}
     for link in links_of(fabric, fault.places).tolist():
         if fabric.between_switches[link] and fabric.link_source[link] in leaves:

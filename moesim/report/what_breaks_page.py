@@ -84,12 +84,11 @@ def pairs_table(found: WhatBreaks) -> DataTable:
             Quantity(pair.time_s, "s"),
             Quantity(None if pair.cost_s is None else found.share(pair.cost_s), "%"),
             Quantity(found.share(pair.sum_s), "%"),
-            pair.error,
         )
         for pair in found.pairs
     ]
-    hints = ("", "", f"{found.subject} with both", "", "what the two cost one by one, added up", "")
-    return DataTable(("first", "second", "time", "cost, share", "added up", "error"), rows, hints=hints)
+    hints = ("", "", f"{found.subject} with both; none: together nothing runs", "", "what the two cost, added up")
+    return DataTable(("first", "second", "time", "cost, share", "added up"), rows, hints=hints)
 
 
 def _worst(found: WhatBreaks) -> Iterator[Chart]:
@@ -107,9 +106,10 @@ def _worst(found: WhatBreaks) -> Iterator[Chart]:
 
 def _by_gpu(found: WhatBreaks) -> Iterator[Chart]:
     cells = [
-        (what, int(at[1]), int(at[2]), share)
-        for what, place, share in found.by_place()
-        if share is not None and (at := _AT_GPU.fullmatch(place))
+        (one.what, int(at[1]), int(at[2]), found.share(one.cost_s))
+        for one in found.faults
+        for place in one.places
+        if one.cost_s is not None and (at := _AT_GPU.fullmatch(place))
     ]
     if not cells:
         return

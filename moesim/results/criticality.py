@@ -1,7 +1,7 @@
 """What breaks a cluster, as plain data: every single fault with its cost, and the worst pair that was found."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -142,12 +142,6 @@ class WhatBreaks:
             for name in (name for marks in one.marks for name in marks):
                 found[name] = max(found.get(name, -math.inf), share)
         return found
-
-    def by_place(self) -> Iterator[tuple[str, str, float | None]]:
-        """Yield every single fault: what, place, cost as a share (None where it was not simulated)."""
-        for one in self.faults:
-            for place in one.places:
-                yield one.what, place, None if one.cost_s is None else self.share(one.cost_s)
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer as plain data: times in seconds, null where something is not known."""

@@ -98,7 +98,8 @@ def _of_cables(fabric: Fabric, factor: float) -> Iterator[SingleFault]:
         yield SingleFault(f"{name} {slow}", place, {"kind": "slow_nic", "where": where, "factor": factor}, *at)
         # Sprayed spines act as one switch: its links stand for several cables each, which do not die together.
         if kind not in _INSIDE and not any(end.endswith("spines") for end in (one, other)):
-            yield SingleFault(f"dead {name}", place, {"kind": "dead_nic", "where": where}, *at)
+            dead = "dead_nic" if kind == NIC else "dead_leaf"  # the links of its places, whichever they are
+            yield SingleFault(f"dead {name}", place, {"kind": dead, "where": where}, *at)
 
 
 def _of_switches(fabric: Fabric) -> Iterator[SingleFault]:

@@ -112,9 +112,8 @@ def what_breaks(
     if base["status"] != "ok":
         raise InputError(f"the scenario does not run as it is: {base['error']}")
     base_s: float = base["step_time_s"]
-    refused = _Refused(scenario, own)
     costs = [
-        _cost(members, [rows[point] for point in places.get(i, ())], base_s, bounds[i] if bounds else None, refused)
+        _cost(members, [rows[point] for point in places.get(i, ())], base_s, bounds[i] if bounds else None)
         for i, members in enumerate(classes)
     ]
     in_order = sorted(range(len(costs)), key=lambda i: (*costs[i].order, i))
@@ -249,27 +248,6 @@ def _classes(
     return list(found.values())
 
 
-class _Refused:
-    """Whether a point failed because what is left cannot run, rather than by a mistake of ours."""
-
-    def __init__(self, scenario: Scenario, own: Sequence[Row]) -> None:
-        self._template, self._own = ScenarioTemplate.of(scenario), own
-        self._known: dict[tuple[str, str], bool] = {}
-
-    def __call__(self, fault: SingleFault, error: str) -> bool:
-        """Make the fault's flows again, where none of its kind has failed with these words."""
-        key = fault.what, re.sub(r"\d+", "", error)
-        if key not in self._known:
-            try:
-                broken = self._template.scenario({"faults": [*self._own, fault.entry]})
-                parts = parts_of(broken)
-                loads_of(parts, route(broken, parts, recording_of(broken)))
-                self._known[key] = False
-            except InputError:
-                self._known[key] = True
-        return self._known[key]
-
-
 def _stops_together(costs: Sequence[RankedFault]) -> tuple[RankedFault, ...]:
     """Put faults of one kind after which nothing runs into one row; the rest stays as it is."""
     kinds: dict[Any, list[RankedFault]] = {}
@@ -285,16 +263,14 @@ def _stops_together(costs: Sequence[RankedFault]) -> tuple[RankedFault, ...]:
     )
 
 
-def _cost(
-    members: Sequence[SingleFault], rows: Sequence[Row], base_s: float, rise: Rise | None, refused: _Refused
-) -> RankedFault:
+def _cost(members: Sequence[SingleFault], rows: Sequence[Row], base_s: float, rise: Rise | None) -> RankedFault:
     times = [row["step_time_s"] for row in rows if row["status"] == "ok"]
     errors = [row["error"] for row in rows if row["status"] != "ok"]
     errors = [rise.error] if rise is not None and rise.error else errors
     longest = max(times) if times and not errors else None
     how: How = "bound only"
-    if errors:
-        how = "stops" if not rows or refused(members[0], errors[0]) else "failed"
+    if errors:  # what cannot run is refused in words of ours; a mistake of ours begins with its kind
+        how = "failed" if re.match(r"\w+Error: ", errors[0]) else "stops"
     elif times:
         how = "alike" if len(members) > 2 else "simulated"
     return RankedFault(

@@ -253,6 +253,7 @@ def test_an_aborted_job_says_what_is_lost(twins):
         ("{kind: slow_nic, where: n9, factor: 2}", "no place 'n9'"),
         ("{kind: slow_gpu, where: rail2.leaf, factor: 2}", "no GPU at"),
         ("{kind: dead_nic, where: [n0.nic]}", "leave no way from n0.gpu0 to n1.gpu0"),
+        ("{kind: dead_nic, where: n0.gpu1.nvlink}", "no NIC at 'n0.gpu1.nvlink'"),
         ("{kind: ecmp_collision, where: leaf0}", "no choice of uplinks"),
         ("{kind: wrong_nic, where: n0.gpu1, nic: n1.gpu2}", "not one GPU of the node"),
         ("{kind: rank_death, where: n0.gpu1, mode: mask}", "sends over the GPUs of the same index"),
