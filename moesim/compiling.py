@@ -4,6 +4,8 @@ Compiled code is kept beside the source (or in ``NUMBA_CACHE_DIR``), so that a m
 looks at the file of a kernel alone: after an edit of a kernel delete the ``.nbi`` files in ``__pycache__``.
 """
 
+import atexit
+import contextlib
 import functools
 import os
 import sys
@@ -19,11 +21,49 @@ def njit(**options: Any) -> Callable[[_Function], _Function]:
     """Decorate a kernel: compiled at its first call or taken from the cache; itself where kernels are interpreted."""
     if interpreted():
         return lambda function: function
+    if not can_keep():
+        options.pop("cache", None)
     return cast(Callable[[_Function], _Function], _numba().njit(**options))
+
+
+def any_place() -> bool:
+    """Whether compiled kernels can be kept for the next run."""
+    for folder in cache_folders("compiling.py"):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return True
+    return False
+
+
+@functools.cache
+def can_keep() -> bool:
+    """Whether compiled kernels can be kept; at the least for this process and those that it starts."""
+    if any_place():
+        return True
+    import multiprocessing
+    import tempfile
+
+    if multiprocessing.parent_process() is None:
+        why = "neither the installation nor a home can be written; NUMBA_CACHE_DIR=FOLDER keeps them"
+        print(f"compiled kernels are not kept, and compiled again by the next run: {why}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        made = os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="moesim-kernels-")
+        atexit.register(_forget, os.getpid(), made)
+        return True
+    return False
+
+
+def _forget(process: int, folder: str) -> None:
+    import shutil
+
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.cache
 def _numba() -> Any:
+    can_keep()
     import numba
 
     from moesim.cached_kernels import load_without_registries
@@ -65,7 +105,7 @@ def cache_folders(module: str) -> list[Path]:
     if given := os.environ.get("NUMBA_CACHE_DIR"):
         return [Path(given)]
     beside = (Path(__file__).parent / module).parent / "__pycache__"
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
+    own = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "numba"
     return [beside, own] if os.access(beside.parent, os.W_OK) else [own, beside]
 
 

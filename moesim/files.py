@@ -1,83 +1,107 @@
-"""Files and folders that appear whole or not at all: written beside their place under another name, then renamed."""
+"""Files that appear whole or not at all: written beside their place under another name, on the disk, then renamed.
+
+A file that moesim wrote bears a mark (its schema, its generator). One that is to take the place of a file without one,
+where it has one itself, is refused: it would be somebody else's that is lost.
+"""
 
 import os
-import shutil
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from moesim.errors import ResourceError
 
+_NEAR = 1 << 16
+LEFTOVER = re.compile(r"\..+\.moesim-\w+")
+"""What a kill may leave: names of files that were to be renamed."""
 
-@contextmanager
-def folder_in_one_piece(target: Path, marker: str) -> Iterator[Path]:
-    """Give a temporary folder to fill; on success it takes the place of ``target``, on failure it is gone.
 
-    Args:
-        target: the folder to appear. One that exists is replaced if it is empty or holds ``marker``, a file that
-            only folders of this kind have.
-        marker: see above.
+def is_marked(content: bytes) -> bool:
+    """Return whether a file that has these bytes, or begins and ends so, bears a mark of moesim's."""
+    head, tail = content[:_NEAR], content[-_NEAR:]
+    if head.startswith(b"{"):
+        return b'"schema"' in head or b'"schema"' in tail
+    if head.startswith((b"PAR1", b"PK\x03\x04")):
+        return b"moesim_schema" in tail
+    if head.startswith(b"<!doctype html>"):
+        return b'name="generator" content="moesim"' in head
+    return head.startswith((b"<?xml", b"\x89PNG")) and b"moesim" in head[:2048]
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether a file bears a mark of moesim's; False for what is no plain file."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(_NEAR)
+        file.seek(max(len(head), os.fstat(file.fileno()).st_size - _NEAR))
+        return is_marked(head + file.read())
+
+
+def check_replaceable(path: Path | None) -> None:
+    """Refuse a place for a page where a file of somebody else's is; before the work, rather than after it.
 
     Raises:
-        ResourceError: the place cannot be written, or holds something else.
+        ResourceError: see above.
     """
-    target = Path(target)
-    if target.exists() and (target.is_file() or (not (target / marker).exists() and any(target.iterdir()))):
-        raise ResourceError(f"{target} exists and is not a result of moesim's: choose another place")
-    staging = None
+    if path is not None and path.exists() and not is_ours(path):
+        raise ResourceError(f"{path} exists and is not a page of moesim's: choose another place")
+
+
+@contextmanager
+def telling(place: Path) -> Iterator[None]:
+    """Write inside it.
+
+    Raises:
+        ResourceError: the disk or the system refuses; ``place`` is named.
+    """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        yield staging
-        staging.chmod(0o755)
-        _take_the_place_of(target, staging)
+        yield
     except OSError as error:
-        raise ResourceError(f"cannot write {target}: {error.strerror or error}") from error
+        raise ResourceError(f"cannot write {place}: {error.strerror or error}") from error
+
+
+@contextmanager
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """Give a new file to write; at the end it is on the disk."""
+    with open(path, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def settle(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _take_the_place_of(target: Path, staging: Path) -> None:
-    """Rename; what stood there before is removed only once the new folder stands, and put back if it cannot."""
-    if not target.exists():
-        os.replace(staging, target)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        os.replace(target, aside / "before")
-    except OSError:
-        aside.rmdir()
-        raise
-    try:
-        os.replace(staging, target)
-    except OSError:
-        # Should this fail too, what stood there is still whole, under ``aside``.
-        os.replace(aside / "before", target)
-        aside.rmdir()
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+        os.close(handle)
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write single files (paths relative to ``folder``), each whole or not at all.
 
     Raises:
-        ResourceError: a place cannot be written.
+        ResourceError: a place cannot be written, or holds what is somebody else's.
     """
     for name, data in files.items():
         path = folder / name
-        try:
+        if is_marked(data):
+            check_replaceable(path)
+        with telling(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, staging = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.moesim-", dir=path.parent)
+            os.close(handle)
             try:
-                with os.fdopen(handle, "wb") as file:
+                with written(Path(temporary)) as file:
                     file.write(data)
-                os.chmod(staging, 0o644)
-                os.replace(staging, path)
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, path)
+                settle(path.parent)
             except BaseException:
-                Path(staging).unlink(missing_ok=True)
+                Path(temporary).unlink(missing_ok=True)
                 raise
-        except OSError as error:
-            raise ResourceError(f"cannot write {path}: {error.strerror or error}") from error

@@ -37,17 +37,22 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
+from moesim.broken_files import content
 from moesim.errors import InputError
 from moesim.mistakes import Loc, dotted, input_error
 
 _OWN = Path(__file__).resolve().parent
-MAX_BYTES = 10 * 10**6
 MAX_DEPTH = 64
-MAX_NODES = 200_000
+# About a second of reading. A topology that lists its links may be as long as MANY_VALUES.
+MAX_VALUES = 30_000
+MANY_VALUES = 200_000
+_BYTES_PER_VALUE = 30
+_LONGEST_VALUE = 20_000
 
 M = TypeVar("M", bound=BaseModel)
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_BETWEEN = re.compile(r"[,:\n\[{]")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, object] = (
     dict.fromkeys(("", "~", "null", "Null", "NULL"))
@@ -138,35 +143,26 @@ def _set(data: Any, loc: Loc, value: Any, origin: str) -> Any:
     return below
 
 
-def load_yaml(path: str | Path) -> LocatedDocument:
+def load_yaml(path: str | Path, most_values: int = MAX_VALUES) -> LocatedDocument:
     """Read a YAML file.
 
     Raises:
-        InputError: the file is missing, not a file, over 10 MB, or refused by ``parse_yaml``.
+        InputError: the file is missing, not a file, or refused by ``parse_yaml``.
     """
     name = str(path)
     if "\0" in name:
         raise InputError("a path cannot hold a NUL character", repr(name))
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise InputError("no such file", name) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"cannot be read: {reason}", name) from None
-    return _kept(content, name) if _OWN in Path(path).resolve().parents else parse_yaml(content, name)
+    read = content(path, most_values * _BYTES_PER_VALUE)
+    return _kept(read, name) if _OWN in Path(path).resolve().parents else parse_yaml(read, name, most_values)
 
 
-def _kept(content: bytes, name: str) -> LocatedDocument:
+def _kept(text: bytes, name: str) -> LocatedDocument:
     """Parse one of moesim's own files, or take it as it was parsed before, kept where Python keeps its bytecode."""
-    about = hashlib.sha256(
-        f"{sys.implementation.cache_tag} {os.stat(__file__).st_mtime_ns} {name}\n".encode() + content
-    )
+    about = hashlib.sha256(f"{sys.implementation.cache_tag} {os.stat(__file__).st_mtime_ns} {name}\n".encode() + text)
     kept = Path(__file__).parent / "__pycache__" / f"{Path(name).name}-{about.hexdigest()[:24]}.parsed"
     with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
         return LocatedDocument(*marshal.loads(kept.read_bytes()))  # noqa: S302 - as trusted as the bytecode beside it
-    document = parse_yaml(content, name)
+    document = parse_yaml(text, name, MANY_VALUES)
     if not sys.dont_write_bytecode:
         with contextlib.suppress(OSError):
             half = kept.with_suffix(f".{os.getpid()}")
@@ -176,18 +172,18 @@ def _kept(content: bytes, name: str) -> LocatedDocument:
 
 
 @functools.lru_cache(maxsize=16)
-def parse_yaml(text: str | bytes, name: str = "<text>") -> LocatedDocument:
+def parse_yaml(text: str | bytes, name: str = "<text>", most_values: int = MAX_VALUES) -> LocatedDocument:
     """Read YAML text; ``name`` is the file's name in error messages. Text read
     before is not read again, so nobody changes what comes back.
 
     Raises:
-        InputError: not UTF-8, a byte order mark or NUL, empty, over 10 MB, nested deeper than 64, more than
-            200,000 values, an alias, anchor, tag or second document, a duplicate key, or not YAML 1.2.
+        InputError: not UTF-8, a byte order mark or NUL, empty, more than ``most_values``, a value of more than 20,000
+            characters, nested deeper than 64, an alias, anchor, tag or second document, a duplicate key, or not
+            YAML 1.2.
     """
     if isinstance(text, bytes):
         text = _decoded(text, name)
-    if len(text) > MAX_BYTES:
-        raise InputError("more than 10 MB of YAML", name)
+    _refuse_long(text, name, most_values)
     if "\0" in text:
         raise InputError("holds a NUL character", name, "is it a text file?")
     if not text.strip():
@@ -195,7 +191,7 @@ def parse_yaml(text: str | bytes, name: str = "<text>") -> LocatedDocument:
     places: dict[Loc, str] = {}
     keys: dict[Loc, str] = {}
     try:
-        data = _built(YAML(typ="safe", pure=True).parse(text), name, places, keys)
+        data = _built(YAML(typ="safe", pure=True).parse(text), name, places, keys, most_values)
     except InputError:
         raise
     except MarkedYAMLError as error:
@@ -212,17 +208,25 @@ def parse_yaml(text: str | bytes, name: str = "<text>") -> LocatedDocument:
     return LocatedDocument(data, name, places, keys)
 
 
-def _decoded(content: bytes, name: str) -> str:
-    if len(content) > MAX_BYTES:
-        raise InputError("more than 10 MB of YAML", name)
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+def _refuse_long(text: str, name: str, most: int) -> None:
+    """Refuse what would take long to parse, by what stands between values: two for each, and comments may have some."""
+    pieces = _BETWEEN.split(text)
+    if len(pieces) > 4 * most or len(text) > most * _BYTES_PER_VALUE:
+        raise InputError(f"more than {most:,} values", name, "is it the right file?")
+    if len(longest := max(pieces, key=len)) > _LONGEST_VALUE:
+        place = f"{name}:{text.count(chr(10), 0, text.find(longest)) + 1}"
+        raise InputError(f"a value of more than {_LONGEST_VALUE:,} characters", place)
+
+
+def _decoded(raw: bytes, name: str) -> str:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError("is UTF-16 text", name, "save it as UTF-8")
-    if content.startswith(b"\xef\xbb\xbf"):
+    if raw.startswith(b"\xef\xbb\xbf"):
         raise InputError("starts with a byte order mark", name, "save it as UTF-8 without BOM")
     try:
-        return content.decode()
+        return raw.decode()
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"byte {error.start} (line {line}) is not UTF-8 text", name, "save it as UTF-8") from None
 
 
@@ -235,7 +239,7 @@ class _Open:
     key: str | None = None
 
 
-def _built(events: Iterator[Event], name: str, places: dict[Loc, str], keys: dict[Loc, str]) -> Any:
+def _built(events: Iterator[Event], name: str, places: dict[Loc, str], keys: dict[Loc, str], most_values: int) -> Any:
     """Build the data from parser events without recursion: depth and node count are refused while reading."""
     stack: list[_Open] = []
     root: list[Any] = []
@@ -254,8 +258,8 @@ def _built(events: Iterator[Event], name: str, places: dict[Loc, str], keys: dic
         elif isinstance(event, ScalarEvent | MappingStartEvent | SequenceStartEvent):
             nodes += 1
             place = _at(name, event)
-            if nodes > MAX_NODES:
-                raise InputError(f"more than {MAX_NODES} values", place)
+            if nodes > most_values:
+                raise InputError(f"more than {most_values:,} values", place)
             _refuse_anchor_and_tag(event, place)
             parent = stack[-1] if stack else None
             if parent is not None and isinstance(parent.value, dict) and parent.key is None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from moesim.errors import InputError
 
 Loc = tuple[str | int, ...]
+_MOST_MISTAKES = 200
 
 
 class Blame(Protocol):
@@ -56,6 +57,10 @@ def input_error(error: ValidationError, model: type[BaseModel], blame: Blame, da
     found: dict[tuple[Loc, str], InputError] = {}
     details = error.errors(include_url=False)
     real = [_real_loc(detail["loc"], data, detail["type"]) for detail in details]
+    if len(details) > _MOST_MISTAKES:  # each is worded with care, which takes its time
+        by_line = sorted(range(len(details)), key=lambda i: _line_and_column(blame(at + real[i], "", key=True).where))
+        details = [details[i] for i in by_line[:_MOST_MISTAKES]]
+        real = [real[i] for i in by_line[:_MOST_MISTAKES]]
     for detail, loc in zip(details, real, strict=True):
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, Mistakes):

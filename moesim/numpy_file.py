@@ -20,9 +20,11 @@ MAX_MEMBERS = 1000
 MAX_RATIO = 200
 RATIO_EXEMPT_BYTES = 1 << 20
 """Small arrays of zeros legitimately compress further than MAX_RATIO."""
+LARGE_BYTES, LARGE_RATIO = 256 << 20, 20
+"""What large ones may compress at most."""
 
 
-def read_array(path: str | Path, member: str) -> NDArray[Any]:
+def read_array(path: str | Path, member: str, most_bytes: int | None = None) -> NDArray[Any]:
     """Return the array of a ``.npy`` file, or the array named ``member`` of a ``.npz`` file.
 
     Raises InputError for a missing, foreign, truncated or oversized file, an absent member, or one that holds
@@ -37,11 +39,13 @@ def read_array(path: str | Path, member: str) -> NDArray[Any]:
                 raise InputError(f"no array {member!r}", where, f"it has {there or 'none'}")
             return found[member]
         stream.seek(0)
-        return _read_plain(stream, file.stat().st_size, "", where)
+        return _read_plain(stream, file.stat().st_size, "", where, most_bytes)
 
 
-def read_npz(path: Path, only: str | None = None) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, only: str | None = None, small: int = RATIO_EXEMPT_BYTES) -> dict[str, NDArray[Any]]:
     """Return the arrays of an archive by name, all or the one that is asked for.
+
+    Up to ``small`` bytes it may unpack to whatever its size.
 
     Raises InputError as ``read_array`` does.
     """
@@ -53,14 +57,16 @@ def read_npz(path: Path, only: str | None = None) -> dict[str, NDArray[Any]]:
         declared = sum(info.file_size for info in infos)
         if declared > MAX_BYTES:
             raise InputError(f"members declare {declared} bytes", where, f"at most {MAX_BYTES} are read")
-        if declared > max(MAX_RATIO * file_bytes, RATIO_EXEMPT_BYTES):
-            raise InputError(f"{file_bytes} bytes would unpack to {declared}, more than {MAX_RATIO}:1", where)
+        large = declared > max(LARGE_BYTES, LARGE_RATIO * file_bytes)
+        if large or declared > max(MAX_RATIO * file_bytes, small):
+            most = LARGE_RATIO if large else MAX_RATIO
+            raise InputError(f"{file_bytes} bytes would unpack to {declared}, more than {most}:1", where)
         arrays: dict[str, NDArray[Any]] = {}
         for info in infos:
             name = info.filename.removesuffix(".npy")
             if name == info.filename or name in arrays:
                 raise InputError(f"unexpected member {info.filename!r}", where)
-            if info.file_size > max(MAX_RATIO * info.compress_size, RATIO_EXEMPT_BYTES):
+            if info.file_size > max(MAX_RATIO * info.compress_size, small):
                 raise InputError(f"member {name!r} is compressed more than {MAX_RATIO}:1", where)
             if only in (None, name):
                 with archive.open(info) as stream:
@@ -89,18 +95,20 @@ def member_names(path: Path) -> list[str]:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
-def _read_plain(stream: IO[bytes], size: int, name: str, where: str) -> NDArray[Any]:
+def _read_plain(stream: IO[bytes], size: int, name: str, where: str, most: int | None = None) -> NDArray[Any]:
     """Read one .npy stream of ``size`` bytes whose header must announce exactly what follows it."""
-    if size > MAX_BYTES:
-        raise InputError(f"{name}{size} bytes", where, f"at most {MAX_BYTES} are read")
+    most = MAX_BYTES if most is None else most
+    if size > most:
+        raise InputError(f"{name}{size} bytes", where, f"at most {most} are read")
     with reading(where, "write it with numpy.save or savez", f"{name}not a numpy array"):
         plain = np.lib.format.read_magic(stream) == (1, 0)
         header = np.lib.format.read_array_header_1_0 if plain else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = header(stream)
     if dtype.hasobject:
         raise InputError(f"{name}holds Python objects", where, "store plain numbers")
-    data = stream.read(size)
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        what = f"{name}announces shape {shape} of {dtype}, holds {len(data)} bytes"
+    announced, held = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    data = stream.read(held) if announced == held and min(shape, default=0) >= 0 else b""
+    if len(data) != announced:
+        what = f"{name}announces shape {shape} of {dtype}, holds {held} bytes"
         raise InputError(what, where, "is it truncated?")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

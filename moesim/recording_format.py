@@ -41,6 +41,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.bounded_text import read_json
 from moesim.broken_files import reading
 from moesim.errors import InputError
 from moesim.files import write_files
@@ -242,9 +243,10 @@ def _parse_meta(raw: Array, where: str) -> dict[str, Any]:
     if raw.dtype != np.uint8 or raw.ndim != 1:
         raise InputError("member 'meta' is not uint8[n]", where)
     try:
-        meta = json.loads(raw.tobytes().decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"member 'meta' is not JSON: {error}", where) from None
+        meta = read_json(raw.tobytes().decode("utf-8"), where)
+    except ValueError as error:
+        what = error.what if isinstance(error, InputError) else error
+        raise InputError(f"member 'meta' is not JSON: {what}", where) from None
     if not isinstance(meta, dict):
         raise InputError("member 'meta' is not a JSON object", where)
     if meta.get("schema_version") != SCHEMA_VERSION:

@@ -8,9 +8,10 @@ A ``Quantity`` is a kind of them: bandwidths, durations and sizes are its three 
 ``format_*`` write four significant digits for people, ``exact_*`` write what parses back to the same float.
 The pydantic types ``Bandwidth``, ``Duration`` and ``ByteSize`` read text and write the exact text back;
 ``Count`` and ``Number`` are whole and real numbers that refuse ``true`` and quoted digits; ``Share`` is a number or a
-percentage.
+percentage. A quantity that no cluster comes near is refused with a question: mostly it was bits for bytes.
 """
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -22,8 +23,8 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from moesim.errors import InputError
 
-_QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([^\s\d].*?)?\s*")
-_PERCENTAGE = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*%\s*")
+_QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([^\s\d].*?)?\s*", re.ASCII)
+_PERCENTAGE = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*%\s*", re.ASCII)
 _PREFIXES = {
     "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50,
@@ -52,19 +53,24 @@ def _unit_fix(number: str, unit: str, units: Mapping[str, Decimal]) -> str:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A kind of quantity: its SI unit, what each unit is worth, and the units that moesim writes, descending."""
+    """A kind of quantity: its SI unit, what each unit is worth, and the units that moesim writes, descending.
+
+    ``bounds``: of what is no mistake, where the place where it stands has none of its own; 0 is none.
+    """
 
     si: str
     noun: str
     example: str
     units: Mapping[str, Decimal]
     ladder: tuple[str, ...]
+    bounds: tuple[float, float]
     positive: bool = False
 
-    def parse(self, text: object) -> float:
+    def parse(self, text: object, bounds: tuple[float, float] | None = None) -> float:
         """Read text with its unit; return SI units.
 
-        Raises InputError: no unit (a bare 0 too), an unknown unit, not finite, negative, or 0 where it must be more.
+        Raises InputError: no unit (a bare 0 too), an unknown unit, not finite, negative, 0 where it must be more, or
+        outside the bounds.
         """
         fix = f"write {self.noun} with its unit, such as {self.example}"
         if isinstance(text, bool) or not isinstance(text, str):
@@ -83,7 +89,22 @@ class Quantity:
         value = float(Decimal(number) * self.units[unit])
         if not math.isfinite(value) or value < 0 or (self.positive and value == 0):
             raise InputError(f"{text!r} must be {'more than 0' if self.positive else '0 or more'} and finite")
+        least, most = bounds or self.bounds
+        if value and not least <= value <= most:
+            limit = f"more than {self.for_people(most)}" if value > most else f"less than {self.for_people(least)}"
+            raise InputError(f"{text!r} is {limit}, which no {self.noun.split()[-1]} here can be",
+                             fix=self._meant(number, unit, least, most))  # fmt: skip
         return value
+
+    def _meant(self, number: str, unit: str, least: float, most: float) -> str:
+        """Ask for bits instead of bytes, or the other way round; else for another prefix."""
+        worth = {name: float(Decimal(number) * size) for name, size in self.units.items() if name.isascii()}
+        fits = [name for name, value in worth.items() if least <= value <= most]
+        swapped = [name for name in fits if name.lower() == unit.lower()]
+        near = sorted((name for name in fits if name[-3:] == unit[-3:] or self.si != "B/s"),
+                      key=lambda name: abs(self.units[name].log10() - self.units[unit].log10()))  # fmt: skip
+        found = swapped or near[:1]
+        return f"did you mean {number}{found[0]}?" if found else ""
 
     def for_people(self, value: float) -> str:
         """Write a number in SI units for people, four significant digits: ``12.35 us``."""
@@ -104,22 +125,29 @@ class Quantity:
         unit = unit if exact or self.si != "s" else "us"
         return exact / self.units[unit], unit
 
-    def annotated(self) -> tuple[BeforeValidator, PlainSerializer, WithJsonSchema]:
-        """What makes a pydantic field read the text and write the exact text."""
+    def annotated(self, least: float, most: float) -> tuple[BeforeValidator, PlainSerializer, WithJsonSchema]:
+        """What makes a pydantic field read the text, between these bounds, and write the exact text."""
         ascii_units = "|".join(re.escape(name) for name in self.units if name.isascii())
         pattern = rf"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*({ascii_units})\s*$"
         schema = {"type": "string", "pattern": pattern, "examples": [self.example.split(" ")[0].rstrip(",")]}
-        return BeforeValidator(self.parse), PlainSerializer(self.exactly, return_type=str), WithJsonSchema(schema)
+        read = BeforeValidator(functools.partial(self.parse, bounds=(least, most)))
+        return read, PlainSerializer(self.exactly, return_type=str), WithJsonSchema(schema)
 
 
 _RATE = Quantity(
-    "B/s", "a bandwidth", "400Gb/s (bits) or 50GB/s (bytes)", _RATES, ("TB/s", "GB/s", "MB/s", "kB/s", "B/s"), True
-)
-_DURATION = Quantity("s", "a duration", "2us, 1.5ms or 0us", _SECONDS, ("s", "ms", "us", "ns"))
-_SIZE = Quantity("B", "a size", "64KiB or 20MB", _BYTES, ("TB", "GB", "MB", "kB", "B"))
+    "B/s", "a bandwidth", "400Gb/s (bits) or 50GB/s (bytes)", _RATES, ("TB/s", "GB/s", "MB/s", "kB/s", "B/s"),
+    (1.0, 1e18), True,
+)  # fmt: skip
+_DURATION = Quantity("s", "a duration", "2us, 1.5ms or 0us", _SECONDS, ("s", "ms", "us", "ns"), (1e-15, 1e9))
+_SIZE = Quantity("B", "a size", "64KiB or 20MB", _BYTES, ("TB", "GB", "MB", "kB", "B"), (1.0, 1e18))
 parse_bandwidth, format_bandwidth, exact_bandwidth = _RATE.parse, _RATE.for_people, _RATE.exactly
 parse_duration, format_duration, exact_duration = _DURATION.parse, _DURATION.for_people, _DURATION.exactly
 parse_bytes, format_bytes, exact_bytes = _SIZE.parse, _SIZE.for_people, _SIZE.exactly
+
+
+def parse_nic_bandwidth(text: object) -> float:
+    """Read the bandwidth of a NIC: as ``parse_bandwidth``, within what a NIC can be."""
+    return _RATE.parse(text, _NIC)
 
 
 def parse_quantity(text: object) -> tuple[float, str] | None:
@@ -168,9 +196,13 @@ def _real(value: object) -> object:
     return value
 
 
-Bandwidth = Annotated[float, *_RATE.annotated()]
-Duration = Annotated[float, *_DURATION.annotated()]
-ByteSize = Annotated[float, *_SIZE.annotated()]
+# Of a port: the fastest NVLink to come is far below, a NIC of 10 Mb/s above. Of a NIC 8 Tb/s, five times the fastest.
+_NIC = (1e6, 1e12)
+Bandwidth = Annotated[float, *_RATE.annotated(1e3, 1e14)]
+NicBandwidth = Annotated[float, *_RATE.annotated(*_NIC)]
+# Nothing that is simulated lasts an hour.
+Duration = Annotated[float, *_DURATION.annotated(1e-15, 3600.0)]
+ByteSize = Annotated[float, *_SIZE.annotated(1.0, 1e18)]
 Count = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_real)]
 Share = Annotated[

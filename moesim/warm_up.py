@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moesim.compiling import cache_folders, cached_files, in_cache, interpreted
+from moesim.compiling import any_place, cache_folders, cached_files, in_cache, interpreted
 
 # What a run asks for, in small; functions that numba compiles for it, about; and the one compiled last.
 PARTS = {
@@ -83,7 +83,7 @@ def compile_aside() -> None:
 
     None in CI (the variable ``CI``) or with ``MOESIM_BACKGROUND=0``.
     """
-    if os.environ.get("MOESIM_BACKGROUND") == "0" or os.environ.get("CI"):
+    if os.environ.get("MOESIM_BACKGROUND") == "0" or os.environ.get("CI") or not any_place():
         return
     with contextlib.suppress(OSError):  # then the first large run compiles
         _aside.extend(_begin(part, stdout=subprocess.DEVNULL, aside=True) for part in missing())
@@ -158,6 +158,7 @@ def _bar(parts: list[str]) -> Iterator[Callable[[str], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[name]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    terminal = Console(file=getattr(sys.stderr, "styled", sys.stderr))  # past the filter of the command line
+    with Progress(*columns, console=terminal, transient=True) as progress:
         task = progress.add_task(what, total=sum(PARTS[part][1] for part in parts), name="")
         yield lambda name: progress.update(task, advance=1, name=name)

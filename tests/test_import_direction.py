@@ -12,9 +12,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "moesim"
 
-SHARED = {"errors", "units", "compiling", "csr", "warm_up"}
+SHARED = {"errors", "units", "compiling", "csr", "warm_up", "bounded_text", "broken_files"}
 STAGES = {"routing", "balance", "placement", "traffic", "compute", "cluster", "network", "model", "workload"}
-FILES = {"files", "located_yaml", "mistakes", "recording_format", "dumps", "numpy_file", "broken_files"}
+FILES = {
+    "files",
+    "output_folder",
+    "located_yaml",
+    "mistakes",
+    "recording_format",
+    "dumps",
+    "numpy_file",
+    "parquet_file",
+}
 
 # What each part of the package may import of the others, beside what all share.
 MAY_IMPORT = {
@@ -23,12 +32,12 @@ MAY_IMPORT = {
     "placement": {"files", "located_yaml", "placement_policies"},  # maps are JSON and YAML; the policies' names
     "traffic": {"cluster", "alltoall_library", "located_yaml", "mistakes"},  # the Fabric; sets of constants are YAML
     "network": {"cluster"},
-    "compute": set(),
-    "topology_files": {"cluster", "located_yaml", "broken_files"},  # what is written is checked as any topology
+    "compute": {"parquet_file"},  # kernel times of other tools
+    "topology_files": {"cluster", "located_yaml"},  # what is written is checked as any topology
     "cluster": {"located_yaml", "mistakes", "regular_clusters"},
-    "model": {"located_yaml", "mistakes", "broken_files"},
+    "model": {"located_yaml", "mistakes"},
     "workload": {"recording_format", "dumps"},
-    "dumps": {"recording_format", "files", "numpy_file", "broken_files"},  # files that others wrote, as one trace
+    "dumps": {"recording_format", "files", "numpy_file", "parquet_file"},  # files that others wrote, as one trace
     "timeline": {"network", "cluster", "traffic", "stages", "alltoall_library"},  # of traffic the flows of a phase
     "stages": set(),  # the list of a layer's stages: names and colours, without numpy
     # Of the last five the names.
@@ -50,7 +59,7 @@ MAY_IMPORT = {
     "run": STAGES
     | FILES
     | {"timeline", "results", "scenario", "stages", "layer", "measure", "placement_policies", "fault_kinds"},
-    "results": {"files", "stages"},
+    "results": {"files", "output_folder", "numpy_file", "stages"},
     "report": {"results", "files", "stages"},
     "record": {"routing", "balance", "recording_format", "files", "dumps"},
     "alltoall_library": set(),  # facts about libraries, for the scenario (no arrays there) and for the stages alike
@@ -58,11 +67,15 @@ MAY_IMPORT = {
     "fault_kinds": set(),  # names and keys alone, likewise
     "regular_clusters": {"located_yaml", "mistakes"},  # names of clusters, for the scenario and for cluster alike
     "files": set(),
+    "output_folder": {"files"},
     "located_yaml": {"mistakes"},
     "mistakes": {"located_yaml"},  # the type alone
-    "recording_format": {"files", "numpy_file", "broken_files"},
-    "numpy_file": {"broken_files"},
+    "recording_format": {"files", "numpy_file"},
+    "numpy_file": set(),
+    "parquet_file": set(),
+    "parquet_child": set(),  # a process of its own
     "broken_files": set(),
+    "bounded_text": set(),
     "logs": {"mistakes"},  # text to rows, before anything is simulated
     "spawn": set(),
     "errors": set(),

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moesim.errors import InputError
-from moesim.located_yaml import MAX_BYTES, LocatedDocument, load_yaml, parse_yaml, validate
+from moesim.located_yaml import LocatedDocument, load_yaml, parse_yaml, validate
 from moesim.mistakes import Mistakes
 from moesim.units import Bandwidth, Count, Number
 
@@ -94,7 +94,9 @@ def test_yaml_1_2_values_mean_what_they_look_like():
         (b"\xff\xfea\x00", "f.yaml: is UTF-16 text"),
         (b"\xef\xbb\xbfa: 1", "f.yaml: starts with a byte order mark"),
         (b"ok: 1\na: \xff", "f.yaml: byte 9 (line 2) is not UTF-8 text"),
-        (b"a" * (MAX_BYTES + 1), "f.yaml: more than 10 MB"),
+        (b"a" * 20_001, "f.yaml:1: a value of more than 20,000 characters"),
+        ("a: 1\nb: '" + "x" * 9_000_000 + "'", "f.yaml: more than 30,000 values"),
+        ("".join(f"k{i}: 1\n" for i in range(190_000)), "f.yaml: more than 30,000 values"),
     ],
 )
 def test_text_that_is_not_plain_yaml_is_refused_in_one_line_with_its_place(text, line):
@@ -110,14 +112,13 @@ def test_an_alias_bomb_is_refused_at_its_first_anchor():
         parse_yaml(bomb)
 
 
-def test_too_many_values_are_refused_while_reading(monkeypatch):
-    monkeypatch.setattr("moesim.located_yaml.MAX_NODES", 100)
+def test_too_many_values_are_refused_while_reading():
     with pytest.raises(InputError, match="more than 100 values"):
-        parse_yaml("a: [" + "1, " * 200 + "1]")
+        parse_yaml("a: [" + "1, " * 200 + "1]", most_values=100)
     # The block, its key, the list and 97 numbers are 100 values.
-    assert parse_yaml("a: [" + "1, " * 96 + "1]").data == {"a": [1] * 97}
+    assert parse_yaml("a: [" + "1, " * 96 + "1]", most_values=100).data == {"a": [1] * 97}
     with pytest.raises(InputError, match="more than 100 values"):
-        parse_yaml("a: [" + "1, " * 97 + "1]")
+        parse_yaml("a: [" + "1, " * 97 + "1]", most_values=100)
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):

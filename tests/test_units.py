@@ -11,6 +11,7 @@ from moesim.units import (
     ByteSize,
     Count,
     Duration,
+    NicBandwidth,
     Number,
     exact_bandwidth,
     exact_bytes,
@@ -104,14 +105,44 @@ def test_people_read_four_significant_digits(text, expected):
     assert text == expected
 
 
-positive = st.floats(min_value=1e-12, max_value=1e18, allow_nan=False)
+positive = st.floats(min_value=1.0, max_value=1e18, allow_nan=False)
 
 
-@given(positive)
-def test_exact_text_reads_back_to_the_same_float(value):
-    assert parse_bandwidth(exact_bandwidth(value)) == value
-    assert parse_duration(exact_duration(value)) == value
-    assert parse_bytes(exact_bytes(value)) == value
+@given(positive, st.floats(min_value=1e-15, max_value=1e9))
+def test_exact_text_reads_back_to_the_same_float_and_is_never_longer_than_what_is_read(size, duration):
+    texts = exact_bandwidth(size), exact_bytes(size), exact_duration(duration)
+    assert [parse_bandwidth(texts[0]), parse_bytes(texts[1]), parse_duration(texts[2])] == [size, size, duration]
+    assert max(map(len, texts)) <= 60
+
+
+@given(st.sampled_from((Bandwidth, NicBandwidth, Duration, ByteSize)), st.decimals(allow_nan=False), st.sampled_from(
+    ("B/s", "Gb/s", "TiB/s", "s", "us", "ps", "B", "PB")
+))  # fmt: skip
+def test_what_a_field_takes_it_writes_so_that_it_takes_it_again(kind, number, unit):
+    field = TypeAdapter(kind)
+    try:
+        value = field.validate_python(f"{number}{unit}")
+    except ValidationError:
+        return
+    assert field.validate_python(field.dump_python(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "says"),
+    [
+        (NicBandwidth, "4000GB/s", "more than 1 TB/s, which no bandwidth here can be; did you mean 4000Gb/s?"),
+        (NicBandwidth, "50kB/s", "less than 1 MB/s, which no bandwidth here can be; did you mean 50MB/s?"),
+        (Bandwidth, "1e-300B/s", "less than 1 kB/s"),
+        (Bandwidth, "1e290PB/s", "more than 100 TB/s"),
+        (Duration, "1e12s", "more than 3600 s, which no duration here can be; did you mean 1e12ns?"),
+        (Duration, "1e-320s", "less than 0.000001 ns"),
+        (ByteSize, "1e30B", "more than 1000000 TB"),
+    ],
+)
+def test_what_no_cluster_comes_near_is_refused_with_a_question(kind, text, says):
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(kind).validate_python(text)
+    assert says in str(refused.value.errors()[0]["ctx"]["error"])
 
 
 @given(positive)

@@ -29,6 +29,7 @@ from moesim.cli import (
     what_breaks,
 )
 from moesim.cli.completion import offer_values
+from moesim.cli.outlet import Outlet
 from moesim.compiling import CompileInsteadError
 from moesim.errors import MoesimError
 from moesim.warm_up import end_aside
@@ -77,11 +78,21 @@ def main() -> None:
     """Run the command line; a mistake is one line on stderr and an exit code, never a traceback."""
     # The arrays here are small: BLAS on many threads takes longer to start and wait than it saves.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Outlet(before[0]), Outlet(before[1])
+    try:
+        code = _main()
+        sys.stdout.flush()
+    finally:
+        sys.stdout, sys.stderr = before
+    sys.exit(code)
+
+
+def _main() -> int:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = app(args=arguments, prog_name="moesim", standalone_mode=False)
-        sys.stdout.flush()  # what a closed pipe says, it says here
         if code == 130:  # the parser has caught the interrupt and says nothing
             raise KeyboardInterrupt
     except CompileInsteadError:
@@ -91,23 +102,24 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         end_aside()
         code = _failed("interrupted", 130, debug)
-    except (BrokenPipeError, SystemExit) as error:
-        # The reader of our output went away (`| head`), for which the parser exits: not an error. Keep Python from
-        # complaining at exit.
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
-            raise
-        with open(os.devnull, "w") as nowhere:
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(nowhere.fileno(), stream.fileno())
-        code = 0
     except OSError as error:
         code = _failed(f"{error.filename or 'system'}: {error.strerror or error}", 3, debug)
     except Exception as error:
-        if hasattr(error, "format_message"):  # the parser's own: wrong option, missing argument
+        if _was_interrupted(error):
+            end_aside()
+            code = _failed("interrupted", 130, debug)
+        elif hasattr(error, "format_message"):  # the parser's own: wrong option, missing argument
             code = _failed(f"{error.format_message()}; see moesim --help", 2, debug)
         else:
             code = _failed(_internal(error), 70, debug)
-    sys.exit(code or 0)
+    return code or 0
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error came from an interrupt: a library that is being loaded makes errors of its own of one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _internal(error: Exception) -> str:

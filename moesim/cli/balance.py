@@ -20,6 +20,7 @@ _SHOWN = {
     "layer_time_s": ("layer us", 1e6), "dispatch_algbw_bytes_per_s": ("dispatch GB/s", 1e-9),
 }  # fmt: skip
 _ROWS = 6
+_SCHEMA_VERSION = "1"
 
 
 def register(app: typer.Typer) -> None:
@@ -31,12 +32,12 @@ def balance(
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
     method: str = typer.Option("v1,v2,v3", "--method", help="Ways to balance, comma-separated: none, v1, v2, v3."),
-    steps: int = typer.Option(1000, "--steps", min=1, help="Training steps."),
+    steps: int = typer.Option(1000, "--steps", min=1, max=10**7, help="Training steps."),
     every: int | None = typer.Option(None, "--every", min=1, help="Steps between rows; default a fortieth of them."),
-    sequences: int = typer.Option(8, "--sequences", min=1, help="Sequences of a training step."),
-    length: int = typer.Option(256, "--length", min=1, help="Tokens of a sequence."),
-    layers: int = typer.Option(1, "--layers", min=1, help="Layers, each with experts of its own."),
-    domains: int = typer.Option(0, "--domains", min=0, help="Domains that sequences are from; 0: none."),
+    sequences: int = typer.Option(8, "--sequences", min=1, max=65_536, help="Sequences of a training step."),
+    length: int = typer.Option(256, "--length", min=1, max=1 << 20, help="Tokens of a sequence."),
+    layers: int = typer.Option(1, "--layers", min=1, max=1000, help="Layers, each with experts of its own."),
+    domains: int = typer.Option(0, "--domains", min=0, max=1024, help="Domains that sequences are from; 0: none."),
     domain_steps: float = typer.Option(math.inf, "--domain-steps", min=1, help="Steps over which a domain turns."),
     bias_update: Literal["sign", "magnitude"] = typer.Option("sign", "--bias-update", help="How v3's bias moves."),
     bias_form: Literal["additive", "multiplicative"] = typer.Option(
@@ -61,9 +62,12 @@ def balance(
     """
     from moesim.balance import Text
     from moesim.files import write_files
+    from moesim.output_folder import BALANCE, check_ours
     from moesim.scenario import load_scenario
 
     loaded = load_scenario(scenario, overrides=override)
+    if out is not None:
+        check_ours(out, BALANCE)
     if logits_fixed:
         _bias_alone(loaded, steps, from_zero, as_json)
         return
@@ -73,7 +77,10 @@ def balance(
     if out is not None:
         from moesim.report.balance_page import render_balance
 
-        files = {"balance.json": json.dumps(data, indent=1), "report.html": render_balance(data)}
+        files = {
+            "balance.json": json.dumps(data, indent=1),
+            "report.html": render_balance(data),
+        }
         write_files(out, {name: content.encode() for name, content in files.items()})
         typer.echo(f"report: {out / 'report.html'}", err=as_json)
     if as_json:
@@ -110,6 +117,7 @@ def _study(
     compared = study.compare([*fitted_runs, *others], constants, fitted_on, max(3, layers), parts.seed)
     ranks = f"{parts.fabric.n_ranks} ranks of {parts.fabric.name}"
     return {
+        "schema": _SCHEMA_VERSION,
         "title": f"{scenario.name}: {parts.router.n_experts} experts on {ranks}",
         "notes": study.what_to_know(compared, fitted_on),
         "floors": study.floors(parts, constants),

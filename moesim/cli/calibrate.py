@@ -1,5 +1,6 @@
 """``moesim calibrate``: fit the constants of an all-to-all to measurements."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -101,13 +102,21 @@ class _Cluster:
         from moesim.alltoall_library import Transport
         from moesim.errors import InputError
         from moesim.mistakes import did_you_mean
-        from moesim.units import parse_bandwidth
+        from moesim.units import parse_bandwidth, parse_nic_bandwidth
 
         transports = get_args(Transport)
         if transport and transport not in transports:
             fix = did_you_mean(transport, transports, "transports")
             raise InputError(f"unknown transport {transport!r}", where="--transport", fix=fix)
-        nvlink_peak, nic_peak = (parse_bandwidth(text) if text else 0.0 for text in (nvlink, nic))
+        peaks = {}
+        for option, text, parse in (("nvlink", nvlink, parse_bandwidth), ("nic", nic, parse_nic_bandwidth)):
+            try:
+                peaks[option] = parse(text) if text else 0.0
+            except InputError as error:
+                raise InputError(error.what, f"--{option}-bandwidth", error.fix) from None
+        nvlink_peak, nic_peak = peaks["nvlink"], peaks["nic"]
+        if gpu and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,31}", gpu):
+            raise InputError(f"{gpu!r:.40} is no GPU's name", where="--gpu", fix="lower case, such as h100")
         if not topology:
             return cls(gpu, nvlink_peak, nic_peak)
         from moesim.cluster import load_topology

@@ -86,18 +86,21 @@ def _compare_runs(
     as_json: bool,
 ) -> None:
     from moesim.cli.compare_show import print_comparison
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, write_files
     from moesim.report import compare as compare_results
     from moesim.report import render_comparison
-    from moesim.results import load_result
+    from moesim.results import load_result, made_of
 
+    check_replaceable(out)
     labels = _labels(a, b)
     results = load_result(a, at_once=False), load_result(b, at_once=False)
     bands = _noise((a, b), results, seeds, jobs, say) if seeds else None
-    comparison = compare_results(*results, labels, bands)
-    print_comparison(comparison, as_json)
+    with made_of(a, b):
+        comparison = compare_results(*results, labels, bands)
+        print_comparison(comparison, as_json)
     if out is not None:
-        page = render_comparison(list(zip(labels, results, strict=True)), " and ".join(labels), labels[0], bands)
+        with made_of(a, b):
+            page = render_comparison(list(zip(labels, results, strict=True)), " and ".join(labels), labels[0], bands)
         write_files(out.parent, {out.name: page.encode()})
         typer.echo(f"report: {out}", err=as_json)
     worst = None if limit is None else comparison.worst_regression(limit)

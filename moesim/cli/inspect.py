@@ -1,11 +1,16 @@
 """``moesim explain``, ``trace``, ``topo``, ``schema``: looking at results, topologies and the schema."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from moesim.cli.topo_files import topo_export, topo_import
+
+if TYPE_CHECKING:
+    from moesim.results import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -29,26 +34,33 @@ def explain(
 
     Example: moesim explain results/latest dispatch_time_s
     """
-    from moesim.results import load_result
-    from moesim.results.explain import explain_lines
+    from moesim.results import load_result, made_of
 
     result = load_result(run, at_once=False)
+    with made_of(run):
+        for line in _explained(result, key):
+            typer.echo(line)
+
+
+def _explained(result: "Result", key: str | None) -> Iterator[str]:
+    from moesim.results.explain import explain_lines
+
     if key is None:
         from moesim.cli.show import console, in_words, table
         from moesim.results import DEFINITIONS
 
-        rows = [(name, in_words(result, name), DEFINITIONS[name].text) for name in result.summary]
+        known = [name for name in result.summary if name in DEFINITIONS]
+        rows = [(name, in_words(result, name), DEFINITIONS[name].text) for name in known]
         console().print(table("", ("number", "value", "meaning"), rows, words=True))
         return
-    for line in explain_lines(result, key):
-        typer.echo(line)
+    yield from explain_lines(result, key)
     phase = key.split("_")[0]
     if phase in ("dispatch", "combine"):
         from moesim.validate.nearest import nearest_of
 
         near = nearest_of(result, phase)
         if near is not None:
-            typer.echo(f"  nearest published: {near.line()}")
+            yield f"  nearest published: {near.line()}"
 
 
 def trace(
@@ -59,11 +71,9 @@ def trace(
 
     Example: moesim trace results/latest --out trace.json
     """
-    import gzip
-    import zlib
-
     from moesim.errors import InputError
     from moesim.files import write_files
+    from moesim.results import unpacked_trace
 
     path = run / "trace.json.gz"
     if not path.is_file():
@@ -71,13 +81,7 @@ def trace(
     if out is None:
         typer.echo(str(path))
         return
-    try:
-        unpacked = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"not readable: {error}", where=str(path), fix="run the scenario again") from None
-    if not unpacked:
-        raise InputError("is empty", where=str(path), fix="run the scenario again")
-    write_files(out.parent, {out.name: unpacked})
+    write_files(out.parent, {out.name: unpacked_trace(path)})
     typer.echo(str(out))
 
 

@@ -35,7 +35,7 @@ def place(
     Example: moesim place quickstart --redundant 0 --redundant 8 --out place.html
     """
     from moesim.errors import InputError
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, write_files
     from moesim.placement import write_map
     from moesim.run.placement_study import map_of
     from moesim.run.placement_verdict import place_verdict
@@ -44,6 +44,8 @@ def place(
     if write is not None and out is None:
         raise InputError("--write without --out", fix="--write sglang --out map.json")
     loaded = load_scenario(scenario, overrides=override)
+    if write is None:
+        check_replaceable(out)
     if write is not None and out is not None:
         write_map(out, map_of(loaded), form=write, model_layers=loaded.model.layers if write == "sglang" else None)
         typer.echo(f"written: {out}", err=as_json)

@@ -18,11 +18,13 @@ def progress_bar(quiet: bool, after_s: float = 0.0) -> Iterator[Callable[[str, i
     from rich import progress
     from rich.console import Console
 
+    from moesim.cli.outlet import styled
+
     columns = (
         *("{task.description}", progress.BarColumn(), progress.MofNCompleteColumn(), "{task.fields[rate]}"),
         *(progress.TimeElapsedColumn(), "left", progress.TimeRemainingColumn()),
     )
-    bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+    bar = progress.Progress(*columns, console=Console(file=styled(sys.stderr)), transient=True)
     task = bar.add_task("", total=None, rate="")
 
     def watch(what: str, done: int, total: int) -> None:

@@ -35,9 +35,11 @@ def export(
     """
     from moesim import load_result
     from moesim.files import write_files
+    from moesim.results import made_of
     from moesim.validate.alltoallv_replay import as_text, busiest_bytes, traffic_matrix
 
-    matrix = traffic_matrix(load_result(run), phase, layer, copies)
+    with made_of(run):
+        matrix = traffic_matrix(load_result(run), phase, layer, copies)
     write_files(out.parent, {out.name: as_text(matrix).encode()})
     most, ranks = busiest_bytes(matrix), len(matrix)
     typer.echo(f"# {out}: {ranks} ranks, {int(matrix.sum()):,} bytes; nccl-tests 2.19 or later, one GPU a process")
@@ -65,6 +67,7 @@ def compare(
     """
     from moesim import load_result
     from moesim.cli.show import console, table
+    from moesim.results import made_of
     from moesim.traffic.constant_sets import find_set
     from moesim.validate.alltoallv_replay import (
         check_same,
@@ -75,9 +78,10 @@ def compare(
         traffic_matrix,
     )
 
-    result = load_result(run)
-    fabric = fabric_of(result, topology)
-    bytes_sent = read_matrix(matrix, fabric.n_ranks) if matrix else traffic_matrix(result, phase, layer, copies)
+    with made_of(run):
+        result = load_result(run)
+        fabric = fabric_of(result, topology)
+        bytes_sent = read_matrix(matrix, fabric.n_ranks) if matrix else traffic_matrix(result, phase, layer, copies)
     answer = read_measurement(measured)
     check_same(answer, bytes_sent, str(measured))
     seconds = predicted_s(fabric, bytes_sent, calibration)

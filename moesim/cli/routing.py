@@ -74,8 +74,10 @@ def show(
     experts: int | None = _EXPERTS,
     layers: str | None = _LAYERS,
     slot_map: Path | None = _MAP,
-    ranks: int = typer.Option(8, "--ranks", min=1, help="Ranks that the experts are spread over, contiguously."),
-    ranks_per_node: int = typer.Option(8, "--ranks-per-node", min=1, help="Ranks of a node."),
+    ranks: int = typer.Option(
+        8, "--ranks", min=1, max=65_536, help="Ranks that the experts are spread over, contiguously."
+    ),
+    ranks_per_node: int = typer.Option(8, "--ranks-per-node", min=1, max=65_536, help="Ranks of a node."),
     fit: bool = typer.Option(False, "--fit", help="Fit the synthetic workload that is like it, and print its block."),
     override: list[str] = _OVERRIDE,
     step: int = _STEP,

@@ -1,6 +1,7 @@
 """``moesim run`` and ``report``: scenarios in, result folders and pages out."""
 
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -64,6 +65,8 @@ def run(
     from moesim.cli.variants import simulate_all
     from moesim.cli.without_file import Facts, scenario_or_facts
     from moesim.errors import InputError
+    from moesim.files import telling
+    from moesim.output_folder import folder_in_one_piece
     from moesim.scenario import load_scenario
 
     if band not in ("auto", "exact"):
@@ -75,29 +78,33 @@ def run(
     runs = loaded.variant_scenarios() or {}
     target = out or _default_folder(loaded)
     say = (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
-    if runs:
-        results = simulate_all(runs, jobs or os.cpu_count() or 1, say, band == "exact")
-    else:
-        from moesim.run import simulate
-
-        with progress_bar(quiet, after_s=2.0) as watch:
-            results = {loaded.name: simulate(loaded, progress=say, exact_bands=band == "exact", watch=watch)}
-    if as_json:
-        summaries = {name: result.summary | {"intervals": dict(result.intervals)} for name, result in results.items()}
-        value = summaries if runs else summaries[loaded.name]
-        typer.echo(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
-    else:
-        from moesim.cli.show import print_run, print_variants
-
+    with folder_in_one_piece(target) as staging:
         if runs:
-            print_variants(loaded.name, results)
+            results = simulate_all(runs, jobs or os.cpu_count() or 1, say, band == "exact")
         else:
-            print_run(results[loaded.name])
-    sys.stdout.flush()  # the numbers are read while the page is made
-    if runs:
-        missed = _write_variants(loaded, results, runs, target, figures, page)
-    else:
-        missed = _write_run(loaded, results[loaded.name], target, figures, page)
+            from moesim.run import simulate
+
+            with progress_bar(quiet, after_s=2.0) as watch:
+                results = {loaded.name: simulate(loaded, progress=say, exact_bands=band == "exact", watch=watch)}
+        if as_json:
+            summaries = {
+                name: result.summary | {"intervals": dict(result.intervals)} for name, result in results.items()
+            }
+            value = summaries if runs else summaries[loaded.name]
+            typer.echo(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
+        else:
+            from moesim.cli.show import print_run, print_variants
+
+            if runs:
+                print_variants(loaded.name, results)
+            else:
+                print_run(results[loaded.name])
+        sys.stdout.flush()  # the numbers are read while the page is made
+        with telling(target):
+            if runs:
+                missed = _write_variants(loaded, results, runs, staging, figures, page)
+            else:
+                missed = _write_run(loaded, results[loaded.name], staging, figures, page)
     if out is None:
         _link_latest(target)
     if not as_json:
@@ -119,27 +126,32 @@ def report(
 
     Example: moesim report results/a results/b --baseline results/a --out ab.html
     """
-    from moesim.files import write_files
-    from moesim.report import comparison_figures, render_comparison, render_run, run_figures
-    from moesim.results import load_result
+    from moesim.files import check_replaceable, write_files
+    from moesim.results import load_result, made_of
 
     folders = [*([baseline] if baseline and baseline not in runs else []), *runs]
+    page = out or (folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html"))
+    check_replaceable(page)
     labels = folder_labels(folders)
     loaded = [(label, load_result(folder)) for label, folder in zip(labels, folders, strict=True)]
-    for _, result in loaded:
-        _add_nearest_published(result)
-    if len(loaded) == 1:
-        result = loaded[0][1]
-        page = out or folders[0] / "report.html"
-        html = render_run(result, thresholds=_outcomes(_limits_of(result), result))
-        charts = run_figures(result) if figures else {}
-    else:
-        page = out or Path("comparison.html")
-        against = labels[folders.index(baseline)] if baseline else None
-        html = render_comparison(loaded, " against ".join(labels), baseline=against)
-        charts = comparison_figures(loaded) if figures else {}
+    with made_of(*folders):
+        html, charts = _pages(loaded, labels[folders.index(baseline)] if baseline else None, figures)
     write_files(page.parent, {page.name: html.encode(), **charts})
     typer.echo(str(page))
+
+
+def _pages(runs: "list[tuple[str, Result]]", baseline: str | None, figures: bool) -> tuple[str, dict[str, bytes]]:
+    """The report of one run or of several, and its charts where they are wanted."""
+    from moesim.report import comparison_figures, render_comparison, render_run, run_figures
+
+    for _, result in runs:
+        _add_nearest_published(result)
+    if len(runs) == 1:
+        result = runs[0][1]
+        html = render_run(result, thresholds=_outcomes(_limits_of(result), result))
+        return html, run_figures(result) if figures else {}
+    html = render_comparison(runs, " against ".join(label for label, _ in runs), baseline=baseline)
+    return html, comparison_figures(runs) if figures else {}
 
 
 def folder_labels(folders: list[Path]) -> list[str]:
@@ -185,7 +197,7 @@ def _limits_of(result: "Result") -> "list[Threshold]":
     return [parse_threshold(text) for text in document.data.get("thresholds") or ()]
 
 
-def _write_run(scenario: "Scenario", result: "Result", target: Path, figures: bool, page: bool) -> "list[Missed]":
+def _write_run(scenario: "Scenario", result: "Result", folder: Path, figures: bool, page: bool) -> "list[Missed]":
     _add_nearest_published(result, scenario.model.hidden)
     outcomes = _outcomes(scenario.limits(), result)
     extra: dict[str, bytes] = {}
@@ -197,7 +209,7 @@ def _write_run(scenario: "Scenario", result: "Result", target: Path, figures: bo
         from moesim.report import run_figures
 
         extra |= run_figures(result)
-    result.save(target, extra)
+    result.write(folder, extra)
     return [(scenario.name, outcome) for outcome in outcomes if not outcome.passed]
 
 
@@ -219,29 +231,27 @@ def _write_variants(
     scenario: "Scenario",
     results: "dict[str, Result]",
     runs: "dict[str, Scenario]",
-    target: Path,
+    folder: Path,
     figures: bool,
     page: bool,
 ) -> "list[Missed]":
-    """Write OUT/VARIANT/ for every variant and OUT/report.html, which compares them; whole or not at all."""
-    from moesim.files import folder_in_one_piece
+    """Write VARIANT/ for every variant, and report.html, which compares them."""
+    from moesim.files import write_files
     from moesim.results import SCHEMA_VERSION
 
     missed: list[Missed] = []
-    with folder_in_one_piece(target, marker="variants.json") as staging:
-        for name, result in results.items():
-            missed += _write_run(runs[name], result, staging / name, figures, page)
-        names = json.dumps({"schema": SCHEMA_VERSION, "variants": list(results)}, indent=1) + "\n"
-        files = {"variants.json": names.encode()}
-        if page:
-            from moesim.report import render_comparison
+    for name, result in results.items():
+        missed += _write_run(runs[name], result, folder / name, figures, page)
+    files: dict[str, bytes] = {}
+    if page:
+        from moesim.report import render_comparison
 
-            files["report.html"] = render_comparison(list(results.items()), scenario.name).encode()
-        if figures:
-            from moesim.report import comparison_figures
+        files["report.html"] = render_comparison(list(results.items()), scenario.name).encode()
+    if figures:
+        from moesim.report import comparison_figures
 
-            files |= comparison_figures(list(results.items()))
-        for path, data in files.items():
-            (staging / path).parent.mkdir(parents=True, exist_ok=True)
-            (staging / path).write_bytes(data)
+        files |= comparison_figures(list(results.items()))
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    about = {"schema": SCHEMA_VERSION, "variants": list(results), "files": digests}
+    write_files(folder, {**files, "variants.json": json.dumps(about, indent=1).encode() + b"\n"})
     return missed

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from moesim.cli.outlet import harmless, styled
 from moesim.results.definitions import COMPONENTS, STEP_SUMMARY
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
@@ -24,8 +25,9 @@ _GAP = 2
 
 
 class _Terminal(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # the one place that ends the program knows what to do
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=harmless(segment.text))
 
 
 LOSSES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "z_loss")
@@ -37,7 +39,7 @@ def console() -> Console:
     No markup: names and notes come from files, and a bracket in one is a bracket.
     """
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-    return _Terminal(highlight=False, soft_wrap=False, markup=False, width=width)
+    return _Terminal(file=styled(sys.stdout), highlight=False, soft_wrap=False, markup=False, width=width)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def text(cell: Any) -> str:
         return "-"
     if isinstance(cell, float):
         return f"{cell:.4g}"
-    return str(cell)
+    return harmless(str(cell))
 
 
 def with_unit(key: str, value: Any) -> str:

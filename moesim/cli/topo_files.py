@@ -30,14 +30,15 @@ def topo_import(
     from moesim.errors import InputError
     from moesim.files import write_files
     from moesim.topology_files import Answers, facts_of, import_topology, parse_pcie, topology_yaml
-    from moesim.units import parse_bandwidth
+    from moesim.units import parse_bandwidth, parse_nic_bandwidth
 
     if fabric not in ("", "one-leaf", "rail", "leaf-spine"):
         raise InputError(f"unknown fabric {fabric!r:.40}", "--fabric", "one-leaf, rail or leaf-spine")
     rates = {}
+    readers = {"nic": parse_nic_bandwidth, "pcie": parse_pcie}
     for option, text in (("nic", nic), ("nvlink", nvlink), ("pcie", pcie), ("smp", smp)):
         try:
-            rates[option] = (parse_pcie if option == "pcie" else parse_bandwidth)(text) if text else None
+            rates[option] = readers.get(option, parse_bandwidth)(text) if text else None
         except InputError as error:
             raise InputError(error.what, f"--{option}", error.fix) from None
     answers = Answers(

@@ -1,10 +1,12 @@
 """The entries of a topology file that lists its devices and links one by one."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from moesim.units import Bandwidth, Count, Duration
+from moesim.errors import InputError
+from moesim.mistakes import Mistakes
+from moesim.units import Bandwidth, Count, Duration, exact_bandwidth, parse_nic_bandwidth
 
 PositiveBandwidth = Annotated[Bandwidth, Field(gt=0, allow_inf_nan=False)]
 Latency = Annotated[Duration, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -45,3 +47,12 @@ class Link(Section):
         description="nvlink, nic, leaf-spine or a name of your own: results are totalled by it.",
     )
     both_ways: bool = Field(default=True, description="Also the link from target to source.")
+
+    @model_validator(mode="after")
+    def _plausible(self) -> Self:
+        if self.link_class == "nic":
+            try:
+                parse_nic_bandwidth(exact_bandwidth(self.bandwidth))
+            except InputError as error:
+                raise Mistakes((("bandwidth",), error.what, error.fix)) from None
+        return self

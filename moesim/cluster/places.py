@@ -28,6 +28,7 @@ from moesim.cluster.fabric import Fabric
 from moesim.cluster.graph import NIC, PCIE
 from moesim.errors import InputError
 from moesim.mistakes import Loc, dotted
+from moesim.units import exact_bandwidth, parse_nic_bandwidth
 
 Ids = NDArray[np.int32]
 
@@ -93,9 +94,13 @@ def overridden(
     for i, (where, bandwidth) in enumerate(overrides):
         for k, place in enumerate([where] if isinstance(where, str) else where):
             try:
-                capacity[_of_one_class(fabric, place)] = bandwidth
-            except InputError as error:
                 loc: Loc = (i, "where") if isinstance(where, str) else (i, "where", k)
+                links = _of_one_class(fabric, place)
+                if fabric.link_class[links[0]] == NIC:
+                    loc = (i, "bandwidth")
+                    parse_nic_bandwidth(exact_bandwidth(bandwidth))
+                capacity[links] = bandwidth
+            except InputError as error:
                 mistakes.append(blame(loc, error.what, error.fix))
     if mistakes:
         first, *others = mistakes

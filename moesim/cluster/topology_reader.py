@@ -12,7 +12,7 @@ from moesim.cluster.fabric import Fabric
 from moesim.cluster.graph import NIC
 from moesim.cluster.topology_spec import KINDS, AnyTopology, ExplicitTopology
 from moesim.errors import InputError
-from moesim.located_yaml import LocatedDocument, load_yaml, validate
+from moesim.located_yaml import MANY_VALUES, LocatedDocument, load_yaml, validate
 from moesim.mistakes import did_you_mean
 from moesim.regular_clusters import EXAMPLES, RegularCluster
 
@@ -91,7 +91,7 @@ def read_topology(found: str | Path | RegularCluster) -> AnyTopology:
     """
     if isinstance(found, RegularCluster):
         return checked_topology(LocatedDocument(found.content(), found.name))
-    return checked_topology(load_yaml(found))
+    return checked_topology(load_yaml(found, MANY_VALUES))
 
 
 def checked_topology(document: LocatedDocument) -> AnyTopology:

@@ -19,7 +19,7 @@ from moesim.cluster.devices import Device, Latency, Link, PositiveBandwidth, Sec
 from moesim.cluster.explicit_checks import explicit_mistakes
 from moesim.cluster.packets import FabricKind
 from moesim.mistakes import Mistakes
-from moesim.units import Count, Number
+from moesim.units import Count, NicBandwidth, Number
 
 # Larger files are taken for typos: tables per rank, and routes per pair of leaf and spine, must fit memory.
 MAX_RANKS = 65_536
@@ -68,7 +68,7 @@ class Pcie(Section):
 class Nic(Section):
     """The network cards of one GPU, or of a node where GPUs share them."""
 
-    bandwidth: PositiveBandwidth = Field(description="Peak of one port of a card and direction.")
+    bandwidth: NicBandwidth = Field(description="Peak of one port of a card and direction.")
     latency: Latency = Field(default=2.8e-6, description="Latency one way from GPU to GPU under one leaf, whole route.")
     per_gpu: Count = Field(
         default=1, ge=1, le=16, description="Cards of each GPU; traffic is striped over them: one port of the sum."

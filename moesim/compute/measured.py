@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim.broken_files import reading
 from moesim.compute import shapes
 from moesim.compute.gpus import Gpu, load_gpu
 from moesim.compute.interpolate import Curve, Floor, Found, Grid
@@ -157,11 +158,13 @@ def measured_of(
 def read_table_file(file: Path) -> str:
     """Return the text of a table. Raises InputError if it is not a text file, ResourceError if it is unreadable."""
     try:
-        if not file.is_file():
+        if not file.exists() or file.is_dir():
             raise InputError("no such kernel table", str(file), "a CSV file or one of the GPUs' names")
         if file.stat().st_size > LARGEST_FILE:
             raise InputError("the kernel table is larger than 64 MiB", str(file), "split it by model")
-        content = file.read_text(encoding="utf-8-sig")
+        with reading(file):
+            raw = file.read_bytes()
+        content = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError("not a UTF-8 text file", str(file), "save the kernel table as CSV in UTF-8") from None
     except OSError as error:

@@ -1,12 +1,11 @@
 """Reading a measured kernel table (`moesim.compute.table_format`): every mistake with its line, up to a limit."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from moesim.bounded_text import csv_rows, number
 from moesim.compute.gpus import Gpu, load_gpu, nearest
 from moesim.compute.table_format import (
     AXES,
@@ -23,6 +22,8 @@ from moesim.errors import InputError
 
 MOST_MISTAKES = 20
 _LARGEST = 1 << 40
+# No kernel of a layer takes as long: mostly the unit is another.
+_LONGEST_S = 100.0
 
 
 class _AnotherGpu(InputError):
@@ -87,13 +88,7 @@ def read_rows(content: str, file: str, gpu: Gpu | None = None) -> Reading:
 
 def _lines(content: str, file: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the lines that hold something, as cells."""
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
-    try:
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise InputError(f"not a CSV file: {error}", f"{file}:{reader.line_num}") from None
+    yield from csv_rows(content, file)
 
 
 class _Header(NamedTuple):
@@ -153,11 +148,12 @@ class _Header(NamedTuple):
 
     def _seconds(self, fields: Mapping[str, str], where: str) -> float:
         try:
-            seconds = float(fields[self.unit]) * UNITS[self.unit]
+            seconds = number(fields[self.unit]) * UNITS[self.unit]
         except ValueError:
             seconds = math.nan
-        if not 0 < seconds < math.inf:
-            raise InputError(f"{self.unit} is {fields[self.unit]!r}", where, "expected a finite time above 0")
+        if not 0 < seconds <= _LONGEST_S:
+            fix = f"expected a time above 0, at most {_LONGEST_S:g} s"
+            raise InputError(f"{self.unit} is {fields[self.unit]!r:.60}", where, fix)
         return seconds
 
 
@@ -176,7 +172,7 @@ def _load(kernel: str, fields: Mapping[str, str], where: str) -> tuple[str, floa
 
 def _number(fields: Mapping[str, str], column: str, where: str, whole: bool = True) -> float:
     try:
-        value = float(fields[column])
+        value = number(fields[column])
     except ValueError:
         value = 0.0
     if not 0 < value <= _LARGEST or (whole and value != int(value)):

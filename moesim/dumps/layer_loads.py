@@ -47,6 +47,8 @@ def _max_over_mean(load: np.ndarray) -> float:
 
 
 def _uniform(selections: int, n_experts: int) -> float:
+    if not selections:
+        return 1.0
     draws = np.random.default_rng(0).multinomial(selections, np.full(n_experts, 1 / n_experts), size=20)
     return float(np.mean(draws.max(axis=1) / (selections / n_experts)))
 

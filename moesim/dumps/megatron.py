@@ -6,7 +6,6 @@ Files are per data rank. bf16 logits tie often, so that selecting again does not
 counted from the ids, the logits serve what-ifs, and the share of tokens that would differ is in the notes.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.bounded_text import read_json
 from moesim.broken_files import reading
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told, top_of_logits, trace_of_ids, trace_of_logits
 from moesim.dumps.torch_file import from_bfloat16, read_torch
@@ -90,8 +90,7 @@ def _lines(path: Path) -> list[tuple[int, Line]]:
             if number > _MOST_LINES:
                 raise InputError(f"more than {_MOST_LINES} lines", str(path))
             if text.strip():
-                with reading(f"{path}:{number}", "is it truncated?", "no JSON"):
-                    line = json.loads(text)
+                line = read_json(text, str(path), line=number)
                 if not isinstance(line, dict):
                     raise InputError("a line that is no object", f"{path}:{number}")
                 lines.append((number, line))

@@ -1,7 +1,6 @@
 """Recorded routing from a file or folder, recognised by its content; what it does not say is asked for, not guessed."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.broken_files import reading
+from moesim.bounded_text import read_json
+from moesim.broken_files import content, reading
 from moesim.dumps import imatrix, megatron, routed_experts, sglang, table_files, tensorrt_llm
 from moesim.dumps.arrays import read_array_alone, read_arrays_by_name
 from moesim.dumps.routing_columns import read_columns
@@ -98,7 +98,7 @@ def _folder(folder: Path, files: list[Path], told: Told) -> RoutingTrace:
 
 
 def _file(path: Path, told: Told) -> RoutingTrace:
-    with path.open("rb") as stream:
+    with reading(path), path.open("rb") as stream:
         head = stream.read(16)
     where = str(path)
     if is_zip(head):
@@ -203,18 +203,13 @@ def _document(path: Path, told: Told) -> RoutingTrace:
 
 
 def _json(path: Path, or_lines: bool = False) -> Any:
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise InputError(f"more than {MAX_JSON_BYTES >> 30} GiB of JSON", str(path))
     with reading(path, what="no JSON"):
-        text = path.read_text("utf-8")
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            lines = text.splitlines() if or_lines else []
-            if len(lines) < 2 or (error.lineno == 1 and error.pos < len(lines[0])):
-                place = f"{path}:{error.lineno}:{error.colno}"
-                raise InputError(f"no JSON: {error.msg}", place, "is it truncated?") from None
-            return [json.loads(line) for line in lines if line.strip()]
+        text = content(path, MAX_JSON_BYTES).decode()
+        lines = text.splitlines() if or_lines else []
+        # A first line that is a document by itself is followed by others; json.dump writes no break inside one.
+        if len(lines) > 1 and lines[0][-1:] in ("}", "]") and lines[1].lstrip()[:1] in ("{", "["):
+            return [read_json(line, str(path), line=i) for i, line in enumerate(lines, 1) if line.strip()]
+        return read_json(text, str(path))
 
 
 def _digest(path: Path, files: Sequence[Path]) -> str:

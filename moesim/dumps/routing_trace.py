@@ -17,7 +17,9 @@ from moesim.errors import InputError
 Unit = Literal["logits", "ids", "counts"]
 Axes = tuple[str, ...]
 MAX_EXPERTS = 65_536
-MAX_LAYERS = 10_000
+MAX_LAYERS = 1_000
+# Whole numbers up to here are exact floats, and no run of any length selects more often.
+MOST_SELECTIONS = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def trace_of_ids(
     if n_experts is None:
         n_experts = 1 + int(ids.max(initial=0))
         notes.append(f"the number of experts is not in the file: {n_experts} are seen")
+    _check_width(n_experts, where)
     _check_ids(ids, layers, n_experts, where)
     masked = int((ids < 0).sum())
     if masked:
@@ -178,14 +181,20 @@ def trace_of_counts(
         InputError: a count below 0 or not a whole number, no count at all, or another number of experts than told.
     """
     notes, layers = list(known.pop("notes", ())), _numbered(counts.shape[1], layers, told, where)
-    bad = np.argwhere(~np.isfinite(counts) | (counts < 0))
+    bad = np.argwhere(~((counts >= 0) & (counts <= MOST_SELECTIONS)))
     if len(bad):
         step, layer, expert = bad[0]
         what = f"layer {layers[layer]}, expert {expert} has the count {counts[step, layer, expert]}"
-        raise InputError(what, where, "counts are 0 or more")
+        raise InputError(what, where, "counts are from 0 to 2^53")
+    total = counts.sum(dtype=np.float64)
+    if total > MOST_SELECTIONS:
+        raise InputError(
+            f"the counts sum to {total:.3g}", where, "at most 2^53 selections: give shares, or fewer steps"
+        )
     if told.slot_expert is not None:
         counts = counts_of_experts(counts, told.slot_expert, where)
     width = counts.shape[2]
+    _check_width(width, where)
     if told.n_experts not in (None, width):
         fix = "are these slots? give the map" if width > told.n_experts else "are these counts of this model?"
         raise InputError(f"counts of {width} experts, the model has {told.n_experts}", where, fix)
@@ -218,6 +227,7 @@ def trace_of_logits(
     """
     notes, layers = list(known.pop("notes", ())), _numbered(len(logits), layers, told, where)
     width = logits.shape[2]
+    _check_width(width, where)
     if told.n_experts not in (None, width):
         raise InputError(f"logits of {width} experts, the model has {told.n_experts}", where)
     logits = logits.astype(np.float32)
@@ -233,6 +243,8 @@ def trace_of_logits(
 
 def _numbered(count: int, layers: Sequence[int], told: Told, where: str) -> tuple[int, ...]:
     """The numbers of ``count`` layers of data, those told before those that the file has."""
+    if count > MAX_LAYERS:
+        raise InputError(f"{count} layers", where, f"at most {MAX_LAYERS} are read")
     layers = told.layers or tuple(layers)
     if len(layers) != count or len(set(layers)) != count:
         raise InputError(f"{count} layers of data for {len(layers)} numbers", where, "name each layer once")
@@ -277,12 +289,17 @@ def whole_numbers(raw: NDArray[Any], where: str) -> NDArray[Any]:
         return raw
     if raw.dtype.kind != "f":
         raise InputError(f"expert ids are of type {raw.dtype}", where, "whole numbers are needed")
-    bad = np.argwhere(~np.isfinite(raw) | (raw != np.rint(raw)))
+    bad = np.argwhere(~((np.abs(raw) <= MOST_SELECTIONS) & (raw == np.rint(raw))))
     if len(bad):
         layer, token, place = bad[0]
         what = f"layer {layer}, token {token}: expert id {raw[layer, token, place]} is not a whole number"
         raise InputError(what, where)
     return raw.astype(np.int64)
+
+
+def _check_width(n_experts: int, where: str) -> None:
+    if n_experts > MAX_EXPERTS:
+        raise InputError(f"{n_experts} experts", where, f"at most {MAX_EXPERTS} are read")
 
 
 def _check_ids(ids: NDArray[Any], layers: Sequence[int], n_experts: int, where: str) -> None:

@@ -3,7 +3,6 @@
 Offsets and sizes are checked against the file before anything is allocated.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.bounded_text import read_json
 from moesim.broken_files import reading
 from moesim.dumps.torch_file import from_bfloat16
 from moesim.errors import InputError
@@ -39,7 +39,7 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         length = int.from_bytes(raw[:8].tobytes(), "little")
         if length > min(len(raw) - 8, MAX_HEADER_BYTES):
             raise InputError(f"a header of {length} bytes in a file of {len(raw)}", where, "is it truncated?")
-        header = json.loads(raw[8 : 8 + length].tobytes())
+        header = read_json(raw[8 : 8 + length].tobytes().decode(), where)
         data = raw[8 + length :]
         return {name: _array(entry, data, name, where) for name, entry in header.items() if name != "__metadata__"}
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim import parquet_file
+from moesim.bounded_text import number
 from moesim.broken_files import reading
 from moesim.dumps.routing_columns import is_known, read_columns
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_LINES = 2_000_000
-MAX_ROWS = 100_000_000
-MAX_BYTES = 4 << 30
+# Python also reads 1_0 and Arabic digits.
+_DIGITS = re.compile(r"[-+0-9.eE\s]*")
+_LONGEST_WORD = 100
 _LAYER_FILE = re.compile(r"layer[_-]?(\d+)\.parquet")
 _STEP_FOLDER = re.compile(r"(?:iter|iteration|step|checkpoint)[_-]?(\d+)")
 
@@ -55,19 +58,19 @@ def read_csv(path: Path, told: Told) -> RoutingTrace:
 
 def _numbers(texts: list[str], name: str, path: Path, lines: list[int]) -> NDArray[Any]:
     """A column as numbers, whole ones where all are."""
-    for kind in (np.int64, np.float64):
+    plain = _DIGITS.fullmatch(" ".join(texts)) is not None
+    for kind in (np.int64, np.float64) if plain else ():
         try:
             return np.array(texts, kind)
         except (ValueError, OverflowError):
             continue
-    for text, line in zip(texts, lines, strict=True):
-        try:
-            float(text)
-        except ValueError:
-            if not is_known(name):
-                break  # a name of a task or of a data set, perhaps
-            raise InputError(f"{name} is {text!r:.40}", f"{path}:{line}", "a number is needed") from None
-    return np.array(texts)
+    if is_known(name):
+        for text, line in zip(texts, lines, strict=True):
+            try:
+                number(text)
+            except ValueError:
+                raise InputError(f"{name} is {text!r:.40}", f"{path}:{line}", "a number is needed") from None
+    return np.array([text[:_LONGEST_WORD] for text in texts])  # a name of a task or of a data set, perhaps
 
 
 def read_parquet(files: list[Path], told: Told) -> RoutingTrace:
@@ -98,31 +101,9 @@ def read_parquet(files: list[Path], told: Told) -> RoutingTrace:
 
 
 def _columns(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the file's numbers; what it announces is checked before any of its data is."""
-    import pyarrow.parquet as pq
-
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"more than {MAX_BYTES >> 30} GiB", str(path))
-    with reading(path, "is it a whole Parquet file?"), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
-        # The total and the parts are announced apart; a reader allocates for the parts.
-        rows = max(file.metadata.num_rows, sum(group.num_rows for group in groups))
-        size = sum(max(group.total_byte_size, 0) for group in groups)
-        if rows > MAX_ROWS or size > MAX_BYTES:
-            raise InputError(f"{rows} rows of {size} bytes announced", str(path), f"at most {MAX_ROWS} are read")
-        names = [field.name for field in file.schema_arrow if _is_numbers(field.type)]
-        if not names:
-            raise InputError(f"the columns are {str(file.schema_arrow.names)[:200]}", str(path), "store numbers")
-        table = file.read(columns=names)
-    return {name: _values(table[name].combine_chunks(), name, path) for name in dict.fromkeys(names)}
-
-
-def _is_numbers(kind: "pa.DataType") -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    """Read the file's numbers."""
+    table = parquet_file.read_parquet(path, numbers=True)
+    return {name: _values(table[name].combine_chunks(), name, path) for name in dict.fromkeys(table.column_names)}
 
 
 def _values(column: "pa.Array", name: str, path: Path) -> NDArray[Any]:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from moesim.bounded_text import read_json
 from moesim.broken_files import reading
 from moesim.dumps.routing_trace import MAX_EXPERTS, RoutingTrace, Source
 from moesim.errors import InputError
@@ -74,7 +75,7 @@ def read_trace_file(path: Path) -> RoutingTrace:
     with reading(path):
         arrays = read_npz(path)
     with reading(path, "is it a trace of moesim's?", "its description cannot be read"):
-        meta: dict[str, Any] = json.loads(arrays.pop("trace").astype(np.uint8).tobytes())
+        meta: dict[str, Any] = read_json(arrays.pop("trace").astype(np.uint8).tobytes().decode(), where)
         version = meta["schema_version"]
         if version != SCHEMA_VERSION:
             raise InputError(f"schema version {version!r:.20}", where, f"this moesim reads version {SCHEMA_VERSION}")

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_card
 from moesim.balance import LossFactors
+from moesim.bounded_text import number
+from moesim.broken_files import content, reading
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
 from moesim.errors import InputError
@@ -30,6 +32,8 @@ from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
 from moesim.traffic import KINDS, Calibration, calibration, published_bytes, slower, wire_bytes
+
+_MOST_BIAS_BYTES = 10**6
 
 
 @dataclass(frozen=True)
@@ -407,12 +411,11 @@ def read_bias(parts: Parts) -> NDArray[np.float32]:
     """
     path = Path(parts.bias)
     raw: NDArray[Any]
-    try:
-        raw = read_array(path, "bias") if path.suffix == ".npy" else np.array(path.read_text("utf-8").split(), float)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(f"not readable as numbers: {error}", where=str(path), fix="one number per expert") from None
+    with reading(path, "one number per expert", "not readable as numbers"):
+        if path.suffix == ".npy":
+            raw = read_array(path, "bias", most_bytes=_MOST_BIAS_BYTES)
+        else:
+            raw = np.array([number(word) for word in content(path, _MOST_BIAS_BYTES).decode().split()])
     if raw.shape != (parts.router.n_experts,) or raw.dtype.kind not in "iuf" or not np.isfinite(raw).all():
         raise InputError(
             f"a bias of shape {raw.shape} and type {raw.dtype}",

@@ -12,6 +12,7 @@ from moesim.layer.kernel_seconds import KernelLedger, LayerKernels, layer_kernel
 from moesim.layer.parts import Parts, place
 from moesim.layer.selection import select_experts
 from moesim.layer.step_kernels import StepPrices
+from moesim.layer.token_laws import audit_tokens
 from moesim.placement import Placement
 from moesim.placement_policies import BATCH_POLICIES
 from moesim.stages import PHASES
@@ -66,6 +67,7 @@ def route_layer(
     spec = parts.router
     weight = np.bincount(batch.token_index, minlength=batch.distinct_tokens)
     selection = select_experts(parts, batch, layer, bias, weight)
+    audit_tokens(f"layer {layer}", selection.expert_ids, selection.gates, spec)
     times = np.repeat(weight, selection.expert_ids.shape[1])
     taken = selection.expert_ids.ravel() >= 0
     expert_tokens = np.bincount(

@@ -9,12 +9,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from moesim.bounded_text import number, whole
 from moesim.errors import InputError
-from moesim.logs.measured_row import COLUMNS, REAL, WHOLE, MeasuredRow
+from moesim.logs.measured_row import BOUNDS, COLUMNS, QUANTITIES, REAL, WHOLE, MeasuredRow
 from moesim.mistakes import did_you_mean
 
 # What a measurement alone may say; everything else may be given.
 _MEASURED = {"id", "op", "quantity", "value", "definition"}
+_LONGEST_WORD = 1000
 NAMES = tuple(name for name in (*COLUMNS, "gpus_per_node") if name not in _MEASURED)
 # Facts about the cluster and the source that a benchmark prints nothing, or less, of.
 _TOLD = (
@@ -29,31 +31,20 @@ def cell(name: str, text: str | float) -> str | int | float:
     Raises:
         ValueError: it is not what the column holds; the text says what would be.
     """
+    least, most = BOUNDS.get(name, (0, 0))
     if name in WHOLE or name == "gpus_per_node":
-        least = 0 if name in ("nic_assumed", "nics_per_node") else 1
-        number = _number(text)
-        if number != int(number) or not least <= number < 2**62:
-            raise ValueError(f"a whole number from {least} on is needed")
-        return int(number)
-    if name in REAL:
-        number = _number(text)
-        if not 0 < number < 1e12:
-            raise ValueError("a positive number is needed")
-        return number
+        return whole(text, int(least), int(most))
+    if name in REAL or name in QUANTITIES:
+        value = number(text)
+        if not least <= value <= most:
+            raise ValueError(f"a number from {least:g} to {most:g} is needed")
+        return value
     word = str(text).strip()
+    if len(word) > _LONGEST_WORD or not word.isprintable():
+        raise ValueError(f"printable text of at most {_LONGEST_WORD} characters is needed")
     if name == "health" and word not in ("ok", "poor"):
         raise ValueError("ok or poor is needed")
     return word
-
-
-def _number(text: str | float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError("a positive number is needed")
-    return number
 
 
 def rack_scale(gpu: str) -> bool:
@@ -181,9 +172,15 @@ class Facts:
             InputError: the value is no positive number.
         """
         told = {name: self.get(name) for name in _TOLD if self.get(name) is not None}
+        for name, value in columns.items():
+            if name in WHOLE and value is not None:
+                try:
+                    cell(name, value)
+                except ValueError as error:
+                    raise self.refuse(f"{name.replace('_', ' ')} of {columns['op']} is {value}", str(error)) from None
         remarks = [text for text in (columns.get("note"), self.get("note")) if text]
         try:
-            columns["value"] = cell("value", columns["value"])
+            columns["value"] = cell(columns["quantity"], columns["value"])
         except ValueError as error:
             raise self.refuse(f"{columns['quantity']} of {columns['op']} is {columns['value']}", str(error)) from None
         return self.named(columns | told | {"note": "; ".join(remarks) or None})

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from moesim.broken_files import content
 from moesim.errors import InputError
 from moesim.logs import (
     deepep_low_latency,
@@ -34,12 +35,7 @@ _FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)
 
 def text_of(path: Path) -> str:
     """Return a file's text, whatever wrote it. Raises InputError: it cannot be read, is too large or is no text."""
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"is larger than {_MOST_BYTES // 10**6} MB", where=str(path), fix="keep its results only")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    data = content(path, _MOST_BYTES)
     # A log that PowerShell redirected is UTF-16.
     encodings = ("utf-16",) if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
     for encoding in encodings:

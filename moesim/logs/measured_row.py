@@ -73,6 +73,13 @@ class MeasuredRow:
 COLUMNS: Final = tuple(field.name for field in fields(MeasuredRow))
 WHOLE: Final = frozenset(field.name for field in fields(MeasuredRow) if field.type == int | None)
 REAL: Final = frozenset({"value", "nic_GBps_per_gpu"})
+# What no cluster, layer or measurement comes near: outside it is a slip of the pen, or of the unit.
+BOUNDS: Final = {
+    "nics_per_node": (0, 1024), "nic_GBps_per_gpu": (1e-3, 1000.0), "nic_assumed": (0, 1), "gpus_per_node": (1, 1024),
+    "nodes": (1, 8192), "ranks": (1, 65_536), "tokens": (1, 1 << 44), "hidden": (1, 1 << 20), "top_k": (1, 1024),
+    "experts": (1, 65_536), "top_nodes": (1, 8192), "sms": (1, 1024), "value": (1e-9, 1e9), TIME: (1e-3, 1e9),
+    "rdma_GBps": (1e-6, 1e5), "nvl_GBps": (1e-6, 1e5), "busbw_GBps": (1e-9, 1e6), "link_GBps": (1e-9, 1e5),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

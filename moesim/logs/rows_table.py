@@ -3,19 +3,19 @@
 ``time_us`` may stand for ``quantity`` and ``value``. Every mistake is named by file, line and column of the text.
 """
 
-import csv
-import io
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from moesim.bounded_text import csv_rows
 from moesim.errors import InputError
 from moesim.logs.given_facts import NAMES, Facts, cell
-from moesim.logs.measured_row import COLUMNS, PHASES, QUANTITIES, TIME, MeasuredRow
+from moesim.logs.measured_row import BOUNDS, COLUMNS, PHASES, QUANTITIES, TIME, MeasuredRow
 from moesim.mistakes import did_you_mean
 
 FORM = "table of rows"
 
+_MOST_MISTAKES = 20
 _KNOWN = (*COLUMNS, TIME)
 _CELL = re.compile(r'(?:^|,)("(?:[^"]|"")*"|[^,]*)')
 
@@ -33,29 +33,24 @@ def read_table(text: str, facts: Facts) -> list[MeasuredRow]:
         InputError: a column is unknown or missing, or a cell is not what its column holds; all mistakes at once.
     """
     lines = text.split("\n")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] = []
     rows: list[MeasuredRow] = []
     mistakes: list[InputError] = []
     ids: set[str] = set()
-    try:
-        for cells in reader:
-            if not any(text.strip() for text in cells):
-                continue
-            line = lines[reader.line_num - 1]
-            places = _Places(facts.where, reader.line_num, [found.start(1) + 1 for found in _CELL.finditer(line)])
-            if not header:
-                header = [name.strip() for name in cells]
-                _check_header(header, places)
-                continue
-            try:
-                rows.append(_row(cells, header, ids, facts, places))
-            except InputError as error:
-                mistakes += [error, *error.others]
-    except csv.Error as error:
-        raise InputError(str(error), where=f"{facts.where}:{reader.line_num}:1", fix="is a quote missing?") from None
+    for at, cells in csv_rows(text, facts.where):
+        places = _Places(facts.where, at, [found.start(1) + 1 for found in _CELL.finditer(lines[at - 1])])
+        if not header:
+            header = [name.strip() for name in cells]
+            _check_header(header, places)
+            continue
+        try:
+            rows.append(_row(cells, header, ids, facts, places))
+        except InputError as error:
+            mistakes += [error, *error.others]
+            if len(mistakes) >= _MOST_MISTAKES:
+                break
     if mistakes:
-        first, *others = mistakes[:20]
+        first, *others = mistakes[:_MOST_MISTAKES]
         raise InputError(first.what, first.where, first.fix, tuple(others))
     return rows
 
@@ -97,7 +92,7 @@ def _row(cells: Sequence[str], header: Sequence[str], ids: set[str], facts: Fact
     for name, text in said.items():
         if text.strip():
             try:
-                columns[name] = cell("value" if name == TIME else name, text)
+                columns[name] = cell(name, text)
             except ValueError as error:
                 blame(name, f"{name} is {text.strip()!r:.60}", str(error))
     if TIME in columns:
@@ -121,6 +116,13 @@ def _row(cells: Sequence[str], header: Sequence[str], ids: set[str], facts: Fact
     for name in needed:
         if columns.get(name) is None:
             blame(name, f"no {name}", f"give it in the column {name}")
+    if not mistakes and columns.get("top_k", 1) > columns.get("experts", BOUNDS["experts"][1]):
+        blame("top_k", f"{columns['top_k']} experts of a token, of {columns['experts']}", "top_k is at most experts")
+    if not mistakes and "value" in columns:
+        try:
+            cell(columns["quantity"], columns["value"])
+        except ValueError as error:
+            blame("value", f"value is {columns['value']:g} {columns['quantity']}", str(error))
     if not mistakes and columns["op"] in PHASES:
         _place(columns, facts, blame)
     if not mistakes and columns.get("id") in ids:

@@ -4,12 +4,12 @@ Read as facts only: sizes, router and attention. A family of ``data/families.yam
 code; a file of no known family is read by the usual keys, and each thing that no key says is a note in ``uncertain``.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from moesim.bounded_text import read_json
 from moesim.broken_files import content, reading
 from moesim.errors import InputError
 from moesim.mistakes import Loc
@@ -38,6 +38,9 @@ def read_config_json(path: str | Path) -> ModelSpec:
     at, block = _language_model(config, where)
     architectures = [name for part in (block, config) for name in _listed(part.get("architectures"))]
     types = [part.get("model_type") for part in (block, config)]
+    wrong = next((one for one in types if one is not None and not (isinstance(one, str) and len(one) <= 100)), None)
+    if wrong is not None:
+        raise InputError(f"model_type is {wrong!r:.40}", where, "a word of at most 100 letters is needed")
     family = family_of(architectures, types)
     facts = Facts(block, at, names_for(family), family.given if family else {}, where, text)
     kind = next((one for one in types if isinstance(one, str)), None)
@@ -151,10 +154,7 @@ def _listed(value: Any) -> list[Any]:
 def _read(path: str | Path, where: str) -> tuple[dict[str, Any], str]:
     with reading(path, "", "not valid JSON"):
         text = content(path, MAX_BYTES).decode("utf-8-sig")
-        try:
-            config = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"not valid JSON: {error.msg}", f"{where}:{error.lineno}:{error.colno}") from None
+        config = read_json(text, where, infinite=True)  # time_step_limit of Mamba's layers is [0, Infinity]
     if not isinstance(config, dict):
         raise InputError("expected a JSON object", where)
     return config, text

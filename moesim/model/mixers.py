@@ -10,6 +10,9 @@ from moesim.model.config_facts import Facts
 from moesim.model.layer_attention import Attention, AttentionKind
 from moesim.model.layer_patterns import mixers
 
+# No released model comes near: DeepSeek-V3 has 3.4.
+_MOST_OF_HIDDEN = 64
+
 
 def attentions(facts: Facts, hidden: int, layers: int) -> tuple[Attention, ...]:
     """Return the attention of a model, one value per kind, full attention first.
@@ -78,7 +81,11 @@ def head_size(facts: Facts, hidden: int) -> int:
     if stated is None and hidden % heads:
         what = f"of {heads} does not divide the hidden size {hidden}"
         raise facts.error(facts.find("heads")[0], what, "add head_dim")
-    return stated or hidden // heads
+    size = stated or hidden // heads
+    if heads * size > _MOST_OF_HIDDEN * hidden:
+        what = f"{heads} of {size} are {heads * size // hidden} times the hidden size {hidden}"
+        raise facts.error(facts.find("heads")[0], what, "are the sizes those of one model?")
+    return size
 
 
 def _heads_of(facts: Facts, ids: tuple[int, ...]) -> int | None:

@@ -7,7 +7,6 @@ and do not say how many those are. moesim's own JSON says that too.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.bounded_text import read_json
+from moesim.broken_files import content, reading
 from moesim.errors import InputError
 from moesim.files import write_files
-from moesim.located_yaml import load_yaml
+from moesim.located_yaml import MANY_VALUES, load_yaml
 from moesim.placement.slots import Placement
 
 MapForm = Literal["sglang", "tensorrt-llm", "json"]
@@ -133,19 +134,10 @@ def _spread(placement: Placement) -> bool:
 
 
 def _document(path: Path) -> Mapping[Any, Any]:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"more than {MAX_BYTES >> 20} MiB", str(path), "a map of slots is small")
-        if re.match(rb"\s*\{", path.read_bytes()[:100]):
-            data = json.loads(path.read_text("utf-8"))
-        else:
-            data = load_yaml(path).data
-    except FileNotFoundError:
-        raise InputError("no such file", str(path)) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"no JSON: {error.msg}", f"{path}:{error.lineno}:{error.colno}", "is it truncated?") from None
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"cannot be read: {error!s:.100}", str(path)) from None
+    with reading(path, "is it UTF-8 text?"):
+        text = content(path, MAX_BYTES)
+        is_json = text.lstrip()[:1] == b"{"
+        data = read_json(text.decode(), str(path)) if is_json else load_yaml(path, MANY_VALUES).data
     if not isinstance(data, Mapping):
         raise InputError("no placement: a block of keys is needed", str(path))
     return data

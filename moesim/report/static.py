@@ -60,7 +60,7 @@ def drawn_files(key: str, draw: Callable[[Any], None], kinds: tuple[str, ...] = 
         draw(figure)
         for suffix in kinds:
             buffer = io.BytesIO()
-            metadata = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
+            metadata = {"Date": None, "Creator": "moesim"} if suffix == "svg" else {"Software": "moesim"}
             figure.savefig(buffer, format=suffix, dpi=_DPI, metadata=metadata)
             figure.set_layout_engine("none")  # laid out by the first drawing: once is enough
             files[f"figures/{key}.{suffix}"] = buffer.getvalue()

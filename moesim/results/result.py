@@ -6,8 +6,6 @@ a temporary name beside its place and renamed, so it appears whole or not at all
 
 import gzip
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -18,16 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.files import folder_in_one_piece
-from moesim.results.definitions import SUMMARY, Value
-from moesim.results.tables import Tables, read_parquet, write_parquet
+from moesim.files import telling, written
+from moesim.output_folder import PROVENANCE, folder_in_one_piece, sha256
+from moesim.results.definitions import Value
+from moesim.results.folder_schema import (
+    AGAIN,
+    OPTIONAL,
+    SCHEMA_VERSION,
+    TABLES,
+    read_arrays,
+    read_json,
+    read_summary,
+    read_table,
+    read_text,
+)
+from moesim.results.tables import Tables, write_parquet
 from moesim.results.trace import chrome_trace
 
-SCHEMA_VERSION = "2"
-TABLES = ("steps", "ranks", "experts", "links", "link_series", "transfers", "spans")
-"""What every result has; ``training`` comes with a recording."""
-
-_AGAIN = "run the scenario again"
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -85,29 +90,42 @@ class Result:
         Raises:
             ResourceError: the place cannot be written, or holds something that is not a result.
         """
-        with folder_in_one_piece(Path(directory), marker="scenario.resolved.yaml") as staging:
-            self._write_files(staging)
-            for name, data in (extra or {}).items():
-                (staging / name).parent.mkdir(parents=True, exist_ok=True)
-                (staging / name).write_bytes(data)
+        with folder_in_one_piece(Path(directory)) as staging, telling(Path(directory)):
+            self.write(staging, extra)
         return Path(directory)
 
+    def write(self, folder: Path, extra: Mapping[str, bytes] | None = None) -> None:
+        """Write the files of the result into a folder of ``folder_in_one_piece``, or below it; see ``save``."""
+        folder.mkdir(exist_ok=True, parents=True)
+        self._write_files(folder)
+        for name, data in (extra or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with written(folder / name) as file:
+                file.write(data)
+        names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        digests = {name: sha256(folder / name) for name in names}
+        about = {"schema": SCHEMA_VERSION, "provenance": self.provenance, "files": digests}
+        _write_json(folder / PROVENANCE, about)
+
     def _write_files(self, folder: Path) -> None:
-        (folder / "scenario.resolved.yaml").write_text(self.scenario_yaml, encoding="utf-8")
+        with written(folder / "scenario.resolved.yaml") as file:
+            file.write(self.scenario_yaml.encode())
         summary = {"schema": SCHEMA_VERSION, "summary": self.summary, "intervals": dict(self.intervals)}
         _write_json(folder / "summary.json", summary)
         notes = [{"kind": note.kind, "text": note.text} for note in self.notes]
         _write_json(folder / "notes.json", {"schema": SCHEMA_VERSION, "notes": notes})
         _write_json(folder / "explanation.json", {"schema": SCHEMA_VERSION, "explanation": self.explanation})
-        _write_json(folder / "provenance.json", {"schema": SCHEMA_VERSION, "provenance": self.provenance})
         for name in self.tables:
-            write_parquet(self.tables.columns(name), folder / f"{name}.parquet", {"moesim_schema": SCHEMA_VERSION})
-        _write_npz(folder / "flows.npz", self.flows)
-        _write_npz(folder / "traffic.npz", self.traffic)
+            with written(folder / f"{name}.parquet") as file:
+                write_parquet(self.tables.columns(name), file, {"moesim_schema": SCHEMA_VERSION})
+        for name, arrays in (("flows", self.flows), ("traffic", self.traffic)):
+            with written(folder / f"{name}.npz") as file:
+                np.savez_compressed(file, allow_pickle=False, moesim_schema=np.array(SCHEMA_VERSION), **arrays)
         trace = chrome_trace(self.tables, self.summary)
         data = json.dumps(trace, separators=(",", ":"), allow_nan=False).encode()
-        # No time stamp or file name in the header: equal runs give equal bytes.
-        (folder / "trace.json.gz").write_bytes(gzip.compress(data, compresslevel=6, mtime=0))
+        with written(folder / "trace.json.gz") as file:
+            # No time stamp or file name in the header: equal runs give equal bytes.
+            file.write(gzip.compress(data, compresslevel=6, mtime=0))
 
 
 class _WhenAsked(Mapping[str, T]):
@@ -143,86 +161,42 @@ def load_result(directory: str | Path, *, at_once: bool = True) -> Result:
     folder = Path(directory)
     if not (folder / "summary.json").is_file():
         raise InputError("not a result folder (no summary.json)", where=str(folder), fix="give the --out of a run")
-    summary = _read_json(folder / "summary.json", "summary")
-    absent = [key for key in SUMMARY if key not in summary]
-    if absent:
-        raise InputError(f"no number {', '.join(absent[:5])}", where=str(folder / "summary.json"), fix=_AGAIN)
-    paths = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
+    summary = read_summary(folder / "summary.json")
+    paths = {name: path for name in (*TABLES, *OPTIONAL) if (path := folder / f"{name}.parquet").is_file()}
     missing = [name for name in TABLES if name not in paths]
     if missing:
-        raise InputError(f"no table {', '.join(missing)}", where=str(folder), fix=_AGAIN)
-    tables = _WhenAsked(lambda: {name: read_parquet(path, SCHEMA_VERSION) for name, path in paths.items()})
-    flows, traffic = (_WhenAsked(partial(_read_npz, folder / f"{name}.npz")) for name in ("flows", "traffic"))
+        raise InputError(f"no table {', '.join(missing)}", where=str(folder), fix=AGAIN)
+    tables = _WhenAsked(lambda: {name: read_table(path, name) for name, path in paths.items()})
+    flows, traffic = (_WhenAsked(partial(read_arrays, folder / f"{name}.npz", name)) for name in ("flows", "traffic"))
     if at_once:
         [len(files) for files in (tables, flows, traffic)]
     return Result(
         summary=summary,
         tables=Tables(tables),
         notes=tuple(_notes(folder / "notes.json")),
-        explanation=_read_json(folder / "explanation.json", "explanation"),
+        explanation=read_json(folder / "explanation.json", "explanation"),
         flows=flows,
         traffic=traffic,
-        scenario_yaml=_read_text(folder / "scenario.resolved.yaml"),
-        provenance=_read_json(folder / "provenance.json", "provenance"),
+        scenario_yaml=read_text(folder / "scenario.resolved.yaml"),
+        provenance=read_json(folder / "provenance.json", "provenance"),
         intervals=dict(_intervals(folder / "summary.json")),
     )
 
 
 def _intervals(path: Path) -> Iterator[tuple[str, tuple[float, float]]]:
-    for key, ends in _read_json(path, "intervals").items():
+    for key, ends in read_json(path, "intervals").items():
         if not isinstance(ends, list) or [type(end) for end in ends] != [float, float]:
-            raise InputError(f"no interval of {key}", where=str(path), fix=_AGAIN)
+            raise InputError(f"no interval of {key}", where=str(path), fix=AGAIN)
         yield key, (ends[0], ends[1])
 
 
 def _notes(path: Path) -> Iterator[Note]:
-    for note in _read_json(path, "notes", list):
+    for note in read_json(path, "notes", list):
         if not isinstance(note, dict) or not all(isinstance(note.get(key), str) for key in ("kind", "text")):
-            raise InputError("a note without kind and text", where=str(path), fix=_AGAIN)
+            raise InputError("a note without kind and text", where=str(path), fix=AGAIN)
         yield Note(note["kind"], note["text"])
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"not readable: {error}", where=str(path), fix=_AGAIN) from error
-
-
-def _read_json(path: Path, key: str, kind: type = dict) -> Any:
-    try:
-        content = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"not JSON: {error}", where=str(path), fix=_AGAIN) from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA_VERSION:
-        found = content.get("schema") if isinstance(content, dict) else None
-        raise InputError(
-            f"schema version {found or 'missing'}", where=str(path), fix=f"this moesim reads version {SCHEMA_VERSION}"
-        )
-    if not isinstance(content.get(key), kind):
-        raise InputError(f"no {key} in it", where=str(path), fix=_AGAIN)
-    return content[key]
-
-
-def _write_npz(path: Path, arrays: Arrays) -> None:
-    np.savez_compressed(path, allow_pickle=False, moesim_schema=np.array(SCHEMA_VERSION), **arrays)
-
-
-def _read_npz(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"not a readable array file: {error}", where=str(path)) from error
-    found = str(arrays.pop("moesim_schema", ""))
-    if found != SCHEMA_VERSION:
-        raise InputError(
-            f"schema version {found or 'missing'}", where=str(path), fix=f"this moesim reads version {SCHEMA_VERSION}"
-        )
-    return arrays
+    with written(path) as file:
+        file.write(json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n")

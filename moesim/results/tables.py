@@ -7,7 +7,7 @@ written or read, so that a simulation pays for neither. pyarrow's ``array`` and
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,13 +110,13 @@ def _is_column(value: object) -> bool:
     return isinstance(value, (np.ndarray, list, tuple))
 
 
-def write_parquet(columns: Columns, path: Path, metadata: dict[str, str]) -> None:
+def write_parquet(columns: Columns, file: IO[bytes], metadata: dict[str, str]) -> None:
     """Write one table; ``metadata`` (schema version) goes into the file's schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.table({name: _arrow(values) for name, values in columns.items()})
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd", write_page_checksum=True)
+    pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd", write_page_checksum=True)
 
 
 def _arrow(values: Any) -> "pyarrow.Array":
@@ -140,41 +140,44 @@ def _bits(values: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.packbits(values, bitorder="little")
 
 
-def read_parquet(path: Path, schema_version: str) -> Columns:
-    """Read one table of a result folder.
+def arrow_columns(path: Path, words: list[str], most: int) -> Columns:
+    """Read the columns of a parquet file.
+
+    Args:
+        path: the file.
+        words: columns of text, each different one of which is read once.
+        most: bytes that all text may take.
 
     Raises:
-        InputError: the file is not a table of this schema version, or not readable at all.
+        InputError: it would take more.
+        Exception: whatever pyarrow raises for a file that is damaged.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read()
-        columns = {name: _column(table[name].combine_chunks()) for name in table.column_names}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"not a readable parquet table: {error}", where=str(path)) from error
-    found = (table.schema.metadata or {}).get(b"moesim_schema", b"").decode()
-    if found != schema_version:
-        raise InputError(
-            f"schema version {found or 'missing'}", where=str(path), fix=f"this moesim reads version {schema_version}"
-        )
+    with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=words) as file:
+        table = file.read().unify_dictionaries()
+    columns: Columns = {}
+    for name in table.column_names:
+        columns[name] = _column(table[name].combine_chunks(), most, f"{path}: column {name}")
+        most -= columns[name].nbytes if columns[name].dtype.kind == "U" else 0
     return columns
 
 
-def _column(values: Any) -> Any:
+def _column(values: Any, most: int, where: str) -> Any:
     """Arrow column to array; nullable numbers become a masked array again, text an array of text."""
     import pyarrow as pa
 
-    if pa.types.is_string(values.type):
-        return np.array(values.to_pylist(), dtype=str)
+    if pa.types.is_dictionary(values.type) and not values.null_count:
+        known = np.array(values.dictionary.to_pylist() or [""], dtype=str)
+        if known.itemsize * len(values) > most:
+            raise InputError(f"words of {known.itemsize // 4} letters in {len(values)} rows", where)
+        return known[_column(values.indices, most, where)]
+    if not (pa.types.is_boolean(values.type) or pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        raise InputError(f"neither numbers nor words: {values.type!s:.40}, {values.null_count} nulls", where)
     valid, content = values.buffers()
     span = slice(values.offset, values.offset + len(values))
     if pa.types.is_boolean(values.type) and not values.null_count:
         return _from_bits(content, span)
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        return values.to_numpy(zero_copy_only=False)
     numbers = np.frombuffer(content or b"", values.type.to_pandas_dtype())[span]
     if not values.null_count:
         return numbers

@@ -73,6 +73,11 @@ def read_snapshots(path: str, n_experts: int | None = None) -> Snapshots:
         found = _of_recording(read_recording(recording_path(path)))
     else:
         found = _of_trace(read_routing(path, n_experts=n_experts), path)
+    empty = np.argwhere(found.counts.sum(axis=-1) == 0)
+    if len(empty):
+        step, layer = empty[0]
+        raise InputError(f"step {found.steps[step]} has no selection in layer {layer} of those read", path,
+                         "leave out what was not recorded")  # fmt: skip
     if len(found.steps) < 2:
         raise InputError(f"{len(found.steps)} training step", path, "snapshots are of at least two")
     return found

@@ -18,7 +18,7 @@ from moesim.placement_policies import POLICIES, REBALANCE_POLICIES
 from moesim.regular_clusters import EXAMPLES, FabricKind, RegularCluster
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.named_files import is_path, refuse_escape
-from moesim.units import Bandwidth, Count, Duration, Number, Share
+from moesim.units import Bandwidth, Count, Duration, NicBandwidth, Number, Share
 
 Name = Annotated[str, AfterValidator(refuse_escape)]
 Dtype = Literal["fp8", "bf16"]
@@ -94,7 +94,7 @@ class Cluster(Block):
     nics_per_node: Count | None = Field(
         None, ge=1, le=1024, description="NICs of each node; fewer than its GPUs are shared (default: one per GPU)."
     )
-    nic_bandwidth: Bandwidth | None = Field(
+    nic_bandwidth: NicBandwidth | None = Field(
         None, description="Peak rate of every NIC per direction, instead of the topology's (bytes/s)."
     )
     overrides: tuple[LinkOverride, ...] = Field(

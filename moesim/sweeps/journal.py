@@ -3,10 +3,15 @@
 One SQLite file in WAL mode with the driver as its only writer: each point is one transaction, so that a reader, or the
 next run after a kill, sees it whole or not at all. What the sweep *is* (scenario as written, axes, digests of the input
 files, version) is in the journal too; a journal of another sweep is refused with what differs.
+
+SQLite does not check what it reads back. So each point has a digest of its row; a point whose row has rotted is not
+done, and is run again.
 """
 
+import hashlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +20,15 @@ from typing import Any
 
 from moesim.errors import InputError, ResourceError
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 JOURNAL_FILE = "journal.sqlite"
 _MOST_DIFFERENCES = 12
+
+_POINTS = (
+    "CREATE TABLE points "
+    "(point INTEGER PRIMARY KEY, status TEXT NOT NULL, error TEXT, summary TEXT, sha256 TEXT NOT NULL)"
+)
+_Row = tuple[int, str, str | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,9 @@ class Journal:
             for point, done in outcomes
         ]
         with self._transaction():
-            self._database.executemany("INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?)", rows)
+            self._database.executemany(
+                "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?)", [(*row, _digest(row)) for row in rows]
+            )
 
     def forget(self, status: str) -> None:
         """Remove the points of a status, so that they are run again."""
@@ -56,21 +69,31 @@ class Journal:
 
     def done(self) -> set[int]:
         """Return the numbers of the points that are written down."""
-        with self._telling():
-            return {row[0] for row in self._database.execute("SELECT point FROM points")}
+        return {row[0] for row in self._rows()}
 
     def counts(self) -> dict[str, int]:
         """Return how many points have each status."""
-        with self._telling():
-            return dict(self._database.execute("SELECT status, count(*) FROM points GROUP BY status ORDER BY status"))
+        return dict(sorted(Counter(row[1] for row in self._rows()).items()))
 
     def outcomes(self) -> Iterator[tuple[int, Outcome]]:
         """Yield the points in the order of their numbers."""
+        for point, status, error, summary in self._rows():
+            yield point, Outcome(status, error, None if summary is None else json.loads(summary))
+
+    def _rows(self) -> Iterator[_Row]:
         with self._telling():
-            for point, status, error, summary in self._database.execute(
-                "SELECT point, status, error, summary FROM points ORDER BY point"
-            ):
-                yield point, Outcome(status, error, None if summary is None else json.loads(summary))
+            yield from self._database.execute("SELECT point, status, error, summary FROM points ORDER BY point")
+
+    def _mend(self) -> None:
+        """Keep the rows that are as they were written, each once, if any other is there: the tree may be wrong too."""
+        with self._telling():
+            found = self._database.execute("SELECT * FROM points").fetchall()
+        intact = {row[0]: row for row in found if _digest(row[:4]) == row[4]}
+        if len(intact) < len(found) or list(intact) != sorted(intact):
+            with self._transaction():
+                self._database.execute("DROP TABLE points")
+                self._database.execute(_POINTS)
+                self._database.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?)", intact.values())
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of this sweep, as it was given to ``open_journal``."""
@@ -87,9 +110,7 @@ class Journal:
             tables = {row[0] for row in self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not tables:
                 self._database.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-                self._database.execute(
-                    "CREATE TABLE points (point INTEGER PRIMARY KEY, status TEXT NOT NULL, error TEXT, summary TEXT)"
-                )
+                self._database.execute(_POINTS)
                 about = [("schema", SCHEMA_VERSION), ("sweep", _canonical(identity))]
                 self._database.executemany("INSERT INTO meta VALUES (?, ?)", about)
                 return
@@ -102,6 +123,7 @@ class Journal:
                 where=self._where,
                 fix="give another --out, or remove the folder to start again",
             )
+        self._mend()
 
     def check_schema(self) -> None:
         """Refuse a file that is not a journal of this schema version.
@@ -138,7 +160,7 @@ class Journal:
             yield
         except sqlite3.OperationalError as error:
             raise ResourceError(f"{self._where}: {error}") from error
-        except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             raise InputError(
                 f"not an intact journal: {error}", where=self._where, fix="remove it to start again"
             ) from error
@@ -158,6 +180,7 @@ def open_journal(folder: Path | None) -> Iterator[Journal]:
     except sqlite3.OperationalError as error:
         raise ResourceError(f"{where}: {error}") from error
     try:
+        database.text_factory = lambda text: text.decode(errors="replace")  # of a row that has rotted
         journal = Journal(database, where)
         with journal._telling():
             database.execute("PRAGMA journal_mode = WAL")
@@ -182,6 +205,10 @@ def differences(before: Any, now: Any, at: str = "") -> list[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return "nothing" if value is None else text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _digest(row: tuple[Any, ...]) -> str:
+    return hashlib.sha256(json.dumps(row, default=str).encode()).hexdigest()
 
 
 def _canonical(value: Any) -> str:

@@ -4,19 +4,14 @@ The folder holds ``journal.sqlite`` and, once every point is done, ``points.parq
 advisory lock that the system itself drops when its holder dies.
 """
 
-import fcntl
-import json
-import os
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from moesim.errors import ResourceError
-from moesim.files import write_files
+from moesim.files import LEFTOVER, telling, write_files
+from moesim.output_folder import SWEEP, check_ours, held
 from moesim.scenario import Scenario, ScenarioTemplate
 from moesim.sweeps.drive import drive
 from moesim.sweeps.journal import JOURNAL_FILE, Journal, Outcome, open_journal
@@ -29,38 +24,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LOCK_FILE = ".lock"
-
-
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process.
-
-    Raises:
-        ResourceError: another process holds it (named, if it has written who it is), or the folder cannot be written.
-    """
-    try:
-        file = open(folder / LOCK_FILE, "a+", encoding="utf-8")  # noqa: SIM115 - closed below, whatever happens
-    except OSError as error:
-        raise ResourceError(f"cannot write {folder}: {error.strerror or error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ResourceError(f"{folder} is in use by {_holder(file.read())}: wait, or give another --out") from None
-        file.truncate(0)
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": started}, file)
-        file.flush()
-        yield
-
-
-def _holder(text: str) -> str:
-    try:
-        who = json.loads(text)
-        return f"process {who['pid']} on {who['host']}, started {who['started']}"
-    except (ValueError, TypeError, KeyError):  # it is about to write who it is
-        return "another process"
 
 
 Watch = Callable[[str, int, int], None]
@@ -163,12 +126,11 @@ def _held(folder: Path | None) -> Iterator[None]:
         with nullcontext():
             yield
         return
-    try:
+    with telling(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        ours = (folder / JOURNAL_FILE).exists() or not any(entry.name[0] != "." for entry in folder.iterdir())
-    except OSError as error:
-        raise ResourceError(f"cannot write {folder}: {error.strerror or error}") from error
-    if not ours:
-        raise ResourceError(f"{folder} exists and is not a sweep of moesim's: choose another place")
-    with folder_lock(folder):
+        check_ours(folder, SWEEP)
+    with held(folder, folder / LOCK_FILE):
+        for left in folder.rglob(".*"):
+            if LEFTOVER.fullmatch(left.name):
+                left.unlink(missing_ok=True)
         yield

@@ -9,7 +9,7 @@ from typing import Any
 
 from moesim.cluster import build_fabric, checked_topology
 from moesim.errors import InputError
-from moesim.located_yaml import parse_yaml
+from moesim.located_yaml import MANY_VALUES, parse_yaml
 from moesim.topology_files.astra_sim import read_astra
 from moesim.topology_files.file_text import read_text
 from moesim.topology_files.host import Host
@@ -94,7 +94,7 @@ def topology_yaml(imported: Imported, where: str) -> str:
         else:
             lines.append(f"{key}: {_flow(value)}{comment}")
     text = "\n".join(lines) + "\n"
-    build_fabric(checked_topology(parse_yaml(text, where)), name=Path(where).stem, where=where)
+    build_fabric(checked_topology(parse_yaml(text, where, MANY_VALUES)), name=Path(where).stem, where=where)
     return text
 
 

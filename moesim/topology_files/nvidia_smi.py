@@ -49,6 +49,10 @@ def read_topo_m(text: str, where: str, answers: Answers) -> tuple[Imported, Host
                 raise InputError(what, where, "give the matrix as it was printed")
     nics, legend = [name for name in columns if name not in gpus], dict(_LEGEND.findall(text))
     named = {name: name.lower() for name in gpus} | {name: legend.get(name, name) for name in nics}
+    for a, b in ((a, b) for a in gpus for b in nics):
+        if cell[a][b].startswith("NV"):
+            fix = "NVLink joins GPUs alone: give the columns' names as they were printed"
+            raise InputError(f"row {a} says {cell[a][b]} for {b:.40}", where, fix)
     near = {"SOC": "SYS", "X": "PIX"}
     host = Host(
         gpus=[named[name] for name in gpus],

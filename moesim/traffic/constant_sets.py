@@ -19,7 +19,7 @@ from moesim.located_yaml import LocatedDocument, load_yaml, validate
 from moesim.mistakes import Loc, did_you_mean
 from moesim.traffic.calibration_set import CalibrationSet, Place, Step, Uncertain, value_at
 from moesim.traffic.constants import Calibration, Protocol
-from moesim.units import Bandwidth, Count, Duration, Number
+from moesim.units import Bandwidth, Count, Duration, NicBandwidth, Number
 
 __all__ = ["ALGORITHMS", "Calibration", "CalibrationSet", "Protocol", "calibration", "find_set", "set_names"]
 
@@ -79,7 +79,7 @@ class _Ports(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     nvlink: Bandwidth = Field(gt=0)
-    nic: Bandwidth = Field(gt=0)
+    nic: NicBandwidth = Field(gt=0)
     sms: Count = Field(ge=1, le=1024)
 
 

@@ -6,7 +6,6 @@
 itself was about. Its bandwidths are of the rank with the most bytes sent or received.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.bounded_text import number, read_json, whole
+from moesim.broken_files import content, reading
 from moesim.cluster import Fabric, load_topology, overridden
 from moesim.errors import InputError
 from moesim.located_yaml import parse_yaml
+from moesim.logs import BOUNDS, TIME
 from moesim.results import Result
 from moesim.scenario import Cluster
 from moesim.timeline import run_phase
@@ -26,6 +28,8 @@ ALGORITHM = "nccl-direct"
 _ALIGNMENT = 16
 # The bandwidth is printed with six digits after the point, in GB/s; more than this off is another matrix.
 _SAME_BYTES = 0.01
+_MOST_BYTES = 256 * 10**6
+_MOST_OF_A_PAIR = 1 << 44
 
 Matrix = NDArray[np.int64]
 
@@ -103,16 +107,19 @@ def read_matrix(path: Path, n_ranks: int) -> Matrix:
     Raises:
         InputError: not a square of non-negative numbers, or of another number of ranks.
     """
-    try:
-        rows = [[float(cell) for cell in line.split()] for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"not readable as numbers: {error}", where=str(path), fix="export it again") from None
+    fix = "export it again from this run"
+    with reading(path, fix, "is not readable as numbers"):
+        lines = content(path, _MOST_BYTES).decode().splitlines()
+    rows: list[list[int]] = []
+    for line, text in enumerate(lines, 1):
+        try:
+            cells = [whole(cell, 0, _MOST_OF_A_PAIR) for cell in text.split()]
+        except ValueError as error:
+            raise InputError(f"a cell is no size: {error}", f"{path}:{line}", fix) from None
+        rows += [cells] if cells else []
     if len(rows) != n_ranks or any(len(row) != n_ranks for row in rows):
-        raise InputError(f"is not a {n_ranks} x {n_ranks} matrix", where=str(path), fix="export it again from this run")
-    matrix = np.array(rows)
-    if not (np.isfinite(matrix) & (matrix >= 0)).all():
-        raise InputError("a cell is negative or not finite", where=str(path), fix="export it again")
-    return matrix.astype(np.int64) // _ALIGNMENT * _ALIGNMENT
+        raise InputError(f"is not a {n_ranks} x {n_ranks} matrix", where=str(path), fix=fix)
+    return np.array(rows, np.int64) // _ALIGNMENT * _ALIGNMENT
 
 
 def predicted_s(fabric: Fabric, matrix: Matrix, source: str = "auto") -> float:
@@ -135,18 +142,14 @@ def read_measurement(path: Path) -> Measurement:
         InputError: not such a file, or not one result in it.
     """
     fix = "give the file of alltoallv_perf -J, run with the exported matrix"
-    try:
-        content: Any = json.loads(path.read_text("utf-8"))
-        results = content["results"]
-        (row,) = results
+    with reading(path, fix, "is not the result of one alltoallv_perf size"):
+        found: Any = read_json(content(path, _MOST_BYTES).decode("utf-8-sig"), str(path))
+        (row,) = found["results"]
         measured = row["out_of_place"] or row["in_place"]
-        time_us, bandwidth = float(measured["time"]), float(measured["alg_bw"])
-    except OSError as error:
-        raise InputError(f"not readable: {error.strerror}", where=str(path), fix=fix) from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError("is not the result of one alltoallv_perf size", where=str(path), fix=fix) from None
-    if not (np.isfinite([time_us, bandwidth]).all() and time_us > 0 and bandwidth >= 0):
-        raise InputError(f"time {time_us} us and bandwidth {bandwidth} GB/s", where=str(path), fix=fix)
+        time_us, bandwidth = number(measured["time"]), number(measured["alg_bw"])
+        least, most = BOUNDS[TIME]
+        if not (least <= time_us <= most and 0 <= bandwidth <= BOUNDS["busbw_GBps"][1]):
+            raise InputError(f"time {time_us:g} us and bandwidth {bandwidth:g} GB/s", where=str(path), fix=fix)
     return Measurement(time_us * 1e-6, bandwidth * 1e9 * time_us * 1e-6)
 
 

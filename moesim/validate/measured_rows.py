@@ -1,5 +1,6 @@
 """A user's own measurements, as ``moesim.logs`` reads them, in the form that is simulated and fitted."""
 
+import re
 from dataclasses import replace
 from typing import get_args
 
@@ -17,6 +18,9 @@ _SAME = {"uccl-ep": "deepep-v1", "uccl-ep-ll": "deepep-ll"}
 _BANDWIDTHS = {"rdma_GBps": RDMA, "nvl_GBps": NVL}
 # Until that day DeepEP's test across nodes timed the call with events, notify kernel included (``moesim.logs``).
 _KERNEL_SINCE = "2025-07-14"
+# Each rank is by itself on the clock.
+MOST_RANKS = 512
+_MOST_OF_A_RANK = 1 << 20
 _DTYPES = ("fp8", "bf16", "mxfp8", "nvfp4")
 
 
@@ -65,7 +69,8 @@ def gpu_of(row: MeasuredRow) -> str:
     """The GPU by moesim's name: as printed where it is known, also inside a longer name, else what stands for it."""
     printed = (row.gpu or "").lower()
     known = sorted(gpu_names(), key=len, reverse=True)
-    return next((name for name in known if name in printed), (row.gpu_moesim or printed).lower())
+    unknown = re.sub(r"[^a-z0-9.-]+", "-", (row.gpu_moesim or printed).lower()).strip("-.")[:32]
+    return next((name for name in known if name in printed), unknown or "gpu")
 
 
 def transport_of(row: MeasuredRow) -> str:
@@ -105,12 +110,19 @@ def _setting(row: MeasuredRow) -> tuple[object, ...]:
 def _row(row: MeasuredRow, library: str, where: str) -> Row:
     ranks, nodes, tokens = row.ranks or 0, row.nodes or 0, row.tokens or 0
     dtype = row.dtype or ("fp8" if row.op == "dispatch" else "bf16")
-    if ranks < 2 or dtype not in _DTYPES:
-        what = f"{row.id}: {ranks} ranks" if ranks < 2 else f"{row.id}: tokens of type {dtype}"
-        raise InputError(f"{what} cannot be simulated", where=where, fix="leave the row out")
-    if row.op != "alltoall" and tokens > MOST_TOKENS and tokens % MOST_TOKENS:
-        what = f"{row.id}: {tokens} tokens per rank; past {MOST_TOKENS} only multiples of it are simulated"
-        raise InputError(what, where=where, fix="leave the row out")
+    whole = row.op == "alltoall"
+    reasons = (
+        (not 2 <= ranks <= MOST_RANKS, f"{ranks} ranks, 2 to {MOST_RANKS:,} are simulated"),
+        (dtype not in _DTYPES, f"tokens of type {dtype} cannot be simulated"),
+        (whole != (library == LIBRARIES["nccl-direct"]), f"{row.op} of {library} cannot be simulated"),
+        (not whole and tokens > MOST_TOKENS and tokens % MOST_TOKENS > 0,
+         f"{tokens} tokens per rank; past {MOST_TOKENS} only multiples of it are simulated"),
+        (not whole and tokens > _MOST_OF_A_RANK, f"{tokens} tokens per rank, at most {_MOST_OF_A_RANK:,}"),
+        ((row.experts or 256) < (row.top_k or 8), f"{row.top_k or 8} experts of a token, of {row.experts or 256}"),
+    )  # fmt: skip
+    for holds, what in reasons:
+        if holds:
+            raise InputError(f"{row.id}: {what}", where=where, fix="leave the row out")
     quantity, value = row.quantity, row.value
     if quantity == "busbw_GBps":
         quantity, value = TIME, tokens * (ranks - 1) / ranks / value / 1e3

@@ -11,12 +11,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from moesim.bounded_text import csv_rows, number
+from moesim.broken_files import content, reading
 from moesim.compute import KernelTable, gpus
 from moesim.errors import InputError
 from moesim.model import load_model, model_names
 
 STEPS = Path(__file__).resolve().parent.parent / "data" / "validate" / "steps.csv"
 _NEEDED = ("id", "kind", "source", "model", "gpu", "gpus", "ep", "per_gpu", "context", "value", "unit")
+_MOST_BYTES = 10 * 10**6
+_MOST_OF_A_GPU = 1 << 20
+_BOUNDS = {
+    "value": (-1e12, 1e12), "ep": (1, 1024), "gpus": (1, 65_536), "nodes": (1, 8192), "tp": (1, 1024),
+    "redundant": (0, 4096), "draft_tokens": (0, 16), "acceptance": (0, 1),
+}  # fmt: skip
+# The others may be a word, of what the source does not state.
+_FIGURES = ("value", "draft_tokens", "acceptance")
 _TOKENS = 16384
 _ACCEPTANCE = 0.6
 _SMS = 24
@@ -73,24 +83,49 @@ def read_steps(path: Path = STEPS) -> list[Step]:
     Raises:
         InputError: not such a table, or a figure that is no number.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"not readable: {error}", str(path), "give a CSV table of published steps") from None
-    reader = csv.DictReader(text.splitlines())
-    missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
-    if missing:
-        raise InputError(f"no column {missing[0]!r}", f"{path}:1", f"columns: {', '.join(_NEEDED)}")
+    with reading(path, "give a CSV table of published steps", "not readable"):
+        rows = csv_rows(content(path, _MOST_BYTES).decode("utf-8-sig"), str(path))
+    header: list[str] = []
     found: list[Step] = []
-    for row in reader:
-        clean = {name: (value or "").strip() for name, value in row.items() if name}
-        try:
-            float(clean["value"])
-        except ValueError:
-            where = f"{path}:{reader.line_num}"
-            raise InputError(f"value {clean['value']!r:.40} is not a number", where, "write the figure alone") from None
-        found += _readings(clean)
+    for line, cells in rows:
+        if not header:
+            header = [name.strip() for name in cells]
+            missing = [name for name in _NEEDED if name not in header]
+            if missing:
+                raise InputError(f"no column {missing[0]!r}", f"{path}:{line}", f"columns: {', '.join(_NEEDED)}")
+            continue
+        if len(cells) != len(header):
+            raise InputError(f"{len(cells)} cells under {len(header)} columns", f"{path}:{line}", "quote commas")
+        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+        _check(row, f"{path}:{line}")
+        found += _readings(row)
+    if not header:
+        raise InputError("is empty", str(path), "give a CSV table of published steps")
     return found
+
+
+def _check(row: dict[str, str], where: str) -> None:
+    """Refuse a row with a number that is none, or that no step comes near; what is not stated may be any word."""
+    for name, (least, most) in _BOUNDS.items():
+        text, stated = row.get(name, ""), name in _FIGURES
+        try:
+            fits = least <= number(text) <= most
+        except ValueError:
+            fits = not stated or (not text and name != "value")
+        if not fits:
+            raise InputError(f"{name} is {text!r:.40}", where, f"a number from {least:g} to {most:g} is needed")
+    for name in _NEEDED:
+        if len(row[name]) > 1000 or any(len(run) > 9 for run in re.findall(r"[0-9]+", row[name])):
+            raise InputError(
+                f"{name} is {row[name]!r:.40}", where, "at most 1,000 characters, and nine digits in a row"
+            )
+    if row["kind"] in ("prefill", "decode") and row["unit"].startswith("tok/s"):
+        if not 1e-3 <= float(row["value"]) <= 1e9:
+            raise InputError(f"value is {row['value']!r:.40} {row['unit']}", where, "write tokens per second")
+        for name in ("per_gpu", "context"):
+            for found in re.findall(r"[0-9]+", row[name]):
+                if not 1 <= int(found) <= _MOST_OF_A_GPU:
+                    raise InputError(f"{name} is {row[name]!r:.40}", where, f"1 to {_MOST_OF_A_GPU:,} are simulated")
 
 
 def _readings(row: dict[str, str]) -> list[Step]:
@@ -104,7 +139,7 @@ def _readings(row: dict[str, str]) -> list[Step]:
     if not row.get("draft_tokens") or "x" in row["per_gpu"].split():
         return [one]
     plain = {key: value for key, value in one.settings.items() if key not in _DRAFTS}
-    taken = f"{row['draft_tokens']} drafted token, {row['acceptance']} accepted: not stated"
+    taken = f"{row['draft_tokens']} drafted token, {row.get('acceptance') or _ACCEPTANCE} accepted: not stated"
     return [replace(one, assumptions=(*one.assumptions, taken), reading="B"), replace(one, settings=plain, reading="A")]
 
 
@@ -129,7 +164,7 @@ def _refused(row: dict[str, str]) -> str:
         ("fp4" in dtype, f"no FP4 kernels ({row.get('dtype')})"),
         (_model_of(row) is None, f"{row['model']} is no model with experts that moesim has"),
         (row.get("tp", "1") not in ("", "-", "1"), "attention in tensor parallel is not modelled"),
-        (not row["ep"].isdigit() or int(row["ep"]) < 2, "experts on one GPU"),
+        (re.fullmatch("[0-9]+", row["ep"]) is None or int(row["ep"]) < 2, "experts on one GPU"),
         (row["unit"] not in ("tok/s/GPU", "tok/s/node"), f"a figure in {row['unit']}"),
     )
     return next((reason for holds, reason in reasons if holds), "")
@@ -161,12 +196,12 @@ def _settings(row: dict[str, str]) -> Step:
         drafted = re.search(r"MTP (\d+) draft", row.get("library", ""))
         drafts = row.get("draft_tokens") or (drafted[1] if drafted else str(int(size[3] or 1) - 1))
         settings |= {"workload.requests": int(size[1]), "workload.context": context}
-        if int(drafts):
-            accepted = _accepted(row, int(drafts))
+        if drafts := int(float(drafts)):
+            accepted = _accepted(row, drafts)
             if accepted is None:
                 accepted = _ACCEPTANCE
                 notes.append(f"acceptance not stated: {_ACCEPTANCE}")
-            settings |= {"workload.draft_tokens": int(drafts), "workload.acceptance": accepted}
+            settings |= {"workload.draft_tokens": drafts, "workload.acceptance": accepted}
     else:
         tokens = int(size[1]) if size else _TOKENS
         if size is None:
@@ -178,7 +213,7 @@ def _settings(row: dict[str, str]) -> Step:
             if sms is None:
                 notes.append(f"SMs that communicate not stated: {_SMS}")
     redundant = row.get("redundant", "")
-    if redundant.isdigit() and int(redundant):
+    if re.fullmatch("[0-9]+", redundant) and int(redundant):
         settings |= {"placement.policy": "eplb", "placement.redundant_experts": int(redundant)}
     elif redundant != "0":
         assert model is not None  # noqa: S101 - rows of other models are refused before

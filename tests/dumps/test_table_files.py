@@ -55,7 +55,7 @@ def test_a_table_written_by_pandas_in_several_row_groups_is_read(tmp_path):
         ({"expert": [0, 1, None]}, {}, "row 3: expert is missing"),
         ({"expert": [0, 4, 1]}, {}, "row 2: expert is 4; a whole number from 0 to 3"),
         ({"expert": [0, 2**64 - 1, 1]}, {"expert": pa.uint64()}, "row 2: expert is 18446744073709551615"),
-        ({"layer": [-1, 0, 1]}, {}, "row 1: layer is -1; a whole number from 0 to 9999"),
+        ({"layer": [-1, 0, 1]}, {}, "row 1: layer is -1; a whole number from 0 to 999"),
         ({"layer": [3, 3, 3], "expert": [0, 2, 2]}, {}, "row 3: layer 3, expert 2 appears twice"),
         ({"layer": [1.5, 2.0, 3.0]}, {}, "row 1: layer is 1.5"),
         ({name: [] for name in GOOD}, dict.fromkeys(GOOD, pa.int64()), "no counts"),
@@ -96,15 +96,19 @@ def test_what_is_no_parquet_file_is_refused_in_one_line(tmp_path):
         read_routing(tmp_path / "absent.parquet")
 
 
-def test_a_table_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    file = parquet(tmp_path / "c.parquet", GOOD)
-    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", lambda *_: pytest.fail("read"))
-    monkeypatch.setattr("moesim.dumps.table_files.MAX_ROWS", 2)
-    with pytest.raises(InputError, match="3 rows of"):
+def test_a_table_whose_values_take_far_more_room_than_the_file_is_refused_by_its_footer(tmp_path):
+    equal = pa.array(np.zeros(30_000_000, np.int64))
+    file = parquet(tmp_path / "c.parquet", {"layer": equal, "expert": equal, "count": equal})
+    assert file.stat().st_size < 1 << 20
+    with pytest.raises(InputError, match="30000000 rows of 720000000 bytes announced in a file of"):
         read_routing(file)
-    monkeypatch.setattr("moesim.dumps.table_files.MAX_BYTES", 1 << 8)
-    with pytest.raises(InputError, match="more than"):
-        read_routing(file)
+
+
+def test_a_reader_of_parquet_that_crashes_is_a_broken_file(tmp_path, monkeypatch):
+    (tmp_path / "child.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setattr("moesim.parquet_file._CHILD", tmp_path / "child.py")
+    with pytest.raises(InputError, match="its reader ended by signal 11"):
+        read_routing(parquet(tmp_path / "c.parquet", GOOD))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,7 @@ def test_a_table_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
         ("layer,expert,count\n-1,0,5\n", "c.csv:2: layer is -1"),
         ("layer,expert,count\n0,99999999,5\n", "c.csv:2: expert is"),
         ("layer,expert,count\n0,0,-5\n", "c.csv:2: count is -5"),
-        ("layer,expert,count\n\n0,0,nan\n", "c.csv:3: count is nan"),
+        ("layer,expert,count\n\n0,0,nan\n", "c.csv:3: count is 'nan'"),
         ("layer,expert,count\n0,0,many\n", "c.csv:2: count is 'many'"),
         ("layer,expert,count\n0,0,5\n0,0,6\n", "c.csv:3: layer 0, expert 0 appears twice"),
         (b"layer,expert,count\n0,0,\xff\n", "cannot be read"),

@@ -1,17 +1,19 @@
 """The journal: points whole or not at all, one sweep per folder, one driver at a time."""
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from moesim.errors import InputError, ResourceError
+from moesim.output_folder import held
 from moesim.sweeps.journal import JOURNAL_FILE, Outcome, differences, open_journal
-from moesim.sweeps.sweep_run import folder_lock
 
 SWEEP = {"scenario": {"routing": {"top_k": 4}}, "sweep": {"axes": [{"seed": [0, 1]}]}, "moesim": "1"}
 
@@ -111,8 +113,8 @@ def test_points_of_one_addition_are_written_together_or_not_at_all(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from moesim.sweeps.sweep_run import folder_lock
-with folder_lock(Path(sys.argv[1])):
+from moesim.output_folder import held
+with held(Path(sys.argv[1]), Path(sys.argv[1], ".lock")):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -122,22 +124,25 @@ def test_a_folder_in_use_names_the_process_and_is_free_once_that_is_dead(tmp_pat
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ResourceError, match=f"process {holder.pid} on ") as refused, folder_lock(tmp_path):
+        with (
+            pytest.raises(ResourceError, match=f"process {holder.pid} on ") as refused,
+            held(tmp_path, tmp_path / ".lock"),
+        ):
             pass
         assert refused.value.exit_code == 3
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         holder.stdout.close()
-    with folder_lock(tmp_path):
+    with held(tmp_path, tmp_path / ".lock"):
         assert str(os.getpid()) in (tmp_path / ".lock").read_text()
 
 
 def test_of_several_at_once_exactly_one_holds_the_folder(tmp_path):
     def try_it(_):
         try:
-            with folder_lock(tmp_path):
-                held.append(1)
+            with held(tmp_path, tmp_path / ".lock"):
+                holders.append(1)
                 barrier.wait()
                 return True
         except ResourceError:
@@ -147,6 +152,35 @@ def test_of_several_at_once_exactly_one_holds_the_folder(tmp_path):
     from threading import Barrier
 
     for _ in range(20):
-        held, barrier = [], Barrier(4)
+        holders, barrier = [], Barrier(4)
         with ThreadPoolExecutor(4) as threads:
             assert sum(threads.map(try_it, range(4))) == 1
+
+
+@pytest.mark.parametrize("flips", [25, pytest.param(300, marks=pytest.mark.slow)])
+def test_a_flipped_bit_never_becomes_another_number(tmp_path, flips):
+    """A row that has rotted is run again, or the file is refused; after the points are run again all is as it was."""
+    truth = {p: Outcome("ok", None, {"layer_time_s": 1.25e-5 * p, "bottleneck": "nic", "tokens": p}) for p in range(60)}
+    truth[7] = Outcome("failed", "why")
+    with open_journal(tmp_path) as journal:
+        journal.begin(SWEEP)
+        journal.add(truth.items())
+    whole, rng, ends = (tmp_path / JOURNAL_FILE).read_bytes(), random.Random(flips), Counter()
+    for _ in range(flips):
+        rotten = bytearray(whole)
+        bit = rng.randrange(8 * len(whole))
+        rotten[bit // 8] ^= 1 << bit % 8
+        for file in tmp_path.iterdir():
+            file.unlink()
+        (tmp_path / JOURNAL_FILE).write_bytes(rotten)
+        try:
+            with open_journal(tmp_path) as journal:
+                journal.begin(SWEEP)
+                done = journal.done()
+                assert dict(journal.outcomes()) == {point: truth[point] for point in done}
+                journal.add((point, truth[point]) for point in truth if point not in done)
+                assert list(journal.outcomes()) == sorted(truth.items())
+                ends["whole" if len(done) == len(truth) else "again"] += 1
+        except (InputError, ResourceError):
+            ends["refused"] += 1
+    assert ends["again"] and sum(ends.values()) == flips

@@ -89,7 +89,7 @@ def test_a_table_that_is_none_names_what_is_missing(tmp_path):
     (tmp_path / "no.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="no column 'id'"):
         read_steps(tmp_path / "no.csv")
-    with pytest.raises(InputError, match="is not a number"):
+    with pytest.raises(InputError, match="value is 'many'; a number from"):
         one(tmp_path, value="many")
 
 

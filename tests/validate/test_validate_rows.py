@@ -74,7 +74,7 @@ def test_a_nic_test_alone_is_said(moesim, tmp_path):
         (("--rows", "{mine}", "--given", "ranks"), "'ranks' is no fact"),
         (("--rows", "{mine}", "--given", "rank=8"), "ranks"),
         (("--rows", "{mine}", "--fail-over", "much"), "'much' is not a percentage"),
-        (("--rows", "nowhere.csv"), "cannot be read"),
+        (("--rows", "nowhere.csv"), "no such file"),
     ],
 )
 def test_mistakes_are_one_line(moesim, tmp_path, arguments, said):

@@ -1,16 +1,16 @@
 """Files of other tools as records: CSV or parquet, one mapping of column to text per row, with its line."""
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moesim.bounded_text import csv_rows, number
 from moesim.compute.gpus import Gpu, gpus
 from moesim.compute.measured import LARGEST_FILE, read_table_file
-from moesim.errors import InputError, ResourceError
+from moesim.errors import InputError
+from moesim.parquet_file import read_parquet
 
 # Number formats as the tools write them, by what moesim prices them as: 16 and 8 bits per weight.
 DTYPES = {
@@ -37,7 +37,7 @@ class Record:
     def number(self, column: str) -> float:
         """Return a positive number. Raises Refused."""
         try:
-            value = float(self.text(column))
+            value = number(self.text(column))
         except ValueError:
             value = math.nan
         if not 0 < value < math.inf:
@@ -82,40 +82,22 @@ def read_records(path: Path) -> tuple[list[str], Iterator[Record]]:
     """
     if path.suffix == ".parquet":
         return _parquet(path)
-    reader = csv.reader(io.StringIO(read_table_file(path), newline=""), strict=True)
-    try:
-        columns = [cell.strip() for cell in next(reader, [])]
-    except csv.Error as error:
-        raise InputError(f"not a CSV file: {error}", f"{path}:1") from None
-    return columns, _csv_rows(path, columns, reader)
+    rows = csv_rows(read_table_file(path), str(path))
+    columns = [cell.strip() for cell in next(rows, (1, []))[1]]
+    return columns, _csv_rows(path, columns, rows)
 
 
-def _csv_rows(path: Path, columns: list[str], reader: Iterator[list[str]]) -> Iterator[Record]:
-    line = 1
-    try:
-        for line, cells in enumerate(reader, start=2):
-            if cells:
-                if len(cells) != len(columns):
-                    raise InputError(f"{len(cells)} fields where the header has {len(columns)}", f"{path}:{line}")
-                yield Record(dict(zip(columns, cells, strict=True)), line)
-    except csv.Error as error:
-        raise InputError(f"not a CSV file: {error}", f"{path}:{line + 1}") from None
+def _csv_rows(path: Path, columns: list[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[Record]:
+    for line, cells in rows:
+        if len(cells) != len(columns):
+            raise InputError(f"{len(cells)} fields where the header has {len(columns)}", f"{path}:{line}")
+        yield Record(dict(zip(columns, cells, strict=True)), line)
 
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    if not path.is_file():
-        raise InputError("no such file", str(path), "a CSV or parquet file")
-    if path.stat().st_size > LARGEST_FILE:
+    if path.exists() and path.stat().st_size > LARGEST_FILE:
         raise InputError("the file is larger than 64 MiB", str(path), "split it by model")
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
-        raise InputError(f"not a parquet file: {str(error).splitlines()[0]}", str(path)) from None
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+    table = read_parquet(path)
 
     def rows() -> Iterator[Record]:
         line = 0
