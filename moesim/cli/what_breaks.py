@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from moesim.sweeps.single_faults import Severities
 
 _MOST_ROWS = 8
+SCHEMA_VERSION = "1"
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +45,7 @@ def what_breaks(
     Example: moesim what-breaks quickstart -o cluster.topology=h200-2x8-rail -o cluster.ep=16
     """
     from moesim.cluster import Heat, draw, find_topology, read_topology
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, write_files
     from moesim.report import render_what_breaks
     from moesim.scenario import load_scenario
     from moesim.sweeps.single_faults import Severities
@@ -53,6 +54,8 @@ def what_breaks(
     loaded = load_scenario(scenario, overrides=override)
     severities = Severities(gpu_factor, link_factor)
     folder = out or _default_folder(loaded, severities)
+    for name in ("report.html", "what-breaks.json", "map.svg"):
+        check_replaceable(folder / name)
     typed = [scenario, *(word for value in override for word in ("-o", value))]
     with resumable(folder), progress_bar(quiet) as watch:
         found = search(
@@ -67,7 +70,7 @@ def what_breaks(
     heat = Heat({name: 100 * value for name, value in found.heat().items()}, "longer by (%)", "nothing runs without it")
     topology = read_topology(find_topology(loaded.source(loaded.cluster.name)))
     picture = draw(topology, folder / "map.svg", title=loaded.cluster.name, heat=heat)
-    plain = json.dumps(found.to_json(), indent=1, allow_nan=False)
+    plain = json.dumps({"schema": SCHEMA_VERSION} | found.to_json(), indent=1, allow_nan=False)
     page = render_what_breaks(found, picture.read_bytes())
     write_files(folder, {"what-breaks.json": (plain + "\n").encode(), "report.html": page.encode()})
     if as_json:

@@ -181,7 +181,7 @@ def draw(topology: AnyTopology, path: str | Path, title: str = "", heat: Heat | 
             _add_box(axes, shaded, edge="#2d3748", gid=name if heat else None)
         for x, y, text in picture.notes:
             axes.text(x, y, text, ha="center", va="center", fontsize=8, color="#4a5568", zorder=5)
-        quiet = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+        quiet = {"Date": None, "Creator": "moesim"} if path.suffix == ".svg" else {"Software": "moesim"}
         figure.savefig(path, dpi=130, metadata=quiet)
     return path
 

@@ -36,6 +36,15 @@ def test_the_worst_fault_is_said_printed_drawn_and_kept(here, moesim):
     assert {path.name: path.read_bytes() for path in (here / "breaks").iterdir() if path.is_file()} == before
 
 
+def test_what_is_not_ours_stays_and_nothing_is_computed(here, moesim):
+    (here / "breaks").mkdir()
+    (here / "breaks" / "map.svg").write_text("<svg>mine</svg>")
+    done = moesim(*TYPED, "--out", "breaks")
+    assert (
+        done.code == 3 and "map.svg" in done.err and [path.name for path in (here / "breaks").iterdir()] == ["map.svg"]
+    )
+
+
 def test_harder_faults_cost_more_and_have_a_folder_of_their_own(here, moesim):
     found = [json.loads(moesim(*TYPED, "--json", *more).out) for more in ((), ("--gpu-factor", 4, "--link-factor", 8))]
     slow = [max(one["cost_s"] for one in plain["faults"] if " slower" in one["what"]) for plain in found]
