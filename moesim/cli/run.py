@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def run(
     band: str = typer.Option(
         "auto", "--band", help="Intervals of times: auto, or exact, from the first step simulated again."
     ),
+    max_mem: str | None = typer.Option(None, "--max-mem", help=MAX_MEM),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
     """Simulate a scenario and write its result folder with the report.
@@ -62,6 +64,7 @@ def run(
     Without a scenario: moesim run --topology h800-8x8-rail --model config.json --load counts.csv
     """
     from moesim.cli.first_run import make_ready
+    from moesim.cli.memory_need import refuse_too_large
     from moesim.cli.variants import simulate_all
     from moesim.cli.without_file import Facts, scenario_or_facts
     from moesim.errors import InputError
@@ -74,6 +77,8 @@ def run(
     overrides = [*override, *([f"seed={seed}"] if seed is not None else [])]
     source = scenario_or_facts(scenario, Facts(topology, model, load, tokens_per_rank, ep))
     loaded = load_scenario(source, overrides=overrides)
+    processes = min(jobs or os.cpu_count() or 1, len(loaded.variants or ()) or 1)
+    refuse_too_large(loaded, max_mem, processes)
     make_ready(loaded, again=_CLOCKS_OF_EXACT_BANDS if band == "exact" else 0)
     runs = loaded.variant_scenarios() or {}
     target = out or _default_folder(loaded)

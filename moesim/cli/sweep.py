@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
+from moesim.cli.memory_limit import HELP as MAX_MEM
+from moesim.cli.memory_limit import limit_bytes
 from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def sweep(
     out: Path | None = typer.Option(None, "--out", help="Folder; default results/NAME-sweep-DIGEST, always the same."),
     retry_failed: bool = typer.Option(False, "--retry-failed", help="Run points again that failed before."),
     figures: bool = typer.Option(False, "--figures", help="Write every chart as SVG and PNG too."),
+    max_mem: str | None = typer.Option(None, "--max-mem", help=MAX_MEM),
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
@@ -57,6 +60,7 @@ def sweep(
 
     Example: moesim sweep quickstart -p routing.top_k=2,4,8 -p routing.top_groups=1..4 --impossible skip
     """
+    from moesim.cli.memory_need import refuse_too_large
     from moesim.cli.sweep_show import print_lost, print_sweep
     from moesim.errors import InputError
     from moesim.scenario import load_scenario, parse_objective
@@ -84,6 +88,9 @@ def sweep(
     if loaded.variants and not quiet:
         typer.echo("variants are left out: the points are made from the base scenario", err=True)
     folder = out or _default_folder(loaded, space)
+    elsewhere = dask is not None or scheduler_file is not None
+    processes = 1 if elsewhere else min(jobs or os.cpu_count() or 1, len(space))
+    limit_bytes(max_mem)  # a limit that is no size is not the points' fault
     with resumable(folder), progress_bar(quiet) as watch:
         swept = run_sweep(
             loaded,
@@ -93,6 +100,7 @@ def sweep(
             folder=folder,
             retry_failed=retry_failed,
             watch=watch,
+            fits=lambda scenario: refuse_too_large(scenario, max_mem, processes),
         )
     # The page's libraries come with it.
     from moesim.sweeps.report import answered, as_plain, command_for, points_as_plain, write_report

@@ -4,7 +4,7 @@ This is the only place that reads the scenario; the stages take arrays and small
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -329,9 +329,12 @@ def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
     return (round_robin if policy == "round_robin" else contiguous)(n_experts, n_ranks)
 
 
-def place(parts: Parts, load: NDArray[Any], expert_ids: NDArray[np.int32], base: Placement | None = None) -> Placement:
-    """Place the experts by the scenario's policy, given a load [experts] and the selections [tokens, top_k].
+def place(
+    parts: Parts, load: NDArray[Any], selected: Callable[[], NDArray[np.int32]], base: Placement | None = None
+) -> Placement:
+    """Place the experts by the scenario's policy, given a load [experts].
 
+    ``selected``: gives the selections [tokens, top_k] to a policy that looks at them.
     ``base``: where they are already, for the policies that look at every batch once more.
     """
     fabric, section, experts, slots = parts.fabric, parts.placement, parts.model.n_experts, parts.n_slots
@@ -346,7 +349,7 @@ def place(parts: Parts, load: NDArray[Any], expert_ids: NDArray[np.int32], base:
     return place_experts(
         section.policy,
         load=load,
-        expert_ids=expert_ids,
+        expert_ids=selected() if section.policy == "affinity" else None,
         n_experts=experts,
         n_slots=slots,
         n_ranks=fabric.n_ranks,

@@ -65,16 +65,15 @@ def route_layer(
             start from it.
     """
     spec = parts.router
-    weight = np.bincount(batch.token_index, minlength=batch.distinct_tokens)
-    selection = select_experts(parts, batch, layer, bias, weight)
+    selection = select_experts(parts, batch, layer, bias)
     audit_tokens(f"layer {layer}", selection.expert_ids, selection.gates, spec)
-    times = np.repeat(weight, selection.expert_ids.shape[1])
+    times = np.repeat(batch.of_rows[0], selection.expert_ids.shape[1])
     taken = selection.expert_ids.ravel() >= 0
     expert_tokens = np.bincount(
         selection.expert_ids.ravel()[taken], weights=times[taken], minlength=spec.n_experts
     ).astype(np.int64)
     if placement is None or parts.placement.policy in BATCH_POLICIES:
-        placement = place(parts, expert_tokens, selection.expert_ids[batch.token_index], placement)
+        placement = place(parts, expert_tokens, lambda: selection.expert_ids[batch.token_index], placement)
     followed = follow_tokens(parts, batch, placement, selection)
     figures = _load_figures(parts, batch, expert_tokens, placement, followed)
     return RoutedLayer(
@@ -82,7 +81,7 @@ def route_layer(
         placement=placement,
         slot_tokens=followed.slot_tokens,
         slot_gate_mass=followed.slot_gate_mass,
-        tokens=np.bincount(batch.token_rank, minlength=parts.fabric.n_ranks),
+        tokens=batch.rank_tokens,
         copies=followed.copies,
         ports=followed.ports,
         figures=figures | selection.figures,

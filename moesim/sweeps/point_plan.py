@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim import __version__
 from moesim.errors import InputError
@@ -31,8 +33,9 @@ class Plan:
 
 
 def make_plan(
-    template: ScenarioTemplate, space: Space, points: Iterable[int], say: Callable[[int], None] = lambda _: None
-) -> Plan:
+    template: ScenarioTemplate, space: Space, points: Iterable[int], say: Callable[[int], None] = lambda _: None,
+    fits: Callable[[Scenario], None] = lambda _: None,
+) -> Plan:  # fmt: skip
     """Make the scenario of every point, check that its parts fit each other, and find out what it shares.
 
     Args:
@@ -40,20 +43,27 @@ def make_plan(
         space: all points.
         points: those to plan.
         say: called with the number of points looked at, now and then.
+        fits: raises InputError for a scenario that this machine cannot run.
     """
     possible: dict[int, str] = {}
     impossible: dict[int, str] = {}
     for seen, point in enumerate(points):
         try:
             scenario = template.scenario(space.values(point))
+            fits(scenario)
             parts = parts_of(scenario)
-            place(parts, np.ones(parts.router.n_experts, np.int64), np.arange(parts.router.top_k, dtype=np.int32)[None])
+            place(parts, np.ones(parts.router.n_experts, np.int64), partial(_some_experts, parts.router.top_k))
             possible[point] = routing_digest(scenario, parts, recording_of(scenario))
         except InputError as error:
             impossible[point] = one_line(error)
         if seen % 100 == 99:
             say(seen + 1)
     return Plan(template, space, possible, impossible)
+
+
+def _some_experts(top_k: int) -> NDArray[np.int32]:
+    """One token's selections, whichever."""
+    return np.arange(top_k, dtype=np.int32)[None]
 
 
 def refusal(plan: Plan) -> InputError:

@@ -47,6 +47,7 @@ def run_sweep(
     folder: Path | None = None,
     retry_failed: bool = False,
     watch: Watch = lambda *_: None,
+    fits: Callable[[Scenario], None] = lambda _: None,
 ) -> Swept:
     """Run every point that the folder does not hold yet.
 
@@ -59,6 +60,7 @@ def run_sweep(
         folder: journal and table; None to keep them in memory.
         retry_failed: run points again that failed before.
         watch: called with the progress.
+        fits: raises InputError for a point that this machine cannot run.
 
     Raises:
         InputError: impossible points (all of them named), or the folder holds another sweep.
@@ -67,7 +69,7 @@ def run_sweep(
     template, total = ScenarioTemplate.of(scenario), len(space)
 
     def planned(points: Iterable[int], number: int) -> Plan:
-        plan = make_plan(template, space, points, lambda seen: watch("planning", seen, number))
+        plan = make_plan(template, space, points, lambda seen: watch("planning", seen, number), fits)
         if plan.impossible and impossible == "refuse":
             raise refusal(plan)
         return plan

@@ -229,6 +229,19 @@ class PhaseRun:
             np.maximum.at(last, flows.member_ranks, np.repeat(self.start_s, np.diff(flows.member_ptr)))
         return last
 
+    def unfinished(self) -> list[tuple[int, int, list[int]]]:
+        """Flows that have been started and have not ended: source and target rank, and links."""
+        flows = self._flows
+        open_flows = [which[np.isnan(self._clock.network.finish(handle))] for which, handle in self._batches]
+        return [
+            (
+                int(flows.source[f]),
+                int(flows.target[f]),
+                flows.route_links[flows.route_ptr[f] : flows.route_ptr[f + 1]].tolist(),
+            )
+            for f in np.concatenate([np.zeros(0, np.int64), *open_flows]).tolist()
+        ]
+
     def _open(self, rank: int, which: NDArray[np.int64]) -> None:
         """Let flows start; those opened at one instant start as one batch."""
         if not len(which):

@@ -25,6 +25,8 @@ from moesim.timeline.program import Key, Operation, Program
 from moesim.traffic import Floats, Ints, PhaseFlows
 
 _ONE = np.array([0, 1], np.int64)
+# SimPy events of one instant: a rank has some ten; more go round in a circle.
+_MOST_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,15 @@ def run_layers(
     for rank in range(fabric.n_ranks):
         for lane in ranks.lanes:
             env.process(ranks.run(rank, lane, float(start_offset_s[rank])))
+    at, events = -1.0, 0
     while ranks.running and env.peek() < np.inf:
         env.step()
+        at, events = env.now, events + 1 if env.now == at else 0
+        if events > _MOST_AT_ONCE:
+            raise InvariantError(f"more than {_MOST_AT_ONCE:,} events at {at} s; {ranks.in_progress(fabric)}")
         while ranks.left:
             yield ranks.left.popleft()
-    ranks.check_all_done()
+    ranks.check_all_done(fabric)
     bucket_start_s, served = network.utilisation()
     use = LinkUse(fabric.capacity, clock.capacity_events())
     yield LinkSeries(bucket_s, bucket_start_s, use.share(served, bucket_start_s, bucket_s))
@@ -253,11 +259,22 @@ class _Ranks:
                 self._awaited.pop((rank, place)).succeed()
         self.running -= 1
 
-    def check_all_done(self) -> None:
+    def check_all_done(self, fabric: Fabric) -> None:
         """Raise InvariantError where a rank waits for what never comes."""
         for rank, done in enumerate(self._done):
             if not all(done):
-                raise InvariantError(f"rank {rank} never gets {self._program[done.index(0)].key} done")
+                key = self._program[done.index(0)].key
+                raise InvariantError(f"rank {rank} never gets {key} done; {self.in_progress(fabric)}")
+
+    def in_progress(self, fabric: Fabric) -> str:
+        """Name the first few flows that have not ended, by their ranks and links."""
+        found = []
+        for (layer, _), open_layer in self._open.items():
+            for name, phase in open_layer.phases.items():
+                for source, target, links in phase.unfinished():
+                    over = ", ".join(fabric.link_names[link] for link in links)
+                    found.append(f"{name} of layer {layer}, rank {source} to {target} over {over}")
+        return f"{len(found)} flows have not ended" + "".join(f"; {one}" for one in found[:3])
 
     def _do(self, operation: Operation, rank: int) -> Generator[simpy.Event, object, None]:
         stage, key = operation.stage, (operation.layer, operation.micro_batch)

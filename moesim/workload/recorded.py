@@ -54,7 +54,7 @@ def recorded_batch(
     counts = tokens_of_ranks(tokens_per_rank, n_ranks, len(pool))
     drawn = draw_tokens(recording.sequence[:prefix][pool], counts, assign, rng)
     rows = pool[drawn.rows]
-    notes = [_note(recording.name, drawn.bootstrapped, len(drawn.token_index), len(rows), len(pool))]
+    notes = [_note(recording.name, drawn.bootstrapped, drawn.tokens, len(rows), len(pool))]
     if half is not None:
         notes.append(f"drawn from the {half} half of the recording")
     if step != "last":
@@ -71,7 +71,7 @@ def recorded_batch(
                 fix="give the router (select), so that its loads can be kept while resampling",
             )
         resampled = {}
-        times = np.bincount(drawn.token_index).astype(np.float64)
+        times = drawn.times()
         for layer in layers:
             new = resample_experts(
                 batch_logits[layer],
@@ -89,10 +89,9 @@ def recorded_batch(
         logits=batch_logits,
         bias=bias,
         expert_ids=None,
-        token_index=drawn.token_index,
-        token_rank=drawn.token_rank,
-        sequence=drawn.sequence,
-        domain=np.asarray(recording.domain[rows][drawn.token_index], np.int8),
+        rank_tokens=drawn.rank_tokens,
+        part=drawn.part,
+        domain=np.asarray(recording.domain[rows], np.int8),
         domain_names=names,
         distinct_tokens=len(rows),
         notes=tuple(notes),

@@ -68,7 +68,7 @@ def traced_batch(
         return replace(batch, notes=(*batch.notes, *trace.notes))
     drawn = _drawn(trace, tokens_per_rank, n_ranks, sequence_length, assign, rng)
     kind = "logits" if trace.unit == "logits" else "experts"
-    note = f"{len(drawn.token_index):,} tokens with given {kind}, {len(drawn.rows):,} distinct"
+    note = f"{drawn.tokens:,} tokens with given {kind}, {len(drawn.rows):,} distinct"
     note += " (block bootstrap over sequences)" if drawn.bootstrapped else ""
     if trace.unit == "ids":
         assert trace.ids is not None  # noqa: S101 - the unit says so
