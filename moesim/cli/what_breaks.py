@@ -1,11 +1,13 @@
 """``moesim what-breaks``: every single fault of a cluster, ranked by what it costs the scenario."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.progress_bar import progress_bar
 from moesim.cli.sweep import resumable, workers_of
 
@@ -34,6 +36,7 @@ def what_breaks(
     jobs: int = typer.Option(0, "--jobs", min=0, help="Processes; 0 = one per core."),
     dask: str | None = typer.Option(None, "--dask", help="Run on a Dask cluster: tcp://HOST:PORT of its scheduler."),
     scheduler_file: Path | None = typer.Option(None, "--scheduler-file", help="The same, by its scheduler file."),
+    max_mem: str | None = typer.Option(None, "--max-mem", help=MAX_MEM),
     out: Path | None = typer.Option(None, "--out", help="Folder; default results/NAME-what-breaks-DIGEST."),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
@@ -44,6 +47,7 @@ def what_breaks(
 
     Example: moesim what-breaks quickstart -o cluster.topology=h200-2x8-rail -o cluster.ep=16
     """
+    from moesim.cli.memory_need import refuse_too_large
     from moesim.cluster import Heat, draw, find_topology, read_topology
     from moesim.files import check_replaceable, write_files
     from moesim.report import render_what_breaks
@@ -52,11 +56,14 @@ def what_breaks(
     from moesim.sweeps.what_breaks import what_breaks as search
 
     loaded = load_scenario(scenario, overrides=override)
+    elsewhere = dask is not None or scheduler_file is not None
+    refuse_too_large(loaded, max_mem, 1 if elsewhere else jobs or os.cpu_count() or 1)
     severities = Severities(gpu_factor, link_factor)
     folder = out or _default_folder(loaded, severities)
     for name in ("report.html", "what-breaks.json", "map.svg"):
         check_replaceable(folder / name)
-    typed = [scenario, *(word for value in override for word in ("-o", value))]
+    overrides = [*override, *(["variants={}"] if loaded.variants else [])]
+    typed = [scenario, *(word for value in overrides for word in ("-o", value))]
     with resumable(folder), progress_bar(quiet) as watch:
         found = search(
             loaded,
