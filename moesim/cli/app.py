@@ -27,6 +27,7 @@ from moesim.cli import (
     sweep,
     tools,
     validate,
+    what_breaks,
 )
 from moesim.cli.completion import offer_values
 from moesim.cli.outlet import Outlet
@@ -71,6 +72,7 @@ sweep.register(app)
 tools.register(app)
 validate.register(app)
 calibrate.register(app)
+what_breaks.register(app)
 offer_values(app)
 
 

@@ -1,7 +1,9 @@
 """A run before its clock: tokens, where each layer's routing sends them, what that asks of the cluster."""
 
+from moesim.layer.alike_places import Alike, alike_places
 from moesim.layer.attention_kinds import CONTEXTS, attention_kinds, least_by_context
 from moesim.layer.destinations import PORTS_NOTE, replica_seed, uses_ports
+from moesim.layer.faults import effects
 from moesim.layer.inference import Inference, Requests, Training, requests_of
 from moesim.layer.kernel_seconds import KernelLedger, PricedKernel, layer_kernels
 from moesim.layer.learning import (
@@ -31,6 +33,7 @@ from moesim.layer.training_kernels import Passes, dense_layer, output_head, pred
 __all__ = [
     "CONTEXTS",
     "PORTS_NOTE",
+    "Alike",
     "Inference",
     "KernelLedger",
     "LayerLoad",
@@ -44,11 +47,13 @@ __all__ = [
     "Training",
     "Workload",
     "add_training_rows",
+    "alike_places",
     "attention_kinds",
     "build_fabric",
     "build_parts",
     "counterfactuals",
     "dense_layer",
+    "effects",
     "first_bias",
     "layer_kernels",
     "layer_load",

@@ -11,6 +11,7 @@ from moesim.measure.layer_tables import (
     add_series_rows,
     bucket_width_s,
 )
+from moesim.measure.lower_bound import LayerBytes
 from moesim.measure.notes import ToleranceLedger, degraded, idle_ranks, steps_pay
 from moesim.measure.rebalancing import rebalancing, rebalancing_notes, slot_bytes
 from moesim.measure.summary import SummaryBuilder
@@ -22,6 +23,7 @@ __all__ = [
     "GRADIENTS",
     "CriticalRank",
     "FlowExport",
+    "LayerBytes",
     "RunTerms",
     "StepTime",
     "SummaryBuilder",

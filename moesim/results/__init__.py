@@ -1,6 +1,7 @@
 """Tables, summary and provenance of a run, in memory and on disk."""
 
 from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, ratio_spread, told_apart
+from moesim.results.criticality import How, PairCost, RankedFault, WhatBreaks
 from moesim.results.definitions import COMPONENTS, DEFINITIONS, SOURCES, STEP_SUMMARY, SUMMARY, TRAINING_SUMMARY, Value
 from moesim.results.folder_schema import SCHEMA_VERSION, made_of, unpacked_trace
 from moesim.results.placement import Ageing, PlacementOption, PlacementVerdict, percent, whole
@@ -20,16 +21,20 @@ __all__ = [
     "TRAINING_SUMMARY",
     "Z80",
     "Ageing",
+    "How",
     "Moves",
     "Note",
+    "PairCost",
     "PlacementOption",
     "PlacementVerdict",
+    "RankedFault",
     "Result",
     "Share",
     "TableBuilder",
     "Tables",
     "Term",
     "Value",
+    "WhatBreaks",
     "combined",
     "intervals",
     "load_result",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from moesim.cluster import Fabric
-from moesim.errors import InputError, MoesimError
+from moesim.errors import InputError, ResourceError
 from moesim.layer import (
     KernelLedger,
     Parts,
@@ -170,7 +170,7 @@ def one_line(error: Exception) -> str:
     """Return an error in one line."""
     if isinstance(error, InputError):
         text = "; ".join(single.line() for single in (error, *error.others))
-    elif isinstance(error, MoesimError):
+    elif isinstance(error, ResourceError):
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}"
