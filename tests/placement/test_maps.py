@@ -66,7 +66,7 @@ def test_only_our_own_form_holds_ranks_of_unequal_size(tmp_path):
         ('{"physical_to_logical_map": 5}', "has shape"),
         ('{"logical_count": [[1, 2]]}', "counts of experts, from which the engine places"),
         ('{"expert_map": [[1, 2]]}', "no placement: it holds expert_map"),
-        ('{"physical_to_logical_map": [[0, 1]', "map:1:36: no JSON"),
+        ('{"physical_to_logical_map": [[0, 1]', "map:1:36: not valid JSON"),
         ("num_slots: 3\ninitial_global_assignments: {0: [0, 1]}\n", "num_slots is 3, the layers have 2"),
         ("num_slots: 2\ninitial_global_assignments: {a: [0, 1]}\n", "is no block of layers"),
         ("- 1\n", "a block of keys is needed"),
