@@ -131,7 +131,7 @@ def _set(data: Any, loc: Loc, value: Any, origin: str) -> Any:
         return value
     step, rest = loc[0], loc[1:]
     if isinstance(data, list):
-        if isinstance(step, str) and step.isdecimal():
+        if isinstance(step, str) and re.fullmatch("[0-9]{1,9}", step):
             step = int(step)
         if not isinstance(step, int) or step >= len(data):
             raise InputError(f"no entry {step!r} in a list of {len(data)}", origin)

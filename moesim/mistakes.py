@@ -95,7 +95,7 @@ def _one_per_place(mistakes: list[InputError]) -> list[InputError]:
 
 
 def _line_and_column(where: str) -> tuple[int, int, str]:
-    match = re.search(r":(\d+):(\d+)$", where)
+    match = re.search(r":([0-9]+):([0-9]+)$", where)
     return (int(match[1]), int(match[2]), "") if match else (0, 0, where)
 
 

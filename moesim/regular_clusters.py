@@ -31,9 +31,9 @@ _USUAL: dict[str, dict[str, Any]] = {
     "multi-plane": _INFINIBAND | {"spines": 4, "nodes_per_leaf": 32},
 }
 _HGX = re.compile(r"hgx-([a-z0-9.]+)")
-_DOMAIN = re.compile(r"([a-z0-9.]+)-nvl([1-9]\d{0,4})")
+_DOMAIN = re.compile(r"([a-z0-9.]+)-nvl([1-9][0-9]{0,4})")
 _SEVERAL = re.compile(
-    r"([a-z0-9.]+)-([1-9]\d{0,5})x([1-9]\d{0,4})(?:-([a-z_-]+?))?(?:-([1-9]\d{0,3})nics)?(?:-(\d+(?:\.\d+)?)to1)?"
+    r"([a-z0-9.]+)-([1-9][0-9]{0,5})x([1-9][0-9]{0,4})(?:-([a-z_-]+?))?(?:-([1-9][0-9]{0,3})nics)?(?:-([0-9]+(?:\.[0-9]+)?)to1)?"
 )
 
 

@@ -1,11 +1,14 @@
 """Numbers, JSON and CSV of a user's file: what is taken, what is refused, and where the mistake is said to be."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import moesim
 from moesim.bounded_text import csv_rows, number, read_json, whole
 from moesim.errors import InputError
 
@@ -22,6 +25,30 @@ def test_a_number_as_python_writes_it_is_read_back(value):
 def test_what_only_python_would_take_is_no_number(text):
     with pytest.raises(ValueError, match="a finite number is needed"):
         number(text)
+
+
+def test_no_pattern_takes_digits_of_other_scripts():
+    code = Path(moesim.__file__).parent
+    of_any_script = {
+        path.name for path in code.rglob("*.py") if re.search(r"\\d|\.isdigit\(|\.isdecimal\(", path.read_text())
+    }
+    assert of_any_script <= {"config_facts.py", "find_gates.py"}  # with isascii(); names of a program's own modules
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "cluster.nic_bandwidth=\u0664\u0660\u0660Gb/s",
+        "cluster.topology=h100-\u0662x8-rail",
+        "cluster.topology=h100-2x8-rail-\u0662to1",
+        'thresholds=["layer_time_s < \u0662s"]',
+        "cluster.overrides=[{where: n\u0660.gpu1.nic, bandwidth: 200Gb/s}]",
+        "seed=\u0661",
+    ],
+)
+def test_digits_of_other_scripts_are_refused(override):
+    with pytest.raises(InputError):
+        moesim.simulate(moesim.load_scenario("quickstart", [override]))
 
 
 def test_a_whole_number_is_held_between_its_bounds():

@@ -150,17 +150,17 @@ def _devices(fabric: Fabric, place: str) -> tuple[list[str], set[str]]:
     ranks, node = np.arange(fabric.n_ranks), fabric.rank_node
     index = ranks - np.searchsorted(node, node)
     chosen, classes = np.zeros(fabric.n_ranks, np.bool_), set[str]()
-    if of_node := re.fullmatch(r"n(\d{1,9})(?:\.gpu(\d{1,9}))?", place):
+    if of_node := re.fullmatch(r"n([0-9]{1,9})(?:\.gpu([0-9]{1,9}))?", place):
         chosen = node == int(of_node[1])
         if of_node[2]:
             chosen &= index == int(of_node[2])
-    elif rail := re.fullmatch(r"rail(\d{1,9})", place):
+    elif rail := re.fullmatch(r"rail([0-9]{1,9})", place):
         chosen, classes = index == int(rail[1]), {NIC}
-    elif re.fullmatch(r"plane\d{1,9}", place):
+    elif re.fullmatch(r"plane[0-9]{1,9}", place):
         devices = [device for device in fabric.links_at if device.startswith(f"{place}.")]
         if devices:
             return devices, classes
-    elif leaf := re.fullmatch(r"leaf(\d{1,9})", place):
+    elif leaf := re.fullmatch(r"leaf([0-9]{1,9})", place):
         alias = f"rail{leaf[1]}.leaf"
         if alias in fabric.links_at:
             return [alias], classes
@@ -201,4 +201,4 @@ def _unknown(fabric: Fabric, place: str) -> InputError:
 
 
 def _shape(name: str) -> str:
-    return re.sub(r"\d+", "#", name)
+    return re.sub(r"[0-9]+", "#", name)

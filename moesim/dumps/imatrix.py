@@ -18,7 +18,7 @@ from moesim.broken_files import reading
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told, trace_of_counts
 from moesim.errors import InputError
 
-_COUNTS = re.compile(r"blk\.(\d+)\.ffn_(gate|up|gate_up|down)_exps\.weight\.counts")
+_COUNTS = re.compile(r"blk\.([0-9]+)\.ffn_(gate|up|gate_up|down)_exps\.weight\.counts")
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY, _F32 = 8, 9, 0
 _MOST = 1_000_000

@@ -20,7 +20,7 @@ from moesim.dumps.routing_trace import RoutingTrace, Source, Told, top_of_logits
 from moesim.dumps.torch_file import from_bfloat16, read_torch
 from moesim.errors import InputError
 
-PATTERN = re.compile(r"router_trace_rank(\d+)\.jsonl")
+PATTERN = re.compile(r"router_trace_rank([0-9]+)\.jsonl")
 _SOURCE = Source("Megatron-Core", "router trace")
 _MOST_LINES = 1_000_000
 Line = dict[str, Any]

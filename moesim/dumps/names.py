@@ -23,9 +23,9 @@ _UNITS: tuple[tuple[Unit, tuple[str, ...]], ...] = (
     ("logits", LOGITS), ("ids", IDS), ("counts", (*COUNTS, *SLOT_COUNTS)),
 )  # fmt: skip
 _OF: dict[str, Unit] = {name: unit for unit, names in _UNITS for name in names}
-_LAYER = re.compile(r"(?:layers?[._-]?)?(\d{1,4})")
+_LAYER = re.compile(r"(?:layers?[._-]?)?([0-9]{1,4})")
 _PER_LAYER = re.compile(
-    r"(?:.*?[._])??(?:layers?[._]?)?(\d+)[._](?:.*[._])?([a-z_]+)|([a-z_]+?)[._](?:layers?[._]?)?(\d+)"
+    r"(?:.*?[._])??(?:layers?[._]?)?([0-9]+)[._](?:.*[._])?([a-z_]+)|([a-z_]+?)[._](?:layers?[._]?)?([0-9]+)"
 )
 
 

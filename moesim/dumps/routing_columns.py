@@ -35,7 +35,7 @@ TOKEN = ("token", "token_idx", "token_index", "tok", "position", "pos")
 STEP = ("step", "iteration", "iter", "forward_pass_id", "pass")
 RANK = ("rank", "ep_rank", "dp_rank", "rank_id")
 SEQUENCE = ("sequence", "sequence_id", "prompt_idx", "request", "request_id", "sample", "micro_batch", "batch")
-_NUMBERED = re.compile(r"(expert|expert_id|e|id|top|topk|topk_id|topk_idx|logit|logits|count|load)[_.]?(\d+)")
+_NUMBERED = re.compile(r"(expert|expert_id|e|id|top|topk|topk_id|topk_idx|logit|logits|count|load)[_.]?([0-9]+)")
 _KINDS = {
     "layer": LAYER, "expert": EXPERT, "slot": SLOT, "token": TOKEN, "count": COUNTS, "ids": IDS, "logits": LOGITS,
     "gates": GATES, "step": STEP, "rank": RANK, "sequence": SEQUENCE,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told, trace_of_counts, trace_of_ids
 from moesim.errors import InputError
 
-_RANK = re.compile(r"_(\d+)\.pt$")
+_RANK = re.compile(r"_([0-9]+)\.pt$")
 TOOL = "SGLang"
 
 

@@ -22,8 +22,8 @@ MAX_LINES = 2_000_000
 # Python also reads 1_0 and Arabic digits.
 _DIGITS = re.compile(r"[-+0-9.eE\s]*")
 _LONGEST_WORD = 100
-_LAYER_FILE = re.compile(r"layer[_-]?(\d+)\.parquet")
-_STEP_FOLDER = re.compile(r"(?:iter|iteration|step|checkpoint)[_-]?(\d+)")
+_LAYER_FILE = re.compile(r"layer[_-]?([0-9]+)\.parquet")
+_STEP_FOLDER = re.compile(r"(?:iter|iteration|step|checkpoint)[_-]?([0-9]+)")
 
 
 def read_csv(path: Path, told: Told) -> RoutingTrace:

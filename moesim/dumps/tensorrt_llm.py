@@ -16,8 +16,8 @@ from moesim.dumps.safetensors_file import read_safetensors
 from moesim.errors import InputError
 
 META = "meta_info.json"
-_RANK = re.compile(r"rank(\d+)\.safetensors")
-_KEY = re.compile(r"(\d+)_(\d+)")
+_RANK = re.compile(r"rank([0-9]+)\.safetensors")
+_KEY = re.compile(r"([0-9]+)_([0-9]+)")
 
 
 def is_rank_file(name: str) -> bool:

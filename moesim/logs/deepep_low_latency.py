@@ -17,9 +17,9 @@ from moesim.logs.measured_row import TIME, MeasuredRow
 
 FORM = "DeepEP low latency"
 
-_N = r"(\d+(?:\.\d+)?)"
+_N = r"([0-9]+(?:\.[0-9]+)?)"
 _RANK = re.compile(
-    rf"\[rank (\d+)\] Dispatch bandwidth: {_N} GB/s, avg_t={_N} us \| Combine bandwidth: {_N} GB/s, avg_t={_N} us"
+    rf"\[rank ([0-9]+)\] Dispatch bandwidth: {_N} GB/s, avg_t={_N} us \| Combine bandwidth: {_N} GB/s, avg_t={_N} us"
 )
 _PPLX = re.compile(rf"\[pplx\]\[rank 0\] (Dispatch|Combine) both p50: {_N} us, {_N} GB/s")
 _KERNELS = "test_low_latency.py, kernel of one phase (send and receive), ten selections of a rank masked"

@@ -18,12 +18,12 @@ from moesim.logs.measured_row import TIME, MeasuredRow
 
 FORM = "DeepEP normal mode"
 
-_N = r"\d+(?:\.\d+)?"
+_N = r"[0-9]+(?:\.[0-9]+)?"
 _CONFIG = re.compile(r"\[config\] .*num_tokens=.*")
-_SETTING = re.compile(r"(num_\w+|hidden)=(\d+)")
+_SETTING = re.compile(r"(num_\w+|hidden)=([0-9]+)")
 _TUNING = re.compile(
     r"\[tuning\] (?P<best>Best (?P<op>dispatch|combine)(?: \((?P<dtype>FP8|BF16)\))?: )?"
-    r"SMs (?P<sms>\d+), NVL chunk (?P<chunk>\d+|default)(?:, RDMA chunk \d+)?[:,] "
+    r"SMs (?P<sms>[0-9]+), NVL chunk (?P<chunk>[0-9]+|default)(?:, RDMA chunk [0-9]+)?[:,] "
     rf"(?:transmit: (?P<transmit>{_N}) us, notify: {_N} us, BW: |{_N} \+ (?P<second>{_N}) us, )?"
     rf"(?:(?P<rdma>{_N}) GB/s \(RDMA\), )?(?P<nvl>{_N}) GB/s \(NVL\)(?:, (?:t: |avg_t: )?(?P<event>{_N}) us)?"
 )
@@ -90,7 +90,7 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
         cut = [max(behind, key=lambda one: one.bandwidth)]
         facts.note(f"the log ends before Best of {cut[0].op} ({cut[0].dtype}): the best of its trials is taken")
     _check(best, trials, facts)
-    uccl = re.search(r"\buccl|avg_t: [\d.]+ us$|\[buffer\] num_nvlink_bytes", text, re.IGNORECASE | re.MULTILINE)
+    uccl = re.search(r"\buccl|avg_t: [0-9.]+ us$|\[buffer\] num_nvlink_bytes", text, re.IGNORECASE | re.MULTILINE)
     library = "uccl-ep" if uccl else "deepep-v1"
     runs: dict[tuple[object, ...], list[_Tuned]] = {}
     for one in (*best, *cut):

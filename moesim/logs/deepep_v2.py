@@ -18,14 +18,14 @@ from moesim.logs.measured_row import TIME, MeasuredRow
 
 FORM = "DeepEP V2 test_ep"
 
-_N = r"\d+(?:\.\d+)?"
+_N = r"[0-9]+(?:\.[0-9]+)?"
 _SAID = re.compile(
-    r"> Ranks: (?P<out>\d+) x (?P<up>\d+)"
-    r"|> Experts: (?P<top_k>\d+)/(?P<experts>\d+)"
-    r"|> Tokens: \d+ \(max: (?P<tokens>\d+)\), hidden: (?P<hidden>\d+)"
-    r"|> #SM: (?P<sms>\d+)"
+    r"> Ranks: (?P<out>[0-9]+) x (?P<up>[0-9]+)"
+    r"|> Experts: (?P<top_k>[0-9]+)/(?P<experts>[0-9]+)"
+    r"|> Tokens: [0-9]+ \(max: (?P<tokens>[0-9]+)\), hidden: (?P<hidden>[0-9]+)"
+    r"|> #SM: (?P<sms>[0-9]+)"
     r"|> Testing with .*?use_fp8_dispatch=(?P<fp8>\w+)"
-    r"|(?P<kernel>[*@]) EP: +(?P<rank>\d+)/(?P<ranks>\d+) \| (?:dispatch|combine): "
+    r"|(?P<kernel>[*@]) EP: +(?P<rank>[0-9]+)/(?P<ranks>[0-9]+) \| (?:dispatch|combine): "
     rf"{_N} GB/s \(SO\), (?P<up_rate>{_N}) GB/s \(SU\), (?P<us>{_N}) us, (?P<bytes>{_N}) bytes"
 )
 _MOST_IN_A_HOST = 8

@@ -49,7 +49,7 @@ def cell(name: str, text: str | float) -> str | int | float:
 
 def rack_scale(gpu: str) -> bool:
     """Whether a GPU's NVLink domain is a rack, whose trays the hosts are."""
-    return bool(re.match(r"G[BH]\d", gpu.upper()))
+    return bool(re.match(r"G[BH][0-9]", gpu.upper()))
 
 
 class Facts:

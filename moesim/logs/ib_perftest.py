@@ -18,9 +18,9 @@ _SAID = re.compile(
     r"(?P<verb>RDMA_Write|RDMA_Read|Send|Atomic\w*)(?P<both> Bidirectional)? BW Test"
     r"|(?P<cuda>CUDA devices? in system|initializing CUDA)"
     r"|\bDevice\s*: (?P<device>\S+)"
-    r"|Number of qps\s*: (?P<qps>\d+)"
+    r"|Number of qps\s*: (?P<qps>[0-9]+)"
     r"|#bytes +(?P<lanes>#sl +)?#iterations +BW peak\[[^\]]+\] +BW average\[(?P<unit>[GM]i?[bB])/sec\]"
-    r"|(?<!\S)(?P<row>\d+[ \t]+(?:\d+[ \t]+){1,2}[\d.]+[ \t]+[\d.]+[ \t]+[\d.]+)"
+    r"|(?<!\S)(?P<row>[0-9]+[ \t]+(?:[0-9]+[ \t]+){1,2}[0-9.]+[ \t]+[0-9.]+[ \t]+[0-9.]+)"
 )
 # Verb, both directions, device, queue pairs, GPU memory, bytes of a message.
 _Table = tuple[str, bool, str | None, str | None, bool, int]

@@ -26,8 +26,8 @@ _MOST_BYTES = 64 * 10**6
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 # srun -l and pdsh, Ray, mpirun --tag-output, torchrun --tee, torch's own, container logs.
 _PREFIX = re.compile(
-    r"^(?:[ \t]*(?:[\w.-]+:(?: |$)|\(\w[\w ]* pid=\d+[^)]*\) ?|\[[^\]\s]*\d+,\d+\]<std(?:out|err)>: ?"
-    r"|\[(?:default|rank)\d+\]: ?|\d{4}-\d\d-\d\dT[\d:.]+Z? (?:std(?:out|err) [FP] )?))+",
+    r"^(?:[ \t]*(?:[\w.-]+:(?: |$)|\(\w[\w ]* pid=[0-9]+[^)]*\) ?|\[[^\]\s]*[0-9]+,[0-9]+\]<std(?:out|err)>: ?"
+    r"|\[(?:default|rank)[0-9]+\]: ?|[0-9]{4}-[0-9][0-9]-[0-9][0-9]T[0-9:.]+Z? (?:std(?:out|err) [FP] )?))+",
     re.MULTILINE,
 )
 _FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)

@@ -31,15 +31,15 @@ _SIZES = (
 _NAME = re.compile(r"\b(\w+_perf)(?:_mpi)?\b")
 _SAID = re.compile(
     r"Collective test starting: *(?P<name>\S+)"
-    r"|(?P<start>\bnThreads? \d+ nGpus \d+ )"
-    r"|Rank +(?P<rank>\d+) +(?:Group +(?P<group>\d+) +)?Pid +\d+ on +(?P<host>\S+) +"
-    r"device +\d+ +\[[^\]]*\] *(?P<gpu>.*)"
+    r"|(?P<start>\bnThreads? [0-9]+ nGpus [0-9]+ )"
+    r"|Rank +(?P<rank>[0-9]+) +(?:Group +(?P<group>[0-9]+) +)?Pid +[0-9]+ on +(?P<host>\S+) +"
+    r"device +[0-9]+ +\[[^\]]*\] *(?P<gpu>.*)"
     r"|(?P<header># +size +count +type .*)"
-    r"|nccl-library=(?P<library>\d+)|NCCL version (?P<version>\d[\w.]*)"
-    rf"|(?P<row>(?<!\S)\d+[ \t]+\d+[ \t]+(?:{'|'.join(_SIZES)})[ \t].*)"
+    r"|nccl-library=(?P<library>[0-9]+)|NCCL version (?P<version>[0-9][\w.]*)"
+    rf"|(?P<row>(?<!\S)[0-9]+[ \t]+[0-9]+[ \t]+(?:{'|'.join(_SIZES)})[ \t].*)"
     r"|(?P<command>\b\w+_perf\b.*)"
 )
-_GPU = re.compile(r"\b(G?[AHBLV]\d{2,3}\w?(?:-3e)?|H20(?:-3e)?)\b")
+_GPU = re.compile(r"\b(G?[AHBLV][0-9]{2,3}\w?(?:-3e)?|H20(?:-3e)?)\b")
 # Tests that print neither a reduction nor a root.
 _ALIKE = ("alltoall", "alltoallv", "allgather", "sendrecv", "hypercube")
 _EXCHANGES = {

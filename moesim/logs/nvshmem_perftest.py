@@ -16,8 +16,8 @@ FORM = "NVSHMEM perftest"
 _SAID = re.compile(
     r"^# *(?P<job>[a-z]\w+)\s*$"
     r"|^size\(B\) +(?P<header>\S.*)"
-    r"|&&&& PERF (?P<perf>\w+?)___\S+?___size__(?P<size>\d+)___(?P<what>\w+) (?P<value>[\d.]+) [+-]?(?P<unit>\S+)"
-    r"|^(?P<row>\d+ +\S.*)",
+    r"|&&&& PERF (?P<perf>\w+?)___\S+?___size__(?P<size>[0-9]+)___(?P<what>\w+) (?P<value>[0-9.]+) [+-]?(?P<unit>\S+)"
+    r"|^(?P<row>[0-9]+ +\S.*)",
     re.MULTILINE,
 )
 # What machine-readable lines call the columns.
@@ -52,7 +52,7 @@ def read(text: str, facts: Facts) -> list[MeasuredRow] | None:
             numbers = {
                 name: float(cell)
                 for name, cell in zip(names, cells, strict=False)
-                if "(" in name and re.fullmatch(r"[\d.]+(?:e[+-]\d+)?", cell)
+                if "(" in name and re.fullmatch(r"[0-9.]+(?:e[+-][0-9]+)?", cell)
             }
             made = _rows(job, int(size), numbers, facts)
             rows += made

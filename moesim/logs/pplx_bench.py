@@ -13,9 +13,10 @@ from moesim.logs.measured_row import TIME, MeasuredRow
 
 FORM = "pplx-kernels"
 
-_RANKS = re.compile(r"\bEP=(\d+) DP=\d+")
-_US = r"\s+(\d+(?:\.\d+)?)[\u03bc\u00b5u]s\s*\u00b1\s*[\d.]+[\u03bc\u00b5u]s\s+(\d+(?:\.\d+)?)GB/s\s+(\d+)"
-_LINE = re.compile(rf"(?<!\S)(\d+)\s+(\d+)\s+(\d+)\s+(\d+){_US}{_US}")
+_RANKS = re.compile(r"\bEP=([0-9]+) DP=[0-9]+")
+_N = r"([0-9]+(?:\.[0-9]+)?)"
+_US = rf"\s+{_N}[\u03bc\u00b5u]s\s*\u00b1\s*[0-9.]+[\u03bc\u00b5u]s\s+{_N}GB/s\s+([0-9]+)"
+_LINE = re.compile(rf"(?<!\S)([0-9]+)\s+([0-9]+)\s+([0-9]+)\s+([0-9]+){_US}{_US}")
 _DEFINITION = (
     "pplx-kernels tests/bench_all_to_all.py, mean over 20 runs of 10 calls on rank 0, event time, send and receive"
 )

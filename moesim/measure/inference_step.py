@@ -86,7 +86,7 @@ class StepTime:
         last = max(self._entries)
         left = max(self.step.moe_layers - last - 1, 0)
         # Whole cycles of the recorded layers, the first layer left out, in which the micro-batches fall into step.
-        over = (last - 1) // self._cycle * self._cycle or last
+        over = max(last - 1, 0) // self._cycle * self._cycle or last
         if not over:
             return left, 0, simulated_s
         return left, over, float((self._entries[last] - self._entries[last - over]).max()) / over

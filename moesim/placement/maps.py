@@ -7,6 +7,7 @@ and do not say how many those are. moesim's own JSON says that too.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,11 @@ def read_map(path: str | Path, n_ranks: int | None = None) -> Placement:
     layers: tuple[int, ...] | None = None
     value = data[form]
     if form == _TENSORRT:
-        if not isinstance(value, Mapping) or not value or not all(str(layer).isdecimal() for layer in value):
+        if (
+            not isinstance(value, Mapping)
+            or not value
+            or not all(re.fullmatch("[0-9]{1,9}", str(layer)) for layer in value)
+        ):
             raise InputError(f"{form} is no block of layers", where)
         by_number = {int(layer): row for layer, row in value.items()}
         layers = tuple(sorted(by_number))

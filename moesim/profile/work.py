@@ -16,7 +16,7 @@ _DATA = Path(__file__).resolve().parent.parent / "data" / "gpus.yaml"
 _NAME = re.compile(r"(\w+):\s*$")
 _NUMBER = re.compile(r"  (\w+): ([0-9.e+]+)\s*$")
 # SXM parts alone: the PCIe and NVL cards of the same name have other peaks.
-_DEVICE = re.compile(r"NVIDIA (H100|H800|H200|H20|B200|B300)(?: 80GB HBM3| SXM\d?\b.*)?", re.IGNORECASE)
+_DEVICE = re.compile(r"NVIDIA (H100|H800|H200|H20|B200|B300)(?: 80GB HBM3| SXM[0-9]?\b.*)?", re.IGNORECASE)
 
 
 class Peaks(NamedTuple):

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from moesim.report.quantities import ABSENT, quantity, si_of
 from moesim.results import Value
 
-_NUMERIC = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[A-Za-zµ%/]+)?|–|")
+_NUMERIC = re.compile(r"[-+]?[0-9.,]+(e[-+]?[0-9]+)?( ?[A-Za-zµ%/]+)?|–|")
 # Words up to this length are a name, which is not broken.
 _NAME = 32
 UNIT_AT_END = re.compile(r" \(([^()]+)\)$")

@@ -54,7 +54,7 @@ _AXIS_WORDS = {
 # Of more keys that move together one is enough to name a value by.
 _MOST_KEYS = 3
 _VAGUE = {"name", "kind", "step", "algorithm", "preset"}
-_LEADING = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
+_LEADING = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 
 
 def short_key(key: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from moesim.errors import InputError
 from moesim.located_yaml import parse_yaml
 
-_RANGE = re.compile(r"\s*(-?\d{1,9})\.\.(-?\d{1,9})\s*")
+_RANGE = re.compile(r"\s*(-?[0-9]{1,9})\.\.(-?[0-9]{1,9})\s*")
 MAX_AXIS = 10_000
 
 

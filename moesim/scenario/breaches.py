@@ -197,6 +197,8 @@ def _step(scenario: ScenarioFields) -> Iterator[Breach]:
     if work.of_step and scenario.placement.moves_weights:
         what = "weights that move are simulated beside MoE layers alone, not in a whole step"
         yield ("workload",), what, f"leave {lengths} out, or rebalance and per_batch"
+    if work.of_step and work.layers_simulated == 1:
+        yield ("workload", "layers_simulated"), "a step's period shows between two layers", "give 2, or leave it out"
     if schedule.overlap == "none":
         return
     if not work.of_step:

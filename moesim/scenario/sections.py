@@ -393,7 +393,7 @@ class Compute(Block):
     )
     library_date: str | None = Field(
         None,
-        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
         description="Whole steps: kernels as released by this day, such as 2025-02-25 (default: as in the tables).",
     )
     attention_dtype: Literal["bf16", "fp8"] = Field(

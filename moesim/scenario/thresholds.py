@@ -116,7 +116,7 @@ def _limit(key: str, text: str) -> float:
         return parse_duration(text)
     if key.endswith("_bytes"):
         return parse_bytes(text)
-    number = re.fullmatch(r"(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d{1,2}))?(%?)", text)
+    number = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,2}))?(%?)", text)
     if number is None:
         raise InputError(f"{text!r:.60} is not a limit for {key}", fix="write a plain number or a percentage")
     return float(text.rstrip("%")) / (100 if number[3] else 1)

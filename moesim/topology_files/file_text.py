@@ -12,17 +12,17 @@ MAX_DEVICES = 20_000
 MAX_ELEMENTS = 100_000
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_PREFIX = re.compile(r"^(?:\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(?:out|err)>: ?| {0,2}\d+: |> )")
+_PREFIX = re.compile(r"^(?:\(\w+ pid=[0-9]+[^)]*\) ?|\[[0-9]+,[0-9]+\]<std(?:out|err)>: ?| {0,2}[0-9]+: |> )")
 _TOPO_M = re.compile(r"^[\s#]*GPU0\b.*(?:CPU Affinity|GPU1)", re.MULTILINE)
 
 FORMS = {
     "nvidia-smi topo -m": _TOPO_M,
     "NCCL graph XML": re.compile(r"<graphs\b"),
     "NCCL topology XML": re.compile(r"<system\b"),
-    "ibnetdiscover": re.compile(r"^(?:Switch|Ca)\s+\d+\s+\"[SH]-", re.MULTILINE),
+    "ibnetdiscover": re.compile(r"^(?:Switch|Ca)\s+[0-9]+\s+\"[SH]-", re.MULTILINE),
     "ibdiagnet2.net_dump": re.compile(r"^#: *IB# *: *Sta", re.MULTILINE),
     "ASTRA-sim network.yml": re.compile(r"^npus_count\s*:", re.MULTILINE),
-    "SimAI topology": re.compile(r"\A\s*\d+ +\d+ +\d+ +\d+ +\d+ +[A-Za-z]\w*\s*$", re.MULTILINE),
+    "SimAI topology": re.compile(r"\A\s*[0-9]+ +[0-9]+ +[0-9]+ +[0-9]+ +[0-9]+ +[A-Za-z]\w*\s*$", re.MULTILINE),
 }
 
 
@@ -75,9 +75,9 @@ def parse_xml(text: str, root: str, where: str) -> Element:
 
 def number(element: Element, name: str, otherwise: float = 0.0) -> float:
     """A decimal or hexadecimal attribute; ``otherwise`` where it is absent or no number that can be one here."""
-    text = element.get(name, "").strip()
+    text = element.get(name, "").strip().lower().encode("ascii", "replace")
     try:
-        value = float(int(text, 16)) if text.lower().startswith("0x") else float(text)
+        value = float(int(text, 16)) if text.startswith(b"0x") else float(text)
     except (ValueError, OverflowError):
         return otherwise
     return value if abs(value) < 1e15 else otherwise

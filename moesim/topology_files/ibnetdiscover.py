@@ -19,9 +19,10 @@ from moesim.topology_files.two_tiers import TwoTiers
 # Gb/s of a lane.
 LANES = {"SDR": 2.5, "DDR": 5, "QDR": 10, "FDR10": 10, "FDR": 14, "EDR": 25, "HDR": 50, "NDR": 100, "XDR": 200}
 
-_BLOCK = re.compile(r'^(Switch|Ca|Rt)\s+\d+\s+"([SHR]-[0-9a-fA-F]+)"\s*#\s*"([^"]*)"')
+_BLOCK = re.compile(r'^(Switch|Ca|Rt)\s+[0-9]+\s+"([SHR]-[0-9a-fA-F]+)"\s*#\s*"([^"]*)"')
 _PORT = re.compile(
-    r'^\[(\d+)\](?:\[ext \d+\])?(?:\([0-9a-fA-F]+\))?\s+"([SHR]-[0-9a-fA-F]+)"\[(\d+)\].*?(\d+)x([A-Z]+\d*)'
+    r'^\[([0-9]+)\](?:\[ext [0-9]+\])?(?:\([0-9a-fA-F]+\))?\s+"([SHR]-[0-9a-fA-F]+)"\[([0-9]+)\]'
+    r".*?([0-9]+)x([A-Z]+[0-9]*)"
 )
 
 
@@ -78,7 +79,7 @@ class _Fabric:
             host, _, hca = name.strip().rpartition(" ")
             self.nics[guid] = f"{host or guid}/{hca}"
         else:
-            box = re.fullmatch(r"MF0;([^:;]+):[^/]*(/U\d+)?", name)
+            box = re.fullmatch(r"MF0;([^:;]+):[^/]*(/U[0-9]+)?", name)
             plain = name if box is None else box[1]
             if plain in self.switches.values():
                 plain += (box and box[2]) or f"-{guid[-4:]}"
@@ -200,4 +201,6 @@ def _listed(gpu: str, nvlink: str, tiers: TwoTiers, nodes: int) -> Facts:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts mlx5_10 after mlx5_2."""
-    return [(int(part), "") if part.isdecimal() and len(part) < 12 else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [
+        (int(part), "") if re.fullmatch("[0-9]{1,11}", part) else (-1, part) for part in re.split(r"([0-9]+)", name)
+    ]

@@ -206,7 +206,7 @@ class _Tree:
         parent = next((self.names[at] for at in self.above(element) if at in self.names), None)
         if card is None or parent is None:
             return
-        found = re.match(r"\s*(\d+(?:\.\d+)?)\s*GT/s", card.get("link_speed", ""))
+        found = re.match(r"\s*([0-9]+(?:\.[0-9]+)?)\s*GT/s", card.get("link_speed", ""))
         speed = float(found[1]) if found else 8.0
         lanes = int(min(number(card, "link_width"), 32)) or 16
         rate = pcie_peak(speed, lanes)

@@ -14,7 +14,7 @@ from moesim.topology_files.link_rates import NVLINKS, a_gpu, capped
 from moesim.topology_files.listing import in_words
 
 _CELL = re.compile(r"\s*(X|NV(?:1[0-8]|[1-9])|PIX|PXB|PHB|NODE|SYS|SOC)")
-_LEGEND = re.compile(r"^\s*(NIC\d+):\s+(\S+)\s*$", re.MULTILINE)
+_LEGEND = re.compile(r"^\s*(NIC[0-9]+):\s+(\S+)\s*$", re.MULTILINE)
 MAX_COLUMNS = 256
 Tail = tuple[str, str | None, int | None]
 
@@ -38,7 +38,7 @@ def read_topo_m(text: str, where: str, answers: Answers) -> tuple[Imported, Host
             break
         if label in columns:
             cell[label], tails[label] = _cells(line, label, columns, f"{where}:{number}")
-    gpus = [name for name in columns if re.fullmatch(r"GPU\d+", name)]
+    gpus = [name for name in columns if re.fullmatch(r"GPU[0-9]+", name)]
     lost = [name for name in gpus if name not in cell]
     if lost:
         raise InputError(f"the row of {lost[0]} is missing", where, "give the whole matrix")
@@ -111,13 +111,13 @@ def _tail(text: str, head: str) -> Tail:
     has_numa, parts = "NUMA Affinity" in head, text.split()
     own = parts.pop() if "GPU NUMA ID" in head and len(parts) > 1 else "N/A"
     cpus, numa = (*parts, "", "")[:2]
-    glued = re.fullmatch(r"(\d{1,8})-(\d{1,8})(?:,\d+-\d+)*,(\d{1,8})-(\d{2,9})", cpus)
+    glued = re.fullmatch(r"([0-9]{1,8})-([0-9]{1,8})(?:,[0-9]+-[0-9]+)*,([0-9]{1,8})-([0-9]{2,9})", cpus)
     if has_numa and not numa and glued:
         end = str(int(glued[3]) + int(glued[2]) - int(glued[1]))
         if glued[4].startswith(end) and glued[4] != end:
             cut = len(glued[4]) - len(end)
             cpus, numa = cpus[:-cut], cpus[-cut:]
-    return cpus, (numa or None) if has_numa else None, int(own) if own.isdecimal() and len(own) < 6 else None
+    return cpus, (numa or None) if has_numa else None, int(own) if re.fullmatch("[0-9]{1,5}", own) else None
 
 
 def _nvlinks(host: Host, matrix: dict[tuple[str, str], str], imported: Imported, answers: Answers) -> None:

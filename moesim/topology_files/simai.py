@@ -115,7 +115,7 @@ def _topology(gpus: int, per_server: int, nvs: set[int], links: Links, gpu: str,
 
 
 def _id(word: str, total: int, where: str) -> int:
-    if not word.isdecimal() or len(word) > 9 or int(word) >= total:
+    if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= total:
         raise InputError(f"{word:.20} is no device of {total}", where, "ids count from 0")
     return int(word)
 

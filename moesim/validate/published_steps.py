@@ -183,8 +183,8 @@ def _refused(row: dict[str, str]) -> str:
 def _settings(row: dict[str, str]) -> Step:
     decode, ep, notes = row["kind"] == "decode", int(row["ep"]), list[str]()
     model, gpu, overlap = _model_of(row), row["gpu"].lower(), row.get("overlap", "").lower()
-    size = re.match(r"(\d+) (tokens|requests)(?: x (\d+) tokens)?", row["per_gpu"])
-    lengths = [int(found) for found in re.findall(r"\d+", row["context"])]
+    size = re.match(r"([0-9]+) (tokens|requests)(?: x ([0-9]+) tokens)?", row["per_gpu"])
+    lengths = [int(found) for found in re.findall(r"[0-9]+", row["context"])]
     settings: dict[str, Any] = {
         **_cluster(row, gpu, ep, notes),
         "parallel.ep": ep,
@@ -206,7 +206,7 @@ def _settings(row: dict[str, str]) -> Step:
     if decode:
         if size is None or size[2] != "requests":
             raise Unstated("its requests per GPU are not stated")
-        drafted = re.search(r"MTP (\d+) draft", row.get("library", ""))
+        drafted = re.search(r"MTP ([0-9]+) draft", row.get("library", ""))
         drafts = row.get("draft_tokens") or (drafted[1] if drafted else str(int(size[3] or 1) - 1))
         settings |= {"workload.requests": int(size[1]), "workload.context": context}
         if drafts := int(float(drafts)):
@@ -221,7 +221,7 @@ def _settings(row: dict[str, str]) -> Step:
             notes.append(f"batch not stated: {_TOKENS:,} tokens per GPU")
         settings |= {"workload.tokens_per_rank": tokens, "workload.sequence_length": context}
         if settings["schedule.overlap"] == "two-batch":
-            sms = re.search(r"(\d+) SMs communicate", row.get("overlap", ""))
+            sms = re.search(r"([0-9]+) SMs communicate", row.get("overlap", ""))
             settings["alltoall.sms"] = int(sms[1]) if sms else _SMS
             if sms is None:
                 notes.append(f"SMs that communicate not stated: {_SMS}")
@@ -239,7 +239,7 @@ def _settings(row: dict[str, str]) -> Step:
     if "fp8 attention" in row.get("dtype", "").lower():
         settings["compute.attention_dtype"] = "fp8"
         notes.append("no kernels of FP8 attention: estimated from BF16")
-    if day := re.match(r"(\d{4})-(\d{2})(-\d{2})?$", row.get("date", "")):
+    if day := re.match(r"([0-9]{4})-([0-9]{2})(-[0-9]{2})?$", row.get("date", "")):
         settings["compute.library_date"] = day[0] if day[3] else f"{day[0]}-01"
     if "prefill mixed in" in row.get("metric", ""):
         notes.append("prefill between decode steps not modelled")
@@ -251,7 +251,7 @@ def _cluster(row: dict[str, str], gpu: str, ep: int, notes: list[str]) -> dict[s
     if ep <= 8:
         return {"cluster.topology": f"hgx-{gpu}"}
     nodes = -(-ep // 8)
-    nics = re.match(r"(\d+) ?x ?(\d+) ?Gb/s", row.get("nics") or _nics_of_sources().get((row["source"], gpu), ""))
+    nics = re.match(r"([0-9]+) ?x ?([0-9]+) ?Gb/s", row.get("nics") or _nics_of_sources().get((row["source"], gpu), ""))
     if nics is None:
         notes.append("NICs not stated: one of 400 Gb/s for each GPU")
         return {"cluster.topology": f"{gpu}-{nodes}x8-rail"}
@@ -272,10 +272,10 @@ def _accepted(row: dict[str, str], drafts: int) -> float | None:
     """Accepted share of the drafted tokens, as a column, the engine's words or a note of accepted lengths say it."""
     if row.get("acceptance"):
         return float(row["acceptance"])
-    if said := re.search(r"(\d+) % accepted", row.get("library", "")):
+    if said := re.search(r"([0-9]+) % accepted", row.get("library", "")):
         return float(said[1]) / 100
     _, _, lengths = row.get("note", "").partition("accepted length")
-    said_of = re.findall(r"([\d.]+)-([\d.]+) \((\d)", lengths)
+    said_of = re.findall(r"([0-9.]+)-([0-9.]+) \(([0-9])", lengths)
     found = next(((float(low) + float(high)) / 2 for low, high, of in said_of if int(of) == drafts), None)
     return None if found is None else (found - 1) / drafts
 

@@ -3,8 +3,12 @@
 ``FILE`` in a command is the mutated file, ``HERE`` its folder, in which ``beside`` puts what the command needs too.
 """
 
+import functools
 import io
 import json
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -404,4 +408,55 @@ FORMATS = (
     Format("astra-sim", "t.yml", _texts(ASTRA), _IMPORT),
     Format("simai", "t.txt", _texts(SIMAI), _IMPORT),
     Format("ibnetdiscover", "t.txt", _texts(IBNETDISCOVER), (*_IMPORT, "--gpus-per-node", "1")),
+)
+
+_GOLDEN = _TESTS / "results/golden/run-schema-2"
+# The verbs that read a result folder, and the ends of the names of what they read of it.
+_READERS = {
+    ("report", "HERE/run", "--out", "HERE/page.html"): ("",),
+    ("explain", "HERE/run"): (".json",),
+    ("compare", "HERE/run", "HERE/whole"): (".json", "links.parquet", "transfers.parquet", ".yaml"),
+    ("trace", "HERE/run", "--out", "HERE/trace.json"): ("trace.json.gz",),
+    ("replay", "export", "HERE/run", "--out", "HERE/m.txt"): ("traffic.npz", "summary.json", "provenance.json"),
+}
+
+
+def _result_folders(folder):
+    for name in ("run", "whole"):
+        shutil.copytree(_GOLDEN, folder / name, dirs_exist_ok=True)
+
+
+@functools.cache
+def _swept():
+    """The folder of a small sweep that has ended, and its scenario beside it."""
+    folder = Path(tempfile.mkdtemp(prefix="moesim-swept-"))
+    (folder / "s.yaml").write_text(SCENARIO)
+    environment = os.environ | {"PYTHONPATH": str(_TESTS.parent)}
+    command = [word.replace("HERE", str(folder)) for word in _SWEEP]
+    subprocess.run([sys.executable, "-m", "moesim", *command], check=True, env=environment, capture_output=True)
+    return folder
+
+
+def _swept_here(folder):
+    shutil.rmtree(folder / "swept", ignore_errors=True)
+    shutil.copytree(_swept(), folder, dirs_exist_ok=True)
+
+
+_SWEEP = ("sweep", "HERE/s.yaml", "-q", "--jobs", "1", "-p", "seed=0..2", "--out", "HERE/swept")
+FOLDERS = tuple(
+    Format(
+        f"{command[0]} {path.name}", f"run/{path.name}", lambda path=path: [path.read_bytes()], command, _result_folders
+    )
+    for command, ends in _READERS.items()
+    for path in sorted(_GOLDEN.iterdir())
+    if path.name.endswith(ends)
+)
+JOURNALS = (
+    Format(
+        "journal",
+        "swept/journal.sqlite",
+        lambda: [(_swept() / "swept/journal.sqlite").read_bytes()],
+        _SWEEP,
+        _swept_here,
+    ),
 )

@@ -20,7 +20,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.attacks.formats import FORMATS
+from tests.attacks.formats import FOLDERS, FORMATS, JOURNALS
 from tests.attacks.mutations import mutated
 
 MOST_CPU_S, MOST_MIB, MOST_WALL_S = 10, 512, 90
@@ -109,6 +109,8 @@ class Bench:
     def give(self, content):
         """Give a file with this content to the command."""
         path = self.folder / self.form.file
+        if path.parent != self.folder:
+            self.form.beside(self.folder)
         path.write_bytes(content)
         put = {"FILE": str(path), "HERE": str(self.folder)}
         outcome = run(
@@ -149,7 +151,7 @@ def main():
     total = Counter()
     print(f"{'format':20} refused accepted faults  most CPU s  most MiB")
     with tempfile.TemporaryDirectory() as base:
-        for number, form in enumerate(FORMATS):
+        for number, form in enumerate((*FORMATS, *FOLDERS, *JOURNALS)):
             if options.only not in form.name:
                 continue
             bench = Bench(form, Path(base) / str(number))
@@ -165,7 +167,7 @@ def main():
                 kind = "fault" if outcome.fault else "accepted" if outcome.code == 0 else "refused"
                 found[kind] += 1
                 if outcome.fault:
-                    kept = options.keep / f"{form.name.replace(' ', '-')}-{seed}-{form.file}"
+                    kept = options.keep / f"{form.name.replace(' ', '-')}-{seed}-{Path(form.file).name}"
                     kept.parent.mkdir(parents=True, exist_ok=True)
                     kept.write_bytes(content)
                     print(f"  {form.name} {seed}: {' '.join(outcome.fault.split())[:400]}")

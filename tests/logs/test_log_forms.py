@@ -506,5 +506,5 @@ def test_zeros_where_a_rate_should_be_are_refused_in_one_line(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file"):
         read_log(tmp_path / "none.log")

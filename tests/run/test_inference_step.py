@@ -41,6 +41,21 @@ def test_layers_beyond_the_clock_take_the_period_of_those_on_it(overlap):
     assert few["communication_hidden_share"] == pytest.approx(all_of_them["communication_hidden_share"], abs=0.01)
 
 
+@pytest.mark.parametrize("overlap", ["none", "two-batch"])
+def test_two_layers_on_the_clock_show_the_period_and_one_does_not(overlap):
+    given = (*DECODE, f"schedule.overlap={overlap}")
+    two = summary(*given, "workload.layers_simulated=2")
+    assert two["step_time_s"] == pytest.approx(summary(*given)["step_time_s"], rel=0.02)
+    with pytest.raises(InputError, match="between two layers"):
+        moesim.load_scenario(SMALL, [*given, "workload.layers_simulated=1"])
+
+
+def test_a_model_of_one_layer_of_experts_is_that_layer():
+    found = run(*DECODE, "model.layers=4")
+    assert (found.summary["layers"], found.summary["model_layers"]) == (1, 4)
+    assert found.summary["step_time_s"] < summary(*DECODE, "model.layers=5")["step_time_s"]
+
+
 def test_rates_are_tokens_over_the_time_of_the_step():
     found = summary(*PREFILL, "schedule.overlap=two-batch")
     assert found["tokens_per_second"] == pytest.approx(8 * 512 / found["step_time_s"])

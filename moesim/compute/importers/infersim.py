@@ -18,7 +18,7 @@ NEEDED = ("mfu|up_mfu",)
 IMPL = ""
 
 # <heads>-<latent>-<rope>.csv for decode, <heads>-<nope>-<rope>.csv for prefill, or with words between them.
-_MLA_NAME = re.compile(r"(?<![0-9])(\d+)h?[-_](?:512|128)[-_]64(?![0-9])|(?<![0-9])(\d+)h(?![a-z0-9])")
+_MLA_NAME = re.compile(r"(?<![0-9])([0-9]+)h?[-_](?:512|128)[-_]64(?![0-9])|(?<![0-9])([0-9]+)h(?![a-z0-9])")
 
 
 def rows_of(record: Record, job: Job) -> Iterator[Row]:
