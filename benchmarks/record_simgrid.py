@@ -1,7 +1,8 @@
 """Records SimGrid's finish times for the tests: ``python -m benchmarks.record_simgrid`` writes tests/network/data.
 
-200 random networks whole (routes, sizes, starts and every finish time), and of the big workloads every sixteenth flow:
-those are built again by ``benchmarks.workloads``. SimGrid must be there; see ``benchmarks/README.md``.
+200 random networks whole (routes, sizes, starts and every finish time), every finish time of 20 random clusters with
+several groups on each (``tests.reference.group_nets`` builds them again), and of the big workloads every sixteenth
+flow: those are built again by ``benchmarks.workloads``. SimGrid must be there; see ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from benchmarks import simgrid, workloads
 from benchmarks.simgrid import Events
 from benchmarks.workloads import Flows
+from tests.reference import group_nets
 
 DATA = Path(__file__).parents[1] / "tests/network/data"
 EVERY = 16
@@ -64,6 +66,19 @@ def record_random(n: int) -> None:
     )
 
 
+def record_groups() -> None:
+    """Write simgrid_groups.npz: every finish time of several groups' all-to-alls on each of 20 random clusters."""
+    rng, finish = np.random.default_rng(group_nets.SEED), []
+    for _ in range(group_nets.N_NETS):
+        groups = group_nets.random_groups(rng)
+        run = simgrid.solve(group_nets.flows_between(groups, group_nets.on_one_clock(groups))[0])
+        assert run is not None
+        finish.append(run.finish)
+    np.savez_compressed(
+        DATA / "simgrid_groups.npz", n_flows=np.array([len(each) for each in finish]), finish=np.concatenate(finish)
+    )
+
+
 def random_changes(rng: np.random.Generator, net: Flows, last_s: float) -> Events:
     """Up to twelve changes of a net's capacities while its flows are on the way: faults that come and go.
 
@@ -108,9 +123,11 @@ def record_workload(flows: Flows, name: str) -> None:
 
 if __name__ == "__main__":
     DATA.mkdir(exist_ok=True)
-    wanted = sys.argv[1:] or ["random", "changing", "pairs64", "pairs128", "leaf_spine128", "switch64"]
+    wanted = sys.argv[1:] or ["random", "changing", "groups", "pairs64", "pairs128", "leaf_spine128", "switch64"]
     if "random" in wanted:
         record_random(200)
+    if "groups" in wanted:
+        record_groups()
     if "changing" in wanted:
         record_changing(50)
     if "pairs64" in wanted:

@@ -25,3 +25,6 @@ REBALANCE_POLICIES = ("greedy", "eplb", "eplb_hierarchical", "eplb_global", "rep
 
 FETCHING_POLICIES = ("per_batch",)
 """Fetch weights for every batch: these travel beside its tokens, and its experts wait for them."""
+
+GROUP_PLACEMENTS = ("packed", "striped", "rails", "random")
+"""Where expert-parallel groups are on a cluster."""

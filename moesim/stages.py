@@ -94,6 +94,11 @@ SEND_DISPATCH, RECEIVE_DISPATCH, SEND_COMBINE, RECEIVE_COMBINE = (
 )
 DOWN = _beside("experts_down", "#08519c")
 HEAD = _beside("head", "#74c476")
-STEP = (HOST, DENSE, PROJECTIONS, ATTENTION, SEND_DISPATCH, RECEIVE_DISPATCH, SEND_COMBINE, RECEIVE_COMBINE, DOWN, HEAD)
-"""What an inference step runs beside its MoE layers, on the same lane: attention in two parts, dense layers as one
-piece, kernels that post messages and take them in, the down GEMM where combine runs beside it."""
+EXPERT_WEIGHTS, ATTENTION_WEIGHTS = _beside("expert_weights", "#54278f"), _beside("attention_weights", "#9e9ac8")
+STEP = (
+    *(HOST, DENSE, PROJECTIONS, ATTENTION, SEND_DISPATCH, RECEIVE_DISPATCH, SEND_COMBINE, RECEIVE_COMBINE, DOWN),
+    *(EXPERT_WEIGHTS, ATTENTION_WEIGHTS, HEAD),
+)
+"""What a whole step runs beside its MoE layers, on the same lane: attention in two parts, dense layers as one piece,
+kernels that post messages and take them in, the down GEMM where combine runs beside it, in training gradients of
+weights."""

@@ -24,7 +24,7 @@ def test_the_questions_are_answered_by_what_the_program_prints():
 
 @pytest.mark.jit
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", ["document", "workloads"])
+@pytest.mark.parametrize("page", ["document", "plan", "workloads", "groups"])
 def test_the_page_shows_what_the_program_prints(page):
     _, wrong = samples.check(ROOT / f"docs/{page}.md")
     assert not wrong, "\n".join(wrong)

@@ -10,7 +10,6 @@ the sequence-wise loss.
 import math
 
 import numpy as np
-from scipy.special import ndtr
 
 from moesim.balance.dynamics import Balancing, DynamicsConstants, Floats, pushed, turned
 from moesim.errors import InputError
@@ -30,6 +29,8 @@ def loads_of_offsets(
         bias: [..., E] on the sigmoid of the logits; None for a selection by the logits themselves.
         multiplicative: the bias multiplies.
     """
+    from scipy.special import ndtr  # a run does not come here and need not load it
+
     tau = np.maximum(np.asarray(spread, np.float64), 1e-9)
 
     def chance(threshold: Floats) -> tuple[Floats, Floats]:

@@ -19,6 +19,7 @@ from moesim.cli import (
     kernels,
     model,
     place,
+    plan,
     profile,
     replay,
     routing,
@@ -26,6 +27,7 @@ from moesim.cli import (
     sweep,
     tools,
     validate,
+    what_breaks,
 )
 from moesim.cli.completion import offer_values
 from moesim.cli.outlet import Outlet
@@ -62,6 +64,7 @@ inspect.register(app)
 kernels.register(app)
 model.register(app)
 place.register(app)
+plan.register(app)
 profile.register(app)
 replay.register(app)
 routing.register(app)
@@ -69,6 +72,7 @@ sweep.register(app)
 tools.register(app)
 validate.register(app)
 calibrate.register(app)
+what_breaks.register(app)
 offer_values(app)
 
 

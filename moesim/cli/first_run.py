@@ -4,6 +4,7 @@ Loading what is compiled takes half a second, compiling it half a minute. The es
 seconds per logit of the router's numpy form, per flow of the interpreted engine.
 """
 
+import functools
 import math
 import os
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def seconds_interpreted(scenario: "Scenario", again: int = 0) -> float:
 
     ``again``: how often the first step is put on the clock again, for intervals.
     """
-    workload, experts, ranks = scenario.workload, scenario.model.n_experts, _ranks(scenario)
+    workload, experts, ranks = scenario.workload, scenario.model.n_experts, ranks_and_node(scenario)[0]
     top_k = scenario.routing.top_k
     if experts is None or top_k is None:
         return math.inf
@@ -61,17 +62,23 @@ def seconds_interpreted(scenario: "Scenario", again: int = 0) -> float:
     flows = {"trees": max(1, ranks // _PER_NODE) * ranks, "rings": ranks}.get(
         algorithm_named(scenario.alltoall.algorithm).flows, ranks * ranks
     )
+    if (groups := scenario.parallel.groups) > 1:  # together, each alone, and by other placements
+        total, again = total * groups, 5 * groups
     logits = total * experts * recorded
     return workload.steps * (_PER_LOGIT_S * logits + _PER_FLOW_S * 2 * flows * layers * (1 + again))
 
 
-def _ranks(scenario: "Scenario") -> int:
-    """Ranks, where they are not given those of the topology; its file is not read again afterwards."""
-    if scenario.parallel.ep is not None:
-        return scenario.parallel.ep
+def ranks_and_node(scenario: "Scenario") -> tuple[int, int]:
+    """Ranks, where they are not given those of the topology, and GPUs of a node; no fabric is built."""
+    gpus, per_node = _gpus(scenario.source(scenario.cluster.name))
+    return scenario.parallel.ep or gpus, per_node
+
+
+@functools.cache
+def _gpus(topology: str) -> tuple[int, int]:
     from moesim.cluster import find_topology, read_topology
 
-    spec: Any = read_topology(find_topology(scenario.source(scenario.cluster.name)))
+    spec: Any = read_topology(find_topology(topology))
     if hasattr(spec, "gpus_per_node"):
-        return int(getattr(spec, "nodes", 1) * spec.gpus_per_node)
-    return sum(device.type == "gpu" for device in spec.nodes)
+        return int(getattr(spec, "nodes", 1) * spec.gpus_per_node), int(spec.gpus_per_node)
+    return sum(device.type == "gpu" for device in spec.nodes), _PER_NODE

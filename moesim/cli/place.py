@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from moesim.cli.memory_limit import HELP as MAX_MEM
+
 if TYPE_CHECKING:
     from moesim.results import PlacementVerdict
 
@@ -25,6 +27,7 @@ def place(
         None, "--write", help="Write the placement that the scenario itself asks for, in this form, to --out."
     ),
     out: Path | None = typer.Option(None, "--out", help="The page to write; with --write the map."),
+    max_mem: str | None = typer.Option(None, "--max-mem", help=MAX_MEM),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
@@ -34,6 +37,7 @@ def place(
 
     Example: moesim place quickstart --redundant 0 --redundant 8 --out place.html
     """
+    from moesim.cli.memory_need import refuse_too_large
     from moesim.errors import InputError
     from moesim.files import check_replaceable, write_files
     from moesim.placement import write_map
@@ -44,6 +48,7 @@ def place(
     if write is not None and out is None:
         raise InputError("--write without --out", fix="--write sglang --out map.json")
     loaded = load_scenario(scenario, overrides=override)
+    refuse_too_large(loaded, max_mem)
     if write is None:
         check_replaceable(out)
     if write is not None and out is not None:

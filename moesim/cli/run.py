@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def run(
     band: str = typer.Option(
         "auto", "--band", help="Intervals of times: auto, or exact, from the first step simulated again."
     ),
+    quick: bool = typer.Option(False, "--quick", help="A first answer without the event engine; nothing is written."),
+    max_mem: str | None = typer.Option(None, "--max-mem", help=MAX_MEM),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
     """Simulate a scenario and write its result folder with the report.
@@ -62,6 +65,7 @@ def run(
     Without a scenario: moesim run --topology h800-8x8-rail --model config.json --load counts.csv
     """
     from moesim.cli.first_run import make_ready
+    from moesim.cli.memory_need import refuse_too_large
     from moesim.cli.variants import simulate_all
     from moesim.cli.without_file import Facts, scenario_or_facts
     from moesim.errors import InputError
@@ -74,6 +78,13 @@ def run(
     overrides = [*override, *([f"seed={seed}"] if seed is not None else [])]
     source = scenario_or_facts(scenario, Facts(topology, model, load, tokens_per_rank, ep))
     loaded = load_scenario(source, overrides=overrides)
+    if quick:
+        if out is not None or figures:
+            raise InputError("--quick writes nothing", fix="leave --out and --figures away, or --quick")
+        _run_quickly(loaded, as_json)
+        return
+    processes = min(jobs or os.cpu_count() or 1, len(loaded.variants or ()) or 1)
+    refuse_too_large(loaded, max_mem, processes)
     make_ready(loaded, again=_CLOCKS_OF_EXACT_BANDS if band == "exact" else 0)
     runs = loaded.variant_scenarios() or {}
     target = out or _default_folder(loaded)
@@ -114,6 +125,28 @@ def run(
         typer.echo(f"threshold missed: {name}: {outcome.text} ({found})", err=True)
     if missed:
         raise typer.Exit(4)
+
+
+def _run_quickly(scenario: "Scenario", as_json: bool) -> None:
+    """Print the quick answer, of every variant where there are some."""
+    from moesim.cli.first_run import make_ready
+
+    make_ready(scenario, again=-1)
+    from moesim.cli.show import print_run, print_variants
+    from moesim.run.quick_answer import quick_answer
+
+    runs = scenario.variant_scenarios() or {}
+    results = {name: quick_answer(one) for name, one in (runs or {scenario.name: scenario}).items()}
+    if as_json:
+        values = {
+            name: one.summary | {"intervals": dict(one.intervals), "quick": True} for name, one in results.items()
+        }
+        typer.echo(json.dumps(values if runs else values[scenario.name], indent=1, sort_keys=True, allow_nan=False))
+    elif runs:
+        print_variants(scenario.name, results)
+        typer.echo(next(iter(results.values())).notes[0].text)
+    else:
+        print_run(results[scenario.name])
 
 
 def report(

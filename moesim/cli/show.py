@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moesim.cli.outlet import harmless, styled
-from moesim.results.definitions import COMPONENTS, STEP_SUMMARY
+from moesim.results.definitions import COMPONENTS, GROUP_SUMMARY, STEP_SUMMARY, TRAINING_SUMMARY
 from moesim.units import format_bandwidth, format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class _Terminal(Console):
             yield segment if segment.control else segment._replace(text=harmless(segment.text))
 
 
+_OF_A_PLACEMENT = ("layer_time_mean_s", "layer_time_max_s", "busiest_shared", "busiest_shared_s")
 LOSSES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "z_loss")
 
 
@@ -137,9 +138,19 @@ def print_run(result: "Result") -> None:
     rows.append(("lower bound", in_words(result, "lower_bound_s"), ""))
     rows.append(("wait, mean over ranks", in_words(result, "rank_wait_mean_s"), ""))
     if "tokens_per_second" in summary:
-        shown = [(key, in_words(result, key)) for key in ("step_time_s", *STEP_SUMMARY) if summary[key] is not None]
+        keys = ("step_time_s", *STEP_SUMMARY, *TRAINING_SUMMARY)
+        shown = [(key, in_words(result, key)) for key in keys if summary.get(key) is not None]
         out.print(table("", ("whole step", ""), shown))
     out.print(table("", ("time per layer, critical rank", "", "share"), rows))
+    if "groups" in summary:
+        shown = [(key, in_words(result, key)) for key in GROUP_SUMMARY]
+        out.print(table("", ("groups on one cluster", ""), shown))
+        columns = ("placement of groups", "layer, mean group", "slowest", "busiest shared link", "at full rate")
+        placed = [
+            (one["placement"], *(with_unit(key, one.get(key, one.get("not"))) for key in _OF_A_PLACEMENT))
+            for one in result.explanation["groups"]["placements"]
+        ]
+        out.print(table("", columns, placed))
     names = (
         "expert_load_max_over_mean",
         "uniform_router_expert_max_over_mean",
@@ -182,6 +193,8 @@ def print_variants(title: str, results: "dict[str, Result]") -> None:
         "node_copies_per_token": "nodes/token",
         "gate_mass_lost": "gate mass lost",
     }
+    if all("groups" in one.summary for one in results.values()):
+        columns |= {"group_layer_time_mean_s": "mean group", "contention_cost": "contention"}
     reasons = {tuple(note.text for note in one.notes if note.kind == "counterfactual") for one in results.values()}
     alike = len(reasons) == 1 and len(results) > 1
     rows = []

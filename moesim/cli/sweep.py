@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
+from moesim.cli.memory_limit import HELP as MAX_MEM
+from moesim.cli.memory_limit import limit_bytes
 from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def sweep(
     out: Path | None = typer.Option(None, "--out", help="Folder; default results/NAME-sweep-DIGEST, always the same."),
     retry_failed: bool = typer.Option(False, "--retry-failed", help="Run points again that failed before."),
     figures: bool = typer.Option(False, "--figures", help="Write every chart as SVG and PNG too."),
+    max_mem: str | None = typer.Option(None, "--max-mem", help=MAX_MEM),
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:
@@ -57,6 +60,7 @@ def sweep(
 
     Example: moesim sweep quickstart -p routing.top_k=2,4,8 -p routing.top_groups=1..4 --impossible skip
     """
+    from moesim.cli.memory_need import refuse_too_large
     from moesim.cli.sweep_show import print_lost, print_sweep
     from moesim.errors import InputError
     from moesim.scenario import load_scenario, parse_objective
@@ -83,24 +87,21 @@ def sweep(
         raise InputError("--dask and --scheduler-file both say where the workers are", fix="give one of them")
     if loaded.variants and not quiet:
         typer.echo("variants are left out: the points are made from the base scenario", err=True)
-    folder = out or _default_folder(loaded, space)
-    try:
-        with _terminable(), progress_bar(quiet) as watch:
-            swept = run_sweep(
-                loaded,
-                space,
-                lambda points: _workers(points, jobs, dask, scheduler_file),
-                impossible=cast(Any, policy),
-                folder=folder,
-                retry_failed=retry_failed,
-                watch=watch,
-            )
-    except KeyboardInterrupt as stopped:
-        typer.echo(f"finished points are kept; to resume: {_again(folder)}", err=True)
-        if isinstance(stopped, _Terminated):
-            typer.echo("moesim: terminated", err=True)
-            raise typer.Exit(_TERMINATED) from None
-        raise
+    folder = out or default_folder(loaded, space, "sweep")
+    elsewhere = dask is not None or scheduler_file is not None
+    processes = 1 if elsewhere else min(jobs or os.cpu_count() or 1, len(space))
+    limit_bytes(max_mem)  # a limit that is no size is not the points' fault
+    with interruptible(folder), progress_bar(quiet) as watch:
+        swept = run_sweep(
+            loaded,
+            space,
+            lambda points: workers_for(points, jobs, dask, scheduler_file),
+            impossible=cast(Any, policy),
+            folder=folder,
+            retry_failed=retry_failed,
+            watch=watch,
+            fits=lambda scenario: refuse_too_large(scenario, max_mem, processes),
+        )
     # The page's libraries come with it.
     from moesim.sweeps.report import answered, as_plain, command_for, points_as_plain, write_report
 
@@ -125,6 +126,20 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextmanager
+def interruptible(folder: Path) -> Iterator[None]:
+    """Say at an interrupt or SIGTERM how what runs in the folder is resumed."""
+    try:
+        with _terminable():
+            yield
+    except KeyboardInterrupt as stopped:
+        typer.echo(f"finished points are kept; to resume: {_again(folder)}", err=True)
+        if isinstance(stopped, _Terminated):
+            typer.echo("moesim: terminated", err=True)
+            raise typer.Exit(_TERMINATED) from None
+        raise
+
+
+@contextmanager
 def _terminable() -> Iterator[None]:
     """Turn the first SIGTERM into an interrupt; a second one ends the process at once, as usual."""
     if threading.current_thread() is not threading.main_thread():  # only there can handlers be set
@@ -142,15 +157,16 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _default_folder(scenario: "Scenario", space: "Space") -> Path:
-    """A folder that the same sweep finds again."""
+def default_folder(scenario: "Scenario", space: "Space", what: str) -> Path:
+    """A folder that the same sweep, or plan, finds again."""
     from moesim.scenario import ScenarioTemplate
     from moesim.sweeps.digests import digest
 
     name = scenario.name.replace("/", "-")
     # Not the files' content: a sweep whose files have changed is refused with a message, rather than started again
     # beside the old one.
-    return Path("results") / f"{name}-sweep-{digest(ScenarioTemplate.of(scenario).written(), space.described())[:8]}"
+    sha = digest(ScenarioTemplate.of(scenario).written(), space.described())
+    return Path("results") / f"{name}-{what}-{sha[:8]}"
 
 
 def _again(folder: Path) -> str:
@@ -160,9 +176,10 @@ def _again(folder: Path) -> str:
     return shlex.join(["moesim", *arguments, *([] if given else ["--out", str(folder)])])
 
 
-def _workers(
+def workers_for(
     points: int, jobs: int, dask: str | None, scheduler_file: Path | None
 ) -> "AbstractContextManager[Workers]":
+    """Workers of a Dask cluster, or so many processes; 0: one per core."""
     from moesim.sweeps.workers import dask_workers, local_workers
 
     if dask is not None or scheduler_file is not None:

@@ -36,11 +36,10 @@ def print_sweep(space: "Space", found: "Answer", data: "SweepData", points: "pa.
 
 def _print_best(found: "Answer", data: "SweepData", points: "pa.Table") -> None:
     from moesim.results import BANDED, ENDS, Value
-    from moesim.sweeps.answers import TRADED
     from moesim.sweeps.report import rows_of
 
     out, objective = console(), found.objective
-    names = list(dict.fromkeys((objective.key, *TRADED, *(limit.key for limit in objective.limits))))
+    names = list(dict.fromkeys((objective.key, *found.traded, *(limit.key for limit in objective.limits))))
     ends = [f"{name}_{end}" for name in names if name in BANDED for end in ENDS]
     rows = rows_of(points, [*names, *ends, "bottleneck"])
 

@@ -4,10 +4,12 @@ from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
 from moesim.cluster.faulty_paths import FaultyPaths
+from moesim.cluster.graph import HOST, NIC, NVLINK, PCIE
+from moesim.cluster.group_places import group_fabrics, places_of_group
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
 from moesim.cluster.places import links_of, overridden, place_of, ranks_at
-from moesim.cluster.topology_picture import draw
+from moesim.cluster.topology_picture import Heat, draw
 from moesim.cluster.topology_reader import (
     checked_topology,
     find_topology,
@@ -19,8 +21,13 @@ from moesim.cluster.topology_reader import (
 from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, RailTopology
 
 __all__ = [
+    "HOST",
+    "NIC",
+    "NVLINK",
+    "PCIE",
     "Fabric",
     "FaultyPaths",
+    "Heat",
     "HgxTopology",
     "LeafSpine",
     "Nic",
@@ -36,11 +43,13 @@ __all__ = [
     "draw",
     "facts",
     "find_topology",
+    "group_fabrics",
     "link_class_rows",
     "links_of",
     "load_topology",
     "overridden",
     "place_of",
+    "places_of_group",
     "ranks_at",
     "read_topology",
     "topology_names",

@@ -49,6 +49,8 @@ class Fabric:
     """Kind of the NICs: "connectx" or "efa"."""
     packets: Packets | None = None
     """What packets add on the way from switch to switch; None for nothing."""
+    cluster_rank: Ids | None = None
+    """[ranks] number of each rank in the whole cluster, whose routes these are; None: the same."""
 
     @property
     def n_ranks(self) -> int:
@@ -117,12 +119,16 @@ class Fabric:
         Raises:
             InputError: a rank outside the fabric, or arrays of different length.
         """
-        sources, targets = self._pairs(source, target)
+        sources, targets = (self.in_cluster(ranks) for ranks in self._pairs(source, target))
         hops = self.paths.hops(sources, targets, seed)
         used = hops >= 0
         route_ptr = np.zeros(len(hops) + 1, np.int64)
         np.cumsum(used.sum(1), out=route_ptr[1:])
         return route_ptr, hops[used].astype(np.int32)
+
+    def in_cluster(self, ranks: Ids) -> Ids:
+        """Return the numbers that ranks have in the whole cluster, int64[ranks]."""
+        return ranks if self.cluster_rank is None else self.cluster_rank[ranks]
 
     def _pairs(self, source: npt.ArrayLike, target: npt.ArrayLike) -> list[Ids]:
         ends = {"source": np.atleast_1d(source), "target": np.atleast_1d(target)}
@@ -168,3 +174,9 @@ class Fabric:
                 fix=f"use 1 to {self.n_ranks} ranks or a larger topology",
             )
         return replace(self, rank_names=self.rank_names[:n_ranks], rank_node=self.rank_node[:n_ranks])
+
+    def some_ranks(self, ranks: Ids) -> "Fabric":
+        """Return the same links and routes with some of the ranks only, ascending: one EP group among others."""
+        node = np.unique(self.rank_node[ranks], return_inverse=True)[1].astype(np.int32)
+        names = tuple(self.rank_names[rank] for rank in ranks.tolist())
+        return replace(self, rank_names=names, rank_node=node, cluster_rank=self.in_cluster(ranks))

@@ -2,10 +2,14 @@
 
 Up to eight nodes of up to eight GPUs are drawn device by device; in larger clusters a node is one box, its
 links to a switch are one line, and the middle of a long row is left out and counted instead.
+
+A map colours boxes and lines by a number of each device and link; where one stands for several, by the largest.
 """
 
+import math
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -98,13 +102,55 @@ class _Picture:
             self.notes.append((step * (len(kept) - 1), y, f"{len(devices) - len(kept)} more"))
 
 
-def draw(topology: AnyTopology, path: str | Path, title: str = "") -> Path:
+class Heat:
+    """A map's colours.
+
+    Args:
+        values: by device (``rail0.leaf``) and link (``n0.gpu0->rail0.leaf``); infinite for what is beyond the scale.
+        label: what they are, with their unit.
+        beyond: what is infinite, in words.
+    """
+
+    UNKNOWN, BEYOND = "#e5e7eb", "#b2182b"
+
+    def __init__(self, values: Mapping[str, float], label: str, beyond: str) -> None:
+        from matplotlib import colormaps
+        from matplotlib.colors import Normalize
+
+        self.values, self.label, self.beyond = values, label, beyond
+        top = max((value for value in values.values() if math.isfinite(value)), default=0.0)
+        self.scale, self.colours = Normalize(0.0, top or 1.0), colormaps["cividis"]
+
+    def colour(self, *names: str) -> str:
+        """Return the colour of the largest value of some devices or links."""
+        from matplotlib.colors import to_hex
+
+        known = [self.values[name] for name in names if name in self.values]
+        if not known:
+            return self.UNKNOWN
+        return self.BEYOND if math.isinf(most := max(known)) else to_hex(self.colours(self.scale(max(most, 0.0))))
+
+    def explain(self, figure: Any, axes: Any) -> None:
+        """Add the scale to a figure."""
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.patches import Patch
+
+        scale = ScalarMappable(self.scale, self.colours)
+        figure.colorbar(scale, ax=axes, orientation="horizontal", fraction=0.04, pad=0.01, aspect=60, label=self.label)
+        known = [self.values.get(name) for name in self.values]
+        beyond = [Patch(color=self.BEYOND, label=self.beyond)] if math.inf in known else []
+        handles = [Patch(color=self.UNKNOWN, label="not tried, or carries nothing"), *beyond]
+        figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=10)
+
+
+def draw(topology: AnyTopology, path: str | Path, title: str = "", heat: Heat | None = None) -> Path:
     """Draw a topology to an SVG or PNG file and return its path.
 
     Args:
         topology: what ``read_topology`` returns.
         path: ends in .svg or .png; the folder exists.
         title: text above the picture; default the topology's own description.
+        heat: colours, for a map; boxes and lines have ids in an SVG then, the names of their devices.
 
     Raises:
         InputError: another kind of file.
@@ -126,12 +172,16 @@ def draw(topology: AnyTopology, path: str | Path, title: str = "") -> Path:
         axes.set_title(title or topology.description or topology.kind, fontsize=12, loc="left")
         for frame in picture.frames:
             _add_box(axes, frame, edge="#a0aec0", bold=True)
-        _add_links(axes, picture)
-        for shape in picture.shapes.values():
-            _add_box(axes, shape, edge="#2d3748")
+        _add_links(axes, picture, heat)
+        behind: dict[str | None, list[str]] = defaultdict(list)
+        for device, box in picture.shown.items():
+            behind[box].append(device)
+        for name, shape in picture.shapes.items():
+            shaded = shape if heat is None else replace(shape, fill=heat.colour(*behind[name]))
+            _add_box(axes, shaded, edge="#2d3748", gid=name if heat else None)
         for x, y, text in picture.notes:
             axes.text(x, y, text, ha="center", va="center", fontsize=8, color="#4a5568", zorder=5)
-        quiet = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+        quiet = {"Date": None, "Creator": "moesim"} if path.suffix == ".svg" else {"Software": "moesim"}
         figure.savefig(path, dpi=130, metadata=quiet)
     return path
 
@@ -141,29 +191,35 @@ def _ends(row: list[Any], most: int) -> list[Any]:
     return row if len(row) <= most else [*row[: most - 2], row[-1]]
 
 
-def _add_links(axes: Any, picture: _Picture) -> None:
+def _add_links(axes: Any, picture: _Picture, heat: Heat | None) -> None:
     """Draw one line for each pair of shapes and link class, and explain the colours below."""
     from matplotlib.lines import Line2D
 
     capacities: dict[str, list[float]] = defaultdict(list)
-    lines: dict[tuple[str, str, str], None] = {}
+    lines: dict[tuple[str, str, str], list[str]] = {}
     for source, target, about in picture.graph.edges(data=True):
         capacities[about["link_class"]].append(about["capacity"])
         ends = {end for end in (picture.shown[source], picture.shown[target]) if end is not None}
         if len(ends) == 2:
             low, high = sorted(ends, key=lambda end: (picture.shapes[end].y, picture.shapes[end].x))
-            lines[(low, high, about["link_class"])] = None
+            lines.setdefault((low, high, about["link_class"]), []).append(f"{source}->{target}")
     others = cycle(OTHER_COLOURS)
     colour = {name: COLOURS.get(name) or next(others) for name in capacities}
     rail = {high: i for i, high in enumerate(dict.fromkeys(high for _, high, name in lines if name == NIC))}
-    for low, high, name in lines:
+    for (low, high, name), links in lines.items():
         its_colour = RAIL_COLOURS[rail[high] % len(RAIL_COLOURS)] if name == NIC else colour[name]
         one, other = picture.shapes[low], picture.shapes[high]
         # From the top of the one to the bottom of the other, or side to side.
         dx, dy = (0.5, 0.0) if one.y == other.y else (0.0, 0.5)
         xs = one.x + dx * one.width, other.x - dx * other.width
         ys = one.y + dy * one.height, other.y - dy * other.height
+        if heat is not None:
+            axes.plot(xs, ys, color=heat.colour(*links), linewidth=2.0, zorder=2, gid=f"{low} - {high}")
+            continue
         axes.plot(xs, ys, color=its_colour, linewidth=1.1, alpha=0.75, zorder=2)
+    if heat is not None:
+        heat.explain(axes.figure, axes)
+        return
     handles = [
         Line2D([], [], color=colour[name], linewidth=2, label=_legend_label(name, values))
         for name, values in capacities.items()
@@ -183,11 +239,14 @@ def _legend_label(link_class: str, capacities: list[float]) -> str:
     return f"{link_class}: {len(capacities)} one-way links of {each}{by_switch}"
 
 
-def _add_box(axes: Any, shape: _Shape, edge: str, bold: bool = False) -> None:
+def _add_box(axes: Any, shape: _Shape, edge: str, bold: bool = False, gid: str | None = None) -> None:
+    from matplotlib.colors import to_rgb
     from matplotlib.patches import FancyBboxPatch
 
     corner = (shape.x - shape.width / 2, shape.y - shape.height / 2)
     style: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.12", "linewidth": 1.0, "zorder": 1 if bold else 3}
-    axes.add_patch(FancyBboxPatch(corner, shape.width, shape.height, facecolor=shape.fill, edgecolor=edge, **style))
+    box = FancyBboxPatch(corner, shape.width, shape.height, facecolor=shape.fill, edgecolor=edge, gid=gid, **style)
+    axes.add_patch(box)
     y, weight = (corner[1] + 0.25, "bold") if bold else (shape.y, "normal")
-    axes.text(shape.x, y, shape.label, ha="center", va="center", fontsize=9, fontweight=weight, zorder=4)
+    ink = "white" if sum(to_rgb(shape.fill)) < 1.5 else "black"
+    axes.text(shape.x, y, shape.label, ha="center", va="center", fontsize=9, fontweight=weight, color=ink, zorder=4)

@@ -41,6 +41,11 @@ class StepConstants:
     index_maps_s: float
     in_situ: float
     attention_peak_share: float
+    attention_backward_share: float
+    weight_gradient: float
+    backward_small: float
+    optimizer_bytes: float
+    collective_share: float
     fp8_attention_speedup: float
 
     def moved(self, **values: float) -> StepConstants:

@@ -1,7 +1,8 @@
 """Where a routed layer's tokens go: to slots and ranks, chunk by chunk, on all cores.
 
-Memory follows the traffic matrix, or with flows per port the ranks, never the tokens: a chunk is a few whole ranks, its
-counts are whole numbers, and their sum is the same in any order.
+Memory follows the traffic matrix, or with flows per port the ranks, never the tokens: a thread takes a few whole ranks,
+a part of their tokens at a time. Counts are whole numbers, whose sum is the same in any order; gates are added token by
+token, so that the sizes of the parts change nothing.
 """
 
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: S
 
     Args:
         parts: of the scenario.
-        batch: the tokens, in the order of their ranks.
+        batch: the tokens.
         placement: of this layer.
         selection: experts (and gates) of the distinct tokens.
     """
@@ -69,38 +70,41 @@ def follow_tokens(parts: Parts, batch: Batch, placement: Placement, selection: S
     if parts.gone is not None and parts.gone.replaced:
         living, kept_slots = placement.without_ranks(gone)
     copies = None if at_ports else no_copies(fabric.n_ranks, fabric.ranks_per_node)
-    cuts = _cuts(batch.token_rank, fabric.n_ranks)
+    cuts = _cuts(batch.rank_tokens).tolist()
 
-    def follow(chunk: int) -> tuple[NDArray[np.int64], NDArray[np.float64] | None, PortCopies | None]:
-        tokens = slice(cuts[chunk], cuts[chunk + 1])
-        rows, rank = batch.token_index[tokens], batch.token_rank[tokens]
-        slots = living.choose(
-            selection.expert_ids[rows],
-            rank,
-            fabric.ranks_per_node,
-            policy=parts.placement.replica_choice,
-            seed=seed,
-            first_token=int(cuts[chunk]),
-        )
-        if parts.gone is not None:
-            slots = np.where(slots >= 0, kept_slots[slots], -1).astype(np.int32)
-            slots[np.isin(slot_rank[slots], gone)] = -1
-        ports = None
-        if copies is None:
-            ports = count_port_copies(slots, rank, slot_rank, fabric, parts.algorithm)
-        else:
-            # A chunk's ranks are its own, so no two threads touch the same rows.
-            add_copies(copies, slots, rank, slot_rank, fabric.ranks_per_node)
-        kept = slots >= 0
-        mass = None
-        if selection.gates is not None:
-            mass = np.bincount(slots[kept], weights=selection.gates[rows][kept], minlength=n_slots).astype(np.float64)
-        return np.bincount(slots[kept], minlength=n_slots), mass, ports
+    def follow(chunk: int) -> tuple[NDArray[np.int64], NDArray[np.float64], PortCopies | None]:
+        taken, mass, ports = np.zeros(n_slots, np.int64), np.zeros(n_slots), None
+        for start in range(cuts[chunk], cuts[chunk + 1], CHUNK_TOKENS):  # a rank may hold more
+            stop = min(start + CHUNK_TOKENS, cuts[chunk + 1])
+            rows, rank = batch.part(start, stop)[0], batch.ranks(start, stop)
+            slots = living.choose(
+                selection.expert_ids[rows],
+                rank,
+                fabric.ranks_per_node,
+                policy=parts.placement.replica_choice,
+                seed=seed,
+                first_token=start,
+            )
+            if parts.gone is not None:
+                slots = np.where(slots >= 0, kept_slots[slots], -1).astype(np.int32)
+                slots[np.isin(slot_rank[slots], gone)] = -1
+            if copies is None:
+                counted = count_port_copies(slots, rank, slot_rank, fabric, parts.algorithm)
+                ports = counted if ports is None else ports + counted
+            else:
+                # A chunk's ranks are its own, so no two threads touch the same rows.
+                add_copies(copies, slots, rank, slot_rank, fabric.ranks_per_node)
+            kept = slots >= 0
+            slot = slots[kept].astype(np.intp)
+            taken += np.bincount(slot, minlength=n_slots)
+            if selection.gates is not None:
+                np.add.at(mass, slot, selection.gates[rows][kept].astype(np.float64))
+        return taken, mass, ports
 
     slot_tokens, gate_mass, at = np.zeros(n_slots, np.int64), np.zeros(n_slots), None
     for taken, mass, ports in in_blocks(follow, len(cuts) - 1):
         slot_tokens += taken
-        gate_mass += 0.0 if mass is None else mass
+        gate_mass += mass
         at = ports if at is None or ports is None else at + ports
     return Followed(slot_tokens, gate_mass if selection.gates is not None else None, copies, at)
 
@@ -112,8 +116,8 @@ def totals_of(copies: Copies | None, ports: PortCopies | None) -> CopyTotals:
     return counted.totals()
 
 
-def _cuts(token_rank: NDArray[np.int32], n_ranks: int) -> NDArray[np.int64]:
+def _cuts(rank_tokens: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where the chunks begin, each with a rank's first token, and the end of the last."""
-    begins = np.searchsorted(token_rank, np.arange(n_ranks + 1))
-    cuts = begins[np.searchsorted(begins, np.arange(0, len(token_rank), CHUNK_TOKENS))]
-    return np.unique(np.append(cuts, len(token_rank)))
+    begins = np.append(0, np.cumsum(rank_tokens))
+    cuts = begins[np.searchsorted(begins, np.arange(0, begins[-1], CHUNK_TOKENS))]
+    return np.unique(np.append(cuts, begins[-1]))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from moesim.compute import KernelTimes
 from moesim.layer.parts import Parts
 from moesim.layer.step_kernels import StepPrices
+from moesim.layer.training_kernels import attention_back, beside_experts, layer_back
 from moesim.stages import DOWN, KERNELS, OTHER, STEP
 from moesim.traffic import CopyTotals, payload_bytes
 
@@ -99,6 +100,7 @@ def layer_kernels(
     slot_rank: NDArray[np.int32],
     copies: CopyTotals,
     ledger: KernelLedger,
+    backward: bool = False,
 ) -> LayerKernels:
     """Time the kernels of a layer.
 
@@ -109,6 +111,7 @@ def layer_kernels(
         slot_rank: rank of each slot, [slots].
         copies: how much each rank receives.
         ledger: takes the seconds by source.
+        backward: on the way back, of a training step.
     """
     model, table = parts.model, parts.kernels
     top_k, dtype = parts.router.top_k, parts.message_dtype["dispatch"]
@@ -116,12 +119,15 @@ def layer_kernels(
     prices = None if parts.inference is None else StepPrices(parts, parts.inference)
 
     def add(stage: str, kernel: str, work: NDArray[np.int64], times: KernelTimes, layout: str = "") -> None:
+        made = [(stage, times)]
         if prices is not None:
             times = times.scaled(prices.in_layer(stage, kernel, layout))
-        # A rank without work launches nothing.
-        seconds = np.where(work > 0, ledger.add(kernel, times), 0.0)
-        source = f"{times.source}: {times.note}" if times.note else str(times.source)
-        kernels.setdefault(stage, []).append(PricedKernel(kernel, seconds, source))
+            made = [*layer_back(prices, stage, kernel, layout, times)] if backward else [(stage, times)]
+        for name, times in made:
+            # A rank without work launches nothing.
+            seconds = np.where(work > 0, ledger.add(kernel, times), 0.0)
+            source = f"{times.source}: {times.note}" if times.note else str(times.source)
+            kernels.setdefault(name, []).append(PricedKernel(kernel, seconds, source))
 
     def timed(stage: str, kernel: str, work: NDArray[np.int64], **shape: Any) -> None:
         add(stage, kernel, work, table.times(kernel, **shape))
@@ -152,12 +158,17 @@ def layer_kernels(
         other = np.full(len(tokens), parts.schedule.other_time)
         kernels[OTHER.name] = [PricedKernel("schedule.other_time", other, "scenario")]
     else:
-        floor_s = floor_s * _step(prices, tokens, kernels, ledger)
+        floor_s = floor_s * _step(prices, tokens, copies, kernels, ledger, backward)
     return LayerKernels(kernels, floor_s, *table.expert_work(*shape))
 
 
 def _step(
-    prices: StepPrices, tokens: NDArray[np.int64], kernels: dict[str, list[PricedKernel]], ledger: KernelLedger
+    prices: StepPrices,
+    tokens: NDArray[np.int64],
+    copies: CopyTotals,
+    kernels: dict[str, list[PricedKernel]],
+    ledger: KernelLedger,
+    backward: bool,
 ) -> float:
     """Add what a whole step runs beside the layer; returns the share of the experts that is ahead of combine."""
 
@@ -165,7 +176,12 @@ def _step(
         source = f"{times.source}: {times.note}" if times.note else str(times.source)
         kernels.setdefault(stage, []).append(PricedKernel(kernel, ledger.add(kernel, times), source))
 
-    prices.chains(tokens, "permute" in kernels, enter)
+    prices.chains(tokens, "permute" in kernels and not backward, enter)
+    if prices.step.training is not None:
+        priced = prices.attention(tokens)
+        (attention_back if backward else StepPrices.forward)(prices, priced, tokens, enter)
+        enter("experts", "casts, SwiGLU", beside_experts(prices, tokens, copies, backward))
+        return 1.0
     prices.stages(tokens, enter)
     if prices.step.overlap != "single-batch":
         return 1.0

@@ -7,6 +7,7 @@ very batch that it is judged on is no window: ``placed_by_batch``.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,15 @@ _IN_ORDER = {"tokens_per_rank": None, "assign": "by_sequence"}
 
 @dataclass(frozen=True)
 class Seen:
-    """One layer's routing in a window: load float64[experts], expert_ids int32[tokens, top_k], -1 for none."""
+    """One layer's routing in a window: load float64[experts]; ``selected`` gives the experts of every token."""
 
     load: NDArray[np.float64]
-    expert_ids: NDArray[np.int32]
+    selected: Callable[[], NDArray[np.int32]]
+
+    @cached_property
+    def expert_ids(self) -> NDArray[np.int32]:
+        """int32[tokens, top_k], -1 for none."""
+        return self.selected()
 
 
 def placed_by_batch(parts: Parts) -> bool:
@@ -109,9 +115,9 @@ def _seen(parts: Parts, batch: Batch, layer: int) -> Seen:
         ids = route(batch.logits[layer], parts.router, first_bias(parts, batch)[layer]).expert_ids
     else:
         ids = (batch.expert_ids or {})[layer]
-    ids = ids[batch.token_index]
-    load = np.bincount(ids[ids >= 0], minlength=parts.router.n_experts)
-    return Seen(load.astype(np.float64), ids)
+    times = np.repeat(batch.of_rows[0], ids.shape[1])[ids.ravel() >= 0]
+    load = np.bincount(ids[ids >= 0], times, parts.router.n_experts)
+    return Seen(load.astype(np.float64), lambda: ids[batch.token_index])
 
 
 def with_learnt_placement(parts: Parts, opened: Callable[[], Workload]) -> Parts:
@@ -125,6 +131,6 @@ def with_learnt_placement(parts: Parts, opened: Callable[[], Workload]) -> Parts
     workload = opened()
     layers = workload.batch(0).layers[: parts.workload.layers_simulated]
     seen = see(window(workload, learn_from))
-    placed = [place(parts, (its := seen(layer)).load, its.expert_ids) for layer in layers]
+    placed = [place(parts, (its := seen(layer)).load, its.selected) for layer in layers]
     rows = np.stack([one.slot_expert for one in placed])
     return replace(parts, placement_map=Placement(rows, placed[0].slot_rank, parts.fabric.n_ranks, tuple(layers)))

@@ -4,7 +4,7 @@ This is the only place that reads the scenario; the stages take arrays and small
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_car
 from moesim.balance import LossFactors
 from moesim.bounded_text import number
 from moesim.broken_files import content, reading
-from moesim.cluster import Fabric, load_topology, overridden
+from moesim.cluster import Fabric, group_fabrics, load_topology, overridden
 from moesim.compute import KernelTable, load_gpu
 from moesim.errors import InputError
 from moesim.layer.faults import Effect, Gone, Late, effects, for_the_whole_run, gone, on_the_clock
@@ -31,7 +31,7 @@ from moesim.placement_policies import FIXED_POLICIES
 from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
-from moesim.traffic import KINDS, Calibration, calibration, published_bytes, slower, wire_bytes
+from moesim.traffic import KINDS, Calibration, PhaseFlows, calibration, published_bytes, slower, wire_bytes
 
 _MOST_BIAS_BYTES = 10**6
 
@@ -54,6 +54,8 @@ class Parts:
         flows: simulated by ``pairs`` of ranks or at their ``ports``; ``auto`` chooses by their number.
         ecmp_seed: of the hash that spreads flows over equal paths.
         tolerance: longest step of the flows as a share of the busiest link's time; 0 follows every event.
+        group: number of the expert-parallel group that these are of, whose view ``fabric`` is.
+        gradients: what it sends to the next group beside each layer, where the groups reduce the experts' gradients.
         published_router: the model's own, for given experts, whose counts know no groups; None where the router runs.
         model_notes: what the model's config.json does not say and moesim assumed.
         memory: what a GPU holds, with its requests where the step is a whole one; None where the model's file is gone.
@@ -100,6 +102,8 @@ class Parts:
     throttles: tuple[Throttle, ...]
     late: tuple[Late, ...]
     gone: Gone | None
+    group: int = 0
+    gradients: PhaseFlows | None = None
 
     @property
     def loss_factors(self) -> LossFactors:
@@ -118,19 +122,47 @@ class Parts:
         """Random numbers of one stage: a function of the scenario's seed and the stage, not of what ran before."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(stage,)))
 
+    def own_rng(self, *stage: int) -> np.random.Generator:
+        """The same where every expert-parallel group draws its own: tokens, when ranks arrive."""
+        key = (*stage, self.group) if self.group else stage
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
-def build_fabric(scenario: Scenario) -> Fabric:
-    """Build the ranks that the scenario runs on.
+
+def whole_cluster(scenario: Scenario) -> Fabric:
+    """Build all GPUs of the cluster, overrides applied.
 
     Raises:
-        InputError: overrides of links that are not there, fewer GPUs than ranks, or nodes of different size.
+        InputError: overrides of links that are not there.
     """
     cluster = scenario.cluster
-    fabric = overridden(
+    return overridden(
         load_topology(scenario.source(cluster.name), nic_bandwidth=cluster.nic_bandwidth),
         [(override.where, override.bandwidth) for override in cluster.overrides],
         lambda loc, what, fix: scenario.error(("cluster", "overrides", *loc), what, fix),
     )
+
+
+def views_of_groups(scenario: Scenario, cluster: Fabric, placement: str | None = None) -> list[Fabric]:
+    """Return each expert-parallel group's view of the whole cluster, by the scenario's placement or another one.
+
+    Raises:
+        InputError: the groups do not fit the cluster.
+    """
+    parallel = scenario.parallel
+    assert parallel.ep is not None  # noqa: S101 - several groups are of a given size
+    placed = scenario.source(placement or parallel.group_placement)
+    return group_fabrics(cluster, placed, parallel.groups, parallel.ep, scenario.seed)
+
+
+def build_fabric(scenario: Scenario) -> Fabric:
+    """Build the ranks that the scenario runs on, those of the first group where there are several.
+
+    Raises:
+        InputError: overrides of links that are not there, fewer GPUs than ranks, or nodes of different size.
+    """
+    fabric = whole_cluster(scenario)
+    if scenario.groups_at_once > 1 or scenario.parallel.group_placement != "packed":
+        return views_of_groups(scenario, fabric)[0]
     if scenario.parallel.ep is not None:
         if scenario.parallel.ep > fabric.n_ranks:
             raise InputError(
@@ -329,9 +361,12 @@ def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
     return (round_robin if policy == "round_robin" else contiguous)(n_experts, n_ranks)
 
 
-def place(parts: Parts, load: NDArray[Any], expert_ids: NDArray[np.int32], base: Placement | None = None) -> Placement:
-    """Place the experts by the scenario's policy, given a load [experts] and the selections [tokens, top_k].
+def place(
+    parts: Parts, load: NDArray[Any], selected: Callable[[], NDArray[np.int32]], base: Placement | None = None
+) -> Placement:
+    """Place the experts by the scenario's policy, given a load [experts].
 
+    ``selected``: gives the selections [tokens, top_k] to a policy that looks at them.
     ``base``: where they are already, for the policies that look at every batch once more.
     """
     fabric, section, experts, slots = parts.fabric, parts.placement, parts.model.n_experts, parts.n_slots
@@ -346,7 +381,7 @@ def place(parts: Parts, load: NDArray[Any], expert_ids: NDArray[np.int32], base:
     return place_experts(
         section.policy,
         load=load,
-        expert_ids=expert_ids,
+        expert_ids=selected() if section.policy == "affinity" else None,
         n_experts=experts,
         n_slots=slots,
         n_ranks=fabric.n_ranks,

@@ -65,16 +65,15 @@ def route_layer(
             start from it.
     """
     spec = parts.router
-    weight = np.bincount(batch.token_index, minlength=batch.distinct_tokens)
-    selection = select_experts(parts, batch, layer, bias, weight)
+    selection = select_experts(parts, batch, layer, bias)
     audit_tokens(f"layer {layer}", selection.expert_ids, selection.gates, spec)
-    times = np.repeat(weight, selection.expert_ids.shape[1])
+    times = np.repeat(batch.of_rows[0], selection.expert_ids.shape[1])
     taken = selection.expert_ids.ravel() >= 0
     expert_tokens = np.bincount(
         selection.expert_ids.ravel()[taken], weights=times[taken], minlength=spec.n_experts
     ).astype(np.int64)
     if placement is None or parts.placement.policy in BATCH_POLICIES:
-        placement = place(parts, expert_tokens, selection.expert_ids[batch.token_index], placement)
+        placement = place(parts, expert_tokens, lambda: selection.expert_ids[batch.token_index], placement)
     followed = follow_tokens(parts, batch, placement, selection)
     figures = _load_figures(parts, batch, expert_tokens, placement, followed)
     return RoutedLayer(
@@ -82,7 +81,7 @@ def route_layer(
         placement=placement,
         slot_tokens=followed.slot_tokens,
         slot_gate_mass=followed.slot_gate_mass,
-        tokens=np.bincount(batch.token_rank, minlength=parts.fabric.n_ranks),
+        tokens=batch.rank_tokens,
         copies=followed.copies,
         ports=followed.ports,
         figures=figures | selection.figures,
@@ -131,13 +130,15 @@ class LayerLoad(RoutedLayer):
     kernels: LayerKernels
 
 
-def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger) -> LayerLoad:
+def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger, backward: bool = False) -> LayerLoad:
     """Lay a routed layer on the wires and the kernels.
 
-    ``parts``: of the scenario; ``routed``: where the tokens go; ``ledger``: takes the kernels' seconds by source.
+    ``parts``: of the scenario; ``routed``: where the tokens go; ``ledger``: takes the kernels' seconds by source;
+    ``backward``: gradients go the same ways, and where they go is known already.
     """
     slot_rank = np.asarray(routed.placement.slot_rank)
-    flows = {phase: _flows(parts, routed, phase) for phase in PHASES}
+    cached = parts.cached_handle or (backward and parts.algorithm.handle)
+    flows = {phase: _flows(parts, routed, phase, cached) for phase in PHASES}
     if parts.inference is not None and StepPrices(parts, parts.inference).stretch > 1.0:
         # The kernels' own times have the SMs that communication holds in them.
         flows = {phase: replace(one, sms=0) for phase, one in flows.items()}
@@ -146,16 +147,16 @@ def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger) -> Layer
         flows=flows,
         bytes_per_copy=parts.wire_bytes,
         hierarchical=parts.algorithm.copies in ("rank", "node"),
-        kernels=layer_kernels(parts, routed.tokens, routed.slot_tokens, slot_rank, routed.totals, ledger),
+        kernels=layer_kernels(parts, routed.tokens, routed.slot_tokens, slot_rank, routed.totals, ledger, backward),
     )
 
 
-def _flows(parts: Parts, routed: RoutedLayer, phase: str) -> PhaseFlows:
+def _flows(parts: Parts, routed: RoutedLayer, phase: str, cached: bool) -> PhaseFlows:
     common: dict[str, Any] = {
         "constants": parts.constants[phase],
         "phase": phase,
         "bytes_per_copy": parts.wire_bytes[phase],
-        "cached_handle": parts.cached_handle,
+        "cached_handle": cached,
         "tokens": routed.tokens,
         "n_experts": parts.n_slots,
     }

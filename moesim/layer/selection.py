@@ -36,9 +36,7 @@ class Selection:
     loss_products: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def select_experts(
-    parts: Parts, batch: Batch, layer: int, bias: NDArray[np.float32] | None, weight: NDArray[np.int64]
-) -> Selection:
+def select_experts(parts: Parts, batch: Batch, layer: int, bias: NDArray[np.float32] | None) -> Selection:
     """Route one layer's distinct tokens.
 
     Args:
@@ -46,11 +44,8 @@ def select_experts(
         batch: the tokens.
         layer: which of the batch's layers.
         bias: of the V3 router, [experts]; None for none.
-        weight: how many simulated tokens each distinct one stands for, [D].
     """
-    spec = parts.router
-    sequence = np.full(batch.distinct_tokens, np.iinfo(np.int32).max, np.int32)
-    np.minimum.at(sequence, batch.token_index, batch.sequence)
+    spec, (weight, sequence) = parts.router, batch.of_rows
     if batch.logits is None:
         assert batch.expert_ids is not None  # noqa: S101 - a batch has one or the other by construction
         ids = batch.expert_ids[layer]

@@ -1,4 +1,4 @@
-"""Seconds of what an inference step runs beside a layer's experts: attention, small kernels, dense layers, the head.
+"""Seconds of what a whole step runs beside a layer's experts: attention, small kernels, dense layers, the head.
 
 Attention is two stages: projections up to the rotated queries, then core attention, the output projection and what a
 decode does around them. MLA decodes absorbed and prefills unabsorbed (``docs/mla.md``). GEMMs and core attention come
@@ -47,13 +47,25 @@ Enter = Callable[[str, str, KernelTimes], None]
 """Takes a kernel of a stage: stage, kernel, times."""
 
 
-class _Kernel(NamedTuple):
-    """One kernel of an attention: in which stage, what it is called, its times; ``scales`` with the SMs it has."""
+class AttentionKernel(NamedTuple):
+    """One kernel of an attention.
+
+    Attributes:
+        stage: which it is part of; ``name``: what it is called.
+        scales: with the SMs it has.
+        widths: of keys and values of a head, of core attention alone.
+        again: share of it that training computes once more on the way back, where it recomputes norms and MLA's
+            up-projections rather than keep what comes of them.
+        share: of the layers that have it.
+    """
 
     stage: str
     name: str
     times: KernelTimes
     scales: bool = True
+    widths: tuple[int, int] | None = None
+    again: float = 0.0
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class StepPrices:
 
     @property
     def stretch(self) -> float:
-        """S / (S - n) in a prefill of two micro-batches, whose grids leave n SMs to communication throughout."""
+        """S / (S - n) where grids leave n SMs to communication throughout: prefill and training that overlap."""
         if self.step.decode or self.step.overlap != "two-batch":
             return 1.0
         constants = self.parts.constants["dispatch"]
@@ -76,41 +88,54 @@ class StepPrices:
         released = 1.0 if self.step.decode else release_factor(kernel, self.step.library_date)
         return released * (self.stretch if scales else 1.0)
 
-    def stages(self, tokens: Ints, enter: Enter) -> None:
-        """Price all stages beside the MoE layer for ``tokens`` [ranks] of a micro-batch."""
-        parts, step, spec = self.parts, self.step, self.step.spec
-        constants, zero = step.constants, np.zeros(len(tokens))
+    def attention(self, tokens: Ints) -> list[AttentionKernel]:
+        """The kernels of a layer's attention for ``tokens`` [ranks]."""
+        spec = self.step.spec
         kinds = [(one, len(one.layers) / spec.layers) for one in spec.attentions if one.layers]
-        priced = [(share, kernel) for one, share in kinds for kernel in self._attention(one, tokens)]
-        for share, kernel in priced:
-            enter(kernel.stage, kernel.name, kernel.times.scaled(share * self.factor(kernel.name, kernel.scales)))
-        gaps = {
-            name: sum(share for share, one in priced if one.stage == name)
-            for name in (PROJECTIONS.name, ATTENTION.name)
-        }
-        for stage, launches in gaps.items():
-            enter(
-                stage, "launch gaps", fixed(np.full(len(tokens), launches * constants.launch_gap_s), "step constants")
-            )
-        if parts.schedule.other_time:  # what is not known is part of attention here, not beside it
-            enter(ATTENTION.name, "schedule.other_time", fixed(zero + parts.schedule.other_time, "scenario"))
-        for share, kernel in priced if step.plain_layers else ():
-            weight = step.plain_layers * share * self.factor(kernel.name, kernel.scales)
-            enter(DENSE.name, kernel.name, kernel.times.scaled(weight))
+        return [kernel._replace(share=share) for one, share in kinds for kernel in self._attention(one, tokens)]
+
+    def dense_ffn(self, tokens: Ints) -> tuple[str, KernelTimes]:
+        """The FFN of a layer without experts: its kernel, and its times in the table."""
+        spec, name = self.step.spec, f"dense_mlp_{self.parts.message_dtype['dispatch']}"
+        width = spec.dense_hidden or spec.router.top_k * spec.expert_hidden + spec.shared_hidden
+        return name, self.parts.kernels.times(name, tokens=tokens, hidden=spec.hidden, inter=width)
+
+    def head(self, rows: Ints) -> KernelTimes:
+        """The output matrix on so many rows of every rank."""
+        return self._gemm("bf16", rows, self.step.spec.vocab, self.step.spec.hidden)
+
+    def forward(self, priced: list[AttentionKernel], tokens: Ints, enter: Enter) -> None:
+        """Enter the attention of a layer."""
+        zero = np.zeros(len(tokens))
+        for one in priced:
+            enter(one.stage, one.name, one.times.scaled(one.share * self.factor(one.name, one.scales)))
+        for stage in (PROJECTIONS.name, ATTENTION.name):
+            launches = sum(one.share for one in priced if one.stage == stage)
+            gaps = np.full(len(tokens), launches * self.step.constants.launch_gap_s)
+            enter(stage, "launch gaps", fixed(gaps, "step constants"))
+        if self.parts.schedule.other_time:  # what is not known is part of attention here, not beside it
+            enter(ATTENTION.name, "schedule.other_time", fixed(zero + self.parts.schedule.other_time, "scenario"))
+
+    def stages(self, tokens: Ints, enter: Enter) -> None:
+        """Price all stages beside the MoE layer for ``tokens`` [ranks] of a micro-batch of inference."""
+        step, spec = self.step, self.step.spec
+        constants, zero = step.constants, np.zeros(len(tokens))
+        priced = self.attention(tokens)
+        self.forward(priced, tokens, enter)
+        for one in priced if step.plain_layers else ():
+            weight = step.plain_layers * one.share * self.factor(one.name, one.scales)
+            enter(DENSE.name, one.name, one.times.scaled(weight))
         if spec.dense_layers:
-            dtype = parts.message_dtype["dispatch"]
-            width = spec.dense_hidden or spec.router.top_k * spec.expert_hidden + spec.shared_hidden
-            name = f"dense_mlp_{dtype}"
-            ffn = parts.kernels.times(name, tokens=tokens, hidden=spec.hidden, inter=width)
+            name, ffn = self.dense_ffn(tokens)
             enter(DENSE.name, name, ffn.scaled(spec.dense_layers * self.factor(name)))
         # A prompt's last token alone goes through the output matrix; every token of a decode does.
         rows = tokens * step.micro_batches
         rows = rows if step.decode else np.minimum(rows, np.ceil(rows / np.mean(step.lengths)).astype(np.int64))
-        enter(HEAD.name, "gemm_bf16", self._gemm("bf16", rows, spec.vocab, spec.hidden))
+        enter(HEAD.name, "gemm_bf16", self.head(rows))
         enter(HOST.name, "host", fixed(zero + constants.host_s, "step constants"))
         hook = constants.hook_s if step.hooks else 0.0
-        for one in (SEND_DISPATCH, RECEIVE_DISPATCH, SEND_COMBINE, RECEIVE_COMBINE):
-            enter(one.name, "hook", fixed(zero + hook, "step constants"))
+        for stage in (SEND_DISPATCH, RECEIVE_DISPATCH, SEND_COMBINE, RECEIVE_COMBINE):
+            enter(stage.name, "hook", fixed(zero + hook, "step constants"))
 
     def in_layer(self, stage: str, kernel: str, layout: str = "") -> float:
         """By what the time of a kernel of the MoE layer is multiplied in a whole step."""
@@ -131,47 +156,57 @@ class StepPrices:
     def _gemm(self, dtype: str, rows: Ints, n: int, k: int) -> KernelTimes:
         return self.parts.kernels.times(f"gemm_{dtype}", rows=rows[:, None], n=n, k=k, layout="dense")
 
-    def _attention(self, one: Attention, tokens: Ints) -> Iterator[_Kernel]:
+    def _attention(self, one: Attention, tokens: Ints) -> Iterator[AttentionKernel]:
         """Kernels of one layer's attention."""
         spec, gpu = self.step.spec, self.parts.kernels.gpu
         dtype = self.parts.message_dtype["dispatch"]
         gemm, first, second = f"gemm_{dtype}", PROJECTIONS.name, ATTENTION.name
         hidden, per_token, count = spec.hidden, 22.0 * spec.hidden, tokens.astype(np.float64)
+        norms = 14.0 * hidden  # two, read and written in BF16 and cast
         if one.kind == "mla":
             latent, nope, rope, value = one.mla_sizes()
             heads, rank = one.heads, one.q_lora_rank or 0
             cached = latent + rope
             down = rank + cached if rank else heads * (nope + rope) + cached
-            yield _Kernel(first, gemm, self._gemm(dtype, tokens, down, hidden))
+            yield AttentionKernel(first, gemm, self._gemm(dtype, tokens, down, hidden))
             if rank:
-                yield _Kernel(first, gemm, self._gemm(dtype, tokens, heads * (nope + rope), rank))
-            per_token += 10 * (rank + latent) + heads * (4 * rope + 2 * (2 * nope + rope) + 7 * value)
+                yield AttentionKernel(first, gemm, self._gemm(dtype, tokens, heads * (nope + rope), rank), again=1.0)
+            assembled = 10 * (rank + latent) + heads * (4 * rope + 2 * (2 * nope + rope))
+            per_token += assembled + heads * 7 * value
+            norms += assembled
             if self.step.decode:
-                yield _Kernel(first, "absorb queries", self._batched(tokens, heads, nope, latent))
-                yield _Kernel(second, "mla_decode", self._in_dtype(self._mla_decode(one, tokens)))
-                yield _Kernel(second, "values of heads", self._batched(tokens, heads, latent, value))
+                yield AttentionKernel(first, "absorb queries", self._batched(tokens, heads, nope, latent))
+                yield AttentionKernel(second, "mla_decode", self._in_dtype(self._mla_decode(one, tokens)))
+                yield AttentionKernel(second, "values of heads", self._batched(tokens, heads, latent, value))
             else:
-                yield _Kernel(first, gemm, self._gemm(dtype, tokens, heads * (nope + value), latent))
-                yield _Kernel(second, "mla_prefill", self._in_dtype(self._mla_prefill(one, tokens)))
-            yield _Kernel(second, gemm, self._gemm(dtype, tokens, hidden, heads * value))
+                yield AttentionKernel(first, gemm, self._gemm(dtype, tokens, heads * (nope + value), latent), again=1.0)
+                core = self._in_dtype(self._mla_prefill(one, tokens))
+                yield AttentionKernel(second, "mla_prefill", core, widths=(nope + rope, value))
+            yield AttentionKernel(second, gemm, self._gemm(dtype, tokens, hidden, heads * value))
         elif one.cache_elements:
             kv_heads, key, value = one.grouped()
             values = value or key
-            yield _Kernel(first, gemm, self._gemm(dtype, tokens, one.heads * key + kv_heads * (key + value), hidden))
-            yield _Kernel(second, "attention", self._in_dtype(self._grouped(one, tokens)))
-            yield _Kernel(second, gemm, self._gemm(dtype, tokens, hidden, one.heads * values))
+            wide = one.heads * key + kv_heads * (key + value)
+            yield AttentionKernel(first, gemm, self._gemm(dtype, tokens, wide, hidden))
+            core = self._in_dtype(self._grouped(one, tokens))
+            yield AttentionKernel(second, "attention", core, widths=(key, values))
+            yield AttentionKernel(second, gemm, self._gemm(dtype, tokens, hidden, one.heads * values))
             per_token += 4.0 * (one.heads + 2 * kv_heads) * key
         else:
             weights = float(one.parameters(hidden))
             width = 1 if dtype == "fp8" else 2
             moved = np.where(count > 0, weights * width, 0.0) + 8.0 * count * hidden
             work = Work(2.0 * count * weights, moved, dtype)
-            yield _Kernel(second, one.kind, roofline_times(gpu, work, f"{one.kind}: estimated from its weights"))
-        share = self.step.constants.attention_memory_share
-        small = count * per_token / (gpu.hbm_bandwidth * share)
-        yield _Kernel(
-            first, "norms, casts, RoPE", fixed(small, "step constants: bytes at a share of the memory's peak"), False
-        )
+            times = roofline_times(gpu, work, f"{one.kind}: estimated from its weights")
+            yield AttentionKernel(second, one.kind, times)
+        if self.step.training is not None and dtype == "fp8":
+            per_token += kept_cast_bytes(hidden + _attention_inputs(one))
+        small = fixed(self.streamed_s(count * per_token), "step constants: bytes at a share of the memory's peak")
+        yield AttentionKernel(first, "norms, casts, RoPE", small, False, again=norms / per_token)
+
+    def streamed_s(self, moved: Floats) -> Floats:
+        """Seconds of small kernels beside the experts that read and write so many bytes."""
+        return moved / (self.parts.kernels.gpu.hbm_bandwidth * self.step.constants.attention_memory_share)
 
     def _batched(self, tokens: Ints, heads: int, k: int, n: int) -> KernelTimes:
         """A BF16 product of every head by its own small matrix."""
@@ -256,6 +291,22 @@ class StepPrices:
             share = step.constants.attention_peak_share
             found.append(grouped_attention(table, "attn_prefill", rows, Work(flops, moved), share))
         return added(found)
+
+
+def _attention_inputs(one: Attention) -> int:
+    """Elements of a token that the GEMMs behind the first of an attention take."""
+    if one.kind == "mla":
+        latent, *_, value = one.mla_sizes()
+        return latent + (one.q_lora_rank or 0) + one.heads * value
+    if not one.cache_elements:
+        return 0
+    _, key, value = one.grouped()
+    return one.heads * (value or key)
+
+
+def kept_cast_bytes(elements: float, read: int = 2) -> float:
+    """Bytes of a cast to FP8 in columns, which gradients of weights take beside the rows of the forward pass."""
+    return elements * (read + 1)
 
 
 def fixed(seconds: Floats, note: str) -> KernelTimes:

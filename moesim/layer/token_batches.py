@@ -42,10 +42,9 @@ class Workload:
     def batch(self, step: int) -> Batch:
         """Draw the batch of a simulated step, the same for the same seed and step."""
         parts, workload = self.parts, self.parts.workload
-        seed = np.random.SeedSequence(parts.seed, spawn_key=(self.stage, step))
         common: dict[str, Any] = {
             "n_ranks": parts.fabric.n_ranks,
-            "rng": np.random.default_rng(seed),
+            "rng": parts.own_rng(self.stage, step),
             "assign": workload.assign,
             "n_experts": parts.router.n_experts,
         }
@@ -66,6 +65,7 @@ class Workload:
             select=self._select,
             group_counts=(parts.fabric.n_ranks, parts.fabric.n_nodes, parts.router.n_groups),
             half=self.half,
+            bootstrap=parts.group > 0,
             **common,
         )
 
@@ -100,8 +100,9 @@ class Workload:
         if trace.unit != "logits" and parts.update_bias:
             raise InputError("no router runs on given experts", "routing.update_bias", "update_bias: false")
         batch = traced_batch(
-            trace, top_k=parts.router.top_k, layers=self.trace_layers, where="workload", half=self.half, **common
-        )
+            trace, top_k=parts.router.top_k, layers=self.trace_layers, where="workload", half=self.half,
+            bootstrap=parts.group > 0, **common,
+        )  # fmt: skip
         if trace.unit == "counts":
             batch = replace(batch, estimated=(*batch.estimated, *_limit_not_applied(parts)))
         if trace.unit == "logits" and trace.bias is None and parts.router.kind == "v3" and parts.bias == "recorded":

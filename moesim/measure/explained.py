@@ -136,13 +136,19 @@ def _busiest(parts: Parts, summary: SummaryBuilder, phase: str) -> list[dict[str
     return rows
 
 
-def _held_longest(fabric: Fabric, terms: Mapping[str, Sequence[Term]]) -> dict[str, Any] | None:
-    """The wire that held the critical ranks back longest, with the peak that most of its class have."""
+def held_seconds(terms: Mapping[str, Sequence[Term]]) -> dict[str, float]:
+    """Return for how long each wire held the critical ranks back in the all-to-alls of a layer, by its name."""
     seconds: dict[str, float] = {}
     for phase in PHASES:
         for share in (share for term in terms[f"{phase}_time_s"] for share in term.get("of", ())):
             if "link" in share:
                 seconds[share["link"]] = seconds.get(share["link"], 0.0) + share["value"]
+    return seconds
+
+
+def _held_longest(fabric: Fabric, terms: Mapping[str, Sequence[Term]]) -> dict[str, Any] | None:
+    """The wire that held the critical ranks back longest, with the peak that most of its class have."""
+    seconds = held_seconds(terms)
     if not seconds:
         return None
     name = max(seconds, key=lambda link: (seconds[link], link))

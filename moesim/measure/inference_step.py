@@ -123,6 +123,7 @@ class StepTime:
             "tpot_s": step_s / self._per_request if self.step.decode else None,
             "communication_hidden_share": 1.0 - self.shown_share,
             "layer_period_s": float(np.mean([period for _, period in self._left])),
+            "memory_free_bytes": None if self.parts.memory is None else self.parts.memory.free,
             "model_layers": self.step.moe_layers + self.step.plain_layers,
         }
 
@@ -178,6 +179,11 @@ class StepTime:
             for i, (_, period) in enumerate(self._left)
         ]
         found["layer_period_s"] = periods
+        if self.parts.memory is not None:
+            found["memory_free_bytes"] = [
+                Term(name=name, value=size, unit="B", formula="", source="model: moesim model --context")
+                for name, size in self.parts.memory.parts().items()
+            ]
         layers = {"MoE layers": self.step.moe_layers, "layers without experts": self.step.plain_layers}
         found["model_layers"] = [
             Term(name=name, value=float(value), unit="", formula="", source="model") for name, value in layers.items()

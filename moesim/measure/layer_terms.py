@@ -309,6 +309,8 @@ class LayerTerms:
                 above = (f"bytes on {names[at]} in {phase}", carried)
                 terms = ratio(above, ("bytes that it could carry meanwhile", most), "B", "B")
                 figures["bottleneck_utilisation"] = (carried / most, "bytes / (capacity x efficiency x time)", terms)
+            else:
+                figures["bottleneck_utilisation"] = (0.0, "nothing moves", [])
             found[link_class] = figures
         return found
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim import csr
 from moesim.cluster import Fabric
 from moesim.timeline import LayerTrace
 from moesim.traffic import Floats, Ints, PhaseFlows, Ptrs
@@ -79,98 +80,133 @@ def lower_bound(trace: LayerTrace, fabric: Fabric, experts_floor_s: Floats) -> L
         fabric: its links.
         experts_floor_s: least time of each rank's routed experts, [ranks].
     """
-    out, back = trace.dispatch.flows, trace.combine.flows
-    source, target = fabric.link_source_rank, fabric.link_target_rank
-    shared = (source < 0) & (target < 0)
-    gates = back.gate_ptr, back.gate_ranks
-    got = _busiest(fabric, out, *out.waiting, out.all_ranks_leave, shared, (target, source))
-    sent = _busiest(fabric, back, *gates, back.all_ranks_gate, shared, (source,))
-
-    def part(name: str, seconds: float, rank: int | None, link: int, formula: str) -> BoundPart:
-        return BoundPart(name, float(seconds), rank, fabric.link_names[link] if link >= 0 else None, formula)
-
-    def dispatch(rank: int) -> BoundPart:
-        return part("dispatch link", got.seconds[rank], rank, got.link[rank], _WAITED_FOR)
-
-    def experts(rank: int) -> BoundPart:
-        return part("routed experts", experts_floor_s[rank], rank, -1, _ROOFLINE)
-
-    def combine(rank: int) -> BoundPart:
-        return part("combine link", sent.seconds[rank], rank, sent.link[rank], _WAIT_FOR_IT)
-
-    rank = int(np.argmax(experts_floor_s + got.seconds + sent.seconds))
-    chains = [(experts(rank), dispatch(rank), combine(rank))]
-    # Where a barrier holds all ranks, the first kind contains the others.
-    if not out.all_ranks_leave:
-        links = shared if out.leave_ptr is None else np.ones(fabric.n_links, np.bool_)
-        for last in _whole_link(fabric, out, *out.waiting, experts_floor_s + sent.seconds, links):
-            whole = part("dispatch link", last.seconds, None, last.link, _ALL_BYTES)
-            chains.append((experts(last.rank), combine(last.rank), whole))
-    if not back.all_ranks_gate:
-        for first in _whole_link(fabric, back, *gates, experts_floor_s + got.seconds, shared):
-            whole = part("combine link", first.seconds, None, first.link, _ALL_BYTES)
-            chains.append((experts(first.rank), dispatch(first.rank), whole))
-    # Of equally long ones the rank's own.
-    seconds, chain = max(((sum(one.seconds for one in chain), chain) for chain in chains), key=lambda one: one[0])
-    in_order = sorted(chain, key=lambda one: _ORDER.index(one.name))
-    return LowerBound(seconds, tuple(one for one in in_order if one.seconds > 0))
+    return LayerBytes(fabric, trace.dispatch.flows, trace.combine.flows).bound(fabric.capacity, experts_floor_s)
 
 
-def _busiest(
-    fabric: Fabric,
-    flows: PhaseFlows,
-    ptr: Ptrs,
-    ranks: Ints,
-    everybody: bool,
-    shared: NDArray[np.bool_],
-    ends: tuple[NDArray[np.int64], ...],
-) -> _Busiest:
-    """Find each rank's busiest port, counting the flows in whose row of ranks (CSR) it stands; all if ``everybody``.
+class LayerBytes:
+    """What the flows of a layer put on every link: its bound at any capacities and floors follows from it."""
 
-    ``ends`` are the ranks at the ends of the links that count as its ports, -1 for none, [links] each.
-    """
-    rank, link = np.concatenate(ends), np.tile(np.arange(fabric.n_links), len(ends))
-    seconds = np.concatenate([_bytes_at(flows, end, ptr, ranks, everybody) / fabric.capacity for end in ends])
-    if everybody and shared.any():
-        at = int(np.argmax(np.where(shared, seconds[: fabric.n_links], -1.0)))
-        rank, link = np.append(rank, np.arange(fabric.n_ranks)), np.append(link, np.full(fabric.n_ranks, at))
-        seconds = np.append(seconds, np.full(fabric.n_ranks, seconds[at]))
-    found = _Busiest(np.zeros(fabric.n_ranks), np.full(fabric.n_ranks, -1))
-    own = np.flatnonzero((rank >= 0) & (seconds > 0))
-    # The largest come last and stay.
-    own = own[np.argsort(seconds[own], kind="stable")]
-    found.seconds[rank[own]], found.link[rank[own]] = seconds[own], link[own]
-    return found
+    def __init__(self, fabric: Fabric, out: PhaseFlows, back: PhaseFlows) -> None:
+        """Add up the bytes of dispatch, ``out``, and combine, ``back``."""
+        source, target = fabric.link_source_rank, fabric.link_target_rank
+        shared, gates = (source < 0) & (target < 0), (back.gate_ptr, back.gate_ranks)
+        self._names = fabric.link_names
+        self._got = _Ports(fabric, out, *out.waiting, out.all_ranks_leave, shared, (target, source))
+        self._sent = _Ports(fabric, back, *gates, back.all_ranks_gate, shared, (source,))
+        posted = shared if out.leave_ptr is None else np.ones(fabric.n_links, np.bool_)
+        self._last = None if out.all_ranks_leave else _WholeLinks(fabric, out, *out.waiting, posted)
+        self._first = None if back.all_ranks_gate else _WholeLinks(fabric, back, *gates, shared)
+
+    def bound(self, capacity: Floats, experts_floor_s: Floats) -> LowerBound:
+        """Return the bound of ``lower_bound`` at some capacities, [links], and floors of the experts, [ranks]."""
+        names = self._names
+        got, sent = (ports.busiest(capacity, len(experts_floor_s)) for ports in (self._got, self._sent))
+
+        def part(name: str, seconds: float, rank: int | None, link: int, formula: str) -> BoundPart:
+            return BoundPart(name, float(seconds), rank, names[link] if link >= 0 else None, formula)
+
+        def dispatch(rank: int) -> BoundPart:
+            return part("dispatch link", got.seconds[rank], rank, got.link[rank], _WAITED_FOR)
+
+        def experts(rank: int) -> BoundPart:
+            return part("routed experts", experts_floor_s[rank], rank, -1, _ROOFLINE)
+
+        def combine(rank: int) -> BoundPart:
+            return part("combine link", sent.seconds[rank], rank, sent.link[rank], _WAIT_FOR_IT)
+
+        rank = int(np.argmax(experts_floor_s + got.seconds + sent.seconds))
+        chains = [(experts(rank), dispatch(rank), combine(rank))]
+        # Where a barrier holds all ranks, the first kind contains the others.
+        if self._last is not None:
+            for last in self._last.longest(capacity, experts_floor_s + sent.seconds):
+                whole = part("dispatch link", last.seconds, None, last.link, _ALL_BYTES)
+                chains.append((experts(last.rank), combine(last.rank), whole))
+        if self._first is not None:
+            for first in self._first.longest(capacity, experts_floor_s + got.seconds):
+                whole = part("combine link", first.seconds, None, first.link, _ALL_BYTES)
+                chains.append((experts(first.rank), dispatch(first.rank), whole))
+        # Of equally long ones the rank's own.
+        seconds, chain = max(((sum(one.seconds for one in chain), chain) for chain in chains), key=lambda one: one[0])
+        in_order = sorted(chain, key=lambda one: _ORDER.index(one.name))
+        return LowerBound(seconds, tuple(one for one in in_order if one.seconds > 0))
+
+    def chains_s(self, capacity: Floats, experts_floor_s: Floats) -> Floats:
+        """Return how long each rank's own chain takes at least, the first kind of ``lower_bound``, [ranks]."""
+        got, sent = (ports.busiest(capacity, len(experts_floor_s)) for ports in (self._got, self._sent))
+        return experts_floor_s + got.seconds + sent.seconds
 
 
-def _whole_link(
-    fabric: Fabric, flows: PhaseFlows, ptr: Ptrs, ranks: Ints, other_s: Floats, links: NDArray[np.bool_]
-) -> list[_Whole]:
-    """Find which of some links takes longest with its bytes and ``other_s`` [ranks]; none where they carry nothing.
+class _Ports:
+    """Links that count as a rank's own: the rank and link of each and the bytes on it."""
 
-    Of a flow counts the slowest rank in its row (CSR), of a link the flow for which that is least.
-    """
-    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
-    carries = np.flatnonzero(links[flows.route_links] & (flows.size[flow] * flows.share > 0))
-    if not len(carries):
-        return []
-    flow, link = flow[carries], flows.route_links[carries]
-    other = np.maximum.reduceat(other_s[ranks], ptr[:-1])[flow]
-    least = np.full(fabric.n_links, np.inf)
-    np.minimum.at(least, link, other)
-    seconds = flows.link_wire_bytes(fabric.n_links) / fabric.capacity
-    at = int(np.argmax(np.where(np.isfinite(least), seconds + least, -np.inf)))
-    on_it = np.flatnonzero(link == at)
-    its_flow = flow[on_it[np.argmin(other[on_it])]]
-    row = ranks[ptr[its_flow] : ptr[its_flow + 1]]
-    return [_Whole(float(seconds[at]), at, int(row[np.argmax(other_s[row])]))]
+    def __init__(
+        self,
+        fabric: Fabric,
+        flows: PhaseFlows,
+        ptr: Ptrs,
+        ranks: Ints,
+        everybody: bool,
+        shared: NDArray[np.bool_],
+        ends: tuple[NDArray[np.int64], ...],
+    ) -> None:
+        """Count the flows in whose row of ranks (CSR) a port's rank stands; all if ``everybody``.
+
+        ``ends`` are the ranks at the ends of the links that count as its ports, -1 for none, [links] each.
+        """
+        bytes_ = np.concatenate([_bytes_at(flows, end, ptr, ranks, everybody) for end in ends])
+        rank, link = np.concatenate(ends), np.tile(np.arange(fabric.n_links), len(ends))
+        own = np.flatnonzero((rank >= 0) & (bytes_ > 0))
+        self._rank, self._link, self._bytes = rank[own], link[own], bytes_[own]
+        self._shared = np.where(shared, bytes_[: fabric.n_links], -1.0) if everybody and shared.any() else None
+
+    def busiest(self, capacity: Floats, n_ranks: int) -> _Busiest:
+        """Find each rank's busiest port."""
+        rank, link, seconds = self._rank, self._link, self._bytes / capacity[self._link]
+        if self._shared is not None:
+            of_link = self._shared / capacity
+            at = int(np.argmax(of_link))
+            rank, link = np.append(rank, np.arange(n_ranks)), np.append(link, np.full(n_ranks, at))
+            seconds = np.append(seconds, np.full(n_ranks, of_link[at]))
+        found = _Busiest(np.zeros(n_ranks), np.full(n_ranks, -1))
+        # The largest come last and stay.
+        order = np.argsort(seconds, kind="stable")
+        order = order[seconds[order] > 0]
+        found.seconds[rank[order]], found.link[rank[order]] = seconds[order], link[order]
+        return found
+
+
+class _WholeLinks:
+    """Some links with all their bytes, and the flows on them that carry any."""
+
+    def __init__(self, fabric: Fabric, flows: PhaseFlows, ptr: Ptrs, ranks: Ints, links: NDArray[np.bool_]) -> None:
+        flow = csr.owners(flows.route_ptr)
+        carries = np.flatnonzero(links[flows.route_links] & (flows.size[flow] * flows.share > 0))
+        self._flow, self._link, self._ptr, self._ranks = flow[carries], flows.route_links[carries], ptr, ranks
+        self._bytes = flows.link_wire_bytes(fabric.n_links)
+
+    def longest(self, capacity: Floats, other_s: Floats) -> list[_Whole]:
+        """Find which link takes longest with its bytes and ``other_s`` [ranks]; none where they carry nothing.
+
+        Of a flow counts the slowest rank in its row (CSR), of a link the flow for which that is least.
+        """
+        if not len(self._link):
+            return []
+        other = np.maximum.reduceat(other_s[self._ranks], self._ptr[:-1])[self._flow]
+        least = np.full(len(capacity), np.inf)
+        np.minimum.at(least, self._link, other)
+        seconds = self._bytes / capacity
+        at = int(np.argmax(np.where(np.isfinite(least), seconds + least, -np.inf)))
+        on_it = np.flatnonzero(self._link == at)
+        its_flow = self._flow[on_it[np.argmin(other[on_it])]]
+        row = self._ranks[self._ptr[its_flow] : self._ptr[its_flow + 1]]
+        return [_Whole(float(seconds[at]), at, int(row[np.argmax(other_s[row])]))]
 
 
 def _bytes_at(flows: PhaseFlows, rank_of_link: NDArray[np.int64], ptr: Ptrs, ranks: Ints, everybody: bool) -> Floats:
     """Bytes on each link of the flows in whose row of ranks (CSR) the one at the link stands, [links]."""
     if everybody:
         return flows.link_wire_bytes(len(rank_of_link))
-    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
+    flow = csr.owners(flows.route_ptr)
     here, found = rank_of_link[flows.route_links], np.zeros(len(flow), np.bool_)
     # One place of the rows after the other: few flows have long ones.
     place, left = 0, np.flatnonzero(here >= 0)

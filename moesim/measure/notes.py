@@ -22,9 +22,9 @@ STEPS_PAY = 250_000
 """Flows of a phase from which steps are faster than following every event: measured, for steps of 1 %."""
 
 
-def steps_pay(flows: Mapping[str, PhaseFlows]) -> bool:
-    """Whether a layer's flows, by phase, are so many that steps within a tolerance are worth their error."""
-    return max(phase.n_flows for phase in flows.values()) >= STEPS_PAY
+def steps_pay(*groups: Mapping[str, PhaseFlows]) -> bool:
+    """Whether a layer's flows, by phase, of all groups, are so many that steps within a tolerance pay."""
+    return max(sum(flows[phase].n_flows for flows in groups) for phase in groups[0]) >= STEPS_PAY
 
 
 @dataclass
@@ -112,9 +112,7 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
     notes += (Note("estimated", f"model: {text}") for text in parts.model_notes)
     if parts.memory is not None and parts.memory.free < 0:
         held = parts.memory
-        text = f"it does not fit: {(held.experts + held.other_weights) / 1e9:.1f} GB of weights"
-        text += f" and {held.kv_cache / 1e9:.1f} GB of KV cache" if held.kv_cache else ""
-        text += f" on each GPU of {held.total / 1e9:.0f} GB, and runtime and activations beside them"
+        text = f"it does not fit: {held.in_words()}"
         fit = f"; {held.requests_that_fit:,} requests fit"
         text += fit if held.kv_cache else " (moesim model --context tells more)"
         notes.append(Note("degraded", text))

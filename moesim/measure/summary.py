@@ -12,6 +12,7 @@ from moesim.measure.critical import CriticalRank, critical_rank, describe_bottle
 from moesim.measure.inference_step import StepTime
 from moesim.measure.lower_bound import LowerBound, lower_bound
 from moesim.measure.times_moved import TimesMoved
+from moesim.measure.training_step import TrainingTime
 from moesim.network import speed_integral
 from moesim.results import COMPONENTS, DEFINITIONS, SOURCES, SUMMARY
 from moesim.stages import OVER_RANKS, PHASES
@@ -42,7 +43,7 @@ class SummaryBuilder:
     first_entry_s: float = np.inf
     last_end_s: float = 0.0
     moved: TimesMoved = field(init=False)
-    step: StepTime | None = field(init=False)
+    step: StepTime | TrainingTime | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.moved = TimesMoved(self.parts)
@@ -51,7 +52,12 @@ class SummaryBuilder:
         sm, second = fabric.n_links + np.arange(fabric.n_ranks, dtype=np.int32), np.ones(fabric.n_ranks)
         self.gpu_speed = speed_integral(always, sm, 0 * second, second)
         whole = self.parts.inference
-        self.step = None if whole is None else StepTime(self.parts, whole)
+        if whole is None:
+            self.step = None
+        elif whole.training is None:
+            self.step = StepTime(self.parts, whole)
+        else:
+            self.step = TrainingTime(self.parts, whole, whole.training)
 
     def add_layer(self, load: LayerLoad, trace: LayerTrace, wire: dict[str, Floats]) -> dict[str, float | None]:
         """Take in one layer; returns its row of the ``steps`` table."""
@@ -91,6 +97,8 @@ class SummaryBuilder:
             np.add.at(self.waited_on_s, phase_trace.waited_on[blamed], phase_trace.wait_s[blamed])
         self.first_entry_s = min(self.first_entry_s, float(trace.entry_s.min()))
         self.last_end_s = max(self.last_end_s, float(trace.end_s_of_layer.max()))
+        if isinstance(self.step, TrainingTime):
+            self.step.tokens = load.tokens
         if self.step is not None:
             self.step.add_layer(trace)
         return row
@@ -122,7 +130,7 @@ class SummaryBuilder:
             "tokens": self.tokens,
             "distinct_tokens": self.distinct_tokens,
             "ranks": self.parts.fabric.n_ranks,
-            "layers": len(self.layers) // (self.step.step.micro_batches if self.step else 1),
+            "layers": len(self.layers) // (self.step.step.passes if self.step else 1),
             "seed": self.parts.seed,
             "counterfactual": counterfactual,
             **{f"source_{source}_share": shares.get(source, 0.0) for source in SOURCES},
@@ -133,7 +141,7 @@ class SummaryBuilder:
             return {key: values[key] for key in SUMMARY}
         self.moved.weight = self.step.band_weight(values["layers"])
         values |= self.step.numbers(values["step_time_s"], self.tokens)
-        return {key: values[key] for key in DEFINITIONS}
+        return {key: values[key] for key in DEFINITIONS if key in values}
 
     def held_by(self) -> dict[str, float]:
         """Seconds of the critical ranks by what held them back, over all layers, largest first."""

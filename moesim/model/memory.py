@@ -48,6 +48,24 @@ class RankMemory:
         """All but the KV cache."""
         return self.experts + self.other_weights + self.buffers + RUNTIME_BYTES + ACTIVATION_BYTES
 
+    def parts(self) -> dict[str, float]:
+        """What the GPU has, and what takes of it, below 0: they sum to ``free``."""
+        return {
+            "memory of the GPU": self.total,
+            f"routed experts, {self.slots} slots of each layer": -self.experts,
+            "all other weights": -self.other_weights,
+            "low-latency buffers": -self.buffers,
+            "runtime and activations, estimated": -(RUNTIME_BYTES + ACTIVATION_BYTES),
+            "KV cache": -self.kv_cache,
+        }
+
+    def in_words(self) -> str:
+        """Name what is held, and of how much."""
+        cache = f" and {self.kv_cache / 1e9:.1f} GB of KV cache" if self.kv_cache else ""
+        weights = (self.experts + self.other_weights) / 1e9
+        on = f"on each GPU of {self.total / 1e9:.0f} GB, and runtime and activations beside them"
+        return f"{weights:.1f} GB of weights{cache} {on}"
+
     @property
     def requests_that_fit(self) -> int:
         """Requests of the same context; 0 where the weights alone do not fit."""

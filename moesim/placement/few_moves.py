@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from moesim.errors import InputError
 from moesim.placement.slots import Placement
@@ -85,6 +84,8 @@ def renumbered(placement: Placement, start: Placement, n_nodes: int) -> Placemen
             f"a start of {start.n_experts} experts on {start.n_ranks} ranks, not {placement.n_experts} on {n_ranks}",
             "placement.start",
         )
+    from scipy.optimize import linear_sum_assignment  # takes longer to load than most placements to be made
+
     held = [_held(one.slot_expert, one.slot_rank, start).astype(np.float64) for one in (placement, start)]
     room = np.bincount(placement.slot_rank, minlength=n_ranks)
     stays = held[0] @ held[1].T - 1e6 * (room[:, None] != room[None])

@@ -10,8 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
-from scipy.sparse import csr_array
 
 from moesim.errors import InvariantError
 from moesim.placement.slots import Placement
@@ -19,6 +17,9 @@ from moesim.placement.slots import Placement
 
 def with_lp_shares(placement: Placement, load: NDArray[np.float64]) -> Placement:
     """Return the placement of one layer with the shares that are best for ``load`` [experts]."""
+    from scipy.optimize import linprog  # takes longer to load than most placements to be made
+    from scipy.sparse import csr_array
+
     expert, rank = placement.slot_expert, placement.slot_rank
     replicas = placement.replicas()
     free = np.flatnonzero(replicas[expert] > 1)

@@ -33,7 +33,7 @@ from moesim.report.page import render, view_of
 from moesim.report.quantities import quantity, unit_of
 from moesim.report.run_page import Verdict, chips
 from moesim.report.static import figure_files
-from moesim.results import SUMMARY, Result
+from moesim.results import DEFINITIONS, Result
 
 _SECTIONS = [
     ("first", "Result"),
@@ -84,7 +84,7 @@ def render_comparison(
                   for key, chart in charts.items()}  # fmt: skip
     same = [chart for chart in charts.values() if same_in_all(chart)]
     field, training = judged_runs(runs), training_overlays(runs)
-    known = [key for key in WORDS if any(run.summary[key] is not None for _, run in runs)]
+    known = [key for key in WORDS if any(run.summary.get(key) is not None for _, run in runs)]
     shared = _same_numbers(runs, known)
     table, rows = _variants(runs, base, field, [key for key in known if key not in shared])
     noisy = None if bands is None else compare(runs[0][1], runs[1][1], names, bands)
@@ -107,7 +107,7 @@ def render_comparison(
         shared=DataTable(
             ("runs", *(WORDS[key] for key in shared)),
             [(f"all {len(runs)}", *(_cell(runs[0][1], key) for key in shared))] if shared else [],
-            hints=("", *(SUMMARY[key].text for key in shared)),
+            hints=("", *(DEFINITIONS[key].text for key in shared)),
         ),
         training=[view_of(chart) for chart in training],
         one_training=len(runs) > 1 and all(len(chart.series) == 1 for chart in training),
@@ -171,7 +171,7 @@ def _same_numbers(runs: Runs, keys: Sequence[str]) -> list[str]:
 
 
 def _cell(run: Result, key: str) -> Quantity:
-    return Quantity(run.summary[key], unit_of(key), *run.intervals.get(key, ()))
+    return Quantity(run.summary.get(key), unit_of(key), *run.intervals.get(key, ()))
 
 
 def _same_in_words(runs: Runs, charts: Sequence[Chart | None]) -> str:
@@ -240,7 +240,7 @@ def _variants(runs: Runs, base: Result, field: Runs, keys: Sequence[str]) -> tup
         fastest = "layer_time_s" not in best or summary["layer_time_s"] == best["layer_time_s"]
         marks = [
             "best"
-            if key in best and name in judged and summary[key] == best[key] and (fastest or not is_timed(key))
+            if key in best and name in judged and summary.get(key) == best[key] and (fastest or not is_timed(key))
             else ""
             for key in keys
         ]
@@ -260,7 +260,7 @@ def _variants(runs: Runs, base: Result, field: Runs, keys: Sequence[str]) -> tup
         )
     columns = ("variant", "change", "critical rank", *(WORDS[key] for key in keys), "why counterfactual")
     critical = "the last rank to end, of each layer; of many layers the most frequent"
-    hints = ("", "", critical, *(SUMMARY[key].text for key in keys), "")
+    hints = ("", "", critical, *(DEFINITIONS[key].text for key in keys), "")
     return DataTable(columns, lines, hints=hints), rows
 
 
@@ -269,7 +269,7 @@ def _best(trained: list[Result]) -> dict[str, float]:
     one_rank = len({subjects_of(run).critical_ranks for run in trained}) <= 1
     best: dict[str, float] = {}
     for key in WORDS:
-        known = [float(run.summary[key]) for run in trained if run.summary[key] is not None]
+        known = [float(value) for run in trained if (value := run.summary.get(key)) is not None]
         judged = direction(key) and (one_rank or key not in OF_CRITICAL_RANK)
         if judged and len(known) > 1 and min(known) < max(known):
             best[key] = min(known) if direction(key) < 0 else max(known)

@@ -18,6 +18,10 @@ _BANDWIDTHS = {
 }
 
 WORDS = {
+    "tokens_per_second_per_gpu": "tokens/s per GPU",
+    "tpot_s": "time per output token",
+    "step_time_s": "step time",
+    "memory_free_bytes": "free memory",
     "layer_time_s": "layer time",
     "lower_bound_s": "lower bound",
     **{

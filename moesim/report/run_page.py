@@ -10,11 +10,19 @@ from moesim.report import attention_section, run_tables
 from moesim.report.balance_charts import layer_charts, rebalance_charts, training_charts
 from moesim.report.charts import Chart
 from moesim.report.columns import columns_of, rows_in
+from moesim.report.group_tables import (
+    facts_of,
+    group_rows,
+    group_sentences,
+    groups_chart,
+    placements,
+    shared_links,
+)
 from moesim.report.page import render, view_of
 from moesim.report.quantities import ABSENT, named_quantity, quantity
 from moesim.report.rank_times import rank_times_chart, roofline_chart
 from moesim.report.static import figure_files
-from moesim.report.step_charts import lanes_chart
+from moesim.report.step_charts import lanes_chart, pipeline_chart
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
     bandwidth_chart,
@@ -45,6 +53,7 @@ class ThresholdOutcome:
 _NOTE_ORDER = ("counterfactual", "degraded", "estimated", "info")
 _SECTIONS = [
     ("first", "Result"),
+    ("groups", "Groups"),
     ("traffic", "Traffic"),
     ("load", "Experts and ranks"),
     ("timeline", "Time"),
@@ -94,12 +103,14 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
     charts, facts = _charts(result), result.explanation.get("attention")
     views = {key: view_of(chart) for key, chart in charts.items()}
     summary = result.summary
+    groups = facts_of(result)
+    absent = [name for name, found in (("attention", facts), ("groups", groups)) if found is None]
     notes = sorted(result.notes, key=lambda note: _NOTE_ORDER.index(note.kind) if note.kind in _NOTE_ORDER else 9)
     return render(
         "run.html.j2",
         title=str(summary["name"]),
         name=str(summary["name"]),
-        sections=[one for one in _SECTIONS if facts is not None or one[0] != "attention"],
+        sections=[one for one in _SECTIONS if one[0] not in absent],
         attention=None if facts is None else attention_section.kinds_table(facts),
         attention_words="" if facts is None else attention_section.kinds_words(facts),
         memory=attention_section.memory_table(facts) if facts is not None and "memory_bytes" in facts else None,
@@ -114,6 +125,10 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
         facts=_facts(summary),
         charts=views,
         balance=[view_of(chart) for chart in _balance_charts(result)],
+        group_sentences=group_sentences(result),
+        group_tables={}
+        if groups is None
+        else {"rows": group_rows(result), "links": shared_links(groups), "placements": placements(groups)},
         links=top_links(result),
         hot=hot_experts(result),
         imbalance=run_tables.imbalance(summary),
@@ -141,10 +156,12 @@ def run_figures(result: Result) -> dict[str, bytes]:
 def _charts(result: Result) -> dict[str, Chart | None]:
     return {
         "time": time_chart([(str(result.summary["name"]), result)]),
+        "groups": groups_chart(result),
         "traffic": traffic_chart(result),
         "link_utilisation": link_series_chart(result),
         "expert_load": expert_chart(result),
         "rank_load": rank_chart(result),
+        "pipeline": pipeline_chart(result),
         "step_lanes": lanes_chart(result),
         "attention": attention_section.context_chart(facts) if (facts := result.explanation.get("attention")) else None,
         "timeline": timeline_chart(result),
@@ -197,6 +214,7 @@ def verdict(result: Result) -> Verdict:
             text += f" a layer, at a peak of {peak} where most of its class have {peers}."
         else:
             text += " a layer."
+    text = " ".join([text, *group_sentences(result)[:1]])
     return Verdict(f"Bottleneck: {str(summary['bottleneck']).replace(': ', ', ', 1)}.", text)
 
 
@@ -245,14 +263,25 @@ def _tiles(result: Result) -> list[Tile]:
     per_request = f" · {named('tpot_s')} per output token" if s["tpot_s"] is not None else ""
     per_gpu, per_node, in_all = (f"{s[f'tokens_per_second{of}']:,.0f}" for of in ("_per_gpu", "_per_node", ""))
     step, _, step_interval = named("step_time_s").partition(" (")
+    training = "mfu" in s
+    per_layer = "of dispatch and combine" if training else f"one more MoE layer: {named('layer_period_s')}"
     of_step = [
         Tile("Tokens per second and GPU", per_gpu, f"{per_node} a node · {in_all} in all",
              DEFINITIONS["tokens_per_second"].text),
         Tile("Step", step, f"{s['model_layers']} layers{per_request}", SUMMARY["step_time_s"].text,
              step_interval and f"({step_interval}"),
-        Tile("Communication hidden", quantity(s["communication_hidden_share"], "%"),
-             f"one more MoE layer: {named('layer_period_s')}", DEFINITIONS["communication_hidden_share"].text),
+        Tile("Communication hidden", quantity(s["communication_hidden_share"], "%"), per_layer,
+             DEFINITIONS["communication_hidden_share"].text),
     ]  # fmt: skip
+    if training:
+        rate, non_causal = s["model_flops_per_second_per_gpu"] / 1e12, quantity(s["mfu_non_causal"], "%")
+        of_step += [
+            Tile("MFU, causal", quantity(s["mfu"], "%"), f"{rate:,.0f} TFLOP/s a GPU · non-causal {non_causal}",
+                 f"{DEFINITIONS['model_flops_per_second_per_gpu'].text}; {DEFINITIONS['mfu'].text}"),
+            Tile("Bubble", quantity(s["pipeline_bubble_share"], "%"),
+                 f"{s['gpus']:,} GPUs · {s['tokens_per_day'] / 1e9:,.1f} billion tokens a day",
+                 DEFINITIONS["pipeline_bubble_share"].text),
+        ]  # fmt: skip
     return [*of_step, *tiles[:-1]]
 
 

@@ -140,7 +140,10 @@ def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Cell]
             yield from _flat(value, f"{name}: ")
         elif isinstance(value, list):
             for place, one in enumerate(value, 1):
-                yield f"{name} {place}" if len(value) > 1 else name, _constant(key, one)
+                if isinstance(one, dict):
+                    yield from _flat(one, f"{name} {place}: ")
+                else:
+                    yield f"{name} {place}" if len(value) > 1 else name, _constant(key, one)
         else:
             yield name, _constant(key, value)
 

@@ -1,16 +1,29 @@
-"""A whole inference step in pictures: what the two lanes of one rank do while the micro-batches alternate."""
+"""A whole step in pictures: the two lanes of one rank while passes alternate, and the ranks of a training pipeline."""
 
 import numpy as np
 
 from moesim.report.charts import Gantt
 from moesim.report.columns import columns_of, pick, rows_in
 from moesim.report.palette import PHASES
-from moesim.report.quantities import axis_scale
+from moesim.report.quantities import axis_scale, quantity
 from moesim.results import Result
 from moesim.stages import LANES
 
 # Layers shown: those in the middle, where the micro-batches are in step.
 _LAYERS = 2
+# Passes of a pipeline shown at most: more bars than this no screen tells apart.
+_PASSES = 6000
+_BESIDE = "forward beside backward"
+_PASS_NAMES = {
+    "forward": "forward",
+    "backward": "backward",
+    "input": "backward, inputs",
+    "weights": "backward, weights",
+}
+_PASS_COLOURS = {
+    "forward": "#56b4e9", _BESIDE: "#0072b2", "backward": "#009e73", "backward, inputs": "#66c2a5",
+    "backward, weights": "#b3e2cd",
+}  # fmt: skip
 
 
 def lanes_chart(result: Result) -> Gantt | None:
@@ -29,12 +42,13 @@ def lanes_chart(result: Result) -> Gantt | None:
     begin = float(np.asarray(own["start_s"]).min())
     start, end = np.asarray(own["start_s"]) - begin, np.asarray(own["end_s"]) - begin
     scale, unit = axis_scale(end, "s")
+    second = "on the way back" if "mfu" in result.summary else "of the second micro-batch"
     lanes, cuts = np.asarray(own["lane"], str), np.asarray(own["micro_batch"])
     return Gantt(
         key="step_lanes",
         title=f"The lanes of rank {rank}, layers {first} and {first + 1}",
-        caption="Each lane does one thing at a time; thin bars are of the second micro-batch. Where the compute lane "
-        "is empty, communication shows.",
+        caption=f"Each lane does one thing at a time; thin bars are {second}. Where the compute lane is empty, "
+        "communication shows.",
         x_label=f"time ({unit})",
         row_label="lane",
         rows=LANES,
@@ -47,4 +61,41 @@ def lanes_chart(result: Result) -> Gantt | None:
         colours=PHASES,
         grid_every=1,
         source="spans.parquet",
+    )
+
+
+def pipeline_chart(result: Result) -> Gantt | None:
+    """What each rank of a training pipeline does over the first step; None but for training."""
+    if "pipeline" not in result.tables:
+        return None
+    table = result.tables.columns("pipeline")
+    kinds, beside = np.asarray(table["kind"], str), np.asarray(table["overlapped"]) > 0
+    # Of two passes that overlap one bar.
+    shown = (np.asarray(table["step"]) == np.asarray(table["step"]).min()) & ~(beside & (kinds == "backward"))
+    chosen = np.flatnonzero(shown)
+    chosen = chosen[np.argsort(np.asarray(table["start_s"])[chosen], kind="stable")]
+    left_out, chosen = len(chosen) - _PASSES, chosen[:_PASSES]
+    own = {name: np.asarray(table[name])[chosen] for name in table}
+    scale, unit = axis_scale(own["end_s"], "s")
+    idle = quantity(result.summary["pipeline_bubble_share"], "%")
+    return Gantt(
+        key="pipeline",
+        title=f"The pipeline: {int(own['rank'].max()) + 1} ranks, one step",
+        caption=f"What each rank of a pipeline does, a bar for each pass of a micro-batch. White is bubble: the rank "
+        f"waits for another one's pass, on the busiest rank {idle} of the step. The optimizer follows."
+        + (f" The last {left_out:,} passes are not drawn." if left_out > 0 else ""),
+        x_label=f"time ({unit})",
+        row_label="pipeline rank",
+        rows=tuple(str(rank) for rank in range(int(own["rank"].max()) + 1)),
+        row=own["rank"],
+        start=own["start_s"] / scale,
+        end=own["end_s"] / scale,
+        phase=tuple(
+            _BESIDE if both else _PASS_NAMES[kind] for both, kind in zip(own["overlapped"], own["kind"], strict=True)
+        ),
+        slim=np.zeros(len(chosen), bool),
+        note=tuple(f"stage {at}, micro-batch {i}" for at, i in zip(own["stage"], own["micro_batch"], strict=True)),
+        colours=_PASS_COLOURS,
+        grid_every=1,
+        source="pipeline.parquet",
     )

@@ -28,6 +28,8 @@ class _Group(NamedTuple):
 
 def sweep_verdict(data: SweepData) -> Verdict:
     """State what is best in one sentence; then what the limits cost, and which axis matters most."""
+    if data.said is not None:
+        return Verdict(*data.said)
     if not np.isfinite(data.cost).any():
         return Verdict(answer_sentence(data), "The reasons are below.")
     parts = []
@@ -49,6 +51,8 @@ def sweep_verdict(data: SweepData) -> Verdict:
 
 def answer_sentence(data: SweepData) -> str:
     """Answer the sweep's question in one sentence made from its points."""
+    if data.said is not None:
+        return data.said[0]
     if not np.isfinite(data.cost).any():
         return f"No point has a result: {data.counted()}."
     if data.best is None:

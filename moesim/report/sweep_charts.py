@@ -11,12 +11,6 @@ from moesim.report.quantities import Floats
 from moesim.report.sweep_answer import telling_axes
 from moesim.report.sweep_data import Bools, Ints, SweepAxis, SweepData, short_key
 
-TRADED = {
-    "gate_mass_lost": ("gate mass lost", "what the group limit costs"),
-    "rank_load_max_over_mean": ("ranks max/mean", "how uneven the ranks' work is"),
-}
-"""What the objective is set against, in words."""
-
 _RANKS_KEY = "parallel.ep"
 _MOST_TICKS = 12
 _MEDIAN = "median of all points"
@@ -127,7 +121,7 @@ def pareto_charts(data: SweepData) -> list[LineChart]:
     """The objective against each thing it is traded for; points on the front of all of them stand out."""
     y, unit = data.scaled(data.key)
     charts = []
-    for traded, (word, meaning) in TRADED.items():
+    for traded, (word, meaning) in data.traded.items():
         x, traded_unit = data.scaled(traded)
         known = np.isfinite(x) & np.isfinite(y)
         if traded == data.key or not known.any() or np.ptp(x[known]) == 0:
@@ -153,7 +147,7 @@ def pareto_charts(data: SweepData) -> list[LineChart]:
                 key=f"pareto_{traded}",
                 title=f"{_capital(in_words(data.key))} against {word}",
                 caption=f"Each dot is a point of the sweep; to the right is more of {meaning}. On the front: no other "
-                "point within the limits is better in objective, gate mass lost and rank imbalance at once.",
+                f"point within the limits is better in objective, {_names(data)} at once.",
                 x_label=_label(word, traded_unit),
                 y_label=_label(in_words(data.key), unit),
                 series=tuple(series),
@@ -161,6 +155,10 @@ def pareto_charts(data: SweepData) -> list[LineChart]:
             )
         )
     return charts
+
+
+def _names(data: SweepData) -> str:
+    return " and ".join(word for word, _ in data.traded.values())
 
 
 def group_charts(data: SweepData) -> list[LineChart]:

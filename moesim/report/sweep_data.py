@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from moesim.report.data_table import Cell, Quantity
 from moesim.report.named_numbers import DRAWN
 from moesim.report.quantities import Floats, axis_scale, filled, unit_of
-from moesim.results import ENDS
+from moesim.results import ENDS, STEP_SUMMARY
 from moesim.units import parse_quantity
 
 Bools = NDArray[np.bool_]
@@ -22,13 +22,23 @@ Ints = NDArray[np.int64]
 Places = tuple[int, ...]
 """Positions along some axes."""
 
+RAN = ("ok", "estimated")
+"""Status of points that have numbers: simulated, or estimated without the event engine."""
+
 _PARTS = ("dispatch", "combine", "expert_compute")
 SHOWN = (
+    "tokens_per_second_per_gpu", "tpot_s", "step_time_s", "memory_free_bytes",
     "layer_time_s", "lower_bound_s", *(f"{part}_time_s" for part in _PARTS), "wait_time_s",
     *(f"{part}_time_max_s" for part in _PARTS), "expert_load_max_over_mean", "rank_load_max_over_mean",
     "gate_mass_lost", "node_copies_per_token", "nvlink_wire_bytes", "nic_wire_bytes",
 )  # fmt: skip
 """The numbers shown of a point on its card; the table of points has those of the curves too."""
+
+TRADED = {
+    "gate_mass_lost": ("gate mass lost", "what the group limit costs"),
+    "rank_load_max_over_mean": ("ranks max/mean", "how uneven the ranks' work is"),
+}
+"""What the objective is set against: a number's name on its axis, and what there is more of to the right."""
 
 # Last parts of a key that say nothing without the part before them.
 _SHORT = {"cluster.topology": "cluster", "model.preset": "model"}
@@ -191,14 +201,14 @@ class SweepData:
         title: of the page.
         axes: the axes.
         places: position of each point along each axis, [points, axes].
-        columns: one entry per point in each: ``status`` (ok, failed, impossible), ``error``, ``bottleneck``,
+        columns: one entry per point in each: ``status`` (ok, estimated, failed, impossible), ``error``, ``bottleneck``,
             ``counterfactual`` and the numbers of the summary, SI units, None or NaN where they do not apply.
         objective: as the user wrote it.
         key: the number it is about.
         larger_is_better: whether the best point has the most of it.
         limits: limit as written -> whether each point keeps it.
         best: number of the best point within the limits; None where there is none.
-        front: points within the limits that no other beats in objective, gate mass lost and rank imbalance at once.
+        front: points within the limits that no other beats in the objective and all that it is traded for at once.
         effects: one per axis, the largest first.
         command: says what to type to run a point by itself.
         question: what the sweep is to answer, in words; may be empty.
@@ -206,6 +216,8 @@ class SweepData:
         per: axes for each combination of whose values there is a best point.
         groups: places along these axes, and the best point there; None where no point keeps the limits.
         bounds: number that a limit is about -> where the limit is, SI units.
+        traded: numbers that the objective is set against, as ``TRADED``.
+        said: headline and text of the answer where whoever asked knows more than the points say.
         losses_in_balance: loss -> its value where experts and devices are loaded alike; where that is one for all
             points.
     """
@@ -228,17 +240,20 @@ class SweepData:
     groups: tuple[tuple[Places, int | None], ...] = ()
     bounds: Mapping[str, float] = field(default_factory=dict)
     losses_in_balance: Mapping[str, float] = field(default_factory=dict)
+    traded: Mapping[str, tuple[str, str]] = field(default_factory=lambda: TRADED)
+    said: tuple[str, str] | None = None
 
     @cached_property
     def numbers(self) -> tuple[str, ...]:
         """Numbers of the summary that the table of points has, the objective first."""
         drawn = (key for one in DRAWN for key in one.numbers)
-        return tuple(key for key in dict.fromkeys((self.key, *SHOWN, *drawn)) if key in self.columns)
+        of_steps = {key for key in STEP_SUMMARY if not np.isfinite(self.column(key)).any()}
+        return tuple(k for k in dict.fromkeys((self.key, *SHOWN, *drawn)) if k in self.columns and k not in of_steps)
 
     def counted(self) -> str:
         """How many points have each status: ``21 ok, 1 failed, 2 impossible``."""
         counts = Counter(self.status)
-        return ", ".join(f"{counts[one]:,} {one}" for one in ("ok", "failed", "impossible") if counts[one])
+        return ", ".join(f"{counts[one]:,} {one}" for one in (*RAN, "failed", "impossible") if counts[one])
 
     @cached_property
     def starred(self) -> frozenset[int]:
@@ -284,7 +299,7 @@ class SweepData:
         """Numbers of a summary value for the points that ran, NaN for the others and where it does not apply."""
         if key not in self._read:
             values = filled(self.columns[key]) if key in self.columns else np.full(len(self.places), np.nan)
-            self._read[key] = np.where(np.array(self.status) == "ok", values, np.nan)
+            self._read[key] = np.where(np.isin(self.status, RAN), values, np.nan)
         return self._read[key]
 
     def cell(self, key: str, point: int, interval: bool = True) -> Quantity:

@@ -13,9 +13,9 @@ from moesim.report.quantities import ABSENT
 from moesim.report.static import figure_files
 from moesim.report.sweep_answer import broken, groups_table, sweep_verdict
 from moesim.report.sweep_charts import axis_charts, group_charts, number_charts, pareto_charts, scaling_charts
-from moesim.report.sweep_data import SHOWN, SweepData, short_key
+from moesim.report.sweep_data import RAN, SHOWN, SweepData, short_key
 from moesim.report.sweep_maps import HeatMaps, heat_maps, map_files
-from moesim.results import SUMMARY
+from moesim.results import DEFINITIONS
 
 # Rows of the table of points; the rest is in points.parquet.
 TABLE_ROWS = 1000
@@ -115,7 +115,7 @@ def _kind(data: SweepData, point: int) -> str:
     """Best, front, ok, over (breaks a limit), failed or impossible."""
     if point in data.starred:
         return "best"
-    if data.status[point] != "ok":
+    if data.status[point] not in RAN:
         return data.status[point]
     if not data.within[point]:
         return "over"
@@ -130,6 +130,8 @@ def _status(data: SweepData, point: int) -> str:
         text = broken(data, point) if np.isfinite(data.cost[point]) else f"no {data.key}"
     else:
         text = words.get(kind, kind)
+    if data.status[point] == "estimated":
+        text += "; only estimated"
     return f"{text}; what-if" if _is_what_if(data, point) else text
 
 
@@ -176,8 +178,8 @@ def _detail_fields(data: SweepData) -> list[tuple[str, str]]:
     keys = [(key, "axis of the sweep") for axis in data.axes for key in axis.keys]
     return [
         *keys,
-        *((in_words(key), SUMMARY[key].text) for key in card_keys(data)),
-        ("bottleneck", SUMMARY["bottleneck"].text),
+        *((in_words(key), DEFINITIONS[key].text) for key in card_keys(data)),
+        ("bottleneck", DEFINITIONS["bottleneck"].text),
     ]
 
 
@@ -189,7 +191,7 @@ def card_keys(data: SweepData) -> list[str]:
 def _details(data: SweepData, point: int) -> list[str]:
     """Texts of a point's card: title, status, error, command, then one per field."""
     values = [value for axis, place in zip(data.axes, data.places[point], strict=True) for value in axis.values[place]]
-    ok = data.status[point] == "ok"
+    ok = data.status[point] in RAN
     numbers = [data.cell(key, point).words() for key in card_keys(data)]
     bottleneck = str(data.columns["bottleneck"][point]) if ok else ABSENT
     error = data.columns["error"][point]
@@ -211,9 +213,9 @@ def points_table(data: SweepData, listed: list[int], numbers: Sequence[str]) -> 
     columns = [
         ("point", "number of the point"),
         *((short_key(key), key) for key in keys),
-        *((in_words(key), SUMMARY[key].text) for key in numbers),
+        *((in_words(key), DEFINITIONS[key].text) for key in numbers),
         ("status", "whether it ran and keeps the limits"),
-        ("bottleneck", SUMMARY["bottleneck"].text),
+        ("bottleneck", DEFINITIONS["bottleneck"].text),
     ]
     rows: list[tuple[Cell, ...]] = []
     for point in listed:
@@ -260,7 +262,7 @@ def _reasons(data: SweepData) -> DataTable | None:
     """Why points failed or are impossible, each reason once."""
     seen: dict[tuple[str, str], list[int]] = {}
     for point, status in enumerate(data.status):
-        if status != "ok":
+        if status not in RAN:
             seen.setdefault((status, str(data.columns["error"][point] or "")), []).append(point)
     if not seen:
         return None

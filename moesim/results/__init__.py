@@ -1,7 +1,8 @@
 """Tables, summary and provenance of a run, in memory and on disk."""
 
 from moesim.results.bands import BANDED, ENDS, Z80, Moves, intervals, ratio_spread, told_apart
-from moesim.results.definitions import COMPONENTS, DEFINITIONS, SOURCES, STEP_SUMMARY, SUMMARY, Value
+from moesim.results.criticality import How, PairCost, RankedFault, WhatBreaks
+from moesim.results.definitions import COMPONENTS, DEFINITIONS, SOURCES, STEP_SUMMARY, SUMMARY, TRAINING_SUMMARY, Value
 from moesim.results.folder_schema import SCHEMA_VERSION, made_of, unpacked_trace
 from moesim.results.placement import Ageing, PlacementOption, PlacementVerdict, percent, whole
 from moesim.results.result import Note, Result, load_result
@@ -17,18 +18,23 @@ __all__ = [
     "SOURCES",
     "STEP_SUMMARY",
     "SUMMARY",
+    "TRAINING_SUMMARY",
     "Z80",
     "Ageing",
+    "How",
     "Moves",
     "Note",
+    "PairCost",
     "PlacementOption",
     "PlacementVerdict",
+    "RankedFault",
     "Result",
     "Share",
     "TableBuilder",
     "Tables",
     "Term",
     "Value",
+    "WhatBreaks",
     "combined",
     "intervals",
     "load_result",

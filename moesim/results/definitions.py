@@ -93,7 +93,9 @@ def _summary() -> dict[str, Definition]:
 SUMMARY = _summary()
 
 STEP_SUMMARY: dict[str, Definition] = {
-    "tokens_per_second": Definition("", "tokens of all ranks per second: of a prefill input, of a decode output"),
+    "tokens_per_second": Definition(
+        "", "tokens of all ranks per second: of a prefill input, of a decode output, of training those of all pipelines"
+    ),
     "tokens_per_second_per_node": Definition("", "the same of one full node"),
     "tokens_per_second_per_gpu": Definition("", "the same of one GPU"),
     "tpot_s": Definition("s", "time per output token of a request, drafted tokens that are accepted counted; decode"),
@@ -101,11 +103,45 @@ STEP_SUMMARY: dict[str, Definition] = {
         "", "share of the ranks' time in dispatch and combine, waiting in them included, in which they compute too"
     ),
     "layer_period_s": Definition("s", "what one more MoE layer adds to a step, all micro-batches together"),
+    "memory_free_bytes": Definition(
+        "B",
+        "memory of the fullest GPU that weights, buffers, KV cache and an estimated rest leave; below 0: too little",
+    ),
     "model_layers": Definition("", "layers of a step, dense ones and those of drafted tokens with them"),
 }
-"""Numbers of whole inference steps: a summary of MoE layers alone has none of them."""
+"""Numbers of whole steps: a summary of MoE layers alone has none of them."""
 
-DEFINITIONS = SUMMARY | STEP_SUMMARY
+GROUP_SUMMARY: dict[str, Definition] = {
+    "groups": Definition("", "expert-parallel groups on the cluster at once"),
+    "group_layer_time_mean_s": Definition("s", "layer time of a group among the others, mean over the groups"),
+    "group_layer_time_max_s": Definition("s", "layer time of the slowest group, of which all other numbers are"),
+    "alone_layer_time_mean_s": Definition("s", "layer time of a group alone on the cluster, mean over the groups"),
+    "alone_layer_time_max_s": Definition("s", "the same of the group that takes longest alone"),
+    "contention_cost": Definition(
+        "", "what a layer takes among the other groups over what it takes alone, both means over the groups"
+    ),
+    "contended_link": Definition(
+        "", "the link of several groups that held their critical ranks back longest; none where no such link did"
+    ),
+}
+"""Numbers of several expert-parallel groups on one cluster; a run of one group has none of them."""
+
+TRAINING_SUMMARY: dict[str, Definition] = {
+    "step_tokens": Definition("", "tokens of a training step, over all pipelines"),
+    "gpus": Definition("", "GPUs of a training step: those of a group, times groups of a stage, times pipeline ranks"),
+    "tokens_per_day": Definition("", "tokens that training takes in 24 hours"),
+    "model_flops_per_second_per_gpu": Definition(
+        "", "model FLOPs of a GPU per second: 6 per weight and token, 3 times causal core attention, nothing twice"
+    ),
+    "mfu": Definition("", "the same over the GPU's BF16 peak: causal model FLOPs utilisation"),
+    "mfu_non_causal": Definition("", "MFU with core attention counted as if every token saw all of its sequence"),
+    "pipeline_bubble_share": Definition(
+        "", "share of a training step in which the busiest rank of a pipeline waits for a pass of another"
+    ),
+}
+"""Numbers of training steps alone."""
+
+DEFINITIONS = SUMMARY | STEP_SUMMARY | TRAINING_SUMMARY | GROUP_SUMMARY
 """Every number that a summary may have."""
 
 COMPONENTS = tuple(f"{name}_time_s" for name in stages.COMPONENTS)

@@ -8,7 +8,7 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.results.bands import Moves
-from moesim.results.definitions import DEFINITIONS
+from moesim.results.definitions import DEFINITIONS, GROUP_SUMMARY, TRAINING_SUMMARY
 from moesim.results.result import Result
 from moesim.results.terms import Share, Term
 from moesim.stages import PHASES
@@ -16,6 +16,7 @@ from moesim.units import format_bandwidth, format_bytes, format_duration
 
 # Ranks and links listed of a term, and layers of an average; the largest come first.
 _SHARES, _LAYERS = 4, 8
+_STAGES = 32
 
 
 def explain_lines(result: Result, key: str) -> Iterator[str]:
@@ -28,7 +29,11 @@ def explain_lines(result: Result, key: str) -> Iterator[str]:
         close = difflib.get_close_matches(key, DEFINITIONS, n=1)
         fix = f"did you mean {close[0]}?" if close else f"choose among {', '.join(result.summary)}"
         raise InputError(f"no number {key!r} in a summary", fix=fix)
+    if key in GROUP_SUMMARY and key not in result.summary:
+        raise InputError(f"this run has no {key}: it has one expert-parallel group", fix="give parallel.ep and dp")
     if key not in result.summary:
+        if key in TRAINING_SUMMARY:
+            raise InputError(f"this run has no {key}: it is no training step", fix="set schedule.phase: training")
         what = f"this run has no {key}: its scenario is about MoE layers alone"
         raise InputError(what, fix="give workload.sequence_length (prefill), or requests and context (decode)")
     definition = DEFINITIONS[key]
@@ -40,7 +45,10 @@ def explain_lines(result: Result, key: str) -> Iterator[str]:
         yield f"  {_HEADINGS[terms[0].get('combine')]}:"
         yield from _term_lines(terms, len(terms) if "combine" not in terms[0] else _LAYERS)
         yield from _source_lines(terms)
-    yield from _context_of(key)(result, key)
+    if "training" in result.explanation and (key == "step_time_s" or key in TRAINING_SUMMARY):
+        yield from _training(result.explanation["training"])
+    else:
+        yield from _context_of(key)(result, key)
 
 
 # Changes below this are not listed.
@@ -150,7 +158,23 @@ def _context_of(key: str) -> Callable[[Result, str], Iterator[str]]:
         return _links
     if key.startswith(("gate_time", "permute_time", "expert_compute_time", "unpermute_time", "source")):
         return _kernels
-    return _router
+    return _groups if key in GROUP_SUMMARY else _router
+
+
+def _groups(result: Result, _: str) -> Iterator[str]:
+    facts = result.explanation["groups"]
+    links = facts["links"]
+    yield f"  {len(links)} busiest links of several groups:" if links else "  no link carries bytes of two groups"
+    for link in links[:_LAYERS]:
+        among = ", ".join(str(group) for group, moved in enumerate(link["wire_bytes"]) if moved)
+        yield (
+            f"    {link['link']}, groups {among}: {format_bytes(sum(link['wire_bytes']))} per layer, "
+            f"{format_duration(link['seconds_at_full_rate'])} at full rate, "
+            f"held a group {format_duration(link['held_s'])}"
+        )
+    for placed in facts["placements"]:
+        took = placed.get("not") or f"{format_duration(placed['layer_time_mean_s'])} a layer, mean of the groups"
+        yield f"  placed {placed['placement']}: {took}"
 
 
 def _layer(result: Result, _: str) -> Iterator[str]:
@@ -170,6 +194,21 @@ def _layer(result: Result, _: str) -> Iterator[str]:
         yield f"  in steps of up to {steps['tolerance']:.2%}; estimated error {steps['estimated_error']['layer']:.2%}"
     ranks = result.explanation["critical_ranks"]
     yield f"  critical rank of each layer: {', '.join(map(str, ranks[:16]))}{', ...' if len(ranks) > 16 else ''}"
+
+
+def _training(made: dict[str, Any]) -> Iterator[str]:
+    of_stages = [stage["moe"] + stage["dense"] for stage in made["stages"]]
+    shown = ", ".join(f"{layers:.4g}" for layers in of_stages[:_STAGES]) + (", ..." if len(of_stages) > _STAGES else "")
+    yield f"  pipeline {made['pipeline']}; layers of each stage, those of multi-token prediction too: {shown}"
+    passes = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in made["chunk_s"].items())
+    yield f"  {made['chunk_layers']} MoE layers of one group on the clock: {passes}"
+    if made["pair_s"] is not None:
+        pair, hidden = format_duration(made["pair_s"]), made["pair_hidden_share"]
+        yield f"  the same forward beside backward: {pair}, {hidden:.1%} of communication hidden"
+    for name, seconds in made["others_s"].items():
+        parts = ", ".join(f"{kind} {format_duration(value)}" for kind, value in seconds.items())
+        yield f"  one {name}: {parts}"
+    yield f"  from a stage to the next: {format_duration(made['send_s'])}"
 
 
 def _phase(result: Result, key: str) -> Iterator[str]:

@@ -49,6 +49,7 @@ def chrome_trace(tables: Tables, summary: dict[str, Any]) -> Event:
         *slices.events(numbers),
         *_waits(slices),
         *_counters(spans, tables.columns("link_series")),
+        *(_pipeline(spans, tables.columns("pipeline")) if "pipeline" in tables else ()),
     ]
     followed = [] if numbers.large else list(_followed(slices, spans, tables.columns("transfers")))
     other = {
@@ -214,6 +215,33 @@ def _counters(spans: Columns, series: Columns) -> Iterator[Event]:
         for at, low, high in zip(time.tolist(), mean.tolist(), most.tolist(), strict=True):
             share = {"mean": round(low, 5), "max": round(high, 5)}
             yield {"ph": "C", "name": f"{name} utilisation", "pid": pid, "tid": 0, "ts": round(at, 4), "args": share}
+
+
+def _pipeline(spans: Columns, passes: Columns) -> Iterator[Event]:
+    """The ranks of a training pipeline over the first step, a process of its own whose time begins at 0."""
+    pid = int(np.asarray(spans["node"]).max()) + 2
+    yield _metadata("process_name", pid, 0, {"name": "pipeline"})
+    yield _metadata("process_sort_index", pid, 0, {"sort_index": pid})
+    names = ("rank", "kind", "stage", "micro_batch", "overlapped", "start_s", "end_s")
+    first = np.asarray(passes["step"]) == np.asarray(passes["step"]).min()
+    rows = list(zip(*(np.asarray(passes[name])[first].tolist() for name in names), strict=True))
+    for rank in sorted({row[0] for row in rows}):
+        yield _metadata("thread_name", pid, rank, {"name": f"pipeline rank {rank}"})
+        yield _metadata("thread_sort_index", pid, rank, {"sort_index": rank})
+    for rank, kind, stage, micro_batch, overlapped, start, end in rows:
+        if overlapped and kind == "backward":
+            continue  # one slice for both
+        begin, finish = (round(at * 1e6, 4) for at in (start, end))
+        if finish > begin:
+            place = {"pid": pid, "tid": rank, "ts": begin, "dur": round(finish - begin, 4)}
+            name = "forward beside backward" if overlapped else kind
+            yield {
+                "ph": "X",
+                "name": name,
+                "cat": "pipeline",
+                **place,
+                "args": {"stage": stage, "micro_batch": micro_batch},
+            }
 
 
 def _microseconds(spans: Columns, table: Columns, column: str) -> NDArray[np.float64]:

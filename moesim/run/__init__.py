@@ -1,7 +1,7 @@
 """From a scenario to a result: the one loop over steps and layers, audited."""
 
 from moesim.run.simulate import simulate
-from moesim.run.steps import RoutedStep, TimedLayer, initial_state, route_step, route_steps, run_steps
+from moesim.run.steps import RoutedStep, TimedLayer, initial_state, route_step, route_steps, run_steps, simulated_layers
 
 __all__ = [
     "RoutedStep",
@@ -11,4 +11,5 @@ __all__ = [
     "route_steps",
     "run_steps",
     "simulate",
+    "simulated_layers",
 ]

@@ -13,7 +13,7 @@ from moesim.cluster import Fabric
 from moesim.errors import InvariantError
 from moesim.layer import LayerLoad
 from moesim.results import Term, combined
-from moesim.timeline import LayerTrace, MigrationTrace, PhaseTrace
+from moesim.timeline import LayerTrace, LinkSeries, MigrationTrace, PhaseTrace
 
 _SLACK = 1e-9
 # The clock's own rounding where a run lasts for seconds; far below one of any other unit.
@@ -41,6 +41,25 @@ def audit_layer(fabric: Fabric, load: LayerLoad, trace: LayerTrace, tokens: int,
         out / load.bytes_per_copy["dispatch"],
         back / load.bytes_per_copy["combine"],
     )
+
+
+def audit_together(fabric: Fabric, phases: Sequence[PhaseTrace], series: LinkSeries) -> None:
+    """Check that links carried the bytes of all groups on the clock, no others, and never more than they can.
+
+    Raises:
+        InvariantError: naming the link and the figures that break it.
+    """
+    if any(phase.limits is not None or (phase.capacity_events.link < fabric.n_links).any() for phase in phases):
+        return  # what stepped flows carried is known to their tolerance; what links could, changed
+    links = np.concatenate([phase.flows.route_links for phase in phases])
+    loads = [np.repeat(phase.flows.size, np.diff(phase.flows.route_ptr)) * phase.flows.weight for phase in phases]
+    wanted = np.bincount(links, weights=np.concatenate(loads), minlength=fabric.n_links)
+    carried = series.utilisation.sum(axis=0) * fabric.capacity * series.bucket_s
+    for link in np.flatnonzero(np.abs(carried - wanted) > _SLACK * np.maximum(wanted, 1.0))[:1]:
+        _close(f"bytes of all groups on {fabric.link_names[link]}", carried[link], wanted[link])
+    if (series.utilisation > 1 + _SLACK).any():
+        link = int(np.argmax(series.utilisation.max(axis=0)))
+        raise InvariantError(f"{fabric.link_names[link]} carries more of all groups than its capacity")
 
 
 def audit_migration(fabric: Fabric, trace: MigrationTrace, n_bytes: int) -> None:

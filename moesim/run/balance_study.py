@@ -22,7 +22,7 @@ from moesim.routing import RouterSpec, affinity, gate_mass_lost
 from moesim.run.balance_fit import device_of
 from moesim.run.balance_snapshots import Floats, Ids, Snapshots
 from moesim.run.steps import initial_state, route_step, run_steps
-from moesim.workload import Batch
+from moesim.workload import Batch, listed
 
 Row = dict[str, Any]
 TIMED = (
@@ -145,16 +145,16 @@ def timed(parts: Parts, spec: RouterSpec, ids: Mapping[int, Ids], length: int) -
     """
     ranks, distinct = parts.fabric.n_ranks, min(len(one) for one in ids.values())
     per_rank = parts.workload.tokens_per_rank or max(1, distinct // ranks)
-    rank = np.repeat(np.arange(ranks, dtype=np.int32), np.broadcast_to(np.asarray(per_rank), ranks))
-    token, distinct = np.arange(len(rank)), min(distinct, len(rank))
+    rank_tokens = np.broadcast_to(np.asarray(per_rank, np.int64), ranks)
+    token = np.arange(int(rank_tokens.sum()))
+    distinct = min(distinct, len(token))
     batch = Batch(
         logits=None,
         bias={},
         expert_ids={layer: one[:distinct] for layer, one in ids.items()},
-        token_index=(token % distinct).astype(np.int32),
-        token_rank=rank,
-        sequence=(token // length).astype(np.int32),
-        domain=np.zeros(len(rank), np.int8),
+        rank_tokens=rank_tokens,
+        part=listed((token % distinct).astype(np.int32), (token // length).astype(np.int32)),
+        domain=np.zeros(distinct, np.int8),
         domain_names=("simulated",),
         distinct_tokens=distinct,
     )

@@ -32,7 +32,7 @@ def bias_dynamics(scenario: Scenario, steps: int, from_zero: bool) -> list[dict[
     if batch.logits is None:
         raise InputError("these tokens come without logits", where="workload", fix="use a recording or synthetic")
     layer, spec = batch.layers[0], parts.router
-    logits, weight = batch.logits[layer], np.bincount(batch.token_index, minlength=batch.distinct_tokens)
+    logits, weight = batch.logits[layer], batch.of_rows[0]
     bias = np.zeros(spec.n_experts) if from_zero else batch.bias[layer].astype(np.float64)
     rows = []
     for step in range(steps + 1):

@@ -131,7 +131,7 @@ def _judged(parts: Parts, policy: str, n_slots: int, seen: Seen, follows: Seen) 
             found, moves, by_rank = [], [], np.zeros(fabric.n_ranks)
             for ids in _batches(follows.expert_ids):
                 load = np.bincount(ids[ids >= 0], minlength=parts.model.n_experts).astype(np.float64)
-                its = Seen(load, ids)
+                its = Seen(load, lambda ids=ids: ids)  # type: ignore[misc]
                 placed = made(its, base) if policy == "per_batch" else with_lp_shares(base, load)
                 found.append(vars(on(placed, its)))
                 moves.append(len(moved_experts(alone if policy == "per_batch" else start, placed)))

@@ -183,7 +183,7 @@ class _Tokens:
             parts = self._with(policy, -parts.n_slots % parts.fabric.n_ranks)
         ids = [everything(layer).expert_ids for layer in self.layers]
         before = [present[layer] for layer in self.layers]
-        return ageing(ids, parts.router.n_experts, before, lambda load, its: place(parts, load, its))
+        return ageing(ids, parts.router.n_experts, before, lambda load, its: place(parts, load, lambda: its))
 
     def frontier(self) -> tuple[tuple[float, float], ...]:
         """Affinity's node load and nodes per token for limits on the former, of the first layer, on the past."""

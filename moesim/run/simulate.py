@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import __version__
+from moesim.errors import InputError
 from moesim.layer import (
     KernelLedger,
     Parts,
@@ -18,32 +19,44 @@ from moesim.layer import (
     add_training_rows,
     build_parts,
     counterfactuals,
-    open_workload,
     placed_by_batch,
-    with_learnt_placement,
 )
 from moesim.measure import (
+    GRADIENTS,
     FlowExport,
     RunTerms,
     SummaryBuilder,
     ToleranceLedger,
+    TrainingTime,
     add_busy_links,
     add_layer_rows,
     add_migration_rows,
+    add_pipeline_rows,
     add_series_rows,
     degraded,
     explanation,
     idle_ranks,
+    joint_flows,
     rebalancing,
     rebalancing_notes,
     steps_pay,
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
+from moesim.run.contention import GroupRun, build_groups, opened, with_contention
 from moesim.run.fault_costs import fault_costs, fault_notes
 from moesim.run.resimulate import StepTimes, resimulated
-from moesim.run.steps import RoutedStep, TimedLayer, TimedMigration, route_steps, run_steps, simulated_layers
+from moesim.run.steps import (
+    GroupSteps,
+    RoutedStep,
+    TimedLayer,
+    TimedMigration,
+    route_steps,
+    run_steps_of_groups,
+    simulated_layers,
+)
 from moesim.scenario import Scenario, to_yaml
+from moesim.timeline import LinkSeries
 from moesim.traffic import KINDS
 from moesim.warm_up import compile_first
 from moesim.workload import Batch
@@ -78,14 +91,23 @@ def simulate(
     began = time.monotonic()
     say = progress or (lambda _: None)
     say("topology, model and kernel tables")
-    parts = build_parts(scenario)
-    workload = open_workload(parts)
-    parts = with_learnt_placement(parts, lambda: workload)
+    built = build_groups(scenario) if scenario.groups_at_once > 1 else [build_parts(scenario)]
+    if (several := len(built) > 1) and exact_bands:
+        raise InputError("intervals of several groups are to first order", "--band", "use auto, or one group")
+    groups = [opened(parts) for parts in built]
     compile_first()  # mistakes are told before
-    run = _Run(parts, workload, say, exact_bands, watch or (lambda what, done, total: None))
-    run.collect()
+    unseen: Watch = lambda what, done, total: None  # noqa: E731
+    runs = [
+        _Run(placed, workload, say, exact_bands, unseen if placed.group else watch or unseen, several)
+        for placed, workload in groups
+    ]
+    for number, timed in run_steps_of_groups([run.steps() for run in runs]):
+        runs[number].add(timed)
     say("tables")
-    result = run.result(scenario)
+    if several:
+        result = with_contention(scenario, [run.group(scenario) for run in runs], say)
+    else:
+        result = runs[0].result(scenario)
     result.provenance.update(
         {
             "moesim": __version__,
@@ -103,7 +125,9 @@ def simulate(
 class _Run:
     """Collects the layers of one simulation."""
 
-    def __init__(self, parts: Parts, workload: Workload, say: Progress, exact_bands: bool, watch: Watch) -> None:
+    def __init__(
+        self, parts: Parts, workload: Workload, say: Progress, exact_bands: bool, watch: Watch, of_several: bool
+    ) -> None:
         self._parts, self._workload, self._say, self._exact_bands = parts, workload, say, exact_bands
         self._watch, self._done = watch, 0
         self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
@@ -111,34 +135,55 @@ class _Run:
         self._tolerance = ToleranceLedger(parts.tolerance)
         self._batch: Batch | None = None
         self._with_curves: list[TimedLayer] = []
-        self._flows = FlowExport(parts.fabric)
+        self._flows = FlowExport(parts.fabric, parts.group)
         self._traffic: dict[str, NDArray[Any]] = {}
         self._step: RoutedStep | None = None
         self._first, self._first_layer, self._large = StepTimes(), StepTimes(), False
-        self._moves: Mapping[str, Moves] | None = None
+        # Of several groups: all steps, and what of gradients was reduced beside the layers. A group's clock run again
+        # by itself would not tell how its times move among the others.
+        self._moves: Mapping[str, Moves] | None = {} if of_several else None
+        self._routed: list[RoutedStep] | None = [] if of_several else None
+        self._gradients_s: list[float] = []
 
-    def collect(self) -> None:
-        steps = self._kept(route_steps(self._parts, self._batches()))
-        for timed in run_steps(self._parts, steps, self._summary, self._ledger):
-            if isinstance(timed, TimedLayer):
-                self._add_layer(timed)
-            elif isinstance(timed, TimedMigration):
-                self._terms.add_migration(timed.trace)
-                about = (timed.trace, timed.moves, timed.bound_s)
-                add_migration_rows(self._tables, timed.step, self._parts.fabric, *about)
-            else:
-                for layer in self._with_curves:
-                    add_series_rows(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
-                for layer in self._with_curves[:1]:
-                    add_busy_links(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
-                self._with_curves.clear()
-                self._terms.end_step()
-                if self._moves is None:
-                    self._moves = self._moves_again()
+    def steps(self) -> GroupSteps:
+        return GroupSteps(
+            self._parts, self._kept(route_steps(self._parts, self._batches())), self._summary, self._ledger
+        )
+
+    def add(self, timed: TimedLayer | TimedMigration | LinkSeries) -> None:
+        if isinstance(timed, TimedLayer):
+            self._add_layer(timed)
+        elif isinstance(timed, TimedMigration) and self._parts.gradients is not None:
+            phase = timed.trace.phase
+            self._gradients_s.append(float(phase.leave_s.max() - phase.enter_s.min()))
+            if timed.step == 0:
+                self._flows.add_phase(phase, timed.trace.layer, GRADIENTS)
+        elif isinstance(timed, TimedMigration):
+            self._terms.add_migration(timed.trace)
+            about = (timed.trace, timed.moves, timed.bound_s)
+            add_migration_rows(self._tables, timed.step, self._parts.fabric, *about)
+        else:
+            for layer in self._with_curves:
+                add_series_rows(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
+            for layer in self._with_curves[:1]:
+                add_busy_links(self._tables, layer.where, self._parts.fabric, layer.trace, timed)
+            self._with_curves.clear()
+            if isinstance(self._summary.step, TrainingTime):
+                add_pipeline_rows(self._tables, len(self._summary.step_s) - 1, self._summary.step.ran)
+            self._terms.end_step()
+            if self._moves is None:
+                self._moves = self._moves_again()
+
+    def group(self, scenario: Scenario) -> GroupRun:
+        """What is compared with the other groups on the cluster."""
+        routed = (self._parts, self._routed or [])
+        return GroupRun(routed, self._summary, self.result(scenario), self._flows, self._gradients_s)
 
     def _kept(self, steps: Iterator[RoutedStep]) -> Iterator[RoutedStep]:
         for step in steps:
             self._step = step
+            if self._routed is not None:
+                self._routed.append(step)
             yield step
 
     def _moves_again(self) -> Mapping[str, Moves]:
@@ -173,7 +218,7 @@ class _Run:
     def _add_layer(self, timed: TimedLayer) -> None:
         load, trace = timed.load, timed.trace
         section, self._done = self._parts.workload, self._done + 1
-        cuts = 1 if self._parts.inference is None else self._parts.inference.micro_batches
+        cuts = 1 if self._parts.inference is None else self._parts.inference.passes
         layers = cuts * simulated_layers(self._parts, len(self._batch.layers) if self._batch else 0)
         self._watch("layers", self._done, section.steps * layers)
         add_layer_rows(self._tables, timed.where, self._parts.fabric, load, trace, timed.wire)
@@ -213,7 +258,7 @@ class _Run:
         )
         notes += [Note("degraded", text) for text in sorted(placed)]
         notes += idle_ranks(self._step.layers) if self._step else ()
-        exported, note = self._flows.arrays()
+        exported, note = joint_flows([self._flows])
         notes += note
         notes += self._summary.moved.notes()
         terms = self._terms.build(summary, self._summary.bottleneck()[1], self._ledger)
@@ -223,6 +268,8 @@ class _Run:
         audit_terms(summary, terms)
         explained = explanation(parts, self._summary, terms, self._ledger, batch)
         explained["band"] = band = self._summary.moved.band(summary, self._moves or {})
+        if isinstance(self._summary.step, TrainingTime):
+            explained["training"] = self._summary.step.explained()
         if (asked := parts.placement.rebalance) is not None:
             explained["rebalance"] = rebalancing(parts, asked, len(scenario.model_spec().moe_layer_ids))
             notes += rebalancing_notes(parts, asked)

@@ -4,7 +4,7 @@ State (the routers' biases, placements that stay) goes round from step to step. 
 its routing and traffic; only the clock treats them apart.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,29 +13,37 @@ from numpy.typing import NDArray
 from moesim.balance import update_bias
 from moesim.errors import InputError
 from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
-from moesim.measure import CriticalRank, SummaryBuilder, bucket_width_s, slot_bytes, steps_pay
+from moesim.measure import CriticalRank, SummaryBuilder, TrainingTime, bucket_width_s, slot_bytes, steps_pay
 from moesim.placement import Placement
 from moesim.placement_policies import FETCHING_POLICIES, FIXED_POLICIES
-from moesim.run.audit import audit_components, audit_layer, audit_migration
+from moesim.run.audit import audit_components, audit_layer, audit_migration, audit_together
 from moesim.run.offsets import start_offsets
 from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
 from moesim.stages import BESIDE, MIGRATION
 from moesim.timeline import (
+    BACKWARD,
     SCHEDULES,
     Key,
     LayerTrace,
     LayerWork,
     LinkSeries,
     MigrationTrace,
+    Operation,
+    PhaseTrace,
     Program,
+    RankGroup,
     moe_layers,
+    run_groups,
     run_layers,
+    run_layers_quickly,
     with_migrations,
 )
 from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, weight_transfer
 from moesim.workload import Batch, micro_batches, without_ranks
 
 _OFFSET_STAGE, _JITTER_STAGE = 4, 8
+# One bucket over everything: nobody looks at the links' use over time.
+_NO_CURVES_S = 1e9
 # Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
 _FEWEST_LAYERS = 6
 
@@ -171,6 +179,7 @@ def run_steps(
     summary: SummaryBuilder,
     ledger: KernelLedger,
     bucket_s: float | None = None,
+    quick: bool = False,
 ) -> Iterator[TimedLayer | TimedMigration | LinkSeries]:
     """Put routed steps on the clock, each on one of its own, and audit every layer.
 
@@ -180,6 +189,7 @@ def run_steps(
         summary: takes in every layer and step.
         ledger: takes the kernels' seconds by source.
         bucket_s: width of the time buckets of the links' use; None for one that shows a dispatch well.
+        quick: in closed form, without events.
 
     Yields:
         Each layer and each move of a layer's weights; behind the last of a step what the links carried over it.
@@ -187,24 +197,66 @@ def run_steps(
     Raises:
         InvariantError: a law of the simulator was broken.
     """
-    arrivals, rng = parts.schedule.start_offset, parts.rng(_OFFSET_STAGE)
-    usual, begin_s = start_offsets(arrivals, parts.fabric.n_ranks, rng), 0.0
-    late = parts.rng(_JITTER_STAGE)
-    for index, step in enumerate(steps):
-        loads = _Loads(parts, step, ledger)
-        offsets = usual + sum((one.drawn(parts.fabric.n_ranks, begin_s, late) for one in parts.late), 0.0)
-        if parts.gone is not None:
-            offsets[list(parts.gone.ranks)] = 0.0
-        weights = _weights(parts, step)
-        for timed in _on_the_clock(parts, loads, offsets, bucket_s, step, weights, begin_s):
+    together = run_steps_of_groups([GroupSteps(parts, steps, summary, ledger)], bucket_s, quick)
+    return (timed for _, timed in together)
+
+
+@dataclass(frozen=True)
+class GroupSteps:
+    """What ``run_steps`` takes, of one of several expert-parallel groups on a cluster."""
+
+    parts: Parts
+    steps: Iterable[RoutedStep]
+    summary: SummaryBuilder
+    ledger: KernelLedger
+
+    def arrivals(self) -> Callable[[float], Floats]:
+        """When each rank arrives, [ranks], in a step that begins at a time: faults come on top, drawn anew each."""
+        parts, n_ranks = self.parts, self.parts.fabric.n_ranks
+        usual = start_offsets(parts.schedule.start_offset, n_ranks, parts.own_rng(_OFFSET_STAGE))
+        late = parts.own_rng(_JITTER_STAGE)
+
+        def of_step(begin_s: float) -> Floats:
+            offsets = usual + sum((one.drawn(n_ranks, begin_s, late) for one in parts.late), 0.0)
+            if parts.gone is not None:
+                offsets[list(parts.gone.ranks)] = 0.0
+            return offsets
+
+        return of_step
+
+
+def run_steps_of_groups(
+    groups: Sequence[GroupSteps], bucket_s: float | None = None, quick: bool = False
+) -> Iterator[tuple[int, TimedLayer | TimedMigration | LinkSeries]]:
+    """Put the steps of several groups on the clock, all groups at once; with each item the number of its group.
+
+    ``quick``: in closed form, of one group alone.
+
+    Raises:
+        InvariantError: a law of the simulator was broken.
+    """
+    arrivals, begin_s = [group.arrivals() for group in groups], 0.0
+    for index, steps in enumerate(zip(*(group.steps for group in groups), strict=True)):
+        loads = [_Loads(group.parts, step, group.ledger) for group, step in zip(groups, steps, strict=True)]
+        offsets, phases = [of_step(begin_s) for of_step in arrivals], list[PhaseTrace]()
+        on = [group.parts for group in groups]
+        for number, timed in _on_the_clock(on, loads, offsets, bucket_s, steps, begin_s, quick):
+            parts, step, summary = groups[number].parts, steps[number], groups[number].summary
+            if len(groups) > 1:
+                if isinstance(timed, LinkSeries) and number == 0:
+                    audit_together(parts.fabric, phases, timed)
+                phases += timed.phases.values() if isinstance(timed, LayerTrace) else ()
+                phases += [timed.phase] if isinstance(timed, MigrationTrace) else []
             if isinstance(timed, LayerTrace):
-                yield _audited(parts, index, step, loads, timed, summary)
+                yield number, _audited(parts, index, step, loads[number], timed, summary)
             elif isinstance(timed, MigrationTrace):
-                yield _audited_move(parts, index, step, timed, summary)
+                yield number, _audited_move(parts, index, step, timed, summary)
             else:
-                begin_s += summary.last_end_s
+                if isinstance(summary.step, TrainingTime) and summary.step.training.overlapped:
+                    summary.step.alone = _passes_alone(parts, loads[number], offsets[number])
+                begin_s += summary.last_end_s if number == 0 else 0.0
                 summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
-                yield timed
+                yield number, timed
 
 
 class _Loads:
@@ -223,8 +275,15 @@ class _Loads:
     def of(self, layer: int, micro_batch: int = 0) -> LayerLoad:
         key = self.recorded(layer), micro_batch
         if key not in self._made:
-            self._made[key] = layer_load(self._parts, self._routed[micro_batch][key[0]], self._ledger)
+            whole = self._parts.inference
+            back = whole is not None and whole.training is not None and micro_batch == BACKWARD
+            routed = self._routed[0 if back else micro_batch][key[0]]
+            self._made[key] = layer_load(self._parts, routed, self._ledger, back)
         return self._made[key]
+
+    def work(self, layer: int, micro_batch: int) -> LayerWork:
+        load = self.of(layer, micro_batch)
+        return LayerWork(load.kernels.seconds, load.flows)
 
 
 def simulated_layers(parts: Parts, recorded: int) -> int:
@@ -236,41 +295,58 @@ def simulated_layers(parts: Parts, recorded: int) -> int:
         return parts.workload.layers_simulated or parts.inference.moe_layers
     if parts.workload.layers_simulated is not None or parts.inference is None:
         return parts.workload.layers_simulated or recorded
+    if (training := parts.inference.training) is not None:  # what a stage has: the ends of a chunk count as there
+        return min(_FEWEST_LAYERS, -(-parts.inference.moe_layers // training.stages))
     return min(max(_FEWEST_LAYERS, 2 * recorded), parts.inference.moe_layers)
 
 
 def _on_the_clock(
-    parts: Parts,
-    loads: _Loads,
-    start_offset_s: Floats,
+    groups: Sequence[Parts],
+    loads: Sequence[_Loads],
+    offsets: Sequence[Floats],
     bucket_s: float | None,
-    step: RoutedStep,
-    weights: Mapping[Key, PhaseFlows],
+    steps: Sequence[RoutedStep],
     begin_s: float,
-) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
-    def work_of(layer: int, micro_batch: int) -> LayerWork:
-        load = loads.of(layer, micro_batch)
-        return LayerWork(load.kernels.seconds, load.flows)
-
-    throttles = [one.since(begin_s) for one in parts.throttles if one.to_s > begin_s]
+    quick: bool,
+) -> Iterator[tuple[int, LayerTrace | MigrationTrace | LinkSeries]]:
+    throttles = [one.since(begin_s) for one in groups[0].throttles if one.to_s > begin_s]
+    if quick:
+        (parts,), (load,), (start,), (step,) = groups, loads, offsets, steps
+        own = _ranks_of(parts, load, start, step)
+        timed = run_layers_quickly(own.fabric, own.program, own.work_of, own.start_offset_s, own.weights, throttles)
+        return ((0, one) for one in timed)
     if bucket_s is None:
-        bucket_s = bucket_width_s(parts.fabric, loads.of(0), float(start_offset_s.max()), loads.n_layers, throttles)
-    program = _program(parts, loads.n_layers)
+        latest = max(float(start.max()) for start in offsets)
+        bucket_s = bucket_width_s(groups[0].fabric, loads[0].of(0), latest, loads[0].n_layers, throttles)
+    together = [
+        _ranks_of(parts, load, start, step)
+        for parts, load, start, step in zip(groups, loads, offsets, steps, strict=True)
+    ]
+    pays = steps_pay(*(load.of(0).flows for load in loads))
+    return run_groups(together, bucket_s, groups[0].tolerance if pays else 0.0, throttles)
+
+
+def _ranks_of(parts: Parts, loads: _Loads, start_offset_s: Floats, step: RoutedStep) -> RankGroup:
+    program, weights = _program(parts, loads.n_layers), _weights(parts, step)
     if weights:
         stops, beside = ([layer for name, layer, _ in weights if name == stage.name] for stage in (MIGRATION, BESIDE))
         mode = parts.placement.rebalance.mode if parts.placement.rebalance else ""
         awaited = parts.placement.policy in FETCHING_POLICIES
         program = with_migrations(program, stops, beside, mode == "blocking", awaited)
-    return run_layers(
-        parts.fabric,
-        program,
-        work_of,
-        start_offset_s,
-        bucket_s,
-        parts.tolerance if steps_pay(loads.of(0).flows) else 0.0,
-        weights,
-        throttles,
-    )
+    if parts.gradients is not None:
+        beside = list(range(loads.n_layers))
+        weights |= {(BESIDE.name, layer, 0): parts.gradients for layer in beside}
+        program = (*program, *(Operation(BESIDE, layer, after=(("gate", layer, 0),)) for layer in beside))
+    return RankGroup(parts.fabric, program, loads.work, start_offset_s, weights)
+
+
+def _passes_alone(parts: Parts, loads: _Loads, start_offset_s: Floats) -> list[LayerTrace]:
+    """The layers of a step whose passes overlap once more, one pass after the other."""
+    program = SCHEDULES["training", "none"](loads.n_layers, parts.algorithm.permutes_first)
+    tolerance = parts.tolerance if steps_pay(loads.of(0).flows) else 0.0
+    throttles = [one for one in parts.throttles if one.whole_run]
+    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, _NO_CURVES_S, tolerance, throttles=throttles)
+    return [trace for trace in ran if isinstance(trace, LayerTrace)]
 
 
 def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:
@@ -287,11 +363,15 @@ def _weights(parts: Parts, step: RoutedStep) -> dict[Key, PhaseFlows]:
 def _audited_move(
     parts: Parts, index: int, step: RoutedStep, trace: MigrationTrace, summary: SummaryBuilder
 ) -> TimedMigration:
+    bound_s = busiest_link_s(parts.fabric, trace.phase.flows)
+    if parts.gradients is not None:
+        audit_migration(parts.fabric, trace, round(parts.gradients.size.sum()))
+        return TimedMigration(index, 0, trace, bound_s)
     of = (trace.layer, trace.beside)
     moves = next(len(move.moves) for move in step.moves if (move.layer, move.beside) == of)
     audit_migration(parts.fabric, trace, moves * slot_bytes(parts))
     summary.add_migration(trace)
-    return TimedMigration(index, moves, trace, busiest_link_s(parts.fabric, trace.phase.flows))
+    return TimedMigration(index, moves, trace, bound_s)
 
 
 def _program(parts: Parts, n_layers: int) -> Program:

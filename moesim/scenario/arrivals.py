@@ -281,15 +281,41 @@ Offset = LognormalOffset | UniformOffset | NormalOffset | ExponentialOffset
 class Schedule(Block):
     """When each rank arrives, and what else it does per layer."""
 
-    phase: Literal["prefill", "decode"] = Field(
+    phase: Literal["prefill", "decode", "training"] = Field(
         "prefill",
-        description="prefill (whole prompts) or decode (a token of each request); of MoE layers alone, a label.",
+        description="prefill (whole prompts) or decode (a token of each request), of MoE layers alone a label; "
+        "training: a whole step, forward, backward and optimizer.",
     )
     overlap: Literal["none", "two-batch", "single-batch", "hooks"] = Field(
         "none",
         description="none: one micro-batch, the shared expert beside dispatch. Of whole steps also two-batch "
         "(communication of one beside compute of the other), single-batch (decode: combine beside the down GEMM) and "
         "hooks (decode: sends and receives as kernels of their own).",
+    )
+    pipeline: Literal["none", "1f1b", "zb1p", "dualpipe", "dualpipev"] = Field(
+        "none", description="Training: in which order the ranks of a pipeline take micro-batches forward and back."
+    )
+    micro_batches: Count | None = Field(
+        None,
+        ge=1,
+        le=10**5,
+        description="Training: micro-batches of a step that pass a pipeline, each of tokens_per_rank on every rank; "
+        "else as overlap says, two or one.",
+    )
+    stage_layers: (
+        Literal["whole", "even"] | Annotated[tuple[Annotated[Count, Field(ge=0)], ...], Field(min_length=1)]
+    ) = Field(
+        "whole",
+        description="Training: layers of each stage of the pipeline: a list; whole, so that the slowest stage is as "
+        "fast as can be, the output head counted; or even, the same share of everything, fractions of layers too.",
+    )
+    mtp_layers: Count | None = Field(
+        None, ge=0, le=16, description="Training: layers of multi-token prediction (default: the model's)."
+    )
+    recompute: Literal["none", "selective"] = Field(
+        "none",
+        description="Training: what is computed again on the way back; selective: norms, activations and MLA "
+        "up-projections.",
     )
     start_offset: Annotated[
         Annotated[Duration, Tag("<one>")]

@@ -20,6 +20,7 @@ def breaches(scenario: ScenarioFields) -> Iterator[Breach]:
     yield from _per_rank_lists(scenario)
     yield from _unused(scenario)
     yield from _step(scenario)
+    yield from _training(scenario)
     for i, text in enumerate(scenario.thresholds):
         try:
             parse_threshold(text)
@@ -125,6 +126,19 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     elif anew is not None and anew.policy in SINGLE_SLOT_POLICIES and placement.redundant_experts:
         what = f"policy {anew.policy} places no replicas"
         yield ("placement", "rebalance", "policy"), what, "use eplb, or redundant_experts: 0"
+    if scenario.faults and (scenario.groups_at_once > 1 or scenario.parallel.group_placement != "packed"):
+        what = "faults are simulated on one group that has the first GPUs"
+        yield ("faults",), what, "leave them out, or parallel.dp and group_placement"
+    parallel, alone = scenario.parallel, scenario.schedule.phase == "training"
+    if parallel.group_placement != "packed" and (parallel.ep is None or alone):
+        what = "a training step is simulated on one group" if alone else "without ep one group has every GPU"
+        yield ("parallel", "group_placement"), what, "leave it out"
+    if parallel.gradient_dtype is not None and (parallel.groups == 1 or alone):
+        what = "no other group is there to reduce gradients with"
+        yield ("parallel", "gradient_dtype"), what, "leave it out, or give dp: a multiple of ep, of MoE layers alone"
+    elif parallel.gradient_dtype is not None and (anew is not None or placement.policy == "per_batch"):
+        what = "weights of experts travel beside the layers, and so do gradients"
+        yield ("parallel", "gradient_dtype"), what, "leave placement.rebalance or policy per_batch out, or this"
     learnt = placement.learn_from
     if learnt is not None and learnt not in LEARN_FROM and not is_path(learnt):
         yield (
@@ -195,6 +209,54 @@ def _step(scenario: ScenarioFields) -> Iterator[Breach]:
     if decode and not (algorithm.receive_hook and scenario.alltoall.receive_hook):
         what = f"{schedule.overlap} of a decode needs a receive hook, which {algorithm.name} has not or does not use"
         yield ("schedule", "overlap"), what, "overlap: none, or alltoall.algorithm: deepep-low-latency"
+
+
+def _training(scenario: ScenarioFields) -> Iterator[Breach]:
+    """Yield what does not make a training step."""
+    schedule, parallel = scenario.schedule, scenario.parallel
+    count, order = schedule.micro_batches, schedule.pipeline
+    if schedule.phase != "training":
+        least = 2 if schedule.overlap == "two-batch" else 1
+        if count not in (None, least):
+            what = f"overlap {schedule.overlap} of a {schedule.phase} has {least} at a time"
+            yield ("schedule", "micro_batches"), what, "leave it out, or set schedule.phase: training"
+        if order != "none":
+            yield ("schedule", "pipeline"), f"a {schedule.phase} has no pipeline", "set schedule.phase: training"
+        if parallel.pp > 1:
+            yield ("parallel", "pp"), f"a {schedule.phase} has no pipeline", "pp: 1, or schedule.phase: training"
+        for name, unset in (("stage_layers", "whole"), ("mtp_layers", None), ("recompute", "none")):
+            if getattr(schedule, name) != unset:
+                yield ("schedule", name), f"{name} is not of a {schedule.phase}", "set schedule.phase: training"
+        return
+    if scenario.workload.sequence_length is None:
+        yield ("workload",), "a training step needs the length of its sequences", "give workload.sequence_length"
+    if schedule.overlap != "none":
+        yield ("schedule", "overlap"), "in training the pipeline says what overlaps", "overlap: none"
+    if count is None:
+        yield ("schedule",), "a training step needs its micro-batches", "add micro_batches: 8"
+    for i, fault in enumerate(scenario.faults):
+        if fault.from_s > 0 or fault.to_s is not None:
+            yield ("faults", i), "a training step has faults of the whole run alone", "leave from and to out"
+    if parallel.tp > 1:
+        yield ("parallel", "tp"), "attention in tensor parallel is not simulated", "tp: 1"
+    if (order == "none") != (parallel.pp == 1):
+        what = f"pipeline {order} with pp = {parallel.pp}"
+        fix = "use 1f1b, zb1p, dualpipe or dualpipev, or pp: 1" if order == "none" else "pp: 2 or more"
+        yield ("schedule", "pipeline"), what, fix
+        return
+    stages, dealt = parallel.pp * (2 if order == "dualpipev" else 1), schedule.stage_layers
+    if stages > scenario.model.layers:
+        yield ("parallel", "pp"), f"{stages} stages for {scenario.model.layers} layers", "use fewer ranks of a pipeline"
+    elif not isinstance(dealt, str) and (len(dealt) != stages or sum(dealt) != scenario.model.layers):
+        what = f"{len(dealt)} stages of {sum(dealt)} layers in all"
+        yield ("schedule", "stage_layers"), what, f"give {stages} numbers that sum to {scenario.model.layers}"
+    if order == "dualpipe" and parallel.pp % 2:
+        yield ("parallel", "pp"), f"dualpipe enters at both ends of {parallel.pp} ranks", "use an even pp"
+    elif count is not None and order.startswith("dualpipe"):
+        odd = order == "dualpipe" and count % 2
+        if odd or count < 2 * parallel.pp:
+            fix = f"use {'an even number, ' * (order == 'dualpipe')}{2 * parallel.pp} or more"
+            yield ("schedule", "micro_batches"), f"{count} micro-batches through {order} of {parallel.pp} ranks", fix
 
 
 def _sweep(scenario: ScenarioFields) -> Iterator[Breach]:

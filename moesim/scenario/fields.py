@@ -55,3 +55,8 @@ class ScenarioFields(Block):
         "a block replaces the whole block.",
     )
     sweep: Sweep | None = Field(None, description="Axes for `moesim sweep`.")
+
+    @property
+    def groups_at_once(self) -> int:
+        """Expert-parallel groups that are simulated together; a training step is simulated on one, for all."""
+        return 1 if self.schedule.phase == "training" else self.parallel.groups

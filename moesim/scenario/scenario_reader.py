@@ -24,6 +24,7 @@ PATH_FIELDS: tuple[tuple[str, ...], ...] = (
     ("model", "preset"),
     ("routing", "bias"),
     ("workload", "recording", "name"),
+    ("parallel", "group_placement"),
     ("placement", "file"),
     ("placement", "learn_from"),
     ("workload", "routing"),

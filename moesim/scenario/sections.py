@@ -14,7 +14,7 @@ from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
 from moesim.mistakes import Loc, Mistakes, did_you_mean
 from moesim.model import load_model
-from moesim.placement_policies import POLICIES, REBALANCE_POLICIES
+from moesim.placement_policies import GROUP_PLACEMENTS, POLICIES, REBALANCE_POLICIES
 from moesim.regular_clusters import EXAMPLES, FabricKind, RegularCluster
 from moesim.scenario.axes import parse_axis
 from moesim.scenario.named_files import is_path, refuse_escape
@@ -136,12 +136,53 @@ class Cluster(Block):
         raise Mistakes(((key,), what, f"leave it out, or name one, such as {EXAMPLES}"))
 
 
+def _known_group_placement(name: str) -> str:
+    """Refuse what is neither a placement of groups by name nor a path."""
+    if name not in GROUP_PLACEMENTS and not is_path(name):
+        raise InputError(f"no placement of groups {name!r:.60}", fix=did_you_mean(name, GROUP_PLACEMENTS, "placements"))
+    return name
+
+
 class Parallel(Block):
     """How the model is spread over the GPUs."""
 
     ep: Count | None = Field(
         None, ge=1, le=10**6, description="Expert-parallel ranks; null: every GPU of the topology."
     )
+    dp: Count | None = Field(
+        None,
+        ge=1,
+        le=10**6,
+        description="Data-parallel copies of what is not an expert; null: one group of ep ranks. A stage of a pipeline "
+        "has dp x tp GPUs, which are dp x tp / ep expert-parallel groups.",
+    )
+    tp: Count = Field(1, ge=1, le=1024, description="Tensor-parallel ranks of attention.")
+    pp: Count = Field(1, ge=1, le=1024, description="Ranks of a pipeline.")
+    group_placement: Annotated[Name, AfterValidator(_known_group_placement)] = Field(
+        "packed",
+        description="Which GPUs each expert-parallel group has: packed (the next ones), striped (nodes dealt in turn), "
+        "rails (a share of every node's GPUs), random (drawn from all), or a text file with a line of nodes and GPUs "
+        "for each group.",
+    )
+    gradient_dtype: Literal["bf16", "fp32"] | None = Field(
+        None,
+        description="Number format of the experts' gradients that the groups reduce beside each layer; null: none.",
+    )
+
+    @property
+    def groups(self) -> int:
+        """Expert-parallel groups of one stage; 1 where ep is not given."""
+        return 1 if self.ep is None or self.dp is None else self.dp * self.tp // self.ep
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "Parallel":
+        given = [name for name in ("dp", "tp", "pp") if getattr(self, name) not in (None, 1)]
+        if self.ep is None and given:
+            raise Mistakes(((given[0],), f"{given[0]} without ep", "give ep beside it"))
+        if self.ep is not None and self.dp is not None and self.dp * self.tp % self.ep:
+            what = f"dp x tp = {self.dp * self.tp} GPUs of a stage are no whole groups of ep = {self.ep}"
+            raise Mistakes((("dp",), what, f"use a multiple of {self.ep}"))
+        return self
 
 
 class Model(Block):

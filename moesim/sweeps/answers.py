@@ -1,8 +1,9 @@
 """What a sweep says about its objective: the best point, the Pareto front, and how much each axis matters.
 
 The best point is the one of least cost among those that keep the objective's limits. The front holds every such point
-that no other beats in objective, gate mass lost and rank imbalance at once. The effect of an axis is given twice: at
-the best point (the other axes held there), and marginally (the median over all points with each value).
+that no other beats in objective, gate mass lost and rank imbalance at once (a plan: in rate and latency). The effect of
+an axis is given twice: at the best point (the other axes held there), and marginally (the median over all points with
+each value).
 
 A best point can also be given for each combination of the values of some axes: the best M for every K.
 """
@@ -63,6 +64,7 @@ class Answer:
         front: in the order of the objective, best first.
         effects: one per axis, largest first.
         per: axes, by their positions, for each combination of whose values a best point is given.
+        traded: what the front trades the objective against.
         groups: these combinations, in the order of the values; those of which no point is there are left out.
     """
 
@@ -73,6 +75,7 @@ class Answer:
     effects: tuple[Effect, ...]
     per: tuple[int, ...] = ()
     groups: tuple[Group, ...] = ()
+    traded: tuple[str, ...] = TRADED
 
 
 def axes_named(space: Space, keys: Sequence[str]) -> tuple[int, ...]:
@@ -87,27 +90,32 @@ def axes_named(space: Space, keys: Sequence[str]) -> tuple[int, ...]:
     return tuple(a for a, axis in enumerate(space.axes) if not set(keys).isdisjoint(axis.keys))
 
 
-def answer(space: Space, objective: Objective, table: "pa.Table", per: tuple[int, ...] = ()) -> Answer:
-    """Answer an objective from the table of a sweep; points that failed or are impossible are left out.
+def answer(
+    space: Space,
+    objective: Objective,
+    table: "pa.Table",
+    per: tuple[int, ...] = (),
+    traded: tuple[str, ...] = TRADED,
+) -> Answer:
+    """Answer an objective from the table of a sweep; points that are only estimated count in the effects of axes alone.
 
     Args:
         space: all points.
         objective: what to be best at.
         table: the points.
         per: axes, by their positions, for each combination of whose values a best point is also given.
+        traded: what the front trades the objective against; smaller is better.
     """
-    names = {objective.key, *TRADED, *(limit.key for limit in objective.limits)}
+    names = {objective.key, *traded, *(limit.key for limit in objective.limits)}
     read = {name: table[name].to_pylist() for name in names}
     points = table["point"].to_pylist()
-    rows = [{name: column[i] for name, column in read.items()} for i in range(len(points))]
-    ok = [status == "ok" for status in table["status"].to_pylist()]
-    costs = [objective.cost(row) if good else None for row, good in zip(rows, ok, strict=True)]
-    cost = {point: value for point, value in zip(points, costs, strict=True) if value is not None}
-    meeting = [point for point, row in zip(points, rows, strict=True) if point in cost and objective.meets(row)]
+    rows = {point: {name: column[i] for name, column in read.items()} for i, point in enumerate(points)}
+    cost = {point: value for point, row in rows.items() if (value := objective.cost(row)) is not None}
+    ran = {point for point, status in zip(points, table["status"].to_pylist(), strict=True) if status == "ok"}
+    meeting = [point for point in cost if point in ran and objective.meets(rows[point])]
     best = min(meeting, key=lambda point: (cost[point], point), default=None)
-    traded = [name for name in TRADED if name != objective.key]
-    by_point = dict(zip(points, rows, strict=True))
-    front = pareto([(cost[p], *(_number(by_point[p][name]) for name in traded)) for p in meeting])
+    against = [name for name in traded if name != objective.key]
+    front = pareto([(cost[p], *(_number(rows[p][name]) for name in against)) for p in meeting])
     effects = [] if best is None else [_effect(space, a, best, cost) for a in range(len(space.axes))]
     effects.sort(key=lambda effect: -max(effect.at_best or 0.0, effect.marginal or 0.0))
     return Answer(
@@ -118,6 +126,7 @@ def answer(space: Space, objective: Objective, table: "pa.Table", per: tuple[int
         effects=tuple(effects),
         per=per,
         groups=_groups(space, per, points, meeting, cost) if per else (),
+        traded=traded,
     )
 
 

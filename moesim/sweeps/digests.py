@@ -12,7 +12,8 @@ batch of tokens       seed, workload, number of experts, ranks and nodes, the fi
                       where the tokens follow from it (resampled experts, synthetic logits, drawn counts)
 routing of a batch    the batch; router, groups and bias, placement, losses, dead ranks, which ranks share a node; where
                       copies are counted at the ports of ranks, the all-to-all and the fabric too
-fabric                the topology's file, the NIC bandwidth, overrides of links, the number of ranks, faults
+fabric                the topology's file, the NIC bandwidth, overrides of links, the number of ranks, faults; of
+                      groups their number and placement, and the seed
 ====================  ==========================================================================================
 """
 
@@ -94,6 +95,7 @@ def input_files(scenario: Scenario) -> dict[str, Path]:
     named = {
         "model.preset": scenario.model.preset,
         "routing.bias": scenario.routing.bias,
+        "parallel.group_placement": scenario.parallel.group_placement,
         "placement.file": scenario.placement.file,
         "placement.learn_from": scenario.placement.learn_from,
         "workload.expert_ids": workload.expert_ids,
@@ -135,7 +137,16 @@ def fabric_digest(scenario: Scenario) -> str:
     cluster = scenario.cluster
     links = (cluster.nic_bandwidth, cluster.overrides)
     content = file_digest(topology) if isinstance(topology, Path) else topology.content()
-    return digest("fabric", str(topology), content, links, scenario.parallel.ep, scenario.faults)
+    return digest("fabric", str(topology), content, links, scenario.parallel.ep, scenario.faults, *_groups(scenario))
+
+
+def _groups(scenario: Scenario) -> tuple[Any, ...]:
+    """What the places of groups on a cluster follow from; nothing of one that has the first GPUs."""
+    parallel = scenario.parallel
+    if scenario.groups_at_once == 1 and parallel.group_placement == "packed":
+        return ()
+    read = file_digests(scenario).get("parallel.group_placement")
+    return (parallel.groups, parallel.group_placement, read, scenario.seed)
 
 
 def batch_digest(scenario: Scenario, parts: "Parts", recording: "Recording | None") -> str:
@@ -167,4 +178,5 @@ def routing_digest(scenario: Scenario, parts: "Parts", recording: "Recording | N
         ports,
         1 if parts.inference is None else parts.inference.micro_batches,
         parts.gone,
+        *(("groups",) if scenario.groups_at_once > 1 else ()),
     )

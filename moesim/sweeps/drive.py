@@ -51,7 +51,10 @@ class _Drive:
             self._points.setdefault(plan.possible[point], []).append(point)
         self._unrouted: deque[str] = deque(self._points)
         self._ready: deque[int] = deque()
-        self._routed: dict[str, Routed] = {}
+        self._routed = {} if plan.routed is None else plan.routed
+        for key in self._routed.keys() & self._points.keys():
+            self._unrouted.remove(key)
+            self._ready.extend(self._points[key])
         self._left = {key: len(points) for key, points in self._points.items()}
         self._out: dict[Future[Any], _Task] = {}
         self._suspects: deque[_Task] = deque()
@@ -86,7 +89,8 @@ class _Drive:
                 future = executor.submit(route_point, self._plan.template, values(self._points[task][0]))
             else:
                 routed = self._routed[self._plan.possible[task]]
-                future = executor.submit(time_point, self._plan.template, values(task), routed)
+                given = (True,) if self._plan.estimate else ()
+                future = executor.submit(time_point, self._plan.template, values(task), routed, *given)
         except self._workers.deaths as death:
             future = Future()
             future.set_exception(death)
@@ -120,7 +124,7 @@ class _Drive:
         for point in points:
             key = self._plan.possible[point]
             self._left[key] -= 1
-            if not self._left[key]:
+            if not self._left[key] and self._plan.routed is None:
                 self._routed.pop(key, None)
 
     def _bury(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from moesim.cluster import Fabric
-from moesim.errors import InputError, MoesimError
+from moesim.errors import InputError, ResourceError
 from moesim.layer import (
     KernelLedger,
     Parts,
@@ -29,7 +29,7 @@ from moesim.layer import (
 from moesim.measure import SummaryBuilder
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
 from moesim.results import ENDS, intervals
-from moesim.run import RoutedStep, route_steps, run_steps
+from moesim.run import RoutedStep, route_steps, run_steps, simulate
 from moesim.scenario import Scenario, ScenarioTemplate
 from moesim.sweeps.digests import batch_digest, fabric_digest, file_digest, file_digests
 from moesim.sweeps.journal import Outcome
@@ -97,7 +97,9 @@ def recording_of(scenario: Scenario) -> Recording | None:
 
 
 def route(scenario: Scenario, parts: Parts, recording: Recording | None) -> Routed:
-    """Route every batch of a scenario."""
+    """Route every batch of a scenario; those of several groups, which are on one clock, when it runs."""
+    if scenario.groups_at_once > 1:
+        return Routed((), False)
     tokens = batch_digest(scenario, parts, recording)
     files = tuple(sorted(item for item in file_digests(scenario).items() if item[0].startswith("workload.")))
 
@@ -128,14 +130,16 @@ def summarise(parts: Parts, routed: Routed) -> dict[str, Any]:
     return _on_the_clock(parts, routed)[0]
 
 
-def _on_the_clock(parts: Parts, routed: Routed) -> tuple[dict[str, Any], dict[str, float]]:
+def _on_the_clock(parts: Parts, routed: Routed, quick: bool = False) -> tuple[dict[str, Any], dict[str, float]]:
     """The summary, and the ends of its intervals to first order by the names of the table's columns."""
     builder, ledger = SummaryBuilder(parts), KernelLedger()
-    deque(run_steps(parts, routed.steps, builder, ledger, _NO_CURVES_S), maxlen=0)
+    deque(run_steps(parts, routed.steps, builder, ledger, _NO_CURVES_S, quick), maxlen=0)
     summary = builder.build(ledger.shares(), routed.counterfactual)
-    found = intervals(summary, builder.moved.band(summary)).items()
-    ends = {f"{key}_{end}": value for key, both in found for end, value in zip(ENDS, both, strict=True)}
-    return summary, ends
+    return summary, _ends(intervals(summary, builder.moved.band(summary)))
+
+
+def _ends(of: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    return {f"{key}_{end}": value for key, both in of.items() for end, value in zip(ENDS, both, strict=True)}
 
 
 def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed | str:
@@ -147,11 +151,17 @@ def route_point(template: ScenarioTemplate, values: Mapping[str, Any]) -> Routed
         return one_line(error)
 
 
-def time_point(template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed) -> Outcome:
-    """Put a routed point on the clock; a failed outcome where that cannot be done."""
+def time_point(
+    template: ScenarioTemplate, values: Mapping[str, Any], routed: Routed, estimate: bool = False
+) -> Outcome:
+    """Put a routed point on the clock, or estimate it without events; a failed outcome where that cannot be done."""
     try:
-        summary, ends = _on_the_clock(parts_of(template.scenario(values)), routed)
-        return Outcome("ok", None, summary | ends)
+        scenario = template.scenario(values)
+        if scenario.groups_at_once > 1 and not estimate:
+            result = simulate(scenario)
+            return Outcome("ok", None, result.summary | _ends(result.intervals))
+        summary, ends = _on_the_clock(parts_of(scenario), routed, estimate)
+        return Outcome("estimated" if estimate else "ok", None, summary | ends)
     except Exception as error:  # as above
         return Outcome("failed", one_line(error))
 
@@ -160,7 +170,7 @@ def one_line(error: Exception) -> str:
     """Return an error in one line."""
     if isinstance(error, InputError):
         text = "; ".join(single.line() for single in (error, *error.others))
-    elif isinstance(error, MoesimError):
+    elif isinstance(error, ResourceError):
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}"

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim import __version__
 from moesim.errors import InputError
 from moesim.layer import place
 from moesim.scenario import PATH_FIELDS, Scenario, ScenarioTemplate
 from moesim.sweeps.digests import file_digest, input_files, routing_digest
-from moesim.sweeps.evaluate_points import one_line, parts_of, recording_of
+from moesim.sweeps.evaluate_points import Routed, one_line, parts_of, recording_of
 from moesim.sweeps.space import Space, axis_label
 
 
@@ -22,16 +24,25 @@ class Plan:
     Attributes:
         possible: point -> digest of its routing; points with the same digest share it.
         impossible: point -> why no scenario can be made of it.
+        estimate: time the points without the event engine.
+        routed: routings by digest, kept from one drive to the next; None to drop what no point needs any more.
     """
 
     template: ScenarioTemplate
     space: Space
     possible: dict[int, str]
     impossible: dict[int, str]
+    estimate: bool = False
+    routed: dict[str, Routed] | None = None
 
 
 def make_plan(
-    template: ScenarioTemplate, space: Space, points: Iterable[int], say: Callable[[int], None] = lambda _: None
+    template: ScenarioTemplate,
+    space: Space,
+    points: Iterable[int],
+    say: Callable[[int], None] = lambda _: None,
+    fits: Callable[[Scenario], None] = lambda _: None,
+    gpu_memory: bool = False,
 ) -> Plan:
     """Make the scenario of every point, check that its parts fit each other, and find out what it shares.
 
@@ -40,20 +51,30 @@ def make_plan(
         space: all points.
         points: those to plan.
         say: called with the number of points looked at, now and then.
+        fits: raises InputError for a scenario that this machine cannot run.
+        gpu_memory: what a GPU has no memory for is impossible.
     """
     possible: dict[int, str] = {}
     impossible: dict[int, str] = {}
     for seen, point in enumerate(points):
         try:
             scenario = template.scenario(space.values(point))
+            fits(scenario)
             parts = parts_of(scenario)
-            place(parts, np.ones(parts.router.n_experts, np.int64), np.arange(parts.router.top_k, dtype=np.int32)[None])
+            if gpu_memory and parts.memory is not None and parts.memory.free < 0:
+                raise InputError(f"it does not fit: {parts.memory.in_words()}", "memory")
+            place(parts, np.ones(parts.router.n_experts, np.int64), partial(_some_experts, parts.router.top_k))
             possible[point] = routing_digest(scenario, parts, recording_of(scenario))
         except InputError as error:
             impossible[point] = one_line(error)
         if seen % 100 == 99:
             say(seen + 1)
     return Plan(template, space, possible, impossible)
+
+
+def _some_experts(top_k: int) -> NDArray[np.int32]:
+    """One token's selections, whichever."""
+    return np.arange(top_k, dtype=np.int32)[None]
 
 
 def refusal(plan: Plan) -> InputError:

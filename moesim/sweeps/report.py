@@ -15,7 +15,7 @@ import numpy as np
 from moesim.files import write_files
 from moesim.report import AxisEffect, SweepAxis, SweepData, answer_sentence, render_sweep, sweep_figures
 from moesim.scenario import PATH_FIELDS, Objective, Scenario, is_path
-from moesim.sweeps.answers import TRADED, Answer, answer
+from moesim.sweeps.answers import Answer, answer
 from moesim.sweeps.points_table import number_of
 from moesim.sweeps.space import Axis, Space, axis_label
 
@@ -110,7 +110,7 @@ def write_report(folder: Path, found: Answer, data: SweepData, space: Space, tab
 
 def as_plain(found: Answer, data: SweepData, space: Space, table: "pa.Table") -> dict[str, Any]:
     """Return the answer as plain data."""
-    names = list(dict.fromkeys((found.objective.key, *TRADED, *(limit.key for limit in found.objective.limits))))
+    names = list(dict.fromkeys((found.objective.key, *found.traded, *(limit.key for limit in found.objective.limits))))
     rows = rows_of(table, names)
 
     def described(point: int | None) -> dict[str, Any] | None:

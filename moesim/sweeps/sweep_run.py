@@ -47,6 +47,7 @@ def run_sweep(
     folder: Path | None = None,
     retry_failed: bool = False,
     watch: Watch = lambda *_: None,
+    fits: Callable[[Scenario], None] = lambda _: None,
 ) -> Swept:
     """Run every point that the folder does not hold yet.
 
@@ -59,6 +60,7 @@ def run_sweep(
         folder: journal and table; None to keep them in memory.
         retry_failed: run points again that failed before.
         watch: called with the progress.
+        fits: raises InputError for a point that this machine cannot run.
 
     Raises:
         InputError: impossible points (all of them named), or the folder holds another sweep.
@@ -67,7 +69,7 @@ def run_sweep(
     template, total = ScenarioTemplate.of(scenario), len(space)
 
     def planned(points: Iterable[int], number: int) -> Plan:
-        plan = make_plan(template, space, points, lambda seen: watch("planning", seen, number))
+        plan = make_plan(template, space, points, lambda seen: watch("planning", seen, number), fits)
         if plan.impossible and impossible == "refuse":
             raise refusal(plan)
         return plan
@@ -75,7 +77,7 @@ def run_sweep(
     # A new sweep is planned before its folder is touched: one that is refused leaves nothing behind.
     fresh = folder is None or not (folder / JOURNAL_FILE).exists()
     plan = planned(range(total), total) if fresh else None
-    with _held(folder), open_journal(folder) as journal:
+    with held_folder(folder), open_journal(folder) as journal:
         journal.begin(identity(scenario, template, space))
         if retry_failed:
             journal.forget("failed")
@@ -116,7 +118,7 @@ def _run(
 
 
 @contextmanager
-def _held(folder: Path | None) -> Iterator[None]:
+def held_folder(folder: Path | None) -> Iterator[None]:
     """Hold the folder, made if it is not there.
 
     Raises:

@@ -21,9 +21,12 @@ from moesim.timeline.intervals import gaps
 from moesim.traffic import Floats, Ints, PhaseFlows
 
 
-def network_capacity(fabric: Fabric) -> Floats:
-    """Capacities of everything that contends: wires, then each rank's ``sm``, then each rank's communication kernel."""
-    return np.concatenate([fabric.capacity, np.ones(2 * fabric.n_ranks)])
+def network_capacity(fabric: Fabric, n_ranks: int | None = None) -> Floats:
+    """Capacities of everything that contends: wires, then each rank's ``sm``, then each rank's communication kernel.
+
+    ``n_ranks``: of all groups of ranks on these wires; by default the fabric's own.
+    """
+    return np.concatenate([fabric.capacity, np.ones(2 * (n_ranks or fabric.n_ranks))])
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ class PhaseTrace:
 class PhaseRun:
     """A phase in progress: who has entered, which flows have started, who may leave."""
 
-    def __init__(self, clock: NetworkClock, flows: PhaseFlows, sm_link: Ints) -> None:
+    def __init__(self, clock: NetworkClock, flows: PhaseFlows, sm_link: Ints, all_sms: range | None = None) -> None:
+        # Where several groups are on the network, theirs are not all its ``sm`` links, behind which kernels stand.
+        self._all_sms = all_sms or range(int(sm_link[0]), int(sm_link[-1]) + 1)
         self._clock = clock
         self._env: simpy.Environment = clock.env
         self._flows = flows
@@ -97,7 +102,9 @@ class PhaseRun:
         order = np.argsort(flows.gate_ranks, kind="stable")
         self._gated_flows = np.repeat(np.arange(n_flows), np.diff(flows.gate_ptr))[order]
         self._gated_ptr = np.searchsorted(flows.gate_ranks[order], np.arange(n_ranks + 1))
-        self._resource_ptr, self._resource_links, self._resource_weight = flows.resources(int(sm_link[-1]) + 1)
+        self._resource_ptr, self._resource_links, self._resource_weight = flows.resources(
+            self._all_sms.stop + int(sm_link[0]) - self._all_sms.start
+        )
         self._first_waiter = clock.network.new_waiters(n_ranks)
         # A rank's counter of outstanding flows says nothing until all of its flows have started.
         self._unstarted = np.bincount(flows.member_ranks, minlength=n_ranks)
@@ -189,7 +196,7 @@ class PhaseRun:
             bottleneck_time_s=np.concatenate(times),
             bottleneck_flow=np.concatenate(changed).astype(np.int32),
             bottleneck_link=np.concatenate(links),
-            capacity_events=events.only((events.link < self._sm_link[0]) | (events.link > self._sm_link[-1])),
+            capacity_events=events.only((events.link < self._all_sms.start) | (events.link >= self._all_sms.stop)),
             limits=limits,
         )
 
@@ -201,33 +208,21 @@ class PhaseRun:
         return PhaseLimits(off, *network.last_proven(handles))
 
     def _waits(self, finish: Floats) -> tuple[Floats, Ints, Floats]:
-        flows, ready = self._flows, self.enter_s + self._flows.entry_setup_s
-        n_ranks = len(self.enter_s)
-        flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
-        owner, begin, end, opener = flows.member_ranks, self.launch_s[flow], finish[flow], self.opener[flow]
-        last = self._last_s(finish)
-        tail = self.leave_s - last
-        if flows.all_ranks_leave:
-            # The barrier at the end: a rank's own part lasts until it is done, then it waits for the last one.
-            ranks, nobody = np.arange(n_ranks, dtype=np.int32), np.full(n_ranks, -1, np.int32)
-            opened = np.full(n_ranks, self.done_s.max())
-            owner = np.concatenate([owner, ranks, ranks])
-            begin, end = np.concatenate([begin, last, opened]), np.concatenate([end, self.done_s, opened])
-            opener = np.concatenate([opener, nobody, np.full(n_ranks, self._last_done, np.int32)])
-            tail = tail - (opened - self.done_s)
-        order = np.lexsort((begin, owner))
-        ptr = np.searchsorted(owner[order], np.arange(n_ranks + 1))
-        wait, blamed = gaps(ptr, begin[order], end[order], opener[order], ready)
-        return wait, blamed, np.maximum(tail, 0.0)
+        gates = self.launch_s, self.opener, self.start_s
+        return waits(self._flows, *gates, finish, self.enter_s, self.done_s, self.leave_s, self._last_done)
 
-    def _last_s(self, finish: Floats) -> Floats:
-        """When the last flow that each rank waits for ends; not before the first byte of what it posts, [ranks]."""
-        flows, last = self._flows, self.enter_s + self._flows.entry_setup_s
-        waiting_ptr, waiting = flows.waiting
-        np.maximum.at(last, waiting, np.repeat(finish, np.diff(waiting_ptr)))
-        if flows.leave_ptr is not None:
-            np.maximum.at(last, flows.member_ranks, np.repeat(self.start_s, np.diff(flows.member_ptr)))
-        return last
+    def unfinished(self) -> list[tuple[int, int, list[int]]]:
+        """Flows that have been started and have not ended: source and target rank, and links."""
+        flows = self._flows
+        open_flows = [which[np.isnan(self._clock.network.finish(handle))] for which, handle in self._batches]
+        return [
+            (
+                int(flows.source[f]),
+                int(flows.target[f]),
+                flows.route_links[flows.route_ptr[f] : flows.route_ptr[f + 1]].tolist(),
+            )
+            for f in np.concatenate([np.zeros(0, np.int64), *open_flows]).tolist()
+        ]
 
     def _open(self, rank: int, which: NDArray[np.int64]) -> None:
         """Let flows start; those opened at one instant start as one batch."""
@@ -280,6 +275,47 @@ class PhaseRun:
         # A rank without flows may have left before the gate of all ranks opened.
         if self._flows.sms and np.isnan(self.leave_s[rank]):
             self._clock.scale(int(self._sm_link[rank]), self, 1.0 - self._flows.sms / self._flows.total_sms)
+
+
+def waits(
+    flows: PhaseFlows,
+    launch_s: Floats,
+    opener: Ints,
+    start_s: Floats,
+    finish_s: Floats,
+    enter_s: Floats,
+    done_s: Floats,
+    leave_s: Floats,
+    last_done: int,
+) -> tuple[Floats, Ints, Floats]:
+    """Return ``wait_s``, ``waited_on``, ``tail_s`` of ``PhaseTrace``; ``done_s``: its own part is done, [ranks]."""
+    ready, n_ranks = enter_s + flows.entry_setup_s, len(enter_s)
+    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
+    owner, begin, end, opened_by = flows.member_ranks, launch_s[flow], finish_s[flow], opener[flow]
+    last = last_flow_s(flows, start_s, finish_s, enter_s)
+    tail = leave_s - last
+    if flows.all_ranks_leave:
+        # The barrier at the end: a rank's own part lasts until it is done, then it waits for the last one.
+        ranks, nobody = np.arange(n_ranks, dtype=np.int32), np.full(n_ranks, -1, np.int32)
+        opened = np.full(n_ranks, done_s.max())
+        owner = np.concatenate([owner, ranks, ranks])
+        begin, end = np.concatenate([begin, last, opened]), np.concatenate([end, done_s, opened])
+        opened_by = np.concatenate([opened_by, nobody, np.full(n_ranks, last_done, np.int32)])
+        tail = tail - (opened - done_s)
+    order = np.lexsort((begin, owner))
+    ptr = np.searchsorted(owner[order], np.arange(n_ranks + 1))
+    wait, blamed = gaps(ptr, begin[order], end[order], opened_by[order], ready)
+    return wait, blamed, np.maximum(tail, 0.0)
+
+
+def last_flow_s(flows: PhaseFlows, start_s: Floats, finish_s: Floats, enter_s: Floats) -> Floats:
+    """When the last flow that each rank waits for ends; not before the first byte of what it posts, [ranks]."""
+    last = enter_s + flows.entry_setup_s
+    waiting_ptr, waiting = flows.waiting
+    np.maximum.at(last, waiting, np.repeat(finish_s, np.diff(waiting_ptr)))
+    if flows.leave_ptr is not None:
+        np.maximum.at(last, flows.member_ranks, np.repeat(start_s, np.diff(flows.member_ptr)))
+    return last
 
 
 def _rows(ptr: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

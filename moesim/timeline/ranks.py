@@ -9,7 +9,7 @@ Not modelled: CPU launch gaps between kernels.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,8 @@ from moesim.timeline.program import Key, Operation, Program
 from moesim.traffic import Floats, Ints, PhaseFlows
 
 _ONE = np.array([0, 1], np.int64)
+# SimPy events of one instant: a rank has some ten; more go round in a circle.
+_MOST_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class LayerWork:
     flows: dict[str, PhaseFlows]
 
 
+Phases = dict[str, PhaseTrace]
 WorkOf = Callable[[int, int], LayerWork]
 """The work of a layer (first argument) of a micro-batch (second)."""
 
@@ -114,6 +117,25 @@ class LinkSeries:
     utilisation: Floats
 
 
+@dataclass(frozen=True)
+class RankGroup:
+    """Ranks that exchange tokens among themselves, and what they do.
+
+    Attributes:
+        fabric: their view of the cluster; links and routes are those of all groups.
+        program: what each rank does, in order.
+        work_of: called once per layer and micro-batch, when the first rank reaches it.
+        start_offset_s: when each rank begins, [ranks].
+        weights: flows of the program's moves of weights, by operation.
+    """
+
+    fabric: Fabric
+    program: Program
+    work_of: WorkOf
+    start_offset_s: Floats
+    weights: Mapping[Key, PhaseFlows] = field(default_factory=dict)
+
+
 def run_layers(
     fabric: Fabric,
     program: Program,
@@ -124,53 +146,73 @@ def run_layers(
     weights: Mapping[Key, PhaseFlows] | None = None,
     throttles: Sequence[Throttle] = (),
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
-    """Run a program on every rank.
+    """Run a program on every rank of one group: ``run_groups`` without the group's number."""
+    group = RankGroup(fabric, program, work_of, start_offset_s, weights or {})
+    return (trace for _, trace in run_groups([group], bucket_s, tolerance, throttles))
+
+
+def run_groups(
+    groups: Sequence[RankGroup], bucket_s: float, tolerance: float = 0.0, throttles: Sequence[Throttle] = ()
+) -> Iterator[tuple[int, LayerTrace | MigrationTrace | LinkSeries]]:
+    """Run the program of every group on its ranks, all on one clock: their flows share the links that they cross.
 
     Args:
-        fabric: links of the cluster.
-        program: what each rank does, in order.
-        work_of: called once per layer and micro-batch, when the first rank reaches it.
-        start_offset_s: when each rank begins, [ranks].
+        groups: on one fabric, no rank in two.
         bucket_s: width of the time buckets in which the links' use is kept.
         tolerance: longest step of the flows on wires as a share of the busiest link's time; 0: every event.
-        weights: flows of the program's moves of weights, by operation.
-        throttles: of links, on this clock.
+        throttles: of links, on this clock; of one group alone.
 
     Yields:
-        The trace of each layer and each move of weights when its last rank has left it, then what the links carried
-        over time.
+        With the group's number: the trace of each layer and each move of weights when its last rank has left it, then
+        what the links carried over time, of all groups together.
 
     Raises:
-        InvariantError: the program names an operation that it does not hold, or one that waits for it in turn.
+        InvariantError: a program names an operation that it does not hold, or one that waits for it in turn.
     """
-    env = simpy.Environment()
-    capacity = network_capacity(fabric)
+    env, fabric = simpy.Environment(), groups[0].fabric
+    first_sm = np.cumsum([fabric.n_links, *(group.fabric.n_ranks for group in groups)]).tolist()
+    sms = range(first_sm[0], first_sm[-1])
+    capacity = network_capacity(fabric, len(sms))
     network: FlowNetwork | SteppedNetwork = FlowNetwork(capacity, log_bottlenecks=True)
     if tolerance:
-        network = SteppedNetwork(capacity, tolerance, range(fabric.n_links, fabric.n_links + fabric.n_ranks))
+        network = SteppedNetwork(capacity, tolerance, sms)
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     clock = NetworkClock(env, network)
     hold(clock, throttles)
-    ranks = _Ranks(clock, fabric, program, work_of, weights or {}, tuple(throttles))
-    for rank in range(fabric.n_ranks):
-        for lane in ranks.lanes:
-            env.process(ranks.run(rank, lane, float(start_offset_s[rank])))
-    while ranks.running and env.peek() < np.inf:
+    running = [
+        _Ranks(clock, group, first, sms, tuple(throttles)) for group, first in zip(groups, first_sm, strict=False)
+    ]
+    for group, ranks in zip(groups, running, strict=True):
+        for rank in range(group.fabric.n_ranks):
+            for lane in ranks.lanes:
+                env.process(ranks.run(rank, lane, float(group.start_offset_s[rank])))
+    at, events = -1.0, 0
+    while any(ranks.running for ranks in running) and env.peek() < np.inf:
         env.step()
-        while ranks.left:
-            yield ranks.left.popleft()
-    ranks.check_all_done()
+        at, events = env.now, events + 1 if env.now == at else 0
+        if events > _MOST_AT_ONCE:
+            busy = "; ".join(ranks.in_progress(fabric) for ranks in running)
+            raise InvariantError(f"more than {_MOST_AT_ONCE:,} events at {at} s; {busy}")
+        for number, ranks in enumerate(running):
+            while ranks.left:
+                yield number, ranks.left.popleft()
+    for ranks in running:
+        ranks.check_all_done(fabric)
     bucket_start_s, served = network.utilisation()
     use = LinkUse(fabric.capacity, clock.capacity_events())
-    yield LinkSeries(bucket_s, bucket_start_s, use.share(served, bucket_start_s, bucket_s))
+    series = LinkSeries(bucket_s, bucket_start_s, use.share(served, bucket_start_s, bucket_s))
+    for number in range(len(groups)):
+        yield number, series
 
 
 class _LayerInProgress:
-    def __init__(self, work: LayerWork, operations: list[Operation], clock: NetworkClock, sm_link: Ints) -> None:
+    def __init__(
+        self, work: LayerWork, operations: list[Operation], clock: NetworkClock, sm_link: Ints, all_sms: range
+    ) -> None:
         n_ranks, names = len(sm_link), [operation.stage.name for operation in operations]
         self.work, self._of = work, operations[0]
         self.phases = {
-            operation.stage.name: PhaseRun(clock, work.flows[operation.stage.name], sm_link)
+            operation.stage.name: PhaseRun(clock, work.flows[operation.stage.name], sm_link, all_sms)
             for operation in operations
             if operation.stage.kind == "phase"
         }
@@ -180,38 +222,45 @@ class _LayerInProgress:
         self.to_do = n_ranks * len(names)
 
     def trace(self, throttles: tuple[Throttle, ...]) -> LayerTrace:
-        start_s, end_s = ({name: times[name] for name in self._part} for times in (self.start_of, self.end_of))
-        return LayerTrace(
-            layer=self._of.layer,
-            micro_batch=self._of.micro_batch,
-            start_s=start_s,
-            end_s=end_s,
-            phases={name: phase.trace() for name, phase in self.phases.items()},
-            entry_s=np.minimum.reduce(list(start_s.values())),
-            end_s_of_layer=np.maximum.reduce(list(end_s.values())),
-            beside={name: (start, self.end_of[name]) for name, start in self.start_of.items() if name not in start_s},
-            throttles=throttles,
-        )
+        phases = {name: phase.trace() for name, phase in self.phases.items()}
+        return layer_trace(self._of, self._part, (self.start_of, self.end_of), phases, throttles)
+
+
+def layer_trace(
+    of: Operation,
+    part: Collection[str],
+    span: tuple[dict[str, Floats], dict[str, Floats]],
+    phases: Phases,
+    throttles: tuple[Throttle, ...],
+) -> LayerTrace:
+    """Return the trace of the layer that an operation is of; the stages that are part of it are in ``part``."""
+    start_s, end_s = ({name: times[name] for name in part} for times in span)
+    return LayerTrace(
+        layer=of.layer,
+        micro_batch=of.micro_batch,
+        start_s=start_s,
+        end_s=end_s,
+        phases=phases,
+        entry_s=np.minimum.reduce(list(start_s.values())),
+        end_s_of_layer=np.maximum.reduce(list(end_s.values())),
+        beside={name: (begin, span[1][name]) for name, begin in span[0].items() if name not in start_s},
+        throttles=throttles,
+    )
 
 
 class _Ranks:
-    """The ranks' processes and the layers that some rank is in."""
+    """The processes of a group's ranks and the layers that some rank is in."""
 
     def __init__(
-        self,
-        clock: NetworkClock,
-        fabric: Fabric,
-        program: Program,
-        work_of: WorkOf,
-        weights: Mapping[Key, PhaseFlows],
-        throttles: tuple[Throttle, ...],
+        self, clock: NetworkClock, group: RankGroup, first_sm: int, all_sms: range, throttles: tuple[Throttle, ...]
     ) -> None:
+        program, weights, n_ranks = group.program, group.weights, group.fabric.n_ranks
         self.left: deque[LayerTrace | MigrationTrace] = deque()
         self.lanes: tuple[Lane, ...] = (*LANES, *({operation.stage.lane for operation in program} - set(LANES)))
-        self.running = fabric.n_ranks * len(self.lanes)
+        self.running = n_ranks * len(self.lanes)
         self._clock, self._env = clock, clock.env
-        self._sm_link = np.arange(fabric.n_ranks, dtype=np.int32) + fabric.n_links
-        self._program, self._work_of = program, work_of
+        self._sm_link, self._all_sms = np.arange(n_ranks, dtype=np.int32) + np.int32(first_sm), all_sms
+        self._program, self._work_of = program, group.work_of
         self._open: dict[tuple[int, int], _LayerInProgress] = {}
         self._throttles = throttles
         self._weights, self._moving = weights, dict[Key, PhaseRun]()
@@ -220,7 +269,7 @@ class _Ranks:
             if operation.stage != OTHER and operation.key not in weights:
                 self._part_of.setdefault((operation.layer, operation.micro_batch), []).append(operation)
         self._place: dict[Key, int] = {operation.key: place for place, operation in enumerate(program)}
-        self._done = [bytearray(len(program)) for _ in range(fabric.n_ranks)]
+        self._done = [bytearray(len(program)) for _ in range(n_ranks)]
         self._awaited: dict[tuple[int, int], simpy.Event] = {}
         self._on_lane = {
             lane: [
@@ -253,11 +302,22 @@ class _Ranks:
                 self._awaited.pop((rank, place)).succeed()
         self.running -= 1
 
-    def check_all_done(self) -> None:
+    def check_all_done(self, fabric: Fabric) -> None:
         """Raise InvariantError where a rank waits for what never comes."""
         for rank, done in enumerate(self._done):
             if not all(done):
-                raise InvariantError(f"rank {rank} never gets {self._program[done.index(0)].key} done")
+                key = self._program[done.index(0)].key
+                raise InvariantError(f"rank {rank} never gets {key} done; {self.in_progress(fabric)}")
+
+    def in_progress(self, fabric: Fabric) -> str:
+        """Name the first few flows that have not ended, by their ranks and links."""
+        found = []
+        for (layer, _), open_layer in self._open.items():
+            for name, phase in open_layer.phases.items():
+                for source, target, links in phase.unfinished():
+                    over = ", ".join(fabric.link_names[link] for link in links)
+                    found.append(f"{name} of layer {layer}, rank {source} to {target} over {over}")
+        return f"{len(found)} flows have not ended" + "".join(f"; {one}" for one in found[:3])
 
     def _do(self, operation: Operation, rank: int) -> Generator[simpy.Event, object, None]:
         stage, key = operation.stage, (operation.layer, operation.micro_batch)
@@ -282,14 +342,14 @@ class _Ranks:
     def _layer(self, key: tuple[int, int]) -> _LayerInProgress:
         if key not in self._open:
             work = self._work_of(*key)
-            self._open[key] = _LayerInProgress(work, self._part_of[key], self._clock, self._sm_link)
+            self._open[key] = _LayerInProgress(work, self._part_of[key], self._clock, self._sm_link, self._all_sms)
         return self._open[key]
 
     def _move(self, operation: Operation, rank: int) -> Generator[simpy.Event, object, None]:
         """Take a rank through a move of weights."""
         key = operation.key
         if key not in self._moving:
-            self._moving[key] = PhaseRun(self._clock, self._weights[key], self._sm_link)
+            self._moving[key] = PhaseRun(self._clock, self._weights[key], self._sm_link, self._all_sms)
         yield from self._moving[key].enter(rank)
         if self._moving[key].finished:
             trace = self._moving.pop(key).trace()

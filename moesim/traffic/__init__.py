@@ -39,7 +39,14 @@ from moesim.traffic.exchange import Exchange
 from moesim.traffic.flows import QUEUES, Floats, Ints, PhaseFlows, Ptrs, over_switches
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 from moesim.traffic.spread import KINDS, Spread, room, slower, spread_of
-from moesim.traffic.weights import MigrationMode, WeightTransfer, busiest_link_s, weight_flows, weight_transfer
+from moesim.traffic.weights import (
+    MigrationMode,
+    WeightTransfer,
+    busiest_link_s,
+    gradient_flows,
+    weight_flows,
+    weight_transfer,
+)
 
 __all__ = [
     "KINDS",
@@ -75,6 +82,7 @@ __all__ = [
     "gpu_names",
     "gpu_ports",
     "gpu_steps",
+    "gradient_flows",
     "most_of",
     "no_copies",
     "over_switches",

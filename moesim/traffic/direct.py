@@ -111,7 +111,7 @@ def _nic_routes(fabric: Fabric, source: Ints, target: Ints, seed: int) -> tuple[
             raise InputError(what, where="faults", fix="leave wrong_nic out, or choose another all-to-all")
         normal = replace(paths.normal, node=np.arange(len(paths.normal.node)))
         return pair_routes(replace(fabric, paths=replace(paths, normal=normal, node=alone)), source, target, seed)
-    if not isinstance(paths, TwoTierPaths) or (paths.nic_out[: fabric.n_ranks] < 0).any():
+    if not isinstance(paths, TwoTierPaths) or (paths.nic_out[fabric.in_cluster(np.arange(fabric.n_ranks))] < 0).any():
         what = f"{fabric.name} has no regular way over a NIC between the GPUs of a node"
         raise InputError(what, where="alltoall.algorithm", fix="use deepep-low-latency")
     apart = replace(fabric, paths=replace(paths, node=np.arange(len(paths.node))))

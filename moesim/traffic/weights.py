@@ -93,6 +93,30 @@ def weight_flows(
     )
 
 
+def gradient_flows(
+    fabric: Fabric, group: ArrayLike, following: ArrayLike, n_bytes: float, transfer: WeightTransfer, seed: int = 0
+) -> PhaseFlows:
+    """Build what one group sends beside a layer while the groups reduce gradients: rank i to rank i of the next group.
+
+    A reduce-scatter in rings: of N groups each rank passes on (N - 1) / N of its gradients, in turns that follow one
+    another closely enough to be one flow. A rank sends as soon as it has its gradients; the next one's are not waited
+    for.
+
+    Args:
+        fabric: the whole cluster.
+        group, following: cluster ranks of this group and of the next, ascending, int[ranks].
+        n_bytes: that each rank passes on.
+        transfer: share of a port's peak that is reached.
+        seed: of the fabric's path hash.
+    """
+    flows, own = weight_flows(fabric, group, following, 1, transfer, seed), np.arange(np.size(group), dtype=np.int32)
+    each = np.arange(len(own) + 1, dtype=np.int64)
+    return replace(
+        flows, phase="gradients", source=own, target=own, size=flows.size * n_bytes, gate_ptr=each, gate_ranks=own,
+        member_ptr=each, member_ranks=own,
+    )  # fmt: skip
+
+
 def busiest_link_s(fabric: Fabric, flows: PhaseFlows) -> float:
     """Return what the busiest link needs for a phase's bytes at the rate that they reach, seconds."""
     moved = csr.spread(flows.size, flows.route_ptr) * flows.weight

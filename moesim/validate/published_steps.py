@@ -1,4 +1,4 @@
-"""Published inference steps: rows of a table in the words of their sources, and what each says of a scenario.
+"""Published steps: rows of a table in the words of their sources, and what each says of a scenario.
 
 A row is refused where no kernel can price it; what it does not state is assumed and listed with it. The columns are
 those of ``data/validate/steps.csv``: who ran what, how many tokens or requests each GPU had, and the figure.
@@ -16,13 +16,18 @@ from moesim.broken_files import content, reading
 from moesim.compute import KernelTable, gpus
 from moesim.errors import InputError
 from moesim.model import load_model, model_names
+from moesim.validate.training_rows import Unstated, readings, training_settings
 
 STEPS = Path(__file__).resolve().parent.parent / "data" / "validate" / "steps.csv"
 _NEEDED = ("id", "kind", "source", "model", "gpu", "gpus", "ep", "per_gpu", "context", "value", "unit")
+TIMES = ("s", "h")
+"""Units of a training step's time: of one step, or GPU hours of 1e12 tokens."""
+_RATES = ("tok/s/GPU", "tok/s/node")
 _MOST_BYTES = 10 * 10**6
 _MOST_OF_A_GPU = 1 << 20
 _BOUNDS = {
     "value": (-1e12, 1e12), "ep": (1, 1024), "gpus": (1, 65_536), "nodes": (1, 8192), "tp": (1, 1024),
+    "pp": (1, 1024),
     "redundant": (0, 4096), "draft_tokens": (0, 16), "acceptance": (0, 1),
 }  # fmt: skip
 # The others may be a word, of what the source does not state.
@@ -67,8 +72,15 @@ class Step:
         return row["source"], row["model"], row["gpu"], row["kind"], "real" in row.get("routing", "")
 
     @property
+    def training(self) -> bool:
+        """Whether it is a training step."""
+        return self.row["kind"] == "train"
+
+    @property
     def named(self) -> bool:
-        """Whether it is a profile of a step whose loads were even: nothing is fitted, for it or on it."""
+        """Whether it is DeepSeek's, a step whose loads were even or balanced: nothing is fitted, for it or on it."""
+        if self.training:
+            return "schedule.stage_layers" in self.settings and self.row["unit"] == "s"
         return "balanced" in self.row.get("routing", "") and "EPLB" not in self.row.get("routing", "")
 
     @property
@@ -134,8 +146,10 @@ def _readings(row: dict[str, str]) -> list[Step]:
         return [Step(row, refused=refused)]
     try:
         one = _settings(row)
-    except _Unstated as error:
+    except Unstated as error:
         return [Step(row, refused=str(error))]
+    if one.training:
+        return [replace(one, settings=settings, reading=name) for name, settings in readings(one.settings).items()]
     if not row.get("draft_tokens") or "x" in row["per_gpu"].split():
         return [one]
     plain = {key: value for key, value in one.settings.items() if key not in _DRAFTS}
@@ -146,12 +160,8 @@ def _readings(row: dict[str, str]) -> list[Step]:
 _DRAFTS = ("workload.draft_tokens", "workload.acceptance")
 
 
-class _Unstated(Exception):
-    """What a row does not say and nothing can stand for."""
-
-
 def _model_of(row: dict[str, str]) -> str | None:
-    name = row["model"].lower()
+    name = row["model"].lower().removesuffix(" without mtp")
     return name if name in model_names() else None
 
 
@@ -159,13 +169,13 @@ def _refused(row: dict[str, str]) -> str:
     """Why a row is not simulated, from what it says; empty where it is."""
     dtype, gpu = row.get("dtype", "").lower(), row["gpu"].lower()
     reasons = (
-        (row["kind"] not in ("prefill", "decode"), f"not an inference step: {row['kind']}"),
+        (row["kind"] not in ("prefill", "decode", "train"), f"not a whole step: {row['kind']}"),
         (gpu not in gpus() or not KernelTable.load(gpu).published, f"no kernels of the {row['gpu']}"),
         ("fp4" in dtype, f"no FP4 kernels ({row.get('dtype')})"),
         (_model_of(row) is None, f"{row['model']} is no model with experts that moesim has"),
         (row.get("tp", "1") not in ("", "-", "1"), "attention in tensor parallel is not modelled"),
         (re.fullmatch("[0-9]+", row["ep"]) is None or int(row["ep"]) < 2, "experts on one GPU"),
-        (row["unit"] not in ("tok/s/GPU", "tok/s/node"), f"a figure in {row['unit']}"),
+        (row["unit"] not in (TIMES if row["kind"] == "train" else ()) + _RATES, f"a figure in {row['unit']}"),
     )
     return next((reason for holds, reason in reasons if holds), "")
 
@@ -179,20 +189,23 @@ def _settings(row: dict[str, str]) -> Step:
         **_cluster(row, gpu, ep, notes),
         "parallel.ep": ep,
         "model.preset": model,
-        "schedule.phase": row["kind"],
-        "schedule.overlap": _overlap(overlap, decode, notes),
+        "schedule.phase": "training" if row["kind"] == "train" else row["kind"],
+        "schedule.overlap": "none" if row["kind"] == "train" else _overlap(overlap, decode, notes),
         "alltoall.algorithm": "deepep-low-latency" if decode else "deepep-normal",
         "alltoall.dispatch_dtype": "fp8" if "fp8" in row.get("dtype", "").lower() else "bf16",
         "workload.layers_simulated": 4,
     }
+    if row["kind"] == "train":
+        settings = {key: value for key, value in settings.items() if key != "workload.layers_simulated"}
+        return Step(row, settings | training_settings(row, notes), assumptions=tuple(notes))
     if not lengths:
-        raise _Unstated("its context is not stated")
+        raise Unstated("its context is not stated")
     # Every slot is busy, so a request has on average half of its output behind it.
     ends = len(lengths) > 1 and "out" in row["context"]
     context = lengths[0] + (lengths[1] // 2 if ends and decode else 0)
     if decode:
         if size is None or size[2] != "requests":
-            raise _Unstated("its requests per GPU are not stated")
+            raise Unstated("its requests per GPU are not stated")
         drafted = re.search(r"MTP ([0-9]+) draft", row.get("library", ""))
         drafts = row.get("draft_tokens") or (drafted[1] if drafted else str(int(size[3] or 1) - 1))
         settings |= {"workload.requests": int(size[1]), "workload.context": context}

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from moesim.cluster import load_topology
 from moesim.compute import free_constants
 from moesim.layer import Inference, KernelLedger, Parts, RoutedLayer, build_parts, layer_kernels, open_workload
-from moesim.measure import StepTime, SummaryBuilder
-from moesim.run import TimedLayer, initial_state, route_step, run_steps
+from moesim.measure import StepTime, SummaryBuilder, TrainingTime
+from moesim.run import TimedLayer, initial_state, route_step, run_steps, simulated_layers
 from moesim.stages import PHASES
-from moesim.timeline import SCHEDULES, LayerTrace, LayerWork, run_layers
+from moesim.timeline import BACKWARD, SCHEDULES, LayerTrace, LayerWork, run_layers
 from moesim.validate.published_steps import Step
 from moesim.validate.step_rows import scenario_of
 
@@ -43,13 +43,15 @@ def constants_at_ends(step: Step) -> list[Ends]:
         routed, _ = route_step(parts, initial_state(parts, batch), batch)
     timed = [one for one in run_steps(parts, [routed], SummaryBuilder(parts), KernelLedger(), _NO_CURVES_S)
              if isinstance(one, TimedLayer)]  # fmt: skip
+    inference = parts.inference
+    assert inference is not None  # noqa: S101 - every row is a whole step
+    cuts = [next(iter(layers.values())) for layers in (routed.layers, *routed.later)]
+    if inference.training is not None:  # the way back takes the same tokens
+        cuts *= 2
     phases = {
         name: float(np.mean([(one.trace.phases[name].leave_s - one.trace.phases[name].enter_s) for one in timed]))
         for name in PHASES
     }
-    cuts = [next(iter(layers.values())) for layers in (routed.layers, *routed.later)]
-    inference = parts.inference
-    assert inference is not None  # noqa: S101 - every row is a whole step
     now = _step_s(parts, inference, cuts, phases)
     found = []
     for name, constant in free_constants().items():
@@ -65,21 +67,31 @@ def constants_at_ends(step: Step) -> list[Ends]:
 
 def _step_s(parts: Parts, step: Inference, cuts: list[RoutedLayer], phases: Mapping[str, float]) -> float:
     """Seconds of a step of one rank, its all-to-alls of fixed time."""
-    own = replace(parts, inference=step)
-    work = [LayerWork(_mean(own, routed) | {name: np.full(1, s) for name, s in phases.items()}, {}) for routed in cuts]
-    program = tuple(
-        operation._replace(stage=operation.stage._replace(kind="kernel"))
-        for operation in SCHEDULES[parts.schedule.phase, step.overlap](_LAYERS, parts.algorithm.permutes_first)
-    )
-    alone = load_topology("hgx-h800").first_ranks(1)
-    clock = StepTime(own, step)
-    for trace in run_layers(alone, program, lambda _, cut: work[cut], np.zeros(1), _NO_CURVES_S):
-        if isinstance(trace, LayerTrace):
-            clock.add_layer(trace)
+    own, training = replace(parts, inference=step), step.training
+    fixed = {name: np.full(1, seconds) for name, seconds in phases.items()}
+    work = [
+        LayerWork(_mean(own, routed, bool(training) and cut == BACKWARD) | fixed, {}) for cut, routed in enumerate(cuts)
+    ]
+    one_rank = load_topology("hgx-h800").first_ranks(1)
+
+    def traces(overlap: str) -> list[LayerTrace]:
+        layers = _LAYERS if training is None else simulated_layers(own, 1)
+        program = tuple(
+            operation._replace(stage=operation.stage._replace(kind="kernel"))
+            for operation in SCHEDULES[parts.schedule.phase, overlap](layers, parts.algorithm.permutes_first)
+        )
+        ran = run_layers(one_rank, program, lambda _, cut: work[cut], np.zeros(1), _NO_CURVES_S)
+        return [trace for trace in ran if isinstance(trace, LayerTrace)]
+
+    clock: StepTime | TrainingTime = StepTime(own, step)
+    if training is not None:
+        clock = TrainingTime(own, step, training, tokens=cuts[0].tokens, alone=traces("none"))
+    for trace in traces(step.overlap):
+        clock.add_layer(trace)
     return clock.end_step(1)
 
 
-def _mean(parts: Parts, routed: RoutedLayer) -> dict[str, NDArray[np.float64]]:
-    slot_rank = np.asarray(routed.placement.slot_rank)
-    kernels = layer_kernels(parts, routed.tokens, routed.slot_tokens, slot_rank, routed.totals, KernelLedger())
+def _mean(parts: Parts, routed: RoutedLayer, backward: bool) -> dict[str, NDArray[np.float64]]:
+    slot_rank, ledger = np.asarray(routed.placement.slot_rank), KernelLedger()
+    kernels = layer_kernels(parts, routed.tokens, routed.slot_tokens, slot_rank, routed.totals, ledger, backward)
     return {name: seconds.mean(keepdims=True) for name, seconds in kernels.seconds.items()}

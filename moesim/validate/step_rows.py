@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from moesim.model import load_model
 from moesim.run import simulate
 from moesim.scenario import Scenario, load_scenario
-from moesim.validate.published_steps import Step
+from moesim.validate.published_steps import TIMES, Step
 
 _SEED = 0
 _MOST_DISTINCT = 1 << 15
@@ -38,18 +38,21 @@ class Outcome:
         low, high: what is not known of the cluster, 80 %.
         fitted: with the engine constant of its group; None where the group has no other row.
         fitted_on: the row that the constant is from.
+        mfu, hidden: of training, causal MFU and the share of communication that is hidden.
     """
 
     step: Step
     simulated: float | None = None
     low: float | None = None
     high: float | None = None
+    mfu: float | None = None
+    hidden: float | None = None
     fitted: float | None = None
     fitted_on: str = ""
 
     @property
     def error(self) -> float | None:
-        """Of throughput at the frozen constants: above 0 too fast."""
+        """In the row's unit at the frozen constants: of throughput above 0 too fast, of a time below."""
         return None if self.simulated is None else self.simulated / self.step.measured - 1
 
     @property
@@ -64,7 +67,8 @@ class Outcome:
             "id": self.step.name, "metric": row.get("metric", "throughput"), "unit": row["unit"],
             "measured": self.step.measured, "simulated": self.simulated, "low": self.low, "high": self.high,
             "fitted": self.fitted, "fitted_on": self.fitted_on or None, "error": self.error,
-            "fitted_error": self.fitted_error, "refused": self.step.refused or None, "source": row["source"],
+            "fitted_error": self.fitted_error, "mfu": self.mfu, "communication_hidden_share": self.hidden,
+            "refused": self.step.refused or None, "source": row["source"],
             "assumptions": list(self.step.assumptions),
         }  # fmt: skip
 
@@ -80,7 +84,9 @@ def balanced_ids(tokens: int, n_experts: int, top_k: int, rng: np.random.Generat
 def scenario_of(step: Step, folder: Path) -> Scenario:
     """Return a step's scenario, written into ``folder``, with its experts where they are dealt."""
     load: dict[str, Any] = {"workload.synthetic": {"kind": "uniform"}}
-    if step.named:
+    if "workload.recording" in step.settings:
+        load = {}
+    elif step.named:
         load = {"workload.expert_ids": _dealt(step, folder)}
     blocks: dict[str, dict[str, Any]] = {}
     for key, value in (step.settings | load).items():
@@ -89,6 +95,16 @@ def scenario_of(step: Step, folder: Path) -> Scenario:
     path = folder / "step.yaml"
     path.write_text("".join(f"{block}: {json.dumps(values)}\n" for block, values in blocks.items()), encoding="utf-8")
     return load_scenario(path)
+
+
+class Simulated(NamedTuple):
+    """A step in the row's unit and the ends of its interval; of training MFU and what of communication is hidden."""
+
+    simulated: float
+    low: float
+    high: float
+    mfu: float | None = None
+    hidden: float | None = None
 
 
 def _dealt(step: Step, folder: Path) -> str:
@@ -102,8 +118,8 @@ def _dealt(step: Step, folder: Path) -> str:
     return name
 
 
-def simulate_step(step: Step) -> tuple[float, float, float] | None:
-    """Return tokens/s of a step in the row's unit, with the ends of its interval; None where it is refused."""
+def simulate_step(step: Step) -> Simulated | None:
+    """Return what moesim says of a step; None where it is refused."""
     if step.refused:
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +127,11 @@ def simulate_step(step: Step) -> tuple[float, float, float] | None:
     of = "node" if step.row["unit"].endswith("node") else "gpu"
     rate, step_s = result.summary[f"tokens_per_second_per_{of}"], result.summary["step_time_s"]
     fast, slow = result.intervals.get("step_time_s", (step_s, step_s))
-    return rate, rate * step_s / slow, rate * step_s / fast
+    training = (result.summary["mfu"], result.summary["communication_hidden_share"]) if step.training else ()
+    if step.row["unit"] in TIMES:
+        of_step = 1.0 if step.row["unit"] == "s" else 1e12 / rate / 3600 / step_s
+        return Simulated(step_s * of_step, fast * of_step, slow * of_step, *training)
+    return Simulated(rate, rate * step_s / slow, rate * step_s / fast, *training)
 
 
 def evaluate_steps(
@@ -120,7 +140,7 @@ def evaluate_steps(
     """Simulate every step that is not refused, and fit one constant to each group of several rows."""
     chosen = list(steps)
     say = progress or (lambda done, total: None)
-    found: list[tuple[float, float, float] | None] = []
+    found: list[Simulated | None] = []
     pool = ProcessPoolExecutor(jobs) if jobs > 1 else None
     try:
         for rates in (pool.map if pool else map)(simulate_step, chosen):
@@ -129,7 +149,7 @@ def evaluate_steps(
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
-    outcomes = [Outcome(step, *(rates or ())) for step, rates in zip(chosen, found, strict=True)]
+    outcomes = [Outcome(step, **(rates._asdict() if rates else {})) for step, rates in zip(chosen, found, strict=True)]
     return [_with_constant(outcome, outcomes) for outcome in outcomes]
 
 

@@ -1,7 +1,7 @@
 """What arrives: tokens on ranks, and the router logits (or experts) of each."""
 
 from moesim.dumps import RoutingTrace, read_routing
-from moesim.workload.batch import Batch, micro_batches, without_ranks
+from moesim.workload.batch import Batch, listed, micro_batches, without_ranks
 from moesim.workload.counted import counts_batch
 from moesim.workload.dealt import dealt_batch
 from moesim.workload.recorded import recorded_batch
@@ -20,6 +20,7 @@ __all__ = [
     "counts_batch",
     "dealt_batch",
     "half_of_trace",
+    "listed",
     "micro_batches",
     "read_routing",
     "recorded_batch",

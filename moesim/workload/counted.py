@@ -61,7 +61,7 @@ def counts_batch(
     distinct = min(int(per_rank.sum()), max(bound, 1))
     drawn = draw_blocks(distinct, sequence_length, per_rank, assign, rng)
     ids = {layer: _systematic_sample(p, top_k, distinct, rng)[drawn.rows] for layer, p in chance.items()}
-    notes = [f"{len(drawn.token_index):,} tokens drawn from expert counts, {len(drawn.rows):,} distinct"]
+    notes = [f"{drawn.tokens:,} tokens drawn from expert counts, {len(drawn.rows):,} distinct"]
     if drawn.bootstrapped:
         notes[0] += " (more tokens repeat whole blocks)"
     width = len(next(iter(chance.values())))

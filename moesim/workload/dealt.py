@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.workload.batch import Batch, drawn_batch
-from moesim.workload.token_draw import Draw, tokens_of_ranks
+from moesim.workload.token_draw import Draw, Ints, tokens_of_ranks
 
 MAX_DISTINCT = 65_536
-_CHUNK_NUMBERS = 1 << 24
+_CHUNK_NUMBERS, _AT_ONCE, _SEQUENCE = 1 << 24, 1 << 16, 256
 Ids = NDArray[np.int64]
 
 
@@ -53,16 +53,29 @@ def dealt_batch(
     if kind == "w4-ragged-sources" and np.ndim(tokens_per_rank or 0) == 0 and n_ranks > 1:
         ends = np.rint(np.cumsum(np.linspace(0.5, 1.5, n_ranks) * per_rank)).astype(np.int64)
         per_rank = np.concatenate([ends[:1], ends[1:] - ends[:-1]])
-    token_rank = np.repeat(np.arange(n_ranks, dtype=np.int32), per_rank)
-    tokens = number = np.arange(len(token_rank))
-    if kind == "sglang-round-robin":
+    ends, tokens = np.cumsum(per_rank), int(per_rank.sum())
+    begins, in_turn = ends - per_rank, kind == "sglang-round-robin"
+
+    def number(token: Ids) -> Ids:
+        if not in_turn:
+            return token
         # Token i of rank r is number i R + r: SGLang deals over the data-parallel ranks in turn.
-        number = (tokens - np.repeat(np.cumsum(per_rank) - per_rank, per_rank)) * n_ranks + token_rank
-    span = int(number.max()) + 1
+        rank = np.searchsorted(ends, token, side="right")
+        return (token - begins[rank]) * n_ranks + rank
+
+    span = int(number(ends[per_rank > 0] - 1).max()) + 1
     if span > MAX_DISTINCT:
         # Rules without chance repeat after E tokens, those with a hot set look at the number modulo 4.
         span = max(MAX_DISTINCT // math.lcm(n_experts, 4), 1) * math.lcm(n_experts, 4)
-    rows, token_index = np.unique(number % span, return_inverse=True)
+    dealt_to = np.zeros(span, np.bool_)
+    for start in range(0, tokens, _AT_ONCE):
+        dealt_to[number(np.arange(start, min(start + _AT_ONCE, tokens))) % span] = True
+    rows, place = np.flatnonzero(dealt_to), np.cumsum(dealt_to, dtype=np.int32) - np.int32(1)
+
+    def part(start: int, stop: int) -> tuple[Ints, Ints]:
+        token = np.arange(start, stop)
+        return place[number(token) % span], (token // _SEQUENCE).astype(np.int32)
+
     n_nodes, hot_rng = math.ceil(n_ranks / ranks_per_node), popularity_rng or rng
     ids: dict[int, NDArray[np.int32]] = {}
     for layer in dict.fromkeys(int(layer) for layer in layers):
@@ -70,12 +83,10 @@ def dealt_batch(
         ids[layer] = np.sort(own, axis=1).astype(np.int32)
         if kind == "deepep-test-low-latency":  # ten places of each rank, some perhaps twice
             for rank in np.flatnonzero(per_rank):
-                its = token_index[token_rank == rank]
-                ids[layer][its[rng.integers(len(its), size=10)], rng.integers(top_k, size=10)] = -1
-    drawn = Draw(
-        rows, token_index.astype(np.int32), token_rank, (tokens // 256).astype(np.int32), len(rows) < len(tokens)
-    )
-    note = f"{len(tokens):,} tokens with experts dealt by {kind}, {len(rows):,} distinct; no router runs"
+                its = begins[rank] + rng.integers(per_rank[rank], size=10)
+                ids[layer][place[number(its) % span], rng.integers(top_k, size=10)] = -1
+    drawn = Draw(rows, per_rank, part, len(rows) < tokens)
+    note = f"{tokens:,} tokens with experts dealt by {kind}, {len(rows):,} distinct; no router runs"
     return drawn_batch(drawn, n_experts, "synthetic", (note,), expert_ids=ids)
 
 

@@ -34,6 +34,7 @@ def recorded_batch(
     select: Select | None = None,
     group_counts: Sequence[int] = (),
     half: Half | None = None,
+    bootstrap: bool = False,
 ) -> Batch:
     """Return a batch of recorded tokens for ``layers``, all of one training step (``"last"`` or its number).
 
@@ -42,6 +43,7 @@ def recorded_batch(
     all those that the model was trained on. ``n_experts`` other than the recording's calls
     ``resample_experts``, which needs ``select`` (the router, see there) and ``group_counts``, the numbers of
     ranks, nodes and routing groups (by default the ranks alone). ``half``: the half to draw from.
+    ``bootstrap``: draw sequences even where enough tokens were recorded.
 
     Raises InputError for a layer or domain that was not recorded, and for impossible token counts.
     """
@@ -52,9 +54,9 @@ def recorded_batch(
     pool = np.flatnonzero(np.isin(recording.domain[:prefix], _domain_ids(recording, domains)))
     pool = pool[half_of(recording.sequence[pool], len(pool), half)]
     counts = tokens_of_ranks(tokens_per_rank, n_ranks, len(pool))
-    drawn = draw_tokens(recording.sequence[:prefix][pool], counts, assign, rng)
+    drawn = draw_tokens(recording.sequence[:prefix][pool], counts, assign, rng, bootstrap)
     rows = pool[drawn.rows]
-    notes = [_note(recording.name, drawn.bootstrapped, len(drawn.token_index), len(rows), len(pool))]
+    notes = [_note(recording.name, drawn.bootstrapped, drawn.tokens, len(rows), len(pool))]
     if half is not None:
         notes.append(f"drawn from the {half} half of the recording")
     if step != "last":
@@ -71,7 +73,7 @@ def recorded_batch(
                 fix="give the router (select), so that its loads can be kept while resampling",
             )
         resampled = {}
-        times = np.bincount(drawn.token_index).astype(np.float64)
+        times = drawn.times()
         for layer in layers:
             new = resample_experts(
                 batch_logits[layer],
@@ -89,10 +91,9 @@ def recorded_batch(
         logits=batch_logits,
         bias=bias,
         expert_ids=None,
-        token_index=drawn.token_index,
-        token_rank=drawn.token_rank,
-        sequence=drawn.sequence,
-        domain=np.asarray(recording.domain[rows][drawn.token_index], np.int8),
+        rank_tokens=drawn.rank_tokens,
+        part=drawn.part,
+        domain=np.asarray(recording.domain[rows], np.int8),
         domain_names=names,
         distinct_tokens=len(rows),
         notes=tuple(notes),

@@ -87,7 +87,6 @@ def synthetic_batch(
     distinct = _distinct_tokens(wanted, max_distinct, len(layers) * n_experts * 4, sequence_length)
     sequence = (np.arange(distinct) // sequence_length).astype(np.int32)
     drawn = draw_tokens(sequence, counts, assign, rng)
-    weight = np.bincount(drawn.token_index, minlength=len(drawn.rows)).astype(np.float64)
     of_what = n_ranks if target is not None and target.by_rank else n_experts
     z = latent(popularity_rng or rng, len(layers), of_what, step, layer_correlation, step_correlation)
     hot = _hot_experts(kind, n_experts, n_ranks, hot_rank, hot_node, ranks_per_node)
@@ -103,7 +102,7 @@ def synthetic_batch(
         if kind == "skew":
             if target is None or select is None:
                 raise InputError("skew needs a target and a router", where="workload.synthetic.kind")
-            noise, spread, reached = skewed(target, noise, of_layer, n_ranks, select, weight)
+            noise, spread, reached = skewed(target, noise, of_layer, n_ranks, select, drawn.times())
             found.append((spread, reached))
         elif kind == "zipf":
             noise += zipf_log_popularity(of_layer, exponent).astype(np.float32)

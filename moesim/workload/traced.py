@@ -32,6 +32,7 @@ def traced_batch(
     assign: str = "by_sequence",
     where: str = "routing",
     half: Half | None = None,
+    bootstrap: bool = False,
 ) -> Batch:
     """Return a batch of recorded tokens.
 
@@ -46,6 +47,7 @@ def traced_batch(
         assign: by_sequence or striped.
         where: names the trace in mistakes.
         half: draw from the first or the second half alone.
+        bootstrap: draw sequences even where enough tokens were recorded.
 
     Raises:
         InputError: a layer that was not recorded, or another number of experts.
@@ -66,9 +68,9 @@ def traced_batch(
             where=where,
         )  # fmt: skip
         return replace(batch, notes=(*batch.notes, *trace.notes))
-    drawn = _drawn(trace, tokens_per_rank, n_ranks, sequence_length, assign, rng)
+    drawn = _drawn(trace, tokens_per_rank, n_ranks, sequence_length, assign, rng, bootstrap)
     kind = "logits" if trace.unit == "logits" else "experts"
-    note = f"{len(drawn.token_index):,} tokens with given {kind}, {len(drawn.rows):,} distinct"
+    note = f"{drawn.tokens:,} tokens with given {kind}, {len(drawn.rows):,} distinct"
     note += " (block bootstrap over sequences)" if drawn.bootstrapped else ""
     if trace.unit == "ids":
         assert trace.ids is not None  # noqa: S101 - the unit says so
@@ -108,11 +110,11 @@ def _stand_together(sequence: NDArray[np.int32] | None) -> bool:
 
 def _drawn(
     trace: RoutingTrace, tokens_per_rank: int | Sequence[int] | None, n_ranks: int, sequence_length: int, assign: str,
-    rng: np.random.Generator,
+    rng: np.random.Generator, bootstrap: bool,
 ) -> Draw:  # fmt: skip
     tokens = trace.tokens or 0
     per_rank = tokens_of_ranks(tokens_per_rank, n_ranks, tokens)
     sequence = trace.sequence
     if sequence is not None and _stand_together(sequence):
-        return draw_tokens(sequence, per_rank, assign, rng)
-    return draw_blocks(tokens, sequence_length, per_rank, assign, rng)
+        return draw_tokens(sequence, per_rank, assign, rng, bootstrap)
+    return draw_blocks(tokens, sequence_length, per_rank, assign, rng, bootstrap)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from ruamel.yaml import YAML
 
-from moesim.cli.sweep import _workers
+from moesim.cli.sweep import workers_for
 from moesim.cli.sweep_show import print_lost, print_sweep
 from moesim.scenario import load_scenario, parse_objective
 from moesim.sweeps.report import answered
@@ -70,4 +70,4 @@ def test_a_sweep_takes_a_process_per_core_or_as_many_as_asked_for_and_no_more_th
 ):
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     monkeypatch.setattr("moesim.sweeps.workers.local_workers", lambda number: number)
-    assert _workers(points, jobs, None, None) == processes
+    assert workers_for(points, jobs, None, None) == processes

@@ -8,7 +8,7 @@ import pytest
 from moesim.alltoall_library import ALGORITHMS, algorithm_named
 from moesim.cluster import build_fabric, load_topology
 from moesim.cluster.topology_spec import KINDS
-from moesim.measure.lower_bound import lower_bound
+from moesim.measure.lower_bound import LayerBytes, lower_bound
 from moesim.stages import KERNELS, PHASES
 from moesim.timeline import LayerWork, moe_layers, run_layers
 from moesim.traffic import Copies, count_all_copies
@@ -195,3 +195,17 @@ def test_no_layer_beats_its_lower_bound_in_two_hundred_drawn_scenarios():
 @pytest.mark.slow
 def test_no_layer_beats_its_lower_bound_in_a_thousand_drawn_scenarios():
     check_scenarios(range(1000, 2000))
+
+
+def test_bytes_added_up_once_bound_at_any_capacities_and_floors():
+    for seed in range(40):
+        fabric, work, *how = drawn(seed)
+        trace, rng = run(fabric, work, *how), np.random.default_rng(seed)
+        once = LayerBytes(fabric, trace.dispatch.flows, trace.combine.flows)
+        for _ in range(3):
+            capacity = fabric.capacity * rng.choice([0.25, 1.0], fabric.n_links)
+            floor_s = work.seconds["experts"] * rng.choice([1.0, 3.0], fabric.n_ranks)
+            anew = bounds(trace, replace(fabric, capacity=capacity), floor_s)
+            found = once.bound(capacity, floor_s).seconds
+            assert found == pytest.approx(max(map(max, filter(None, anew.values()))), rel=1e-12), seed
+            assert once.chains_s(capacity, floor_s).max() <= found * (1 + 1e-12)

@@ -209,3 +209,25 @@ def test_numbers_without_terms_are_words_and_counts():
     assert {key for key in SUMMARY if key not in terms and run().summary[key] is not None} == {
         *COUNTS, "name", "bottleneck",
     }  # fmt: skip
+
+
+def test_a_layer_in_which_nothing_moves_counts_as_no_use_of_the_links():
+    """Dealt in turn and placed by that load, no token of one layer leaves its rank; all tokens of the other do."""
+    result = moesim.simulate(
+        moesim.load_scenario(
+            {
+                "cluster": {"topology": "h800-4x8-rail"},
+                "parallel": {"ep": 4},
+                "model": {"preset": "deepseek-v3", "n_experts": 128},
+                "routing": {"kind": "v2", "top_k": 1, "groups": 1, "top_groups": 1},
+                "placement": {"policy": "greedy"},
+                "workload": {
+                    "synthetic": {"kind": "sglang-round-robin"},
+                    "tokens_per_rank": 995,
+                    "layers_simulated": 2,
+                },
+                "alltoall": {"algorithm": "nccl-pxn"},
+            }
+        )
+    )
+    assert result.summary["bottleneck_utilisation"] == pytest.approx(0.5)

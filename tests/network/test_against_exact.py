@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moesim.network import FlowBatch, FlowNetwork, solve_flows
+from tests.full_gates import cases
 from tests.reference.max_min import csr, finish_times
 
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -45,13 +46,13 @@ def solved(net, **changes):
     )
 
 
-@settings(quick, max_examples=150)
+@settings(quick, max_examples=cases(500, 10_000))
 @given(nets())
 def test_every_finish_time_equals_the_exact_one(net):
     np.testing.assert_allclose(solved(net), [float(t) for t in finish_times(**net)], rtol=1e-12, atol=1e-13)
 
 
-@settings(quick, max_examples=40)
+@settings(quick, max_examples=cases(40, 1_000))
 @given(nets(), st.randoms(use_true_random=False))
 def test_the_order_in_which_flows_are_named_changes_no_time(net, random):
     order = list(range(len(net["size"])))
@@ -81,7 +82,7 @@ def assert_max_min_fair(network, handle, capacity, routes, rate_cap):
             assert rate[flow] >= fastest[link] * (1 - 1e-12)
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=cases(60, 10_000))
 @given(nets(least_capacity=0))
 def test_at_every_event_each_flow_has_a_saturated_link_on_which_nobody_is_faster(net):
     capacity = list(net["capacity"])

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moesim.network import solve_flows
+from moesim.network import FlowBatch, FlowNetwork, solve_flows
+from tests.full_gates import cases
 from tests.reference.max_min import csr
 
-quick = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(deadline=None, max_examples=cases(300, 10_000), suppress_health_check=[HealthCheck.too_slow])
 
 
 def crossbar(matrix, ports=None):
@@ -22,10 +23,10 @@ def crossbar(matrix, ports=None):
     }
 
 
-def finish(net, start=None):
+def finish(net, start=None, latency=0.0):
     return solve_flows(
         net["capacity"],
-        np.zeros(len(net["capacity"])),
+        np.full(len(net["capacity"]), latency),
         size=net["size"],
         start=np.zeros(len(net["size"])) if start is None else start,
         **csr(net["routes"]),
@@ -45,6 +46,44 @@ def test_more_bytes_on_faster_links_take_the_same_time(matrix, factor):
     net = crossbar(matrix)
     faster = net | {"capacity": net["capacity"] * factor, "size": net["size"] * factor}
     np.testing.assert_array_equal(finish(faster), finish(net))
+
+
+@quick
+@given(matrices, st.sampled_from([0.25, 3.0, 1e3]), st.integers(0, 8))
+def test_more_bytes_and_more_latency_take_that_much_longer(matrix, factor, latency):
+    net = crossbar(matrix)
+    longer = finish(net | {"size": net["size"] * factor}, latency=latency * factor)
+    np.testing.assert_allclose(longer, finish(net, latency=latency) * factor, rtol=1e-12)
+
+
+@quick
+@given(st.integers(2, 6), st.integers(1, 9), st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_a_uniform_all_to_all_and_flows_of_one_link_take_no_longer_than_their_port(ranks, size, sizes):
+    uniform = np.full((ranks, ranks), size) - size * np.eye(ranks, dtype=int)
+    assert finish(crossbar(uniform.tolist())).max() == pytest.approx((ranks - 1) * size, rel=1e-12)
+    alone = {"capacity": np.array([2.0]), "routes": [[(0, 1)]] * len(sizes), "size": np.array(sizes, float)}
+    assert finish(alone).max() == pytest.approx(sum(sizes) / 2, rel=1e-12)
+
+
+@quick
+@given(matrices, st.integers(0, 3))
+def test_an_idle_rank_and_a_link_that_nobody_uses_change_nothing(matrix, place):
+    place = min(place, len(matrix))
+    idle = np.insert(np.insert(matrix, place, 0, axis=0), place, 0, axis=1).tolist()
+    np.testing.assert_allclose(finish(crossbar(idle)), finish(crossbar(matrix)), rtol=1e-12)
+
+
+@quick
+@given(matrices, st.integers(1, 8))
+def test_flows_without_bytes_cost_their_latency_alone_and_disturb_nobody(matrix, latency):
+    net, n = crossbar(matrix), len(matrix)
+    more = net | {
+        "routes": net["routes"] + [[(i, 1), (2 * n - 1 - i, 1)] for i in range(n)],
+        "size": np.concatenate([net["size"], np.zeros(n)]),
+    }
+    got = finish(more, latency=float(latency))
+    np.testing.assert_allclose(got[:-n], finish(net, latency=float(latency)), rtol=1e-12)
+    np.testing.assert_allclose(got[-n:], 2.0 * latency, rtol=1e-12)
 
 
 @quick
@@ -126,3 +165,32 @@ def test_splitting_a_flow_in_two_takes_share_from_others():
     two = {"capacity": np.array([1.0]), "routes": [[(0, 1)]] * 3, "size": np.array([0.5, 0.5, 1.0])}
     assert finish(one)[0] == pytest.approx(2.0)
     assert finish(two)[0] == pytest.approx(1.5)
+
+
+def through_two_links(chunks, size=16.0, each=1.0):
+    """When ``size`` bytes in so many chunks are through two links in a row; a chunk costs ``each`` bytes more."""
+    network = FlowNetwork([1.0, 1.0])
+    first, ended = network.new_waiters(2 * chunks), []
+    one = {"size": [size / chunks + each], "waiter_ptr": [0, 1]}
+    network.start(FlowBatch(**one, waiter_ids=[first], **csr([[(0, 1)]])))
+    sent, forwarded, busy, waiting = 1, 0, False, 0
+    while len(ended) < chunks:
+        now, done = network.run(np.inf)
+        for waiter in sorted(done.tolist()):
+            if waiter - first < chunks:
+                waiting += 1
+                if sent < chunks:
+                    network.start(FlowBatch(**one, start=[now], waiter_ids=[first + sent], **csr([[(0, 1)]])))
+                    sent += 1
+            else:
+                ended.append(now)
+                busy = False
+        if waiting and not busy:
+            network.start(FlowBatch(**one, start=[now], waiter_ids=[first + chunks + forwarded], **csr([[(1, 1)]])))
+            forwarded, waiting, busy = forwarded + 1, waiting - 1, True
+    return ended[-1]
+
+
+def test_finer_chunks_do_not_always_help():
+    """Through two links n chunks take (n + 1) (S / n + c): least at sqrt(S / c), longer again beyond it."""
+    assert [through_two_links(n) for n in (1, 4, 16)] == pytest.approx([34.0, 25.0, 34.0])

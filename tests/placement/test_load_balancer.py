@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from moesim.errors import InputError
 from moesim.placement import contiguous, eplb
+from tests.full_gates import cases
 from tests.reference.eplb import plan
 
 
@@ -49,7 +50,7 @@ def test_the_plan_is_that_of_the_plain_reference(cluster):
 
 
 @given(clusters())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(60, 10_000), deadline=None)
 def test_more_replicas_never_raise_the_hottest_slot(cluster):
     hottest = [
         eplb(**cluster | {"n_slots": cluster["n_slots"] + more * cluster["n_ranks"]})

@@ -65,6 +65,9 @@ def fake_tables(layers: int = 2, training: bool = True, seed: int = 0) -> Tables
             sequence_imbalance_p99=[4.0],
             dispatch_nvlink_wire_bytes_per_s=[1.5e11], combine_nvlink_wire_bytes_per_s=[1.4e11],
             max_violation=[1.0 + layer], gate_mass_lost=np.ma.masked_all(1), **losses,
+            **{f"{of}copies_per_token": [4.0] for of in ("", "rank_", "node_")},
+            uniform_router_expert_max_over_mean=[1.1], rank_wait_mean_s=[1e-5], lower_bound_s=[8e-4],
+            nvlink_wire_bytes=[3e9], nic_wire_bytes=[1e9],
         )  # fmt: skip
         tables.add(
             "ranks", **where, rank=ranks, node=node, tokens=np.full(RANKS, 1024), sent_copies=ranks * 10,

@@ -62,7 +62,7 @@ def test_a_comparison_shows_the_numbers_that_differ() -> None:
     stands_alone(html)
     assert "fast: 1.2 ms per layer, slow 1.6 ms: 25 % less, better." in Page(html).words()
     rows = rows_of(html)
-    assert set(rows) == {"layer time", "NIC bytes"}
+    assert set(rows) == {"layer time", "step time", "NIC bytes"}
     assert [text for text, _ in rows["NIC bytes"]] == ["1 GB", "500 MB", "-50 %", "better"]
     assert html.count("<img") == 1
     same = compare(before, before)._repr_html_()

@@ -399,7 +399,7 @@ def test_the_command_line_writes_the_page_and_its_commands_give_the_same_numbers
     from moesim.sweeps import _given
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(verb, "_workers", lambda *_: _given(None, 1))
+    monkeypatch.setattr(verb, "workers_for", lambda *_: _given(None, 1))
 
     def call(command: str) -> str:
         monkeypatch.setattr("sys.argv", shlex.split(command))

@@ -1,5 +1,7 @@
 """Runs whose tokens are followed in chunks, whose router is measured in one pass, whose flows are per port."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from moesim.layer.parts import build_parts
 from moesim.layer.routed_layer import route_layer
 from moesim.layer.token_batches import open_workload
 from moesim.routing import RouterSpec, gate_mass_lost, threads
+from moesim.workload import listed
 from tests.run.small import RANKS, run, scenario
 
 TWO_NODES = {
@@ -61,15 +64,18 @@ def test_threads_change_no_bit_of_the_gate_mass(monkeypatch):
 def test_routing_and_measuring_apart_gives_the_figures_of_one_pass(kind, bias, monkeypatch):
     parts = build_parts(scenario("model.n_experts=64", f"routing.kind={kind}", "routing.top_groups=2"))
     batch = open_workload(parts).batch(0)
+    distinct = batch.distinct_tokens
     # Distinct tokens of several copies each: an average over tokens differs from one over distinct tokens.
-    weight = np.random.default_rng(2).integers(1, 9, batch.distinct_tokens)
+    weight = np.random.default_rng(2).integers(1, 9, distinct)
+    rows = np.repeat(np.arange(distinct, dtype=np.int32), weight)
+    batch = replace(batch, rank_tokens=np.array([len(rows)]), part=listed(rows, rows // 32))
     if bias is not None:
         bias = (bias * np.random.default_rng(1).normal(size=64)).astype(np.float32)
     if kind == "v2":
         bias = None
-    fast = selection.select_experts(parts, batch, 0, bias, weight)
+    fast = selection.select_experts(parts, batch, 0, bias)
     monkeypatch.setattr(selection, "fused_pass_takes", lambda *_: False)
-    slow = selection.select_experts(parts, batch, 0, bias, weight)
+    slow = selection.select_experts(parts, batch, 0, bias)
     assert (fast.expert_ids == slow.expert_ids).all() and (fast.gates == slow.gates).all()
     assert fast.figures == pytest.approx(slow.figures, rel=1e-6, abs=1e-9)
     lost = gate_mass_lost(batch.logits[0], parts.router, slow.expert_ids)

@@ -24,6 +24,12 @@ NORMAL = {"distribution": "normal", "mean": "5us", "scale": "5us"}
 RECORDING = {"workload.recording.name": "tiny-v3"}
 DECODE = {"workload.requests": 32, "workload.context": 4096, "schedule.phase": "decode"}
 ZIPF = {"workload.synthetic.kind": "zipf"}
+TRAINING = {"workload.sequence_length": 4096, "schedule": {"phase": "training", "micro_batches": 4}}
+PIPELINE = {
+    "workload.sequence_length": 4096,
+    "schedule": {"phase": "training", "pipeline": "1f1b", "micro_batches": 4},
+    "parallel": {"ep": 32, "dp": 32, "pp": 2},
+}
 
 # Every field of a scenario with another value than BASE resolves to, and what else that value needs.
 REBALANCE = {"placement": {"rebalance": {"every": 2}}}
@@ -42,6 +48,11 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "cluster.ecmp_seed": (1, {}),
     "cluster.flows": ("ports", {}),
     "parallel.ep": (32, {}),
+    "parallel.dp": (128, {"parallel.ep": 64}),
+    "parallel.tp": (2, {"parallel.ep": 64}),
+    "parallel.pp": (4, PIPELINE),
+    "parallel.group_placement": ("striped", {"parallel.ep": 32}),
+    "parallel.gradient_dtype": ("fp32", {"parallel.ep": 32, "parallel.dp": 64}),
     "model.preset": ("deepseek-r1", {}),
     "model.n_experts": (128, {}),
     "model.hidden": (4096, {}),
@@ -122,6 +133,11 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "model.kv_lora_rank": (256, {"workload.sequence_length": 4096}),
     "schedule.phase": ("decode", {}),
     "schedule.overlap": ("two-batch", {"workload.sequence_length": 4096}),
+    "schedule.pipeline": ("zb1p", PIPELINE),
+    "schedule.micro_batches": (8, TRAINING),
+    "schedule.stage_layers": ("even", PIPELINE),
+    "schedule.mtp_layers": (2, TRAINING),
+    "schedule.recompute": ("selective", TRAINING),
     "schedule.start_offset": ("5us", {}),
     "schedule.start_offset.distribution": ("exponential", {"schedule.start_offset": UNIFORM}),
     "schedule.start_offset.scale": ("7us", {"schedule.start_offset": UNIFORM}),

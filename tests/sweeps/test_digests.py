@@ -31,6 +31,8 @@ BIAS = {"routing.update_bias": True, "workload.steps": 2}
 
 PROMPTS = {"workload.sequence_length": 16}
 DECODE = {"workload.requests": 16, "workload.context": 64, "schedule.phase": "decode", "workload.tokens_per_rank": None}
+TRAINING = PROMPTS | {"schedule.phase": "training", "schedule.micro_batches": 8}
+PIPELINE = TRAINING | {"schedule.pipeline": "1f1b", "parallel.pp": 2}
 
 BATCH = "batch routing"  # what the tokens follow from, the routing follows from
 # Every field that a scenario can hold: another value, what that value needs beside it, and the digests that change.
@@ -49,6 +51,11 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "cluster.ecmp_seed": (1, {}, ""),
     "cluster.flows": ("ports", {}, "routing"),
     "parallel.ep": (8, {}, f"fabric {BATCH}"),
+    "parallel.dp": (32, {}, "fabric routing"),
+    "parallel.tp": (2, {}, ""),
+    "parallel.pp": (4, PIPELINE, ""),
+    "parallel.group_placement": ("striped", {"parallel.dp": 32}, "fabric"),
+    "parallel.gradient_dtype": ("fp32", {"parallel.dp": 32}, ""),
     "model.preset": ("deepseek-r1", {}, ""),
     "model.n_experts": (64, {}, BATCH),
     "model.hidden": (512, {}, ""),
@@ -130,6 +137,11 @@ FIELDS: dict[str, tuple[object, dict[str, object], str]] = {
     "model.kv_lora_rank": (256, PROMPTS, ""),
     "schedule.phase": ("decode", {}, ""),
     "schedule.overlap": ("two-batch", PROMPTS, "routing"),
+    "schedule.pipeline": ("zb1p", PIPELINE, ""),
+    "schedule.micro_batches": (4, TRAINING, ""),
+    "schedule.stage_layers": ("even", PIPELINE, ""),
+    "schedule.mtp_layers": (2, TRAINING, ""),
+    "schedule.recompute": ("selective", TRAINING, ""),
     "schedule.start_offset": ("5us", {}, ""),
     "schedule.start_offset.distribution": ("exponential", {}, ""),
     "schedule.start_offset.scale": ("7us", {}, ""),

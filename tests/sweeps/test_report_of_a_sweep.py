@@ -42,7 +42,7 @@ def typed(here, monkeypatch, capsys):
     from moesim.cli import sweep as verb
     from moesim.sweeps import _given
 
-    monkeypatch.setattr(verb, "_workers", lambda *_: _given(None, 1))
+    monkeypatch.setattr(verb, "workers_for", lambda *_: _given(None, 1))
     monkeypatch.setenv("COLUMNS", "240")
 
     def call(command):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import simpy
 
-from moesim.measure.flow_export import FlowExport
+from moesim.measure.flow_export import FlowExport, joint_flows
 from moesim.network import FlowNetwork, NetworkClock, solve_flows
 from moesim.timeline.link_use import phase_use
 from moesim.timeline.phase import PhaseRun, network_capacity
@@ -52,7 +52,7 @@ def exported(dispatch, combine=None):
     """What flows.npz holds of a layer of these two phases."""
     export = FlowExport(FABRIC)
     export.add_layer(SimpleNamespace(layer=0, phases={"dispatch": dispatch, "combine": combine or dispatch}))
-    return export.arrays()[0]
+    return joint_flows([export])[0]
 
 
 def again(arrays, events=True):

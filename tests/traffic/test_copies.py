@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from moesim.errors import InputError
 from moesim.traffic import Copies, count_all_copies, count_copies, expected_distinct
+from tests.full_gates import cases
 from tests.reference.copies import count_with_sets
 
 NOWHERE = np.zeros((0, 4), np.int32)
@@ -70,7 +71,7 @@ def test_chunks_of_a_batch_sum_to_the_batch(batch, cut):
 
 
 @given(batches())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(40, 10_000), deadline=None)
 def test_merging_identical_tokens_never_adds_a_copy(batch):
     rows = np.unique(np.column_stack([batch["token_rank"], batch["slot_ids"]]), axis=0)
     merged = batch | {"token_rank": rows[:, 0], "slot_ids": rows[:, 1:]}

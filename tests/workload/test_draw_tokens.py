@@ -4,13 +4,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
+from moesim.workload import token_draw
 from moesim.workload.token_draw import draw_blocks, draw_tokens, tokens_of_ranks
 
 POOL = np.repeat(np.arange(6), [4, 4, 4, 4, 4, 4]).astype(np.int32)
 
 
+class Drawn:
+    """A draw with all its tokens at once, [T] each."""
+
+    def __init__(self, draw):
+        self.draw, self.rows, self.bootstrapped = draw, draw.rows, draw.bootstrapped
+        self.token_index, self.sequence = draw.part(0, draw.tokens)
+        self.token_rank = np.repeat(np.arange(len(draw.rank_tokens)), draw.rank_tokens)
+
+
 def drawn(counts, pool=POOL, assign="by_sequence", seed=0):
-    return draw_tokens(pool, np.asarray(counts), assign, np.random.default_rng(seed))
+    return Drawn(draw_tokens(pool, np.asarray(counts), assign, np.random.default_rng(seed)))
 
 
 def test_fewer_tokens_than_recorded_are_taken_once_and_in_recorded_order():
@@ -47,6 +57,47 @@ def test_every_rank_gets_its_tokens_and_drawn_sequences_are_whole_but_the_last(l
         assert tokens.tolist() == whole[: len(tokens)].tolist()
         assert occurrence == last or len(tokens) == len(whole)
     assert np.array_equal(np.unique(d.token_index), np.arange(len(d.rows)))
+
+
+def dealing_position(counts):
+    """Turn at which each token, sorted by rank, is dealt: ranks take turns until they are full."""
+    rank = np.repeat(np.arange(len(counts)), counts)
+    within = np.concatenate([np.arange(count) for count in counts])
+    turn = np.empty(len(rank), np.int64)
+    turn[np.lexsort((rank, within))] = np.arange(len(rank))
+    return turn
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=9),
+    counts=st.lists(st.integers(0, 30), min_size=1, max_size=6).filter(sum),
+    part=st.integers(1, 40),
+    seed=st.integers(0, 99),
+)
+def test_tokens_taken_part_by_part_are_those_of_a_draw_all_at_once(lengths, counts, part, seed):
+    pool = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
+    for assign in ("by_sequence", "striped"):
+        d, total = drawn(counts, pool, assign, seed), sum(counts)
+        parts = [d.draw.part(start, min(start + part, total)) for start in range(0, total, part)]
+        rows, sequence = (np.concatenate(column) for column in zip(*parts, strict=True))
+        assert np.array_equal(rows, d.token_index) and np.array_equal(sequence, d.sequence)
+        assert d.draw.times().tolist() == np.bincount(rows).tolist()
+    in_order = drawn(counts, pool, "by_sequence", seed)
+    dealt = dealing_position(counts)
+    assert np.array_equal(d.rows[d.token_index], in_order.rows[in_order.token_index][dealt])
+    assert np.array_equal(d.sequence, in_order.sequence[dealt])
+
+
+@pytest.mark.parametrize("shortest", [1, 4])
+def test_sequences_drawn_a_few_at_a_time_are_those_of_one_draw_and_leave_the_same_chance(monkeypatch, shortest):
+    pool = np.repeat(np.arange(3), [4, shortest, 6]).astype(np.int32)
+    once, many = np.random.default_rng(5), np.random.default_rng(5)
+    whole = draw_tokens(pool, np.array([300]), "by_sequence", once)
+    monkeypatch.setattr(token_draw, "_DRAWN_AT_ONCE", 7)
+    by_few = draw_tokens(pool, np.array([300]), "by_sequence", many)
+    assert np.array_equal(whole.part(0, 300), by_few.part(0, 300))
+    assert once.random() == many.random()
 
 
 def test_the_bootstrap_draws_every_sequence_about_equally_often():

@@ -24,6 +24,7 @@ from moesim.network.exact.progress import (
     NEVER,
     REACHED,
     SOMEBODY_DONE,
+    STALLED,
     account_all,
     advance,
     settle_rates,
@@ -255,8 +256,10 @@ class FlowNetwork:
                 self._make_room_in_log()
             elif why == BUCKETS_FULL:
                 self._s = with_buckets(self._s)
+            elif why == STALLED:
+                raise InvariantError(f"the flows get nowhere at {self.now} s: {self._in_progress()}")
             else:
-                raise InvariantError("max-min rates do not settle: report this case")
+                raise InvariantError(f"max-min rates do not settle at {self.now} s: {self._in_progress()}")
 
     # -- what an observer sees --------------------------------------------------------------------------
 
@@ -358,7 +361,17 @@ class FlowNetwork:
         if self._log_bottlenecks:
             self._make_room_in_log()
         if not settle_rates(self._s):
-            raise InvariantError("max-min rates do not settle: report this case")
+            raise InvariantError(f"max-min rates do not settle at {self.now} s: {self._in_progress()}")
+
+    def _in_progress(self) -> str:
+        """Name the first few flows in progress, by batch and place in it, and the links that hold them."""
+        live = [
+            (handle, flow, int(self._s.flow.bottleneck[batch.first + flow]))
+            for handle, batch in self._batches.items()
+            for flow in np.flatnonzero(self._s.flow.phase[batch.first : batch.first + batch.count] == LIVE).tolist()
+        ]
+        named = ", ".join(f"flow {flow} of batch {handle} on link {link}" for handle, flow, link in live[:5])
+        return f"{len(live)} flows in progress, {named}" + (", ..." if len(live) > 5 else "")
 
     def _take_done(self) -> Ints:
         n = int(self._s.tally[N_DONE])

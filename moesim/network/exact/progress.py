@@ -16,8 +16,12 @@ from moesim.network.exact.state import (
     BUCKET_ORIGIN,
     LIVE,
     LOGGING,
+    MOST_AT_ONCE,
+    MOST_IDLE,
+    N_AT_ONCE,
     N_DONE,
     N_EVENTS,
+    N_IDLE,
     N_LIVE,
     N_LOG,
     N_MOVED,
@@ -32,7 +36,7 @@ from moesim.network.kernel_options import inlined, kernel
 TOGETHER = 4e-15
 """Completions within this share of the clock's reading are simultaneous: some twenty roundings."""
 
-SOMEBODY_DONE, REACHED, NEVER, LOG_FULL, BUCKETS_FULL, UNSOLVED = 0, 1, 2, 3, 4, 5
+SOMEBODY_DONE, REACHED, NEVER, LOG_FULL, BUCKETS_FULL, UNSOLVED, STALLED = 0, 1, 2, 3, 4, 5, 6
 """Why ``advance`` came back."""
 
 
@@ -140,4 +144,11 @@ def advance(s: FlowState, until: float) -> int:
             return REACHED
         s.clock[NOW] = max(now, event)
         s.tally[N_EVENTS] += 1
+        waiting = s.tally[N_PENDING]
+        left = s.tally[N_LIVE] + waiting
         finish_due(s)
+        begins = waiting > 0 and s.flow.start[s.pending_flow[0]] <= s.clock[NOW]
+        s.tally[N_AT_ONCE] = 0 if event > now else s.tally[N_AT_ONCE] + 1
+        s.tally[N_IDLE] = 0 if begins or s.tally[N_LIVE] + s.tally[N_PENDING] < left else s.tally[N_IDLE] + 1
+        if s.tally[N_AT_ONCE] > s.tally[MOST_AT_ONCE] or s.tally[N_IDLE] > s.tally[MOST_IDLE]:
+            return STALLED

@@ -48,7 +48,11 @@ NOW, WANTED, BUCKET_ORIGIN, BUCKET, BUCKET_END = range(5)
     N_COMMITS,  # levels set
     N_FULL,  # times that all flows were released
     N_HOMELESS,  # flows in progress without a bottleneck
-) = range(13)
+    N_AT_ONCE,  # events since the clock moved
+    N_IDLE,  # events since a flow started or ended
+    MOST_AT_ONCE,  # such events at most
+    MOST_IDLE,
+) = range(17)
 """Places in ``tally``."""
 
 
@@ -201,8 +205,9 @@ def no_reach(n: int) -> Reach:
 
 def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -> FlowState:
     """Return the state of a network without flows on ``capacity[links]`` at time ``now``."""
-    tally = np.zeros(13, np.int64)
+    tally = np.zeros(17, np.int64)
     tally[LOGGING], tally[PATIENCE] = logging, patience
+    tally[MOST_AT_ONCE], tally[MOST_IDLE] = 1_000_000, 100_000
     ints = np.zeros(0, np.int32)
     state = FlowState(
         clock=np.array([now, 0.0, 0.0, 0.0, np.inf]),

@@ -1,6 +1,7 @@
-"""Schedules of a whole inference step, one module each: functions that return a program.
+"""Schedules of a whole step, one module each: functions that return a program.
 
-Common to all: host, dense layers as one piece, then attention and MoE layers, the output matrix at the end.
+Common to those of inference: host, dense layers as one piece, then attention and MoE layers, the output matrix at the
+end. Those of training are of MoE layers with their attention alone.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from moesim.timeline.schedules.in_turn import in_turn
 from moesim.timeline.schedules.single_batch import single_batch
 from moesim.timeline.schedules.two_batch_decode import two_batch_decode
 from moesim.timeline.schedules.two_batch_prefill import two_batch_prefill
+from moesim.timeline.schedules.two_passes import BACKWARD, FORWARD, WEIGHTS, overlapped, passes_in_turn
 
 Schedule = Callable[[int, bool], Program]
 """The program of so many MoE layers; whether tokens are sorted before dispatch."""
@@ -22,7 +24,9 @@ SCHEDULES: dict[tuple[str, str], Schedule] = {
     ("decode", "two-batch"): two_batch_decode,
     ("decode", "single-batch"): single_batch,
     ("decode", "hooks"): hooks,
+    ("training", "none"): passes_in_turn,
+    ("training", "two-batch"): overlapped,
 }
-"""By phase and overlap."""
+"""By phase and overlap; in training of a forward and a backward pass."""
 
-__all__ = ["SCHEDULES", "Schedule"]
+__all__ = ["BACKWARD", "FORWARD", "SCHEDULES", "WEIGHTS", "Schedule"]
