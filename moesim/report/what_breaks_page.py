@@ -14,7 +14,7 @@ from moesim.results import RankedFault, WhatBreaks
 
 _SECTIONS = [("first", "Result"), ("faults", "Single faults"), ("pairs", "Pairs"), ("rests", "Behind it")]
 _MOST_ROWS = 20
-_AT_GPU = re.compile(r"n(\d+)\.gpu(\d+)")
+_AT_GPU = re.compile(r"n([0-9]+)\.gpu([0-9]+)")
 HOW = {
     "simulated": "simulated",
     "alike": "simulated at two",
