@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import moesim
@@ -66,6 +66,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(json_values, st.sampled_from((None, 1)))
 def test_json_is_read_as_the_library_reads_it(value, indent):
     text = json.dumps(value, indent=indent)
