@@ -8,6 +8,7 @@ were fitted on the peaks of the shipped scenarios and of large ones (``tests/cli
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moesim.alltoall_library import algorithm_named
@@ -33,7 +34,7 @@ _FEWEST_LAYERS = 6
 
 @dataclass(frozen=True)
 class Need:
-    """What the memory of a run follows from; ``tokens`` of all ranks, ``routed`` layers with logits of their own."""
+    """What the memory of a run follows from; ``tokens`` of one group's ranks, ``routed`` layers with own logits."""
 
     tokens: int
     ranks: int
@@ -49,6 +50,7 @@ class Need:
     selections_kept: bool
     sequence: int
     file_bytes: int
+    groups: int = 1
 
     def total(self) -> int:
         """Bytes at the peak."""
@@ -61,7 +63,8 @@ class Need:
             "rings": (self.ranks * 2, _PAIR_FLOW),
         }.get(self.flows, (self.ranks * self.ranks * 2, _PAIR_FLOW))
         rows = self.steps * self.layers * self.cuts * (self.ranks * _RANK_ROWS + flows * _FLOW_ROW)
-        return PROCESS + self._tokens() + pairs + flows * each * self.routed * self.cuts + rows + 3 * self.file_bytes
+        of_group = self._tokens() + pairs + flows * each * self.routed * self.cuts + rows
+        return PROCESS + self.groups * of_group + 3 * self.file_bytes
 
     def _tokens(self) -> int:
         distinct = min(self.tokens, _MOST_DISTINCT, _MOST_LOGITS // (4 * self.experts * self.routed))
@@ -81,8 +84,9 @@ def need_of(scenario: "Scenario") -> Need:
     recorded = workload.recording.layers if workload.recording and workload.recording.layers else ()
     least = _FEWEST_LAYERS if workload.of_step and workload.layers_simulated is None else 1
     routed = len(recorded) or workload.layers_simulated or (3 if workload.recording else 1)
-    named = [workload.expert_ids, workload.counts, workload.routing and workload.routing.file]
-    sizes = [os.path.getsize(path) for name in named if name and os.path.isfile(path := scenario.source(str(name)))]
+    paths = [Path(scenario.source(name)) for name in (workload.expert_ids, workload.counts) if name]
+    paths += [Path(scenario.routing_path())] if workload.routing else []
+    files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     at_ports = scenario.cluster.flows == "ports" or (scenario.cluster.flows == "auto" and ranks > _MOST_PAIR_RANKS)
     return Need(
         tokens=total, ranks=ranks, per_node=per_node, experts=scenario.model.n_experts or 1,
@@ -90,7 +94,8 @@ def need_of(scenario: "Scenario") -> Need:
         steps=workload.steps, cuts=2 if scenario.schedule.overlap == "two-batch" else 1,
         flows="ports" if at_ports else algorithm_named(scenario.alltoall.algorithm).flows,
         logits=not workload.gives_experts, selections_kept=scenario.placement.policy == "affinity",
-        sequence=getattr(workload.synthetic, "sequence_length", None) or 256, file_bytes=sum(sizes),
+        sequence=getattr(workload.synthetic, "sequence_length", None) or 256,
+        file_bytes=sum(file.stat().st_size for file in files), groups=scenario.groups_at_once,
     )  # fmt: skip
 
 

@@ -184,3 +184,12 @@ def test_need_grows_with_whatever_is_held():
     assert need.ranks == 8 and need.routed == 3 and need.flows == "trees"
     for overrides in (["workload.steps=3000"], ["cluster.topology=h800-8x8-rail"], ["placement.policy=affinity"]):
         assert need_of(load_scenario("quickstart", overrides=overrides)).total() > need.total()
+
+
+def test_files_of_a_folder_of_recorded_routing_count_with_their_bytes(tmp_path):
+    folder = tmp_path / "ranks"
+    folder.mkdir()
+    for rank in range(3):
+        (folder / f"rank{rank}.npy").write_bytes(b"x" * 1000)
+    scenario = {"cluster": {"topology": "hgx-h800"}, "workload": {"routing": str(folder)}}
+    assert need_of(load_scenario(scenario)).file_bytes == 3000
