@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moesim.errors import InputError
+from moesim.errors import InputError, ResourceError
 
 # A sparse file takes no room on the disk, and all of it in memory.
 _SMALL_BYTES, _MOST_HOLES = 64 << 20, 200
@@ -33,6 +33,7 @@ def reading(
 
     Raises:
         InputError: the file is not there, or is not what it says it is.
+        ResourceError: it may not be read.
     """
     try:
         found = os.stat(path)
@@ -46,6 +47,8 @@ def reading(
         raise
     except FileNotFoundError:
         raise InputError("no such file", str(path)) from None
+    except PermissionError as error:
+        raise ResourceError(f"{path}: cannot be read: {error.strerror}") from error
     except MemoryError:
         raise InputError("it does not fit into memory", str(path)) from None
     except Exception as error:  # every reader of a format has kinds of its own

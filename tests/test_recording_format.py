@@ -148,9 +148,10 @@ def test_a_file_unpacks_to_so_many_bytes_and_not_one_more(saved, monkeypatch):
     with zipfile.ZipFile(saved) as archive:
         unpacked = sum(info.file_size for info in archive.infolist())
     monkeypatch.setattr("moesim.numpy_file.MAX_RATIO", 0)
-    monkeypatch.setattr("moesim.numpy_file.RATIO_EXEMPT_BYTES", unpacked)
+    monkeypatch.setattr("moesim.numpy_file.LARGE_RATIO", 0)
+    monkeypatch.setattr("moesim.numpy_file.LARGE_BYTES", unpacked)
     assert read_recording(saved).name == "made-up"
-    monkeypatch.setattr("moesim.numpy_file.RATIO_EXEMPT_BYTES", unpacked - 1)
+    monkeypatch.setattr("moesim.numpy_file.LARGE_BYTES", unpacked - 1)
     assert f"would unpack to {unpacked}" in refusal(saved)
 
 

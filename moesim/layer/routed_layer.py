@@ -17,7 +17,7 @@ from moesim.placement import Placement
 from moesim.placement_policies import BATCH_POLICIES
 from moesim.stages import PHASES
 from moesim.traffic import Copies, CopyTotals, PhaseFlows, PortCopies, phase_flows, port_flows
-from moesim.workload import Batch
+from moesim.workload import WITH_REPLACEMENT, Batch
 
 _FLOOR_STAGE = 3
 
@@ -66,7 +66,8 @@ def route_layer(
     """
     spec = parts.router
     selection = select_experts(parts, batch, layer, bias)
-    audit_tokens(f"layer {layer}", selection.expert_ids, selection.gates, spec)
+    rule = parts.workload.synthetic.kind if parts.workload.synthetic else None
+    audit_tokens(f"layer {layer}", selection.expert_ids, selection.gates, spec, repeats=rule in WITH_REPLACEMENT)
     times = np.repeat(batch.of_rows[0], selection.expert_ids.shape[1])
     taken = selection.expert_ids.ravel() >= 0
     expert_tokens = np.bincount(

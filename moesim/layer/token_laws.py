@@ -16,7 +16,9 @@ _CHUNK = 8192
 _MANY = 24
 
 
-def audit_tokens(where: str, ids: NDArray[np.int32], gates: NDArray[Any] | None, spec: RouterSpec) -> None:
+def audit_tokens(
+    where: str, ids: NDArray[np.int32], gates: NDArray[Any] | None, spec: RouterSpec, repeats: bool = False
+) -> None:
     """Check every token.
 
     Args:
@@ -24,6 +26,7 @@ def audit_tokens(where: str, ids: NDArray[np.int32], gates: NDArray[Any] | None,
         ids: experts, [tokens, K]; -1 for none.
         gates: [tokens, K]; None where the workload gives the experts, which then need not keep the router's limits.
         spec: the router.
+        repeats: a rule deals the experts that may name one twice.
 
     Raises:
         InvariantError: the law, the first token that breaks it, and its experts or gates.
@@ -33,7 +36,8 @@ def audit_tokens(where: str, ids: NDArray[np.int32], gates: NDArray[Any] | None,
         rows = np.ascontiguousarray(ids[start : start + _CHUNK].T)
         outside = ((rows < -1) | (rows >= spec.n_experts)).any(axis=0)
         _check(where, "selects an expert that is not there", outside, start, ids)
-        _check(where, "selects an expert twice", _twice(rows), start, ids)
+        if not repeats:
+            _check(where, "selects an expert twice", _twice(rows), start, ids)
         if gates is None:
             continue
         if group is not None:

@@ -33,7 +33,9 @@ _MOST_JSON, _MOST_TEXT = 64_000_000, 10_000_000
 # What a small file may unpack to, and how many times its size a large one.
 _UNPACKED, _RATIO = 1 << 26, 200
 _MOST_ID, _MOST_AMOUNT, _MOST = 1 << 24, 1 << 62, 1e30
-_WORDS = ("name", "bottleneck")
+_WORDS = ("name", "bottleneck", "contended_link")
+# Free memory that is missing is below 0.
+_SIGNED = ("memory_free_bytes",)
 
 
 def read_text(path: Path) -> str:
@@ -90,13 +92,13 @@ def read_summary(path: Path) -> dict[str, Any]:
             continue
         unit = DEFINITIONS[key].unit
         if key in _WORDS:
-            right = isinstance(value, str)
+            right = isinstance(value, str) or (value is None and key not in SUMMARY)
         elif key == "counterfactual":
             right = isinstance(value, bool)
         elif value is None:
             right = unit != "s" or key in STEP_SUMMARY
         else:
-            right = type(value) in (int, float) and (value >= 0 or not unit)
+            right = type(value) in (int, float) and (value >= 0 or not unit or key in _SIGNED)
         if not right:
             raise InputError(f"{key} is {value!r:.60}", where=str(path), fix=AGAIN)
     return summary

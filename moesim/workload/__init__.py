@@ -3,7 +3,7 @@
 from moesim.dumps import RoutingTrace, read_routing
 from moesim.workload.batch import Batch, listed, micro_batches, without_ranks
 from moesim.workload.counted import counts_batch
-from moesim.workload.dealt import dealt_batch
+from moesim.workload.dealt import WITH_REPLACEMENT, dealt_batch
 from moesim.workload.recorded import recorded_batch
 from moesim.workload.resample import Resampled, resample_experts
 from moesim.workload.skew import Target
@@ -12,6 +12,7 @@ from moesim.workload.token_draw import Half
 from moesim.workload.traced import half_of_trace, traced_batch
 
 __all__ = [
+    "WITH_REPLACEMENT",
     "Batch",
     "Half",
     "Resampled",

@@ -26,6 +26,10 @@ _CHUNK_NUMBERS, _AT_ONCE, _SEQUENCE = 1 << 24, 1 << 16, 256
 Ids = NDArray[np.int64]
 
 
+WITH_REPLACEMENT = ("vllm-uniform-random", "vllm-normal-routing")
+"""Rules that may deal a token an expert twice, as the engine does."""
+
+
 def dealt_batch(
     kind: str, *, layers: Sequence[int], n_experts: int, top_k: int, n_ranks: int, rng: np.random.Generator,
     tokens_per_rank: int | Sequence[int] | None = None, ranks_per_node: int = 8, step: int = 0,

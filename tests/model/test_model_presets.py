@@ -124,7 +124,7 @@ def test_other_families_are_read_under_their_own_names(tmp_path):
     [
         ("{", "not valid JSON"),
         ("[1]", "expected a JSON object"),
-        ("[" * 100_000, "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ({"hidden_size": 4096}, "a dense model: no key says a number of experts"),
         (V3_CONFIG | {"n_routed_experts": -1}, "n_routed_experts must be a whole number >= 1, got -1"),
         (V3_CONFIG | {"hidden_size": True}, "hidden_size must be a whole number"),

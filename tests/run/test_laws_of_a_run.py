@@ -192,7 +192,7 @@ def test_solving_the_exported_flows_again_gives_the_finish_times_of_the_run(resu
     np.testing.assert_allclose(again, flows["finish"], rtol=1e-9)
 
 
-NOT_LIMITED = ("name", "bottleneck", "seed", "counterfactual", "model_layers")
+NOT_LIMITED = ("name", "bottleneck", "seed", "counterfactual", "model_layers", "groups", "contended_link")
 """What of a summary says which run it was, not how it went."""
 
 

@@ -136,10 +136,11 @@ def test_another_sweep_in_the_folder_is_exit_2_with_a_diff(here, moesim):
 
 
 def test_a_folder_in_use_is_exit_3_and_names_the_process(here, moesim):
-    from moesim.sweeps.sweep_run import folder_lock
+    from moesim.output_folder import held
+    from moesim.sweeps.sweep_run import LOCK_FILE
 
     (here / "out").mkdir()
-    with folder_lock(here / "out"):
+    with held(here / "out", here / "out" / LOCK_FILE):
         code, _, err = moesim("sweep", "small.yaml", "-p", "seed=0", "--out", "out")
     assert code == 3
     assert f"process {os.getpid()} on " in err

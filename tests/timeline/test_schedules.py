@@ -88,7 +88,7 @@ def test_one_micro_batch_takes_the_sum_of_its_parts_less_what_runs_beside_a_phas
             assert period(traces, "gate", over=2) == pytest.approx(want[name] + 0.75, abs=1e-9), name
 
 
-@pytest.mark.parametrize("which", SCHEDULES)
+@pytest.mark.parametrize("which", [which for which in SCHEDULES if which[0] != "training"])
 @pytest.mark.parametrize("permutes_first", [False, True])
 def test_a_step_runs_every_layer_once_for_each_micro_batch_and_ends_with_the_head(which, permutes_first):
     seconds = seconds_of(**dict.fromkeys(NAMES, 1.0))

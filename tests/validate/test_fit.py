@@ -188,7 +188,7 @@ def test_a_bus_bandwidth_alone_is_the_time_that_it_was_made_of(tmp_path):
     [
         ("deepep-ll,H100,dispatch,16", "deepep-normal", "no measurement of deepep-normal on h100"),
         ("deepep-v1,H200,dispatch,16", "deepep-normal", "dispatch on H200"),
-        (",H100,dispatch,1", "deepep-normal", "1 ranks cannot be simulated"),
+        (",H100,dispatch,1", "deepep-normal", "1 ranks, 2 to 512 are simulated"),
         (",H100,dispatch,16,20000", "deepep-normal", "20000 tokens per rank; past 16384"),
     ],
 )

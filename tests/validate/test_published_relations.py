@@ -15,7 +15,10 @@ from moesim.validate.step_rows import scenario_of
 
 # Published differences that are smaller say no more than the next run of the same benchmark.
 TOLD_APART = 0.05
-STEPS = {step.name: step for step in read_steps() if not step.refused and not step.reading}
+INFERENCE = ("prefill", "decode")
+STEPS = {
+    step.name: step for step in read_steps() if not step.refused and not step.reading and step.row["kind"] in INFERENCE
+}
 # LMSYS 2025-05-05, rows s037 to s040: two micro-batches against none, H100. Row, changes of both, gain of the first.
 OVERLAP = [
     ("s031", {"workload.tokens_per_rank": 8192}, {"workload.tokens_per_rank": 8192}, 0.27),

@@ -194,7 +194,7 @@ def test_a_gpu_that_nobody_knows_brings_its_ports_along(moesim, tmp_path):
     [
         ((), "no measurements"),
         (("x.csv",), "which algorithm"),
-        (("x.csv", "-a", "nccl-direct", "-g", "h100"), "cannot be read"),
+        (("x.csv", "-a", "nccl-direct", "-g", "h100"), "no such file"),
         (("x.csv", "-a", "nccl-indirect", "-g", "h100"), "nccl-direct"),
         (("x.csv", "--published"), "takes no files"),
     ],
