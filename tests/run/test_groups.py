@@ -123,6 +123,13 @@ def test_every_number_of_groups_is_its_terms():
         list(explain_lines(run("parallel.dp=8"), "contention_cost"))
 
 
+def test_a_folder_of_groups_is_read_again(tmp_path):
+    here = run(STRIPED)
+    again = moesim.load_result(here.save(tmp_path / "run"))
+    assert again.summary["contended_link"] == here.summary["contended_link"]
+    assert again.tables["groups"].places.tolist() == here.tables["groups"].places.tolist()
+
+
 def test_bytes_that_no_group_sent_stop_a_run(monkeypatch):
     def off(fabric, phases, series):
         audit.audit_together(fabric, phases, replace(series, utilisation=series.utilisation * (1 + 1e-6)))

@@ -180,3 +180,10 @@ WRONG = {
 def test_what_is_no_step_is_refused_in_words(overrides):
     with pytest.raises(InputError, match=WRONG[overrides]):
         moesim.load_scenario(SMALL, list(overrides))
+
+
+def test_a_folder_of_a_step_that_does_not_fit_is_read_again(tmp_path):
+    too_much = run(*DECODE, "workload.context=8000000")
+    assert too_much.summary["memory_free_bytes"] < 0
+    again = moesim.load_result(too_much.save(tmp_path / "run"))
+    assert again.summary["memory_free_bytes"] == too_much.summary["memory_free_bytes"]
