@@ -195,7 +195,7 @@ def race(target, processes):
 def test_of_several_runs_into_one_folder_exactly_one_wins_and_the_others_name_it(tmp_path, number):
     processes = holders(tmp_path / "out", number)
     winner, took = race(tmp_path / "out", processes)
-    assert took < 20  # 2 s are promised, on a machine that does nothing else
+    assert took < 2
     for process in processes:
         process.communicate("\n")
     assert winner.returncode == 0 and [path.name for path in tmp_path.iterdir()] == ["out"]
