@@ -9,6 +9,7 @@ from moesim.cli.show import Sheet
 from moesim.compute import KernelTable, load_gpu
 from moesim.layer import Requests, attention_kinds
 from moesim.model import ModelSpec, crossover_tokens, held_bytes, rank_memory
+from moesim.report.attention_section import held_rows
 from moesim.units import format_bytes, format_duration
 
 # More new tokens of a request than this are a prompt, which is not dispatched in low latency.
@@ -56,14 +57,7 @@ def at_work_lines(facts: dict[str, Any]) -> Iterator[RenderableType]:
     if crossover is not None:
         yield f"Behind a long context absorbed MLA computes less below {crossover:.1f} new tokens; a prompt never."
     held = facts["memory_bytes"]
-    parts = [
-        (f"routed experts, {held['slots']} slots of each layer", held["experts"]),
-        ("all other weights", held["other_weights"]),
-        ("low-latency buffers", held["buffers"]),
-        ("runtime and activations, estimated", held["runtime_estimated"] + held["activations_estimated"]),
-        (f"KV cache, {requests:,} x {context:,} tokens", held["kv_cache"]),
-        ("free" if held["free"] >= 0 else "missing: it does not fit", abs(held["free"])),
-    ]
+    parts = held_rows(held, requests, context)
     yield Sheet(
         f"memory of one of {facts['ep']:,} GPUs, {format_bytes(held['total'])}:",
         ("", ""),

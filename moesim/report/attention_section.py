@@ -63,18 +63,22 @@ def context_chart(facts: Mapping[str, Any]) -> LineChart:
     )
 
 
-def memory_table(facts: Mapping[str, Any]) -> DataTable:
-    """What one GPU holds."""
-    held, load = facts["memory_bytes"], facts["load"]
-    estimated = held["runtime_estimated"] + held["activations_estimated"]
-    parts = (
+def held_rows(held: Mapping[str, Any], requests: int, context: int) -> list[tuple[str, float]]:
+    """What one GPU holds, part by part, in bytes, and what is free."""
+    return [
         (f"routed experts, {held['slots']} slots of each layer", held["experts"]),
         ("all other weights", held["other_weights"]),
         ("low-latency buffers", held["buffers"]),
-        ("runtime and activations, estimated", estimated),
-        (f"KV cache, {load['requests']:,} x {load['context']:,} tokens", held["kv_cache"]),
+        ("runtime and activations, estimated", held["runtime_estimated"] + held["activations_estimated"]),
+        (f"KV cache, {requests:,} x {context:,} tokens", held["kv_cache"]),
         ("free" if held["free"] >= 0 else "missing: it does not fit", abs(held["free"])),
-    )
+    ]
+
+
+def memory_table(facts: Mapping[str, Any]) -> DataTable:
+    """What one GPU holds."""
+    held, load = facts["memory_bytes"], facts["load"]
+    parts = held_rows(held, load["requests"], load["context"])
     rows: list[tuple[Cell, ...]] = [
         (what, Quantity(size, "B"), Quantity(size / held["total"], "%")) for what, size in parts
     ]
