@@ -129,7 +129,7 @@ class _Run:
         self, parts: Parts, workload: Workload, say: Progress, exact_bands: bool, watch: Watch, of_several: bool
     ) -> None:
         self._parts, self._workload, self._say, self._exact_bands = parts, workload, say, exact_bands
-        self._watch, self._done = watch, 0
+        self._watch, self._done, self._ends_s = watch, 0, 0.0
         self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
         self._ledger, self._terms = KernelLedger(), RunTerms(parts)
         self._tolerance = ToleranceLedger(parts.tolerance)
@@ -218,6 +218,7 @@ class _Run:
     def _add_layer(self, timed: TimedLayer) -> None:
         load, trace = timed.load, timed.trace
         section, self._done = self._parts.workload, self._done + 1
+        self._ends_s = max(self._ends_s, trace.ends_s)
         cuts = 1 if self._parts.inference is None else self._parts.inference.passes
         layers = cuts * simulated_layers(self._parts, len(self._batch.layers) if self._batch else 0)
         self._watch("layers", self._done, section.steps * layers)
@@ -265,7 +266,7 @@ class _Run:
         if self._summary.step is not None:
             terms |= self._summary.step.terms(summary)
             notes += self._summary.step.notes()
-        audit_terms(summary, terms)
+        audit_terms(summary, terms, self._ends_s)
         explained = explanation(parts, self._summary, terms, self._ledger, batch)
         explained["band"] = band = self._summary.moved.band(summary, self._moves or {})
         if isinstance(self._summary.step, TrainingTime):
