@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import __version__
+from moesim.cluster import beyond_today
 from moesim.errors import InputError
 from moesim.layer import (
     KernelLedger,
@@ -88,6 +89,13 @@ def simulate(
         InputError: parts of the scenario do not fit each other, or a file of it cannot be used.
         InvariantError: a law of the simulator was broken; no result is returned.
     """
+    try:
+        return _simulated(scenario, progress, exact_bands, watch)
+    except InputError as error:
+        raise scenario.located(error) from None
+
+
+def _simulated(scenario: Scenario, progress: Progress | None, exact_bands: bool, watch: Watch | None) -> Result:
     began = time.monotonic()
     say = progress or (lambda _: None)
     say("topology, model and kernel tables")
@@ -95,6 +103,8 @@ def simulate(
     if (several := len(built) > 1) and exact_bands:
         raise InputError("intervals of several groups are to first order", "--band", "use auto, or one group")
     groups = [opened(parts) for parts in built]
+    for question in beyond_today(built[0].fabric):
+        say(question)
     compile_first()  # mistakes are told before
     unseen: Watch = lambda what, done, total: None  # noqa: E731
     runs = [
