@@ -130,20 +130,20 @@ def _audit_kernels(where: str, phase: PhaseTrace, n_ranks: int) -> None:
         raise InvariantError(f"{where}: the kernel of rank {np.flatnonzero(used)[np.argmax(over)]} did too much")
 
 
-def audit_components(components: dict[str, float], layer_time_s: float, layer: int, clock_s: float) -> None:
+def audit_components(components: dict[str, float], layer_time_s: float, layer: int, clock_s: float = 0.0) -> None:
     """Check that the parts of a layer's time sum to it; ``clock_s``: when it ended.
 
     Raises:
         InvariantError: they do not, within 1e-9 or the clock's rounding.
     """
-    total, slack = sum(components.values()), max(_SLACK * layer_time_s, _rounding(clock_s))
-    if abs(total - layer_time_s) > slack:
+    total, rounding = sum(components.values()), _rounding(clock_s)
+    if abs(total - layer_time_s) > max(_SLACK * layer_time_s, rounding):
         raise InvariantError(f"layer {layer}: components sum to {total!r} s, the layer takes {layer_time_s!r} s")
-    if any(value < -max(slack, 1e-12) for value in components.values()):
+    if any(value < -max(rounding, 1e-12) for value in components.values()):
         raise InvariantError(f"layer {layer}: a component is negative: {components}")
 
 
-def audit_terms(summary: Mapping[str, Any], terms: Mapping[str, Sequence[Term]], clock_s: float) -> None:
+def audit_terms(summary: Mapping[str, Any], terms: Mapping[str, Sequence[Term]], clock_s: float = 0.0) -> None:
     """Check that the terms of every number give its value, and so on down; ``clock_s``: when the longest step ended.
 
     Raises:
