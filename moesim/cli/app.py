@@ -110,6 +110,8 @@ def _main() -> int:
         code = _failed("interrupted", 130, debug)
     except OSError as error:
         code = _failed(f"{error.filename or 'system'}: {error.strerror or error}", 3, debug)
+    except MemoryError as error:
+        code = _failed(f"more memory is needed than there is: {error or 'ask for less'}", 2, debug)
     except Exception as error:
         if _was_interrupted(error):
             end_aside()
