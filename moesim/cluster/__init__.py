@@ -8,7 +8,7 @@ from moesim.cluster.graph import HOST, NIC, NVLINK, PCIE
 from moesim.cluster.group_places import group_fabrics, places_of_group
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
-from moesim.cluster.places import links_of, overridden, place_of, ranks_at
+from moesim.cluster.places import links_of, overridden, ranks_at
 from moesim.cluster.topology_picture import Heat, draw
 from moesim.cluster.topology_reader import (
     checked_topology,
@@ -16,7 +16,6 @@ from moesim.cluster.topology_reader import (
     load_topology,
     read_topology,
     topology_names,
-    with_nic_bandwidth,
 )
 from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, RailTopology
 
@@ -48,10 +47,8 @@ __all__ = [
     "links_of",
     "load_topology",
     "overridden",
-    "place_of",
     "places_of_group",
     "ranks_at",
     "read_topology",
     "topology_names",
-    "with_nic_bandwidth",
 ]

@@ -154,6 +154,12 @@ class Placement:
         _, first = np.unique(self._one_layer("home_rank"), return_index=True)
         return self.slot_rank[first]
 
+    def holds(self) -> NDArray[np.bool_]:
+        """Return whether each rank holds each expert, bool[ranks, experts]. One layer only."""
+        held = np.zeros((self.n_ranks, self.n_experts), np.bool_)
+        held[self.slot_rank, self._one_layer("holds")] = True
+        return held
+
     def oddities(self) -> tuple[str, ...]:
         """Return in sentences what is seldom meant: ranks without an expert, replicas of an expert on one rank."""
         said = []
@@ -186,6 +192,11 @@ class Placement:
             (load / self.replicas())[slot_expert] if self.share is None else load[slot_expert] * self.share
         )
         return shared
+
+    def planned_rank_load(self, load: ArrayLike) -> NDArray[np.float64]:
+        """Return float64[ranks]: the sum of ``planned_slot_load`` on each rank."""
+        slot_load = self.planned_slot_load(load)
+        return np.asarray(np.bincount(self.slot_rank, slot_load, self.n_ranks), dtype=np.float64)
 
     def choose(
         self,

@@ -38,6 +38,8 @@ from moesim.placement_policies import BATCH_POLICIES, FIXED_POLICIES, POLICIES, 
 from moesim.run.steps import initial_state, route_step
 from moesim.scenario import Scenario
 
+NEED_ROOM = ("replicate_top", *BATCH_POLICIES)
+"""Without slots beyond the experts' own these do what another policy does, or nothing."""
 _MOST_BATCHES = 8
 """Batches of a layer on which the policies that look at every batch are judged: each is a linear program."""
 
@@ -54,7 +56,8 @@ def study(
         scenario: ``placement.learn_from``, ``moves``, ``node_load_limit`` and ``replica_choice`` hold for all policies.
         policies: by name; all by default.
         slots: numbers of slots for the policies that place replicas; by default those without redundant experts, where
-            the ranks divide them, and with one more on every rank. Policies without replicas have the experts' number.
+            the ranks divide them, and with one more on every rank. Policies without replicas have the experts' number;
+            those of ``NEED_ROOM`` are left out there.
         say: called with a line for every layer.
 
     Returns:
@@ -97,14 +100,8 @@ def _chosen(parts: Parts, policies: Sequence[str] | None, slots: Sequence[int] |
     full = experts + (-experts % ranks)
     found = []
     for policy in policies or POLICIES:
-        if policy in SINGLE_SLOT_POLICIES:
-            found.append((policy, experts))
-        elif slots is not None:
-            found += [(policy, number) for number in slots]
-        else:
-            # Shares, replicas and fetched weights need slots beyond the experts' own.
-            needs_room = policy in ("replicate_top", *BATCH_POLICIES)
-            found += [(policy, number) for number in (full, full + ranks) if number > experts or not needs_room]
+        numbers = (experts,) if policy in SINGLE_SLOT_POLICIES else (full, full + ranks) if slots is None else slots
+        found += [(policy, number) for number in numbers if number > experts or policy not in NEED_ROOM]
     return found
 
 
@@ -135,7 +132,7 @@ def _judged(parts: Parts, policy: str, n_slots: int, seen: Seen, follows: Seen) 
                 placed = made(its, base) if policy == "per_batch" else with_lp_shares(base, load)
                 found.append(vars(on(placed, its)))
                 moves.append(len(moved_experts(alone if policy == "per_batch" else start, placed)))
-                by_rank += np.bincount(placed.slot_rank, placed.planned_slot_load(load), fabric.n_ranks)
+                by_rank += placed.planned_rank_load(load)
             mean = Worth(**{name: _mean(found, name) for name in found[0]})
             by_node = np.bincount(fabric.rank_node, by_rank)
             over_all = {"rank": imbalance(by_rank).max_over_mean, "node": imbalance(by_node).max_over_mean}
