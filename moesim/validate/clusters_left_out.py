@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from moesim.traffic import gpu_steps
-from moesim.validate.published_row import shipped_lines
+from moesim.validate.shipped_files import shipped_lines
 
 _DATA = Path(__file__).resolve().parent.parent / "data" / "validate"
 CLUSTERS, LEFT_OUT = _DATA / "clusters.csv", _DATA / "left_out.csv"

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from moesim.validate.published_row import Row, shipped_lines
+from moesim.validate.published_row import Row
+from moesim.validate.shipped_files import shipped_lines
 
 FIT, HELD_OUT, LEFT_OUT = "fit", "held-out", "left-out"
 

@@ -23,8 +23,8 @@ from moesim.validate.published_row import (
     key,
     rounding,
     row_of,
-    shipped_lines,
 )
+from moesim.validate.shipped_files import shipped_lines
 
 _LOW_LATENCY_TABLE = {"h800": "deepep-ll-h800", "h20": "deepep-ll-h20", "h100": "deepep-ll-h100-cx7"}
 _NORMAL_TABLE = {

@@ -4,11 +4,8 @@ Readers (``published``, ``extracts``) make these rows, the ledger says of each w
 simulate them. A row is named by its table and its key, the axis values that tell it from its neighbours.
 """
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -86,13 +83,6 @@ class Row:
     def per_node(self) -> int:
         """GPUs of an NVLink domain."""
         return self.ranks // self.nodes
-
-
-@cache
-def shipped_lines(name: str) -> list[dict[str, str]]:
-    """Read a table of ``moesim/data/validate``: its lines as text by column."""
-    with (files("moesim") / "data" / "validate" / name).open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def row_of(line: Mapping[str, str], **own: Any) -> Row:

@@ -15,7 +15,7 @@ from moesim.broken_files import content, reading
 from moesim.compute import KernelTable, gpus
 from moesim.errors import InputError
 from moesim.model import load_model, model_names
-from moesim.validate.published_row import shipped_lines
+from moesim.validate.shipped_files import shipped_lines
 from moesim.validate.training_rows import Unstated, readings, training_settings
 
 STEPS = Path(__file__).resolve().parent.parent / "data" / "validate" / "steps.csv"
