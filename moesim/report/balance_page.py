@@ -54,8 +54,6 @@ def render_balance(study: Mapping[str, Any]) -> str:
     return render(
         "balance.html.j2",
         title=f"Balance over training: {study['title']}",
-        sections=[("balance", "Balance"), *([("recorded", "Simulated and recorded")] if compared else []),
-                  ("losses", "Losses"), ("times", "Traffic and time"), ("constants", "Constants")],
         headline=_headline(study),
         notes=study["notes"],
         charts=charts,

@@ -12,12 +12,6 @@ from moesim.report.palette import series_colour
 from moesim.report.run_page import Verdict
 from moesim.results import PlacementVerdict
 
-_SECTIONS = [
-    ("first", "Result"),
-    ("options", "Placements"),
-    ("costs", "What it costs"),
-    ("rests", "Behind it"),
-]
 _LOADS = {
     "rank": ("ranks, max/mean", "most loaded rank over the mean, on the tokens judged on"),
     "rank_itself": ("on itself", "the same where it is learnt on those very tokens: what is left is no loss"),
@@ -41,7 +35,6 @@ def render_placement(verdict: PlacementVerdict) -> str:
     return render(
         "placement.html.j2",
         title=f"Placement of {verdict.scenario}",
-        sections=_SECTIONS,
         chips=[f"learnt from {verdict.learnt_from}", f"judged on {verdict.judged_on}", verdict.phase],
         verdict=placement_words(verdict),
         same=verdict.same,
