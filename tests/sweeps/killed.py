@@ -47,9 +47,9 @@ def finished(out):
 def kill_and_go_on(out, log, begin, workers, whole, rng, kills=1, points=POINTS):
     """Kill the sweep that ``begin`` starts again and again, each time after some more points, then let it end.
 
-    Returns how many kills met it alive, the most points that one of them cost, and after how many the table was there.
+    Returns how many kills met it alive, how many points were computed again, and after how many the table was there.
     """
-    killed, lost, tables = 0, [], 0
+    killed, lost, tables = 0, [0], 0  # lost: points that were begun and are not in the journal, and those begun again
     for _ in range(kills):
         process = begin()
         until, after_s = begun(log) + rng.randrange(2 * points // (kills + 1)), rng.uniform(0, 0.05)
@@ -58,15 +58,15 @@ def kill_and_go_on(out, log, begin, workers, whole, rng, kills=1, points=POINTS)
         time.sleep(after_s)
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
-        lost.append(len(set(lines(log))) - finished(out))
-        assert lost[-1] <= workers
+        lost.append(begun(log) - finished(out))
+        assert lost[-1] <= workers * killed
         if (out / "points.parquet").exists():
             tables += 1
             assert (out / "points.parquet").read_bytes() == whole
     assert begin().wait(HANGS_S) == 0
     assert (out / "points.parquet").read_bytes() == whole
-    assert len(set(lines(log))) == finished(out) == points and begun(log) <= points + sum(lost)
-    return killed, max(lost), tables
+    assert len(set(lines(log))) == finished(out) == points and begun(log) <= points + workers * killed
+    return killed, begun(log) - points, tables
 
 
 def children(pid):

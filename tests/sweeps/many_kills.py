@@ -1,7 +1,7 @@
 """Many kills at little cost: ``python many_kills.py FOLDER JOBS|SCHEDULER_FILE SEEDS SWEEPS KILLS``.
 
-Python, moesim and its compiled loops are loaded once; each driver is a fork of this process, and so is each worker of its
-pool. Every sweep is killed so many times before it may end. Prints a line of JSON for each.
+Python, moesim and its compiled loops are loaded once; each driver is a fork of this process, and so is each worker of
+its pool. Every sweep is killed so many times before it may end. Prints a line of JSON for each.
 """
 
 import json
@@ -81,7 +81,7 @@ def main(folder, where, seeds, sweeps, kills):
         began, rng = time.monotonic(), random.Random(seed)
         begin = lambda: Forked(folder / "out", where, seeds)  # noqa: E731
         told = kill_and_go_on(folder / "out", folder / "log", begin, 2, whole, rng, kills, seeds * PER_SEED)
-        names = ("kills", "most_lost", "tables")
+        names = ("kills", "again", "tables")
         print(json.dumps(dict(zip(names, told, strict=True)) | {"s": round(time.monotonic() - began)}), flush=True)
 
 

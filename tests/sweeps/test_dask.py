@@ -71,4 +71,4 @@ def test_a_sweep_on_dask_that_was_killed_again_and_again_gives_the_same_bytes(
     rng = random.Random(100 + seed)
     told = kill_and_go_on(tmp_path, monkeypatch, cluster[0], 2, many_uninterrupted, rng, kills=21, points=MANY)
     with capsys.disabled():
-        print("\nDask: {} kills, at most {} points again, {} with the table there".format(*told))
+        print("\nDask: {} kills, {} points again, {} with the table there".format(*told))

@@ -23,7 +23,7 @@ def test_a_pool_that_was_killed_again_and_again_gives_the_same_bytes(
     rng = random.Random(seed)
     told = kill_and_go_on(tmp_path, monkeypatch, 2, 2, many_uninterrupted, rng, kills=21, points=MANY)
     with capsys.disabled():
-        print("\npool: {} kills, at most {} points again, {} with the table there".format(*told))
+        print("\npool: {} kills, {} points again, {} with the table there".format(*told))
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, None)])
