@@ -5,26 +5,26 @@ of each kind comes up equally often, so that any two of different kinds meet in 
 run says of itself (``provenance.json``) and a sweep's journal.
 """
 
-import csv
 import hashlib
 import itertools
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.full_gates import cases
+from tests.full_gates import FULL
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = yaml.safe_load(Path(__file__).with_name("golden_scenarios.yaml").read_text())
 SMALL = {"n_experts": 32, "hidden": 1024, "expert_hidden": 256}
+DRAWS = 12
 OWN_WORDS = ("provenance.json", "journal.sqlite")
 FEW = (
     "v3-bias-moves-deepep",
@@ -75,37 +75,36 @@ def shuffled(value, rng):
 def command(name, folder, around):
     """What is typed for a golden scenario, its file written in ``folder``."""
     scenario = dict(GOLDEN[name])
-    verb, options, page = (scenario.pop(key, default) for key, default in (("verb", "run"), ("options", []), ("page", False)))
+    verb, options, page = (
+        scenario.pop(key, usual) for key, usual in (("verb", "run"), ("options", []), ("page", False))
+    )
     if scenario.pop("shipped", False):
         scenario = yaml.safe_load((ROOT / f"scenarios/{name}.yaml").read_text())
     elif "model" not in scenario and "recording" not in scenario["workload"]:
         scenario["model"] = SMALL
+    in_order = {key: scenario[key] for key in ("variants", "sweep") if key in scenario}  # shown as the file has them
     scenario = {"name": name} | scenario
     if around["keys"] == "shuffled":
-        # Variants are shown in the order of the file.
-        scenario = shuffled(scenario, random.Random(name)) | {
-            key: scenario[key] for key in ("variants", "sweep") if key in scenario
-        }
+        scenario = shuffled(scenario, random.Random(name)) | in_order
     folder.mkdir(parents=True)
     path = folder / "scenario.yaml"
     path.write_text(yaml.safe_dump(scenario, sort_keys=False))
-    with (folder / "counts.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("layer", "expert", "count"), *((1, i, 100 + 37 * i % 91) for i in range(32))])
-    quiet = [] if verb == "balance" else ["-q"]
-    jobs = around["jobs"]
-    workers = ["--scheduler-file", jobs] if "/" in jobs and verb != "run" else ["--jobs", jobs.replace("/", "")]
-    several = verb in ("sweep", "plan", "what-breaks") or "variants" in scenario
-    out = folder / ("out.html" if page else "out")
-    return [verb, str(path), "--out", str(out), *quiet, *options, *(workers if several else [])]
+    (folder / "counts.csv").write_text(
+        "layer,expert,count\n" + "".join(f"1,{i},{100 + 37 * i % 91}\n" for i in range(32))
+    )
+    typed = [verb, str(path), "--out", str(folder / ("out.html" if page else "out")), *options]
+    typed += [] if verb == "balance" else ["-q"]
+    typed += ["--no-report"] if verb == "run" and around["pages"] == "left out" else []
+    several, jobs = verb in ("sweep", "plan", "what-breaks"), around["jobs"]
+    if several and jobs.endswith(".json"):
+        return [*typed, "--scheduler-file", jobs]
+    return [*typed, "--jobs", jobs] if several or "variants" in scenario else typed
 
 
 def digests(folder):
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in OWN_WORDS]
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-        if path.name not in ("scenario.yaml", "counts.csv")
-    }
+    given = ("scenario.yaml", "counts.csv")
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (*OWN_WORDS, *given)]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def run(names, folder, around):
@@ -119,26 +118,24 @@ def run(names, folder, around):
         "PYTHONUTF8": around["utf8"],
         "LC_ALL": around["locale"],
         "TZ": around["zone"],
+        "LOCPATH": str(around.get("locales", "")),
         **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), around["threads"]),
     }
-    if around["locale"] in LOCALES:
-        environment["LOCPATH"] = around["locales"]
-    begin = time.perf_counter()
+    if around["locale"] not in LOCALES:
+        del environment["LOCPATH"]
     subprocess.run(
         [sys.executable, str(Path(__file__).with_name("golden_driver.py")), str(folder / "asked.json")],
         cwd="/" if around["folder"] == "/" else folder,
         umask=int(around["umask"], 8),
         env=environment,
         check=True,
-        stdout=subprocess.DEVNULL,
     )
-    print(f"{time.perf_counter() - begin:.1f} s  {around}", file=sys.stderr, flush=True)
     found = {name: digests(folder / name) for name in names}
     shutil.rmtree(folder)
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def locales(tmp_path_factory):
     """A folder with the German and the Turkish locale, made here; empty where the system has no sources of them."""
     folder = tmp_path_factory.mktemp("locales")
@@ -148,20 +145,61 @@ def locales(tmp_path_factory):
     return folder
 
 
+def differing(first, second):
+    """Which files of which scenarios are not the same in both."""
+    return {
+        name: changed
+        for name, files in first.items()
+        if (changed := [key for key in files | second[name] if files.get(key) != second[name].get(key)])
+    }
+
+
+def check(names, folder, locales, pages):
+    usual = run(names, folder / "usual", USUAL | {"pages": pages})
+    assert all(len(files) >= 2 for files in usual.values()), {name: len(files) for name, files in usual.items()}
+    for i, around in enumerate(draws(DRAWS, seed=len(names))):
+        if around["locale"] in LOCALES and not (locales / around["locale"]).is_dir():
+            around["locale"] = "C.UTF-8"
+        around |= {"pages": pages, "locales": locales}
+        again = run(random.Random(i).sample(names, len(names)), folder / str(i), around)
+        assert not differing(usual, again), f"{around}: {differing(usual, again)}"
+
+
+@pytest.mark.jit
+def test_six_scenarios_give_the_same_bytes_in_twelve_surroundings(tmp_path, locales):
+    check(list(FEW), tmp_path, locales, "left out")
+
+
 @pytest.mark.jit
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_golden_scenarios_give_the_same_bytes_in_any_surroundings(tmp_path, locales):
-    names = list(cases(FEW, GOLDEN))
-    usual = run(names, tmp_path / "usual", USUAL)
-    assert all(len(files) >= 3 for files in usual.values()), {name: len(files) for name, files in usual.items()}
-    for i, around in enumerate(draws(12, seed=len(names))):
-        if around["locale"] in LOCALES and not (locales / around["locale"]).is_dir():
-            around["locale"] = "C.UTF-8"
-        again = run(random.Random(i).sample(names, len(names)), tmp_path / str(i), around | {"locales": str(locales)})
-        different = {
-            name: sorted(key for key in files | again[name] if files.get(key) != again[name].get(key))
-            for name, files in usual.items()
-            if again[name] != files
-        }
-        assert not different, f"{around}: {different}"
+@pytest.mark.skipif(not FULL, reason="./test.sh --full")
+def test_all_golden_scenarios_give_the_same_bytes_and_pages_in_twelve_surroundings(tmp_path, locales):
+    check(list(GOLDEN), tmp_path, locales, "drawn")
+
+
+@pytest.mark.jit
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_dask_cluster_gives_the_bytes_of_one_process(tmp_path):
+    pytest.importorskip("distributed", reason="needs moesim[dask]")
+    file = tmp_path / "scheduler.json"
+    local = ["--no-dashboard", "--scheduler-file", str(file)]
+    asked = [["scheduler", "--host", "127.0.0.1", "--port", "0", *local]]
+    asked += [["worker", "--nthreads", "1", "--local-directory", str(tmp_path), *local]] * 2
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    cluster = [
+        subprocess.Popen(
+            [sys.executable, "-m", "dask", *one], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        for one in asked
+    ]
+    try:
+        names = [name for name, golden in GOLDEN.items() if golden.get("verb") in ("sweep", "plan", "what-breaks")]
+        around = USUAL | {"pages": "drawn"}
+        alone = run(names, tmp_path / "alone", around)
+        assert not differing(alone, run(names, tmp_path / "together", around | {"jobs": str(file)}))
+    finally:
+        for process in cluster:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

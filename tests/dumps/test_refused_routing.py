@@ -26,7 +26,9 @@ ARRAYS = {
     "two units": ({"topk_ids": IDS, "counts": np.ones((1, 4))}, {}, "it holds topk_ids, counts; say which is meant"),
     "no known name": ({"x": IDS, "y": IDS}, {}, "it holds x, y; an array named logits, topk_idx or counts"),
     "layers apart, unequal": (
-        {"topk_ids_0": IDS[0], "topk_ids_1": IDS[0, :2]}, {}, "topk_ids of 2 layers has the shapes [(2, 2), (3, 2)]"
+        {"topk_ids_0": IDS[0], "topk_ids_1": IDS[0, :2]},
+        {},
+        "topk_ids of 2 layers has the shapes [(2, 2), (3, 2)]",
     ),
     "slots without a map": ({"physical_count": np.ones((1, 4))}, {}, "counts slots; give the map"),
     "four axes": ({"topk_ids": np.ones((1, 1, 1, 2), int)}, {}, "topk_ids has shape (1, 1, 1, 2) of int64"),
@@ -34,7 +36,11 @@ ARRAYS = {
     "no axis of that name": ({"topk_ids": IDS}, {"axes": ("layers", "tokens", "experts")}, "has shape (1, 3, 2)"),
     "flags": ({"x": np.ones((2, 2), bool)}, {}, "an array of shape (2, 2) of bool; logits, expert ids or counts?"),
     "another K": ({"topk_ids": IDS}, {"top_k": 3}, "2 experts per token, not 3"),
-    "another E": ({"counts": np.ones((1, 4))}, {"n_experts": 3}, "counts of 4 experts, the model has 3; are these slots?"),
+    "another E": (
+        {"counts": np.ones((1, 4))},
+        {"n_experts": 3},
+        "counts of 4 experts, the model has 3; are these slots?",
+    ),
     "fewer experts": ({"counts": np.ones((1, 4))}, {"n_experts": 5}, "are these counts of this model?"),
     "another E of logits": ({"logits": IDS + 0.5}, {"n_experts": 3}, "logits of 2 experts, the model has 3"),
     "an expert too many": ({"topk_ids": IDS}, {"n_experts": 3}, "layer 0: token 1 selects [2, 3], outside 0 to 2"),
@@ -51,15 +57,23 @@ ARRAYS = {
     "too many layers": ({"counts": np.ones((1001, 2))}, {}, "1001 layers; at most 1000 are read"),
     "too many experts": ({"counts": np.ones((1, 65537))}, {}, "65537 experts; at most 65536"),
     "a map of fewer layers": (
-        {"topk_ids": np.repeat(IDS, 2, axis=0)}, {"slot_expert": np.arange(4)[None]}, "the map has 1 layers, the routing more"
+        {"topk_ids": np.repeat(IDS, 2, axis=0)},
+        {"slot_expert": np.arange(4)[None]},
+        "the map has 1 layers, the routing more",
     ),
     "a map of fewer slots": ({"topk_ids": IDS}, {"slot_expert": np.arange(3)}, "slot 3, the map has 3"),
     "a map of other counts": (
-        {"counts": np.ones((1, 4))}, {"slot_expert": np.arange(6).reshape(2, 3)}, "counts of 1 layers x 4 slots, a map of 2 x 3"
+        {"counts": np.ones((1, 4))},
+        {"slot_expert": np.arange(6).reshape(2, 3)},
+        "counts of 1 layers x 4 slots, a map of 2 x 3",
     ),
     "ids where logits are meant": ({"topk_ids": IDS}, {"unit": "logits"}, "it holds ids, not logits"),
-    "fewer tokens than layers": ({"topk_ids": np.arange(12).reshape(3, 2, 2)}, {}, "3 layers of 2 tokens, or tokens before"),
-}  # fmt: skip
+    "fewer tokens than layers": (
+        {"topk_ids": np.arange(12).reshape(3, 2, 2)},
+        {},
+        "3 layers of 2 tokens, or tokens before",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -82,17 +96,24 @@ MEGATRON = {
     "a layer twice": ([{}, {}], "step 0, layer 1 appears twice"),
     "no decoder": ([{"block": "mtp"}], "no line of the decoder"),
     "a list": (["[1]"], "a line that is no object"),
-    "another number of tokens": ([{}, {"layer": 2, "top_indices": [[0, 1]]}], "step 0 of rank 0 has other layers or tokens"),
+    "another number of tokens": (
+        [{}, {"layer": 2, "top_indices": [[0, 1]]}],
+        "step 0 of rank 0 has other layers or tokens",
+    ),
     "another layer": ([{}, {"step": 1, "layer": 2}], "step 1 of rank 0 has other layers or tokens than the first"),
     "logits of other tokens": ([{**LOGITS, "logit_shape": [3, 4]}], "layer 1: logits of shape [3, 4] at 0"),
     "logits without size": ([{**LOGITS, "logit_bytes": None}], "layer 1: logits of shape [2, 4] at 0"),
     "logits beyond the end": ([{**LOGITS, "logit_offset": 1}], "layer 1: logits at 1 lie beyond the end"),
     "logits of other bytes": ([{**LOGITS, "logit_bytes": 8}], "layer 1: logits at 0 lie beyond the end"),
     "logits of two widths": (
-        [LOGITS, {"layer": 2, "logit_offset": 0, "logit_shape": [2, 2], "logit_bytes": 8}], "logits of different numbers"
+        [LOGITS, {"layer": 2, "logit_offset": 0, "logit_shape": [2, 2], "logit_bytes": 8}],
+        "logits of different numbers",
     ),
-    "a layer that selects nothing": ([{**LOGITS, "top_indices": [[-1, -1], [-1, -1]]}, {**LOGITS, "layer": 2}], "a layer selects nothing"),
-}  # fmt: skip
+    "a layer that selects nothing": (
+        [{**LOGITS, "top_indices": [[-1, -1], [-1, -1]]}, {**LOGITS, "layer": 2}],
+        "a layer selects nothing",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MEGATRON)
@@ -121,15 +142,25 @@ def encoded(count, dtype="int32"):
 
 
 RESPONSES = {
-    "other layers": ([response(), response(routed_experts=[[[0, 1], [2, 3]]])], "responses of the shapes [(1, 2), (2, 2)]"),
-    "no layers": (response(routed_experts=[[0, 1]]), "routed_experts has shape (1, 2) of int64; [tokens, layers, k]"),
-    "a type that is none": (response(routed_experts=encoded(2), routed_experts_dtype="float8"), "routed_experts_dtype is 'float8'"),
-    "no base64": (response(routed_experts="?"), "routed_experts is no base64 of int32"),
-    "half a number": (response(routed_experts=base64.b64encode(b"abc").decode()), "routed_experts is no base64 of int32"),
-    "a mask of others": (
-        response(routed_experts={"values": [[[0, 1]]], "valid_mask": [True, True]}), "valid_mask has shape (2,), values (1, 1, 2)"
+    "other layers": (
+        [response(), response(routed_experts=[[[0, 1], [2, 3]]])],
+        "responses of the shapes [(1, 2), (2, 2)]",
     ),
-}  # fmt: skip
+    "no layers": (response(routed_experts=[[0, 1]]), "routed_experts has shape (1, 2) of int64; [tokens, layers, k]"),
+    "a type that is none": (
+        response(routed_experts=encoded(2), routed_experts_dtype="float8"),
+        "routed_experts_dtype is 'float8'",
+    ),
+    "no base64": (response(routed_experts="?"), "routed_experts is no base64 of int32"),
+    "half a number": (
+        response(routed_experts=base64.b64encode(b"abc").decode()),
+        "routed_experts is no base64 of int32",
+    ),
+    "a mask of others": (
+        response(routed_experts={"values": [[[0, 1]]], "valid_mask": [True, True]}),
+        "valid_mask has shape (2,), values (1, 1, 2)",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", RESPONSES)
@@ -168,21 +199,30 @@ SGLANG = {
     "two ranks": ({"r_0.pt": records(record(), record(rank=1))}, "records of the ranks [0, 1]; a file is of one rank"),
     "a rank twice": ({"r_0.pt": records(record()), "r_1.pt": records(record())}, "rank 0 twice; a folder has to hold"),
     "another map": (
-        {"r_0.pt": records(record()), "r_1.pt": records(record(rank=1), last_physical_to_logical_map=np.array([[1, 0, 2, 3]]))},
+        {
+            "r_0.pt": records(record()),
+            "r_1.pt": records(record(rank=1), last_physical_to_logical_map=np.array([[1, 0, 2, 3]])),
+        },
         "the ranks do not agree on last_physical_to_logical_map",
     ),
-    "a flat map": ({"r_0.pt": records(record(), last_physical_to_logical_map=np.arange(4))}, "last_physical_to_logical_map has shape (4,)"),
+    "a flat map": (
+        {"r_0.pt": records(record(), last_physical_to_logical_map=np.arange(4))},
+        "last_physical_to_logical_map has shape (4,)",
+    ),
     "a flat pass": (
         {"r_0.pt": records({"forward_pass_id": 3, "rank": 0, "global_physical_count": np.ones(4, np.int32)})},
         "pass 3: global_physical_count has shape (4,)",
     ),
-    "flat tokens": ({"r_0.pt": records(record(topk_ids_of_layer=np.ones((3, 2), np.int32)))}, "topk_ids_of_layer has shape (3, 2)"),
+    "flat tokens": (
+        {"r_0.pt": records(record(topk_ids_of_layer=np.ones((3, 2), np.int32)))},
+        "topk_ids_of_layer has shape (3, 2)",
+    ),
     "another K": (
         {"r_0.pt": records(record(), record(forward_pass_id=1, topk_ids_of_layer=np.ones((1, 3, 3), np.int32)))},
         "records of different numbers of layers or of experts per token",
     ),
     "something else beside": ({"a.pt": stat(), "b.pt": {"x": np.ones(3)}}, "not a dump of SGLang's recorder"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SGLANG)
@@ -196,7 +236,11 @@ def test_dumps_of_sglang_that_do_not_go_together(tmp_path, name):
 def safetensors(path, **arrays):
     header, body = {}, b""
     for name, array in arrays.items():
-        header[name] = {"dtype": "I64", "shape": list(array.shape), "data_offsets": [len(body), len(body) + array.nbytes]}
+        header[name] = {
+            "dtype": "I64",
+            "shape": list(array.shape),
+            "data_offsets": [len(body), len(body) + array.nbytes],
+        }
         body += array.tobytes()
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + body)
@@ -205,11 +249,19 @@ def safetensors(path, **arrays):
 TENSORRT = {
     "no number of experts": ({}, [{"0_3": 4}], 'no num_experts; a line such as {"num_experts": 256, ...}'),
     "a key that is none": ({"num_experts": 4}, [{"first": 4}], "the key 'first'; keys are"),
-    "another layer of rank 1": ({"num_experts": 4}, [{"0_3": 4}, {"0_4": 4}], "rank 1 has other iterations or layers than rank 0"),
+    "another layer of rank 1": (
+        {"num_experts": 4},
+        [{"0_3": 4}, {"0_4": 4}],
+        "rank 1 has other iterations or layers than rank 0",
+    ),
     "another width": ({"num_experts": 4}, [{"0_3": 5}], "0_3 has shape (5,), not (4,)"),
-    "an iteration without a layer": ({"num_experts": 4}, [{"0_3": 4, "0_4": 4, "1_3": 4}], "not every iteration has every layer"),
+    "an iteration without a layer": (
+        {"num_experts": 4},
+        [{"0_3": 4, "0_4": 4, "1_3": 4}],
+        "not every iteration has every layer",
+    ),
     "a rank that is missing": ({"num_experts": 4, "ep_size": 2}, [{"0_3": 4}], "no rank1.safetensors"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TENSORRT)
@@ -224,20 +276,34 @@ def test_statistics_of_tensorrt_llm_that_do_not_go_together(tmp_path, name):
 
 def own(**changes):
     return {
-        "schema_version": 1, "unit": "ids", "layers": [0], "n_experts": 4, "top_k": 2, "numbering": "model",
-        "source": {"tool": "", "form": "", "sha256": ""}, "notes": [],
-    } | changes  # fmt: skip
+        "schema_version": 1,
+        "unit": "ids",
+        "layers": [0],
+        "n_experts": 4,
+        "top_k": 2,
+        "numbering": "model",
+        "source": {"tool": "", "form": "", "sha256": ""},
+        "notes": [],
+    } | changes
 
 
 OWN = {
     "a later version": (own(schema_version=2), {"ids": IDS}, "schema version 2; this moesim reads version 1"),
     "a unit without its array": (own(unit="counts"), {"ids": IDS}, "a trace of 'counts' over 4 experts without them"),
     "another number of layers": (own(layers=[0, 1]), {"ids": IDS}, "ids has shape (1, 3, 2)"),
-    "gates of other tokens": (own(), {"ids": IDS, "gates": np.ones((1, 2, 2), np.float32)}, "gates has shape (1, 2, 2)"),
-    "a gate that is no number": (own(), {"ids": IDS, "gates": np.full((1, 3, 2), np.nan)}, "gates holds a number that is not finite"),
+    "gates of other tokens": (
+        own(),
+        {"ids": IDS, "gates": np.ones((1, 2, 2), np.float32)},
+        "gates has shape (1, 2, 2)",
+    ),
+    "a gate that is no number": (
+        own(),
+        {"ids": IDS, "gates": np.full((1, 3, 2), np.nan)},
+        "gates holds a number that is not finite",
+    ),
     "an expert too many": (own(n_experts=3), {"ids": IDS}, "an expert id outside 0 to 2"),
     "a count below 0": (own(unit="counts"), {"counts": -np.ones((1, 1, 4), int)}, "a count below 0"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -184,3 +184,11 @@ def test_a_flipped_bit_never_becomes_another_number(tmp_path, flips):
         except (InputError, ResourceError):
             ends["refused"] += 1
     assert ends["again"] and sum(ends.values()) == flips
+
+
+def test_the_numbers_of_a_point_come_back_in_one_order_whatever_order_they_were_given_in(tmp_path):
+    with open_journal(tmp_path) as journal:
+        journal.begin({"name": "small"})
+        journal.add([(0, Outcome("ok", summary={"b": 1, "a": {"d": 2, "c": 3}}))])
+        ((_, outcome),) = journal.outcomes()
+    assert list(outcome.summary) == ["a", "b"] and list(outcome.summary["a"]) == ["c", "d"]
