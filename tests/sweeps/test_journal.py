@@ -205,6 +205,17 @@ def test_a_number_that_is_none_is_not_written(tmp_path):
 
 def test_of_many_differences_twelve_are_told_and_the_others_counted(tmp_path):
     with open_journal(tmp_path) as journal:
-        journal.begin({str(i): 0 for i in range(13)})
-        with pytest.raises(InputError, match=r"0: 0 before, 1 now; .*11: 0 before, 1 now; and 1 more; give"):
-            journal.begin({str(i): 1 for i in range(13)})
+        journal.begin({f"{i:02}": 0 for i in range(13)})
+        with pytest.raises(InputError, match=r"00: 0 before, 1 now; .*11: 0 before, 1 now; and 1 more; give"):
+            journal.begin({f"{i:02}": 1 for i in range(13)})
+
+
+def test_an_intact_journal_that_is_opened_again_keeps_its_bytes(tmp_path):
+    with open_journal(tmp_path) as journal:
+        journal.begin(SWEEP)
+        journal.add([(point, Outcome("ok", None, {"layer_time_s": 1e-3})) for point in (2, 0, 1)])
+    before = (tmp_path / JOURNAL_FILE).read_bytes()
+    with open_journal(tmp_path) as journal:
+        journal.begin(SWEEP)
+        assert journal.done() == {0, 1, 2}
+    assert (tmp_path / JOURNAL_FILE).read_bytes() == before
