@@ -23,7 +23,7 @@ Dedup = Literal["none", "rank", "node"]
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """Copies by source rank and destination, counted in three ways; those of chunks of a batch add up.
+    """Copies by source rank and destination, counted in three ways; ``a + b`` sums two chunks of a batch.
 
     ``selections``: int64[ranks, ranks], one per selected expert. ``rank_copies``: int64[ranks, ranks],
     one per token and distinct rank. ``node_copies``: int64[ranks, nodes], one per token and distinct
@@ -44,6 +44,13 @@ class Copies:
             ranks_received=self.rank_copies.sum(axis=0),
             ranks_own=np.diagonal(self.rank_copies).copy(),
             nodes_sent=self.node_copies.sum(axis=1),
+        )
+
+    def __add__(self, other: "Copies") -> "Copies":
+        return Copies(
+            self.selections + other.selections,
+            self.rank_copies + other.rank_copies,
+            self.node_copies + other.node_copies,
         )
 
 
