@@ -11,35 +11,16 @@ GEMM and M'' the down GEMM.
 
 from collections.abc import Iterator
 
-from moesim.stages import (
-    ATTENTION,
-    DENSE,
-    DOWN,
-    HEAD,
-    HOST,
-    PROJECTIONS,
-    RECEIVE_COMBINE,
-    RECEIVE_DISPATCH,
-    SEND_COMBINE,
-    SEND_DISPATCH,
-    STAGE,
-)
-from moesim.timeline.program import Operation, layer_pieces, on_compute
+from moesim.stages import DOWN, RECEIVE_COMBINE, RECEIVE_DISPATCH, SEND_COMBINE, SEND_DISPATCH
+from moesim.timeline.program import Operation, layer_pieces
+from moesim.timeline.schedules.in_turn import one_batch
 
 
 def hooks(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
     """Yield the program of ``n_layers`` MoE layers."""
-    dispatch, shared, combine = STAGE["dispatch"], STAGE["shared_expert"], STAGE["combine"]
     before, experts, after = layer_pieces(permutes_first)
-    yield from on_compute((HOST, DENSE), 0, 0)
-    for layer in range(n_layers):
-        yield from on_compute((PROJECTIONS, ATTENTION, *before, SEND_DISPATCH), layer, 0)
-        yield Operation(dispatch, layer, 0, ((SEND_DISPATCH.name, layer, 0),))
-        yield Operation(shared, layer, 0)
-        yield from on_compute((RECEIVE_DISPATCH, *experts, SEND_COMBINE), layer, 0, ((dispatch.name, layer, 0),))
-        yield Operation(combine, layer, 0, ((SEND_COMBINE.name, layer, 0),))
-        yield from on_compute((RECEIVE_COMBINE, *after), layer, 0, ((combine.name, layer, 0),))
-    yield Operation(HEAD, n_layers - 1, 0)
+    received = (RECEIVE_DISPATCH, *experts, SEND_COMBINE)
+    return one_batch(n_layers, (*before, SEND_DISPATCH), received, (RECEIVE_COMBINE, *after))
 
 
 def single_batch(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
