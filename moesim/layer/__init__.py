@@ -9,6 +9,7 @@ from moesim.layer.kernel_seconds import KernelLedger, PricedKernel, layer_kernel
 from moesim.layer.learning import (
     Seen,
     first_bias,
+    opened,
     placed_by_batch,
     see,
     what_follows,
@@ -61,6 +62,7 @@ __all__ = [
     "layer_load",
     "least_by_context",
     "open_workload",
+    "opened",
     "output_head",
     "place",
     "placed_by_batch",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from moesim.balance import expert_load
 from moesim.errors import InputError
 from moesim.layer.parts import Parts, place, read_bias
-from moesim.layer.token_batches import Workload
+from moesim.layer.token_batches import Workload, open_workload
 from moesim.placement import Placement
 from moesim.placement_policies import FIXED_POLICIES, LEARN_FROM
 from moesim.routing import route
@@ -117,6 +117,12 @@ def _seen(parts: Parts, batch: Batch, layer: int) -> Seen:
         ids = (batch.expert_ids or {})[layer]
     load = expert_load(ids, parts.router.n_experts, batch.of_rows[0])
     return Seen(load, lambda: ids[batch.token_index])
+
+
+def opened(parts: Parts) -> tuple[Parts, Workload]:
+    """Return the parts with the placement that they learn, and their tokens."""
+    workload = open_workload(parts)
+    return with_learnt_placement(parts, lambda: workload), workload
 
 
 def with_learnt_placement(parts: Parts, opened: Callable[[], Workload]) -> Parts:

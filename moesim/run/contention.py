@@ -21,13 +21,11 @@ from moesim.errors import InputError
 from moesim.layer import (
     KernelLedger,
     Parts,
-    Workload,
     build_parts,
-    open_workload,
+    opened,
     uses_ports,
     views_of_groups,
     whole_cluster,
-    with_learnt_placement,
 )
 from moesim.measure import FlowExport, SummaryBuilder, held_seconds, joint_flows
 from moesim.placement_policies import GROUP_PLACEMENTS
@@ -86,12 +84,6 @@ def build_groups(scenario: Scenario, placement: str | None = None) -> list[Parts
         replace(parts, gradients=gradient_flows(cluster, own, following, n_bytes, transfer, parts.ecmp_seed))
         for parts, own, following in zip(groups, ranks, [*ranks[1:], ranks[0]], strict=True)
     ]
-
-
-def opened(parts: Parts) -> tuple[Parts, Workload]:
-    """Return the parts with the placement of experts that they learn, and their tokens."""
-    workload = open_workload(parts)
-    return with_learnt_placement(parts, lambda: workload), workload
 
 
 def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callable[[str], None]) -> Result:

@@ -17,11 +17,11 @@ from moesim.layer import (
     Workload,
     build_parts,
     open_workload,
+    opened,
     replica_seed,
     see,
     what_follows,
     window,
-    with_learnt_placement,
 )
 from moesim.placement import (
     BATCH_TOKENS,
@@ -74,9 +74,9 @@ def study(
     parts = build_parts(scenario)
     learn_from = parts.placement.learn_from or "first_half"
     parts = replace(parts, placement=parts.placement.model_copy(update={"learn_from": learn_from}))
-    opened = open_workload(parts)
-    future = what_follows(opened, learn_from)
-    past = future if learn_from == "batch" else window(opened, learn_from)
+    workload = open_workload(parts)
+    future = what_follows(workload, learn_from)
+    past = future if learn_from == "batch" else window(workload, learn_from)
     layers = _layers(parts, future)
     chosen = _chosen(parts, policies, slots)
     of_past, of_future = see(past), see(future)
@@ -196,8 +196,8 @@ def map_of(scenario: Scenario) -> Placement:
     parts = build_parts(scenario)
     if parts.placement.policy == "per_batch":
         raise InputError("per_batch places every batch anew and has no map", "placement.policy", "use another policy")
-    workload = open_workload(parts)
-    parts, batch = with_learnt_placement(parts, lambda: workload), workload.batch(0)
+    parts, workload = opened(parts)
+    batch = workload.batch(0)
     step, _ = route_step(parts, initial_state(parts, batch), batch)
     placed = [step.layers[layer].placement for layer in step.layers]
     rows = np.stack([one.slot_expert for one in placed])
