@@ -56,7 +56,7 @@ def cpu_sizes() -> Sizes:
 
 def _sizes(device: str, layers: tuple[Layer, ...], glue: str) -> Sizes:
     own = tomllib.loads((DATA / "profile_sizes.toml").read_text(encoding="utf-8"))[device]
-    axes = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+    axes: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
     return Sizes(layers=layers, glue=glue, **axes)
 
 
