@@ -1,5 +1,6 @@
 """Clusters: topology files, and the ``Fabric`` of links and routes that the simulator uses."""
 
+from moesim.cluster.beyond_today import beyond_today
 from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
@@ -35,6 +36,7 @@ __all__ = [
     "RailTopology",
     "ShortestPaths",
     "TwoTierPaths",
+    "beyond_today",
     "bisection",
     "build_fabric",
     "checked_topology",

@@ -108,7 +108,7 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     links = shared.rows(held)
     numbers, terms = _numbers(together, alone)
     numbers["contended_link"] = max(shared.names & held.keys(), key=lambda link: (held[link], link), default=None)
-    audit_terms(numbers, terms)
+    audit_terms(numbers, terms, max(together + alone))
     flows, notes = joint_flows([one.flows for one in groups])
     facts = {
         "links": links,

@@ -261,7 +261,7 @@ class Routing(Block):
         "Which affinities of a group are summed to rank it; topk_over_m: the K // M highest (default: the kind's)."
     )
     normalize: bool = _filled("Whether the gates of a token are divided by their sum (default: the kind's).")
-    scale: Number = _filled("Factor on the gates (default: the kind's or preset's).", gt=0, le=1e6)
+    scale: Number = _filled("Factor on the gates (default: the kind's or preset's).", ge=1e-6, le=1e6)
     bias: Name = _filled(
         "Bias of the selection: recorded, zero, or a file with one number per expert "
         "(default: recorded for v3 on a recording, else zero)."
