@@ -41,7 +41,8 @@ print(digest.hexdigest())
 
 
 def test_other_processes_folders_and_hash_seeds_give_the_same_bytes(tmp_path):
-    shared = {"PYTHONPATH": str(Path(__file__).parents[2]), "NUMBA_CACHE_DIR": os.environ["NUMBA_CACHE_DIR"]}
+    root = str(Path(__file__).parents[2])
+    shared = {"PYTHONPATH": root, "NUMBA_CACHE_DIR": os.environ["NUMBA_CACHE_DIR"]}
     found = {
         subprocess.run(
             [sys.executable, "-c", _FINGERPRINT],
