@@ -44,7 +44,7 @@ def is_known(name: str) -> bool:
 
 def counts_something(name: str) -> bool:
     """Return whether a table without this column would say something else."""
-    return any(name.strip().lower() in names for names in (LAYER, EXPERT, SLOT, COUNTS, IDS, LOGITS, GATES))
+    return any(name.strip().lower() in names for kind, names in _KINDS.items() if kind != "token")
 
 
 def read_columns(columns: Columns, told: Told, source: Source, where: str, row: Where, layer: int = 0) -> RoutingTrace:

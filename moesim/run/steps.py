@@ -399,7 +399,8 @@ def _audited(
     loses = step.given or parts.gone is not None
     dropped = tokens * top_k - int(load.totals.selections_sent.sum()) if loses else 0
     if trace.ends_s > _LONGEST_S:
-        what = f"layer {trace.layer} ends {trace.ends_s:.3g} s after its step began; {_LONGEST_S:.0e} s are simulated at most"
+        limit = f"{_LONGEST_S:.0e} s are simulated at most"
+        what = f"layer {trace.layer} ends {trace.ends_s:.3g} s after its step began; {limit}"
         raise InputError(what, fix="a link is too slow, or a rank too late")
     audit_layer(fabric, load, trace, tokens, top_k, dropped)
     wire = {name: flows.link_wire_bytes(fabric.n_links) for name, flows in load.flows.items()}
