@@ -1,5 +1,6 @@
 """Start the driver, kill it, go on: what the tests of kills share."""
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -67,6 +68,14 @@ def kill_and_go_on(out, log, begin, workers, whole, rng, kills=1, points=POINTS)
     assert (out / "points.parquet").read_bytes() == whole
     assert len(set(lines(log))) == finished(out) == points and begun(log) <= points + workers * killed
     return killed, begun(log) - points, tables
+
+
+def kill_many_times(folder, where, capsys):
+    """A sweep of 504 points on two workers that is killed 110 times (``many_kills.py``); prints what it cost."""
+    command = [sys.executable, str(HERE / "many_kills.py"), str(folder), str(where), "63", "1", "110"]
+    with capsys.disabled():
+        print(f"\n{where}: ", end="", flush=True)
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(HERE.parents[1])})
 
 
 def children(pid):

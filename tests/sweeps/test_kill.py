@@ -3,27 +3,24 @@
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from killed import HANGS_S, MANY, begun, children, kill_and_go_on, start
+from killed import HANGS_S, begun, children, kill_and_go_on, kill_many_times, start
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_sweep_that_was_killed_gives_the_same_bytes(tmp_path, monkeypatch, uninterrupted, seed):
-    kill_and_go_on(tmp_path, monkeypatch, 1, 1, uninterrupted, random.Random(seed))
+    out, log = tmp_path / "out", tmp_path / "log"
+    begin = partial(start, out, log, 1, monkeypatch)
+    kill_and_go_on(out, log, begin, 1, uninterrupted, random.Random(seed))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", range(5))
-def test_a_pool_that_was_killed_again_and_again_gives_the_same_bytes(
-    tmp_path, monkeypatch, many_uninterrupted, capsys, seed
-):
-    rng = random.Random(seed)
-    told = kill_and_go_on(tmp_path, monkeypatch, 2, 2, many_uninterrupted, rng, kills=21, points=MANY)
-    with capsys.disabled():
-        print("\npool: {} kills, {} points again, {} with the table there".format(*told))
+@pytest.mark.timeout(7200)
+def test_a_pool_that_was_killed_again_and_again_gives_the_same_bytes(tmp_path, capsys):
+    kill_many_times(tmp_path, 2, capsys)
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, None)])
