@@ -81,3 +81,14 @@ def kill_many_times(folder, where, capsys):
 def children(pid):
     """Processes that a process has started, by whichever of its threads."""
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+
+
+def worker_of(pid):
+    """A process that computes for a pool or a nanny, once there is one."""
+    began = time.monotonic()
+    while time.monotonic() - began < HANGS_S:
+        for child in children(pid):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return child
+        time.sleep(0.1)
+    raise AssertionError("no worker is put back")
