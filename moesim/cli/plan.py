@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 _MOST_ROWS = 20
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("plan")(plan)
-
-
 def plan(
     scenario: str = typer.Argument(..., help="A scenario file of whole steps, or the name of one that ships."),
     limit: list[str] = typer.Option([], "--limit", help="'tpot_s < 50ms', 'memory_free_bytes > 4GB'; repeatable."),

@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 _CLOCKS_OF_EXACT_BANDS = 12
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    app.command("run")(run)
-    app.command("report")(report)
-
-
 def run(
     scenario: str | None = typer.Argument(None, help="A scenario file, or the name of one that ships (quickstart)."),
     topology: str | None = typer.Option(None, "--topology", help="Instead of a scenario: the cluster, name or file."),

@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 _TERMINATED = 128 + signal.SIGTERM
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    app.command("sweep")(sweep)
-
-
 def sweep(
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships (sweep-m-by-k)."),
     axis: list[str] = typer.Option([], "-p", "--axis", help="KEY=VALUES: routing.top_k=2,4,8 or routing.top_k=1..8."),

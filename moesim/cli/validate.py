@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from moesim.validate.unseen import Unseen
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb of this module."""
-    app.command("validate")(validate)
-
-
 def validate(
     file: Path | None = typer.Argument(None, help="With --steps: a table of steps instead of the published ones."),
     tables: list[str] = typer.Option([], "--table", "-t", help="Only these tables (names or prefixes)."),

@@ -21,11 +21,6 @@ _MOST_ROWS = 8
 SCHEMA_VERSION = "1"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("what-breaks")(what_breaks)
-
-
 def what_breaks(
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value."),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.report.charts import LineChart, Series
+from moesim.report.charts import LineChart, Series, worded
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.palette import series_colour
 from moesim.report.quantities import axis_scale
@@ -47,19 +47,13 @@ def context_chart(facts: Mapping[str, Any]) -> LineChart:
     scale, unit = axis_scale(np.concatenate([np.array(curve) for curve in curves.values()]), "s")
     own = {row["kind"] for row in facts["kinds"] if row["own"]}
     return LineChart(
-        key="attention_by_context",
-        title="Core attention along the context",
-        caption="Least time of one layer, as many requests as here. Solid: this model's kind; dashed: the others, "
-        "with as many heads of the same size.",
-        x_label="tokens that a request keeps",
-        y_label=f"at least ({unit})",
+        **worded("attention_by_context", unit=unit),
         series=tuple(
             Series(kind, contexts, np.array(curve) / scale, series_colour(at), "line" if kind in own else "dashed")
             for at, (kind, curve) in enumerate(curves.items())
         ),
         log_x=True,
         log_y=True,
-        source="explanation.json",
     )
 
 

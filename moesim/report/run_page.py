@@ -51,18 +51,6 @@ class ThresholdOutcome:
 
 
 _NOTE_ORDER = ("counterfactual", "degraded", "estimated", "info")
-_SECTIONS = [
-    ("first", "Result"),
-    ("groups", "Groups"),
-    ("traffic", "Traffic"),
-    ("load", "Experts and ranks"),
-    ("timeline", "Time"),
-    ("attention", "Attention"),
-    ("balance", "Balance"),
-    ("bandwidth", "Bandwidth"),
-    ("behind", "Behind the numbers"),
-    ("glossary", "Glossary"),
-]
 
 
 class Tile(NamedTuple):
@@ -104,13 +92,11 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
     views = {key: view_of(chart) for key, chart in charts.items()}
     summary = result.summary
     groups = facts_of(result)
-    absent = [name for name, found in (("attention", facts), ("groups", groups)) if found is None]
     notes = sorted(result.notes, key=lambda note: _NOTE_ORDER.index(note.kind) if note.kind in _NOTE_ORDER else 9)
     return render(
         "run.html.j2",
         title=str(summary["name"]),
         name=str(summary["name"]),
-        sections=[one for one in _SECTIONS if one[0] not in absent],
         attention=None if facts is None else attention_section.kinds_table(facts),
         attention_words="" if facts is None else attention_section.kinds_words(facts),
         memory=attention_section.memory_table(facts) if facts is not None and "memory_bytes" in facts else None,

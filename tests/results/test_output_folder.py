@@ -1,5 +1,6 @@
 """Output folders: nobody's files are lost, one process at a time has one, and what is refused is refused at once."""
 
+import fcntl
 import json
 import os
 import select
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -44,6 +46,13 @@ def test_a_result_as_it_was_written_is_ours_with_all_that_came_with_it(own):
     with folder_in_one_piece(own) as staging:
         run().write(staging)
     assert not (own / "more.txt").exists()
+
+
+def test_a_folder_in_which_a_kill_left_nothing_but_unfinished_files_is_ours(tmp_path):
+    (tmp_path / ".summary.json.moesim-x1").write_text("{")
+    check_ours(tmp_path, RESULT)
+    (tmp_path / ".profile").write_text("mine")
+    refused(tmp_path, ".profile", kinds=(RESULT,))
 
 
 FOREIGN = {
@@ -271,6 +280,22 @@ def test_a_fork_of_the_process_that_has_a_folder_does_not_keep_it(tmp_path):
     finally:
         os.close(writing)
         os.waitpid(fork, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "within_s", "named"),
+    [('{"pid": 7, "host": "there", "started": "2026"}', 30, "process 7 on there, started 2026"),
+     ("", 0.05, "another process")],
+)  # fmt: skip
+def test_a_holder_that_is_about_to_write_who_it_is_is_waited_for(tmp_path, monkeypatch, said, within_s, named):
+    monkeypatch.setattr("moesim.output_folder._NAMED_S", within_s)
+    with (tmp_path / "lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writing = threading.Timer(0.1, lambda: (tmp_path / "lock").write_text(said))
+        writing.start()
+        with pytest.raises(ResourceError, match=f"in use by {named}"), held(tmp_path / "out", tmp_path / "lock"):
+            raise AssertionError
+        writing.join()
 
 
 def test_a_lock_that_cannot_be_had_is_told_from_one_that_is_held(tmp_path, monkeypatch):

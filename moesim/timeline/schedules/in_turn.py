@@ -6,15 +6,11 @@ A layer takes A + max(D, S) + M + C: attention with the gate, dispatch or shared
 from collections.abc import Iterator
 
 from moesim.stages import ATTENTION, DENSE, HEAD, HOST, PROJECTIONS, STAGE
-from moesim.timeline.program import Operation, Program, layer_pieces, on_compute
+from moesim.timeline.program import Operation, layer_pieces, on_compute
 
 
-def in_turn(n_layers: int, permutes_first: bool) -> Program:
-    """Return the program of ``n_layers`` MoE layers."""
-    return tuple(_operations(n_layers, permutes_first))
-
-
-def _operations(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
+def in_turn(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
+    """Yield the program of ``n_layers`` MoE layers."""
     dispatch, shared, combine = STAGE["dispatch"], STAGE["shared_expert"], STAGE["combine"]
     before, experts, after = layer_pieces(permutes_first)
     yield from on_compute((HOST, DENSE), 0, 0)

@@ -5,16 +5,16 @@ when both have ended: that the last block has yet to travel is left out. A layer
 A + max(D, S) + M' + max(C, M'') + 4 h, with M' the up GEMM, M'' the down GEMM and h a send or receive kernel.
 """
 
+from collections.abc import Iterator
+
 from moesim.stages import DOWN
-from moesim.timeline.program import Operation, Program
+from moesim.timeline.program import Operation
 from moesim.timeline.schedules.hooks import hooks
 
 
-def single_batch(n_layers: int, permutes_first: bool) -> Program:
-    """Return the program of ``n_layers`` MoE layers."""
-    program: list[Operation] = []
+def single_batch(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
+    """Yield the program of ``n_layers`` MoE layers."""
     for operation in hooks(n_layers, permutes_first):
-        program.append(operation)
+        yield operation
         if operation.stage.name == "combine":
-            program.append(Operation(DOWN, operation.layer))
-    return tuple(program)
+            yield Operation(DOWN, operation.layer)
