@@ -218,7 +218,7 @@ def end(process):
     assert process.stdout.readline() == "done\n"
 
 
-@pytest.mark.parametrize(("number", "trials"), [(2, 20), pytest.param(8, 200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("number", "trials"), [(2, 40), pytest.param(8, 200, marks=pytest.mark.slow)])
 def test_of_several_runs_into_one_folder_exactly_one_wins_and_the_others_name_it(tmp_path, capsys, number, trials):
     longest, winners = [], set()
     with holders(tmp_path / "out", number) as processes:
