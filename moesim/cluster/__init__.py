@@ -9,7 +9,7 @@ from moesim.cluster.graph import HOST, NIC, NVLINK, PCIE
 from moesim.cluster.group_places import group_fabrics, places_of_group
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
-from moesim.cluster.places import links_of, overridden, place_of, ranks_at
+from moesim.cluster.places import links_of, overridden, ranks_at
 from moesim.cluster.topology_picture import Heat, draw
 from moesim.cluster.topology_reader import (
     checked_topology,
@@ -17,7 +17,6 @@ from moesim.cluster.topology_reader import (
     load_topology,
     read_topology,
     topology_names,
-    with_nic_bandwidth,
 )
 from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, RailTopology
 
@@ -50,10 +49,8 @@ __all__ = [
     "links_of",
     "load_topology",
     "overridden",
-    "place_of",
     "places_of_group",
     "ranks_at",
     "read_topology",
     "topology_names",
-    "with_nic_bandwidth",
 ]

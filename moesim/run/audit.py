@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim import csr
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
 from moesim.layer import LayerLoad
@@ -55,7 +56,7 @@ def audit_together(fabric: Fabric, phases: Sequence[PhaseTrace], series: LinkSer
     if any(phase.limits is not None or (phase.capacity_events.link < fabric.n_links).any() for phase in phases):
         return  # what stepped flows carried is known to their tolerance; what links could, changed
     links = np.concatenate([phase.flows.route_links for phase in phases])
-    loads = [np.repeat(phase.flows.size, np.diff(phase.flows.route_ptr)) * phase.flows.weight for phase in phases]
+    loads = [csr.spread(phase.flows.size, phase.flows.route_ptr) * phase.flows.weight for phase in phases]
     wanted = np.bincount(links, weights=np.concatenate(loads), minlength=fabric.n_links)
     carried = series.utilisation.sum(axis=0) * fabric.capacity * series.bucket_s
     for link in np.flatnonzero(np.abs(carried - wanted) > _SLACK * np.maximum(wanted, 1.0))[:1]:
@@ -97,7 +98,7 @@ def _audit_phase(where: str, fabric: Fabric, phase: PhaseTrace) -> None:
     if (phase.wait_s < 0).any() or (phase.wait_s > (phase.leave_s - phase.enter_s) * (1 + _SLACK) + clock).any():
         raise InvariantError(f"{where}: a rank waits longer than it is in the phase")
     # No link faster than its peak, over the time from the first byte on it to the last.
-    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
+    flow = csr.owners(flows.route_ptr)
     carries = flows.size[flow] > 0
     flow, link, weight = flow[carries], flows.route_links[carries], flows.weight[carries]
     begin, end = np.full(fabric.n_links, np.inf), np.full(fabric.n_links, -np.inf)
@@ -119,7 +120,7 @@ def _audit_kernels(where: str, phase: PhaseTrace, n_ranks: int) -> None:
     flows, kernel = phase.flows, phase.flows.kernel
     if kernel is None:
         return
-    owner = np.repeat(np.arange(flows.n_flows), np.diff(kernel.ptr))
+    owner = csr.owners(kernel.ptr)
     begin, end = np.full(n_ranks, np.inf), np.full(n_ranks, -np.inf)
     np.minimum.at(begin, kernel.ranks, phase.start_s[owner])
     np.maximum.at(end, kernel.ranks, phase.finish_s[owner])

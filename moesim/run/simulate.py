@@ -20,6 +20,7 @@ from moesim.layer import (
     add_training_rows,
     build_parts,
     counterfactuals,
+    opened,
     placed_by_batch,
 )
 from moesim.measure import (
@@ -44,7 +45,7 @@ from moesim.measure import (
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
-from moesim.run.contention import GroupRun, build_groups, opened, with_contention
+from moesim.run.contention import GroupRun, build_groups, with_contention
 from moesim.run.fault_costs import fault_costs, fault_notes
 from moesim.run.resimulate import StepTimes, resimulated
 from moesim.run.steps import (
