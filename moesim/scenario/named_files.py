@@ -1,6 +1,7 @@
 """Where the files that a scenario names are, and how far its paths may reach.
 
 A bare name (``h800-8x8-rail``) is one of moesim's own: from ``scenarios/`` or ``topologies/`` of a checkout,
+import os
 from the package's data once installed. Anything with a folder or a file suffix is a path: relative to the
 folder of the scenario, never out of it (no ``..``, no symbolic link that leads outside), or absolute.
 """
@@ -64,11 +65,8 @@ def contained(value: str, base: Path, folder: bool = False) -> Path:
     refuse_escape(value)
     path = Path(value)
     if not path.is_absolute():
-        try:
-            root = base.resolve()
-            path = (root / path).resolve()
-        except RuntimeError:
-            raise InputError(f"a loop of symbolic links: {base / path}") from None
+        root = Path(os.path.realpath(base))  # unlike resolve, it takes a loop of links as it is
+        path = Path(os.path.realpath(root / path))
         if not path.is_relative_to(root):
             raise InputError(f"{value!r:.80} leads out of the folder {base}", fix="give an absolute path instead")
     if not path.is_file() and not (folder and path.is_dir()):
