@@ -1,11 +1,11 @@
 """Where the files that a scenario names are, and how far its paths may reach.
 
 A bare name (``h800-8x8-rail``) is one of moesim's own: from ``scenarios/`` or ``topologies/`` of a checkout,
-import os
 from the package's data once installed. Anything with a folder or a file suffix is a path: relative to the
 folder of the scenario, never out of it (no ``..``, no symbolic link that leads outside), or absolute.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
