@@ -33,7 +33,7 @@ waiting: ContextVar[Callable[[str], None] | None] = ContextVar("waiting", defaul
 """Whether to wait for a folder that another process holds, and what says once that it waits; else that is an error."""
 
 # Files of locks that are held. A fork lets go of them, or a worker would keep the lock of a driver that is dead.
-_locks: set[IO[str]] = set()
+_locks: set[IO[bytes]] = set()
 os.register_at_fork(after_in_child=lambda: [file.close() for file in _locks])
 
 
@@ -161,7 +161,7 @@ def held(folder: Path, lock: Path, passing: bool = False) -> Iterator[None]:
         say, said = waiting.get(), False
         while True:
             with telling(folder):
-                file = closing.enter_context(open(lock, "a+", encoding="utf-8"))
+                file = closing.enter_context(open(lock, "a+b", buffering=0))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -183,12 +183,12 @@ def held(folder: Path, lock: Path, passing: bool = False) -> Iterator[None]:
         with telling(folder):
             file.truncate(0)
             started = datetime.now(UTC).isoformat(timespec="seconds")
-            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": started}, file)
-            file.flush()
+            who = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+            file.write(json.dumps(who).encode())
         yield
 
 
-def _holder(file: IO[str]) -> str:
+def _holder(file: IO[bytes]) -> str:
     until, found = time.monotonic() + _NAMED_S, "another process"
     while time.monotonic() < until:  # it may be about to write who it is, and what is there of one that was killed
         file.seek(0)

@@ -42,6 +42,10 @@ def read_arrays_by_name(arrays: Arrays, told: Told, form: str, where: str) -> Ro
     Raises:
         InputError: none of a known name, several that could be meant, or axes that could be read in two ways.
     """
+    for name, array in arrays.items():
+        whole = name in (*LAYERS, *MAPS)
+        if (whole or unit_of(name) or name in GATES) and array.dtype.kind not in ("iu" if whole else "iuf"):
+            raise InputError(f"{name} is of {array.dtype}", where, f"{'whole ' * whole}numbers are needed")
     source, slot_map = Source("arrays", form), named(arrays, MAPS)
     if told.slot_expert is None and slot_map is not None and named(arrays, SLOT_COUNTS):
         told = replace(told, slot_expert=np.asarray(arrays[slot_map], np.int64))

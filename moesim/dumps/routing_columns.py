@@ -42,6 +42,12 @@ def is_known(name: str) -> bool:
     )
 
 
+def counts_something(name: str) -> bool:
+    """Return whether a table without this column would say something else."""
+    counts = _KINDS.keys() - {"token", "step", "rank", "sequence"}
+    return any(name.strip().lower() in _KINDS[kind] for kind in counts)
+
+
 def read_columns(columns: Columns, told: Told, source: Source, where: str, row: Where, layer: int = 0) -> RoutingTrace:
     """Return the trace of a table.
 

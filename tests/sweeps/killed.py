@@ -1,5 +1,6 @@
 """Start the driver, kill it, go on: what the tests of kills share."""
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -69,6 +70,25 @@ def kill_and_go_on(out, log, begin, workers, whole, rng, kills=1, points=POINTS)
     return killed, begun(log) - points, tables
 
 
+def kill_many_times(folder, where, capsys):
+    """A sweep of 504 points on two workers that is killed 110 times (``many_kills.py``); prints what it cost."""
+    command = [sys.executable, str(HERE / "many_kills.py"), str(folder), str(where), "63", "1", "110"]
+    with capsys.disabled():
+        print(f"\n{where}: ", end="", flush=True)
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(HERE.parents[1])})
+
+
 def children(pid):
     """Processes that a process has started, by whichever of its threads."""
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+
+
+def worker_of(pid):
+    """A process that computes for a pool or a nanny, once there is one."""
+    began = time.monotonic()
+    while time.monotonic() - began < HANGS_S:
+        for child in children(pid):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return child
+        time.sleep(0.1)
+    raise AssertionError("no worker is put back")
