@@ -8,6 +8,7 @@ on the network lane is a transfer of a fixed time.
 Not modelled: CPU launch gaps between kernels.
 """
 
+import functools
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from moesim.errors import InvariantError
 from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork, Throttle, hold
 from moesim.stages import BESIDE, LANES, OTHER, Lane
 from moesim.timeline.link_use import LinkUse
-from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
+from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity, network_link_name
 from moesim.timeline.program import Key, Operation, Program
 from moesim.traffic import Floats, Ints, PhaseFlows
 
@@ -173,9 +174,10 @@ def run_groups(
     first_sm = np.cumsum([fabric.n_links, *(group.fabric.n_ranks for group in groups)]).tolist()
     sms = range(first_sm[0], first_sm[-1])
     capacity = network_capacity(fabric, len(sms))
-    network: FlowNetwork | SteppedNetwork = FlowNetwork(capacity, log_bottlenecks=True)
+    name_of = functools.partial(network_link_name, fabric, len(sms))
+    network: FlowNetwork | SteppedNetwork = FlowNetwork(capacity, log_bottlenecks=True, name_of=name_of)
     if tolerance:
-        network = SteppedNetwork(capacity, tolerance, sms)
+        network = SteppedNetwork(capacity, tolerance, sms, name_of)
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     clock = NetworkClock(env, network)
     hold(clock, throttles)

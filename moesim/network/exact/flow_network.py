@@ -9,6 +9,7 @@ The network does not know SimPy (see ``clock``) and runs alone as well: ``start`
 instant at which a waiter is done, act, ``run`` on.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.compiling import announce
 from moesim.errors import InputError, InvariantError
-from moesim.network import checks
+from moesim.network import certificate, checks
 from moesim.network.exact.membership import admit, cancel_flow, change_capacity, change_route, move_lists, start_flow
 from moesim.network.exact.progress import (
     BUCKETS_FULL,
@@ -25,6 +26,7 @@ from moesim.network.exact.progress import (
     REACHED,
     SOMEBODY_DONE,
     STALLED,
+    TO_PROVE,
     account_all,
     advance,
     settle_rates,
@@ -39,7 +41,9 @@ from moesim.network.exact.state import (
     N_LIVE,
     N_LOG,
     N_PENDING,
+    N_UNPROVEN,
     NOW,
+    PROOF_GAP,
     WAITING,
     Floats,
     FlowState,
@@ -78,7 +82,8 @@ class FlowNetwork:
     ``capacity[links]`` in bytes/s, finite and at least 0; ``now`` is the clock's first reading in seconds.
     ``log_bottlenecks`` keeps every change of a flow's bottleneck. ``patience`` is the number of link levels
     set at one event after which all rates are found from scratch instead (default: twice the links; 0: at
-    every event, slow, for cross-checks). Raises InputError for other capacities.
+    every event, slow, for cross-checks). ``name_of`` names a link where a law is broken. Raises InputError for other
+    capacities.
     """
 
     def __init__(
@@ -88,11 +93,12 @@ class FlowNetwork:
         now: float = 0.0,
         log_bottlenecks: bool = False,
         patience: int | None = None,
+        name_of: Callable[[int], str] = str,
     ) -> None:
         size = np.size(capacity)
         start = checks.numbers([now], "now", 1, least=-np.inf)[0]
         self._n_links = size
-        self._log_bottlenecks = log_bottlenecks
+        self._log_bottlenecks, self._name_of = log_bottlenecks, name_of
         self._s: FlowState = empty_state(
             checks.numbers(capacity, "capacity", size, "link"),
             float(start),
@@ -155,6 +161,8 @@ class FlowNetwork:
         admit(self._s, first, entry, wait, cap, ptr, links, weights, sizes, starts, caps, wait_ptr, wait_ids)
         self._make_room_on_links(links, cap, n_caps)
         self._keep_reach()
+        if n > 1 and 8 * n >= self._s.tally[N_LIVE] + self._s.tally[N_PENDING]:  # a phase, not a kernel beside it
+            self._prove_next()
         return handle
 
     @property
@@ -229,6 +237,8 @@ class FlowNetwork:
         """Give a link another capacity (bytes/s, finite, 0 allowed: its flows stall) from now on."""
         index = checks.ids([link], "link", self._n_links)[0]
         change_capacity(self._s, index, checks.numbers([value], "capacity", 1, "link")[0])
+        if self._s.link.list_len[index] > 1:
+            self._prove_next()
 
     # -- time -------------------------------------------------------------------------------------------
 
@@ -237,7 +247,7 @@ class FlowNetwork:
 
         Returns that instant and the ids of all waiters done at it. Without any: ``until`` and no ids; with
         ``until`` infinite (inf, no ids) once no flow in progress can finish, the clock then standing at the
-        last event. Raises InputError for a time in the past.
+        last event. Raises InputError for a time in the past, InvariantError where rates are not max-min fair.
         """
         if not until >= self.now:
             raise InputError(f"cannot run to {until}", "until", f"the clock already shows {self.now}")
@@ -252,6 +262,8 @@ class FlowNetwork:
                 return float(until), _NOBODY
             elif why == NEVER:
                 return np.inf, _NOBODY
+            elif why == TO_PROVE:
+                self._prove()
             elif why == LOG_FULL:
                 self._make_room_in_log()
             elif why == BUCKETS_FULL:
@@ -362,6 +374,21 @@ class FlowNetwork:
             self._make_room_in_log()
         if not settle_rates(self._s):
             raise InvariantError(f"max-min rates do not settle at {self.now} s: {self._in_progress()}")
+
+    def _prove_next(self) -> None:
+        self._s.tally[N_UNPROVEN] = self._s.tally[PROOF_GAP] = 1
+
+    def _prove(self) -> None:
+        s = self._s
+        s.tally[N_UNPROVEN] = 0
+        s.tally[PROOF_GAP] = certificate.gap(int(s.tally[PROOF_GAP]), self._flows.end)
+        flow = np.flatnonzero(s.flow.phase[: self._flows.end] == LIVE)
+        capacity, rate = np.array(s.link.capacity), s.level[s.flow.bottleneck[flow]]
+        begin, length = s.flow.entry_ptr[flow], s.flow.entry_len[flow].astype(np.int64)
+        certificate.prove(self.now, self._name, capacity, begin, length, s.entry.link, s.entry.weight, rate)
+
+    def _name(self, link: int) -> str:
+        return self._name_of(link) if link < self._n_links else "rate cap"
 
     def _in_progress(self) -> str:
         """Name the first few flows in progress, by batch and place in it, and the links that hold them."""

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import csr
+from moesim.network import certificate
 from moesim.network.exact.state import Floats, Ints, Pointers
 from moesim.network.stepped.filling import fill, held_by, lift, list_flows
 
@@ -119,7 +120,9 @@ class Steps:
     """Flows in progress on ``capacity[links]`` (bytes/s, above 0), from one step to the next.
 
     ``plan`` a step, wait until ``end``, ``finish`` it. ``carried`` hears what the links carry, ``log`` takes each
-    change of a flow's bottleneck as (time, flows, links).
+    change of a flow's bottleneck as (time, flows, links). What is proven of a sample of steps are the flows' mean rates
+    in it: they are max-min fair where no flow may carry more than it has left. ``name_of`` names a link where they are
+    not.
     """
 
     def __init__(
@@ -128,9 +131,11 @@ class Steps:
         tolerance: float,
         carried: Carried | None = None,
         log: list[tuple[float, Pointers, Ints]] | None = None,
+        name_of: Callable[[int], str] = str,
     ) -> None:
         self._capacity, self._tolerance = capacity, tolerance
-        self._carried, self._log = carried, log
+        self._carried, self._log, self._name_of = carried, log, name_of
+        self._solved = 0  # times that rates were found since the network was last empty
         self.now = self.end = -np.inf
         self._waiting: list[Table] = []
         self._level = np.full(len(capacity), np.inf)
@@ -152,6 +157,7 @@ class Steps:
             table = table.only(np.argsort(table.start, kind="stable"))
         if not self.busy:
             self._scale = self._off = 0.0
+            self._solved = 0
         if not self.busy or self._exact:  # nothing of the present stretch is settled yet: it ends here
             self._pass(now)
             self._ends[:], self._ending = False, NOTHING
@@ -238,6 +244,11 @@ class Steps:
             self._capacity, table.ptr, table.links, weight, list_ptr, flows, cap,
             rate, level, room, load, waiting, heap,
         )  # fmt: skip
+        self._solved += 1
+        if self._solved & (self._solved - 1) == 0 or self._solved % certificate.EVERY == 0:
+            row = np.flatnonzero(self._active)
+            routes = table.ptr[row], np.diff(table.ptr)[row], table.links, weight
+            certificate.prove(self.now, self._name_of, self._capacity, *routes, rate[row], cap[row])
         return rate, level
 
     def _plan_to_next_end(self, first_start: float) -> None:
