@@ -29,14 +29,6 @@ def network_capacity(fabric: Fabric, n_ranks: int | None = None) -> Floats:
     return np.concatenate([fabric.capacity, np.ones(2 * (n_ranks or fabric.n_ranks))])
 
 
-def network_link_name(fabric: Fabric, n_ranks: int, link: int) -> str:
-    """Name one of these links."""
-    if link < fabric.n_links:
-        return fabric.link_names[link]
-    what, rank = divmod(link - fabric.n_links, n_ranks)
-    return f"{('sm', 'communication kernel')[what]} of rank {rank}"
-
-
 @dataclass(frozen=True)
 class PhaseLimits:
     """How far a phase whose flows took steps may be from exact sharing.

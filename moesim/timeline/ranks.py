@@ -8,7 +8,6 @@ on the network lane is a transfer of a fixed time.
 Not modelled: CPU launch gaps between kernels.
 """
 
-import functools
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,10 @@ import simpy
 
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
-from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork, Throttle, hold
+from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork, Throttle, Unfair, hold
 from moesim.stages import BESIDE, LANES, OTHER, Lane
 from moesim.timeline.link_use import LinkUse
-from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity, network_link_name
+from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
 from moesim.timeline.program import Key, Operation, Program
 from moesim.traffic import Floats, Ints, PhaseFlows
 
@@ -174,10 +173,9 @@ def run_groups(
     first_sm = np.cumsum([fabric.n_links, *(group.fabric.n_ranks for group in groups)]).tolist()
     sms = range(first_sm[0], first_sm[-1])
     capacity = network_capacity(fabric, len(sms))
-    name_of = functools.partial(network_link_name, fabric, len(sms))
-    network: FlowNetwork | SteppedNetwork = FlowNetwork(capacity, log_bottlenecks=True, name_of=name_of)
+    network: FlowNetwork | SteppedNetwork = FlowNetwork(capacity, log_bottlenecks=True)
     if tolerance:
-        network = SteppedNetwork(capacity, tolerance, sms, name_of)
+        network = SteppedNetwork(capacity, tolerance, sms)
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     clock = NetworkClock(env, network)
     hold(clock, throttles)
@@ -190,7 +188,12 @@ def run_groups(
                 env.process(ranks.run(rank, lane, float(group.start_offset_s[rank])))
     at, events = -1.0, 0
     while any(ranks.running for ranks in running) and env.peek() < np.inf:
-        env.step()
+        try:
+            env.step()
+        except Unfair as unfair:
+            names = [*fabric.link_names, *(f"sm of rank {rank}" for rank in range(len(sms)))]
+            over = (names[link] if link < len(names) else f"{link} of a kernel or a cap" for link in unfair.links)
+            raise InvariantError(unfair.text.format(", ".join(over))) from unfair
         at, events = env.now, events + 1 if env.now == at else 0
         if events > _MOST_AT_ONCE:
             busy = "; ".join(ranks.in_progress(fabric) for ranks in running)

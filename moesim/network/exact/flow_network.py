@@ -9,7 +9,6 @@ The network does not know SimPy (see ``clock``) and runs alone as well: ``start`
 instant at which a waiter is done, act, ``run`` on.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,9 +40,8 @@ from moesim.network.exact.state import (
     N_LIVE,
     N_LOG,
     N_PENDING,
-    N_UNPROVEN,
     NOW,
-    PROOF_GAP,
+    UNTIL_PROOF,
     WAITING,
     Floats,
     FlowState,
@@ -82,8 +80,7 @@ class FlowNetwork:
     ``capacity[links]`` in bytes/s, finite and at least 0; ``now`` is the clock's first reading in seconds.
     ``log_bottlenecks`` keeps every change of a flow's bottleneck. ``patience`` is the number of link levels
     set at one event after which all rates are found from scratch instead (default: twice the links; 0: at
-    every event, slow, for cross-checks). ``name_of`` names a link where a law is broken. Raises InputError for other
-    capacities.
+    every event, slow, for cross-checks). Raises InputError for other capacities.
     """
 
     def __init__(
@@ -93,12 +90,11 @@ class FlowNetwork:
         now: float = 0.0,
         log_bottlenecks: bool = False,
         patience: int | None = None,
-        name_of: Callable[[int], str] = str,
     ) -> None:
         size = np.size(capacity)
         start = checks.numbers([now], "now", 1, least=-np.inf)[0]
         self._n_links = size
-        self._log_bottlenecks, self._name_of = log_bottlenecks, name_of
+        self._log_bottlenecks = log_bottlenecks
         self._s: FlowState = empty_state(
             checks.numbers(capacity, "capacity", size, "link"),
             float(start),
@@ -109,7 +105,7 @@ class FlowNetwork:
         self._caps = Slots(size)
         self._owner = np.zeros(1, np.int64)  # [flow slot]: handle of its batch
         self._batches: dict[int, _Batch] = {}
-        self._next_handle = 0
+        self._next_handle = self._proof_gap = 0
 
     @property
     def now(self) -> float:
@@ -162,7 +158,7 @@ class FlowNetwork:
         self._make_room_on_links(links, cap, n_caps)
         self._keep_reach()
         if n > 1 and 8 * n >= self._s.tally[N_LIVE] + self._s.tally[N_PENDING]:  # a phase, not a kernel beside it
-            self._prove_next()
+            self._s.tally[UNTIL_PROOF] = self._proof_gap = 0
         return handle
 
     @property
@@ -238,7 +234,7 @@ class FlowNetwork:
         index = checks.ids([link], "link", self._n_links)[0]
         change_capacity(self._s, index, checks.numbers([value], "capacity", 1, "link")[0])
         if self._s.link.list_len[index] > 1:
-            self._prove_next()
+            self._s.tally[UNTIL_PROOF] = self._proof_gap = 0
 
     # -- time -------------------------------------------------------------------------------------------
 
@@ -375,20 +371,13 @@ class FlowNetwork:
         if not settle_rates(self._s):
             raise InvariantError(f"max-min rates do not settle at {self.now} s: {self._in_progress()}")
 
-    def _prove_next(self) -> None:
-        self._s.tally[N_UNPROVEN] = self._s.tally[PROOF_GAP] = 1
-
     def _prove(self) -> None:
-        s = self._s
-        s.tally[N_UNPROVEN] = 0
-        s.tally[PROOF_GAP] = certificate.gap(int(s.tally[PROOF_GAP]), self._flows.end)
-        flow = np.flatnonzero(s.flow.phase[: self._flows.end] == LIVE)
-        capacity, rate = np.array(s.link.capacity), s.level[s.flow.bottleneck[flow]]
+        s, n = self._s, self._flows.end
+        s.tally[UNTIL_PROOF] = self._proof_gap = certificate.gap(self._proof_gap, n)
+        flow = np.flatnonzero(s.flow.phase[:n] == LIVE)
         begin, length = s.flow.entry_ptr[flow], s.flow.entry_len[flow].astype(np.int64)
-        certificate.prove(self.now, self._name, capacity, begin, length, s.entry.link, s.entry.weight, rate)
-
-    def _name(self, link: int) -> str:
-        return self._name_of(link) if link < self._n_links else "rate cap"
+        routes, rate = (begin, length, s.entry.link, s.entry.weight), s.level[s.flow.bottleneck[flow]]
+        certificate.prove(self.now, np.array(s.link.capacity), *routes, rate)
 
     def _in_progress(self) -> str:
         """Name the first few flows in progress, by batch and place in it, and the links that hold them."""

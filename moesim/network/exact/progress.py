@@ -27,9 +27,8 @@ from moesim.network.exact.state import (
     N_MOVED,
     N_PENDING,
     N_TOUCHED,
-    N_UNPROVEN,
     NOW,
-    PROOF_GAP,
+    UNTIL_PROOF,
     WANTED,
     FlowState,
 )
@@ -133,7 +132,7 @@ def advance(s: FlowState, until: float) -> int:
             return LOG_FULL
         if not settle(s):
             return UNSOLVED
-        if s.tally[N_UNPROVEN] >= s.tally[PROOF_GAP] and s.tally[N_LIVE] > 0:
+        if s.tally[UNTIL_PROOF] <= 0 and s.tally[N_LIVE] > 0:
             return TO_PROVE
         event, _ = least(s.completion)
         if s.tally[N_PENDING] > 0:
@@ -148,7 +147,7 @@ def advance(s: FlowState, until: float) -> int:
             return REACHED
         s.clock[NOW] = max(now, event)
         s.tally[N_EVENTS] += 1
-        s.tally[N_UNPROVEN] += 1
+        s.tally[UNTIL_PROOF] -= 1
         waiting = s.tally[N_PENDING]
         left = s.tally[N_LIVE] + waiting
         finish_due(s)

@@ -52,9 +52,8 @@ NOW, WANTED, BUCKET_ORIGIN, BUCKET, BUCKET_END = range(5)
     N_IDLE,  # events since a flow started or ended
     MOST_AT_ONCE,  # such events at most
     MOST_IDLE,
-    N_UNPROVEN,  # events since rates were proven
-    PROOF_GAP,  # such events until they are again
-) = range(19)
+    UNTIL_PROOF,  # events until rates are proven again
+) = range(18)
 """Places in ``tally``."""
 
 
@@ -207,10 +206,9 @@ def no_reach(n: int) -> Reach:
 
 def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -> FlowState:
     """Return the state of a network without flows on ``capacity[links]`` at time ``now``."""
-    tally = np.zeros(19, np.int64)
+    tally = np.zeros(18, np.int64)
     tally[LOGGING], tally[PATIENCE] = logging, patience
     tally[MOST_AT_ONCE], tally[MOST_IDLE] = 1_000_000, 100_000
-    tally[N_UNPROVEN] = tally[PROOF_GAP] = 1
     ints = np.zeros(0, np.int32)
     state = FlowState(
         clock=np.array([now, 0.0, 0.0, 0.0, np.inf]),

@@ -6,7 +6,6 @@ wait. A flow started in the middle of a step joins with the next.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,23 +40,16 @@ class SteppedNetwork:
         capacity: bytes/s, above 0 but for exact links, [links].
         tolerance: longest step as a share of the busiest link's time, 0.0001 to 0.1.
         exact_links: links of flows that never share one with flows in steps; their capacity may change.
-        name_of: name of a link, where a law is broken.
     """
 
-    def __init__(
-        self,
-        capacity: ArrayLike,
-        tolerance: float,
-        exact_links: range,
-        name_of: Callable[[int], str] = str,
-    ) -> None:
+    def __init__(self, capacity: ArrayLike, tolerance: float, exact_links: range) -> None:
         check_tolerance(tolerance)
-        self._exact = FlowNetwork(capacity, log_bottlenecks=True, name_of=name_of)
+        self._exact = FlowNetwork(capacity, log_bottlenecks=True)
         self._exact_links = exact_links
         self._capacity = checked_capacity(capacity)
         self._n_links = len(self._capacity)
         self._log: list[tuple[float, Pointers, Ints]] = []
-        self._steps = Steps(self._capacity, tolerance, self._carry, self._log, name_of)
+        self._steps = Steps(self._capacity, tolerance, self._carry, self._log)
         self._sorted = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int32)
         self._batches: dict[int, _Batch] = {}
         self._base = self._next = 0  # numbers of the first flow that is kept and of the next to come

@@ -120,9 +120,8 @@ class Steps:
     """Flows in progress on ``capacity[links]`` (bytes/s, above 0), from one step to the next.
 
     ``plan`` a step, wait until ``end``, ``finish`` it. ``carried`` hears what the links carry, ``log`` takes each
-    change of a flow's bottleneck as (time, flows, links). What is proven of a sample of steps are the flows' mean rates
-    in it: they are max-min fair where no flow may carry more than it has left. ``name_of`` names a link where they are
-    not.
+    change of a flow's bottleneck as (time, flows, links). What is proven of a sample of steps are the mean rates in it:
+    max-min fair where no flow may carry more than it has left.
     """
 
     def __init__(
@@ -131,18 +130,16 @@ class Steps:
         tolerance: float,
         carried: Carried | None = None,
         log: list[tuple[float, Pointers, Ints]] | None = None,
-        name_of: Callable[[int], str] = str,
     ) -> None:
         self._capacity, self._tolerance = capacity, tolerance
-        self._carried, self._log, self._name_of = carried, log, name_of
-        self._solved = 0  # times that rates were found since the network was last empty
+        self._carried, self._log = carried, log
         self.now = self.end = -np.inf
         self._waiting: list[Table] = []
         self._level = np.full(len(capacity), np.inf)
         self._active: Flags
         self._ends: Flags  # in the present step
         self._take_in(NO_FLOWS)
-        self._scale = self._off = 0.0
+        self._scale, self._off, self._solved = 0.0, 0.0, 0  # the last: times that rates were found since it was empty
         self._exact = False
         self._ending = NOTHING
 
@@ -156,8 +153,7 @@ class Steps:
         if (np.diff(table.start) < 0).any():
             table = table.only(np.argsort(table.start, kind="stable"))
         if not self.busy:
-            self._scale = self._off = 0.0
-            self._solved = 0
+            self._scale, self._off, self._solved = 0.0, 0.0, 0
         if not self.busy or self._exact:  # nothing of the present stretch is settled yet: it ends here
             self._pass(now)
             self._ends[:], self._ending = False, NOTHING
@@ -248,7 +244,7 @@ class Steps:
         if self._solved & (self._solved - 1) == 0 or self._solved % certificate.EVERY == 0:
             row = np.flatnonzero(self._active)
             routes = table.ptr[row], np.diff(table.ptr)[row], table.links, weight
-            certificate.prove(self.now, self._name_of, self._capacity, *routes, rate[row], cap[row])
+            certificate.prove(self.now, self._capacity, *routes, rate[row], cap[row])
         return rate, level
 
     def _plan_to_next_end(self, first_start: float) -> None:
