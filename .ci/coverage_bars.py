@@ -3,7 +3,7 @@
 import json
 import sys
 
-BARS = {"lines": ("covered_lines", "num_statements", 0.95), "branches": ("covered_branches", "num_branches", 0.90)}
+BARS = {"lines": ("covered_lines", "num_statements", 0.94), "branches": ("covered_branches", "num_branches", 0.90)}
 
 totals = json.load(sys.stdin)["totals"]
 shares = {name: totals[covered] / totals[all_] for name, (covered, all_, _) in BARS.items()}
