@@ -1,4 +1,7 @@
-"""Hold lines and branches to a bar each, which coverage's own figure joins: ``coverage json -q -o - | coverage_bars.py``."""
+"""Hold lines and branches to a bar each, which coverage's own figure joins.
+
+coverage json -q -o - | python .ci/coverage_bars.py
+"""
 
 import json
 import sys
