@@ -2,12 +2,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kernel_cache import use_cache_of
 
 use_cache_of(Path(__file__).parents[1])
 # One process runs many tests, and settles once whether its kernels are interpreted.
 os.environ |= {"MOESIM_INTERPRET": "0", "MOESIM_BACKGROUND": "0"}
+
+# How long an example takes says more of the machine than of what is tested.
+settings.register_profile("moesim", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("moesim")
 
 
 @pytest.fixture(autouse=True)
