@@ -7,12 +7,11 @@ from hypothesis import HealthCheck, settings
 from tests.kernel_cache import use_cache_of
 
 use_cache_of(Path(__file__).parents[1])
+# An example that takes long on a busy machine is no fault.
+settings.register_profile("moesim", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("moesim")
 # One process runs many tests, and settles once whether its kernels are interpreted.
 os.environ |= {"MOESIM_INTERPRET": "0", "MOESIM_BACKGROUND": "0"}
-
-# How long an example takes says more of the machine than of what is tested.
-settings.register_profile("moesim", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("moesim")
 
 
 @pytest.fixture(autouse=True)
