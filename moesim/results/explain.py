@@ -9,6 +9,7 @@ from typing import Any
 from moesim.errors import InputError
 from moesim.results.bands import Moves
 from moesim.results.definitions import DEFINITIONS, GROUP_SUMMARY, TRAINING_SUMMARY
+from moesim.results.folder_schema import AGAIN, LATER
 from moesim.results.result import Result
 from moesim.results.terms import Share, Term
 from moesim.stages import PHASES
@@ -29,6 +30,8 @@ def explain_lines(result: Result, key: str) -> Iterator[str]:
         close = difflib.get_close_matches(key, DEFINITIONS, n=1)
         fix = f"did you mean {close[0]}?" if close else f"choose among {', '.join(result.summary)}"
         raise InputError(f"no number {key!r} in a summary", fix=fix)
+    if key in LATER["summary"] and key not in result.summary:
+        raise InputError(f"this run has no {key}: an earlier moesim wrote it", fix=AGAIN)
     if key in GROUP_SUMMARY and key not in result.summary:
         raise InputError(f"this run has no {key}: it has one expert-parallel group", fix="give parallel.ep and dp")
     if key not in result.summary:

@@ -21,25 +21,21 @@ from moesim.errors import InputError
 from moesim.layer import (
     KernelLedger,
     Parts,
-    Workload,
     build_parts,
-    open_workload,
+    opened,
     uses_ports,
     views_of_groups,
     whole_cluster,
-    with_learnt_placement,
 )
 from moesim.measure import FlowExport, SummaryBuilder, held_seconds, joint_flows
 from moesim.placement_policies import GROUP_PLACEMENTS
 from moesim.results import Note, Result, TableBuilder, Tables, Term, ratio
 from moesim.run.audit import audit_terms
-from moesim.run.steps import GroupSteps, RoutedStep, route_steps, run_steps_of_groups
+from moesim.run.steps import NO_CURVES_S, GroupSteps, RoutedStep, route_steps, run_steps_of_groups
 from moesim.scenario import Scenario
 from moesim.stages import PHASES
 from moesim.traffic import Floats, gradient_flows, weight_transfer
 
-# One bucket over everything: nobody looks at the links' use over time.
-_NO_CURVES_S = 1e9
 # Links that a result names, of those that carry bytes of several groups.
 _LINKS = 12
 _BYTES = {"bf16": 2, "fp32": 4}
@@ -90,12 +86,6 @@ def build_groups(scenario: Scenario, placement: str | None = None) -> list[Parts
     ]
 
 
-def opened(parts: Parts) -> tuple[Parts, Workload]:
-    """Return the parts with the placement of experts that they learn, and their tokens."""
-    workload = open_workload(parts)
-    return with_learnt_placement(parts, lambda: workload), workload
-
-
 def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callable[[str], None]) -> Result:
     """Return the slowest group's result with what all groups on the cluster cost each other.
 
@@ -118,7 +108,7 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     links = shared.rows(held)
     numbers, terms = _numbers(together, alone)
     numbers["contended_link"] = max(shared.names & held.keys(), key=lambda link: (held[link], link), default=None)
-    audit_terms(numbers, terms)
+    audit_terms(numbers, terms, max(together + alone))
     flows, notes = joint_flows([one.flows for one in groups])
     facts = {
         "links": links,
@@ -145,7 +135,7 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
 def _on_one_clock(groups: Sequence[Routed]) -> tuple[list[float], "_Shared"]:
     """Layer time of each group, the mean over its layers, and the links that they share."""
     on = [GroupSteps(parts, routed, SummaryBuilder(parts), KernelLedger()) for parts, routed in groups]
-    deque(run_steps_of_groups(on, _NO_CURVES_S), maxlen=0)
+    deque(run_steps_of_groups(on, NO_CURVES_S), maxlen=0)
     by_layer = [[row["layer_time_s"] or 0.0 for row in one.summary.layers] for one in on]
     return [math.fsum(times) / len(times) for times in by_layer], _Shared([(one.parts, one.summary) for one in on])
 

@@ -4,7 +4,6 @@ That is a second run of the clock, and one more for each of several faults up to
 where there is more than one step or a rank is dead, else once.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,17 +11,15 @@ from typing import Any
 import numpy as np
 
 from moesim.fault_kinds import FAULT_KINDS, NOTICED_S, RETRIES
-from moesim.layer import KernelLedger, Parts, build_fabric, with_effects
+from moesim.layer import Parts, build_fabric, with_effects
 from moesim.measure import SummaryBuilder
 from moesim.results import Note
-from moesim.run.steps import RoutedStep, run_steps
+from moesim.run.steps import RoutedStep, summed_up
 from moesim.scenario import Fault, Scenario
 from moesim.units import format_duration
 
 MOST_ALONE = 8
 """Faults of one scenario that are also simulated alone: the first ones."""
-# One bucket over everything: nobody looks at the links' use over time.
-_NO_CURVES_S = 1e9
 
 StepsOf = Callable[[Parts], Iterable[RoutedStep]]
 
@@ -44,9 +41,7 @@ def fault_costs(
         say(f"once more {name}")
         other = scenario.model_copy(update={"faults": faults})
         its = with_effects(replace(parts, fabric=build_fabric(other)), other)
-        builder = SummaryBuilder(its)
-        deque(run_steps(its, steps_of(its), builder, KernelLedger(), _NO_CURVES_S), maxlen=0)
-        return _clock(name, builder)
+        return _clock(name, summed_up(its, steps_of(its))[0])
 
     clocks, first = [again("without faults")], scenario.faults[0]
     if len(scenario.faults) == 1:

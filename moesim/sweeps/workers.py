@@ -4,8 +4,6 @@ The drive loop knows nothing but ``Workers``: an executor, how many tasks it can
 its workers dies.
 """
 
-import multiprocessing
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,7 +64,7 @@ class _Pool:
     def start(self) -> Executor:
         self.stop()
         self.context = WorkerContext()
-        self.pool = ProcessPoolExecutor(self.jobs, self.context, initializer=_begin_worker)
+        self.pool = ProcessPoolExecutor(self.jobs, self.context)
         return self.pool
 
     def stop(self) -> None:
@@ -80,18 +78,6 @@ class _Pool:
             shutdown.start()
             shutdown.join(_LEAVE_S)
             self.pool = None
-
-
-def _begin_worker() -> None:
-    """Do not outlive the driver."""
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 @contextmanager
@@ -130,8 +116,9 @@ def dask_workers(address: str | None, scheduler_file: Path | None) -> Iterator[W
                 counted[:] = sum(client.nthreads().values()), time.monotonic() + _ASK_AGAIN_S
             return max(int(counted[0]), 1)
 
-        # Dask itself runs a task again whose worker died, three times by default, and then gives it up.
-        yield Workers(client.get_executor(pure=False), threads, (distributed.scheduler.KilledWorker,))
+        # Dask itself runs a task again whose worker died, three times by default, and then gives it up; with it what
+        # the same workers had in other threads. So each is tried once more, alone.
+        yield Workers(client.get_executor(pure=False), threads, (distributed.scheduler.KilledWorker,), tries=2)
     finally:
         client.close()
 
