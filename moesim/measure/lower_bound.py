@@ -130,6 +130,11 @@ class LayerBytes:
         in_order = sorted(chain, key=lambda one: _ORDER.index(one.name))
         return LowerBound(seconds, tuple(one for one in in_order if one.seconds > 0))
 
+    def chains_s(self, capacity: Floats, experts_floor_s: Floats) -> Floats:
+        """Return how long each rank's own chain takes at least, the first kind of ``lower_bound``, [ranks]."""
+        got, sent = (ports.busiest(capacity, len(experts_floor_s)) for ports in (self._got, self._sent))
+        return experts_floor_s + got.seconds + sent.seconds
+
 
 class _Ports:
     """Links that count as a rank's own: the rank and link of each and the bytes on it."""
