@@ -289,7 +289,7 @@ WRONG = {
         "  - {kind: rank_death, where: n0.gpu0, mode: mask, from: 1ms}\n",
         [
             "3:64: faults[0].to: it ends before it begins; give a time after from",
-            "4:45: faults[1].share: 1 leaves nothing; give less than 100 %",
+            "4:45: faults[1].share: 1 leaves nothing; give 99.9999 % at most",
             "5:58: faults[2].from: mask is of the whole run; leave from out, or mode: abort",
         ],
     ),
