@@ -95,9 +95,11 @@ def topo_show(
 
     Example: moesim topo show h800-8x8-rail --draw rail.svg
     """
-    from moesim.cluster import describe, draw, facts, find_topology, load_topology, read_topology
+    from moesim.cluster import beyond_today, describe, draw, facts, find_topology, load_topology, read_topology
 
     fabric = load_topology(topology)
+    for question in beyond_today(fabric):
+        typer.echo(question, err=True)
     typer.echo(json.dumps(facts(fabric), indent=1) if as_json else describe(fabric))
     if draw_to is not None:
         typer.echo(str(draw(read_topology(find_topology(topology)), draw_to, title=fabric.name)))

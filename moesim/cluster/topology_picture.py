@@ -139,8 +139,7 @@ class Heat:
 
         scale = ScalarMappable(self.scale, self.colours)
         figure.colorbar(scale, ax=axes, orientation="horizontal", fraction=0.04, pad=0.01, aspect=60, label=self.label)
-        known = [self.values.get(name) for name in self.values]
-        beyond = [Patch(color=self.BEYOND, label=self.beyond)] if math.inf in known else []
+        beyond = [Patch(color=self.BEYOND, label=self.beyond)] if math.inf in self.values.values() else []
         handles = [Patch(color=self.UNKNOWN, label="not tried, or carries nothing"), *beyond]
         figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=10)
 

@@ -36,9 +36,14 @@ def kinds_words(facts: Mapping[str, Any]) -> str:
     load, crossover = facts["load"], facts["crossover_tokens"]
     text = f"Core attention of one layer, {load['requests']:,} requests of {load['context']:,} tokens on each GPU, "
     text += f"{load['new']:,} of them new. At least: FLOPs over peak or bytes over memory bandwidth, the larger. "
-    if crossover is None:
-        return text
-    return text + f"Behind a long context absorbed MLA computes less below {crossover:.1f} new tokens; a prompt never."
+    return text + crossover_words(crossover)
+
+
+def crossover_words(tokens: float | None) -> str:
+    """Where the two forms of MLA cross; empty where a model has no latent."""
+    if tokens is None:
+        return ""
+    return f"Behind a long context absorbed MLA computes less below {tokens:.1f} new tokens; a prompt never."
 
 
 def context_chart(facts: Mapping[str, Any]) -> LineChart:

@@ -21,13 +21,11 @@ from moesim.errors import InputError
 from moesim.layer import (
     KernelLedger,
     Parts,
-    Workload,
     build_parts,
-    open_workload,
+    opened,
     uses_ports,
     views_of_groups,
     whole_cluster,
-    with_learnt_placement,
 )
 from moesim.measure import FlowExport, SummaryBuilder, held_seconds, joint_flows
 from moesim.placement_policies import GROUP_PLACEMENTS
@@ -88,12 +86,6 @@ def build_groups(scenario: Scenario, placement: str | None = None) -> list[Parts
     ]
 
 
-def opened(parts: Parts) -> tuple[Parts, Workload]:
-    """Return the parts with the placement of experts that they learn, and their tokens."""
-    workload = open_workload(parts)
-    return with_learnt_placement(parts, lambda: workload), workload
-
-
 def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callable[[str], None]) -> Result:
     """Return the slowest group's result with what all groups on the cluster cost each other.
 
@@ -116,7 +108,7 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     links = shared.rows(held)
     numbers, terms = _numbers(together, alone)
     numbers["contended_link"] = max(shared.names & held.keys(), key=lambda link: (held[link], link), default=None)
-    audit_terms(numbers, terms)
+    audit_terms(numbers, terms, max(together + alone))
     flows, notes = joint_flows([one.flows for one in groups])
     facts = {
         "links": links,

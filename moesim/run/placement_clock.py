@@ -21,7 +21,7 @@ from moesim.run.rebalance import LayerMove
 from moesim.run.steps import RoutedStep, initial_state, route_step, summed_up
 from moesim.scenario import Rebalance
 from moesim.timeline import run_phase
-from moesim.traffic import MigrationMode, weight_flows, weight_transfer
+from moesim.traffic import weight_flows, weight_transfer
 from moesim.workload import Batch
 
 DRIFT_STEPS = 1000.0
@@ -91,11 +91,11 @@ def judge(
     return tuple(options)
 
 
-def blocking_s(parts: Parts, moves: Moves, mode: MigrationMode = "blocking", fixed_s: float | None = None) -> float:
+def blocking_s(parts: Parts, moves: Moves, fixed_s: float | None = None) -> float:
     """Return what one layer's move takes with nothing else on the wires: simulated, and the fixed time."""
     if not len(moves):
         return 0.0
-    transfer = weight_transfer(mode, fixed_s)
+    transfer = weight_transfer("blocking", fixed_s)
     flows = weight_flows(parts.fabric, moves.source, moves.target, slot_bytes(parts), transfer, parts.ecmp_seed)
     return transfer.fixed_s + float(run_phase(parts.fabric, flows).leave_s.max())
 

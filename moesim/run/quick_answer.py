@@ -1,7 +1,7 @@
 """A first answer without the event engine: the first step, every operation in closed form."""
 
 from moesim.errors import InputError
-from moesim.layer import build_parts, counterfactuals, open_workload, with_learnt_placement
+from moesim.layer import build_parts, counterfactuals, opened
 from moesim.results import Note, Result, Tables, intervals
 from moesim.run.steps import route_steps, summed_up
 from moesim.scenario import Scenario, to_yaml
@@ -18,9 +18,7 @@ def quick_answer(scenario: Scenario) -> Result:
     """
     if scenario.groups_at_once > 1:
         raise InputError("groups that share links need the event engine", "parallel.dp", "leave --quick away")
-    parts = build_parts(scenario)
-    workload = open_workload(parts)
-    parts = with_learnt_placement(parts, lambda: workload)
+    parts, workload = opened(build_parts(scenario))
     builder, ledger = summed_up(parts, route_steps(parts, [workload.batch(0)]), quick=True)
     different = counterfactuals(parts, workload.recording.router) if workload.recording is not None else ()
     summary, notes = builder.build(ledger.shares(), bool(different)), [Note("quick", QUICK)]

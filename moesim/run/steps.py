@@ -43,6 +43,8 @@ from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, wei
 from moesim.workload import Batch, micro_batches, without_ranks
 
 _OFFSET_STAGE, _JITTER_STAGE = 4, 8
+# After that, eleven days, times of microseconds are lost in the clock's rounding.
+_LONGEST_S = 1e6
 NO_CURVES_S = 1e9
 """One bucket over everything, where nobody looks at the links' use over time."""
 # Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
@@ -396,9 +398,13 @@ def _audited(
     tokens = int(load.tokens.sum()) if step.later else step.tokens
     loses = step.given or parts.gone is not None
     dropped = tokens * top_k - int(load.totals.selections_sent.sum()) if loses else 0
+    if trace.ends_s > _LONGEST_S:
+        limit = f"{_LONGEST_S:.0e} s are simulated at most"
+        what = f"layer {trace.layer} ends {trace.ends_s:.3g} s after its step began; {limit}"
+        raise InputError(what, fix="a link is too slow, or a rank too late")
     audit_layer(fabric, load, trace, tokens, top_k, dropped)
     wire = {name: flows.link_wire_bytes(fabric.n_links) for name, flows in load.flows.items()}
     row = summary.add_layer(load, trace, wire)
     critical = summary.critical[-1]
-    audit_components(critical.components, trace.length_s, trace.layer)
+    audit_components(critical.components, trace.length_s, trace.layer, trace.ends_s)
     return TimedLayer(index, loads.recorded(trace.layer), load, trace, wire, row, critical)

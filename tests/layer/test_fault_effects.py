@@ -7,6 +7,7 @@ import pytest
 
 from moesim.cluster import load_topology
 from moesim.errors import InputError
+from moesim.fault_kinds import FAULT_KINDS, NOTICED_S, RETRIES, RETRY_S
 from moesim.layer.faults import Gone, effects, for_the_whole_run, gone, on_the_clock
 from moesim.network.throttle import Throttle, speed_integral
 from moesim.scenario import Fault
@@ -181,3 +182,19 @@ def test_what_a_link_could_carry_is_the_integral_of_its_factors():
     assert throttles[2].whole_run and not throttles[0].whole_run and not throttles[1].whole_run
     moved = throttles[0].since(0.75)
     assert (moved.from_s, moved.to_s) == (0.25, 2.25)
+
+
+def test_times_out_of_nccl_and_deepep_are_the_published_ones():
+    # NCCL_IB_TIMEOUT 20, NCCL_IB_RETRY_CNT 7; NUM_CPU_TIMEOUT_SECS 100 of DeepEP's configs.cuh.
+    assert (RETRY_S, RETRIES, NOTICED_S) == (4.294967296, 7, 100.0)
+    assert [name for name, kind in FAULT_KINDS.items() if kind.timed] == [
+        "slow_gpu", "slow_nic", "half_nic", "flap", "background", "jitter"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("targets", "more"), [([4], ""), ([4, 5, 6], r" \(and 2 more pairs\)")])
+def test_ranks_that_nothing_joins_any_more_are_named(fabric, targets, more):
+    cut = for_the_whole_run(of(fabric, {"kind": "dead_nic", "where": "n1"}), fabric)
+    with pytest.raises(InputError, match=rf"the faults leave no way from n0\.gpu0 to n1\.gpu0{more}; leave one out"):
+        cut.routes(np.zeros(len(targets), int), np.array(targets), seed=0)
+    assert len(cut.routes(np.array([0]), np.array([1]), seed=0)[1]) == 2

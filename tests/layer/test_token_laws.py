@@ -80,3 +80,8 @@ def test_experts_that_the_workload_gives_may_be_fewer_and_anywhere_but_never_twi
     ids[3, 1] = 0
     with pytest.raises(InvariantError, match="token 3 selects an expert twice"):
         audit_tokens("here", ids, None, spec)
+
+
+def test_a_gate_of_nothing_is_a_gate():
+    spec = RouterSpec("v3", n_experts=8, top_k=2)
+    audit_tokens("here", np.array([[3, 1]], np.int32), np.array([[1.0, 0.0]]), spec)

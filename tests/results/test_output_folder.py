@@ -1,6 +1,5 @@
 """Output folders: nobody's files are lost, one process at a time has one, and what is refused is refused at once."""
 
-import fcntl
 import json
 import os
 import select
@@ -9,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 
 import pytest
@@ -282,22 +280,6 @@ def test_a_fork_of_the_process_that_has_a_folder_does_not_keep_it(tmp_path):
     finally:
         os.close(writing)
         os.waitpid(fork, 0)
-
-
-@pytest.mark.parametrize(
-    ("said", "within_s", "named"),
-    [('{"pid": 7, "host": "there", "started": "2026"}', 30, "process 7 on there, started 2026"),
-     ("", 0.05, "another process")],
-)  # fmt: skip
-def test_a_holder_that_is_about_to_write_who_it_is_is_waited_for(tmp_path, monkeypatch, said, within_s, named):
-    monkeypatch.setattr("moesim.output_folder._NAMED_S", within_s)
-    with (tmp_path / "lock").open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        writing = threading.Timer(0.1, lambda: (tmp_path / "lock").write_text(said))
-        writing.start()
-        with pytest.raises(ResourceError, match=f"in use by {named}"), held(tmp_path / "out", tmp_path / "lock"):
-            raise AssertionError
-        writing.join()
 
 
 def test_a_lock_that_cannot_be_had_is_told_from_one_that_is_held(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Schedules of a whole step, one module each: functions that yield a program's operations.
+"""Schedules of a whole step: functions that yield a program's operations.
 
 Common to those of inference: host, dense layers as one piece, then attention and MoE layers, the output matrix at the
 end. Those of training are of MoE layers with their attention alone.
@@ -7,9 +7,8 @@ end. Those of training are of MoE layers with their attention alone.
 from collections.abc import Callable, Iterator
 
 from moesim.timeline.program import Operation
-from moesim.timeline.schedules.hooks import hooks
+from moesim.timeline.schedules.hooks import hooks, single_batch
 from moesim.timeline.schedules.in_turn import in_turn
-from moesim.timeline.schedules.single_batch import single_batch
 from moesim.timeline.schedules.two_batch_decode import two_batch_decode
 from moesim.timeline.schedules.two_batch_prefill import two_batch_prefill
 from moesim.timeline.schedules.two_passes import BACKWARD, FORWARD, WEIGHTS, overlapped, passes_in_turn
