@@ -265,13 +265,15 @@ def test_who_waits_says_so_once_and_has_the_folder_when_it_is_free(tmp_path):
 
 def test_a_fork_of_the_process_that_has_a_folder_does_not_keep_it(tmp_path):
     """Workers of a driver that was killed may live on: a pool of Python's, forked while the sweep has its folder."""
-    reading, writing = os.pipe()
+    (reading, writing), (begun, begins) = os.pipe(), os.pipe()
     with held(tmp_path, tmp_path / ".lock"):
         fork = os.fork()
         if not fork:
             os.close(writing)
+            os.write(begins, b".")
             os.read(reading, 1)
             os._exit(0)
+        os.read(begun, 1)
     try:
         with held(tmp_path, tmp_path / ".lock"):
             pass
