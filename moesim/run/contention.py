@@ -22,11 +22,14 @@ from moesim.layer import (
     KernelLedger,
     Parts,
     Workload,
+    build_fabric,
     build_parts,
+    faulty_cluster,
     open_workload,
     uses_ports,
     views_of_groups,
     whole_cluster,
+    with_effects,
     with_learnt_placement,
 )
 from moesim.measure import FlowExport, SummaryBuilder, held_seconds, joint_flows
@@ -72,12 +75,26 @@ def build_groups(scenario: Scenario, placement: str | None = None) -> list[Parts
     Raises:
         InputError: sections that do not fit each other, or groups that do not fit the cluster.
     """
-    cluster = whole_cluster(scenario)
+    cluster = faulty_cluster(scenario)
     views = views_of_groups(scenario, cluster, placement)
     first = build_parts(scenario, views[0])
     if uses_ports(first):
         raise InputError("flows per port know one group", "cluster.flows", "use pairs")
-    groups = [replace(first, fabric=view, group=number) for number, view in enumerate(views)]
+    return _on(scenario, cluster, [replace(first, fabric=view, group=number) for number, view in enumerate(views)])
+
+
+def with_other_faults(groups: Sequence[Parts], scenario: Scenario) -> list[Parts]:
+    """Return the parts of the same groups, or of one alone, on the cluster of a scenario that differs in its faults."""
+    if len(groups) == 1:
+        return [with_effects(replace(groups[0], fabric=build_fabric(scenario)), scenario)]
+    views = views_of_groups(scenario, cluster := faulty_cluster(scenario))
+    return _on(scenario, cluster, [replace(parts, fabric=view) for parts, view in zip(groups, views, strict=True)])
+
+
+def _on(scenario: Scenario, cluster: Fabric, groups: Sequence[Parts]) -> list[Parts]:
+    """Groups on their views of the cluster, with the faults of the scenario and the gradients that they send."""
+    groups = [with_effects(parts, scenario, cluster) for parts in groups]
+    views, first = [parts.fabric for parts in groups], groups[0]
     if scenario.parallel.gradient_dtype is None:
         return groups
     parameters = 3 * first.model.sent * first.model.expert_hidden * first.n_slots / first.fabric.n_ranks
@@ -109,7 +126,7 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     """
     placement, shared = scenario.parallel.group_placement, _Shared([(one.routed[0], one.summary) for one in groups])
     together = alone = [float(one.result.summary["layer_time_s"]) for one in groups]
-    if len(shared.links):
+    if len(shared.links) or scenario.faults:  # alone, a later step begins at another time of a fault's
         say(f"each of {len(groups)} groups alone")
         alone = [_on_one_clock([one.routed])[0][0] for one in groups]
     slowest, held = int(np.argmax(together)), Counter[str]()
@@ -224,9 +241,10 @@ def _other_placements(scenario: Scenario, groups: Sequence[Routed], say: Callabl
         seen.append(ranks)
         say(f"groups placed {placement}")
         # Groups of as many nodes send the same tokens to the same ranks, over other links.
-        if np.array_equal(there[0].fabric.rank_node, groups[0][0].fabric.rank_node):
+        same_nodes = np.array_equal(there[0].fabric.rank_node, groups[0][0].fabric.rank_node)
+        if same_nodes and all(parts.gone == new.gone for (parts, _), new in zip(groups, there, strict=True)):
             placed: list[Routed] = [
-                (replace(parts, fabric=new.fabric, gradients=new.gradients), steps)
+                (replace(new, placement_map=parts.placement_map), steps)
                 for (parts, steps), new in zip(groups, there, strict=True)
             ]
         else:

@@ -1,21 +1,22 @@
 """What the faults of a run cost: its batches again on the healthy cluster and, of several, with each alone.
 
 That is a second run of the clock, and one more for each of several faults up to ``MOST_ALONE``; tokens are routed again
-where there is more than one step or a rank is dead, else once.
+where there is more than one step or a rank is dead, else once. Of several expert-parallel groups all are on each clock,
+and the slowest one counts.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from moesim.fault_kinds import FAULT_KINDS, NOTICED_S, RETRIES
-from moesim.layer import KernelLedger, Parts, build_fabric, with_effects
+from moesim.layer import KernelLedger, Parts
 from moesim.measure import SummaryBuilder
 from moesim.results import Note
-from moesim.run.steps import RoutedStep, run_steps
+from moesim.run.contention import with_other_faults
+from moesim.run.steps import GroupSteps, RoutedStep, run_steps_of_groups
 from moesim.scenario import Fault, Scenario
 from moesim.units import format_duration
 
@@ -24,30 +25,35 @@ MOST_ALONE = 8
 # One bucket over everything: nobody looks at the links' use over time.
 _NO_CURVES_S = 1e9
 
-StepsOf = Callable[[Parts], Iterable[RoutedStep]]
+
+class BrokenRun(NamedTuple):
+    """A group's run with faults: its parts, what it gave, and its batches routed for parts with other faults."""
+
+    parts: Parts
+    summary: SummaryBuilder
+    steps_of: Callable[[Parts], Iterable[RoutedStep]]
 
 
-def fault_costs(
-    parts: Parts, scenario: Scenario, broken: SummaryBuilder, steps_of: StepsOf, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def fault_costs(scenario: Scenario, runs: Sequence[BrokenRun], say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Return the clocks, JSON-able: the healthy cluster's, each of several faults' alone, the run's.
 
     Args:
-        parts: of the run, faults included.
         scenario: with faults.
-        broken: what the run gave.
-        steps_of: the run's batches, routed.
+        runs: of all groups, or of one alone.
         say: called with a line when a clock begins.
     """
 
     def again(name: str, *faults: Fault) -> dict[str, Any]:
         say(f"once more {name}")
-        other = scenario.model_copy(update={"faults": faults})
-        its = with_effects(replace(parts, fabric=build_fabric(other)), other)
-        builder = SummaryBuilder(its)
-        deque(run_steps(its, steps_of(its), builder, KernelLedger(), _NO_CURVES_S), maxlen=0)
-        return _clock(name, builder)
+        parts = with_other_faults([run.parts for run in runs], scenario.model_copy(update={"faults": faults}))
+        on = [
+            GroupSteps(its, run.steps_of(its), SummaryBuilder(its), KernelLedger())
+            for its, run in zip(parts, runs, strict=True)
+        ]
+        deque(run_steps_of_groups(on, _NO_CURVES_S), maxlen=0)
+        return _clock(name, [one.summary for one in on])
 
+    broken = [run.summary for run in runs]
     clocks, first = [again("without faults")], scenario.faults[0]
     if len(scenario.faults) == 1:
         clocks.append(_clock(f"with {in_words(first)}", broken))
@@ -58,14 +64,16 @@ def fault_costs(
     return [clock | {"longer_by": clock["layer_time_s"] / usual - 1 if usual else 0.0} for clock in clocks]
 
 
-def _clock(name: str, builder: SummaryBuilder) -> dict[str, Any]:
+def _clock(name: str, groups: Sequence[SummaryBuilder]) -> dict[str, Any]:
     """Layer and step, what held the critical ranks, and whom all ranks waited for most, mean over the layers."""
+    of_groups = [float(np.mean([row["layer_time_s"] for row in one.layers])) for one in groups]
+    builder = groups[int(np.argmax(of_groups))]
     layers, names = len(builder.layers), builder.parts.fabric.rank_names
     last = int(np.argmax(builder.waited_on_s))
     waits = float(builder.waited_on_s[last]) / layers
     return {
         "name": name,
-        "layer_time_s": float(np.mean([row["layer_time_s"] for row in builder.layers])),
+        "layer_time_s": max(of_groups),
         "step_time_s": float(np.mean(builder.step_s)),
         "bottleneck": builder.bottleneck()[0],
         "waited_on": names[last] if waits > 0 else None,

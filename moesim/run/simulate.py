@@ -44,7 +44,7 @@ from moesim.measure import (
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
 from moesim.run.contention import GroupRun, build_groups, opened, with_contention
-from moesim.run.fault_costs import fault_costs, fault_notes
+from moesim.run.fault_costs import BrokenRun, fault_costs, fault_notes
 from moesim.run.resimulate import StepTimes, resimulated
 from moesim.run.steps import (
     GroupSteps,
@@ -108,6 +108,10 @@ def simulate(
         result = with_contention(scenario, [run.group(scenario) for run in runs], say)
     else:
         result = runs[0].result(scenario)
+    if scenario.faults:
+        costs = fault_costs(scenario, [run.broken() for run in runs], say)
+        notes = (*result.notes, *fault_notes(scenario))
+        result = replace(result, explanation=result.explanation | {"faults": costs}, notes=notes)
     result.provenance.update(
         {
             "moesim": __version__,
@@ -178,6 +182,10 @@ class _Run:
         """What is compared with the other groups on the cluster."""
         routed = (self._parts, self._routed or [])
         return GroupRun(routed, self._summary, self.result(scenario), self._flows, self._gradients_s)
+
+    def broken(self) -> BrokenRun:
+        """What is compared with the run without its faults."""
+        return BrokenRun(self._parts, self._summary, self._routed_again)
 
     def _kept(self, steps: Iterator[RoutedStep]) -> Iterator[RoutedStep]:
         for step in steps:
@@ -273,9 +281,6 @@ class _Run:
         if (asked := parts.placement.rebalance) is not None:
             explained["rebalance"] = rebalancing(parts, asked, len(scenario.model_spec().moe_layer_ids))
             notes += rebalancing_notes(parts, asked)
-        if scenario.faults:
-            explained["faults"] = fault_costs(parts, scenario, self._summary, self._routed_again, self._say)
-            notes += fault_notes(scenario)
         if self._tolerance.stepped:
             explained["tolerance"] = self._tolerance.explanation()
         return Result(
