@@ -26,7 +26,7 @@ from moesim.layer.parts import (
     whole_cluster,
     with_effects,
 )
-from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, route_layer
+from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, rewired, route_layer
 from moesim.layer.step_kernels import StepPrices
 from moesim.layer.token_batches import Workload, add_training_rows, open_workload, trace_of
 from moesim.layer.training_kernels import Passes, dense_layer, output_head, prediction_layer
@@ -67,6 +67,7 @@ __all__ = [
     "prediction_layer",
     "replica_seed",
     "requests_of",
+    "rewired",
     "route_layer",
     "see",
     "trace_of",

@@ -85,6 +85,8 @@ def in_words(fault: Fault) -> str:
     """Return a fault as one would say it: ``slow_nic at n1.gpu2, factor 2, from 100us to 1ms``."""
     given = fault.model_dump(mode="json", exclude_defaults=True, by_alias=True)
     text = f"{fault.kind} at {' and '.join(fault.places)}" if fault.places else str(fault.kind)
+    if fault.kind == "rank_death" and fault.mode == "abort":
+        text += ", which ends the job"
     for key in [key for key in given if key not in ("kind", "where", "from", "to")]:
         text += f", {key} {f'{given[key]:g}' if isinstance(given[key], float) else given[key]}"
     return text + "".join(f"{mark}{key} {given[key]}" for mark, key in ((", ", "from"), (" ", "to")) if key in given)

@@ -86,7 +86,8 @@ def test_a_slow_gpu_is_slow_in_its_own_group_alone(twins):
     before, after = (
         float((one.end_s - one.start_s).sum())
         for one in (
-            run.tables["spans"].query("layer == 0 and rank == 10 and phase == 'expert_compute'") for run in (usual, slow)
+            run.tables["spans"].query("layer == 0 and rank == 10 and phase == 'expert_compute'")
+            for run in (usual, slow)
         )
     )
     assert after == pytest.approx(2 * before, rel=1e-9)
