@@ -166,7 +166,7 @@ def print_run(result: "Result") -> None:
     )
     out.print(table("", ("load and traffic", ""), [(key, in_words(result, key)) for key in names]))
     faults = [
-        (one["name"], format_duration(one["layer_time_s"]), f"{one['longer_by']:+.2%}",
+        (one["name"], format_duration(one["layer_time_s"]), f"{round(one['longer_by'], 4) + 0.0:+.2%}",
          f"{one['waited_on']}: {format_duration(one['waited_on_s'])} each" if one["waited_on"] else None)
         for one in result.explanation.get("faults", ())
     ]  # fmt: skip

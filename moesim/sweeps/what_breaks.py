@@ -35,8 +35,10 @@ from moesim.sweeps.space import Axis, Space
 from moesim.sweeps.sweep_run import Watch, run_sweep
 from moesim.sweeps.workers import Workers
 
-# Seconds of a core for a point, and for an entry of a flow's route in it, and how many seconds are worth spending.
-_POINT_S, _ENTRY_S, _WORTH_S = 0.1, 1.2e-6, 120.0
+# Seconds of a core for a point, and for an entry of a flow's route in it where no two flows are equal.
+_POINT_S, _ENTRY_S = 0.1, 1e-5
+# How many seconds are worth spending, and what the usual share may take at most.
+_WORTH_S, _LONGEST_S, _SHARE = 120.0, 900.0, 0.05
 _FEWEST = 20
 # Worst single faults whose pairs are tried, where a point takes little time or much.
 _WORST, _WORST_SLOW = 8, 4
@@ -53,7 +55,7 @@ def what_breaks(
     typed: Sequence[str] = (),
     folder: Path | None = None,
     severities: Severities = Severities(),  # noqa: B008 - frozen
-    share: float = 0.05,
+    share: float | None = None,
     watch: Watch = lambda *_: None,
 ) -> WhatBreaks:
     """Rank every single fault of a scenario's cluster by what it costs, on top of the faults that it has.
@@ -64,7 +66,8 @@ def what_breaks(
         typed: the scenario and its overrides as typed, for the command that looks at the worst fault.
         folder: where the journals are, so that an interrupted search resumes; None for memory.
         severities: of faults that leave something.
-        share: of the faults that are not alike, how many are simulated at least.
+        share: of the faults that are not alike, how many are simulated at least; None for 5 %, or as many as a quarter
+            of an hour of a core allows.
         watch: called with the progress.
 
     Raises:
@@ -87,7 +90,8 @@ def what_breaks(
     faults = single_faults(parts.fabric, used, severities)
     classes = _classes(parts, routed, loads, faults)
     point_s = _POINT_S + _ENTRY_S * _entries(parts, routed, loads)
-    most = max(int(np.ceil(share * len(classes))), int(_WORTH_S / point_s), _FEWEST)
+    wanted = np.ceil((_SHARE if share is None else share) * len(classes))
+    most = max(int(min(wanted, _LONGEST_S / point_s) if share is None else wanted), int(_WORTH_S / point_s), _FEWEST)
     bounds: list[Rise] = []
     chosen: Sequence[int] = range(len(classes))
     if len(classes) > most:
