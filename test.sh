@@ -6,6 +6,7 @@ cd "$(dirname "$0")"
 . .ci/venv.sh
 make_venv requirements-dev.lock
 
+jobs=${MOESIM_TEST_JOBS:-2}
 full=
 if [ "${1:-}" = --full ]; then
     full=1
@@ -20,11 +21,16 @@ fi
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-.venv/bin/mypy
+.venv/bin/mypy & # on one core, beside the first tests
+types=$!
+test=(.venv/bin/python -m pytest -q -n "$jobs" --dist worksteal)
 if [ -z "$full" ]; then
-    .venv/bin/python -m pytest -q -n "${MOESIM_TEST_JOBS:-2}" -m "not slow" "$@"
+    "${test[@]}" -m "not slow" "$@"
+    wait "$types"
 else
-    MOESIM_FULL_GATES=1 .venv/bin/python -m pytest -q -n "${MOESIM_TEST_JOBS:-2}" --timeout 7200 "$@"
+    wait "$types"
+    MOESIM_FULL_GATES=1 "${test[@]}" --timeout 7200 "$@"
+    NUMBA_DISABLE_JIT=1 "${test[@]}" --timeout 7200 -m "not lab and not browser and not jit and not slow" "$@"
     .venv/bin/python -m benchmarks.soak --minutes "${MOESIM_SOAK_MINUTES:-10}"
     .venv/bin/python -m benchmarks.mutations
 fi

@@ -7,16 +7,14 @@ prints the error of the layer's or the step's time. ``docs/plan.md`` quotes 200 
 import argparse
 import random
 import time
-from collections import deque
 from typing import Any
 
 import numpy as np
 
 import moesim
 from moesim.errors import InputError
-from moesim.layer import KernelLedger, build_parts, open_workload, with_learnt_placement
-from moesim.measure import SummaryBuilder
-from moesim.run import route_steps, run_steps
+from moesim.layer import build_parts, opened
+from moesim.run import route_steps, summed_up
 
 CLUSTERS = (
     "hgx-h200", "h200-2x8-rail", "h200-4x8-rail", "h800-4x8-rail", "h100-4x8-leaf-spine-2to1",
@@ -65,14 +63,12 @@ def draw(rng: random.Random) -> dict[str, Any]:
 
 def both(scenario: moesim.scenario.Scenario) -> tuple[dict[str, Any], dict[str, Any], float, float]:
     """Return the summaries, quick and exact, and the CPU seconds of their clocks."""
-    parts = build_parts(scenario)
-    workload = open_workload(parts)
-    parts = with_learnt_placement(parts, lambda: workload)
+    parts, workload = opened(build_parts(scenario))
     steps = list(route_steps(parts, [workload.batch(0)]))
 
     def timed(quick: bool) -> tuple[dict[str, Any], float]:
-        began, builder, ledger = time.process_time(), SummaryBuilder(parts), KernelLedger()
-        deque(run_steps(parts, steps, builder, ledger, 1e9, quick=quick), maxlen=0)
+        began = time.process_time()
+        builder, ledger = summed_up(parts, steps, quick)
         return builder.build(ledger.shares(), False), time.process_time() - began
 
     (exact, slow), (quick, fast) = timed(False), timed(True)

@@ -16,7 +16,8 @@ import numba
 import numpy as np
 
 from benchmarks.machine import Row, machine, write
-from moesim.routing import RouterSpec, route, route_and_count, route_and_measure
+from moesim.balance import expert_load
+from moesim.routing import RouterSpec, route, route_and_measure
 
 # PyTorch's threads would go on spinning into whoever's turn comes next.
 os.environ |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
@@ -82,6 +83,12 @@ def in_turns(jobs, rounds):
     return seconds
 
 
+def counted(logits, spec, bias=None, **options):
+    """Route, and count how often each expert was taken."""
+    routing = route(logits, spec, bias, **options)
+    return routing, expert_load(routing.expert_ids, EXPERTS)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=131_072)
@@ -95,13 +102,13 @@ def main():
     jobs = {
         "read": lambda: read(logits.ravel()),
         "numpy": lambda: by_numpy(logits),
-        "v3": lambda: route_and_count(logits, V3),
+        "v3": lambda: counted(logits, V3),
         "measured": lambda: route_and_measure(logits, V3, device_of_expert=device, sequence_id=sequence),
-        "biased": lambda: route_and_count(logits, V3, bias),
-        "free": lambda: route_and_count(logits, FREE),
-        "v1": lambda: route_and_count(logits, V1),
-        "float16": lambda: route_and_count(half, V3),
-        "bfloat16": lambda: route_and_count(brain, V3, bfloat16=True),
+        "biased": lambda: counted(logits, V3, bias),
+        "free": lambda: counted(logits, FREE),
+        "v1": lambda: counted(logits, V1),
+        "float16": lambda: counted(half, V3),
+        "bfloat16": lambda: counted(brain, V3, bfloat16=True),
     }
     if (by_torch := torch_router(logits)) is not None:
         jobs["torch"] = by_torch

@@ -101,8 +101,10 @@ class LocatedDocument:
         """Return a copy in which ``loc`` holds ``value``, whose place is ``origin``.
 
         Missing mappings on the way are made. Raises InputError where ``loc`` runs through a value that has
-        no keys.
+        no keys, or is deeper than a file may be.
         """
+        if len(loc) > MAX_DEPTH:
+            raise InputError(f"{'.'.join(map(str, loc))!r:.60} is nested deeper than {MAX_DEPTH}", origin)
         data = _set(self.data, loc, value, origin)
         places = {at: place for at, place in self.places.items() if at[: len(loc)] != loc}
         keys = {at: place for at, place in self.keys.items() if at[: len(loc)] != loc}

@@ -143,6 +143,9 @@ def _wording(detail: Any, loc: Loc, model: type[BaseModel]) -> tuple[str, str]:
     if kind in _BOUNDS:
         bound, sign = _BOUNDS[kind]
         return f"must be {sign} {context[bound]}, {shown}", ""
+    if kind in _LENGTHS:
+        bound, noun = _LENGTHS[kind]
+        return f"must have {'at least' if 'min' in bound else 'at most'} {context[bound]} {noun}, {shown}", ""
     if kind == "string_pattern_mismatch":
         return f"must match {context['pattern']}, {shown}", ""
     if isinstance(cause, Exception):
@@ -155,6 +158,12 @@ _BOUNDS = {
     "greater_than": ("gt", "more than"),
     "less_than_equal": ("le", "at most"),
     "less_than": ("lt", "less than"),
+}
+_LENGTHS = {
+    "too_long": ("max_length", "entries"),
+    "too_short": ("min_length", "entries"),
+    "string_too_long": ("max_length", "characters"),
+    "string_too_short": ("min_length", "characters"),
 }
 _EXPECTED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),

@@ -12,8 +12,9 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -27,6 +28,13 @@ PROVENANCE = "provenance.json"
 _PAGES = ("report.html", "figures/*.svg", "figures/*.png")
 # How long a lock's holder may take to write who it is.
 _NAMED_S = 1.0
+
+waiting: ContextVar[Callable[[str], None] | None] = ContextVar("waiting", default=None)
+"""Whether to wait for a folder that another process holds, and what says once that it waits; else that is an error."""
+
+# Files of locks that are held. A fork lets go of them, or a worker would keep the lock of a driver that is dead.
+_locks: set[IO[bytes]] = set()
+os.register_at_fork(after_in_child=lambda: [file.close() for file in _locks])
 
 
 @dataclass(frozen=True)
@@ -150,37 +158,47 @@ def held(folder: Path, lock: Path, passing: bool = False) -> Iterator[None]:
         ResourceError: another process holds it (named), or the lock cannot be written.
     """
     with ExitStack() as closing:
+        say, said = waiting.get(), False
         while True:
             with telling(folder):
-                file = closing.enter_context(open(lock, "a+", encoding="utf-8"))
+                file = closing.enter_context(open(lock, "a+b", buffering=0))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise ResourceError(f"{folder} is in use by {_holder(file)}: wait, or give another --out") from None
+                    in_use = "" if said else f"{folder} is in use by {_holder(file)}"
+                    if say is None:
+                        raise ResourceError(f"{in_use}: give another --out, or --wait") from None
+                    if not said:
+                        say(f"{in_use}: waiting")
+                        said = True
+                    fcntl.flock(file, fcntl.LOCK_EX)
             with suppress(FileNotFoundError):
                 if os.fstat(file.fileno()).st_ino == os.stat(lock).st_ino:
                     break  # else the one that held it has just removed it
+        _locks.add(file)
+        closing.callback(_locks.remove, file)
+        closing.callback(file.truncate, 0)
         if passing:
             closing.callback(lock.unlink, missing_ok=True)
         with telling(folder):
             file.truncate(0)
             started = datetime.now(UTC).isoformat(timespec="seconds")
-            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "started": started}, file)
-            file.flush()
+            who = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+            file.write(json.dumps(who).encode())
         yield
 
 
-def _holder(file: IO[str]) -> str:
-    until = time.monotonic() + _NAMED_S
-    while True:
+def _holder(file: IO[bytes]) -> str:
+    until, found = time.monotonic() + _NAMED_S, "another process"
+    while time.monotonic() < until:  # it may be about to write who it is, and what is there of one that was killed
         file.seek(0)
-        try:
+        with suppress(ValueError, TypeError, KeyError):
             who = json.loads(file.read())
-            return f"process {who['pid']} on {who['host']}, started {who['started']}"
-        except (ValueError, TypeError, KeyError):  # it is about to write who it is
-            if time.monotonic() > until:
-                return "another process"
-            time.sleep(0.02)
+            found = f"process {who['pid']} on {who['host']}, started {who['started']}"
+            if who["host"] != socket.gethostname() or Path(f"/proc/{who['pid']}").exists():
+                break
+        time.sleep(0.02)
+    return found
 
 
 @contextmanager

@@ -4,6 +4,7 @@ It stands alone, so that it starts fast and knows nothing that a crafted file co
 compared with the file's size before any data is read.
 """
 
+import json
 import os
 import resource
 import sys
@@ -33,10 +34,13 @@ def _read(path: str, numbers: bool) -> None:
         size, held = max(8 * values, sum(max(group.total_byte_size, 0) for group in groups)), os.path.getsize(path)
         if rows > MAX_ROWS or size > max(_SMALL_BYTES, _RATIO * held) or size > max(_LARGE_BYTES, _LARGE_RATIO * held):
             sys.exit(f"{rows} rows of {size} bytes announced in a file of {held}")
+        if len(set(file.schema_arrow.names)) < len(file.schema_arrow.names):
+            sys.exit("two columns have one name")
         names = [field.name for field in file.schema_arrow if not numbers or is_number(field.type)]
+        left_out = [name for name in file.schema_arrow.names if name not in set(names)]
         if not names:
             sys.exit(f"the columns are {str(file.schema_arrow.names)[:200]}: store numbers")
-        table = file.read(columns=names, use_threads=False)
+        table = file.read(columns=names, use_threads=False).replace_schema_metadata({"left out": json.dumps(left_out)})
     with pa.ipc.new_stream(sys.stdout.buffer, table.schema) as stream:
         stream.write_table(table)
 

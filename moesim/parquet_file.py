@@ -17,6 +17,8 @@ _CHILD = Path(__file__).with_name("parquet_child.py")
 def read_parquet(path: Path, numbers: bool = False) -> "pa.Table":
     """Return the columns of a Parquet file; with ``numbers`` those of numbers and of lists of them.
 
+    The names of the others are the schema's metadata "left out", a JSON list.
+
     Raises:
         InputError: no whole Parquet file, no such column, or values that would take far more room than the file.
     """

@@ -60,3 +60,7 @@ def use_cache_of(root: Path) -> None:
     os.environ["NUMBA_CACHE_DIR"] = str(cache)
     for old in sorted(cache.parent.iterdir(), key=lambda folder: folder.stat().st_mtime)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == "__main__":  # for coverage's --include
+    print(*(path.relative_to(Path.cwd()) for path in kernel_files(Path.cwd())), sep=",")

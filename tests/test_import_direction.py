@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "network": {"cluster"},
     "compute": {"parquet_file"},  # kernel times of other tools
     "topology_files": {"cluster", "located_yaml"},  # what is written is checked as any topology
-    "cluster": {"located_yaml", "mistakes", "regular_clusters", "placement_policies"},
+    "cluster": {"files", "located_yaml", "mistakes", "regular_clusters", "placement_policies"},  # pictures are written
     "model": {"located_yaml", "mistakes"},
     "workload": {"recording_format", "dumps"},
     "dumps": {"recording_format", "files", "numpy_file", "parquet_file"},  # files that others wrote, as one trace

@@ -2,8 +2,7 @@
 
 from moesim.balance.bias import update_bias
 from moesim.balance.dynamics import NO_LOSS, Balancing, DynamicsConstants, shipped_constants
-from moesim.balance.embedding_gradient import BalancePull, embedding_gradient
-from moesim.balance.gradient import Loss
+from moesim.balance.embedding_gradient import embedding_gradient
 from moesim.balance.load_spread import Imbalance, expert_load, imbalance, max_violation, sequence_imbalance
 from moesim.balance.losses import communication_loss, device_loss, expert_loss, sequence_loss, z_loss
 from moesim.balance.noise_floor import uniform_router_max_over_mean
@@ -13,7 +12,6 @@ from moesim.balance.sums import (
     device_numbers,
     loss_products,
     losses_in_balance,
-    losses_of_sums,
     measure,
     reach,
 )
@@ -22,11 +20,9 @@ from moesim.balance.token_form import Routed, Text, TokenForm
 
 __all__ = [
     "NO_LOSS",
-    "BalancePull",
     "Balancing",
     "DynamicsConstants",
     "Imbalance",
-    "Loss",
     "LossFactors",
     "OffsetForm",
     "Routed",
@@ -43,7 +39,6 @@ __all__ = [
     "loads_of_offsets",
     "loss_products",
     "losses_in_balance",
-    "losses_of_sums",
     "max_violation",
     "measure",
     "reach",

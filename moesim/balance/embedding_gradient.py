@@ -22,9 +22,9 @@ from moesim.balance.sums import (
     load_shares,
     sequence_slope,
 )
-from moesim.balance.token_weights import checked_selection, sequences, token_weight
+from moesim.balance.token_weights import sequences, token_weight
 from moesim.errors import InputError
-from moesim.routing import RouterSpec, add_gradient, in_blocks
+from moesim.routing import RouterSpec, add_gradient, checked_selection, in_blocks
 
 _BLOCK_TOKENS = 2048
 

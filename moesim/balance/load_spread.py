@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moesim import csr
 from moesim.balance.sequence_load import max_over_mean_per_sequence
-from moesim.balance.token_weights import checked_selection, sequences, token_weight
+from moesim.balance.token_weights import sequences, token_weight
 from moesim.errors import InputError
+from moesim.routing import checked_selection
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,7 @@ def sequence_imbalance(
     copies = token_weight(weight, len(ids))
     row, n_sequences = sequences(sequence_id, len(ids), copies)
     held = np.flatnonzero(row >= 0)
-    order = held[np.argsort(row[held], kind="stable")]
-    sequence_ptr = np.zeros(n_sequences + 1, dtype=np.int64)
-    np.cumsum(np.bincount(row[held], minlength=n_sequences), out=sequence_ptr[1:])
+    sequence_ptr, order = csr.grouped(row[held], held, n_sequences)
     ratio = np.empty(n_sequences)
     max_over_mean_per_sequence(ids, copies, order, sequence_ptr, n_experts, ratio)
     return ratio

@@ -5,7 +5,21 @@ its mean affinity. Counts carry no gradient, affinities do; so the losses differ
 are those of ``sums.py``, and ``gradient.py`` does the rest.
 
 Published constants (``form="paper"``) hold N_r, the number of experts, in f_i and D, the number of devices,
-in the communication loss; ``form="document"`` leaves them out, as the source document prints them.
+in the communication loss; ``form="document"`` leaves them out, as the source document prints them, which has no device
+loss and no z-loss, and the sequence-wise one as published: these three have the form ``paper`` alone.
+
+What all take:
+    logits: float [T, E].
+    expert_ids: int [T, K], the selection; -1 is a dropped copy and not counted.
+    spec: the router; on a sigmoid router s is the sigmoid divided by its sum over the experts (s' of V3).
+    device_of_expert: int [E]; devices may hold different numbers of experts, and a number that no expert names is no
+        device.
+    alpha: factor of the loss.
+    weight: [T], how many copies of the token the batch holds; 1 each by default. The gradient is with respect to the
+        logits shared by the copies.
+    with_grad: False saves the gradient's time and memory.
+
+All raise InputError for wrong shapes, unknown ids or form, no token, or a logit that is NaN or infinite.
 """
 
 import numpy as np
@@ -22,9 +36,9 @@ from moesim.balance.sums import (
     sequence_mean,
     sequence_slope,
 )
-from moesim.balance.token_weights import checked_selection, sequences, token_weight
+from moesim.balance.token_weights import sequences, token_weight
 from moesim.errors import InputError
-from moesim.routing import RouterSpec
+from moesim.routing import RouterSpec, checked_selection
 
 
 def expert_loss(
@@ -41,19 +55,6 @@ def expert_loss(
 
     ``f_i = N_r / (K_r T) * (selections of expert i)`` and ``P_i = mean over tokens of s_i``; the document's
     form is without N_r.
-
-    Args:
-        logits: float [T, E].
-        expert_ids: int [T, K], the selection; -1 is a dropped copy and not counted.
-        spec: the router; on a sigmoid router s is the sigmoid divided by its sum over the experts.
-        alpha: factor of the loss.
-        form: ``paper`` or ``document``.
-        weight: [T], how many copies of the token the batch holds; 1 each by default. The gradient is with
-            respect to the logits shared by the copies.
-        with_grad: False saves the gradient's time and memory.
-
-    Raises:
-        InputError: wrong shapes, unknown ids or form, no token, or a logit that is NaN or infinite.
 
     Source: DeepSeekMoE eq. 12-14, DeepSeek-V2 eq. 23-25.
     """
@@ -78,20 +79,6 @@ def device_loss(
 
     ``f'_d`` is the mean of f_i over the experts of device d, ``P'_d`` the sum of their P_i (f and P as in
     ``expert_loss``).
-
-    Args:
-        logits: float [T, E].
-        expert_ids: int [T, K], the selection; -1 is a dropped copy and not counted.
-        spec: the router.
-        device_of_expert: int [E]; devices may hold different numbers of experts, and a number that no expert
-            names is no device.
-        alpha: factor of the loss.
-        form: ``paper``; the source document has no such loss.
-        weight: [T], copies of each token in the batch.
-        with_grad: False saves the gradient's time and memory.
-
-    Raises:
-        InputError: wrong shapes, unknown ids or form, no token, or a logit that is NaN or infinite.
 
     Source: DeepSeekMoE eq. 15-17, DeepSeek-V2 eq. 26-28.
     """
@@ -118,20 +105,6 @@ def communication_loss(
     ``f''_d = D / (M T) * (tokens sent to device d)``, D devices of which a token may reach M, and ``P''_d``
     the sum of P_i over the experts of d. The document's form is without D. M is the spec's ``top_groups``; a
     router without groups may reach ``min(K, D)`` devices.
-
-    Args:
-        logits: float [T, E].
-        expert_ids: int [T, K], the selection; -1 is a dropped copy and not counted.
-        spec: the router.
-        device_of_expert: int [E]; devices may hold different numbers of experts, and a number that no expert
-            names is no device.
-        alpha: factor of the loss.
-        form: ``paper`` or ``document``.
-        weight: [T], copies of each token in the batch.
-        with_grad: False saves the gradient's time and memory.
-
-    Raises:
-        InputError: wrong shapes, unknown ids or form, no token, or a logit that is NaN or infinite.
 
     Source: DeepSeek-V2 eq. 29-31.
     """
@@ -160,18 +133,7 @@ def sequence_loss(
     With weights, a sequence counts as often as the batch holds it: the mean of its tokens' weights. For
     sequences repeated as a whole this is the batch written out, each occurrence a sequence of its own.
 
-    Args:
-        logits: float [T, E].
-        expert_ids: int [T, K]; -1 is a dropped copy and not counted.
-        spec: the router; on a sigmoid router s is the sigmoid divided by its sum over the experts (s' of V3).
-        sequence_id: int [T], any whole numbers in any order.
-        alpha: factor of the loss.
-        form: ``paper``; the source document prints the same.
-        weight: [T], copies of each token in the batch.
-        with_grad: False saves the gradient's time and memory.
-
-    Raises:
-        InputError: wrong shapes, unknown ids or form, no token, or a logit that is NaN or infinite.
+    ``sequence_id``: int [T], any whole numbers in any order.
 
     Source: DeepSeek-V3 eq. 17-20; on a softmax router this is DeepSeek-V2 eq. 23-25 with T the sequence's.
     """
@@ -197,16 +159,6 @@ def z_loss(
     with_grad: bool = True,
 ) -> Loss:
     """Router z-loss, ``alpha * mean over tokens of logsumexp(logits)^2``: keeps logits small.
-
-    Args:
-        logits: float [T, E].
-        alpha: factor of the loss.
-        form: ``paper``; the source document has no such loss.
-        weight: [T], copies of each token in the batch.
-        with_grad: False saves the gradient's time and memory.
-
-    Raises:
-        InputError: wrong shapes, unknown form, no token, or a logit that is NaN or infinite.
 
     Source: ST-MoE, arXiv:2202.08906 eq. 5.
     """

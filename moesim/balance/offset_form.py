@@ -107,9 +107,9 @@ class OffsetForm:
         spread = self.constants.spread_at(self.step)
         return loads_of_offsets(self.offset, spread, balancing.spec.top_k, biased, balancing.multiplicative)
 
-    def seen(self, sequences: int, loads: Floats | None = None) -> Floats:
+    def seen(self, sequences: int) -> Floats:
         """Return the loads over the mean in a batch of so many sequences, [..., E]."""
-        f = self.loads() if loads is None else loads
+        f = self.loads()
         noise = np.sqrt(self.constants.sequence_variance * f / sequences) * self._drawn()
         return np.asarray(np.maximum(f + noise, 0.0), dtype=np.float64)
 

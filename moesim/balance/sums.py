@@ -1,10 +1,9 @@
 """The balance losses from the sums over a batch that they are made of, and those sums in plain NumPy.
 
-Each formula stands here once: ``losses_of_sums`` makes the values of it, ``losses`` values and gradients. Sums come
+Each formula stands here once: ``loss_products`` makes the values of it, ``losses`` values and gradients. Sums come
 from ``moesim.routing.measure``, in one pass with the routing, or for any router and logits from ``measure``.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.balance.gradient import affinity_blocks, logsumexp
 from moesim.balance.load_spread import expert_load, sequence_imbalance, sequence_load, sum_by_row, tokens_received
-from moesim.balance.token_weights import checked_selection, sequences, token_weight
+from moesim.balance.token_weights import sequences, token_weight
 from moesim.errors import InputError
-from moesim.routing import RouterSpec, RouterSums, SequenceSums, gate_mass_lost
+from moesim.routing import RouterSpec, RouterSums, SequenceSums, checked_selection, gate_mass_lost
 
 
 @dataclass(frozen=True)
@@ -29,18 +28,10 @@ class LossFactors:
     form: str = "paper"
 
 
-def losses_of_sums(
-    sums: RouterSums, spec: RouterSpec, device_of_expert: ArrayLike, factors: LossFactors
-) -> dict[str, float]:
-    """Return the value of each loss by name, ``expert_loss`` to ``z_loss``: the product of its ``loss_products``."""
-    products = loss_products(sums, spec, device_of_expert, factors)
-    return {name: math.prod(product.values()) for name, product in products.items()}
-
-
 def loss_products(
     sums: RouterSums, spec: RouterSpec, device_of_expert: ArrayLike, factors: LossFactors
 ) -> dict[str, dict[str, float]]:
-    """Return what each loss is the product of: alpha, and the sum that the paper's equation names.
+    """Return the factors of each loss, ``expert_loss`` to ``z_loss``: alpha, and the sum that its equation names.
 
     Args:
         sums: of the whole batch, measured with sequences and with the devices of ``device_numbers``.

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.balance.token_weights import checked_selection
 from moesim.errors import InputError
+from moesim.routing import checked_selection
 
 
 def drop_over_capacity(

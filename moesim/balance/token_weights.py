@@ -26,29 +26,6 @@ def token_weight(weight: ArrayLike | None, n_tokens: int) -> NDArray[np.float64]
     return np.ascontiguousarray(copies)
 
 
-def checked_selection(expert_ids: ArrayLike, n_experts: int, shape: tuple[int, int] | None = None) -> NDArray[np.int32]:
-    """Return expert ids as contiguous int32 [T, K]; -1 is a dropped copy.
-
-    Raises:
-        InputError: not [T, K] (or not ``shape``), not whole numbers, or an id that no expert has.
-    """
-    ids = np.asarray(expert_ids)
-    if ids.ndim != 2 or (shape is not None and ids.shape != shape) or not np.issubdtype(ids.dtype, np.integer):
-        wanted = "[tokens, top_k]" if shape is None else f"[{shape[0]}, {shape[1]}]"
-        raise InputError(
-            f"expert_ids have shape {ids.shape} and type {ids.dtype}",
-            "expert_ids",
-            f"give whole numbers {wanted}",
-        )
-    if ids.size and (ids.min() < -1 or ids.max() >= n_experts):
-        raise InputError(
-            f"expert ids run from {ids.min()} to {ids.max()}",
-            "expert_ids",
-            f"use 0 to {n_experts - 1}, or -1 for a dropped copy",
-        )
-    return np.ascontiguousarray(ids, dtype=np.int32)
-
-
 def sequences(sequence_id: ArrayLike, n_tokens: int, copies: NDArray[np.float64]) -> tuple[NDArray[np.int64], int]:
     """Number the sequences that the batch holds: the row of each token [T] (-1: no copies), and how many.
 

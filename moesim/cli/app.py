@@ -57,22 +57,14 @@ def _options(
     pass
 
 
-run.register(app)
-balance.register(app)
-compare.register(app)
-inspect.register(app)
-kernels.register(app)
-model.register(app)
-place.register(app)
-plan.register(app)
-profile.register(app)
-replay.register(app)
-routing.register(app)
-sweep.register(app)
-tools.register(app)
-validate.register(app)
-calibrate.register(app)
-what_breaks.register(app)
+for verb in (
+    run.run, run.report, balance.balance, compare.compare, inspect.explain, inspect.trace, inspect.schema, model.model,
+    place.place, plan.plan, profile.profile, sweep.sweep, tools.bw, tools.record, validate.validate,
+    calibrate.calibrate, what_breaks.what_breaks,
+):  # fmt: skip
+    app.command()(verb)
+for group in (inspect.topo, kernels.group, replay.group, routing.group):
+    app.add_typer(group)
 offer_values(app)
 
 

@@ -23,11 +23,6 @@ _ROWS = 6
 _SCHEMA_VERSION = "1"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb of this module."""
-    app.command("balance")(balance)
-
-
 def balance(
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value."),

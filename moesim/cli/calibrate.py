@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 _BEYOND = 0.10
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb of this module."""
-    app.command("calibrate")(calibrate)
-
-
 def calibrate(
     files: list[Path] = typer.Argument(None, help="Logs of nccl-tests or DeepEP's tests, or CSV files."),
     algorithm: str = typer.Option("", "--algorithm", "-a", help="All-to-all that was measured."),

@@ -21,11 +21,6 @@ _AS_BEFORE = 1e-6
 _SEED_LIMIT = 2**63
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("compare")(compare)
-
-
 def compare(
     a: Path = typer.Argument(..., help="Folder of a run, or of a sweep, to compare against."),
     b: Path = typer.Argument(..., help="Folder to judge."),

@@ -13,17 +13,7 @@ if TYPE_CHECKING:
     from moesim.results import Result
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    app.command("explain")(explain)
-    app.command("trace")(trace)
-    app.command("schema")(schema)
-    topo = typer.Typer(help="Topologies: list, show, import and export them.", no_args_is_help=True)
-    topo.command("show")(topo_show)
-    topo.command("list")(topo_list)
-    topo.command("import")(topo_import)
-    topo.command("export")(topo_export)
-    app.add_typer(topo, name="topo")
+topo = typer.Typer(name="topo", help="Topologies: list, show, import and export them.", no_args_is_help=True)
 
 
 def explain(
@@ -95,6 +85,7 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=1))
 
 
+@topo.command("show")
 def topo_show(
     topology: str = typer.Argument(..., help="Name or path of a topology."),
     draw_to: Path | None = typer.Option(None, "--draw", help="Picture to write: .svg or .png."),
@@ -104,14 +95,17 @@ def topo_show(
 
     Example: moesim topo show h800-8x8-rail --draw rail.svg
     """
-    from moesim.cluster import describe, draw, facts, find_topology, load_topology, read_topology
+    from moesim.cluster import beyond_today, describe, draw, facts, find_topology, load_topology, read_topology
 
     fabric = load_topology(topology)
+    for question in beyond_today(fabric):
+        typer.echo(question, err=True)
     typer.echo(json.dumps(facts(fabric), indent=1) if as_json else describe(fabric))
     if draw_to is not None:
         typer.echo(str(draw(read_topology(find_topology(topology)), draw_to, title=fabric.name)))
 
 
+@topo.command("list")
 def topo_list() -> None:
     """List the topologies that ship.
 
@@ -121,3 +115,7 @@ def topo_list() -> None:
 
     for name in topology_names():
         typer.echo(name)
+
+
+topo.command("import")(topo_import)
+topo.command("export")(topo_export)

@@ -35,19 +35,10 @@ _LAYOUT = typer.Option(None, "--layout", help="Of grouped GEMMs: masked, contigu
 _HEAD_DIM = typer.Option(None, "--head-dim", min=1, help="Width of an attention head.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    kernels = typer.Typer(help="Kernel tables: where compute times come from.", invoke_without_command=True)
-    kernels.callback()(kernels_alone)
-    kernels.command("list")(kernels_list)
-    kernels.command("show")(kernels_show)
-    kernels.command("check")(kernels_check)
-    kernels.command("fit")(kernels_fit)
-    kernels.command("import")(kernels_import)
-    kernels.command("plot")(kernels_plot)
-    app.add_typer(kernels, name="kernels")
+group = typer.Typer(name="kernels", help="Kernel tables: where compute times come from.", invoke_without_command=True)
 
 
+@group.callback()
 def kernels_alone(context: typer.Context) -> None:
     """Where compute times come from, how far to trust them, and your own tables; without a sub-verb, lists them.
 
@@ -57,6 +48,7 @@ def kernels_alone(context: typer.Context) -> None:
         kernels_list(as_json=False)
 
 
+@group.command("list")
 def kernels_list(as_json: bool = _JSON) -> None:
     """List the GPUs whose kernel times are known, and on what evidence.
 
@@ -69,6 +61,7 @@ def kernels_list(as_json: bool = _JSON) -> None:
     print_rows(rows, as_json)
 
 
+@group.command("show")
 def kernels_show(
     name: str = _TABLE,
     kernel: str | None = typer.Argument(None, help=_KERNEL),
@@ -122,6 +115,7 @@ def kernels_show(
     print_rows(known, as_json)
 
 
+@group.command("check")
 def kernels_check(
     reference: Path | None = typer.Option(None, "--reference", help="Folder of measured rows; default: stored errors."),
     as_json: bool = _JSON,
@@ -152,6 +146,7 @@ def kernels_check(
     print_rows(models, as_json)
 
 
+@group.command("fit")
 def kernels_fit(
     reference: Path = typer.Option(..., "--reference", help="Folder of measured rows to fit on."),
     family: list[str] = typer.Option([], "--family", help="Fit only this family; repeatable."),
@@ -177,6 +172,7 @@ def kernels_fit(
     typer.echo(str(out))
 
 
+@group.command("import")
 def kernels_import(
     file: Path = typer.Argument(..., help="CSV or parquet file of another tool, or a profile."),
     gpu: str = typer.Option(..., "--gpu", help="The GPU it was measured on; rows of another are refused."),
@@ -204,6 +200,7 @@ def kernels_import(
     print_import(made, out, as_json)
 
 
+@group.command("plot")
 def kernels_plot(
     name: str = typer.Argument(..., help="A GPU."),
     kernel: str = typer.Argument(..., help=_KERNEL),

@@ -12,11 +12,6 @@ Weights = Literal["fp8", "bf16"]
 _UNITS = {"T": 1e12, "B": 1e9, "M": 1e6, "K": 1e3}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb of this module."""
-    app.command("model")(model)
-
-
 def model(
     name: str | None = typer.Argument(None, help="A published model by name, or a config.json; without it the names."),
     context: int | None = typer.Option(

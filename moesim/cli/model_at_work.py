@@ -9,7 +9,7 @@ from moesim.cli.show import Sheet
 from moesim.compute import KernelTable, load_gpu
 from moesim.layer import Requests, attention_kinds
 from moesim.model import ModelSpec, crossover_tokens, held_bytes, rank_memory
-from moesim.report.attention_section import held_rows
+from moesim.report.attention_section import crossover_words, held_rows
 from moesim.units import format_bytes, format_duration
 
 # More new tokens of a request than this are a prompt, which is not dispatched in low latency.
@@ -53,9 +53,8 @@ def at_work_lines(facts: dict[str, Any]) -> Iterator[RenderableType]:
         ("", "KV cache per token", "compute", "latent to heads", "read", "at least", "kernel"),
         rows,
     )
-    crossover = facts["crossover_tokens"]
-    if crossover is not None:
-        yield f"Behind a long context absorbed MLA computes less below {crossover:.1f} new tokens; a prompt never."
+    if said := crossover_words(facts["crossover_tokens"]):
+        yield said
     held = facts["memory_bytes"]
     parts = held_rows(held, requests, context)
     yield Sheet(

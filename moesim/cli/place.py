@@ -12,11 +12,6 @@ if TYPE_CHECKING:
     from moesim.results import PlacementVerdict
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("place")(place)
-
-
 def place(
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from moesim.cli.folder_wait import WAIT
 from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.memory_limit import limit_bytes
 from moesim.cli.progress_bar import progress_bar
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from moesim.sweeps.space import Space
 
 _MOST_ROWS = 20
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("plan")(plan)
 
 
 def plan(
@@ -36,6 +32,7 @@ def plan(
     dask: str | None = typer.Option(None, "--dask", help="Run on a Dask cluster: tcp://HOST:PORT of its scheduler."),
     scheduler_file: Path | None = typer.Option(None, "--scheduler-file", help="The same, by its scheduler file."),
     out: Path | None = typer.Option(None, "--out", help="Folder; default results/NAME-plan-DIGEST, always the same."),
+    wait: bool = WAIT,
     as_json: bool = typer.Option(False, "--json", help="Print the answer as JSON."),
     max_mem: str | None = typer.Option(None, "--max-mem", help=MAX_MEM),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),

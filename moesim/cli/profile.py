@@ -5,11 +5,6 @@ from pathlib import Path
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb of this module."""
-    app.command("profile")(profile)
-
-
 def profile(
     out: Path = typer.Option(..., "--out", help="Table to write, or to continue (.csv)."),
     device: str = typer.Option("cuda", "--device", help="cuda, or cpu at small sizes."),

@@ -14,14 +14,10 @@ _LAYER = typer.Option(None, "--layer", help="Recorded layer (default: the run's 
 _COPIES = typer.Option("selection", "--copies", help="A copy per selection, or per distinct rank.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    verb = typer.Typer(help="A run's traffic on a real cluster, with nccl-tests.", no_args_is_help=True)
-    verb.command("export")(export)
-    verb.command("import")(compare)
-    app.add_typer(verb, name="replay")
+group = typer.Typer(name="replay", help="A run's traffic on a real cluster, with nccl-tests.", no_args_is_help=True)
 
 
+@group.command("export")
 def export(
     run: Path = _RUN,
     out: Path = typer.Option(Path("matrix.txt"), "--out", help="The matrix file to write."),
@@ -49,6 +45,7 @@ def export(
     )
 
 
+@group.command("import")
 def compare(
     measured: Path = typer.Argument(..., help="JSON of alltoallv_perf -J."),
     run: Path = _RUN,

@@ -29,18 +29,14 @@ _LAYERS = typer.Option(None, "--layers", help="Numbers of the layers along the l
 _MAP = typer.Option(None, "--map", help="Placement map (see placement.file) of ids or counts that are of slots.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    verb = typer.Typer(
-        help="Routing, recorded or a scenario's: dumps in, looked at, and out again.", no_args_is_help=True
-    )
-    verb.command("import")(import_)
-    verb.command("show")(show)
-    verb.command("export")(export)
-    verb.command("check")(check)
-    app.add_typer(verb, name="routing")
+group = typer.Typer(
+    name="routing",
+    help="Routing, recorded or a scenario's: dumps in, looked at, and out again.",
+    no_args_is_help=True,
+)
 
 
+@group.command("import")
 def import_(
     source: Path = _SOURCE,
     out: Path = typer.Option(..., "--out", help="The trace to write (.npz)."),
@@ -66,6 +62,7 @@ def import_(
     typer.echo(f"written: {out}")
 
 
+@group.command("show")
 def show(
     source: Path = _SOURCE,
     unit: Unit | None = _UNIT,
@@ -134,6 +131,7 @@ def _print_fit(found: "Fit") -> None:
     typer.echo("\n".join(said))
 
 
+@group.command("export")
 def export(
     source: Path = _SOURCE,
     out: Path = typer.Option(..., "--out", help="The file to write."),
@@ -153,6 +151,9 @@ def export(
     trace = _read(source, override=override, step=step)
     write_files(out.parent, {out.name: exported(trace, form, layer, rank)})
     typer.echo(str(out))
+
+
+group.command("check")(check)
 
 
 def _read(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from moesim.cli.folder_wait import WAIT
 from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.progress_bar import progress_bar
 
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 
 # Each kind of constants is simulated faster and slower.
 _CLOCKS_OF_EXACT_BANDS = 12
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    app.command("run")(run)
-    app.command("report")(report)
 
 
 def run(
@@ -47,6 +42,7 @@ def run(
     override: list[str] = typer.Option([], "-o", "--override", help="key=value, as in -o routing.top_k=6."),
     seed: int | None = typer.Option(None, "--seed", help="Seed, instead of the scenario's."),
     out: Path | None = typer.Option(None, "--out", help="Result folder; default results/NAME-TIME-DIGEST."),
+    wait: bool = WAIT,
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
     jobs: int = typer.Option(0, "--jobs", min=0, help="Processes for variants; 0 = one per core."),
     figures: bool = typer.Option(False, "--figures", help="Write every chart as SVG and PNG too."),

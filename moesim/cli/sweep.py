@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
+from moesim.cli.folder_wait import WAIT
 from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.memory_limit import limit_bytes
 from moesim.cli.progress_bar import progress_bar
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from moesim.sweeps.workers import Workers
 
 _TERMINATED = 128 + signal.SIGTERM
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    app.command("sweep")(sweep)
 
 
 def sweep(
@@ -50,6 +46,7 @@ def sweep(
     dask: str | None = typer.Option(None, "--dask", help="Run on a Dask cluster: tcp://HOST:PORT of its scheduler."),
     scheduler_file: Path | None = typer.Option(None, "--scheduler-file", help="The same, by its scheduler file."),
     out: Path | None = typer.Option(None, "--out", help="Folder; default results/NAME-sweep-DIGEST, always the same."),
+    wait: bool = WAIT,
     retry_failed: bool = typer.Option(False, "--retry-failed", help="Run points again that failed before."),
     figures: bool = typer.Option(False, "--figures", help="Write every chart as SVG and PNG too."),
     max_mem: str | None = typer.Option(None, "--max-mem", help=MAX_MEM),

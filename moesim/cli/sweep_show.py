@@ -36,7 +36,7 @@ def print_sweep(space: "Space", found: "Answer", data: "SweepData", points: "pa.
 
 def _print_best(found: "Answer", data: "SweepData", points: "pa.Table") -> None:
     from moesim.results import BANDED, ENDS, Value
-    from moesim.sweeps.report import rows_of
+    from moesim.sweeps.answers import rows_of
 
     out, objective = console(), found.objective
     names = list(dict.fromkeys((objective.key, *found.traded, *(limit.key for limit in objective.limits))))

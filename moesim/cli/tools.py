@@ -6,12 +6,6 @@ from pathlib import Path
 import typer
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs of this module."""
-    app.command("bw")(bw)
-    app.command("record")(record)
-
-
 def bw(
     topology: str = typer.Argument(..., help="Name or path of a topology."),
     begin: str = typer.Option("1MiB", "-b", help="Smallest message, bytes per rank."),

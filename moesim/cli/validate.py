@@ -2,21 +2,19 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from moesim.validate.evaluate_rows import Outcome
     from moesim.validate.published_row import Row
     from moesim.validate.statistics import Spread
     from moesim.validate.unseen import Unseen
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb of this module."""
-    app.command("validate")(validate)
 
 
 def validate(
@@ -77,7 +75,8 @@ def validate(
 
     chosen, left_out = _rows(tables, reference)
     ledger = read_ledger()
-    outcomes = evaluate(chosen, ledger, jobs, progress=lambda done, of: _progress(done, of, not as_json))
+    with progress_bar(quiet=as_json) as watch:
+        outcomes = evaluate(chosen, ledger, jobs, progress=partial(watch, "rows"))
     elsewhere = unseen(chosen, ledger) if page is not None or not as_json else []
     if as_json:
         typer.echo(json.dumps([_as_dict(outcome) for outcome in outcomes], indent=1))
@@ -110,11 +109,6 @@ def _rows(tables: list[str], reference: Path | None) -> "tuple[list[Row], int]":
     chosen = [row for row in everything if not tables or any(row.table.startswith(table) for table in tables)]
     of_tables = [entry for entry in read_ledger().values() if entry.role != LEFT_OUT]
     return chosen, len(of_tables) - len(everything)
-
-
-def _progress(done: int, of: int, wanted: bool) -> None:
-    if wanted and os.isatty(2):
-        typer.echo(f"\r{done:,} of {of:,} rows", err=True, nl=done == of)
 
 
 def _as_dict(outcome: "Outcome") -> dict[str, object]:

@@ -1,11 +1,13 @@
 """``moesim validate --steps``: published steps of inference and training against simulated ones."""
 
 import json
-import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from moesim.validate.published_steps import Step
@@ -18,7 +20,8 @@ def validate_steps(file: Path | None, as_json: bool, jobs: int) -> None:
     from moesim.validate.step_rows import evaluate_steps
 
     steps = read_steps(file or STEPS)
-    outcomes = evaluate_steps(steps, jobs, lambda done, of: _progress(done, of, not as_json))
+    with progress_bar(quiet=as_json) as watch:
+        outcomes = evaluate_steps(steps, jobs, partial(watch, "rows"))
     if as_json:
         typer.echo(json.dumps([outcome.as_dict() for outcome in outcomes], indent=1))
         return
@@ -28,11 +31,6 @@ def validate_steps(file: Path | None, as_json: bool, jobs: int) -> None:
     _show_named(outcomes)
     _show_trace(steps)
     _show_refused(steps)
-
-
-def _progress(done: int, of: int, wanted: bool) -> None:
-    if wanted and os.isatty(2):
-        typer.echo(f"\r{done} of {of} rows", err=True, nl=done == of)
 
 
 def _percent(error: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from moesim.cli.folder_wait import WAIT
 from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.progress_bar import progress_bar
 from moesim.cli.sweep import interruptible, workers_for
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 8
 SCHEMA_VERSION = "1"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("what-breaks")(what_breaks)
 
 
 def what_breaks(
@@ -43,6 +39,7 @@ def what_breaks(
     scheduler_file: Path | None = typer.Option(None, "--scheduler-file", help="The same, by its scheduler file."),
     max_mem: str | None = typer.Option(None, "--max-mem", help=MAX_MEM),
     out: Path | None = typer.Option(None, "--out", help="Folder; default results/NAME-what-breaks-DIGEST."),
+    wait: bool = WAIT,
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress on stderr."),
 ) -> None:

@@ -1,5 +1,6 @@
 """Clusters: topology files, and the ``Fabric`` of links and routes that the simulator uses."""
 
+from moesim.cluster.beyond_today import beyond_today
 from moesim.cluster.build import build_fabric
 from moesim.cluster.describe import bisection, describe, facts, link_class_rows
 from moesim.cluster.fabric import Fabric
@@ -8,7 +9,7 @@ from moesim.cluster.graph import HOST, NIC, NVLINK, PCIE
 from moesim.cluster.group_places import group_fabrics, places_of_group
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths
-from moesim.cluster.places import links_of, overridden, place_of, ranks_at
+from moesim.cluster.places import links_of, overridden, ranks_at
 from moesim.cluster.topology_picture import Heat, draw
 from moesim.cluster.topology_reader import (
     checked_topology,
@@ -16,7 +17,6 @@ from moesim.cluster.topology_reader import (
     load_topology,
     read_topology,
     topology_names,
-    with_nic_bandwidth,
 )
 from moesim.cluster.topology_spec import HgxTopology, LeafSpine, Nic, Nvlink, RailTopology
 
@@ -36,6 +36,7 @@ __all__ = [
     "RailTopology",
     "ShortestPaths",
     "TwoTierPaths",
+    "beyond_today",
     "bisection",
     "build_fabric",
     "checked_topology",
@@ -48,10 +49,8 @@ __all__ = [
     "links_of",
     "load_topology",
     "overridden",
-    "place_of",
     "places_of_group",
     "ranks_at",
     "read_topology",
     "topology_names",
-    "with_nic_bandwidth",
 ]

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from moesim import csr
 from moesim.cluster.faulty_paths import FaultyPaths
 from moesim.cluster.packets import Packets
 from moesim.cluster.paths import Ids, ShortestPaths, TwoTierPaths
@@ -122,9 +123,7 @@ class Fabric:
         sources, targets = (self.in_cluster(ranks) for ranks in self._pairs(source, target))
         hops = self.paths.hops(sources, targets, seed)
         used = hops >= 0
-        route_ptr = np.zeros(len(hops) + 1, np.int64)
-        np.cumsum(used.sum(1), out=route_ptr[1:])
-        return route_ptr, hops[used].astype(np.int32)
+        return csr.from_lengths(used.sum(1)), hops[used].astype(np.int32)
 
     def in_cluster(self, ranks: Ids) -> Ids:
         """Return the numbers that ranks have in the whole cluster, int64[ranks]."""
@@ -157,9 +156,8 @@ class Fabric:
 
     def latency_of(self, route_ptr: Ids, route_links: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
         """Return the sum of the latencies of each route's links, float64[flows], seconds."""
-        flow = np.repeat(np.arange(len(route_ptr) - 1), np.diff(route_ptr))
         total = np.zeros(len(route_ptr) - 1)
-        np.add.at(total, flow, self.latency[route_links])
+        np.add.at(total, csr.owners(route_ptr), self.latency[route_links])
         return total
 
     def first_ranks(self, n_ranks: int) -> "Fabric":

@@ -68,11 +68,6 @@ def ranks_at(fabric: Fabric, places: str | Sequence[str]) -> Ids:
     return np.array(sorted(found), np.int32)
 
 
-def place_of(fabric: Fabric, link: int) -> str:
-    """Return the place that is this link alone, by the names of its ends that tables have too."""
-    return fabric.link_names[link]
-
-
 def overridden(
     fabric: Fabric,
     overrides: Sequence[tuple[str | Sequence[str], float]],

@@ -6,6 +6,7 @@ links to a switch are one line, and the middle of a long row is left out and cou
 A map colours boxes and lines by a number of each device and link; where one stands for several, by the largest.
 """
 
+import io
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from moesim.cluster.build import heights
 from moesim.cluster.graph import LEAF_SPINE, NIC, NVLINK, Graph, build_graph
 from moesim.cluster.topology_spec import AnyTopology
 from moesim.errors import InputError
+from moesim.files import write_files
 from moesim.units import format_bandwidth
 
 MAX_NODES = MAX_GPUS = 8
@@ -137,8 +139,7 @@ class Heat:
 
         scale = ScalarMappable(self.scale, self.colours)
         figure.colorbar(scale, ax=axes, orientation="horizontal", fraction=0.04, pad=0.01, aspect=60, label=self.label)
-        known = [self.values.get(name) for name in self.values]
-        beyond = [Patch(color=self.BEYOND, label=self.beyond)] if math.inf in known else []
+        beyond = [Patch(color=self.BEYOND, label=self.beyond)] if math.inf in self.values.values() else []
         handles = [Patch(color=self.UNKNOWN, label="not tried, or carries nothing"), *beyond]
         figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=10)
 
@@ -148,12 +149,13 @@ def draw(topology: AnyTopology, path: str | Path, title: str = "", heat: Heat | 
 
     Args:
         topology: what ``read_topology`` returns.
-        path: ends in .svg or .png; the folder exists.
+        path: ends in .svg or .png.
         title: text above the picture; default the topology's own description.
         heat: colours, for a map; boxes and lines have ids in an SVG then, the names of their devices.
 
     Raises:
         InputError: another kind of file.
+        ResourceError: it cannot be written, or somebody else's picture is there.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -182,7 +184,9 @@ def draw(topology: AnyTopology, path: str | Path, title: str = "", heat: Heat | 
         for x, y, text in picture.notes:
             axes.text(x, y, text, ha="center", va="center", fontsize=8, color="#4a5568", zorder=5)
         quiet = {"Date": None, "Creator": "moesim"} if path.suffix == ".svg" else {"Software": "moesim"}
-        figure.savefig(path, dpi=130, metadata=quiet)
+        content = io.BytesIO()
+        figure.savefig(content, format=path.suffix[1:], dpi=130, metadata=quiet)
+    write_files(path.parent, {path.name: content.getvalue()})
     return path
 
 

@@ -64,13 +64,12 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def load_topology(name_or_path: str | Path, nic_bandwidth: float | None = None, max_ranks: int | None = None) -> Fabric:
+def load_topology(name_or_path: str | Path, nic_bandwidth: float | None = None) -> Fabric:
     """Return the fabric of a topology.
 
     Args:
         name_or_path: one of moesim's own (``h800-8x8-rail``), a regular cluster's name (``h200-4x8-rail``) or a file.
         nic_bandwidth: bytes/s instead of the file's for every NIC; uplinks given by oversubscription follow.
-        max_ranks: keep at most this many ranks, the first ones.
 
     Raises:
         InputError: no such topology, mistakes in the file, a bandwidth that is not positive.
@@ -79,8 +78,7 @@ def load_topology(name_or_path: str | Path, nic_bandwidth: float | None = None, 
     spec = read_topology(found)
     if nic_bandwidth is not None:
         spec = with_nic_bandwidth(spec, nic_bandwidth)
-    fabric = build_fabric(spec, *((found.stem, str(found)) if isinstance(found, Path) else (found.name,)))
-    return fabric if max_ranks is None else fabric.first_ranks(min(max_ranks, fabric.n_ranks))
+    return build_fabric(spec, *((found.stem, str(found)) if isinstance(found, Path) else (found.name,)))
 
 
 def read_topology(found: str | Path | RegularCluster) -> AnyTopology:

@@ -40,11 +40,9 @@ from moesim.errors import InputError, ResourceError
 LARGEST_FILE = 64 << 20
 CONTIGUOUS_TILE = 128  # rows of an expert start at a multiple of it (DeepGEMM, contiguous layout)
 # Sizes that a table's rows are of; another size is not in the table. Missing in a call: the kernel's own default.
-_DEFAULTS = {"heads": 128, "q_tokens": 1, "kv_lora_rank": MLA_LATENT, "rope_head_dim": MLA_ROPE,
-             "qk_head_dim": MLA_QK, "v_head_dim": MLA_V, "layout": "grouped", "kv_dtype": "bf16",
-             "form": "multi-head"}  # fmt: skip
 _REQUIRED = {"q_tokens": 1, "kv_lora_rank": MLA_LATENT, "rope_head_dim": MLA_ROPE, "qk_head_dim": MLA_QK,
              "v_head_dim": MLA_V}  # fmt: skip
+_DEFAULTS = _REQUIRED | {"heads": 128, "layout": "grouped", "kv_dtype": "bf16", "form": "multi-head"}
 
 # Kernel, dtype ("" where it does not matter) and fixed sizes of a kernel other than the expert MLP.
 GridKey = tuple[str, str, tuple[int, ...]]

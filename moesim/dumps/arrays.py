@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.dumps.names import GATES, LAYERS, MAPS, SLOT_COUNTS, layer_and_name, named, unit_of
+from moesim.dumps.names import COLUMNS, GATES, LAYERS, MAPS, SLOT_COUNTS, layer_and_name, named, unit_of
 from moesim.dumps.routed_experts import NAMES as ROUTED
 from moesim.dumps.routed_experts import read_arrays
-from moesim.dumps.routing_columns import LAYER, read_columns
+from moesim.dumps.routing_columns import read_columns
 from moesim.dumps.routing_trace import (
     RoutingTrace,
     Source,
@@ -42,6 +42,10 @@ def read_arrays_by_name(arrays: Arrays, told: Told, form: str, where: str) -> Ro
     Raises:
         InputError: none of a known name, several that could be meant, or axes that could be read in two ways.
     """
+    for name, array in arrays.items():
+        whole = name in (*LAYERS, *MAPS)
+        if (whole or unit_of(name) or name in GATES) and array.dtype.kind not in ("iu" if whole else "iuf"):
+            raise InputError(f"{name} is of {array.dtype}", where, f"{'whole ' * whole}numbers are needed")
     source, slot_map = Source("arrays", form), named(arrays, MAPS)
     if told.slot_expert is None and slot_map is not None and named(arrays, SLOT_COUNTS):
         told = replace(told, slot_expert=np.asarray(arrays[slot_map], np.int64))
@@ -54,7 +58,7 @@ def read_arrays_by_name(arrays: Arrays, told: Told, form: str, where: str) -> Ro
     routed = bool(parts) and set(known) <= set(ROUTED) and told.axes is None
     if routed and all(part.ndim == 3 and part.shape[1:] == parts[0].shape[1:] for part in parts):
         return read_arrays([np.concatenate(parts)], told, Source("vLLM", "routed experts"), where)
-    column, main = named(arrays, LAYER), arrays[known[0]] if known else np.zeros(0)
+    column, main = named(arrays, COLUMNS["layer"]), arrays[known[0]] if known else np.zeros(0)
     if column is not None and main.ndim == 2 and arrays[column].shape == main.shape[:1]:
         columns = {name: one for name, one in arrays.items() if one.ndim in (1, 2) and len(one) == len(main)}
         return read_columns(columns, told, source, where, lambda row: f"{where}: row {row + 1}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.dumps.layer_loads import contiguous_ranks, distinct_places
 from moesim.dumps.routing_trace import RoutingTrace
 from moesim.errors import InputError
 
@@ -70,8 +71,7 @@ def check_balance(trace: RoutingTrace, baseline: RoutingTrace, n_ranks: int, ran
         )  # fmt: skip
     if n_ranks > trace.n_experts:
         raise InputError(f"{n_ranks} ranks for {trace.n_experts} experts", "--ranks", f"at most {trace.n_experts}")
-    sizes = [len(part) for part in np.array_split(np.arange(trace.n_experts), n_ranks)]
-    rank = np.repeat(np.arange(n_ranks), sizes)
+    rank = contiguous_ranks(trace.n_experts, n_ranks)
     sides = [_figures(one, rank, rank // ranks_per_node) for one in (trace, baseline)]
     rows = []
     for name in (name for name in MEANINGS if all(name in values for values, _ in sides)):
@@ -148,15 +148,5 @@ def _blocks(
         cell = (block[:, None] * trace.n_experts + rows)[rows >= 0]
         counts[:, layer] = np.bincount(cell, minlength=counts[:, layer].size).reshape(n_blocks, -1)
         for name, place in zip(copies, (rank, node), strict=True):
-            copies[name] += np.bincount(block, weights=_places(rows, place), minlength=n_blocks) / len(ids)
+            copies[name] += np.bincount(block, weights=distinct_places(rows, place), minlength=n_blocks) / len(ids)
     return counts, copies, np.bincount(block, minlength=n_blocks).astype(np.float64)
-
-
-def _places(rows: NDArray[np.int32], place: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Different places of each token's experts, [tokens], as bits of 62 places at a time."""
-    found = np.zeros(len(rows), np.int64)
-    for begin in range(0, 1 + int(place.max()), 62):
-        here = (place >= begin) & (place < begin + 62)
-        bit = np.append(np.where(here, np.left_shift(1, np.where(here, place - begin, 0)), 0), 0)
-        found += np.bitwise_count(np.bitwise_or.reduce(bit[rows], axis=1))
-    return found

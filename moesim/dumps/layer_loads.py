@@ -7,6 +7,7 @@ experts a token selects together, and their copies are None.
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.dumps.routing_trace import RoutingTrace
 
@@ -19,8 +20,7 @@ def layer_loads(trace: RoutingTrace, n_ranks: int, ranks_per_node: int) -> list[
     """
     counts = trace.expert_counts()
     ids = trace.selected
-    sizes = [len(part) for part in np.array_split(np.arange(trace.n_experts), n_ranks)]
-    rank = np.repeat(np.arange(n_ranks), sizes)
+    rank = contiguous_ranks(trace.n_experts, n_ranks)
     node = rank // ranks_per_node
     rows = []
     for index, (layer, load) in enumerate(zip(trace.layers, counts, strict=True)):
@@ -35,8 +35,8 @@ def layer_loads(trace: RoutingTrace, n_ranks: int, ranks_per_node: int) -> list[
                 "ranks_without_load": int((by_rank == 0).sum()),
                 "rank_load_max_over_mean": _max_over_mean(by_rank),
                 "node_load_max_over_mean": _max_over_mean(by_node),
-                "rank_copies_per_token": None if ids is None else _places(ids[index], rank),
-                "node_copies_per_token": None if ids is None else _places(ids[index], node),
+                "rank_copies_per_token": None if ids is None else float(distinct_places(ids[index], rank).mean()),
+                "node_copies_per_token": None if ids is None else float(distinct_places(ids[index], node).mean()),
             }
         )
     return rows
@@ -53,8 +53,16 @@ def _uniform(selections: int, n_experts: int) -> float:
     return float(np.mean(draws.max(axis=1) / (selections / n_experts)))
 
 
-def _places(ids: np.ndarray, place: np.ndarray) -> float:
-    """Mean number of different places that a token's experts are at."""
-    at = np.sort(np.where(ids < 0, -1, place[np.maximum(ids, 0)]), axis=1)
-    different = np.diff(at, axis=1, prepend=-1) > 0
-    return float(different.sum() / len(ids))
+def contiguous_ranks(n_experts: int, n_ranks: int) -> NDArray[np.int64]:
+    """Return the rank of each expert, laid contiguously, [experts]."""
+    return np.repeat(np.arange(n_ranks), [len(part) for part in np.array_split(np.arange(n_experts), n_ranks)])
+
+
+def distinct_places(ids: NDArray[np.int32], place: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many different places each token's experts ``ids[tokens, k]`` are at, ``place[experts]``; [tokens]."""
+    found = np.zeros(len(ids), np.int64)
+    for begin in range(0, 1 + int(place.max()), 62):  # as bits of so many places at a time; -1 is at none
+        here = (place >= begin) & (place < begin + 62)
+        bit = np.append(np.where(here, np.left_shift(1, np.where(here, place - begin, 0)), 0), 0)
+        found += np.bitwise_count(np.bitwise_or.reduce(bit[ids], axis=1))
+    return found

@@ -1,24 +1,18 @@
 """The names that engines, recorders and papers give to logits, expert ids, counts and what comes with them."""
 
 import re
+import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 
 from moesim.dumps.routing_trace import Unit
 
-LOGITS = ("logits", "router_logits", "gate_logits", "routing_logits")
-IDS = (
-    "ids", "topk_idx", "topk_ids", "topk_indices", "topk_id", "top_indices", "expert_ids", "expert_indices", "experts",
-    "selected_experts", "routed_experts", "prompt_routed_experts", "indices", "topk_ids_of_layer", "topk_experts",
-)  # fmt: skip
-COUNTS = (
-    "count", "counts", "logical_count", "expert_counts", "expert_count", "expert_load", "expert_loads", "load",
-    "tokens_per_expert", "num_tokens_per_expert", "token_count", "num_tokens", "tokens", "exp_counts",
-    "activation_counts", "selections", "tokens_routed",
-)  # fmt: skip
-SLOT_COUNTS = ("global_physical_count", "physical_count", "expert_load_window", "expert_load_pass")
-GATES = ("gates", "scores", "topk_weights", "expert_weights", "routing_weights", "weights")
-MAPS = ("physical_to_logical_map", "last_physical_to_logical_map", "phy2log")
-LAYERS = ("layers", "layer_ids", "layer_id", "moe_layers", "layer", "layer_idx")
+_FILE = tomllib.loads((Path(__file__).parents[1] / "data" / "routing_names.toml").read_text(encoding="utf-8"))
+LOGITS, IDS, COUNTS, SLOT_COUNTS, GATES, MAPS, LAYERS = (
+    tuple(_FILE["arrays"][kind]) for kind in ("logits", "ids", "counts", "slot_counts", "gates", "maps", "layers")
+)
+COLUMNS: dict[str, tuple[str, ...]] = {kind: tuple(found) for kind, found in _FILE["columns"].items()}
+"""Of a table: ``layer``, ``expert``, ``slot``, ``token``, ``step``, ``rank``, ``sequence``."""
 _UNITS: tuple[tuple[Unit, tuple[str, ...]], ...] = (
     ("logits", LOGITS), ("ids", IDS), ("counts", (*COUNTS, *SLOT_COUNTS)),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.dumps.names import COUNTS, GATES, IDS, LOGITS, named
+from moesim.dumps.names import COLUMNS, COUNTS, GATES, IDS, LOGITS, named
 from moesim.dumps.routing_trace import (
     MAX_EXPERTS,
     MAX_LAYERS,
@@ -28,18 +28,8 @@ from moesim.errors import InputError
 
 Columns = Mapping[str, NDArray[Any]]
 Where = Callable[[int], str]
-LAYER = ("layer", "layer_id", "layer_idx", "layer_index", "moe_layer", "moe_layer_id")
-EXPERT = ("expert", "expert_id", "expert_idx", "expert_index", "logical_expert", "logical_expert_id")
-SLOT = ("physical_expert", "physical_expert_id", "physical_id", "slot", "slot_id")
-TOKEN = ("token", "token_idx", "token_index", "tok", "position", "pos")
-STEP = ("step", "iteration", "iter", "forward_pass_id", "pass")
-RANK = ("rank", "ep_rank", "dp_rank", "rank_id")
-SEQUENCE = ("sequence", "sequence_id", "prompt_idx", "request", "request_id", "sample", "micro_batch", "batch")
 _NUMBERED = re.compile(r"(expert|expert_id|e|id|top|topk|topk_id|topk_idx|logit|logits|count|load)[_.]?([0-9]+)")
-_KINDS = {
-    "layer": LAYER, "expert": EXPERT, "slot": SLOT, "token": TOKEN, "count": COUNTS, "ids": IDS, "logits": LOGITS,
-    "gates": GATES, "step": STEP, "rank": RANK, "sequence": SEQUENCE,
-}  # fmt: skip
+_KINDS = COLUMNS | {"count": COUNTS, "ids": IDS, "logits": LOGITS, "gates": GATES}
 _EXAMPLE = "columns such as layer,expert,count are needed"
 
 
@@ -50,6 +40,12 @@ def is_known(name: str) -> bool:
         any(name in names for kind, names in _KINDS.items() if kind != "sequence")
         or _NUMBERED.fullmatch(name) is not None
     )
+
+
+def counts_something(name: str) -> bool:
+    """Return whether a table without this column would say something else."""
+    counts = _KINDS.keys() - {"token", "step", "rank", "sequence"}
+    return any(name.strip().lower() in _KINDS[kind] for kind in counts)
 
 
 def read_columns(columns: Columns, told: Told, source: Source, where: str, row: Where, layer: int = 0) -> RoutingTrace:

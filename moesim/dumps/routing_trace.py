@@ -181,6 +181,9 @@ def trace_of_counts(
         InputError: a count below 0 or not a whole number, no count at all, or another number of experts than told.
     """
     notes, layers = list(known.pop("notes", ())), _numbered(counts.shape[1], layers, told, where)
+    if counts.dtype.kind == "f":  # of half precision, 2^53 is infinite
+        with np.errstate(over="ignore"):
+            counts = counts.astype(np.float64)
     bad = np.argwhere(~((counts >= 0) & (counts <= MOST_SELECTIONS)))
     if len(bad):
         step, layer, expert = bad[0]
@@ -210,7 +213,7 @@ def trace_of_counts(
     whole = np.rint(kept)
     if not np.array_equal(whole, kept):
         # Shares and averages count too; scaled so that rounding moves none by more than one in ten million.
-        whole = np.rint(kept * (1e7 / kept[kept > 0].max()))
+        whole = np.rint(kept / kept.max() * 1e7)
         notes.append("counts are not whole numbers: scaled to whole ones, shares kept")
     chosen = tuple(layer for layer, used in zip(layers, layers_used, strict=True) if used)
     known |= {"top_k": told.top_k or known.get("top_k"), "counts": whole.astype(np.int64), "notes": tuple(notes)}

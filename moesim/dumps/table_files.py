@@ -1,6 +1,7 @@
 """CSV and Parquet files as columns, checked before they are believed; mistakes named by line (CSV) or row (Parquet)."""
 
 import csv
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from moesim import parquet_file
 from moesim.bounded_text import number
 from moesim.broken_files import reading
-from moesim.dumps.routing_columns import is_known, read_columns
+from moesim.dumps.routing_columns import counts_something, is_known, read_columns
 from moesim.dumps.routing_trace import RoutingTrace, Source, Told
 from moesim.errors import InputError
 
@@ -103,6 +104,9 @@ def read_parquet(files: list[Path], told: Told) -> RoutingTrace:
 def _columns(path: Path) -> dict[str, NDArray[Any]]:
     """Read the file's numbers."""
     table = parquet_file.read_parquet(path, numbers=True)
+    for name in json.loads((table.schema.metadata or {}).get(b"left out", b"[]")):
+        if counts_something(name):
+            raise InputError(f"the column {name!r:.60} is not of numbers", str(path), "store whole numbers")
     return {name: _values(table[name].combine_chunks(), name, path) for name in dict.fromkeys(table.column_names)}
 
 

@@ -22,6 +22,7 @@ _NIC = "nic"
 _NO_LINKS = np.zeros(0, np.int32)
 # Of a time over another: a whole number of attempts stays one.
 _ROUNDING = 1e-12
+_LEAST_LEFT = 1e-6 * (1 - 1e-9)
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,20 @@ def effects(
             found.append(KINDS[fault.kind](fault, fabric))
         except InputError as error:
             raise blame((i, "nic" if error.where == "nic" else "where"), error.what, error.fix) from None
+        if _left(found, fabric) < _LEAST_LEFT:
+            what = "what is left of a link or GPU here, of all faults together, is less than a millionth"
+            raise blame((i,), what, "leave one out, or make it milder")
     return tuple(found)
+
+
+def _left(found: Sequence[Effect], fabric: Fabric) -> float:
+    """The least share that the last of some faults and those beside it leave of any link or GPU."""
+    left = np.ones(fabric.n_links + 2 * fabric.n_ranks)
+    for last in found[-1].throttles:
+        for one in (one for effect in found for one in effect.throttles):
+            if one.factor > 0 and max(one.from_s, last.from_s) < min(one.to_s, last.to_s):
+                left[one.links] *= one.factor
+    return float(left.min())
 
 
 def for_the_whole_run(found: Sequence[Effect], fabric: Fabric) -> Fabric:

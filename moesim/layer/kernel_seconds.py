@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from moesim.compute import KernelTimes
 from moesim.layer.parts import Parts
-from moesim.layer.step_kernels import StepPrices
+from moesim.layer.step_kernels import Enter, StepPrices
 from moesim.layer.training_kernels import attention_back, beside_experts, layer_back
 from moesim.stages import DOWN, KERNELS, OTHER, STEP
 from moesim.traffic import CopyTotals, payload_bytes
@@ -118,16 +118,19 @@ def layer_kernels(
     algorithm, kernels = parts.algorithm, dict[str, list[PricedKernel]]()
     prices = None if parts.inference is None else StepPrices(parts, parts.inference)
 
-    def add(stage: str, kernel: str, work: NDArray[np.int64], times: KernelTimes, layout: str = "") -> None:
+    def enter(stage: str, kernel: str, times: KernelTimes, work: NDArray[np.int64] | int = 1) -> None:
+        # A rank without work launches nothing.
+        seconds = np.where(np.asarray(work) > 0, ledger.add(kernel, times), 0.0)
+        source = f"{times.source}: {times.note}" if times.note else str(times.source)
+        kernels.setdefault(stage, []).append(PricedKernel(kernel, seconds, source))
+
+    def add(stage: str, kernel: str, work: NDArray[np.int64] | int, times: KernelTimes, layout: str = "") -> None:
         made = [(stage, times)]
         if prices is not None:
             times = times.scaled(prices.in_layer(stage, kernel, layout))
             made = [*layer_back(prices, stage, kernel, layout, times)] if backward else [(stage, times)]
         for name, times in made:
-            # A rank without work launches nothing.
-            seconds = np.where(work > 0, ledger.add(kernel, times), 0.0)
-            source = f"{times.source}: {times.note}" if times.note else str(times.source)
-            kernels.setdefault(name, []).append(PricedKernel(kernel, seconds, source))
+            enter(name, kernel, times, work)
 
     def timed(stage: str, kernel: str, work: NDArray[np.int64], **shape: Any) -> None:
         add(stage, kernel, work, table.times(kernel, **shape))
@@ -151,14 +154,13 @@ def layer_kernels(
     shape = (dtype, slot_tokens[order], model.sent, model.expert_hidden, ptr)
     # Low-latency kernels leave each expert's rows in a slab of their own, the others lay them one after another.
     layout = "masked" if algorithm.permutes_inside else "contiguous"
-    all_ranks = np.ones(len(tokens), np.int64)
-    add("experts", f"grouped_gemm_{dtype}", all_ranks, table.grouped_gemm(*shape, layout=layout), layout)
+    add("experts", f"grouped_gemm_{dtype}", 1, table.grouped_gemm(*shape, layout=layout), layout)
     floor_s = table.expert_floor_s(*shape)
     if prices is None:
         other = np.full(len(tokens), parts.schedule.other_time)
         kernels[OTHER.name] = [PricedKernel("schedule.other_time", other, "scenario")]
     else:
-        floor_s = floor_s * _step(prices, tokens, copies, kernels, ledger, backward)
+        floor_s = floor_s * _step(prices, tokens, copies, kernels, enter, backward)
     return LayerKernels(kernels, floor_s, *table.expert_work(*shape))
 
 
@@ -167,15 +169,10 @@ def _step(
     tokens: NDArray[np.int64],
     copies: CopyTotals,
     kernels: dict[str, list[PricedKernel]],
-    ledger: KernelLedger,
+    enter: Enter,
     backward: bool,
 ) -> float:
     """Add what a whole step runs beside the layer; returns the share of the experts that is ahead of combine."""
-
-    def enter(stage: str, kernel: str, times: KernelTimes) -> None:
-        source = f"{times.source}: {times.note}" if times.note else str(times.source)
-        kernels.setdefault(stage, []).append(PricedKernel(kernel, ledger.add(kernel, times), source))
-
     prices.chains(tokens, "permute" in kernels and not backward, enter)
     if prices.step.training is not None:
         priced = prices.attention(tokens)

@@ -12,9 +12,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.balance import expert_load
 from moesim.errors import InputError
 from moesim.layer.parts import Parts, place, read_bias
-from moesim.layer.token_batches import Workload
+from moesim.layer.token_batches import Workload, open_workload
 from moesim.placement import Placement
 from moesim.placement_policies import FIXED_POLICIES, LEARN_FROM
 from moesim.routing import route
@@ -22,8 +23,6 @@ from moesim.scenario import PlacementBlock
 from moesim.workload import Batch, Half, half_of_trace, read_routing
 
 _OTHER_TOKENS_STAGE = 6
-# Every token once, and each batch of them from one time.
-_IN_ORDER = {"tokens_per_rank": None, "assign": "by_sequence"}
 
 
 @dataclass(frozen=True)
@@ -69,27 +68,28 @@ def window(workload: Workload, learn_from: str) -> Workload:
     Raises:
         InputError: the file cannot be read, or is of another number of experts.
     """
-    parts = workload.parts
     if learn_from not in LEARN_FROM:
-        trace = read_routing(learn_from, n_experts=parts.router.n_experts)
+        trace = read_routing(learn_from, n_experts=workload.parts.router.n_experts)
         workload = replace(workload, recording=None, trace=trace, trace_layers=None)
     if workload.recording is None and workload.trace is None:
         return replace(workload, stage=_OTHER_TOKENS_STAGE)
-    everything = parts.workload.model_copy(update=_IN_ORDER)
-    half: Half | None = "first" if learn_from == "first_half" else None
-    return replace(workload, parts=replace(parts, workload=everything), half=half)
+    return _in_order(workload, "first" if learn_from == "first_half" else None)
 
 
 def what_follows(workload: Workload, learn_from: str) -> Workload:
     """Return the tokens that a policy which learns so is judged on, all of them at once."""
     if workload.recording is None and workload.trace is None:
         return workload
-    everything = workload.parts.workload.model_copy(update=_IN_ORDER)
-    half: Half | None = "second" if learn_from == "first_half" else None
+    return _in_order(workload, "second" if learn_from == "first_half" else None)
+
+
+def _in_order(workload: Workload, half: Half | None) -> Workload:
+    """Every token once, and each batch of them from one time."""
+    everything = workload.parts.workload.model_copy(update={"tokens_per_rank": None, "assign": "by_sequence"})
     return replace(workload, parts=replace(workload.parts, workload=everything), half=half)
 
 
-def see(workload: Workload, layers: tuple[int, ...] | None = None) -> Callable[[int], Seen]:
+def see(workload: Workload) -> Callable[[int], Seen]:
     """Return what gives the routing of a layer in a window; one batch serves the layers of a recording or synthetic."""
     if workload.trace is None:
         batch = workload.batch(0)
@@ -115,9 +115,14 @@ def _seen(parts: Parts, batch: Batch, layer: int) -> Seen:
         ids = route(batch.logits[layer], parts.router, first_bias(parts, batch)[layer]).expert_ids
     else:
         ids = (batch.expert_ids or {})[layer]
-    times = np.repeat(batch.of_rows[0], ids.shape[1])[ids.ravel() >= 0]
-    load = np.bincount(ids[ids >= 0], times, parts.router.n_experts)
-    return Seen(load.astype(np.float64), lambda: ids[batch.token_index])
+    load = expert_load(ids, parts.router.n_experts, batch.of_rows[0])
+    return Seen(load, lambda: ids[batch.token_index])
+
+
+def opened(parts: Parts) -> tuple[Parts, Workload]:
+    """Return the parts with the placement that they learn, and their tokens."""
+    workload = open_workload(parts)
+    return with_learnt_placement(parts, lambda: workload), workload
 
 
 def with_learnt_placement(parts: Parts, opened: Callable[[], Workload]) -> Parts:

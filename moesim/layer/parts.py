@@ -378,29 +378,39 @@ def _first_placement(policy: str, n_experts: int, n_ranks: int) -> Placement:
     return (round_robin if policy == "round_robin" else contiguous)(n_experts, n_ranks)
 
 
+def check_slots(parts: Parts) -> None:
+    """Raise InputError where a layer's slots do not spread evenly over the ranks."""
+    slots, ranks = parts.n_slots, parts.fabric.n_ranks
+    if slots % ranks:
+        raise InputError(
+            f"{slots} slots do not spread evenly over {ranks} ranks",
+            where="placement.redundant_experts",
+            fix=f"use {-parts.model.n_experts % ranks} redundant experts, or that plus a multiple of {ranks}",
+        )
+
+
 def place(
-    parts: Parts, load: NDArray[Any], selected: Callable[[], NDArray[np.int32]], base: Placement | None = None
+    parts: Parts,
+    load: NDArray[Any],
+    selected: Callable[[], NDArray[np.int32]] | None = None,
+    base: Placement | None = None,
 ) -> Placement:
     """Place the experts by the scenario's policy, given a load [experts].
 
     ``selected``: gives the selections [tokens, top_k] to a policy that looks at them.
     ``base``: where they are already, for the policies that look at every batch once more.
     """
-    fabric, section, experts, slots = parts.fabric, parts.placement, parts.model.n_experts, parts.n_slots
+    fabric, section = parts.fabric, parts.placement
     if section.policy == "lp" and base is not None:
         return with_lp_shares(base, np.asarray(load, dtype=np.float64))
-    if section.policy not in FIXED_POLICIES and slots % fabric.n_ranks:
-        raise InputError(
-            f"{slots} slots do not spread evenly over {fabric.n_ranks} ranks",
-            where="placement.redundant_experts",
-            fix=f"use {-experts % fabric.n_ranks} redundant experts, or that plus a multiple of {fabric.n_ranks}",
-        )
+    if section.policy not in FIXED_POLICIES:
+        check_slots(parts)
     return place_experts(
         section.policy,
         load=load,
-        expert_ids=selected() if section.policy == "affinity" else None,
-        n_experts=experts,
-        n_slots=slots,
+        expert_ids=selected() if selected is not None and section.policy == "affinity" else None,
+        n_experts=parts.model.n_experts,
+        n_slots=parts.n_slots,
         n_ranks=fabric.n_ranks,
         n_nodes=fabric.n_nodes,
         n_groups=max(parts.router.n_groups, 1),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.balance import imbalance, uniform_router_max_over_mean
+from moesim.balance import expert_load, imbalance, uniform_router_max_over_mean
 from moesim.layer.destinations import Followed, follow_tokens, totals_of
 from moesim.layer.kernel_seconds import KernelLedger, LayerKernels, layer_kernels
 from moesim.layer.parts import Parts, place
@@ -68,11 +68,7 @@ def route_layer(
     selection = select_experts(parts, batch, layer, bias)
     rule = parts.workload.synthetic.kind if parts.workload.synthetic else None
     audit_tokens(f"layer {layer}", selection.expert_ids, selection.gates, spec, repeats=rule in WITH_REPLACEMENT)
-    times = np.repeat(batch.of_rows[0], selection.expert_ids.shape[1])
-    taken = selection.expert_ids.ravel() >= 0
-    expert_tokens = np.bincount(
-        selection.expert_ids.ravel()[taken], weights=times[taken], minlength=spec.n_experts
-    ).astype(np.int64)
+    expert_tokens = expert_load(selection.expert_ids, spec.n_experts, batch.of_rows[0]).astype(np.int64)
     if placement is None or parts.placement.policy in BATCH_POLICIES:
         placement = place(parts, expert_tokens, lambda: selection.expert_ids[batch.token_index], placement)
     followed = follow_tokens(parts, batch, placement, selection)

@@ -232,21 +232,14 @@ class StepPrices:
         least = flops / most_flops(table.gpu, date)
         if (least <= times.seconds).all():
             return times
-        return KernelTimes(
-            np.maximum(times.seconds, least),
-            "estimated",
-            None,
-            "at the most that FlashMLA publishes",
-            {"estimated": 1.0},
-        )
+        return fixed(np.maximum(times.seconds, least), "at the most that FlashMLA publishes")
 
     def _in_dtype(self, times: KernelTimes) -> KernelTimes:
         """Core attention in FP8, of which no kernel is measured: the published share of its time in BF16."""
         if self.step.attention_dtype == "bf16":
             return times
         speedup = self.step.constants.fp8_attention_speedup
-        note = f"FP8: {speedup:g} times as fast as in BF16 ({times.source})"
-        return KernelTimes(times.seconds / speedup, "estimated", None, note, {"estimated": 1.0})
+        return fixed(times.seconds / speedup, f"FP8: {speedup:g} times as fast as in BF16 ({times.source})")
 
     def _prompts(self, tokens: Ints) -> Iterator[tuple[Ints, Ints, Ints]]:
         """Tokens, prompts and tokens of each, for every length; whole prompts, at least one."""

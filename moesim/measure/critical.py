@@ -7,12 +7,12 @@ the link class that holds back the rank's last-finishing flow, wait to the rank 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
+from moesim.measure.phase_path import flows_of
 from moesim.stages import COMPONENTS, KERNEL_COMPONENTS, STAGES
 from moesim.timeline import LayerTrace, PhaseTrace
-from moesim.traffic import QUEUES, Floats, Ints, Ptrs
+from moesim.traffic import QUEUES, Floats
 
 # Ends that differ by no more than rounding are one instant.
 _TOGETHER_ULPS = 8
@@ -102,7 +102,7 @@ def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[st
     all: what it takes is latency. So is what a rank takes to post, where everything for it had come before.
     """
     flows = phase.flows
-    waited, own = _flows_of(rank, *flows.waiting), _flows_of(rank, flows.member_ptr, flows.member_ranks)
+    waited, own = flows_of(rank, *flows.waiting), flows_of(rank, flows.member_ptr, flows.member_ranks)
     if not len(own):
         return {}, 0.0
     posted_s = phase.start_s[own].max()
@@ -120,11 +120,6 @@ def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[st
     if total <= 0:
         return {"latency": 1.0}, 0.0
     return {name: seconds / total for name, seconds in shares.items()}, float(flows.delay_s[flow])
-
-
-def _flows_of(rank: int, ptr: Ptrs, ranks: Ints) -> NDArray[np.int64]:
-    """Flows in whose row the rank stands."""
-    return np.searchsorted(ptr, np.flatnonzero(ranks == rank), side="right") - 1
 
 
 def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -> tuple[str, str, str]:

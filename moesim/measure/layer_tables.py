@@ -27,6 +27,7 @@ _PORTS = ("nvlink", "nic")
 _BUSY_LINKS = 24
 # Buckets x links that a run keeps at most (32 MB): past this the buckets get wider.
 _CELLS = 4_000_000
+_MOST_BUCKETS = 50_000  # of small clusters, each of whose links has a row per bucket
 
 
 def add_layer_rows(
@@ -162,7 +163,7 @@ def bucket_width_s(
     compute = sum(load.kernels.seconds.values(), np.zeros(fabric.n_ranks))
     setup = sum(flows.entry_setup_s + flows.group_setup_s for flows in load.flows.values())
     layer_s = sum(busiest.values()) + setup + float(compute.max())
-    longest = _CELLS / max(fabric.n_links, 1)
+    longest = min(_CELLS / max(fabric.n_links, 1), _MOST_BUCKETS)
     whole_s = last_entry_s + down_s + n_layers * layer_s / float(speed.min())
     return max(busiest["dispatch"] / _BUCKETS, _SHORTEST_BUCKET_S, whole_s / longest)
 

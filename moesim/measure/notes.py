@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.cluster import Fabric, ShortestPaths
+from moesim.cluster import Fabric, ShortestPaths, beyond_today
 from moesim.layer import PORTS_NOTE, KernelLedger, Parts, RoutedLayer, uses_ports
 from moesim.measure.layer_tables import RANK_PAIR_LIMIT
 from moesim.measure.times_moved import spreads
@@ -103,7 +103,7 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
         tolerance: how far off flows that took steps may be.
         batch: of the first step.
     """
-    notes, shares = [], ledger.shares()
+    notes, shares = [Note("degraded", text) for text in beyond_today(parts.fabric)], ledger.shares()
     for source in ("extrapolated", "estimated"):
         if shares.get(source, 0.0) > 0:
             kernels = sorted({row["kernel"] for row in ledger.rows() if row["source"] == source})

@@ -5,14 +5,7 @@ from moesim.placement.few_moves import moved_experts, renumbered
 from moesim.placement.fixed import contiguous, in_turn, round_robin
 from moesim.placement.load_balancer import eplb
 from moesim.placement.maps import read_map, write_map
-from moesim.placement.migration import (
-    Moves,
-    break_even_steps,
-    busiest_ports,
-    expert_bytes,
-    migration_bound_s,
-    moves_between,
-)
+from moesim.placement.migration import Moves, break_even_steps, expert_bytes, moves_between
 from moesim.placement.placement_worth import BATCH_TOKENS, Worth, worth
 from moesim.placement.policies import place
 from moesim.placement.replica_shares import with_lp_shares
@@ -25,12 +18,10 @@ __all__ = [
     "Worth",
     "affinity_frontier",
     "break_even_steps",
-    "busiest_ports",
     "contiguous",
     "eplb",
     "expert_bytes",
     "in_turn",
-    "migration_bound_s",
     "moved_experts",
     "moves_between",
     "place",

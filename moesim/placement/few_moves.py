@@ -5,7 +5,6 @@ about as well as a placement made anew, which moves most experts.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +23,7 @@ def moved_experts(start: Placement, end: Placement) -> NDArray[np.int32]:
 
     One layer each. That is what has to travel; what is dropped costs nothing.
     """
-    before, after = (np.unique(one.slot_expert.astype(np.int64) * one.n_ranks + one.slot_rank) for one in (start, end))
-    new = after[~np.isin(after, before)]
-    return np.stack([new // end.n_ranks, new % end.n_ranks], axis=1).astype(np.int32)
+    return np.argwhere((end.holds() & ~start.holds()).T).astype(np.int32)
 
 
 def fewer_moves(load: NDArray[np.float64], start: Placement, moves: int, n_nodes: int = 1) -> Placement:
@@ -39,9 +36,10 @@ def fewer_moves(load: NDArray[np.float64], start: Placement, moves: int, n_nodes
         raise InputError(f"a start of {start.n_experts} experts, a load of {len(load)}", "placement.start")
     expert, rank, n_ranks = start.slot_expert.astype(np.int64), start.slot_rank, start.n_ranks
     node = rank // -(-n_ranks // n_nodes)
-    at_home = _held(expert, rank, start)
+    at_home = start.holds()
     while load.sum() > 0:
-        held = _held(expert, rank, start)
+        held = np.zeros_like(at_home)
+        held[rank, expert] = True
         spent = int((held & ~at_home).sum())
         replicas = np.bincount(expert, minlength=len(load))
         slot_load = (load / replicas)[expert] * n_ranks / load.sum()
@@ -86,7 +84,7 @@ def renumbered(placement: Placement, start: Placement, n_nodes: int) -> Placemen
         )
     from scipy.optimize import linear_sum_assignment  # takes longer to load than most placements to be made
 
-    held = [_held(one.slot_expert, one.slot_rank, start).astype(np.float64) for one in (placement, start)]
+    held = [one.holds().astype(np.float64) for one in (placement, start)]
     room = np.bincount(placement.slot_rank, minlength=n_ranks)
     stays = held[0] @ held[1].T - 1e6 * (room[:, None] != room[None])
     per_node = -(-n_ranks // n_nodes)
@@ -109,10 +107,3 @@ def renumbered(placement: Placement, start: Placement, n_nodes: int) -> Placemen
         slot_rank=new_rank[placement.slot_rank][order].astype(np.int32),
         share=None if placement.share is None else placement.share[order],
     )
-
-
-def _held(expert: NDArray[Any], rank: NDArray[np.int32], of: Placement) -> NDArray[np.bool_]:
-    """Whether each rank holds each expert, [ranks, experts]."""
-    held = np.zeros((of.n_ranks, of.n_experts), dtype=bool)
-    held[rank, expert] = True
-    return held

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError
+from moesim.placement.fixed import ranks_of
 from moesim.placement.packing import pack, replicate
 from moesim.placement.slots import Placement
 
@@ -47,8 +48,7 @@ def eplb(load: ArrayLike, n_slots: int, n_ranks: int, n_nodes: int, n_groups: in
     groups = np.array_split(np.arange(n_experts), n_groups)
     plans = [_plan_layer(row, groups, n_slots, n_ranks, n_nodes) for row in np.atleast_2d(rows)]
     slot_expert = np.array(plans, dtype=np.int32)
-    slot_rank = np.repeat(np.arange(n_ranks, dtype=np.int32), n_slots // n_ranks)
-    return Placement(slot_expert[0] if rows.ndim == 1 else slot_expert, slot_rank, n_ranks)
+    return Placement(slot_expert[0] if rows.ndim == 1 else slot_expert, ranks_of(n_slots, n_ranks), n_ranks)
 
 
 def _plan_layer(

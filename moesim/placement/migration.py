@@ -1,4 +1,4 @@
-"""What moving from one placement to another takes: which weights go where, from whom, and what the ports need for it.
+"""What moving from one placement to another takes: which weights go where, and from whom.
 
 A (rank, expert) pair that the new placement has and the old one lacks is one move: the weights of that expert travel
 to that rank from a rank that held them. A source on the target's own node is taken where there is one, so that the
@@ -60,7 +60,7 @@ def moves_between(old: Placement, new: Placement, rank_node: ArrayLike) -> Moves
         if getattr(old, name) != getattr(new, name):
             what = f"{getattr(old, name)} and {getattr(new, name)} {name.removeprefix('n_')}"
             raise InputError(what, "migration", "compare placements of the same model and ranks")
-    held, wanted = _holds(old), _holds(new)
+    held, wanted = old.holds(), new.holds()
     target, expert = np.nonzero(wanted & ~held)
     holders = [np.flatnonzero(held[:, one]) for one in range(old.n_experts)]
     near = [holders[e][node[holders[e]] == node[t]].tolist() for t, e in zip(target, expert, strict=True)]
@@ -71,35 +71,9 @@ def moves_between(old: Placement, new: Placement, rank_node: ArrayLike) -> Moves
     return Moves(expert.astype(np.int32), source, target.astype(np.int32))
 
 
-def busiest_ports(moves: Moves, rank_node: ArrayLike) -> tuple[int, int]:
-    """Return the most moves through one NVLink port and through one NIC, in one direction."""
-    node = np.asarray(rank_node)
-    inside = node[moves.source] == node[moves.target]
-    most = [
-        max((int(np.bincount(ends[kind]).max(initial=0)) for ends in (moves.source, moves.target)), default=0)
-        for kind in (inside, ~inside)
-    ]
-    return most[0], most[1]
-
-
-def migration_bound_s(moves: Moves, rank_node: ArrayLike, n_bytes: int, nvlink_rate: float, nic_rate: float) -> float:
-    """Return what the busiest port needs for one layer, seconds; ``n_bytes`` of an expert, rates in bytes/s."""
-    nvlink, nic = busiest_ports(moves, rank_node)
-    return n_bytes * max(nvlink / nvlink_rate, nic / nic_rate)
-
-
 def break_even_steps(cost_s: float, saved_s: float) -> float | None:
     """Return after how many steps a rearrangement has paid what it cost; None where it never does."""
     return None if saved_s <= 0 else cost_s / saved_s
-
-
-def _holds(placement: Placement) -> NDArray[np.bool_]:
-    """Whether each rank holds each expert, [ranks, experts]."""
-    if placement.slot_expert.ndim != 1:
-        raise InputError(f"a placement of {len(placement.slot_expert)} layers", "migration", "take one with layer(i)")
-    held = np.zeros((placement.n_ranks, placement.n_experts), np.bool_)
-    held[placement.slot_rank, placement.slot_expert] = True
-    return held
 
 
 def _spread(candidates: Sequence[Sequence[int]]) -> list[int]:

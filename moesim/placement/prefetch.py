@@ -11,6 +11,7 @@ Source: the idea of MoonEP (exactly even ranks) and of LLEP (least-loaded expert
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.placement.packing import rooms
 from moesim.placement.replica_shares import with_lp_shares
 from moesim.placement.slots import Placement
 
@@ -32,10 +33,8 @@ def prefetched(load: NDArray[np.float64], base: Placement, n_slots: int, moves: 
     # served[r, e]: load of expert e that rank r takes.
     served = np.zeros((n_ranks, base.n_experts))
     np.add.at(served, (base.slot_rank, base.slot_expert), base.planned_slot_load(load))
-    holds = np.zeros(served.shape, dtype=bool)
-    holds[base.slot_rank, base.slot_expert] = True
-    room = np.array([n_slots // n_ranks + (r < n_slots % n_ranks) for r in range(n_ranks)])
-    room -= np.bincount(base.slot_rank, minlength=n_ranks)
+    holds = base.holds()
+    room = np.array(rooms(n_slots, n_ranks)) - np.bincount(base.slot_rank, minlength=n_ranks)
     left = n_slots if moves is None else moves
     fetched: list[tuple[int, int]] = []
     small = 1e-9 * max(target, 1e-300)

@@ -83,14 +83,18 @@ def take_turns(
 
 
 @njit(cache=True)
-def hashed_replicas(
+def drawn_replicas(
     expert_ids: NDArray[np.int32],
     slots: NDArray[np.int32],
     first: NDArray[np.int64],
+    share: NDArray[np.float64],
     seed: int,
     first_token: int,
 ) -> NDArray[np.int32]:
-    """Draw a replica from a hash of seed (31 bits), token and expert: int32[tokens, top_k]."""
+    """Draw a replica from a hash of seed (31 bits), token and expert: int32[tokens, top_k].
+
+    ``share``: that of each replica, in the order of ``slots``; empty where all are as likely.
+    """
     n_tokens, top_k = expert_ids.shape
     chosen = np.full((n_tokens, top_k), -1, np.int32)
     start = _mix(seed)
@@ -100,34 +104,14 @@ def hashed_replicas(
             expert = expert_ids[t, k]
             if expert >= 0:
                 # Widened, because the products in the hash need 61 bits also where numba is off.
-                draw = _mix(token ^ int(expert)) % (first[expert + 1] - first[expert])
-                chosen[t, k] = slots[first[expert] + draw]
-    return chosen
-
-
-@njit(cache=True)
-def drawn_by_share(
-    expert_ids: NDArray[np.int32],
-    slots: NDArray[np.int32],
-    first: NDArray[np.int64],
-    share: NDArray[np.float64],
-    seed: int,
-    first_token: int,
-) -> NDArray[np.int32]:
-    """Draw a replica by its share [slots, in the order of ``slots``] from the hash: int32[tokens, top_k]."""
-    n_tokens, top_k = expert_ids.shape
-    chosen = np.full((n_tokens, top_k), -1, np.int32)
-    start = _mix(seed)
-    for t in range(n_tokens):
-        token = _mix(start ^ ((first_token + t) % 2147483648))
-        for k in range(top_k):
-            expert = expert_ids[t, k]
-            if expert >= 0:
-                left = _mix(token ^ int(expert)) / 2147483648.0
-                at = first[expert]
-                while at + 1 < first[expert + 1] and left >= share[at]:
-                    left -= share[at]
-                    at += 1
+                draw, at, end = _mix(token ^ int(expert)), first[expert], first[expert + 1]
+                if len(share) == 0:
+                    at += draw % (end - at)
+                else:
+                    left = draw / 2147483648.0
+                    while at + 1 < end and left >= share[at]:
+                        left -= share[at]
+                        at += 1
                 chosen[t, k] = slots[at]
     return chosen
 

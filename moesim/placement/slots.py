@@ -5,11 +5,9 @@ and each selection of that expert goes to one of them. Slots are numbered rank b
 made here, but any numbering is accepted. Layers may differ in what the slots hold, not in where the slots
 are.
 
-Assumptions: all weights are in place when the layer starts. Moving weights to a new placement is not
-modelled.
+Assumption: all weights are in place when a layer starts; how they come there is ``migration``'s.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim import csr
 from moesim.errors import InputError
-from moesim.placement.replica import drawn_by_share, hashed_replicas, nearest_replicas, take_nearest, take_turns
+from moesim.placement.replica import drawn_replicas, nearest_replicas, take_nearest, take_turns
 
 ReplicaChoice = Literal["same_node", "round_robin", "hash"]
 
@@ -154,6 +152,12 @@ class Placement:
         _, first = np.unique(self._one_layer("home_rank"), return_index=True)
         return self.slot_rank[first]
 
+    def holds(self) -> NDArray[np.bool_]:
+        """Return whether each rank holds each expert, bool[ranks, experts]. One layer only."""
+        held = np.zeros((self.n_ranks, self.n_experts), np.bool_)
+        held[self.slot_rank, self._one_layer("holds")] = True
+        return held
+
     def oddities(self) -> tuple[str, ...]:
         """Return in sentences what is seldom meant: ranks without an expert, replicas of an expert on one rank."""
         said = []
@@ -186,6 +190,11 @@ class Placement:
             (load / self.replicas())[slot_expert] if self.share is None else load[slot_expert] * self.share
         )
         return shared
+
+    def planned_rank_load(self, load: ArrayLike) -> NDArray[np.float64]:
+        """Return float64[ranks]: the sum of ``planned_slot_load`` on each rank."""
+        slot_load = self.planned_slot_load(load)
+        return np.asarray(np.bincount(self.slot_rank, slot_load, self.n_ranks), dtype=np.float64)
 
     def choose(
         self,
@@ -229,8 +238,7 @@ class Placement:
         self._check_range(ids, source)
         # Replicas of expert e are slots[first[e]:first[e + 1]], lowest slot first.
         first, slots = csr.grouped(slot_expert, np.arange(self.n_slots, dtype=np.int32), self.n_experts)
-        by_position: dict[str, Callable[..., Any]] = {"round_robin": take_turns, "hash": hashed_replicas}
-        if policy != "same_node" and policy not in by_position:
+        if policy not in ("same_node", "round_robin", "hash"):
             raise InputError(f"unknown policy {policy!r}", where="choose", fix="use same_node, round_robin or hash")
         if self.n_slots == self.n_experts:
             # No expert has a choice, and a table of ranks x experts would cost more than the tokens.
@@ -239,13 +247,13 @@ class Placement:
         seed %= 2**31  # a seed of any size fits the kernels' integers
         if self.share is not None:
             in_order = self.share[np.argsort(slot_expert, kind="stable")]
-            return drawn_by_share(ids, slots, first, in_order, seed, first_token)
+            return drawn_replicas(ids, slots, first, in_order, seed, first_token)
         if policy == "same_node":
             nearest = nearest_replicas(slots, first, self.slot_rank, self.n_ranks, ranks_per_node, seed)
-            chosen: NDArray[np.int32] = take_nearest(ids, source, nearest)
-            return chosen
-        chosen = by_position[policy](ids, slots, first, seed, first_token)
-        return chosen
+            return take_nearest(ids, source, nearest)
+        if policy == "round_robin":
+            return take_turns(ids, slots, first, seed, first_token)
+        return drawn_replicas(ids, slots, first, np.empty(0), seed, first_token)
 
     def _one_layer(self, what: str) -> NDArray[np.int32]:
         if self.slot_expert.ndim != 1:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 SCHEMA_VERSION = 1
 
-_DATA = Path(__file__).resolve().parent.parent / "data"
-with (_DATA / "profile_words.csv").open(encoding="utf-8", newline="") as _lines:
+DATA = Path(__file__).resolve().parent.parent / "data"
+with (DATA / "profile_words.csv").open(encoding="utf-8", newline="") as _lines:
     _WORDS = list(csv.DictReader(_lines))
 DESCRIPTION, IMPLEMENTATIONS, KERNELS = (
     {row["name"]: row["meaning"] for row in _WORDS if row["of"] == of} for of in ("column", "impl", "kernel")

@@ -6,13 +6,14 @@ interpolate in. ``quick`` is the coarsest level of the largest model alone.
 """
 
 import hashlib
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 from moesim.errors import InputError
-from moesim.profile.csv_columns import SCHEMA_VERSION
+from moesim.profile.csv_columns import DATA, SCHEMA_VERSION
 from moesim.profile.points import LAYERS, Layer, LoadShape, Point
 from moesim.profile.work import mla_heads_bytes
 
@@ -45,50 +46,18 @@ class Sizes:
 
 def gpu_sizes(triton: bool) -> Sizes:
     """Return the axes of the full grid; without Triton its kernels are asked for all the same, and refused."""
-    return Sizes(
-        layers=tuple(LAYERS.values()),
-        tokens_per_expert=(1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192),
-        experts=(1, 2, 4, 8, 16, 32),
-        most_rows=131_072,
-        tokens=tuple(2**i for i in range(15)),
-        copy_bytes=tuple(4096 * 2**i for i in range(21)),
-        uneven_tokens=(16, 64, 128, 256, 1024, 4096),
-        uneven_experts=8,
-        prefill=(512, 1024, 2048, 4096, 8192, 16_384),
-        batches=(1, 4, 16, 64, 256),
-        kv_lens=(1024, 4096, 16_384, 65_536),
-        heads=128,
-        few_heads=16,
-        most_cache=8 << 30,
-        anchor_side=8192,
-        anchor_bytes=2 << 30,
-        glue="torch+triton" if triton else "torch",
-        fused=True,
-    )
+    return _sizes("gpu", tuple(LAYERS.values()), "torch+triton" if triton else "torch")
 
 
 def cpu_sizes() -> Sizes:
     """Return the axes that two CPU cores get through: the same kernels at an eighth of the sizes."""
-    return Sizes(
-        layers=tuple(layer.shrunk(8) for layer in LAYERS.values()),
-        tokens_per_expert=(1, 4, 16, 64),
-        experts=(1, 4),
-        most_rows=256,
-        tokens=(1, 8, 64),
-        copy_bytes=(4096, 65_536, 1 << 20),
-        uneven_tokens=(16,),
-        uneven_experts=4,
-        prefill=(16, 64),
-        batches=(1, 4),
-        kv_lens=(32, 128),
-        heads=16,
-        few_heads=8,
-        most_cache=64 << 20,
-        anchor_side=256,
-        anchor_bytes=1 << 20,
-        glue="torch",
-        fused=False,
-    )
+    return _sizes("cpu", tuple(layer.shrunk(8) for layer in LAYERS.values()), "torch")
+
+
+def _sizes(device: str, layers: tuple[Layer, ...], glue: str) -> Sizes:
+    own = tomllib.loads((DATA / "profile_sizes.toml").read_text(encoding="utf-8"))[device]
+    axes: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+    return Sizes(layers=layers, glue=glue, **axes)
 
 
 def level(index: int, count: int) -> int:

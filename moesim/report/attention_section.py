@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.report.charts import LineChart, Series
+from moesim.report.charts import LineChart, Series, worded
 from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.palette import series_colour
 from moesim.report.quantities import axis_scale
@@ -36,9 +36,14 @@ def kinds_words(facts: Mapping[str, Any]) -> str:
     load, crossover = facts["load"], facts["crossover_tokens"]
     text = f"Core attention of one layer, {load['requests']:,} requests of {load['context']:,} tokens on each GPU, "
     text += f"{load['new']:,} of them new. At least: FLOPs over peak or bytes over memory bandwidth, the larger. "
-    if crossover is None:
-        return text
-    return text + f"Behind a long context absorbed MLA computes less below {crossover:.1f} new tokens; a prompt never."
+    return text + crossover_words(crossover)
+
+
+def crossover_words(tokens: float | None) -> str:
+    """Where the two forms of MLA cross; empty where a model has no latent."""
+    if tokens is None:
+        return ""
+    return f"Behind a long context absorbed MLA computes less below {tokens:.1f} new tokens; a prompt never."
 
 
 def context_chart(facts: Mapping[str, Any]) -> LineChart:
@@ -47,19 +52,13 @@ def context_chart(facts: Mapping[str, Any]) -> LineChart:
     scale, unit = axis_scale(np.concatenate([np.array(curve) for curve in curves.values()]), "s")
     own = {row["kind"] for row in facts["kinds"] if row["own"]}
     return LineChart(
-        key="attention_by_context",
-        title="Core attention along the context",
-        caption="Least time of one layer, as many requests as here. Solid: this model's kind; dashed: the others, "
-        "with as many heads of the same size.",
-        x_label="tokens that a request keeps",
-        y_label=f"at least ({unit})",
+        **worded("attention_by_context", unit=unit),
         series=tuple(
             Series(kind, contexts, np.array(curve) / scale, series_colour(at), "line" if kind in own else "dashed")
             for at, (kind, curve) in enumerate(curves.items())
         ),
         log_x=True,
         log_y=True,
-        source="explanation.json",
     )
 
 

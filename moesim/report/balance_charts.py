@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.report.charts import LineChart, Mark, Series, worded
+from moesim.report.charts import LineChart, Mark, Series, page_words, worded
 from moesim.report.columns import Columns, columns_of, layer_numbers, mean_by, rows_in
 from moesim.report.palette import series_colour
 from moesim.report.quantities import Floats, axis_scale, filled, quantity
-from moesim.results import SUMMARY, Result
+from moesim.results import Result
 from moesim.stages import MIGRATION
 
 LOSSES = ("expert_loss", "device_loss", "communication_loss", "sequence_loss", "z_loss")
@@ -134,28 +134,8 @@ def overlaid_training(runs: Mapping[str, Result]) -> list[LineChart]:
         runs: by the name under which each curve is to appear.
     """
     charts = []
-    for key, column, title, y_label, log in (
-        ("training_max_over_mean", "expert_load_max_over_mean", "Expert imbalance over training", "max/mean", False),
-        (
-            "training_sequence",
-            "sequence_imbalance_p99",
-            "Imbalance within a sequence over training",
-            "max/mean, p99",
-            False,
-        ),
-        (
-            "training_held_out_sequence",
-            "held_out_sequence_imbalance_p99",
-            "Imbalance within a sequence of unseen text over training",
-            "max/mean, p99",
-            False,
-        ),
-        *(
-            (f"training_{loss}", loss, f"{SUMMARY[loss].text.capitalize()} over training", "loss", True)
-            for loss in LOSSES
-        ),
-        ("training_bias", "bias_spread", "Spread of the bias over training", "bias spread", False),
-    ):
+    for words in page_words("curves.toml")["overlaid"]:
+        column, log = words["column"], words.get("log_y", False)
         series: list[Series] = []
         for position, (name, result) in enumerate(runs.items()):
             training = columns_of(result, "training")
@@ -167,11 +147,11 @@ def overlaid_training(runs: Mapping[str, Result]) -> list[LineChart]:
         if series:
             charts.append(
                 LineChart(
-                    key=key,
-                    title=title,
+                    key=words["key"],
+                    title=words["title"],
                     caption="Each recording's own training, mean over the layers" + ("; logarithmic." if log else "."),
                     x_label="training step",
-                    y_label=y_label,
+                    y_label=words["y_label"],
                     series=tuple(series),
                     log_y=log,
                     source="training.parquet",

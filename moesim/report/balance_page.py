@@ -6,39 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moesim.report.charts import LineChart, Mark, Series
+from moesim.report.charts import LineChart, Mark, Series, page_words
 from moesim.report.data_table import Cell, DataTable
 from moesim.report.page import render, view_of
 from moesim.report.palette import MARK, series_colour
 
-# Column, title, axis, factor on the values, logarithmic.
-_BALANCE = (
-    ("expert_load_max_over_mean", "Experts, as an evaluation sees them", "max / mean", 1.0, True),
-    ("max_violation_batch", "Experts within a training batch", "MaxVio", 1.0, True),
-    ("rank_load_max_over_mean", "Ranks", "max / mean", 1.0, False),
-    ("node_load_max_over_mean", "Nodes", "max / mean", 1.0, False),
-    ("link_load_max_over_mean", "Ports of the busiest class", "max / mean", 1.0, False),
-    ("bias_spread", "Spread of the bias", "largest - smallest bias", 1.0, False),
-)
-_LOSSES = (
-    ("expert_loss", "Expert loss", "loss", 1.0, True),
-    ("device_loss", "Device loss", "loss", 1.0, False),
-    ("communication_loss", "Communication loss", "loss", 1.0, False),
-    ("sequence_loss", "Sequence-wise loss", "loss", 1.0, True),
-    ("z_loss", "Router z-loss", "loss", 1.0, False),
-    ("dropped_share", "Copies dropped", "share (%)", 100.0, False),
-    ("gate_mass_lost", "Gate mass lost to groups and bias", "share (%)", 100.0, False),
-)
-_TIMES = (
-    ("layer_time_s", "Layer", "time (µs)", 1e6, False),
-    ("dispatch_time_s", "Dispatch", "time (µs)", 1e6, False),
-    ("combine_time_s", "Combine", "time (µs)", 1e6, False),
-    ("rank_copies_per_token", "Copies to ranks", "copies per token", 1.0, False),
-    ("node_copies_per_token", "Copies to nodes", "copies per token", 1.0, False),
-    ("dispatch_algbw_bytes_per_s", "Dispatch, algbw", "bandwidth (GB/s)", 1e-9, False),
-    ("dispatch_nic_wire_bytes_per_s", "Dispatch on the busiest NIC", "bandwidth (GB/s)", 1e-9, False),
-    ("dispatch_nvlink_wire_bytes_per_s", "Dispatch on the busiest NVLink port", "bandwidth (GB/s)", 1e-9, False),
-)
 _FLOORS = {"sequences": "even experts, by sequences", "uniform_router": "uniform router"}
 
 
@@ -48,14 +20,11 @@ def render_balance(study: Mapping[str, Any]) -> str:
     Args:
         study: what ``moesim balance --json`` prints.
     """
-    sections = {"balance": _BALANCE, "losses": _LOSSES, "times": _TIMES}
-    charts = {name: [view_of(one) for one in _charts(study, wanted)] for name, wanted in sections.items()}
+    charts = {name: [view_of(one) for one in _charts(study, name)] for name in ("balance", "losses", "times")}
     compared = [view_of(one) for one in _comparison_charts(study)]
     return render(
         "balance.html.j2",
         title=f"Balance over training: {study['title']}",
-        sections=[("balance", "Balance"), *([("recorded", "Simulated and recorded")] if compared else []),
-                  ("losses", "Losses"), ("times", "Traffic and time"), ("constants", "Constants")],
         headline=_headline(study),
         notes=study["notes"],
         charts=charts,
@@ -79,11 +48,11 @@ def _headline(study: Mapping[str, Any]) -> str:
     )
 
 
-def _charts(study: Mapping[str, Any], wanted: tuple[tuple[str, str, str, float, bool], ...]) -> list[LineChart]:
+def _charts(study: Mapping[str, Any], section: str) -> list[LineChart]:
     methods = list(dict.fromkeys(row["method"] for row in study["rows"]))
     charts = []
-    for column, title, label, scale, log in wanted:
-        series = []
+    for words in page_words("curves.toml")[section]:
+        column, scale, log, series = words["column"], words.get("scale", 1.0), words.get("log_y", False), list[Series]()
         for position, method in enumerate(methods):
             own = [row for row in study["rows"] if row["method"] == method and row.get(column) is not None]
             x, y = (np.array([float(row[name]) for row in own]) for name in ("step", column))
@@ -96,8 +65,8 @@ def _charts(study: Mapping[str, Any], wanted: tuple[tuple[str, str, str, float, 
             caption = "mean over the layers" + ("; logarithmic" if log else "")
             charts.append(
                 LineChart(
-                    f"balance_{column}", title, f"{caption[0].upper()}{caption[1:]}.", "training step", label,
-                    tuple(series), marks, log_y=log, source="balance.json",
+                    f"balance_{column}", words["title"], f"{caption[0].upper()}{caption[1:]}.", "training step",
+                    words["y_label"], tuple(series), marks, log_y=log, source="balance.json",
                 )
             )  # fmt: skip
     return charts

@@ -184,8 +184,9 @@ class SmallMultiples(_Titled):
 
 
 @cache
-def _words() -> dict[str, dict[str, str]]:
-    return tomllib.loads((Path(__file__).parent / "templates" / "charts.toml").read_text(encoding="utf-8"))
+def page_words(file: str) -> dict[str, Any]:
+    """Read a file of ``templates/`` that holds words of the pages."""
+    return tomllib.loads((Path(__file__).parent / "templates" / file).read_text(encoding="utf-8"))
 
 
 def worded(key: str, **values: Any) -> dict[str, Any]:
@@ -193,7 +194,10 @@ def worded(key: str, **values: Any) -> dict[str, Any]:
 
     ``values`` fill in what stands there in braces.
     """
-    return {"key": key} | {name: text.format(**values) for name, text in _words()[key].items()}
+    words = page_words("charts.toml")[key]
+    return {"key": key} | {
+        name: text.format(**values) if isinstance(text, str) else text for name, text in words.items()
+    }
 
 
 Chart = LineChart | BarChart | DotChart | HeatMap | Gantt | StackedBars | SmallMultiples

@@ -125,7 +125,7 @@ def training_overlays(runs: Runs) -> list[LineChart]:
 
 
 def _values(runs: Runs, key: str) -> Floats:
-    return filled([run.summary[key] for _, run in runs])
+    return filled([run.summary.get(key) for _, run in runs])
 
 
 def _drawn(runs: Runs, drawn: Drawn) -> DotChart | None:

@@ -35,17 +35,6 @@ from moesim.report.run_page import Verdict, chips
 from moesim.report.static import figure_files
 from moesim.results import DEFINITIONS, Result
 
-_SECTIONS = [
-    ("first", "Result"),
-    ("noise", "Noise"),
-    ("variants", "Variants"),
-    ("balance", "Balance"),
-    ("trade-off", "Bandwidth, bytes and gate mass"),
-    ("training", "Training"),
-    ("changes", "What differs"),
-    ("glossary", "Glossary"),
-]
-
 
 class Row(NamedTuple):
     """What the table of runs has of a run beside its cells: where it is, the classes of each cell, whether what-if."""
@@ -93,7 +82,6 @@ def render_comparison(
     return render(
         "comparison.html.j2",
         title=title,
-        sections=[one for one in _SECTIONS if noisy or one[0] != "noise"],
         chips=_common_chips(runs),
         verdict=Verdict(noise_sentence(noisy), "") if noisy else comparison_verdict(runs),
         noise=view_of(noise_chart(noisy, WORDS)) if noisy else None,

@@ -5,19 +5,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series
+from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series, worded
 from moesim.report.data_table import DataTable, Quantity
 from moesim.report.page import render, view_of
 from moesim.report.palette import series_colour
 from moesim.report.run_page import Verdict
 from moesim.results import PlacementVerdict
 
-_SECTIONS = [
-    ("first", "Result"),
-    ("options", "Placements"),
-    ("costs", "What it costs"),
-    ("rests", "Behind it"),
-]
 _LOADS = {
     "rank": ("ranks, max/mean", "most loaded rank over the mean, on the tokens judged on"),
     "rank_itself": ("on itself", "the same where it is learnt on those very tokens: what is left is no loss"),
@@ -41,7 +35,6 @@ def render_placement(verdict: PlacementVerdict) -> str:
     return render(
         "placement.html.j2",
         title=f"Placement of {verdict.scenario}",
-        sections=_SECTIONS,
         chips=[f"learnt from {verdict.learnt_from}", f"judged on {verdict.judged_on}", verdict.phase],
         verdict=placement_words(verdict),
         same=verdict.same,
@@ -115,11 +108,7 @@ def _saved(verdict: PlacementVerdict) -> Iterator[Chart]:
     )
     if others:
         yield DotChart(
-            key="saved",
-            title=f"Layer time saved against {verdict.present}",
-            caption="Bars: the interval of the difference. Both placements run on the same cluster, so what is not "
-            "known of it mostly cancels.",
-            x_label="saved (%)",
+            **worded("saved", present=verdict.present),
             rows=tuple(one.name for one in others),
             groups={"saved": value},
             spans={"saved": (low, high)},
@@ -142,12 +131,7 @@ def _paid(verdict: PlacementVerdict) -> Iterator[Chart]:
             shown = np.where(y < -100 * best.saved.value, np.nan, y)
             series.append(Series(label, steps, shown, series_colour(i), style))  # type: ignore[arg-type]
     yield LineChart(
-        key="paid",
-        title=f"What {best.name} saves, less what moving to it costs",
-        caption="One rearrangement every so many steps. Above zero it pays. Dashed: where the load drifts, what is "
-        f"saved falls to 1/e in {verdict.drift_steps:,.0f} steps: assumed, not measured.",
-        x_label="steps from one rearrangement to the next",
-        y_label="saved, net (%)",
+        **worded("paid", best=best.name, drift=verdict.drift_steps),
         series=tuple(series),
         marks=(Mark("pays", 0.0),),
         log_x=True,
@@ -158,11 +142,7 @@ def _ageing(verdict: PlacementVerdict) -> Iterator[Chart]:
     curves = verdict.ageing.curves
     if curves:
         yield LineChart(
-            key="ageing",
-            title="How a placement ages",
-            caption=f"{verdict.ageing.said} Windows of {verdict.ageing.window_tokens:,} tokens, in the order recorded.",
-            x_label="window of the recording",
-            y_label="ranks, max/mean",
+            **worded("ageing", said=verdict.ageing.said, tokens=verdict.ageing.window_tokens),
             series=tuple(
                 Series(words, np.arange(1.0, 1 + len(curves[key])), np.array(curves[key]), series_colour(i))
                 for i, (key, words) in enumerate(_CURVES.items())
@@ -175,10 +155,6 @@ def _frontier(verdict: PlacementVerdict) -> Iterator[Chart]:
     if len(verdict.frontier) > 1:
         load, nodes = (np.array(column) for column in zip(*verdict.frontier, strict=True))
         yield LineChart(
-            key="frontier",
-            title="Affinity: fewer nodes per token for less balance",
-            caption="Each point is a limit on the fullest node (placement.node_load_limit), on the tokens learnt from.",
-            x_label="nodes, max/mean",
-            y_label="nodes per token",
+            **worded("frontier"),
             series=(Series("affinity", load, nodes, series_colour(0), "points"),),
         )

@@ -1,6 +1,6 @@
 """The report of one run: the answer on the first screen, then the evidence, then what it rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from moesim.report import attention_section, run_tables
 from moesim.report.balance_charts import layer_charts, rebalance_charts, training_charts
-from moesim.report.charts import Chart
+from moesim.report.charts import Chart, page_words
 from moesim.report.columns import columns_of, rows_in
 from moesim.report.group_tables import (
     facts_of,
@@ -51,18 +51,6 @@ class ThresholdOutcome:
 
 
 _NOTE_ORDER = ("counterfactual", "degraded", "estimated", "info")
-_SECTIONS = [
-    ("first", "Result"),
-    ("groups", "Groups"),
-    ("traffic", "Traffic"),
-    ("load", "Experts and ranks"),
-    ("timeline", "Time"),
-    ("attention", "Attention"),
-    ("balance", "Balance"),
-    ("bandwidth", "Bandwidth"),
-    ("behind", "Behind the numbers"),
-    ("glossary", "Glossary"),
-]
 
 
 class Tile(NamedTuple):
@@ -104,13 +92,11 @@ def render_run(result: Result, thresholds: Sequence[ThresholdOutcome] = ()) -> s
     views = {key: view_of(chart) for key, chart in charts.items()}
     summary = result.summary
     groups = facts_of(result)
-    absent = [name for name, found in (("attention", facts), ("groups", groups)) if found is None]
     notes = sorted(result.notes, key=lambda note: _NOTE_ORDER.index(note.kind) if note.kind in _NOTE_ORDER else 9)
     return render(
         "run.html.j2",
         title=str(summary["name"]),
         name=str(summary["name"]),
-        sections=[one for one in _SECTIONS if one[0] not in absent],
         attention=None if facts is None else attention_section.kinds_table(facts),
         attention_words="" if facts is None else attention_section.kinds_words(facts),
         memory=attention_section.memory_table(facts) if facts is not None and "memory_bytes" in facts else None,
@@ -219,70 +205,48 @@ def verdict(result: Result) -> Verdict:
 
 
 def _tiles(result: Result) -> list[Tile]:
-    s = result.summary
-
-    def named(key: str) -> str:
-        return result.value(key).words(lambda number: named_quantity(key, number))
-
-    def share(key: str) -> str:
-        return quantity((s[key] or 0.0) / s["layer_time_s"], "%") if s["layer_time_s"] else ABSENT
-
-    steps = columns_of(result, "steps")
+    """Fill in ``templates/tiles.toml``: of a whole step its own tiles first, those of a layer alone are left out."""
+    s, steps = result.summary, columns_of(result, "steps")
     n_steps = len(np.unique(np.asarray(steps["step"]))) if rows_in(steps) else 1
-    rate = s["tokens"] / n_steps / s["layer_time_s"] / s["ranks"] if s["layer_time_s"] else None
-    both = (s["dispatch_time_s"] or 0.0) + (s["combine_time_s"] or 0.0)
-    plain, _, interval = named("layer_time_s").partition(" (")
-    interval = interval and f"({interval}"
-    ratio = f" · {s['layer_time_s'] / s['lower_bound_s']:.2f} ×" if s["lower_bound_s"] else ""
-    tiles = [
-        Tile("Layer time", plain, f"lower bound {named('lower_bound_s')}{ratio}",
-             f"{SUMMARY['layer_time_s'].text}. In brackets: where it lies with a probability of 80 % on a cluster like "
-             f"this one. Lower bound: {SUMMARY['lower_bound_s'].text}.", interval),
-        Tile("Dispatch + combine", quantity(both, "s"),
-             f"{named('dispatch_time_s')} out · {named('combine_time_s')} back",
-             f"{SUMMARY['dispatch_time_s'].text}; {SUMMARY['combine_time_s'].text}."),
-        Tile("Expert compute", named("expert_compute_time_s"), f"{share('expert_compute_time_s')} of the layer",
-             SUMMARY["expert_compute_time_s"].text),
-        Tile("Wait, mean over ranks", named("rank_wait_mean_s"),
-             f"critical rank {named('wait_time_s')} · arrival {named('arrival_time_s')}",
-             f"{SUMMARY['rank_wait_mean_s'].text}. Critical rank: {SUMMARY['wait_time_s'].text}."),
-        Tile("Experts, max/mean", named("expert_load_max_over_mean"),
-             f"uniform router: {named('uniform_router_expert_max_over_mean')}",
-             f"{SUMMARY['expert_load_max_over_mean'].text}. Uniform router: "
-             f"{SUMMARY['uniform_router_expert_max_over_mean'].text}."),
-        Tile("Ranks, max/mean", named("rank_load_max_over_mean"), f"nodes: {named('node_load_max_over_mean')}",
-             f"{SUMMARY['rank_load_max_over_mean'].text}; {SUMMARY['node_load_max_over_mean'].text}."),
-        Tile("Bottleneck link", named("bottleneck_utilisation"), f"used · max/mean {named('link_load_max_over_mean')}",
-             f"{SUMMARY['bottleneck_utilisation'].text}; {SUMMARY['link_load_max_over_mean'].text}."),
-        Tile("Tokens per second and GPU", quantity(None if rate is None else float(f"{rate:.4g}"), ""),
-             "through this layer alone", "tokens of a batch over the layer time and the number of ranks: an upper "
-             "limit, since a model has many layers and attention besides"),
-    ]  # fmt: skip
-    if "tokens_per_second" not in s:
-        return tiles
-    per_request = f" · {named('tpot_s')} per output token" if s["tpot_s"] is not None else ""
-    per_gpu, per_node, in_all = (f"{s[f'tokens_per_second{of}']:,.0f}" for of in ("_per_gpu", "_per_node", ""))
-    step, _, step_interval = named("step_time_s").partition(" (")
-    training = "mfu" in s
-    per_layer = "of dispatch and combine" if training else f"one more MoE layer: {named('layer_period_s')}"
-    of_step = [
-        Tile("Tokens per second and GPU", per_gpu, f"{per_node} a node · {in_all} in all",
-             DEFINITIONS["tokens_per_second"].text),
-        Tile("Step", step, f"{s['model_layers']} layers{per_request}", SUMMARY["step_time_s"].text,
-             step_interval and f"({step_interval}"),
-        Tile("Communication hidden", quantity(s["communication_hidden_share"], "%"), per_layer,
-             DEFINITIONS["communication_hidden_share"].text),
-    ]  # fmt: skip
+    layer_s, bound_s, whole, training = s["layer_time_s"], s["lower_bound_s"], "tokens_per_second" in s, "mfu" in s
+    rate = s["tokens"] / n_steps / layer_s / s["ranks"] if layer_s else None
+    values = _Words(lambda key: result.value(key).words(lambda number: named_quantity(key, number)))
+    values |= {
+        "times_bound": f" · {layer_s / bound_s:.2f} ×" if bound_s else "",
+        "both": quantity((s["dispatch_time_s"] or 0.0) + (s["combine_time_s"] or 0.0), "s"),
+        "expert_share": quantity((s["expert_compute_time_s"] or 0.0) / layer_s, "%") if layer_s else ABSENT,
+        "rate": quantity(None if rate is None else float(f"{rate:.4g}"), ""),
+    }
+    if whole:
+        parts = {"per_gpu": "_per_gpu", "per_node": "_per_node", "in_all": ""}
+        values |= {name: f"{s[f'tokens_per_second{of}']:,.0f}" for name, of in parts.items()}
+        values["model_layers"] = str(s["model_layers"])
+        values["per_request"] = f" · {values['tpot_s']} per output token" if s["tpot_s"] is not None else ""
+        period = f"one more MoE layer: {values['layer_period_s']}"
+        values["per_layer"] = "of dispatch and combine" if training else period
     if training:
-        rate, non_causal = s["model_flops_per_second_per_gpu"] / 1e12, quantity(s["mfu_non_causal"], "%")
-        of_step += [
-            Tile("MFU, causal", quantity(s["mfu"], "%"), f"{rate:,.0f} TFLOP/s a GPU · non-causal {non_causal}",
-                 f"{DEFINITIONS['model_flops_per_second_per_gpu'].text}; {DEFINITIONS['mfu'].text}"),
-            Tile("Bubble", quantity(s["pipeline_bubble_share"], "%"),
-                 f"{s['gpus']:,} GPUs · {s['tokens_per_day'] / 1e9:,.1f} billion tokens a day",
-                 DEFINITIONS["pipeline_bubble_share"].text),
-        ]  # fmt: skip
-    return [*of_step, *tiles[:-1]]
+        values |= {"teraflops": f"{s['model_flops_per_second_per_gpu'] / 1e12:,.0f}", "gpus": f"{s['gpus']:,}",
+                   "tokens_a_day": f"{s['tokens_per_day'] / 1e9:,.1f}"}  # fmt: skip
+    meanings, words = _Words(lambda key: DEFINITIONS[key].text), page_words("tiles.toml")
+    kinds = ("step", *(["training"] if training else []), "layer") if whole else ("layer", "layer_alone")
+    tiles = []
+    for one in (one for kind in kinds for one in words[kind]):
+        value, note = (one[name].format_map(values) for name in ("value", "note"))
+        plain, bracket, interval = value.partition(" (") if one.get("apart") else (value, "", "")
+        definition = one["definition"].format_map(meanings)
+        tiles.append(Tile(one["label"], plain, note, definition, f"({interval}" if bracket else ""))
+    return tiles
+
+
+class _Words(dict[str, str]):
+    """Words by name, those of a number that has none found by its name in the summary."""
+
+    def __init__(self, of: Callable[[str], str]) -> None:
+        super().__init__()
+        self._of = of
+
+    def __missing__(self, key: str) -> str:
+        return self._of(key)
 
 
 def _sources(summary: dict[str, Any]) -> list[Source]:

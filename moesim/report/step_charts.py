@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from moesim.report.charts import Gantt
+from moesim.report.charts import Gantt, worded
 from moesim.report.columns import columns_of, pick, rows_in
 from moesim.report.palette import PHASES
 from moesim.report.quantities import axis_scale, quantity
@@ -45,12 +45,7 @@ def lanes_chart(result: Result) -> Gantt | None:
     second = "on the way back" if "mfu" in result.summary else "of the second micro-batch"
     lanes, cuts = np.asarray(own["lane"], str), np.asarray(own["micro_batch"])
     return Gantt(
-        key="step_lanes",
-        title=f"The lanes of rank {rank}, layers {first} and {first + 1}",
-        caption=f"Each lane does one thing at a time; thin bars are {second}. Where the compute lane is empty, "
-        "communication shows.",
-        x_label=f"time ({unit})",
-        row_label="lane",
+        **worded("step_lanes", rank=rank, first=first, last=first + 1, second=second, unit=unit),
         rows=LANES,
         row=np.array([LANES.index(lane) for lane in lanes.tolist()]),
         start=start / scale,
@@ -60,7 +55,6 @@ def lanes_chart(result: Result) -> Gantt | None:
         note=tuple(f"layer {at}, micro-batch {cut}" for at, cut in zip(own["layer"], cuts, strict=True)),
         colours=PHASES,
         grid_every=1,
-        source="spans.parquet",
     )
 
 
@@ -76,17 +70,14 @@ def pipeline_chart(result: Result) -> Gantt | None:
     chosen = chosen[np.argsort(np.asarray(table["start_s"])[chosen], kind="stable")]
     left_out, chosen = len(chosen) - _PASSES, chosen[:_PASSES]
     own = {name: np.asarray(table[name])[chosen] for name in table}
-    scale, unit = axis_scale(own["end_s"], "s")
+    (scale, unit), ranks = axis_scale(own["end_s"], "s"), int(own["rank"].max()) + 1
     idle = quantity(result.summary["pipeline_bubble_share"], "%")
     return Gantt(
-        key="pipeline",
-        title=f"The pipeline: {int(own['rank'].max()) + 1} ranks, one step",
+        **worded("pipeline", ranks=ranks, unit=unit),
         caption=f"What each rank of a pipeline does, a bar for each pass of a micro-batch. White is bubble: the rank "
         f"waits for another one's pass, on the busiest rank {idle} of the step. The optimizer follows."
         + (f" The last {left_out:,} passes are not drawn." if left_out > 0 else ""),
-        x_label=f"time ({unit})",
-        row_label="pipeline rank",
-        rows=tuple(str(rank) for rank in range(int(own["rank"].max()) + 1)),
+        rows=tuple(map(str, range(ranks))),
         row=own["rank"],
         start=own["start_s"] / scale,
         end=own["end_s"] / scale,
@@ -97,5 +88,4 @@ def pipeline_chart(result: Result) -> Gantt | None:
         note=tuple(f"stage {at}, micro-batch {i}" for at, i in zip(own["stage"], own["micro_batch"], strict=True)),
         colours=_PASS_COLOURS,
         grid_every=1,
-        source="pipeline.parquet",
     )

@@ -21,16 +21,6 @@ from moesim.results import DEFINITIONS
 TABLE_ROWS = 1000
 _REASONS = 20
 
-_SECTIONS = [
-    ("first", "Result"),
-    ("groups", "Best of each"),
-    ("axes", "Axes"),
-    ("curves", "Imbalance and bandwidth"),
-    ("trade-off", "Trade-offs"),
-    ("points", "Points"),
-    ("glossary", "Glossary"),
-]
-
 
 class PointRow(NamedTuple):
     """What the table of points has of a point beside its cells: the kind, and ``key=value`` words to filter by."""
@@ -55,13 +45,11 @@ def render_sweep(data: SweepData) -> str:
     chosen = data.anchor
     shown = {*listed, chosen, *(_points_of(maps) if maps else ())}
     details = {point: _details(data, point) for point in sorted(shown)}
-    absent = {"axes", "curves"} if all(len(axis.values) == 1 for axis in data.axes) else set()
-    absent |= set() if data.groups else {"groups"}
     return render(
         "sweep.html.j2",
         title=data.title,
         question=data.question,
-        sections=[one for one in _SECTIONS if one[0] not in absent],
+        varied=any(len(axis.values) > 1 for axis in data.axes),
         chips=_chips(data),
         verdict=sweep_verdict(data),
         what_if=_what_if(data),

@@ -1,6 +1,7 @@
 """Where the tokens go: bytes between ranks, load of experts and ranks, bandwidth against message size, busy wires."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.report.charts import BarChart, Gantt, HeatMap, LineChart, Mark, Series, worded
 from moesim.report.columns import (
@@ -21,6 +22,8 @@ from moesim.report.quantities import Floats, axis_scale, filled
 from moesim.results import Result
 from moesim.stages import PHASES
 
+Ints = NDArray[np.integer]
+
 # Points of the bandwidth chart: beyond this a cloud only gets darker.
 _POINTS = 2000
 _HOT_EXPERTS = 12
@@ -35,22 +38,26 @@ def traffic_chart(result: Result) -> HeatMap | None:
     per_node = int(result.summary["ranks"]) > RANK_PAIR_LIMIT
     node = node_of_rank(result)
     size = int(node.max()) + 1 if per_node else len(node)
-    phases, layers = np.asarray(table["phase"]), layers_in(table)
-    matrices = {}
-    for phase in ("dispatch", "combine"):
-        rows = pick(table, phases == phase)
-        matrix = np.zeros((size, size))
-        np.add.at(
-            matrix, (np.asarray(rows["source_rank"]), np.asarray(rows["target_rank"])), filled(rows["wire_bytes"])
-        )
-        matrices[phase] = matrix / layers
-    scale, unit = axis_scale(np.concatenate(list(matrices.values())), "B")
+    matrices, unit = _bytes_between(table, np.arange(size), size)
     noun = "node" if per_node else "rank"
     return HeatMap(
         **worded("traffic", noun=noun, unit=unit),
-        matrices={name: matrix / scale for name, matrix in matrices.items()},
+        matrices=matrices,
         grid_every=0 if per_node else ranks_per_node(result),
     )
+
+
+def _bytes_between(table: Columns, place: Ints, size: int) -> tuple[dict[str, Floats], str]:
+    """Bytes per layer between ``place[rank]`` of sources and targets, by phase, [size, size] each; and their unit."""
+    matrices = {}
+    for phase in PHASES:
+        rows = pick(table, np.asarray(table["phase"], str) == phase)
+        matrix = np.zeros((size, size))
+        ends = (place[np.asarray(rows["source_rank"])], place[np.asarray(rows["target_rank"])])
+        np.add.at(matrix, ends, filled(rows["wire_bytes"]))
+        matrices[phase] = matrix / layers_in(table)
+    scale, unit = axis_scale(np.concatenate(list(matrices.values())), "B")
+    return {phase: matrix / scale for phase, matrix in matrices.items()}, unit
 
 
 def expert_tokens(result: Result) -> tuple[str, Columns]:
@@ -255,16 +262,5 @@ def node_traffic_chart(result: Result) -> HeatMap | None:
     nodes = int(node.max()) + 1
     if not rows_in(table) or nodes < 2 or int(result.summary["ranks"]) > RANK_PAIR_LIMIT:
         return None
-    matrices = {}
-    for phase in PHASES:
-        rows = pick(table, np.asarray(table["phase"], str) == phase)
-        matrix = np.zeros((nodes, nodes))
-        ends = (node[np.asarray(rows["source_rank"])], node[np.asarray(rows["target_rank"])])
-        np.add.at(matrix, ends, filled(rows["wire_bytes"]))
-        matrices[phase] = matrix / layers_in(table)
-    scale, unit = axis_scale(np.concatenate(list(matrices.values())), "B")
-    return HeatMap(
-        **worded("node_traffic", unit=unit),
-        matrices={name: matrix / scale for name, matrix in matrices.items()},
-        log=False,
-    )
+    matrices, unit = _bytes_between(table, node, nodes)
+    return HeatMap(**worded("node_traffic", unit=unit), matrices=matrices, log=False)

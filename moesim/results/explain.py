@@ -9,6 +9,7 @@ from typing import Any
 from moesim.errors import InputError
 from moesim.results.bands import Moves
 from moesim.results.definitions import DEFINITIONS, GROUP_SUMMARY, TRAINING_SUMMARY
+from moesim.results.folder_schema import AGAIN, LATER
 from moesim.results.result import Result
 from moesim.results.terms import Share, Term
 from moesim.stages import PHASES
@@ -29,6 +30,8 @@ def explain_lines(result: Result, key: str) -> Iterator[str]:
         close = difflib.get_close_matches(key, DEFINITIONS, n=1)
         fix = f"did you mean {close[0]}?" if close else f"choose among {', '.join(result.summary)}"
         raise InputError(f"no number {key!r} in a summary", fix=fix)
+    if key in LATER["summary"] and key not in result.summary:
+        raise InputError(f"this run has no {key}: an earlier moesim wrote it", fix=AGAIN)
     if key in GROUP_SUMMARY and key not in result.summary:
         raise InputError(f"this run has no {key}: it has one expert-parallel group", fix="give parallel.ep and dp")
     if key not in result.summary:
@@ -188,8 +191,9 @@ def _layer(result: Result, _: str) -> Iterator[str]:
             yield f"  its peak is {peak}, that of most links of its class {peers}"
     for one in result.explanation.get("faults", ()):
         wait = f"; ranks wait {format_duration(one['waited_on_s'])} each for {one['waited_on']}"
-        layer = f"a layer of {format_duration(one['layer_time_s'])} ({round(one['longer_by'], 4) + 0.0:+.2%})"
-        yield f"  {one['name']}: {layer}, {one['bottleneck']}{wait if one['waited_on'] else ''}"
+        what = one.get("what", "layer")
+        time = f"a {what} of {format_duration(one[f'{what}_time_s'])} ({round(one['longer_by'], 4) + 0.0:+.2%})"
+        yield f"  {one['name']}: {time}, {one['bottleneck']}{wait if one['waited_on'] else ''}"
     if steps := result.explanation.get("tolerance"):
         yield f"  in steps of up to {steps['tolerance']:.2%}; estimated error {steps['estimated_error']['layer']:.2%}"
     ranks = result.explanation["critical_ranks"]

@@ -21,6 +21,8 @@ from moesim.output_folder import PROVENANCE, folder_in_one_piece, sha256
 from moesim.results.definitions import Value
 from moesim.results.folder_schema import (
     AGAIN,
+    FIRST_SCHEMA,
+    LATER,
     OPTIONAL,
     SCHEMA_VERSION,
     TABLES,
@@ -32,6 +34,8 @@ from moesim.results.folder_schema import (
 )
 from moesim.results.tables import Tables, write_parquet
 from moesim.results.trace import chrome_trace
+
+_EARLIER = "an earlier moesim wrote this, without"
 
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
@@ -156,7 +160,8 @@ def load_result(directory: str | Path, *, at_once: bool = True) -> Result:
         at_once: read and check every file; else tables, flows and traffic are read when they are asked for.
 
     Raises:
-        InputError: not a result folder, damaged, or of another schema version.
+        InputError: not a result folder, damaged, or of an unknown schema version. What a folder of an earlier release
+            does not have is named in a note.
     """
     folder = Path(directory)
     if not (folder / "summary.json").is_file():
@@ -170,16 +175,22 @@ def load_result(directory: str | Path, *, at_once: bool = True) -> Result:
     flows, traffic = (_WhenAsked(partial(read_arrays, folder / f"{name}.npz", name)) for name in ("flows", "traffic"))
     if at_once:
         [len(files) for files in (tables, flows, traffic)]
+    first = read_json(folder / "summary.json", "schema", str) == FIRST_SCHEMA
+    absent = ["intervals", *LATER["ranks"]] if first else []
+    absent += [key for key in LATER["summary"] if key not in summary]
+    notes = list(_notes(folder / "notes.json"))
+    if absent and not any(note.text.startswith(_EARLIER) for note in notes):
+        notes.append(Note("info", f"{_EARLIER} {', '.join(absent)}"))
     return Result(
         summary=summary,
         tables=Tables(tables),
-        notes=tuple(_notes(folder / "notes.json")),
-        explanation=read_json(folder / "explanation.json", "explanation"),
+        notes=tuple(notes),
+        explanation={key: {} for key in LATER["explanation"]} | read_json(folder / "explanation.json", "explanation"),
         flows=flows,
         traffic=traffic,
         scenario_yaml=read_text(folder / "scenario.resolved.yaml"),
         provenance=read_json(folder / "provenance.json", "provenance"),
-        intervals=dict(_intervals(folder / "summary.json")),
+        intervals={} if first else dict(_intervals(folder / "summary.json")),
     )
 
 

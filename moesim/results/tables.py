@@ -168,6 +168,8 @@ def _column(values: Any, most: int, where: str) -> Any:
     import pyarrow as pa
 
     if pa.types.is_dictionary(values.type) and not values.null_count:
+        if 4 * values.dictionary.nbytes > most:
+            raise InputError(f"words of {values.dictionary.nbytes} bytes", where)
         known = np.array(values.dictionary.to_pylist() or [""], dtype=str)
         if known.itemsize * len(values) > most:
             raise InputError(f"words of {known.itemsize // 4} letters in {len(values)} rows", where)

@@ -4,6 +4,7 @@ V1, V2 and V3 are this one function; what differs is the ``RouterSpec``. The bia
 caller holds: it takes part in the selection (of groups and of experts) and never in the gates.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,28 +59,15 @@ def route(
 
     Source: DeepSeekMoE eq. 9-11, DeepSeek-V2 eq. 20-22, DeepSeek-V3 eq. 12-16, arXiv:2408.15664 eq. 3.
     """
-    return route_and_count(logits, spec, bias, token_offset, bfloat16=bfloat16)[0]
-
-
-def route_and_count(
-    logits: ArrayLike,
-    spec: RouterSpec,
-    bias: ArrayLike | None = None,
-    token_offset: int = 0,
-    *,
-    bfloat16: bool = False,
-) -> tuple[Assignment, NDArray[np.int64]]:
-    """Route as ``route`` does, and count how often each expert was selected, int64 [E], in the same pass."""
     x = checked_logits(logits, spec, bfloat16)
     selection_bias = checked_bias(bias, spec)
     expert_ids = np.empty((len(x), spec.top_k), dtype=np.int32)
     gates = np.empty((len(x), spec.top_k), dtype=np.float64 if x.dtype == np.float64 else np.float32)
     if fused_pass_takes(spec, x.dtype, selection_bias.size > 0):
-        nothing, load = (np.empty(0), np.empty(0, np.int64)), np.zeros(spec.n_experts, np.int64)
+        nothing = np.empty(0), np.empty(0, np.int64)
         batch = Batch(x, spec, selection_bias, expert_ids, gates, *nothing, token_offset=token_offset)
-        for sums, _ in route_in_blocks(batch):
-            load += sums.load.astype(np.int64)
-        return Assignment(expert_ids, gates), load
+        deque(route_in_blocks(batch), maxlen=0)
+        return Assignment(expert_ids, gates)
     groups, knobs = kernel_groups(spec), kernel_knobs(spec)
     rows = max(1, LOGITS_PER_BLOCK // spec.n_experts)
     for start in range(0, len(x), rows):
@@ -95,4 +83,4 @@ def route_and_count(
         )
         if bad >= 0:
             raise not_finite(block, bad, token_offset + start + bad)
-    return Assignment(expert_ids, gates), np.bincount(expert_ids.ravel(), minlength=spec.n_experts)
+    return Assignment(expert_ids, gates)

@@ -1,7 +1,7 @@
 """A batch routed and measured in one pass: experts, gates, loads, and the sums that balance losses are made of.
 
-Sums of two pieces of a batch add up to those of the whole, so a batch of any size can come in pieces: memory follows
-the experts, not the tokens. Affinities are computed in float32 here, with an error of at most 3e-7 of each, which is
+Sums of pieces of a batch add up to those of the whole, sequences one after the other: memory follows the experts, not
+the tokens. Affinities are computed in float32 here, with an error of at most 3e-7 of each, which is
 about what rounding does to a logit of 4 in float32; they are summed over up to sixteen tokens of a sequence in float32
 and from there in float64, so that sums are right to 1e-6. ``moesim.balance`` makes the losses of them, and has the same
 losses token by token in float64, with gradients.
@@ -35,7 +35,7 @@ class SequenceSums:
 
 @dataclass(frozen=True, eq=False)
 class RouterSums:
-    """What a batch's balance is made of; ``a + b`` sums two pieces of a batch.
+    """What a batch's balance is made of; those of pieces of a batch add up.
 
     Attributes:
         weight: copies of all tokens together, T.
@@ -54,23 +54,6 @@ class RouterSums:
     logsumexp_squared: float
     gate_mass_lost: float
     sequences: SequenceSums | None
-
-    def __add__(self, other: "RouterSums") -> "RouterSums":
-        mine, theirs = self.sequences, other.sequences
-        joined = None
-        if mine is not None and theirs is not None:
-            joined = SequenceSums(
-                *(np.concatenate([getattr(mine, name), getattr(theirs, name)]) for name in vars(mine))
-            )
-        return RouterSums(
-            self.weight + other.weight,
-            self.load + other.load,
-            self.affinity + other.affinity,
-            self.received + other.received,
-            self.logsumexp_squared + other.logsumexp_squared,
-            self.gate_mass_lost + other.gate_mass_lost,
-            joined,
-        )
 
 
 def route_and_measure(

@@ -41,26 +41,21 @@ def checked_logits(logits: ArrayLike, spec: RouterSpec, bfloat16: bool = False) 
     return array.astype(np.float64)
 
 
-def checked_ids(expert_ids: ArrayLike, n_tokens: int, spec: RouterSpec) -> NDArray[np.int32]:
-    """Return the expert ids as int32 [T, K]; -1 stands for a dropped copy.
+def checked_selection(expert_ids: ArrayLike, n_experts: int, shape: tuple[int, int] | None = None) -> NDArray[np.int32]:
+    """Return expert ids as contiguous int32 [T, K]; -1 is a dropped copy.
 
     Raises:
-        InputError: another shape, or an id that no expert has.
+        InputError: not [T, K] (or not ``shape``), not whole numbers, or an id that no expert has.
     """
-    array = np.asarray(expert_ids)
-    if array.shape != (n_tokens, spec.top_k) or not np.issubdtype(array.dtype, np.integer):
-        raise InputError(
-            f"expert_ids have shape {array.shape} and type {array.dtype}",
-            "expert_ids",
-            f"give whole numbers [{n_tokens}, {spec.top_k}]",
-        )
-    if array.size and (array.min() < -1 or array.max() >= spec.n_experts):
-        raise InputError(
-            f"expert ids run from {array.min()} to {array.max()}",
-            "expert_ids",
-            f"use 0 to {spec.n_experts - 1}, or -1 for a dropped copy",
-        )
-    return array.astype(np.int32, copy=False)
+    ids = np.asarray(expert_ids)
+    if ids.ndim != 2 or (shape is not None and ids.shape != shape) or not np.issubdtype(ids.dtype, np.integer):
+        wanted = "[tokens, top_k]" if shape is None else f"[{shape[0]}, {shape[1]}]"
+        what = f"expert_ids have shape {ids.shape} and type {ids.dtype}"
+        raise InputError(what, "expert_ids", f"give whole numbers {wanted}")
+    if ids.size and (ids.min() < -1 or ids.max() >= n_experts):
+        fix = f"use 0 to {n_experts - 1}, or -1 for a dropped copy"
+        raise InputError(f"expert ids run from {ids.min()} to {ids.max()}", "expert_ids", fix)
+    return np.ascontiguousarray(ids, dtype=np.int32)
 
 
 def checked_bias(bias: ArrayLike | None, spec: RouterSpec) -> NDArray[np.float64]:
@@ -127,13 +122,12 @@ def gate_mass_lost(logits: ArrayLike, spec: RouterSpec, expert_ids: ArrayLike) -
         InputError: wrong shapes, unknown expert ids, or a NaN or infinite logit (the error names the token).
     """
     x = checked_logits(logits, spec)
-    ids = checked_ids(expert_ids, len(x), spec)
+    ids = checked_selection(expert_ids, spec.n_experts, (len(x), spec.top_k))
     lost = np.empty(len(x))
     rows = max(1, LOGITS_PER_BLOCK // spec.n_experts)
     for start in range(0, len(x), rows):
         block = kernel_block(x[start : start + rows])
-        part = np.ascontiguousarray(ids[start : start + rows])
-        bad = mass_lost(block, part, spec.score == "sigmoid", lost[start : start + rows])
+        bad = mass_lost(block, ids[start : start + rows], spec.score == "sigmoid", lost[start : start + rows])
         if bad >= 0:
             raise not_finite(block, bad, start + bad)
     return lost

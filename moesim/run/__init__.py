@@ -1,7 +1,16 @@
 """From a scenario to a result: the one loop over steps and layers, audited."""
 
 from moesim.run.simulate import simulate
-from moesim.run.steps import RoutedStep, TimedLayer, initial_state, route_step, route_steps, run_steps, simulated_layers
+from moesim.run.steps import (
+    RoutedStep,
+    TimedLayer,
+    initial_state,
+    route_step,
+    route_steps,
+    run_steps,
+    simulated_layers,
+    summed_up,
+)
 
 __all__ = [
     "RoutedStep",
@@ -12,4 +21,5 @@ __all__ = [
     "run_steps",
     "simulate",
     "simulated_layers",
+    "summed_up",
 ]

@@ -45,14 +45,8 @@ def ageing(ids: Sequence[NDArray[np.int32]], n_experts: int, present: Sequence[P
         for i, load in enumerate(loads[1:]):
             by = {"none": present[layer], "stale": placed[0], "fresh": placed[i], "itself": placed[i + 1]}
             for name, placement in by.items():
-                curves[name][i] += _rank_load(placement, load) / len(ids)
+                curves[name][i] += imbalance(placement.planned_rank_load(load)).max_over_mean / len(ids)
     return _told(length, curves)
-
-
-def _rank_load(placement: Placement, load: NDArray[np.int64]) -> float:
-    """Max / mean of the ranks' load, replicas sharing their expert's as planned."""
-    on_rank = np.bincount(placement.slot_rank, weights=placement.planned_slot_load(load), minlength=placement.n_ranks)
-    return imbalance(on_rank).max_over_mean
 
 
 def _told(length: int, curves: dict[str, NDArray[np.float64]]) -> Ageing:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim import csr
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
 from moesim.layer import LayerLoad
@@ -16,8 +17,11 @@ from moesim.results import Term, combined
 from moesim.timeline import LayerTrace, LinkSeries, MigrationTrace, PhaseTrace
 
 _SLACK = 1e-9
-# The clock's own rounding where a run lasts for seconds; far below one of any other unit.
-_CLOCK_S = 1e-15
+
+
+def _rounding(clock_s: float) -> float:
+    """What times that the clock tells at ``clock_s`` may be off by, some sums later; never less than 1e-15 s."""
+    return max(float(np.spacing(clock_s)) * 32, 1e-15)
 
 
 def audit_layer(fabric: Fabric, load: LayerLoad, trace: LayerTrace, tokens: int, top_k: int, dropped: int) -> None:
@@ -52,7 +56,7 @@ def audit_together(fabric: Fabric, phases: Sequence[PhaseTrace], series: LinkSer
     if any(phase.limits is not None or (phase.capacity_events.link < fabric.n_links).any() for phase in phases):
         return  # what stepped flows carried is known to their tolerance; what links could, changed
     links = np.concatenate([phase.flows.route_links for phase in phases])
-    loads = [np.repeat(phase.flows.size, np.diff(phase.flows.route_ptr)) * phase.flows.weight for phase in phases]
+    loads = [csr.spread(phase.flows.size, phase.flows.route_ptr) * phase.flows.weight for phase in phases]
     wanted = np.bincount(links, weights=np.concatenate(loads), minlength=fabric.n_links)
     carried = series.utilisation.sum(axis=0) * fabric.capacity * series.bucket_s
     for link in np.flatnonzero(np.abs(carried - wanted) > _SLACK * np.maximum(wanted, 1.0))[:1]:
@@ -90,10 +94,11 @@ def _audit_phase(where: str, fabric: Fabric, phase: PhaseTrace) -> None:
         raise InvariantError(f"{where}: rank {early[0]} leaves before its last flow ends")
     if (phase.finish_s > phase.leave_s.max() * (1 + _SLACK)).any():
         raise InvariantError(f"{where}: a flow ends after the last rank has left")
-    if (phase.wait_s < 0).any() or (phase.wait_s > (phase.leave_s - phase.enter_s) * (1 + _SLACK) + 1e-15).any():
+    clock = _rounding(phase.leave_s.max())
+    if (phase.wait_s < 0).any() or (phase.wait_s > (phase.leave_s - phase.enter_s) * (1 + _SLACK) + clock).any():
         raise InvariantError(f"{where}: a rank waits longer than it is in the phase")
     # No link faster than its peak, over the time from the first byte on it to the last.
-    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.route_ptr))
+    flow = csr.owners(flows.route_ptr)
     carries = flows.size[flow] > 0
     flow, link, weight = flow[carries], flows.route_links[carries], flows.weight[carries]
     begin, end = np.full(fabric.n_links, np.inf), np.full(fabric.n_links, -np.inf)
@@ -115,7 +120,7 @@ def _audit_kernels(where: str, phase: PhaseTrace, n_ranks: int) -> None:
     flows, kernel = phase.flows, phase.flows.kernel
     if kernel is None:
         return
-    owner = np.repeat(np.arange(flows.n_flows), np.diff(kernel.ptr))
+    owner = csr.owners(kernel.ptr)
     begin, end = np.full(n_ranks, np.inf), np.full(n_ranks, -np.inf)
     np.minimum.at(begin, kernel.ranks, phase.start_s[owner])
     np.maximum.at(end, kernel.ranks, phase.finish_s[owner])
@@ -126,39 +131,39 @@ def _audit_kernels(where: str, phase: PhaseTrace, n_ranks: int) -> None:
         raise InvariantError(f"{where}: the kernel of rank {np.flatnonzero(used)[np.argmax(over)]} did too much")
 
 
-def audit_components(components: dict[str, float], layer_time_s: float, layer: int) -> None:
-    """Check that the parts of a layer's time sum to it.
+def audit_components(components: dict[str, float], layer_time_s: float, layer: int, clock_s: float = 0.0) -> None:
+    """Check that the parts of a layer's time sum to it; ``clock_s``: when it ended.
 
     Raises:
-        InvariantError: they do not, within 1e-9.
+        InvariantError: they do not, within 1e-9 or the clock's rounding.
     """
-    total = sum(components.values())
-    if abs(total - layer_time_s) > _SLACK * max(layer_time_s, 1e-12):
+    total, rounding = sum(components.values()), _rounding(clock_s)
+    if abs(total - layer_time_s) > max(_SLACK * layer_time_s, rounding):
         raise InvariantError(f"layer {layer}: components sum to {total!r} s, the layer takes {layer_time_s!r} s")
-    if any(value < -1e-12 for value in components.values()):
+    if any(value < -max(rounding, 1e-12) for value in components.values()):
         raise InvariantError(f"layer {layer}: a component is negative: {components}")
 
 
-def audit_terms(summary: Mapping[str, Any], terms: Mapping[str, Sequence[Term]]) -> None:
-    """Check that the terms of every number give its value, and so on down.
+def audit_terms(summary: Mapping[str, Any], terms: Mapping[str, Sequence[Term]], clock_s: float = 0.0) -> None:
+    """Check that the terms of every number give its value, and so on down; ``clock_s``: when the longest step ended.
 
     Raises:
-        InvariantError: they do not, within 1e-9 of the largest of them.
+        InvariantError: they do not, within 1e-9 of the largest of them or the clock's rounding.
     """
     for key, parts in terms.items():
-        _audit_terms(key, float(summary[key]), parts)
+        _audit_terms(key, float(summary[key]), parts, _rounding(clock_s))
 
 
-def _audit_terms(what: str, value: float, terms: Sequence[Term]) -> None:
+def _audit_terms(what: str, value: float, terms: Sequence[Term], rounding: float) -> None:
     got = combined(terms)
     # Two clocks that nearly agree differ by little: what is added up is the measure, not what is left of it.
     largest = max([abs(value), *(abs(term["value"]) for term in terms if "combine" not in term)])
-    if not abs(got - value) <= max(_SLACK * largest, _CLOCK_S):
+    if not abs(got - value) <= max(_SLACK * largest, rounding):
         raise InvariantError(f"{what} is {value!r}, its terms give {got!r}")
     for term in terms:
         below, shares = term.get("terms"), term.get("of")
         if below:
-            _audit_terms(f"{what}: {term['name']}", term["value"], below)
+            _audit_terms(f"{what}: {term['name']}", term["value"], below, rounding)
         if shares:
             _close(f"{what}: shares of {term['name']}", sum(share["value"] for share in shares), term["value"])
 

@@ -16,12 +16,11 @@ from scipy.special import ndtr
 from moesim import balance
 from moesim.balance import Balancing, DynamicsConstants, LossFactors, Routed, Text, TokenForm, expert_load
 from moesim.errors import InputError
-from moesim.layer import KernelLedger, Parts
-from moesim.measure import SummaryBuilder
+from moesim.layer import Parts
 from moesim.routing import RouterSpec, affinity, gate_mass_lost
 from moesim.run.balance_fit import device_of
 from moesim.run.balance_snapshots import Floats, Ids, Snapshots
-from moesim.run.steps import initial_state, route_step, run_steps
+from moesim.run.steps import initial_state, route_step, summed_up
 from moesim.workload import Batch, listed
 
 Row = dict[str, Any]
@@ -160,9 +159,7 @@ def timed(parts: Parts, spec: RouterSpec, ids: Mapping[int, Ids], length: int) -
     )
     section = parts.workload.model_copy(update={"layers_simulated": None})
     own = replace(parts, router=spec, bias="zero", update_bias=False, workload=section)
-    summary, ledger = SummaryBuilder(own), KernelLedger()
-    for _ in run_steps(own, [route_step(own, initial_state(own, batch), batch)[0]], summary, ledger):
-        pass
+    summary, ledger = summed_up(own, [route_step(own, initial_state(own, batch), batch)[0]])
     built = summary.build(ledger.shares(), False)
     return {name: built[name] for name in TIMED}
 

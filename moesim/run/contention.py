@@ -10,7 +10,7 @@ Of a run of several groups every number is of the slowest group; ranks are numbe
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,28 +21,24 @@ from moesim.errors import InputError
 from moesim.layer import (
     KernelLedger,
     Parts,
-    Workload,
     build_fabric,
     build_parts,
     faulty_cluster,
-    open_workload,
+    opened,
     uses_ports,
     views_of_groups,
     whole_cluster,
     with_effects,
-    with_learnt_placement,
 )
 from moesim.measure import FlowExport, SummaryBuilder, held_seconds, joint_flows
 from moesim.placement_policies import GROUP_PLACEMENTS
 from moesim.results import Note, Result, TableBuilder, Tables, Term, ratio
 from moesim.run.audit import audit_terms
-from moesim.run.steps import GroupSteps, RoutedStep, route_steps, run_steps_of_groups
+from moesim.run.steps import NO_CURVES_S, GroupSteps, RoutedStep, route_steps, run_steps_of_groups
 from moesim.scenario import Scenario
 from moesim.stages import PHASES
 from moesim.traffic import Floats, gradient_flows, weight_transfer
 
-# One bucket over everything: nobody looks at the links' use over time.
-_NO_CURVES_S = 1e9
 # Links that a result names, of those that carry bytes of several groups.
 _LINKS = 12
 _BYTES = {"bf16": 2, "fp32": 4}
@@ -51,7 +47,7 @@ _COLUMNS = (
     "layer_time_s", "dispatch_time_s", "combine_time_s", "expert_compute_time_s", "wait_time_s",
     "rank_load_max_over_mean",
 )  # fmt: skip
-Routed = tuple[Parts, Sequence[RoutedStep]]
+Routed = tuple[Parts, Iterable[RoutedStep]]
 """A group's parts and its steps."""
 
 
@@ -107,12 +103,6 @@ def _on(scenario: Scenario, cluster: Fabric, groups: Sequence[Parts]) -> list[Pa
     ]
 
 
-def opened(parts: Parts) -> tuple[Parts, Workload]:
-    """Return the parts with the placement of experts that they learn, and their tokens."""
-    workload = open_workload(parts)
-    return with_learnt_placement(parts, lambda: workload), workload
-
-
 def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callable[[str], None]) -> Result:
     """Return the slowest group's result with what all groups on the cluster cost each other.
 
@@ -135,7 +125,7 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     links = shared.rows(held)
     numbers, terms = _numbers(together, alone)
     numbers["contended_link"] = max(shared.names & held.keys(), key=lambda link: (held[link], link), default=None)
-    audit_terms(numbers, terms)
+    audit_terms(numbers, terms, max(together + alone))
     flows, notes = joint_flows([one.flows for one in groups])
     facts = {
         "links": links,
@@ -159,12 +149,18 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     )
 
 
+def on_one_clock(groups: Sequence[Routed]) -> list[SummaryBuilder]:
+    """Put routed groups, one or more, on a clock for their summaries alone."""
+    on = [GroupSteps(parts, routed, SummaryBuilder(parts), KernelLedger()) for parts, routed in groups]
+    deque(run_steps_of_groups(on, NO_CURVES_S), maxlen=0)
+    return [one.summary for one in on]
+
+
 def _on_one_clock(groups: Sequence[Routed]) -> tuple[list[float], "_Shared"]:
     """Layer time of each group, the mean over its layers, and the links that they share."""
-    on = [GroupSteps(parts, routed, SummaryBuilder(parts), KernelLedger()) for parts, routed in groups]
-    deque(run_steps_of_groups(on, _NO_CURVES_S), maxlen=0)
-    by_layer = [[row["layer_time_s"] or 0.0 for row in one.summary.layers] for one in on]
-    return [math.fsum(times) / len(times) for times in by_layer], _Shared([(one.parts, one.summary) for one in on])
+    on = on_one_clock(groups)
+    by_layer = [[row["layer_time_s"] or 0.0 for row in summary.layers] for summary in on]
+    return [math.fsum(times) / len(times) for times in by_layer], _Shared([(its.parts, its) for its in on])
 
 
 class _Shared:

@@ -5,25 +5,22 @@ where there is more than one step or a rank is dead, else once. Of several exper
 and the slowest one counts.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from moesim.fault_kinds import FAULT_KINDS, NOTICED_S, RETRIES
-from moesim.layer import KernelLedger, Parts
+from moesim.layer import Parts
 from moesim.measure import SummaryBuilder
 from moesim.results import Note
-from moesim.run.contention import with_other_faults
-from moesim.run.steps import GroupSteps, RoutedStep, run_steps_of_groups
+from moesim.run.contention import on_one_clock, with_other_faults
+from moesim.run.steps import RoutedStep
 from moesim.scenario import Fault, Scenario
 from moesim.units import format_duration
 
 MOST_ALONE = 8
 """Faults of one scenario that are also simulated alone: the first ones."""
-# One bucket over everything: nobody looks at the links' use over time.
-_NO_CURVES_S = 1e9
 
 
 class BrokenRun(NamedTuple):
@@ -46,12 +43,8 @@ def fault_costs(scenario: Scenario, runs: Sequence[BrokenRun], say: Callable[[st
     def again(name: str, *faults: Fault) -> dict[str, Any]:
         say(f"once more {name}")
         parts = with_other_faults([run.parts for run in runs], scenario.model_copy(update={"faults": faults}))
-        on = [
-            GroupSteps(its, run.steps_of(its), SummaryBuilder(its), KernelLedger())
-            for its, run in zip(parts, runs, strict=True)
-        ]
-        deque(run_steps_of_groups(on, _NO_CURVES_S), maxlen=0)
-        return _clock(name, [one.summary for one in on])
+        routed = [(its, run.steps_of(its)) for its, run in zip(parts, runs, strict=True)]
+        return _clock(name, on_one_clock(routed))
 
     broken = [run.summary for run in runs]
     clocks, first = [again("without faults")], scenario.faults[0]
@@ -60,8 +53,11 @@ def fault_costs(scenario: Scenario, runs: Sequence[BrokenRun], say: Callable[[st
     else:
         clocks += (again(f"with {in_words(fault)} alone", fault) for fault in scenario.faults[:MOST_ALONE])
         clocks.append(_clock("with all", broken))
-    usual = clocks[0]["layer_time_s"]
-    return [clock | {"longer_by": clock["layer_time_s"] / usual - 1 if usual else 0.0} for clock in clocks]
+    # Ranks enter the layers of a whole step as they come, a dead one's at once: there the step says what is lost.
+    what = "layer" if runs[0].parts.inference is None else "step"
+    usual = clocks[0][f"{what}_time_s"]
+    longer = (clock[f"{what}_time_s"] / usual - 1 if usual else 0.0 for clock in clocks)
+    return [clock | {"what": what, "longer_by": by} for clock, by in zip(clocks, longer, strict=True)]
 
 
 def _clock(name: str, groups: Sequence[SummaryBuilder]) -> dict[str, Any]:

@@ -6,27 +6,24 @@ workload; what all the model's MoE layers take is their mean times their number.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from moesim.layer import KernelLedger, Parts
-from moesim.measure import SummaryBuilder, slot_bytes
+from moesim.layer import Parts
+from moesim.measure import slot_bytes
 from moesim.placement import Moves, Placement, break_even_steps, moves_between
 from moesim.placement_policies import FETCHING_POLICIES
 from moesim.results import PlacementOption, Value, ratio_spread
 from moesim.run.rebalance import LayerMove
-from moesim.run.steps import RoutedStep, initial_state, route_step, run_steps
+from moesim.run.steps import RoutedStep, initial_state, route_step, summed_up
 from moesim.scenario import Rebalance
 from moesim.timeline import run_phase
-from moesim.traffic import MigrationMode, weight_flows, weight_transfer
+from moesim.traffic import weight_flows, weight_transfer
 from moesim.workload import Batch
 
-# One bucket over everything: nobody looks at the links' use over time.
-_NO_CURVES_S = 1e9
 DRIFT_STEPS = 1000.0
 """Steps after which a gain has fallen to 1/e where nothing was measured: an assumption, said wherever it is used."""
 
@@ -94,11 +91,11 @@ def judge(
     return tuple(options)
 
 
-def blocking_s(parts: Parts, moves: Moves, mode: MigrationMode = "blocking", fixed_s: float | None = None) -> float:
+def blocking_s(parts: Parts, moves: Moves, fixed_s: float | None = None) -> float:
     """Return what one layer's move takes with nothing else on the wires: simulated, and the fixed time."""
     if not len(moves):
         return 0.0
-    transfer = weight_transfer(mode, fixed_s)
+    transfer = weight_transfer("blocking", fixed_s)
     flows = weight_flows(parts.fabric, moves.source, moves.target, slot_bytes(parts), transfer, parts.ecmp_seed)
     return transfer.fixed_s + float(run_phase(parts.fabric, flows).leave_s.max())
 
@@ -147,8 +144,7 @@ def _on_the_clock(one: Candidate, batch: Batch, layers: int | None = None, moves
         parts = replace(parts, placement=parts.placement.model_copy(update={"rebalance": beside}))
     state = replace(initial_state(one.parts, batch), placement=one.placement)
     step, _ = route_step(replace(one.parts, update_bias=False), state, batch)
-    builder, ledger = SummaryBuilder(parts), KernelLedger()
-    deque(run_steps(parts, [replace(step, moves=(*step.moves, *moves))], builder, ledger, _NO_CURVES_S), maxlen=0)
+    builder, ledger = summed_up(parts, [replace(step, moves=(*step.moves, *moves))])
     summary = builder.build(ledger.shares(), False)
     return _Timed(step, summary, builder.moved.band(summary))
 

@@ -17,11 +17,11 @@ from moesim.layer import (
     Workload,
     build_parts,
     open_workload,
+    opened,
     replica_seed,
     see,
     what_follows,
     window,
-    with_learnt_placement,
 )
 from moesim.placement import (
     BATCH_TOKENS,
@@ -38,6 +38,8 @@ from moesim.placement_policies import BATCH_POLICIES, FIXED_POLICIES, POLICIES, 
 from moesim.run.steps import initial_state, route_step
 from moesim.scenario import Scenario
 
+NEED_ROOM = ("replicate_top", *BATCH_POLICIES)
+"""Without slots beyond the experts' own these do what another policy does, or nothing."""
 _MOST_BATCHES = 8
 """Batches of a layer on which the policies that look at every batch are judged: each is a linear program."""
 
@@ -54,7 +56,8 @@ def study(
         scenario: ``placement.learn_from``, ``moves``, ``node_load_limit`` and ``replica_choice`` hold for all policies.
         policies: by name; all by default.
         slots: numbers of slots for the policies that place replicas; by default those without redundant experts, where
-            the ranks divide them, and with one more on every rank. Policies without replicas have the experts' number.
+            the ranks divide them, and with one more on every rank. Policies without replicas have the experts' number;
+            those of ``NEED_ROOM`` are left out there.
         say: called with a line for every layer.
 
     Returns:
@@ -71,9 +74,9 @@ def study(
     parts = build_parts(scenario)
     learn_from = parts.placement.learn_from or "first_half"
     parts = replace(parts, placement=parts.placement.model_copy(update={"learn_from": learn_from}))
-    opened = open_workload(parts)
-    future = what_follows(opened, learn_from)
-    past = future if learn_from == "batch" else window(opened, learn_from)
+    workload = open_workload(parts)
+    future = what_follows(workload, learn_from)
+    past = future if learn_from == "batch" else window(workload, learn_from)
     layers = _layers(parts, future)
     chosen = _chosen(parts, policies, slots)
     of_past, of_future = see(past), see(future)
@@ -97,14 +100,8 @@ def _chosen(parts: Parts, policies: Sequence[str] | None, slots: Sequence[int] |
     full = experts + (-experts % ranks)
     found = []
     for policy in policies or POLICIES:
-        if policy in SINGLE_SLOT_POLICIES:
-            found.append((policy, experts))
-        elif slots is not None:
-            found += [(policy, number) for number in slots]
-        else:
-            # Shares, replicas and fetched weights need slots beyond the experts' own.
-            needs_room = policy in ("replicate_top", *BATCH_POLICIES)
-            found += [(policy, number) for number in (full, full + ranks) if number > experts or not needs_room]
+        numbers = (experts,) if policy in SINGLE_SLOT_POLICIES else (full, full + ranks) if slots is None else slots
+        found += [(policy, number) for number in numbers if number > experts or policy not in NEED_ROOM]
     return found
 
 
@@ -135,7 +132,7 @@ def _judged(parts: Parts, policy: str, n_slots: int, seen: Seen, follows: Seen) 
                 placed = made(its, base) if policy == "per_batch" else with_lp_shares(base, load)
                 found.append(vars(on(placed, its)))
                 moves.append(len(moved_experts(alone if policy == "per_batch" else start, placed)))
-                by_rank += np.bincount(placed.slot_rank, placed.planned_slot_load(load), fabric.n_ranks)
+                by_rank += placed.planned_rank_load(load)
             mean = Worth(**{name: _mean(found, name) for name in found[0]})
             by_node = np.bincount(fabric.rank_node, by_rank)
             over_all = {"rank": imbalance(by_rank).max_over_mean, "node": imbalance(by_node).max_over_mean}
@@ -199,8 +196,8 @@ def map_of(scenario: Scenario) -> Placement:
     parts = build_parts(scenario)
     if parts.placement.policy == "per_batch":
         raise InputError("per_batch places every batch anew and has no map", "placement.policy", "use another policy")
-    workload = open_workload(parts)
-    parts, batch = with_learnt_placement(parts, lambda: workload), workload.batch(0)
+    parts, workload = opened(parts)
+    batch = workload.batch(0)
     step, _ = route_step(parts, initial_state(parts, batch), batch)
     placed = [step.layers[layer].placement for layer in step.layers]
     rows = np.stack([one.slot_expert for one in placed])

@@ -17,7 +17,7 @@ from moesim.placement_policies import FIXED_POLICIES, REBALANCE_POLICIES
 from moesim.results import Ageing, PlacementVerdict
 from moesim.run.ageing import ageing, too_short
 from moesim.run.placement_clock import DRIFT_STEPS, Candidate, judge
-from moesim.run.placement_study import study
+from moesim.run.placement_study import NEED_ROOM, study
 from moesim.run.steps import initial_state, route_step
 from moesim.scenario import Scenario
 from moesim.traffic import weight_transfer
@@ -34,8 +34,6 @@ _POLICIES = (
     "replicate_top",
     "per_batch",
 )
-# Without replicas these do what another does, or nothing.
-_NEED_REPLICAS = ("lp", "replicate_top", "per_batch")
 # Layers of a trace that are put on the clock, evenly spaced.
 _MOST_LAYERS = 4
 
@@ -200,14 +198,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """What every policy learns, with every number of slots that it has a use for."""
     slots = [scenario.model.n_experts + extra for extra in redundant]
-    rows = []
-    for wanted, numbers in (
-        ([one for one in policies if one not in _NEED_REPLICAS], slots),
-        ([one for one in policies if one in _NEED_REPLICAS], [one for one in slots if one > scenario.model.n_experts]),
-    ):
-        if wanted and numbers:
-            rows += study(scenario, wanted, numbers, say)
-    return rows
+    return study(scenario, sorted(policies, key=lambda one: one in NEED_ROOM), slots, say) if policies else []
 
 
 def _slots(parts: Parts, redundant: Sequence[int]) -> tuple[int, ...]:

@@ -1,12 +1,9 @@
 """A first answer without the event engine: the first step, every operation in closed form."""
 
-from collections import deque
-
 from moesim.errors import InputError
-from moesim.layer import KernelLedger, build_parts, counterfactuals, open_workload, with_learnt_placement
-from moesim.measure import SummaryBuilder
+from moesim.layer import build_parts, counterfactuals, opened
 from moesim.results import Note, Result, Tables, intervals
-from moesim.run.steps import route_steps, run_steps
+from moesim.run.steps import route_steps, summed_up
 from moesim.scenario import Scenario, to_yaml
 
 QUICK = "quick answer, no event engine: links end with their last byte; how far off that is: docs/plan.md"
@@ -21,11 +18,8 @@ def quick_answer(scenario: Scenario) -> Result:
     """
     if scenario.groups_at_once > 1:
         raise InputError("groups that share links need the event engine", "parallel.dp", "leave --quick away")
-    parts = build_parts(scenario)
-    workload = open_workload(parts)
-    parts = with_learnt_placement(parts, lambda: workload)
-    builder, ledger = SummaryBuilder(parts), KernelLedger()
-    deque(run_steps(parts, route_steps(parts, [workload.batch(0)]), builder, ledger, quick=True), maxlen=0)
+    parts, workload = opened(build_parts(scenario))
+    builder, ledger = summed_up(parts, route_steps(parts, [workload.batch(0)]), quick=True)
     different = counterfactuals(parts, workload.recording.router) if workload.recording is not None else ()
     summary, notes = builder.build(ledger.shares(), bool(different)), [Note("quick", QUICK)]
     if parts.workload.steps > 1:

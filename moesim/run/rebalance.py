@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.errors import InputError
-from moesim.layer import Parts, RoutedLayer
-from moesim.placement import Moves, Placement, contiguous, moves_between, place
+from moesim.layer import Parts, RoutedLayer, check_slots, place
+from moesim.placement import Moves, Placement, contiguous, moves_between
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,12 @@ def rebalanced(
     """
     asked = parts.placement.rebalance
     assert asked is not None  # noqa: S101 - whoever asks has looked
-    _check_slots(parts)
+    check_slots(parts)
     stops: tuple[LayerMove, ...] = ()
     if memory.batches >= asked.every and not memory.waiting:
-        new = {layer: _placed_anew(parts, asked.policy, memory.seen[layer], placement[layer]) for layer in layers}
+        section = parts.placement.model_copy(update={"policy": asked.policy, "moves": None})
+        anew = replace(parts, placement=section)
+        new = {layer: place(anew, memory.seen[layer], base=placement[layer]) for layer in layers}
         moves = {layer: moves_between(placement[layer], new[layer], parts.fabric.rank_node) for layer in layers}
         beside = asked.mode == "async"
         simulated = parts.workload.layers_simulated or len(layers)
@@ -100,28 +101,3 @@ def fetched(parts: Parts, home: Mapping[int, Placement], layers: Mapping[int, Ro
     }
     due = (LayerMove(layer, moves[order[layer % len(order)]], beside=True) for layer in range(simulated))
     return tuple(move for move in due if len(move.moves))
-
-
-def _placed_anew(parts: Parts, policy: str, load: NDArray[np.int64], start: Placement) -> Placement:
-    """Place a layer's experts by a load [experts], the ranks numbered so that few move from where they are."""
-    return place(
-        policy,
-        load=load,
-        n_experts=parts.model.n_experts,
-        n_slots=parts.n_slots,
-        n_ranks=parts.fabric.n_ranks,
-        n_nodes=parts.fabric.n_nodes,
-        n_groups=max(parts.router.n_groups, 1),
-        start=start,
-        seed=parts.seed,
-    )
-
-
-def _check_slots(parts: Parts) -> None:
-    ranks, slots = parts.fabric.n_ranks, parts.n_slots
-    if slots % ranks:
-        raise InputError(
-            f"{slots} slots do not spread evenly over {ranks} ranks",
-            where="placement.redundant_experts",
-            fix=f"use {-parts.model.n_experts % ranks}, or that plus a multiple of {ranks}",
-        )

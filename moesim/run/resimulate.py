@@ -11,12 +11,9 @@ from dataclasses import dataclass, field, replace
 from moesim.layer import KernelLedger, Parts
 from moesim.measure import SummaryBuilder, spreads
 from moesim.results import BANDED, Z80
-from moesim.run.steps import RoutedStep, TimedLayer, run_steps
+from moesim.run.steps import NO_CURVES_S, RoutedStep, TimedLayer, run_steps
 from moesim.stages import PHASES
 from moesim.traffic import slower
-
-# One bucket over everything: nobody looks at the links' use over time.
-_NO_CURVES_S = 1e9
 
 
 @dataclass
@@ -83,7 +80,7 @@ def resimulated(
 
 def _times(parts: Parts, step: RoutedStep, ranks: dict[int, int]) -> dict[str, float]:
     times = StepTimes(dict(ranks))
-    for timed in run_steps(parts, [step], SummaryBuilder(parts), KernelLedger(), _NO_CURVES_S):
+    for timed in run_steps(parts, [step], SummaryBuilder(parts), KernelLedger(), NO_CURVES_S):
         if isinstance(timed, TimedLayer):
             times.add(timed)
     return times.seconds

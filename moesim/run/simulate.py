@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import __version__
+from moesim.cluster import beyond_today
 from moesim.errors import InputError
 from moesim.layer import (
     KernelLedger,
@@ -19,6 +20,7 @@ from moesim.layer import (
     add_training_rows,
     build_parts,
     counterfactuals,
+    opened,
     placed_by_batch,
 )
 from moesim.measure import (
@@ -43,7 +45,7 @@ from moesim.measure import (
 )
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
-from moesim.run.contention import GroupRun, build_groups, opened, with_contention
+from moesim.run.contention import GroupRun, build_groups, with_contention
 from moesim.run.fault_costs import BrokenRun, fault_costs, fault_notes
 from moesim.run.resimulate import StepTimes, resimulated
 from moesim.run.steps import (
@@ -88,6 +90,13 @@ def simulate(
         InputError: parts of the scenario do not fit each other, or a file of it cannot be used.
         InvariantError: a law of the simulator was broken; no result is returned.
     """
+    try:
+        return _simulated(scenario, progress, exact_bands, watch)
+    except InputError as error:
+        raise scenario.located(error) from None
+
+
+def _simulated(scenario: Scenario, progress: Progress | None, exact_bands: bool, watch: Watch | None) -> Result:
     began = time.monotonic()
     say = progress or (lambda _: None)
     say("topology, model and kernel tables")
@@ -95,6 +104,8 @@ def simulate(
     if (several := len(built) > 1) and exact_bands:
         raise InputError("intervals of several groups are to first order", "--band", "use auto, or one group")
     groups = [opened(parts) for parts in built]
+    for question in beyond_today(built[0].fabric):
+        say(question)
     compile_first()  # mistakes are told before
     unseen: Watch = lambda what, done, total: None  # noqa: E731
     runs = [
@@ -133,7 +144,7 @@ class _Run:
         self, parts: Parts, workload: Workload, say: Progress, exact_bands: bool, watch: Watch, of_several: bool
     ) -> None:
         self._parts, self._workload, self._say, self._exact_bands = parts, workload, say, exact_bands
-        self._watch, self._done = watch, 0
+        self._watch, self._done, self._ends_s = watch, 0, 0.0
         self._tables, self._summary = TableBuilder(), SummaryBuilder(parts)
         self._ledger, self._terms = KernelLedger(), RunTerms(parts)
         self._tolerance = ToleranceLedger(parts.tolerance)
@@ -226,6 +237,7 @@ class _Run:
     def _add_layer(self, timed: TimedLayer) -> None:
         load, trace = timed.load, timed.trace
         section, self._done = self._parts.workload, self._done + 1
+        self._ends_s = max(self._ends_s, trace.ends_s)
         cuts = 1 if self._parts.inference is None else self._parts.inference.passes
         layers = cuts * simulated_layers(self._parts, len(self._batch.layers) if self._batch else 0)
         self._watch("layers", self._done, section.steps * layers)
@@ -273,7 +285,7 @@ class _Run:
         if self._summary.step is not None:
             terms |= self._summary.step.terms(summary)
             notes += self._summary.step.notes()
-        audit_terms(summary, terms)
+        audit_terms(summary, terms, self._ends_s)
         explained = explanation(parts, self._summary, terms, self._ledger, batch)
         explained["band"] = band = self._summary.moved.band(summary, self._moves or {})
         if isinstance(self._summary.step, TrainingTime):

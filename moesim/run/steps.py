@@ -4,6 +4,7 @@ State (the routers' biases, placements that stay) goes round from step to step. 
 its routing and traffic; only the clock treats them apart.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -42,8 +43,10 @@ from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, wei
 from moesim.workload import Batch, micro_batches, without_ranks
 
 _OFFSET_STAGE, _JITTER_STAGE = 4, 8
-# One bucket over everything: nobody looks at the links' use over time.
-_NO_CURVES_S = 1e9
+# After that, eleven days, times of microseconds are lost in the clock's rounding.
+_LONGEST_S = 1e6
+NO_CURVES_S = 1e9
+"""One bucket over everything, where nobody looks at the links' use over time."""
 # Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
 _FEWEST_LAYERS = 6
 
@@ -201,6 +204,13 @@ def run_steps(
     return (timed for _, timed in together)
 
 
+def summed_up(parts: Parts, steps: Iterable[RoutedStep], quick: bool = False) -> tuple[SummaryBuilder, KernelLedger]:
+    """Put routed steps on the clock for their summary alone; arguments and errors as of ``run_steps``."""
+    summary, ledger = SummaryBuilder(parts), KernelLedger()
+    deque(run_steps(parts, steps, summary, ledger, NO_CURVES_S, quick), maxlen=0)
+    return summary, ledger
+
+
 @dataclass(frozen=True)
 class GroupSteps:
     """What ``run_steps`` takes, of one of several expert-parallel groups on a cluster."""
@@ -344,10 +354,10 @@ def _ranks_of(parts: Parts, loads: _Loads, start_offset_s: Floats, step: RoutedS
 
 def _passes_alone(parts: Parts, loads: _Loads, start_offset_s: Floats) -> list[LayerTrace]:
     """The layers of a step whose passes overlap once more, one pass after the other."""
-    program = SCHEDULES["training", "none"](loads.n_layers, parts.algorithm.permutes_first)
+    program = tuple(SCHEDULES["training", "none"](loads.n_layers, parts.algorithm.permutes_first))
     tolerance = parts.tolerance if steps_pay(loads.of(0).flows) else 0.0
     throttles = [one for one in parts.throttles if one.whole_run]
-    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, _NO_CURVES_S, tolerance, throttles=throttles)
+    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, NO_CURVES_S, tolerance, throttles=throttles)
     return [trace for trace in ran if isinstance(trace, LayerTrace)]
 
 
@@ -380,7 +390,7 @@ def _program(parts: Parts, n_layers: int) -> Program:
     step, first = parts.inference, parts.algorithm.permutes_first
     if step is None:
         return moe_layers(n_layers, first, other=parts.schedule.other_time > 0)
-    return SCHEDULES[parts.schedule.phase, step.overlap](n_layers, first)
+    return tuple(SCHEDULES[parts.schedule.phase, step.overlap](n_layers, first))
 
 
 def _audited(
@@ -390,9 +400,13 @@ def _audited(
     tokens = int(load.tokens.sum()) if step.later else step.tokens
     loses = step.given or parts.gone is not None
     dropped = tokens * top_k - int(load.totals.selections_sent.sum()) if loses else 0
+    if trace.ends_s > _LONGEST_S:
+        limit = f"{_LONGEST_S:.0e} s are simulated at most"
+        what = f"layer {trace.layer} ends {trace.ends_s:.3g} s after its step began; {limit}"
+        raise InputError(what, fix="a link is too slow, or a rank too late")
     audit_layer(fabric, load, trace, tokens, top_k, dropped)
     wire = {name: flows.link_wire_bytes(fabric.n_links) for name, flows in load.flows.items()}
     row = summary.add_layer(load, trace, wire)
     critical = summary.critical[-1]
-    audit_components(critical.components, trace.length_s, trace.layer)
+    audit_components(critical.components, trace.length_s, trace.layer, trace.ends_s)
     return TimedLayer(index, loads.recorded(trace.layer), load, trace, wire, row, critical)

@@ -8,7 +8,6 @@ from moesim.scenario.arrivals import (
     LognormalOffset,
     NormalOffset,
     Offset,
-    RecordingSource,
     Schedule,
     UniformOffset,
     Workload,
@@ -17,7 +16,14 @@ from moesim.scenario.axes import Override, parse_axis, parse_override
 from moesim.scenario.breaches import check_axis
 from moesim.scenario.fault_section import Fault
 from moesim.scenario.named_files import is_path, shipped_names
-from moesim.scenario.scenario_reader import PATH_FIELDS, ScenarioTemplate, from_here, load_scenario, name_from
+from moesim.scenario.scenario_reader import (
+    PATH_FIELDS,
+    ScenarioTemplate,
+    from_here,
+    load_scenario,
+    name_from,
+    named_files,
+)
 from moesim.scenario.schema import Scenario, json_schema, to_yaml
 from moesim.scenario.sections import Cluster, Losses, Model, PlacementBlock, RandomPoints, Rebalance, Sweep
 from moesim.scenario.thresholds import SUMMARY_KEYS, Objective, Threshold, parse_objective, parse_threshold
@@ -38,7 +44,6 @@ __all__ = [
     "PlacementBlock",
     "RandomPoints",
     "Rebalance",
-    "RecordingSource",
     "Scenario",
     "ScenarioTemplate",
     "Schedule",
@@ -52,6 +57,7 @@ __all__ = [
     "json_schema",
     "load_scenario",
     "name_from",
+    "named_files",
     "parse_axis",
     "parse_objective",
     "parse_override",

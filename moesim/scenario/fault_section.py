@@ -66,8 +66,8 @@ class Fault(Block):
         mistakes += [((), f"{self.kind} needs the key {key}", "") for key in kind.needs if key not in given]
         if self.to_s is not None and self.to_s <= self.from_s:
             mistakes.append((("to",), "it ends before it begins", "give a time after from"))
-        if self.share is not None and not 0 <= self.share < 1:
-            mistakes.append((("share",), f"{self.share:g} leaves nothing", "give less than 100 %"))
+        if self.share is not None and not 0 <= self.share <= 1 - 1e-6:
+            mistakes.append((("share",), f"{self.share:g} leaves nothing", "give 99.9999 % at most"))
         if self.kind == "rank_death" and self.mode != "abort" and self.from_s > 0:
             mistakes.append((("from",), f"{self.mode} is of the whole run", "leave from out, or mode: abort"))
         if mistakes:

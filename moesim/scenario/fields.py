@@ -45,7 +45,9 @@ class ScenarioFields(Block):
     compute: Compute = Field(Compute(), description="Where kernel times come from.")
     schedule: Schedule = Field(Schedule(), description="When each rank arrives, and what else it does per layer.")
     losses: Losses = Field(Losses(), description="Form and weights of the balance losses.")
-    faults: tuple[Fault, ...] = Field((), description="Parts of the cluster that are slow, broken or late.")
+    faults: tuple[Fault, ...] = Field(
+        (), max_length=256, description="Parts of the cluster that are slow, broken or late."
+    )
     thresholds: tuple[str, ...] = Field(
         (), description='Limits that the result must keep, such as "layer_time_s < 2ms"; a miss is exit 4.'
     )

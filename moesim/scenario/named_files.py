@@ -64,8 +64,11 @@ def contained(value: str, base: Path, folder: bool = False) -> Path:
     refuse_escape(value)
     path = Path(value)
     if not path.is_absolute():
-        root = base.resolve()
-        path = (root / path).resolve()
+        try:
+            root = base.resolve()
+            path = (root / path).resolve()
+        except RuntimeError:
+            raise InputError(f"a loop of symbolic links: {base / path}") from None
         if not path.is_relative_to(root):
             raise InputError(f"{value!r:.80} leads out of the folder {base}", fix="give an absolute path instead")
     if not path.is_file() and not (folder and path.is_dir()):

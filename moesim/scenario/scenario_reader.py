@@ -5,7 +5,7 @@ variant, so that what was typed on the command line is never silently undone.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,7 @@ def load_scenario(source: str | Path | Mapping[str, Any], overrides: Sequence[st
         if scenario is not None:
             variants[name] = scenario
     if main is None or mistakes:
-        first, *others = _distinct(mistakes)
-        raise InputError(first.what, first.where, first.fix, tuple(others))
+        raise _refusal(mistakes)
     named = _with_variants(main, variants)
     named._template = ScenarioTemplate(document.without(*_NOT_IN_VARIANTS), tuple(everywhere), base_dir)
     return named
@@ -102,8 +101,7 @@ class ScenarioTemplate:
         set_here = [Override(tuple(key.split(".")), value, "") for key, value in values.items()]
         scenario = _one(self.document, [*self.overrides, *set_here], self.base_dir, mistakes)
         if scenario is None or mistakes:
-            first, *others = _distinct(mistakes)
-            raise InputError(first.what, first.where, first.fix, tuple(others))
+            raise _refusal(mistakes)
         return scenario
 
     def written(self) -> dict[str, Any]:
@@ -114,10 +112,11 @@ class ScenarioTemplate:
         return dict(document.data)
 
 
-def _distinct(mistakes: Iterable[InputError]) -> list[InputError]:
-    """Flatten and drop what a variant repeats of its base."""
+def _refusal(mistakes: Iterable[InputError]) -> InputError:
+    """All mistakes in one, flat and without what a variant repeats of its base."""
     flat = [single for mistake in mistakes for single in (mistake, *mistake.others)]
-    return list({single.line(): InputError(single.what, single.where, single.fix) for single in flat}.values())
+    first, *others = {single.line(): InputError(single.what, single.where, single.fix) for single in flat}.values()
+    return InputError(first.what, first.where, first.fix, tuple(others))
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[LocatedDocument, Path]:
@@ -193,14 +192,19 @@ def _without_other_sources(document: LocatedDocument, overrides: Sequence[Overri
     return document
 
 
-def _missing_files(scenario: Scenario, document: LocatedDocument) -> Iterable[InputError]:
-    """Yield an error for every file that the scenario names and that is not there."""
+def named_files(scenario: Scenario) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield which of ``PATH_FIELDS`` hold a name or a path, and what it is."""
     for loc in PATH_FIELDS:
         value: Any = scenario
         for name in loc:
             value = getattr(value, name, None)
-        if not isinstance(value, str):
-            continue
+        if isinstance(value, str):
+            yield loc, value
+
+
+def _missing_files(scenario: Scenario, document: LocatedDocument) -> Iterable[InputError]:
+    """Yield an error for every file that the scenario names and that is not there."""
+    for loc, value in named_files(scenario):
         try:
             if loc[:2] == _ROUTING:
                 contained(value, scenario.base_dir, folder=True)

@@ -102,6 +102,11 @@ class Scenario(ScenarioFields):
             return InputError(what, dotted(loc), fix)
         return self._document.error(loc, what, fix)
 
+    def located(self, error: InputError) -> InputError:
+        """Return an error about a key of this scenario (``workload.steps``) with its place in the file."""
+        loc = tuple(error.where.split("."))
+        return self.error(loc, error.what, error.fix) if loc[0] in type(self).model_fields else error
+
     def model_spec(self) -> ModelSpec:
         """Return the preset with the sizes and the top_k of this scenario.
 

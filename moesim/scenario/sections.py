@@ -8,7 +8,7 @@ validation; their placeholder never survives it.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from moesim.alltoall_library import ALGORITHMS, Transport, algorithm_named
 from moesim.errors import InputError
@@ -261,7 +261,7 @@ class Routing(Block):
         "Which affinities of a group are summed to rank it; topk_over_m: the K // M highest (default: the kind's)."
     )
     normalize: bool = _filled("Whether the gates of a token are divided by their sum (default: the kind's).")
-    scale: Number = _filled("Factor on the gates (default: the kind's or preset's).", gt=0, le=1e6)
+    scale: Number = _filled("Factor on the gates (default: the kind's or preset's).", ge=1e-6, le=1e6)
     bias: Name = _filled(
         "Bias of the selection: recorded, zero, or a file with one number per expert "
         "(default: recorded for v3 on a recording, else zero)."
@@ -422,17 +422,20 @@ class RandomPoints(Block):
     seed: Count = Field(0, ge=0, lt=2**63, description="Seed of the draw.")
 
 
+AxisValues = Annotated[tuple[Any, ...], BeforeValidator(parse_axis)]
+
+
 class Sweep(Block):
     """Axes of a sweep and what is compared along them."""
 
     question: str | None = Field(
         None, max_length=300, description="The question that the sweep answers, in words: the first line of its report."
     )
-    axes: dict[str, tuple[Any, ...]] = Field(
+    axes: dict[str, AxisValues] = Field(
         default_factory=dict,
         description="Dotted key: its values, a list or a range such as 1..8; every combination is one point.",
     )
-    zip: tuple[dict[str, tuple[Any, ...]], ...] = Field(
+    zip: tuple[dict[str, AxisValues], ...] = Field(
         (),
         description="Keys that move together: each entry is one axis, with as many values for each of its keys.",
     )
@@ -472,36 +475,3 @@ class Sweep(Block):
         if found:
             raise Mistakes(*found)
         return self
-
-    @field_validator("axes", mode="before")
-    @classmethod
-    def _expand(cls, axes: Any) -> Any:
-        expanded, mistakes = _expanded(axes)
-        if mistakes:
-            raise Mistakes(*mistakes)
-        return expanded
-
-    @field_validator("zip", mode="before")
-    @classmethod
-    def _expand_together(cls, groups: Any) -> Any:
-        if not isinstance(groups, list | tuple):
-            return groups
-        done = [_expanded(group) for group in groups]
-        found = [((i, *at), what, fix) for i, (_, mistakes) in enumerate(done) for at, what, fix in mistakes]
-        if found:
-            raise Mistakes(*found)
-        return [expanded for expanded, _ in done]
-
-
-def _expanded(axes: Any) -> tuple[Any, list[tuple[Loc, str, str]]]:
-    """Return axes with their values written out, and what is wrong with them."""
-    if not isinstance(axes, dict):
-        return axes, []
-    expanded: dict[Any, Any] = {}
-    mistakes: list[tuple[Loc, str, str]] = []
-    for key, values in axes.items():
-        try:
-            expanded[key] = parse_axis(values)
-        except InputError as error:
-            mistakes.append(((str(key),), error.what, error.fix))
-    return expanded, mistakes

@@ -8,7 +8,7 @@ each value).
 A best point can also be given for each combination of the values of some axes: the best M for every K.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -106,10 +106,8 @@ def answer(
         per: axes, by their positions, for each combination of whose values a best point is also given.
         traded: what the front trades the objective against; smaller is better.
     """
-    names = {objective.key, *traded, *(limit.key for limit in objective.limits)}
-    read = {name: table[name].to_pylist() for name in names}
-    points = table["point"].to_pylist()
-    rows = {point: {name: column[i] for name, column in read.items()} for i, point in enumerate(points)}
+    rows = rows_of(table, {objective.key, *traded, *(limit.key for limit in objective.limits)})
+    points = list(rows)
     cost = {point: value for point, row in rows.items() if (value := objective.cost(row)) is not None}
     ran = {point for point, status in zip(points, table["status"].to_pylist(), strict=True) if status == "ok"}
     meeting = [point for point in cost if point in ran and objective.meets(rows[point])]
@@ -128,6 +126,11 @@ def answer(
         groups=_groups(space, per, points, meeting, cost) if per else (),
         traded=traded,
     )
+
+
+def rows_of(table: "pa.Table", names: Iterable[str]) -> dict[int, dict[str, Any]]:
+    """Return some columns of a sweep's table by point."""
+    return dict(zip(table["point"].to_pylist(), table.select(list(names)).to_pylist(), strict=True))
 
 
 def _groups(

@@ -31,11 +31,14 @@ from pydantic import BaseModel
 from moesim.cluster import find_topology
 from moesim.layer import uses_ports
 from moesim.recording_format import recording_path
-from moesim.scenario import Scenario, is_path
+from moesim.scenario import Scenario, is_path, named_files
 
 if TYPE_CHECKING:
     from moesim.layer import Parts
     from moesim.recording_format import Recording
+
+# A topology or recording is also given by name, recorded routing may be a folder.
+_FOUND_OTHERWISE = (("cluster", "topology"), ("workload", "recording", "name"), ("workload", "routing", "file"))
 
 
 def digest(*values: Any) -> str:
@@ -92,20 +95,9 @@ def input_files(scenario: Scenario) -> dict[str, Path]:
         found["cluster.topology"] = topology
     if workload.recording is not None:
         found["workload.recording.name"] = recording_path(scenario.source(workload.recording.name))
-    named = {
-        "model.preset": scenario.model.preset,
-        "routing.bias": scenario.routing.bias,
-        "parallel.group_placement": scenario.parallel.group_placement,
-        "placement.file": scenario.placement.file,
-        "placement.learn_from": scenario.placement.learn_from,
-        "workload.expert_ids": workload.expert_ids,
-        "workload.counts": workload.counts,
-        "alltoall.calibration": scenario.alltoall.calibration,
-        "compute.table": scenario.compute.table,
-    }
-    for field, value in named.items():
-        if value is not None and is_path(value):
-            found[field] = Path(scenario.source(value))
+    for loc, value in named_files(scenario):
+        if is_path(value) and loc not in _FOUND_OTHERWISE:
+            found[".".join(loc)] = Path(scenario.source(value))
     if workload.routing is not None:
         found["workload.routing"] = Path(scenario.routing_path())
     return found

@@ -8,7 +8,7 @@ A worker keeps what it has read or built lately (recordings, batches, fabrics), 
 from.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 from moesim.cluster import Fabric
 from moesim.errors import InputError, ResourceError
 from moesim.layer import (
-    KernelLedger,
     Parts,
     Workload,
     build_fabric,
@@ -26,10 +25,9 @@ from moesim.layer import (
     trace_of,
     with_learnt_placement,
 )
-from moesim.measure import SummaryBuilder
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
 from moesim.results import ENDS, intervals
-from moesim.run import RoutedStep, route_steps, run_steps, simulate
+from moesim.run import RoutedStep, route_steps, simulate, summed_up
 from moesim.scenario import Scenario, ScenarioTemplate
 from moesim.sweeps.digests import batch_digest, fabric_digest, file_digest, file_digests
 from moesim.sweeps.journal import Outcome
@@ -38,8 +36,6 @@ from moesim.workload import Batch, RoutingTrace
 T = TypeVar("T")
 
 _LONGEST_ERROR = 500
-# One bucket over everything: a sweep draws no curves of link use.
-_NO_CURVES_S = 1e9
 
 
 class Recent(Generic[T]):
@@ -132,8 +128,7 @@ def summarise(parts: Parts, routed: Routed) -> dict[str, Any]:
 
 def _on_the_clock(parts: Parts, routed: Routed, quick: bool = False) -> tuple[dict[str, Any], dict[str, float]]:
     """The summary, and the ends of its intervals to first order by the names of the table's columns."""
-    builder, ledger = SummaryBuilder(parts), KernelLedger()
-    deque(run_steps(parts, routed.steps, builder, ledger, _NO_CURVES_S, quick), maxlen=0)
+    builder, ledger = summed_up(parts, routed.steps, quick)
     summary = builder.build(ledger.shares(), routed.counterfactual)
     return summary, _ends(intervals(summary, builder.moved.band(summary)))
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from moesim.report import SweepData
 from moesim.scenario import Objective, Scenario, Threshold
 from moesim.sweeps.answers import Answer
-from moesim.sweeps.answers import answer as answer_of
 from moesim.sweeps.deployments import ALGORITHM, BATCH, EP, LATENCY, OVERLAP, POLICY, RATE, REDUNDANT
 from moesim.sweeps.pruned_search import Search
 from moesim.sweeps.report import SCHEMA_VERSION, Command, answered, as_plain, points_as_plain
@@ -76,8 +75,8 @@ def plan_answer(
     text = f"max {RATE}" + (f" where {' and '.join(limit.text for limit in limits)}" if limits else "")
     latency = LATENCY[phase]
     objective = Objective(text, RATE, True, limits)
-    answer = answer_of(space, objective, table, traded=(latency,))
-    best, second, data = answer.best, found.second(), answered(scenario, space, objective, table, (), command)[1]
+    answer, data = answered(scenario, space, objective, table, (), command, (latency,))
+    best, second = answer.best, found.second()
     equal = [p for p in found.within() if best is not None and _rate(found, p) >= _rate(found, best) * (1 - BAND)]
     equal.sort(key=lambda p: (-_rate(found, p), p))
     if best is None:
@@ -88,7 +87,7 @@ def plan_answer(
             f"Best is {deployment(space.values(best))}: {_figures(found, best)}, bound by {bound}.",
             " ".join(_text(found, space, data, best, second, len(equal) - 1, BATCH[phase])),
         )
-    data = replace(data, traded={latency: _LATENCY_WORDS[latency]}, said=said, front=answer.front)
+    data = replace(data, traded={latency: _LATENCY_WORDS[latency]}, said=said)
     return PlanAnswer(found, answer, data, second, equal)
 
 

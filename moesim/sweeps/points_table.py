@@ -32,8 +32,7 @@ def arrow_table(space: Space, outcomes: Iterable[tuple[int, Outcome]]) -> "pa.Ta
     points: list[int] = []
     status: list[str] = []
     errors: list[str | None] = []
-    names = ("bottleneck", "counterfactual", *SUMMARY_KEYS, *(() if "seed" in SUMMARY_KEYS else ("seed",)))
-    names = tuple(name for name in names if name not in space.keys)
+    names = tuple(name for name in ("bottleneck", "counterfactual", *SUMMARY_KEYS, "seed") if name not in space.keys)
     names += tuple(f"{key}_{end}" for key in BANDED for end in ENDS)
     numbers: dict[str, list[Any]] = {name: [] for name in names}
     for point, outcome in outcomes:

@@ -18,16 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from moesim.files import write_files
 from moesim.scenario import Scenario, ScenarioTemplate, Threshold
 from moesim.sweeps.answers import pareto
 from moesim.sweeps.deployments import LATENCY, RATE, kind_of
 from moesim.sweeps.drive import drive
 from moesim.sweeps.journal import Journal, Outcome, open_journal
 from moesim.sweeps.point_plan import Plan, identity, make_plan
-from moesim.sweeps.points_table import TABLE_FILE, arrow_table, parquet_bytes
 from moesim.sweeps.space import Space
-from moesim.sweeps.sweep_run import Swept, Watch, held_folder
+from moesim.sweeps.sweep_run import Swept, Watch, counted, finished, held_folder
 from moesim.sweeps.workers import Workers
 
 MARGIN = 0.03
@@ -145,10 +143,7 @@ def search(
         if plan.possible:
             with workers(len(plan.possible)) as crew:
                 _Rounds(plan, crew, journal, found, watch).run(every)
-        table = arrow_table(space, journal.outcomes())
-        if folder is not None:
-            write_files(folder, {TABLE_FILE: parquet_bytes(table)})
-        return found, Swept(journal.counts(), table)
+        return found, finished(space, journal, folder)
 
 
 @dataclass
@@ -170,18 +165,14 @@ class _Rounds:
             self._drive(self.plan, [min(found.estimated, key=lambda point: found.estimated[point][found.latency])])
 
     def _drive(self, plan: Plan, points: list[int]) -> None:
-        done, what = 0, "estimates" if plan.estimate else "points"
+        what = "estimates" if plan.estimate else "points"
+        drive(plan, points, self.crew, counted(self._keep, self.watch, what, 0, len(points)))
 
-        def record(outcomes: Iterable[tuple[int, Outcome]]) -> None:
-            nonlocal done
-            rows = [self._beside_estimate(*outcome) for outcome in outcomes]
-            self.journal.add(rows)
-            for row in rows:
-                self.found.add(*row)
-            done += len(rows)
-            self.watch(what, done, len(points))
-
-        drive(plan, points, self.crew, record)
+    def _keep(self, outcomes: Iterable[tuple[int, Outcome]]) -> None:
+        rows = [self._beside_estimate(*outcome) for outcome in outcomes]
+        self.journal.add(rows)
+        for row in rows:
+            self.found.add(*row)
 
     def _beside_estimate(self, point: int, outcome: Outcome) -> tuple[int, Outcome]:
         """A simulated point with what was estimated of it: its row has place for one status alone."""

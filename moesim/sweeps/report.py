@@ -15,7 +15,7 @@ import numpy as np
 from moesim.files import write_files
 from moesim.report import AxisEffect, SweepAxis, SweepData, answer_sentence, render_sweep, sweep_figures
 from moesim.scenario import PATH_FIELDS, Objective, Scenario, is_path
-from moesim.sweeps.answers import Answer, answer
+from moesim.sweeps.answers import TRADED, Answer, answer, rows_of
 from moesim.sweeps.points_table import number_of
 from moesim.sweeps.space import Axis, Space, axis_label
 
@@ -30,8 +30,9 @@ Command = Callable[[int], str]
 
 
 def answered(
-    scenario: Scenario, space: Space, objective: Objective, table: "pa.Table", per: tuple[int, ...], command: Command
-) -> tuple[Answer, SweepData]:
+    scenario: Scenario, space: Space, objective: Objective, table: "pa.Table", per: tuple[int, ...], command: Command,
+    traded: tuple[str, ...] = TRADED,
+) -> tuple[Answer, SweepData]:  # fmt: skip
     """Answer the objective, and put the sweep into the values that its page takes.
 
     Args:
@@ -41,8 +42,9 @@ def answered(
         table: all points.
         per: axes, by position, for each combination of whose values a best point is given.
         command: see ``command_for`` and ``snippet_for``.
+        traded: what the front trades the objective against; smaller is better.
     """
-    found = answer(space, objective, table, per)
+    found = answer(space, objective, table, per, traded)
 
     shown = {
         axis.name: SweepAxis(axis.keys, tuple(tuple(map(axis_label, value)) for value in axis.values))
@@ -150,12 +152,6 @@ def points_as_plain(data: SweepData, space: Space, table: "pa.Table") -> list[di
     """Return one record per point: its values, status, bottleneck and the numbers of the page's table, in SI units."""
     names = ["status", "error", "bottleneck", *data.numbers]
     return [{"point": point, **space.values(point), **row} for point, row in rows_of(table, names).items()]
-
-
-def rows_of(table: "pa.Table", names: Sequence[str]) -> dict[int, dict[str, Any]]:
-    """Return some columns of a sweep's table by point."""
-    columns = {name: table[name].to_pylist() for name in names}
-    return {point: {name: columns[name][i] for name in names} for i, point in enumerate(table["point"].to_pylist())}
 
 
 def base_point(scenario: Scenario, space: Space) -> int | None:

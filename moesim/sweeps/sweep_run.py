@@ -5,7 +5,7 @@ advisory lock that the system itself drops when its holder dies.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from moesim.files import LEFTOVER, telling, write_files
 from moesim.output_folder import SWEEP, check_ours, held
 from moesim.scenario import Scenario, ScenarioTemplate
-from moesim.sweeps.drive import drive
+from moesim.sweeps.drive import Record, drive
 from moesim.sweeps.journal import JOURNAL_FILE, Journal, Outcome, open_journal
 from moesim.sweeps.point_plan import Plan, identity, make_plan, refusal
 from moesim.sweeps.points_table import TABLE_FILE, arrow_table, parquet_bytes
@@ -86,10 +86,15 @@ def run_sweep(
         if todo:
             plan = plan or planned(todo, len(todo))
             _run(plan, [point for point in todo if point in plan.possible], workers, journal, watch, total)
-        table = arrow_table(space, journal.outcomes())
-        if folder is not None:
-            write_files(folder, {TABLE_FILE: parquet_bytes(table)})
-        return Swept(journal.counts(), table)
+        return finished(space, journal, folder)
+
+
+def finished(space: Space, journal: Journal, folder: Path | None) -> Swept:
+    """Return what a journal holds once its sweep is over; the folder gets the table."""
+    table = arrow_table(space, journal.outcomes())
+    if folder is not None:
+        write_files(folder, {TABLE_FILE: parquet_bytes(table)})
+    return Swept(journal.counts(), table)
 
 
 def _run(
@@ -102,19 +107,23 @@ def _run(
 ) -> None:
     skipped = [(point, Outcome("impossible", why)) for point, why in plan.impossible.items()]
     journal.add(skipped)
-    done = total - len(todo)
-    watch("points", done, total)
+    watch("points", total - len(todo), total)
+    if todo:
+        with workers(len(todo)) as crew:
+            drive(plan, todo, crew, counted(journal.add, watch, "points", total - len(todo), total))
+
+
+def counted(keep: Record, watch: Watch, what: str, done: int, total: int) -> Record:
+    """Return what receives points, keeps them and says how many there are now."""
 
     def record(outcomes: Iterable[tuple[int, Outcome]]) -> None:
         nonlocal done
         rows = list(outcomes)
-        journal.add(rows)
+        keep(rows)
         done += len(rows)
-        watch("points", done, total)
+        watch(what, done, total)
 
-    if todo:
-        with workers(len(todo)) as crew:
-            drive(plan, todo, crew, record)
+    return record
 
 
 @contextmanager
@@ -125,8 +134,7 @@ def held_folder(folder: Path | None) -> Iterator[None]:
         ResourceError: it holds something else, is in use, or cannot be written.
     """
     if folder is None:
-        with nullcontext():
-            yield
+        yield
         return
     with telling(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -130,8 +130,9 @@ def dask_workers(address: str | None, scheduler_file: Path | None) -> Iterator[W
                 counted[:] = sum(client.nthreads().values()), time.monotonic() + _ASK_AGAIN_S
             return max(int(counted[0]), 1)
 
-        # Dask itself runs a task again whose worker died, three times by default, and then gives it up.
-        yield Workers(client.get_executor(pure=False), threads, (distributed.scheduler.KilledWorker,))
+        # Dask itself runs a task again whose worker died, three times by default, and then gives it up; with it what
+        # the same workers had in other threads. So each is tried once more, alone.
+        yield Workers(client.get_executor(pure=False), threads, (distributed.scheduler.KilledWorker,), tries=2)
     finally:
         client.close()
 

@@ -37,9 +37,7 @@ class LinkUse:
             length_s: how long it is.
             efficiency: share of the capacity that can be reached, [links].
         """
-        could = self.could_carry(np.asarray(begin_s, np.float64), length_s, efficiency)
-        share: Floats = np.divide(carried, could, out=np.zeros_like(carried), where=could > 0)
-        return share
+        return _share(carried, self.could_carry(np.asarray(begin_s, np.float64), length_s, efficiency))
 
     def could_carry(self, begin: Floats, length_s: float, efficiency: float | Floats) -> Floats:
         """Return the bytes that each link could carry over the span, [links] or [spans, links]; as ``share``."""
@@ -69,6 +67,11 @@ class LinkUse:
         return total
 
 
+def _share(carried: Floats, could: Floats) -> Floats:
+    share: Floats = np.divide(carried, could, out=np.zeros_like(carried), where=could > 0)
+    return share
+
+
 def phase_use(fabric: Fabric, phase: PhaseTrace, wire_bytes: Floats) -> Floats:
     """Return the use of each link by a phase, from its first byte to its last, [links].
 
@@ -77,9 +80,7 @@ def phase_use(fabric: Fabric, phase: PhaseTrace, wire_bytes: Floats) -> Floats:
         phase: as it happened.
         wire_bytes: what it moved over each link, [links].
     """
-    could = phase_could_carry(fabric, phase)
-    use: Floats = np.divide(wire_bytes, could, out=np.zeros_like(wire_bytes), where=could > 0)
-    return use
+    return _share(wire_bytes, phase_could_carry(fabric, phase))
 
 
 def phase_could_carry(fabric: Fabric, phase: PhaseTrace) -> Floats:

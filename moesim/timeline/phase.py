@@ -15,6 +15,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from moesim import csr
 from moesim.cluster import Fabric
 from moesim.network import CapacityEvents, FlowBatch, NetworkClock, SteppedNetwork
 from moesim.timeline.intervals import gaps
@@ -99,9 +100,7 @@ class PhaseRun:
         n_ranks, n_flows = len(sm_link), flows.n_flows
         self._arrived = 0
         self._closed_gates = np.diff(flows.gate_ptr)
-        order = np.argsort(flows.gate_ranks, kind="stable")
-        self._gated_flows = np.repeat(np.arange(n_flows), np.diff(flows.gate_ptr))[order]
-        self._gated_ptr = np.searchsorted(flows.gate_ranks[order], np.arange(n_ranks + 1))
+        self._gated_ptr, self._gated_flows = csr.grouped(flows.gate_ranks, csr.owners(flows.gate_ptr), n_ranks)
         self._resource_ptr, self._resource_links, self._resource_weight = flows.resources(
             self._all_sms.stop + int(sm_link[0]) - self._all_sms.start
         )
@@ -180,7 +179,8 @@ class PhaseRun:
             links.append(link)
             network.release(handle)
         network.release_waiters(self._first_waiter, len(self.enter_s))
-        wait, blamed, tail = self._waits(finish)
+        gates = self.launch_s, self.opener, self.start_s
+        wait, blamed, tail = waits(flows, *gates, finish, self.enter_s, self.done_s, self.leave_s, self._last_done)
         events = self._clock.capacity_events()
         return PhaseTrace(
             flows=flows,
@@ -206,10 +206,6 @@ class PhaseRun:
             return None
         off = max(float(network.off(handle).max(initial=0.0)) for handle in handles)
         return PhaseLimits(off, *network.last_proven(handles))
-
-    def _waits(self, finish: Floats) -> tuple[Floats, Ints, Floats]:
-        gates = self.launch_s, self.opener, self.start_s
-        return waits(self._flows, *gates, finish, self.enter_s, self.done_s, self.leave_s, self._last_done)
 
     def unfinished(self) -> list[tuple[int, int, list[int]]]:
         """Flows that have been started and have not ended: source and target rank, and links."""
@@ -244,10 +240,10 @@ class PhaseRun:
         if flows.all_ranks_gate:
             for rank in range(len(self.enter_s)):
                 self._hold_sms(rank)
-        ptr, entries = _rows(self._resource_ptr, which)
+        ptr, entries = csr.rows_of(self._resource_ptr, which)
         waiting_ptr, waiting = flows.waiting
-        waiter_ptr, waiting_entries = _rows(waiting_ptr, which)
-        member_ptr, member_entries = _rows(flows.member_ptr, which)
+        waiter_ptr, waiting_entries = csr.rows_of(waiting_ptr, which)
+        member_ptr, member_entries = csr.rows_of(flows.member_ptr, which)
         members = flows.member_ranks[member_entries]
         batch = FlowBatch(
             ptr,
@@ -290,7 +286,7 @@ def waits(
 ) -> tuple[Floats, Ints, Floats]:
     """Return ``wait_s``, ``waited_on``, ``tail_s`` of ``PhaseTrace``; ``done_s``: its own part is done, [ranks]."""
     ready, n_ranks = enter_s + flows.entry_setup_s, len(enter_s)
-    flow = np.repeat(np.arange(flows.n_flows), np.diff(flows.member_ptr))
+    flow = csr.owners(flows.member_ptr)
     owner, begin, end, opened_by = flows.member_ranks, launch_s[flow], finish_s[flow], opener[flow]
     last = last_flow_s(flows, start_s, finish_s, enter_s)
     tail = leave_s - last
@@ -316,12 +312,3 @@ def last_flow_s(flows: PhaseFlows, start_s: Floats, finish_s: Floats, enter_s: F
     if flows.leave_ptr is not None:
         np.maximum.at(last, flows.member_ranks, np.repeat(start_s, np.diff(flows.member_ptr)))
     return last
-
-
-def _rows(ptr: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """CSR pointers of the chosen rows, and the positions of their entries."""
-    length = ptr[rows + 1] - ptr[rows]
-    new_ptr = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(length, out=new_ptr[1:])
-    entries = np.arange(new_ptr[-1]) + np.repeat(ptr[rows] - new_ptr[:-1], length)
-    return new_ptr, entries

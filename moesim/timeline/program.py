@@ -46,7 +46,15 @@ def moe_layers(n_layers: int, permutes_first: bool, other: bool = False) -> Prog
             and put back before combine (DeepEP).
         other: compute something else between two layers.
     """
-    return tuple(_in_turn(n_layers, layer_order(permutes_first), other))
+    program: list[Operation] = []
+    before: tuple[Key, ...] = ()
+    order = layer_order(permutes_first)
+    for layer in range(n_layers):
+        for stage in (OTHER, *order) if other and layer else order:
+            program.append(Operation(stage, layer, after=() if stage.beside else before))
+            if not stage.beside:
+                before = (program[-1].key,)
+    return tuple(program)
 
 
 def layer_order(permutes_first: bool) -> tuple[Stage, ...]:
@@ -85,18 +93,6 @@ def on_compute(
     for stage in stages:
         yield Operation(stage, layer, micro_batch, first_after)
         first_after = ()
-
-
-def _in_turn(n_layers: int, order: tuple[Stage, ...], other: bool) -> Iterator[Operation]:
-    before: tuple[Key, ...] = ()
-    for layer in range(n_layers):
-        for stage in (OTHER, *order) if other and layer else order:
-            if stage.beside:
-                yield Operation(stage, layer)
-                continue
-            operation = Operation(stage, layer, after=before)
-            yield operation
-            before = (operation.key,)
 
 
 def with_migrations(

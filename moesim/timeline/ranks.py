@@ -77,6 +77,11 @@ class LayerTrace:
         return float(self.end_s_of_layer.max() - self.entry_s.min())
 
     @property
+    def ends_s(self) -> float:
+        """When the last rank is through."""
+        return float(self.end_s_of_layer.max())
+
+    @property
     def wait_s(self) -> Floats:
         """Time in the phases with none of a rank's own flows in progress, [ranks]."""
         return sum((phase.wait_s for phase in self.phases.values()), np.zeros(len(self.entry_s)))

@@ -30,7 +30,7 @@ class AllToAllRow:
     nvlink: float | None
 
 
-def alltoall_table(fabric: Fabric, algorithm: str, sizes: list[int], ecmp_seed: int = 0) -> list[AllToAllRow]:
+def alltoall_table(fabric: Fabric, algorithm: str, sizes: list[int]) -> list[AllToAllRow]:
     """Simulate a uniform all-to-all of each size, all ranks starting together.
 
     Where ranks are interchangeable (equal ports, no spine crossed), equal flows are one class, exactly; see
@@ -40,7 +40,6 @@ def alltoall_table(fabric: Fabric, algorithm: str, sizes: list[int], ecmp_seed: 
         fabric: the cluster.
         algorithm: ``nccl-direct``, ``nccl-pxn`` or ``deepep-low-latency``; a hierarchical one has no plain all-to-all.
         sizes: bytes per rank; each of the R messages of a rank is ``size // R``.
-        ecmp_seed: seed of the path hash.
     """
     constants = calibration(algorithm, fabric.gpu)
     ranks = fabric.n_ranks
@@ -50,9 +49,9 @@ def alltoall_table(fabric: Fabric, algorithm: str, sizes: list[int], ecmp_seed: 
         each = np.broadcast_to(np.int64(size // ranks), (ranks, ranks))
         copies = Copies(each, each, np.broadcast_to(np.int64(0), (ranks, fabric.n_nodes)))
         if alike:
-            seconds, nic, nvlink = _of_alike_ranks(fabric, copies, constants, ecmp_seed)
+            seconds, nic, nvlink = _of_alike_ranks(fabric, copies, constants)
         else:
-            flows = phase_flows(fabric, copies, constants, PHASES[0], 1, ecmp_seed=ecmp_seed)
+            flows = phase_flows(fabric, copies, constants, PHASES[0], 1)
             seconds = float(run_phase(fabric, flows).leave_s.max())
             wire = flows.link_wire_bytes(fabric.n_links)
             nic, nvlink = (float(wire[fabric.is_class(name)].max(initial=0.0)) for name in ("nic", "nvlink"))
@@ -70,12 +69,10 @@ def alltoall_table(fabric: Fabric, algorithm: str, sizes: list[int], ecmp_seed: 
     return rows
 
 
-def _of_alike_ranks(
-    fabric: Fabric, copies: Copies, constants: Calibration, ecmp_seed: int
-) -> tuple[float, float, float]:
+def _of_alike_ranks(fabric: Fabric, copies: Copies, constants: Calibration) -> tuple[float, float, float]:
     """Seconds, bytes of a NIC and bytes of an NVLink port."""
     spanning = constants.spanning(fabric.n_nodes)
-    exchange = Exchange(fabric, copies, spanning, PHASES[0], 1, True, ecmp_seed, None, 0)
+    exchange = Exchange(fabric, copies, spanning, PHASES[0], 1, True, 0, None, 0)
     run = solve_alike(exchange, copies.selections, np.zeros(fabric.n_ranks, np.int64))
     return float(run.leave_s.max()), float(run.port_bytes[2:].max()), float(run.port_bytes[:2].max())
 

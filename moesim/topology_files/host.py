@@ -45,6 +45,11 @@ class Host:
         return [nic for nic in self.nics if any(nic in (nics or ()) for nics in self.nic_of_gpu.values())]
 
     @property
+    def nvlinks(self) -> dict[tuple[str, str], int]:
+        """Both ends of all NVLinks, the switches as one, to their number."""
+        return {(gpu, "nvswitch"): count for gpu, count in self.switch_links.items()} | self.pairs
+
+    @property
     def domains(self) -> list[list[int]]:
         """GPUs that NVLink joins, by their numbers."""
         groups = [[number] for number in range(len(self.gpus))]

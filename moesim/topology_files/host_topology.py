@@ -135,7 +135,6 @@ def _explicit(host: Host, imported: Imported, answers: Answers, nodes: int, gpu:
     pcie = {name: gbps(answers.pcie or host.pcie.get(name) or host.pcie.get(host.gpus[0]))
             for name in [*host.gpus, *used]}  # fmt: skip
     imported.sources["latency"] = "NVLink and NIC as moesim assumes, PCIe none"
-    nvlinks = {(gpu, "nvswitch"): count for gpu, count in host.switch_links.items()} | host.pairs
     devices, links = list[tuple[str, str, int]](), list[Facts]()
     for i in range(nodes):
         at, first = f"n{i}." if nodes > 1 else "", i * len(host.domains)
@@ -143,7 +142,7 @@ def _explicit(host: Host, imported: Imported, answers: Answers, nodes: int, gpu:
         node = {host.gpus[k]: first + d for d, members in enumerate(host.domains) for k in members}
         devices += [("gpu", at + name, node[name]) for name in host.gpus]
         devices += [("switch", at + device_name(name), -1) for name in (*bridges, *used)]
-        for (one, other), count in nvlinks.items():
+        for (one, other), count in host.nvlinks.items():
             rate = gbps(answers.nvlink or count * (host.link_rate or 0))
             links.append(cable(at + one, at + other, "nvlink", rate, "3.33us", level=other != "nvswitch"))
         for name, nics in host.nic_of_gpu.items():

@@ -146,11 +146,11 @@ class _Tree:
         sm = min(number(element, "sm") for element in self.gpus.values())
         row = next((row for row in _SM if self.dump and sm >= row[0]), None)
         host.link_rate = row[1] * 1e9 or None if row is not None else None
-        ends = {(gpu, "nvswitch"): count for gpu, count in host.switch_links.items()} | host.pairs
-        for (gpu, end), count in ends.items():
+        for (gpu, end), count in host.nvlinks.items():
             rates = {} if row is None else {"GBps": count * row[1], "nccl_GBps": round(count * row[2], 3)}
             self.imported.link(gpu, end, "nvlink", count=count, **rates)
-        lone = [gpu for gpu in self.gpus if ends and not any(gpu in pair for pair in ends)]
+        joined = {end for pair in host.nvlinks for end in pair}
+        lone = [gpu for gpu in self.gpus if joined and gpu not in joined]
         if lone:
             self.imported.warn(f"{', '.join(lone)} without NVLink among GPUs that have some: a broken record?")
         return len(chips)

@@ -148,9 +148,7 @@ def _nvlinks(host: Host, matrix: dict[tuple[str, str], str], imported: Imported,
 
 
 def _links(host: Host, imported: Imported, answers: Answers) -> None:
-    for (one, other), count in (
-        {(gpu, "nvswitch"): count for gpu, count in host.switch_links.items()} | host.pairs
-    ).items():
+    for (one, other), count in host.nvlinks.items():
         rates: Facts = {"GBps": None}
         if host.link_rate is not None:
             each, ends = host.link_rate / 1e9, "" if other == "nvswitch" else ", both ends"

@@ -30,7 +30,6 @@ from moesim.traffic.copies import (
     add_copies,
     count_all_copies,
     count_copies,
-    expected_distinct,
     no_copies,
 )
 from moesim.traffic.copy_bytes import payload_bytes, published_bytes, wire_bytes
@@ -40,8 +39,6 @@ from moesim.traffic.flows import QUEUES, Floats, Ints, PhaseFlows, Ptrs, over_sw
 from moesim.traffic.ports.flows_per_port import PortCopies, count_port_copies, port_flows
 from moesim.traffic.spread import KINDS, Spread, room, slower, spread_of
 from moesim.traffic.weights import (
-    MigrationMode,
-    WeightTransfer,
     busiest_link_s,
     gradient_flows,
     weight_flows,
@@ -59,7 +56,6 @@ __all__ = [
     "Exchange",
     "Floats",
     "Ints",
-    "MigrationMode",
     "PhaseFlows",
     "Place",
     "PortCopies",
@@ -68,7 +64,6 @@ __all__ = [
     "Spread",
     "Step",
     "Uncertain",
-    "WeightTransfer",
     "add_copies",
     "busiest_link_s",
     "calibration",
@@ -77,7 +72,6 @@ __all__ = [
     "count_port_copies",
     "direct_flows",
     "error_left_out",
-    "expected_distinct",
     "find_set",
     "gpu_names",
     "gpu_ports",

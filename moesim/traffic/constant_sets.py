@@ -162,26 +162,15 @@ def read_set(path: Path) -> CalibrationSet:
     across = {}
     if file.across is not None:
         across = {phase: _phase_terms(document, ("across", phase)) for phase in PHASES}
+    as_written = {field.name for field in dataclasses.fields(CalibrationSet)} & _SetFile.model_fields.keys()
     made = CalibrationSet(
+        **{name: getattr(file, name) for name in as_written - {"across", "uncertain"}},
         name=path.stem,
-        algorithm=file.algorithm,
-        gpu=file.gpu,
-        library=file.library,
-        source=file.source,
         nvlink_peak=ports.nvlink,
         nic_peak=ports.nic,
         sms=ports.sms,
-        rates_count=file.rates_count,
-        rows=file.rows,
-        error=file.error,
-        held_out=file.held_out,
-        notes=file.notes,
         phases=phases,
         across=across,
-        transport=file.transport,
-        clusters=file.clusters,
-        row_spread=file.row_spread,
-        widen=file.widen,
     )
     uncertain = tuple(_uncertain(document, made, index, one) for index, one in enumerate(file.uncertain))
     return dataclasses.replace(made, uncertain=uncertain)

@@ -9,7 +9,6 @@ Counts add up over tokens, so a batch can be counted in chunks and the chunks su
 matrices, not the tokens.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -163,32 +162,6 @@ def count_copies(
     copies = count_all_copies(slot_ids, token_rank, slot_rank, n_ranks, ranks_per_node)
     counted: NDArray[np.int64] = getattr(copies, fields[dedup])
     return counted
-
-
-def expected_distinct(n_groups: int, n_experts: int, top_k: int) -> float:
-    """Return the mean number of distinct groups among ``top_k`` of ``n_experts`` experts drawn uniformly.
-
-    For X equal groups: ``d(X) = X (1 - C(E - E/X, K) / C(E, K))``. Groups that do not divide the experts
-    are those of ``numpy.array_split``, and the sum runs over their sizes. With ranks or nodes as groups
-    this is what a uniform router without a group limit gives for copies per token (DeepEP,
-    ``get_theoretical_num_sms``). Raises ``InputError`` unless 1 <= top_k <= n_experts and n_groups >= 1.
-    """
-    if n_groups < 1:
-        raise InputError(f"n_groups is {n_groups}", where="expected_distinct", fix="it must be at least 1")
-    if not 1 <= top_k <= n_experts:
-        raise InputError(
-            f"top_k is {top_k} of {n_experts} experts",
-            where="expected_distinct",
-            fix="give 1 <= top_k <= n_experts",
-        )
-    size, longer = divmod(n_experts, n_groups)
-    draws = math.comb(n_experts, top_k)
-    missed = sum(
-        count * (math.comb(n_experts - held, top_k) / draws)
-        for count, held in ((n_groups - longer, size), (longer, size + 1))
-        if count
-    )
-    return n_groups - missed
 
 
 def _ids(values: ArrayLike, name: str) -> NDArray[np.int32]:

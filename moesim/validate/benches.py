@@ -61,43 +61,37 @@ def is_transfer(row: Row) -> bool:
     return row.library in _LIBRARIES
 
 
+def _moe_bench(
+    row: Row, algorithm: str, calibration: str, draw: Callable[[], Copies], counted: int | None = None, sms: bool = True
+) -> Bench:
+    """A bench of a library whose copies the algorithm sizes, ``counted`` as its own test counts them if not given."""
+    sizes = (algorithm, row.op, row.hidden, row.dtype, row.top_k)
+    return Bench(algorithm, calibration, draw, wire_bytes(*sizes), counted or published_bytes(*sizes), sms)
+
+
+def _drawn(row: Row, top_nodes: int | None = None, masked: bool = False) -> Callable[[], Copies]:
+    """Random scores, as DeepEP's tests draw them."""
+    sizes = (row.ranks, row.per_node, row.tokens, row.experts, row.top_k)
+    return partial(random_copies, *sizes, top_nodes, masked)
+
+
 def _normal(row: Row) -> Bench:
     """DeepEP V1, normal mode: ``test_internode.py`` and ``test_intranode.py``."""
-    top_nodes = _TOP_NODES if row.nodes > 1 else None
     sets = {"h800": "deepep-normal-h800", "h100": "deepep-normal-h100"}
-    return Bench(
-        algorithm="deepep-normal",
-        calibration=sets.get(row.gpu, f"deepep-normal-blackwell{_cast(row)}"),
-        draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, top_nodes),
-        bytes_per_copy=wire_bytes("deepep-normal", row.op, row.hidden, row.dtype, row.top_k),
-        counted_bytes=published_bytes("deepep-normal", row.op, row.hidden, row.dtype, row.top_k),
-        uses_sms=True,
-    )
+    calibration = sets.get(row.gpu, f"deepep-normal-blackwell{_cast(row)}")
+    return _moe_bench(row, "deepep-normal", calibration, _drawn(row, _TOP_NODES if row.nodes > 1 else None))
 
 
 def _second(row: Row) -> Bench:
     """DeepEP V2: one copy per node and from there per rank across nodes, per rank inside one; no limit of nodes."""
-    across = row.nodes > 1
-    algorithm = "deepep-v2-hybrid" if across else "deepep-v2-direct"
-    return Bench(
-        algorithm=algorithm,
-        calibration="deepep-v2-hybrid-h100" if across else "deepep-v2-direct-b200",
-        draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, None),
-        bytes_per_copy=wire_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
-        counted_bytes=published_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
-        uses_sms=True,
-    )
+    algorithm, gpu = ("deepep-v2-hybrid", "h100") if row.nodes > 1 else ("deepep-v2-direct", "b200")
+    return _moe_bench(row, algorithm, f"{algorithm}-{gpu}", _drawn(row))
 
 
 def _pcie(row: Row) -> Bench:
     """DeepEP without NVLink: one copy per distinct rank over RDMA, the sender's own included in what is counted."""
-    return Bench(
-        algorithm="deepep-v2-direct",
-        calibration="deepep-v2-direct-h20-pcie",
-        draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, None),
-        bytes_per_copy=wire_bytes("deepep-v2-direct", row.op, row.hidden, row.dtype, row.top_k),
-        counted_bytes=payload_bytes(row.hidden, row.dtype),
-    )
+    counted = payload_bytes(row.hidden, row.dtype)
+    return _moe_bench(row, "deepep-v2-direct", "deepep-v2-direct-h20-pcie", _drawn(row), counted, sms=False)
 
 
 def _low_latency(row: Row) -> Bench:
@@ -108,27 +102,15 @@ def _low_latency(row: Row) -> Bench:
         name = "deepep-low-latency-h100-cx7"
     if row.release == "2025-02-25":
         algorithm, name = "deepep-low-latency-nic", "deepep-low-latency-nic-h800"
-    return Bench(
-        algorithm=algorithm,
-        calibration=name,
-        draw=partial(random_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k, masked=True),
-        bytes_per_copy=wire_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
-        counted_bytes=published_bytes(algorithm, row.op, row.hidden, row.dtype, row.top_k),
-    )
+    return _moe_bench(row, algorithm, name, _drawn(row, masked=True), sms=False)
 
 
 def _hybrid(row: Row) -> Bench:
     """Hybrid-EP: ``test_hybrid_ep.py``, eight experts per rank, one seed for all ranks."""
-    across = row.nodes > 1
-    name = "hybrid-ep-h100" if across else "hybrid-ep-gb200"
-    return Bench(
-        algorithm="hybrid-ep",
-        calibration=name + ("" if row.measure == "kernel" else "-torch") + _cast(row),
-        draw=partial(one_seed_copies, row.ranks, row.per_node, row.tokens, row.experts, row.top_k),
-        bytes_per_copy=wire_bytes("hybrid-ep", row.op, row.hidden, row.dtype, row.top_k),
-        counted_bytes=published_bytes("hybrid-ep", row.op, row.hidden, row.dtype, row.top_k),
-        uses_sms=True,
-    )
+    name = "hybrid-ep-h100" if row.nodes > 1 else "hybrid-ep-gb200"
+    calibration = name + ("" if row.measure == "kernel" else "-torch") + _cast(row)
+    sizes = (row.ranks, row.per_node, row.tokens, row.experts, row.top_k)
+    return _moe_bench(row, "hybrid-ep", calibration, partial(one_seed_copies, *sizes))
 
 
 def _nccl(row: Row) -> Bench:
@@ -144,26 +126,18 @@ def _nccl(row: Row) -> Bench:
 
 def _one_sided(row: Row) -> Bench:
     """TensorRT-LLM NVLinkOneSided with its balanced router."""
-    bytes_ = row_bytes(row)
-    return Bench(
-        algorithm="nvl-one-sided",
-        calibration="nvl-one-sided-gb200" + ("-aic" if row.table.startswith("aic") else ""),
-        draw=partial(balanced_copies, row.ranks, row.tokens, row.top_k),
-        bytes_per_copy=bytes_,
-        counted_bytes=bytes_,
-    )
+    source = "-aic" if row.table.startswith("aic") else ""
+    return _balanced(row, "nvl-one-sided", f"nvl-one-sided-gb200{source}")
 
 
 def _two_sided(row: Row) -> Bench:
     """TensorRT-LLM NVLinkTwoSided; ``prepare`` is the exchange of counts before a dispatch."""
-    bytes_ = row_bytes(row)
-    return Bench(
-        algorithm="nvl-two-sided",
-        calibration=f"nvl-two-sided-gb200{_cast(row)}",
-        draw=partial(balanced_copies, row.ranks, row.tokens, row.top_k),
-        bytes_per_copy=bytes_,
-        counted_bytes=bytes_,
-    )
+    return _balanced(row, "nvl-two-sided", f"nvl-two-sided-gb200{_cast(row)}")
+
+
+def _balanced(row: Row, algorithm: str, calibration: str) -> Bench:
+    draw = partial(balanced_copies, row.ranks, row.tokens, row.top_k)
+    return Bench(algorithm, calibration, draw, row_bytes(row), row_bytes(row))
 
 
 def _cast(row: Row) -> str:

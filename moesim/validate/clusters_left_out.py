@@ -3,18 +3,17 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from moesim.traffic import gpu_steps
+from moesim.validate.shipped_files import shipped_lines
 
 _DATA = Path(__file__).resolve().parent.parent / "data" / "validate"
 CLUSTERS, LEFT_OUT = _DATA / "clusters.csv", _DATA / "left_out.csv"
-_COLUMNS = (
-    "algorithm", "cluster", "row", "gpu", "transport", "nodes", "measured_s", "simulated_s", "low_s", "high_s",
-)  # fmt: skip
 _WITHOUT_PROXY = ("nvlink", "ibgda", "ibrc", "racks")
 
 
@@ -61,31 +60,15 @@ def spell_left_out(rows: Iterable[LeftOut]) -> str:
     """The rows as CSV, six significant digits."""
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n")
-    write.writerow(_COLUMNS)
+    write.writerow(field.name for field in fields(LeftOut))
     for one in rows:
-        cells = [getattr(one, name) for name in _COLUMNS]
-        write.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in cells])
+        write.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in astuple(one)])
     return text.getvalue()
 
 
-def read_left_out(path: Path = LEFT_OUT) -> list[LeftOut]:
+def read_left_out() -> list[LeftOut]:
     """Read the rows that ship."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            LeftOut(
-                line["algorithm"],
-                line["cluster"],
-                line["row"],
-                line["gpu"],
-                line["transport"],
-                int(line["nodes"]),
-                float(line["measured_s"]),
-                float(line["simulated_s"]),
-                float(line["low_s"]),
-                float(line["high_s"]),
-            )
-            for line in csv.DictReader(file)
-        ]
+    return TypeAdapter(list[LeftOut]).validate_python(shipped_lines(LEFT_OUT.name))
 
 
 def expectations(rows: Sequence[LeftOut]) -> list[Expectation]:
@@ -93,7 +76,7 @@ def expectations(rows: Sequence[LeftOut]) -> list[Expectation]:
 
     Rows of one source alone, in the hundreds, are left out: they would speak for themselves only.
     """
-    listed = {line["id"] for line in _cluster_lines()}
+    listed = {line["id"] for line in shipped_lines(CLUSTERS.name)}
     rows = [row for row in rows if row.row in listed]
     kinds: list[tuple[str, Callable[[LeftOut], bool]]] = [
         ("all", lambda row: True),
@@ -128,8 +111,3 @@ def _expectation(what: str, rows: Sequence[LeftOut]) -> Expectation:
         float(np.median(errors)),
         float(np.mean([row.covered for row in rows])),
     )
-
-
-def _cluster_lines() -> list[dict[str, str]]:
-    with CLUSTERS.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

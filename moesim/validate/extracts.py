@@ -10,9 +10,12 @@ low-latency rows are rank 0's.
 import csv
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from moesim.errors import InputError
+from moesim.stages import PHASES
 from moesim.validate.published_row import TIME, Row, experts_tested, key, rounding
 
 FILES = (
@@ -44,63 +47,51 @@ def extract_rows(folder: Path) -> list[Row]:
     return rows
 
 
+def _row(line: dict[str, str], **own: Any) -> Row:
+    return Row(source=_SOURCE + line["src"], quantity=TIME, **own)
+
+
+def _deepep(line: dict[str, str], op: str, **own: Any) -> Row:
+    """A row of DeepEP's tests on H100s, dispatch in FP8 and combine in BF16."""
+    nodes = int(line["node_num"])
+    return _row(
+        line, release="sglang 0.5.6.post2", gpu="h100", op=op, ranks=8 * nodes, nodes=nodes,
+        tokens=int(line["num_token"]), dtype="fp8" if op == "dispatch" else "bf16", **own,
+    )  # fmt: skip
+
+
 def _normal(lines: "csv.DictReader[str]") -> Iterator[Row]:
     table = {1: "aic-normal-1-node", 2: "aic-normal", 4: "aic-normal", 8: "aic-normal-8-nodes"}
-    for line in lines:
-        nodes = int(line["node_num"])
-        for op, dtype in (("dispatch", "fp8"), ("combine", "bf16")):
-            sms = int(line[f"{op}_sms"])
-            yield Row(
-                table=f"{table[nodes]}-{op}" if nodes < 8 else table[nodes],
-                key=key(
-                    op=op if nodes == 8 else None,
-                    nodes=nodes if nodes > 1 else None,
-                    sms=sms if nodes > 1 else None,
-                    tokens=line["num_token"],
-                ),
-                library="deepep-v1",
-                release="sglang 0.5.6.post2",
-                gpu="h100",
-                source=_SOURCE + line["src"],
-                quantity=TIME,
-                published=float(line[f"{op}_transmit_us"]),
-                op=op,
-                ranks=8 * nodes,
-                nodes=nodes,
-                tokens=int(line["num_token"]),
-                dtype=dtype,
-                sms=sms,
-                flagged=line["suspect"] == "1",
-            )
+    for line, op in product(lines, PHASES):
+        nodes, sms = int(line["node_num"]), int(line[f"{op}_sms"])
+        across = {"nodes": nodes, "sms": sms} if nodes > 1 else {}
+        yield _deepep(
+            line,
+            op,
+            table=f"{table[nodes]}-{op}" if nodes < 8 else table[nodes],
+            key=key(op=op if nodes == 8 else None, **across, tokens=line["num_token"]),
+            library="deepep-v1",
+            published=float(line[f"{op}_transmit_us"]),
+            sms=sms,
+            flagged=line["suspect"] == "1",
+        )
 
 
 def _low_latency(lines: "csv.DictReader[str]") -> Iterator[Row]:
-    for line in lines:
-        nodes = int(line["node_num"])
-        for op, dtype in (("dispatch", "fp8"), ("combine", "bf16")):
-            yield Row(
-                table="aic-ll" if nodes < 8 else "aic-ll-8-nodes",
-                key=key(
-                    op=op,
-                    nodes=nodes if nodes < 8 else None,
-                    experts=line["num_experts"] if nodes > 1 else None,
-                    tokens=line["num_token"],
-                ),
-                library="deepep-ll",
-                release="sglang 0.5.6.post2",
-                gpu="h100",
-                source=_SOURCE + line["src"],
-                quantity=TIME,
-                published=float(line[f"{op}_avg_t_us"]),
-                op=op,
-                ranks=8 * nodes,
-                nodes=nodes,
-                tokens=int(line["num_token"]),
-                dtype=dtype,
-                experts=experts_tested(int(line["num_experts"]), 8 * nodes),
-                bandwidth_GBps=float(line[f"{op}_bandwidth_gbps"]),
-                rounding=rounding(line[f"{op}_avg_t_us"], line[f"{op}_bandwidth_gbps"]),
-            )
+    for line, op in product(lines, PHASES):
+        nodes, experts, us = int(line["node_num"]), line["num_experts"], line[f"{op}_avg_t_us"]
+        named = {"nodes": nodes if nodes < 8 else None, "experts": experts if nodes > 1 else None}
+        yield _deepep(
+            line,
+            op,
+            table="aic-ll" if nodes < 8 else "aic-ll-8-nodes",
+            key=key(op=op, **named, tokens=line["num_token"]),
+            library="deepep-ll",
+            published=float(us),
+            experts=experts_tested(int(experts), 8 * nodes),
+            bandwidth_GBps=float(line[f"{op}_bandwidth_gbps"]),
+            rounding=rounding(us, line[f"{op}_bandwidth_gbps"]),
+        )
 
 
 def _nccl(lines: "csv.DictReader[str]") -> Iterator[Row]:
@@ -112,14 +103,13 @@ def _nccl(lines: "csv.DictReader[str]") -> Iterator[Row]:
         size = int(line["message_size"]) * _ELEMENT_BYTES[dtype]
         axes = (gpu, ranks, dtype, str(size))
         seen[axes] += 1
-        yield Row(
+        yield _row(
+            line,
             table=f"nccl-{gpu}",
             key=key(ranks=ranks, bytes=size, dtype=dtype, run=seen[axes]),
             library="nccl",
             release=line["src"].split("/")[3],
             gpu=gpu,
-            source=_SOURCE + line["src"],
-            quantity=TIME,
             published=float(line["latency"]) * 1e3,
             op="alltoall",
             ranks=int(ranks),
@@ -135,14 +125,13 @@ def _trtllm(lines: "csv.DictReader[str]") -> Iterator[Row]:
         op, dtype, ranks = line["op_name"].removeprefix("alltoall_"), dtypes[line["moe_dtype"]], line["moe_ep_size"]
         if op == "combine_low_precision":
             continue
-        yield Row(
+        yield _row(
+            line,
             table=f"aic-{sided}-{op}",
             key=key(ranks=ranks, dtype=dtype if sided == "two-sided" else None, tokens=line["num_tokens"]),
             library=f"trtllm-{sided}",
             release=line["src"].split("/")[3],
             gpu="gb200",
-            source=_SOURCE + line["src"],
-            quantity=TIME,
             published=float(line["latency"]) * 1e3,
             op=op,
             ranks=int(ranks),

@@ -14,11 +14,10 @@ from moesim.traffic import CalibrationSet, Place, find_set, set_names, value_at
 from moesim.validate.benches import bench_of
 from moesim.validate.fit_constants import Free
 from moesim.validate.published_row import Row, phase_of
+from moesim.validate.shipped_files import shipped_yaml
 
 # Relative error to expect of a row: held-out rows are 2.6 % off in the median, which is two thirds of a deviation.
 ROW_SPREAD = 0.04
-# Standard deviations of a constant's logarithm between clusters, for sets that do not say.
-DEVIATIONS = {"nic": 0.25, "nvlink": 0.05, "setup": 0.3, "work": 0.3, "fill": 0.3, "host": 0.2}
 # Of what starts from nothing or grows per doubling, in units of what it adds to, as published sources differ.
 GROWTH, SLOPE, FILL = 0.09, 0.03, 0.5
 # A constant that a set over clusters hardly knows is still no looser than this many of them.
@@ -32,36 +31,11 @@ _LESS_CERTAIN = 3.0
 _SETUPS = ("setup_intra_node_s", "setup_inter_node_s")
 # Where a fit begins if the set has no such term: a factor cannot move 0.
 _SOME_SETUP_S, _SOME_FILL_TOKENS = 10e-6, 500.0
-# What moves by one factor in both phases.
-_FACTORS = {
-    "nic_rate": "nic",
-    "nvlink_rate": "nvlink",
-    "reduce_rate": "nvlink",
-    "pull_rate": "nvlink",
-    "setup_intra_node_s": "setup",
-    "setup_inter_node_s": "setup",
-    "floor_s": "setup",
-    "floor_few_ranks_s": "setup",
-    "rank_copy_sm_s": "work",
-    "node_copy_sm_s": "work",
-    "forward_sm_rate": "work",
-}
-_PROTOCOL = {
-    "nvlink_rate": "nvlink",
-    "two_ranks_nvlink_rate": "nvlink",
-    "pair_rate": "nvlink",
-    "setup_intra_node_s": "setup",
-    "setup_inter_node_s": "setup",
-    "floor_s": "setup",
-}
-# What grows per doubling of the ranks or nodes, and what a move of one is measured in.
-_GROWTH = {
-    "setup_node_doubling_s": "setup_inter_node_s",
-    "setup_rank_doubling_s": "setup_intra_node_s",
-    "setup_peer_doubling_s": "setup_intra_node_s",
-    "floor_rank_doubling_s": "floor_s",
-    "nvlink_rank_slope": "",
-}
+_FILE = shipped_yaml("prior.yaml")
+DEVIATIONS: dict[str, float] = _FILE["deviations"]
+_FACTORS: dict[str, str] = _FILE["factors"]
+_PROTOCOL: dict[str, str] = _FILE["protocol"]
+_GROWTH: dict[str, str] = _FILE["growth"]
 # One tray of an NVL72: such groups have a floor of their own (``traffic.terms``).
 _FEW_RANKS = 4
 

@@ -4,7 +4,11 @@ Readers (``published``, ``extracts``) make these rows, the ledger says of each w
 simulate them. A row is named by its table and its key, the axis values that tell it from its neighbours.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
 
 TIME = "time_us"
 RDMA = "deepep_rdma_GBps"
@@ -79,6 +83,14 @@ class Row:
     def per_node(self) -> int:
         """GPUs of an NVLink domain."""
         return self.ranks // self.nodes
+
+
+def row_of(line: Mapping[str, str], **own: Any) -> Row:
+    """Make a row of the cells of a line whose columns have its fields' names, and of what is given besides."""
+    return _ROW.validate_python({name: cell for name, cell in line.items() if cell} | own)
+
+
+_ROW = TypeAdapter(Row)
 
 
 def key(**axes: object) -> str:

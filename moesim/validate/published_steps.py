@@ -4,7 +4,6 @@ A row is refused where no kernel can price it; what it does not state is assumed
 those of ``data/validate/steps.csv``: who ran what, how many tokens or requests each GPU had, and the figure.
 """
 
-import csv
 import re
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -16,6 +15,7 @@ from moesim.broken_files import content, reading
 from moesim.compute import KernelTable, gpus
 from moesim.errors import InputError
 from moesim.model import load_model, model_names
+from moesim.validate.shipped_files import shipped_lines
 from moesim.validate.training_rows import Unstated, readings, training_settings
 
 STEPS = Path(__file__).resolve().parent.parent / "data" / "validate" / "steps.csv"
@@ -263,9 +263,7 @@ def _cluster(row: dict[str, str], gpu: str, ep: int, notes: list[str]) -> dict[s
 
 @cache
 def _nics_of_sources() -> dict[tuple[str, str], str]:
-    with STEPS.open(encoding="utf-8", newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if row["nics"]]
-    return {(row["source"], row["gpu"].lower()): row["nics"] for row in rows}
+    return {(row["source"], row["gpu"].lower()): row["nics"] for row in shipped_lines(STEPS.name) if row["nics"]}
 
 
 def _accepted(row: dict[str, str], drafts: int) -> float | None:

@@ -24,15 +24,6 @@ _KINDS = {"held-out": ("held out", "#0072B2"), FIT: ("fitted", "#D55E00"), _SUSP
 _UNITS = {TIME: "us", RDMA: "GB/s, logical", NVL: "GB/s, logical"}
 # The same in SI units, for tables.
 _SI = {TIME: (1e-6, "s"), RDMA: (1e9, "B/s"), NVL: (1e9, "B/s")}
-_SECTIONS = [
-    ("first", "Result"),
-    ("clusters", "Clusters left out"),
-    ("spreads", "Table by table"),
-    ("misses", "Misses"),
-    ("unseen", "Another source's constants"),
-    ("table-1", "Charts"),
-    ("glossary", "Glossary"),
-]
 
 
 @dataclass(frozen=True)
@@ -66,11 +57,9 @@ def page_of(
     if clusters:
         first, rests_on = clusters_section.verdict(clusters)
         headline, text = first, f"{rests_on}{headline} {text}"
-    shown = {"clusters": bool(clusters), "unseen": bool(elsewhere)}
     return render(
         "validation.html.j2",
         title="Published against simulated",
-        sections=[section for section in _SECTIONS if shown.get(section[0], True)],
         headline=headline,
         text=text,
         expected=clusters_section.expected_chart(clusters) if clusters else None,

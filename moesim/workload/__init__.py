@@ -5,7 +5,7 @@ from moesim.workload.batch import Batch, listed, micro_batches, without_ranks
 from moesim.workload.counted import counts_batch
 from moesim.workload.dealt import WITH_REPLACEMENT, dealt_batch
 from moesim.workload.recorded import recorded_batch
-from moesim.workload.resample import Resampled, resample_experts
+from moesim.workload.resample import resample_experts
 from moesim.workload.skew import Target
 from moesim.workload.synthetic import synthetic_batch
 from moesim.workload.token_draw import Half
@@ -15,7 +15,6 @@ __all__ = [
     "WITH_REPLACEMENT",
     "Batch",
     "Half",
-    "Resampled",
     "RoutingTrace",
     "Target",
     "counts_batch",

@@ -22,7 +22,7 @@ from moesim.workload.batch import Batch, drawn_batch
 from moesim.workload.token_draw import Draw, Ints, tokens_of_ranks
 
 MAX_DISTINCT = 65_536
-_CHUNK_NUMBERS, _AT_ONCE, _SEQUENCE = 1 << 24, 1 << 16, 256
+_CHUNK_NUMBERS, _AT_ONCE, _SEQUENCE, _MOST_NODES = 1 << 24, 1 << 16, 256, 4
 Ids = NDArray[np.int64]
 
 
@@ -147,22 +147,20 @@ def _deal(
     raise InputError(f"no rule {kind!r:.60}", "workload.synthetic.kind")
 
 
-def _highest(
-    pool: Ids, tokens: int, top_k: int, rng: np.random.Generator, node: Ids | None = None, most_nodes: int = 4
-) -> Ids:
+def _highest(pool: Ids, tokens: int, top_k: int, rng: np.random.Generator, node: Ids | None = None) -> Ids:
     """K of a pool for each token by the highest of as many random scores, all sets alike.
 
-    With the ``node`` of each expert a token's experts are within the nodes of the highest scores, as DeepEP's test of
-    its normal kernels draws them.
+    With the ``node`` of each expert a token's experts are within the four nodes of the highest scores, as DeepEP's test
+    of its normal kernels draws them.
     """
     ids = np.empty((tokens, top_k), np.int64)
     chunk = max(1, _CHUNK_NUMBERS // len(pool))
     for start in range(0, tokens, chunk):
         rows = ids[start : start + chunk]
         scores = rng.random((len(rows), len(pool)), dtype=np.float32)
-        if node is not None and node[-1] >= most_nodes:
+        if node is not None and node[-1] >= _MOST_NODES:
             best = np.maximum.reduceat(scores, np.flatnonzero(np.diff(node, prepend=-1)), axis=1)
-            least = np.partition(best, -most_nodes, axis=1)[:, -most_nodes, None]
+            least = np.partition(best, -_MOST_NODES, axis=1)[:, -_MOST_NODES, None]
             scores[(best < least)[:, node]] = -1
         rows[:] = pool[np.argpartition(scores, -top_k, axis=1)[:, -top_k:]]
     return ids

@@ -50,15 +50,16 @@ def with_mean_one(profile: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     top = profile.max()
     relative = np.maximum(profile / top, 1e-9)
-    low, high = 0.0, 64.0
-    for _ in range(60):
-        g = (low + high) / 2
-        if top * (relative**g).mean() > 1:
-            low = g
-        else:
-            high = g
-    bent: NDArray[np.float64] = top * relative**high
+    bent: NDArray[np.float64] = top * relative ** bisected(lambda g: top * (relative**g).mean() > 1, 0.0, 64.0, 60)[1]
     return bent
+
+
+def bisected(below: Callable[[float], bool], low: float, high: float, rounds: int) -> tuple[float, float]:
+    """Halve an interval so many times around the point up to which ``below`` holds; return its ends."""
+    for _ in range(rounds):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return low, high
 
 
 def steer_loads(

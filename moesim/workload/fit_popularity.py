@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from moesim.dumps import RoutingTrace
 from moesim.errors import InputError
+from moesim.workload.fidelity import bisected
 from moesim.workload.popularity import Floats, latent, log_popularity_of, zipf_log_popularity
 from moesim.workload.synthetic import gumbel_noise
 
@@ -169,10 +170,7 @@ def _within_sequences(
     independent = drawn(0.0)
     if recorded <= independent + sure:
         return 0.0, (recorded, independent, independent)
-    low, high = 0.0, 0.99
-    for _ in range(_ROUNDS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if drawn(middle) < recorded else (low, middle)
+    low, _ = bisected(lambda correlation: drawn(correlation) < recorded, 0.0, 0.99, _ROUNDS)
     return low, (recorded, independent, drawn(low))
 
 
@@ -196,9 +194,8 @@ def _drawn_max_over_mean(block: dict[str, Any], popularity: Floats, top_k: int, 
 
 def _chance(log_w: Floats, top_k: int) -> Floats:
     """Chance [E] of each expert to be among a token's K, by bisection of the one time that all share."""
-    low, high = -50.0, 50.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if -np.expm1(-np.exp(log_w + middle)).sum() < top_k else (low, middle)
-    chance: Floats = -np.expm1(-np.exp(log_w + high))
-    return chance
+
+    def chance(log_time: float) -> Floats:
+        return np.asarray(-np.expm1(-np.exp(log_w + log_time)))
+
+    return chance(bisected(lambda log_time: chance(log_time).sum() < top_k, -50.0, 50.0, 60)[1])

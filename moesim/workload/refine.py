@@ -25,7 +25,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.workload.fidelity import Select, expert_loads, steer_loads
+from moesim.workload.fidelity import Select, bisected, expert_loads, steer_loads
 
 GAPS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """In standard deviations of the recorded logits."""
@@ -114,14 +114,9 @@ def _another(n_experts: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 def _capped(loads: NDArray[np.float64], most: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cap the loads, scaling those below their cap such that the sum stays (it fits: peak >= mean)."""
-    low, high = 1.0, float((most / np.maximum(loads, 1)).max())
-    for _ in range(50):
-        factor = (low + high) / 2
-        if np.minimum(loads * factor, most).sum() < loads.sum():
-            low = factor
-        else:
-            high = factor
-    return np.minimum(loads * high, most)
+    largest, total = float((most / np.maximum(loads, 1)).max()), loads.sum()
+    factor = bisected(lambda factor: np.minimum(loads * factor, most).sum() < total, 1.0, largest, 50)[1]
+    return np.minimum(loads * factor, most)
 
 
 def _cuts(

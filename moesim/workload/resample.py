@@ -1,7 +1,7 @@
 """Logits of a recorded router for another number of experts.
 
 A recording has the experts that its model had; a scenario may want 256 or 258. Rather than inventing
-logits, the recorded ones are *refined* (more experts, ``refine.py``) or *merged* (fewer, ``merge.py``),
+logits, the recorded ones are *refined* (more experts, ``refine.py``) or *merged* (fewer, ``expert_merging.py``),
 against the very router of the scenario, such that two kinds of figures stay what they were: max / mean of
 the experts' loads, and the mean number of distinct ranks and nodes per token, for equal numbers of ranks and
 nodes on which experts are contiguous. The note gives what was reached beside the target, and says so if it was missed.

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.balance import LossFactors, losses_in_balance, losses_of_sums, measure
+from moesim.balance import LossFactors, losses_in_balance, measure
 from moesim.errors import InputError
 from moesim.routing import RouterSpec, blocks, route, route_and_measure
 from moesim.routing.fused import route_block
 from tests.reference import losses as reference
 from tests.reference import routing as reference_routing
+from tests.reference.losses import losses_of_sums
 
 QUICK = settings(deadline=None, max_examples=25, derandomize=True)
 UNEVEN = np.repeat(np.arange(6), [30, 1, 9, 20, 4, 13])  # 77 experts in six groups

@@ -198,7 +198,7 @@ def test_ctrl_c_stops_a_long_run_at_once_and_leaves_nothing(here):
     arguments = ["run", "small.yaml", "-o", "workload.steps=100000", "--out", "run"]
     process = subprocess.Popen(
         [sys.executable, "-c", command, *arguments],
-        env={"PYTHONPATH": ROOT},
+        env=os.environ | {"PYTHONPATH": ROOT},
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=interruptible,

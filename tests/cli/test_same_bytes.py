@@ -17,7 +17,6 @@ SETTINGS = {
     "one thread, compiled": {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MOESIM_INTERPRET": "0"},
     "many threads, Turkish": {"OMP_NUM_THREADS": "8", "OPENBLAS_NUM_THREADS": "8", "LC_ALL": "tr_TR.UTF-8"},
 }
-REPEATED = [*SETTINGS, *(f"hash seed {seed}" for seed in range(3, 19))]
 
 
 def digests(folder):
@@ -28,9 +27,9 @@ def digests(folder):
     }
 
 
-def run(folder, scenario, setting, umask=0o022, options=()):
+def run(folder, scenario, setting, umask=0o022):
     folder.mkdir()
-    command = [sys.executable, "-m", "moesim", "run", str(scenario), "-q", "--out", str(folder / "out"), *options]
+    command = [sys.executable, "-m", "moesim", "run", str(scenario), "-q", "--out", str(folder / "out")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | setting
     subprocess.run(command, check=True, cwd=folder, env=environment, umask=umask, capture_output=True)
     return digests(folder / "out")
@@ -49,17 +48,6 @@ def test_locale_zone_umask_folder_threads_and_order_of_keys_change_no_byte(here,
     for i, (name, setting) in enumerate(SETTINGS.items()):
         again = run(tmp_path / str(i), shuffled, setting, umask=0o077)
         assert again == first, name
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("scenario", ["quickstart", "document-v1", "document-v2", "document-v3", "out-of-domain"])
-def test_shipped_scenarios_change_no_byte_in_twenty_settings(tmp_path, scenario):
-    small = ("-o", "workload.tokens_per_rank=16", "--no-report")
-    first = run(tmp_path / "first", scenario, {}, options=small)
-    for i, name in enumerate(REPEATED):
-        setting = SETTINGS.get(name, {"PYTHONHASHSEED": name.split()[-1]})
-        assert run(tmp_path / str(i), scenario, setting, options=small) == first, name
 
 
 LISTENER = """

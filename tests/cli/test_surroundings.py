@@ -1,8 +1,17 @@
-"""The same scenario gives the same bytes, whatever the process's surroundings; all of it in the full gates."""
+"""The same scenario gives the same bytes, whatever the process's surroundings: gate D1.
+
+A process is one draw of surroundings, in which golden scenarios are run one after the other. In twelve draws each value
+of each kind comes up equally often, so that any two of different kinds meet in some. Every file is compared but what a
+run says of itself (``provenance.json``) and a sweep's journal.
+"""
 
 import hashlib
+import itertools
+import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,106 +22,184 @@ import yaml
 from tests.full_gates import FULL
 
 ROOT = Path(__file__).parents[2]
-# In the order of the shipped file unless the setting shuffles it; small ones for every change.
-SCENARIOS = {
-    "quickstart": ["workload.tokens_per_rank=64"],
-    "document-v1": ["workload.tokens_per_rank=64"],
-    "deepseek-v3-prefill-ep64": ["workload.tokens_per_rank=256"],
-    "deepseek-v3-decode-ep128": [],
-    "deepseek-v3-prefill-step": ["workload.tokens_per_rank=4096"],
-    "out-of-domain": [],
+GOLDEN = yaml.safe_load(Path(__file__).with_name("golden_scenarios.yaml").read_text())
+SMALL = {"n_experts": 32, "hidden": 1024, "expert_hidden": 256}
+DRAWS = 12
+OWN_WORDS = ("provenance.json", "journal.sqlite")
+FEW = (
+    "v3-bias-moves-deepep",
+    "nccl-over-spines",
+    "faults-that-come-and-go",
+    "groups-with-gradients",
+    "whole-decode-step",
+    "variants-compared",
+)
+LOCALES = {"de_DE.UTF-8": "de_DE", "tr_TR.UTF-8": "tr_TR"}
+USUAL = {
+    "hash seed": "0",
+    "threads": "1",
+    "locale": "C.UTF-8",
+    "zone": "UTC",
+    "utf8": "1",
+    "folder": "own",
+    "umask": "022",
+    "keys": "as written",
+    "jobs": "1",
 }
-LOCALES = ("de_DE.UTF-8", "tr_TR.UTF-8")
-SETTINGS = {
-    "hash seed 0": {"PYTHONHASHSEED": "0"},
-    "hash seed 42": {"PYTHONHASHSEED": "42"},
-    "one thread": {"NUMBA_NUM_THREADS": "1"},
-    "two threads": {"NUMBA_NUM_THREADS": "2"},
-    "BLAS on one thread": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    "BLAS on eight threads": {"OMP_NUM_THREADS": "8", "OPENBLAS_NUM_THREADS": "8"},
-    "C locale": {"LC_ALL": "C"},
-    **{name: {"LC_ALL": name} for name in LOCALES},
-    "another time zone": {"TZ": "Asia/Kathmandu"},
-    "another folder": {"cwd": "/"},
-    "a umask of 077": {"umask": "77"},
-    "keys in another order": {"order": "7"},
-    "keys in a third order": {"order": "8"},
+KINDS = {
+    "hash seed": ("0", "1", "42", "random"),
+    "threads": ("1", "8"),
+    "locale": ("C", "C.UTF-8", *LOCALES),
+    "zone": ("UTC", "Asia/Kathmandu", "Pacific/Kiritimati"),
+    "utf8": ("0", "1"),
+    "folder": ("own", "/"),
+    "umask": ("022", "077"),
+    "keys": ("as written", "shuffled"),
+    "jobs": ("1", "2", "4", "8"),
 }
-FEW = [
-    (scenario, setting)
-    for scenario in ("quickstart", "document-v1")
-    for setting in ("hash seed 42", "another time zone", "another folder", "keys in another order")
-]
+
+
+def draws(count, seed):
+    """Surroundings, each value equally often in a shuffled column of its own."""
+    rng = random.Random(seed)
+    columns = [rng.sample(list(itertools.islice(itertools.cycle(values), count)), count) for values in KINDS.values()]
+    return [dict(zip(KINDS, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def shuffled(value, rng):
     if not isinstance(value, dict):
         return value
-    keys = list(value)
-    rng.shuffle(keys)
-    return {key: shuffled(value[key], rng) for key in keys}
+    return {key: shuffled(value[key], rng) for key in rng.sample(list(value), len(value))}
 
 
-def digests(scenario, folder, *options, **setting):
-    """SHA-256 of every file of a run but its provenance."""
-    path = ROOT / "scenarios" / f"{scenario}.yaml"
-    if order := setting.pop("order", None):
-        data = shuffled(yaml.safe_load(path.read_text()), random.Random(int(order)))
-        path = folder.with_suffix(".yaml")
-        path.write_text(yaml.safe_dump({"name": scenario} | data, sort_keys=False))
-    cwd, umask = setting.pop("cwd", str(folder.parent)), int(setting.pop("umask", "22"), 8)
-    overrides = [part for text in SCENARIOS.get(scenario, ()) for part in ("-o", text)]
-    code = "from moesim.cli import main; main()"
-    command = [sys.executable, "-c", code, "run", str(path), "--out", str(folder), "-q", *overrides, *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | setting
-    subprocess.run(command, cwd=cwd, umask=umask, env=environment, check=True, capture_output=True)
-    files = [one for one in folder.rglob("*") if one.is_file() and one.name != "provenance.json"]
-    return {str(one.relative_to(folder)): hashlib.sha256(one.read_bytes()).hexdigest() for one in files}
+def command(name, folder, around):
+    """What is typed for a golden scenario, its file written in ``folder``."""
+    scenario = dict(GOLDEN[name])
+    verb, options, page = (
+        scenario.pop(key, usual) for key, usual in (("verb", "run"), ("options", []), ("page", False))
+    )
+    if scenario.pop("shipped", False):
+        scenario = yaml.safe_load((ROOT / f"scenarios/{name}.yaml").read_text())
+    elif "model" not in scenario and "recording" not in scenario["workload"]:
+        scenario["model"] = SMALL
+    in_order = {key: scenario[key] for key in ("variants", "sweep") if key in scenario}  # shown as the file has them
+    scenario = {"name": name} | scenario
+    if around["keys"] == "shuffled":
+        scenario = shuffled(scenario, random.Random(name)) | in_order
+    folder.mkdir(parents=True)
+    path = folder / "scenario.yaml"
+    path.write_text(yaml.safe_dump(scenario, sort_keys=False))
+    (folder / "counts.csv").write_text(
+        "layer,expert,count\n" + "".join(f"1,{i},{100 + 37 * i % 91}\n" for i in range(32))
+    )
+    typed = [verb, str(path), "--out", str(folder / ("out.html" if page else "out")), *options]
+    typed += [] if verb == "balance" else ["-q"]
+    typed += ["--no-report"] if verb == "run" and around["pages"] == "left out" else []
+    several, jobs = verb in ("sweep", "plan", "what-breaks"), around["jobs"]
+    if several and jobs.endswith(".json"):
+        return [*typed, "--scheduler-file", jobs]
+    return [*typed, "--jobs", jobs] if several or "variants" in scenario else typed
+
+
+def digests(folder):
+    given = ("scenario.yaml", "counts.csv")
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (*OWN_WORDS, *given)]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def run(names, folder, around):
+    """SHA-256 of every file that a process in these surroundings leaves of each golden scenario."""
+    folder.mkdir()
+    asked = [(command(name, folder / name, around), str(folder / name)) for name in names]
+    (folder / "asked.json").write_text(json.dumps(asked))
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONHASHSEED": around["hash seed"],
+        "PYTHONUTF8": around["utf8"],
+        "LC_ALL": around["locale"],
+        "TZ": around["zone"],
+        "LOCPATH": str(around.get("locales", "")),
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), around["threads"]),
+    }
+    if around["locale"] not in LOCALES:
+        del environment["LOCPATH"]
+    subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("golden_driver.py")), str(folder / "asked.json")],
+        cwd="/" if around["folder"] == "/" else folder,
+        umask=int(around["umask"], 8),
+        env=environment,
+        check=True,
+    )
+    found = {name: digests(folder / name) for name in names}
+    shutil.rmtree(folder)
+    return found
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """The digests of a scenario as it is run otherwise, each made once."""
-    made = {}
-
-    def of(scenario, *options):
-        if (scenario, *options) not in made:
-            folder = tmp_path_factory.mktemp("plain") / scenario
-            made[scenario, *options] = digests(scenario, folder, *options)
-        return made[scenario, *options]
-
-    return of
+def locales(tmp_path_factory):
+    """A folder with the German and the Turkish locale, made here; empty where the system has no sources of them."""
+    folder = tmp_path_factory.mktemp("locales")
+    if shutil.which("localedef"):
+        for name, source in LOCALES.items():
+            subprocess.run(["localedef", "-i", source, "-f", "UTF-8", str(folder / name)], capture_output=True)
+    return folder
 
 
-def same(scenario, name, plain, tmp_path, *options):
-    setting = dict(SETTINGS[name])
-    if setting.get("LC_ALL") in LOCALES:
-        have = subprocess.run(["locale", "-a"], capture_output=True, text=True).stdout.lower().replace("utf8", "utf-8")
-        if setting["LC_ALL"].lower() not in have:
-            pytest.skip(f"this machine has no locale {setting['LC_ALL']}")
-    found = digests(scenario, tmp_path / scenario, *options, **setting)
-    assert found == plain(scenario, *options), [key for key, value in found.items() if value != plain(scenario)[key]]
-    assert len(found) >= 14
+def differing(first, second):
+    """Which files of which scenarios are not the same in both."""
+    return {
+        name: changed
+        for name, files in first.items()
+        if (changed := [key for key in files | second[name] if files.get(key) != second[name].get(key)])
+    }
+
+
+def check(names, folder, locales, pages):
+    usual = run(names, folder / "usual", USUAL | {"pages": pages})
+    assert all(len(files) >= 2 for files in usual.values()), {name: len(files) for name, files in usual.items()}
+    for i, around in enumerate(draws(DRAWS, seed=len(names))):
+        if around["locale"] in LOCALES and not (locales / around["locale"]).is_dir():
+            around["locale"] = "C.UTF-8"
+        around |= {"pages": pages, "locales": locales}
+        again = run(random.Random(i).sample(names, len(names)), folder / str(i), around)
+        assert not differing(usual, again), f"{around}: {differing(usual, again)}"
+
+
+@pytest.mark.jit
+def test_six_scenarios_give_the_same_bytes_in_twelve_surroundings(tmp_path, locales):
+    check(list(FEW), tmp_path, locales, "left out")
 
 
 @pytest.mark.jit
 @pytest.mark.slow
-@pytest.mark.parametrize(("scenario", "name"), FEW)
-def test_a_run_gives_the_same_bytes_in_other_surroundings(scenario, name, plain, tmp_path):
-    same(scenario, name, plain, tmp_path, "--no-report")
-
-
-@pytest.mark.jit
-@pytest.mark.slow
+@pytest.mark.timeout(7200)
 @pytest.mark.skipif(not FULL, reason="./test.sh --full")
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_every_scenario_gives_the_same_bytes_and_page_in_every_setting(scenario, name, plain, tmp_path):
-    same(scenario, name, plain, tmp_path)
+def test_all_golden_scenarios_give_the_same_bytes_and_pages_in_twelve_surroundings(tmp_path, locales):
+    check(list(GOLDEN), tmp_path, locales, "drawn")
 
 
 @pytest.mark.jit
 @pytest.mark.slow
-def test_variants_give_the_same_bytes_with_any_number_of_processes(tmp_path):
-    one, *others = (digests("v1-v2-v3", tmp_path / jobs, "--jobs", jobs) for jobs in ("1", "2", "4"))
-    assert all(other == one for other in others) and len(one) > 100
+@pytest.mark.timeout(3600)
+def test_a_dask_cluster_gives_the_bytes_of_one_process(tmp_path):
+    pytest.importorskip("distributed", reason="needs moesim[dask]")
+    file = tmp_path / "scheduler.json"
+    local = ["--no-dashboard", "--scheduler-file", str(file)]
+    asked = [["scheduler", "--host", "127.0.0.1", "--port", "0", *local]]
+    asked += [["worker", "--nthreads", "1", "--local-directory", str(tmp_path), *local]] * 2
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    cluster = [
+        subprocess.Popen(
+            [sys.executable, "-m", "dask", *one], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        for one in asked
+    ]
+    try:
+        names = [name for name, golden in GOLDEN.items() if golden.get("verb") in ("sweep", "plan", "what-breaks")]
+        around = USUAL | {"pages": "drawn"}
+        alone = run(names, tmp_path / "alone", around)
+        assert not differing(alone, run(names, tmp_path / "together", around | {"jobs": str(file)}))
+    finally:
+        for process in cluster:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,5 +1,7 @@
 """The laws of every routed token: what the router makes keeps them, and each breach is found where it is."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,11 +12,17 @@ from moesim.layer.token_laws import audit_tokens
 from moesim.routing import RouterSpec, route
 
 
-def routed(n_experts=64, top_k=8, n_groups=8, top_groups=4, tokens=20_000, seed=0, kind="v3"):
+@cache
+def made(n_experts=64, top_k=8, n_groups=8, top_groups=4, tokens=20_000, seed=0, kind="v3"):
     spec = RouterSpec(kind, n_experts=n_experts, top_k=top_k, n_groups=n_groups, top_groups=top_groups)
     logits = np.random.default_rng(seed).normal(size=(tokens, n_experts))
     answer = route(logits, spec)
     return answer.expert_ids, answer.gates, spec
+
+
+def routed(**shape):
+    ids, gates, spec = made(**shape)
+    return ids.copy(), gates.copy(), spec
 
 
 @given(
@@ -72,3 +80,8 @@ def test_experts_that_the_workload_gives_may_be_fewer_and_anywhere_but_never_twi
     ids[3, 1] = 0
     with pytest.raises(InvariantError, match="token 3 selects an expert twice"):
         audit_tokens("here", ids, None, spec)
+
+
+def test_a_gate_of_nothing_is_a_gate():
+    spec = RouterSpec("v3", n_experts=8, top_k=2)
+    audit_tokens("here", np.array([[3, 1]], np.int32), np.array([[1.0, 0.0]]), spec)

@@ -11,14 +11,13 @@ from moesim.errors import InputError
 from moesim.placement import (
     Placement,
     break_even_steps,
-    busiest_ports,
     contiguous,
     expert_bytes,
-    migration_bound_s,
     moves_between,
     place,
     round_robin,
 )
+from tests.reference.ports import busiest_ports, migration_bound_s
 
 RANKS, PER_NODE, EXPERTS = 8, 4, 16
 NODE = np.arange(RANKS) // PER_NODE

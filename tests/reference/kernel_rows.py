@@ -63,23 +63,28 @@ def dense_gemms(reference, gpu):
     ]
 
 
-def masked_mlps(reference, gpu):
-    """Rows of aiconfigurator's generation tables: even loads as they stand, power-law loads by their mean draw."""
+def masked_mlps(reference, gpu, n_drawn=None):
+    """Rows of aiconfigurator's generation tables: even loads as they stand, power-law loads by their mean draw.
+
+    Of those that are drawn the first ``n_drawn`` alone, where it is given: drawing them all takes half a minute.
+    """
     rows = read(reference, "deepep_generation", gpu)
     rng = np.random.default_rng(SEED)
     made = []
+    left = np.inf if n_drawn is None else n_drawn
     for i in range(len(rows)):
         tokens, ranks, top_k, n_experts = (int(rows.ints[c][i]) for c in ("tokens", "ranks", "top_k", "experts"))
         local, exponent, seconds = n_experts // ranks, float(rows.exponent[i]), digits(rows.seconds[i])
         if exponent == 0 and tokens * top_k >= n_experts:
             made.append(Row("grouped_gemm", "fp8", V3, local, tokens * top_k / n_experts, seconds, layout="masked"))
-        if exponent in EXPONENTS and local > 1:
+        if exponent in EXPONENTS and local > 1 and left:
             drawn = loads(rng, tokens, n_experts, top_k, ranks, exponent, DRAWS)
             hit, totals = np.count_nonzero(drawn, axis=1), drawn.sum(axis=1)
             mean = float(totals.mean()) / local
             if mean < 8 or hit.mean() < 0.9 * local:
                 continue
             ratio = float((drawn.max(axis=1) * hit / totals).mean())
+            left -= 1
             error = float(totals.std() / totals.mean() / np.sqrt(5))  # a row is the mean of five draws
             made.append(
                 Row("grouped_gemm", "fp8", V3, local, digits(mean, 4), seconds, f"power-law-{exponent:g}",

@@ -2,6 +2,7 @@
 
 import math
 
+from moesim.balance import loss_products
 from tests.reference.routing import affinities
 
 
@@ -67,3 +68,9 @@ def sequence_imbalance(expert_ids, sequence_id, n_experts):
         load = selections(rows, n_experts)
         ratios.append(max(load) / (sum(load) / n_experts) if sum(load) else 1.0)
     return ratios
+
+
+def losses_of_sums(sums, spec, device_of_expert, factors):
+    """The value of each loss by name: the product of what it is taken apart into."""
+    products = loss_products(sums, spec, device_of_expert, factors)
+    return {name: math.prod(product.values()) for name, product in products.items()}

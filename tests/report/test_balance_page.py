@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from moesim.report import balance_page
 from moesim.report.balance_page import _charts, _comparison_charts, _error_table, render_balance
 
 
@@ -26,13 +25,13 @@ def study(**changes):
 
 
 def test_a_chart_has_a_curve_for_each_method_and_points_for_what_was_recorded():
-    first, *others = _charts(study(), balance_page._BALANCE)
+    first, *others = _charts(study(), "balance")
     assert [(one.label, one.style) for one in first.series] == [
         ("v1", "line"), ("v2", "line"), ("tiny <v3>, recorded", "points"),
     ]  # fmt: skip
     assert first.series[1].y.tolist() == [3.0, 2.0] and [mark.value for mark in first.marks] == [1.26, 1.06]
     assert [chart.key for chart in others] == ["balance_max_violation_batch"]  # nothing of a column of zeros
-    dropped = next(c for c in _charts(study(), balance_page._LOSSES) if c.key == "balance_dropped_share")
+    dropped = next(c for c in _charts(study(), "losses") if c.key == "balance_dropped_share")
     assert [(one.label, one.y.tolist()) for one in dropped.series] == [("v2", [10.0, 10.0])]
 
 

@@ -1,11 +1,14 @@
 """Tables as columns: pieces joined, nulls kept, data frames only on access."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from moesim.errors import ResourceError
+from moesim.errors import InputError, ResourceError
 from moesim.files import write_files
 from moesim.results import TableBuilder, Tables, nulls
+from moesim.results.tables import arrow_columns, write_parquet
 
 
 def test_pieces_are_joined_and_single_values_repeated():
@@ -101,3 +104,13 @@ def test_to_write_read_and_look_for_tables_takes_no_pandas(tmp_path):
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == [
         "True", "False", "False",
     ]  # fmt: skip
+
+
+def test_words_that_would_take_far_more_than_their_file_are_refused_before_they_are_unpacked(tmp_path):
+    with (tmp_path / "links.parquet").open("wb") as file:
+        write_parquet({"link": np.array(["x" * 4_000_000, "y"])}, file, {})
+    tracemalloc.start()
+    with pytest.raises(InputError, match="words of 40000"):
+        arrow_columns(tmp_path / "links.parquet", ["link"], most=8 << 20)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()

@@ -13,7 +13,6 @@ from moesim.balance import (
     device_loss,
     expert_load,
     expert_loss,
-    losses_of_sums,
     measure,
     sequence_imbalance,
     sequence_loss,
@@ -23,12 +22,13 @@ from moesim.balance.sums import device_numbers
 from moesim.errors import InputError
 from moesim.routing import (
     RouterSpec,
+    RouterSums,
+    SequenceSums,
     blocks,
     fused,
     fused_pass_takes,
     gate_mass_lost,
     route,
-    route_and_count,
     route_and_measure,
     threads,
 )
@@ -39,6 +39,7 @@ from moesim.routing.router_spec import kernel_knobs
 from moesim.routing.scores import checked_bias
 from moesim.routing.select import select_and_gate
 from moesim.routing.top_eight import CHUNK, PAIR, ROW, ROWS, merge_chunks, merge_columns, sort_chunks
+from tests.reference.losses import losses_of_sums
 
 # The network in plain Python takes milliseconds per token.
 many_tokens = pytest.mark.jit
@@ -267,9 +268,9 @@ def test_groups_whose_scores_sum_to_nearly_the_same_are_ranked_exactly():
 def test_a_batch_need_not_fill_its_last_sixteen_tokens(n_tokens):
     spec = ROUTERS["v3"]
     logits = np.random.default_rng(n_tokens).normal(size=(n_tokens, 256)).astype(np.float32)
-    assignment, load = route_and_count(logits, spec)
+    assignment = route(logits, spec)
     ids, gates = plain(logits, spec)
-    assert (assignment.expert_ids == ids).all() and (assignment.gates == gates).all() and load.sum() == 8 * n_tokens
+    assert (assignment.expert_ids == ids).all() and (assignment.gates == gates).all()
 
 
 def test_sums_of_a_sequence_do_not_depend_on_its_neighbours():
@@ -289,15 +290,6 @@ def test_exponentials_keep_the_errors_that_they_state():
     got = np.array([exponential_64(value) for value in wide])
     assert np.abs(got / np.exp(wide) - 1).max() < ERROR_64
     assert exponential_64(-1e6) < 1e-303
-
-
-@pytest.mark.parametrize("name", ["v3", "v2", "few experts"])
-def test_experts_are_counted_in_the_same_pass(name):
-    spec = ROUTERS.get(name, RouterSpec("v3", 16, 4, 4, 2))
-    logits = np.random.default_rng(4).normal(size=(up_to(900), spec.n_experts)).astype(np.float32)
-    assignment, load = route_and_count(logits, spec)
-    assert load.dtype == np.int64
-    assert load.tolist() == np.bincount(assignment.expert_ids.ravel(), minlength=spec.n_experts).tolist()
 
 
 @many_tokens
@@ -414,7 +406,10 @@ def test_pieces_of_a_batch_add_up_to_it():
         route_and_measure(logits[piece], spec, weight=weight[piece], sequence_id=sequence[piece], **args)[2]
         for piece in (slice(0, 900), slice(900, 1800), slice(1800, 3000))
     ]
-    total = parts[0] + parts[1] + parts[2]
+    held = zip(*(vars(part.sequences).values() for part in parts), strict=True)
+    of_sequences = SequenceSums(*map(np.concatenate, held))
+    sums = {name: sum(getattr(part, name) for part in parts) for name in vars(whole) if name != "sequences"}
+    total = RouterSums(**sums, sequences=of_sequences)
     assert (total.load == whole.load).all() and (total.received == whole.received).all()
     got, wanted = (losses_of_sums(sums, spec, device, FACTORS) for sums in (total, whole))
     assert got == pytest.approx(wanted, rel=1e-12)

@@ -1,6 +1,7 @@
 """What the keys of a scenario do to a run, checked against closed forms and brute force."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,11 +42,12 @@ print(digest.hexdigest())
 
 def test_other_processes_folders_and_hash_seeds_give_the_same_bytes(tmp_path):
     root = str(Path(__file__).parents[2])
+    shared = {"PYTHONPATH": root, "NUMBA_CACHE_DIR": os.environ["NUMBA_CACHE_DIR"]}
     found = {
         subprocess.run(
             [sys.executable, "-c", _FINGERPRINT],
             cwd=cwd,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": root, "PATH": "", "LANG": language},
+            env={"PYTHONHASHSEED": seed, "PATH": "", "LANG": language} | shared,
             capture_output=True,
             text=True,
             check=True,

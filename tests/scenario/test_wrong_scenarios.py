@@ -222,6 +222,77 @@ WRONG = {
             "2:44: sweep.zip[0].seed: seed is given twice; give each key one axis",
         ],
     ),
+    "weights fetched for every batch and moved as well": (
+        CLUSTER + "placement: {policy: per_batch, redundant_experts: 64, rebalance: {every: 2}}\n",
+        ["2:66: placement.rebalance: policy per_batch fetches weights for every batch; leave rebalance out"],
+    ),
+    "replicas that a later placement has no place for": (
+        CLUSTER + "placement: {redundant_experts: 64, policy: eplb, rebalance: {every: 2, policy: greedy}}\n",
+        ["2:80: placement.rebalance.policy: policy greedy places no replicas; use eplb, or redundant_experts: 0"],
+    ),
+    "gradients beside weights that move": (
+        CLUSTER + "parallel: {ep: 8, dp: 16, gradient_dtype: bf16}\nplacement: {rebalance: {every: 2}}\n",
+        ["2:43: parallel.gradient_dtype: weights of experts travel beside the layers, and so do gradients; leave"],
+    ),
+    "a bias that v1 has not": (
+        CLUSTER + "routing: {kind: v1, update_bias: true}\n",
+        ["2:34: routing.update_bias: a v1 router has no bias; update_bias: false"],
+    ),
+    "a bias of dealt experts": (
+        CLUSTER + "routing: {update_bias: true}\nworkload: {synthetic: {kind: w0-balanced}}\n",
+        ["2:24: routing.update_bias: no router runs on given experts; update_bias: false"],
+    ),
+    "drafts of no request": (
+        CLUSTER + "workload: {draft_tokens: 1}\nschedule: {phase: decode}\n",
+        ["2:26: workload.draft_tokens: no requests that draft; give requests and context"],
+    ),
+    "weights that move in a whole step": (
+        CLUSTER + "workload: {sequence_length: 256, tokens_per_rank: 512}\nplacement: {rebalance: {every: 2}}\n",
+        ["2:11: workload: weights that move are simulated beside MoE layers alone, not in a whole step; leave"],
+    ),
+    "a pipeline of a prefill": (
+        CLUSTER + "parallel: {ep: 8, pp: 2}\nschedule: {pipeline: 1f1b, recompute: selective, mtp_layers: 1}\n",
+        [
+            "3:22: schedule.pipeline: a prefill has no pipeline; set schedule.phase: training",
+            "2:23: parallel.pp: a prefill has no pipeline; pp: 1, or schedule.phase: training",
+            "3:39: schedule.recompute: recompute is not of a prefill; set schedule.phase: training",
+            "3:62: schedule.mtp_layers: mtp_layers is not of a prefill; set schedule.phase: training",
+        ],
+    ),
+    "micro-batches of a prefill": (
+        CLUSTER + "schedule: {micro_batches: 3}\n",
+        ["2:27: schedule.micro_batches: overlap none of a prefill has 1 at a time; leave it out, or set schedule"],
+    ),
+    "groups without their size": (
+        CLUSTER + "parallel: {dp: 16}\n",
+        ["2:16: parallel.dp: dp without ep; give ep beside it"],
+    ),
+    "axes that move together, of two lengths": (
+        CLUSTER + "sweep: {zip: [{routing.top_k: [2, 4], routing.scale: [1.0]}, {}]}\n",
+        [
+            "2:15: sweep.zip[0]: keys that move together need as many values each (routing.top_k: 2, routing.scale: 1)",
+            "2:62: sweep.zip[1]: keys that move together need as many values each (none)",
+        ],
+    ),
+    "axes that are no block": (
+        CLUSTER + "sweep: {axes: [1], zip: {routing.top_k: [1]}}\n",
+        ["2:15: sweep.axes: expected a block of keys, got a list", "2:25: sweep.zip: expected a list, got a block"],
+    ),
+    "an axis of nothing among several": (
+        CLUSTER + "sweep: {zip: [{routing.top_k: []}]}\n",
+        ["2:31: sweep.zip[0].routing.top_k: an axis holds 1 to 10000 values, got 0; write [2, 4, 8] or 1..8"],
+    ),
+    "faults that are none": (
+        CLUSTER + "faults:\n"
+        "  - {kind: slow_gpu, where: n0.gpu0, factor: 2, from: 2ms, to: 1ms}\n"
+        "  - {kind: background, where: rail1, share: 1.0}\n"
+        "  - {kind: rank_death, where: n0.gpu0, mode: mask, from: 1ms}\n",
+        [
+            "3:64: faults[0].to: it ends before it begins; give a time after from",
+            "4:45: faults[1].share: 1 leaves nothing; give less than 100 %",
+            "5:58: faults[2].from: mask is of the whole run; leave from out, or mode: abort",
+        ],
+    ),
     "duplicate key": (CLUSTER + CLUSTER, ["2:1: key 'cluster' appears twice in this block"]),
 }
 

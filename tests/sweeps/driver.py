@@ -1,4 +1,4 @@
-"""A sweep in a process of its own, for tests that kill it: ``python driver.py OUT JOBS|SCHEDULER_FILE``."""
+"""A sweep in a process of its own, for tests that kill it: ``python driver.py OUT JOBS|SCHEDULER_FILE SEEDS``."""
 
 import sys
 from pathlib import Path
@@ -11,10 +11,14 @@ from moesim.sweeps.space import space_of
 from moesim.sweeps.sweep_run import run_sweep
 from moesim.sweeps.workers import dask_workers, local_workers
 
-if __name__ == "__main__":
+
+def sweep(out, where, seeds):
     drive.time_point = noted_time_point
-    out, where = Path(sys.argv[1]), sys.argv[2]
     workers = (
         (lambda _: local_workers(int(where))) if where.isdecimal() else (lambda _: dask_workers(None, Path(where)))
     )
-    run_sweep(load_scenario(SMALL), space_of(None, {**AXES, "seed": "0..4"}), workers, folder=out)
+    run_sweep(load_scenario(SMALL), space_of(None, {**AXES, "seed": f"0..{seeds - 1}"}), workers, folder=out)
+
+
+if __name__ == "__main__":
+    sweep(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -69,23 +69,24 @@ def hosts():
                 ip("netns", "del", space)
 
 
-def die(space):
-    """End every process of a host at once."""
+def die(space, number=signal.SIGKILL):
+    """Send every process of a host a signal, by default the end of it, at once."""
     found = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True).stdout.split()
     for process in map(int, found):
         with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, number)
 
 
-def begin(host, log, *command, hidden=None):
-    """Start a program on a host; the folder ``hidden`` is empty there, on a disk of its own."""
+def begin(host, log, timeout_s, *command, hidden=None):
+    """Start a program on a host; where a folder is ``hidden``, empty there on a disk of its own, again and again."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
-        "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "60s",
+        "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": f"{timeout_s}s",
     }
     space = ["ip", "netns", "exec", f"{PREFIX}{host}"]
     if hidden is not None:
-        space += ["unshare", "-m", "sh", "-c", f"mount -t tmpfs none '{hidden}' && exec \"$@\"", "sh"]
+        again = f"mount -t tmpfs none '{hidden}' && while :; do \"$@\"; sleep 1; done"
+        space += ["unshare", "-m", "sh", "-c", again, "sh"]
     with open(log, "ab") as lines:
         return subprocess.Popen([*space, sys.executable, "-m", *command], env=environment, stdout=lines, stderr=lines)
 
@@ -101,14 +102,27 @@ def done(out):
     return 0
 
 
-def wait_for(points, out, sweep):
+def wait_until(holds, sweep):
     began = time.monotonic()
-    while done(out) < points:
+    while not holds():
         assert sweep.poll() is None and time.monotonic() - began < HANGS_S
         time.sleep(0.05)
 
 
-def test_over_links_that_drop_and_hosts_that_die_the_bytes_are_those_of_one_process(tmp_path, hosts, capsys):
+def wait_for(points, out, sweep):
+    wait_until(lambda: done(out) >= points, sweep)
+
+
+def registered(log, host):
+    """How often a worker of a host has joined."""
+    return log.read_text().count(f"Register worker addr: tcp://10.77.0.{1 + HOSTS.index(host)}:")
+
+
+@pytest.mark.parametrize(("down_s", "timeout_s", "joins"), [(20, 60, 1), (45, 20, 2)])
+def test_over_links_that_drop_and_hosts_that_die_the_bytes_are_those_of_one_process(
+    tmp_path, hosts, capsys, down_s, timeout_s, joins
+):
+    """A worker whose link is down for less than Dask's time-out goes on; after more it ends, and the next one joins."""
     disk, log = tmp_path / "disk", tmp_path / "log"
     disk.mkdir()
     (disk / "small.yaml").write_text(SMALL_YAML)
@@ -117,24 +131,26 @@ def test_over_links_that_drop_and_hosts_that_die_the_bytes_are_those_of_one_proc
     local = [sys.executable, "-m", *sweep, "--jobs", "1", "--out", str(tmp_path / "local")]
     subprocess.run(local, check=True, env=environment, capture_output=True)
     dashboard = ["--no-dashboard"]
-    begin(DRIVER, log, "dask", "scheduler", "--host", "10.77.0.1", "--port", "8786", *dashboard)
+    begin(DRIVER, log, timeout_s, "dask", "scheduler", "--host", "10.77.0.1", "--port", "8786", *dashboard)
     for number, host in enumerate(WORKERS, 2):
         options = ["--nthreads", "1", "--host", f"10.77.0.{number}", "--local-directory", str(tmp_path), *dashboard]
-        begin(host, log, "dask", "worker", SCHEDULER, *options, hidden=disk)
+        begin(host, log, timeout_s, "dask", "worker", SCHEDULER, *options, hidden=disk)
     out = disk / "out"
-    driver = begin(DRIVER, log, *sweep, "--dask", SCHEDULER, "--out", str(out))
+    driver = begin(DRIVER, log, timeout_s, *sweep, "--dask", SCHEDULER, "--out", str(out))
     told = []
     wait_for(4, out, driver)
     ip("-n", hosts, "link", "set", "to-b", "down")
     began, before = time.monotonic(), done(out)
-    time.sleep(8)
+    wait_for(before + 3, out, driver)
+    die(f"{PREFIX}c", signal.SIGSTOP)  # points are left over, however fast the machine
+    time.sleep(max(down_s - (time.monotonic() - began), 0))
     told.append(f"link to b down for {time.monotonic() - began:.0f} s at point {before}, {done(out) - before} by c")
     ip("-n", hosts, "link", "set", "to-b", "up")
-    wait_for(min(done(out) + 3, POINTS - 6), out, driver)
-    told.append(f"host c dead at point {done(out)}")
+    wait_until(lambda: registered(log, "b") == joins, driver)
     die(f"{PREFIX}c")
+    told.append(f"host c dead at point {done(out)}, {POINTS - done(out)} by b, which joined {joins} times")
     assert driver.wait(HANGS_S) == 0, log.read_text()[-2000:]
     same = (out / "points.parquet").read_bytes() == (tmp_path / "local/points.parquet").read_bytes()
     with capsys.disabled():
         print(f"\n{POINTS} points; {'; '.join(told)}; same bytes: {same}")
-    assert same
+    assert same and registered(log, "b") == joins

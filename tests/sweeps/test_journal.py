@@ -23,18 +23,19 @@ def test_what_was_written_is_read_back_in_the_order_of_the_points(tmp_path):
         3: Outcome("ok", None, {"layer_time_s": 0.1 + 0.2}),
         1: Outcome("failed", "why"),
         0: Outcome("impossible", "no"),
+        2: Outcome("ok", None, {"layer_time_s": 1e-3}),
     }
     with open_journal(tmp_path) as journal:
         journal.begin(SWEEP)
         journal.add([(3, outcomes[3])])
-        journal.add([(1, outcomes[1]), (0, outcomes[0])])
+        journal.add([(1, outcomes[1]), (0, outcomes[0]), (2, outcomes[2])])
     with open_journal(tmp_path) as journal:
         journal.begin(SWEEP)
-        assert journal.done() == {0, 1, 3}
+        assert journal.done() == {0, 1, 2, 3}
         assert list(journal.outcomes()) == sorted(outcomes.items())
-        assert journal.counts() == {"failed": 1, "impossible": 1, "ok": 1}
+        assert journal.counts() == {"failed": 1, "impossible": 1, "ok": 2}
         journal.forget("failed")
-        assert journal.done() == {0, 3}
+        assert journal.done() == {0, 2, 3}
         assert journal.identity() == SWEEP
 
 
@@ -184,3 +185,37 @@ def test_a_flipped_bit_never_becomes_another_number(tmp_path, flips):
         except (InputError, ResourceError):
             ends["refused"] += 1
     assert ends["again"] and sum(ends.values()) == flips
+
+
+def test_the_numbers_of_a_point_come_back_in_one_order_whatever_order_they_were_given_in(tmp_path):
+    with open_journal(tmp_path) as journal:
+        journal.begin({"name": "small"})
+        journal.add([(0, Outcome("ok", summary={"b": 1, "a": {"d": 2, "c": 3}}))])
+        ((_, outcome),) = journal.outcomes()
+    assert list(outcome.summary) == ["a", "b"] and list(outcome.summary["a"]) == ["c", "d"]
+
+
+def test_a_number_that_is_none_is_not_written(tmp_path):
+    with open_journal(tmp_path) as journal:
+        journal.begin({"name": "small"})
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            journal.add([(0, Outcome("ok", summary={"a": float("nan")}))])
+        assert journal.done() == set()
+
+
+def test_of_many_differences_twelve_are_told_and_the_others_counted(tmp_path):
+    with open_journal(tmp_path) as journal:
+        journal.begin({f"{i:02}": 0 for i in range(13)})
+        with pytest.raises(InputError, match=r"00: 0 before, 1 now; .*11: 0 before, 1 now; and 1 more; give"):
+            journal.begin({f"{i:02}": 1 for i in range(13)})
+
+
+def test_an_intact_journal_that_is_opened_again_keeps_its_bytes(tmp_path):
+    with open_journal(tmp_path) as journal:
+        journal.begin(SWEEP)
+        journal.add([(point, Outcome("ok", None, {"layer_time_s": 1e-3})) for point in (2, 0, 1)])
+    before = (tmp_path / JOURNAL_FILE).read_bytes()
+    with open_journal(tmp_path) as journal:
+        journal.begin(SWEEP)
+        assert journal.done() == {0, 1, 2}
+    assert (tmp_path / JOURNAL_FILE).read_bytes() == before

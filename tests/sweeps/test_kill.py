@@ -1,25 +1,39 @@
 """``kill -9`` at any instant and the same command again: the same bytes, nothing finished computed twice."""
 
+import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from killed import HANGS_S, POINTS, begun, children, kill_and_go_on, start
+from killed import HANGS_S, begun, children, kill_and_go_on, kill_many_times, start, worker_of
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_sweep_that_was_killed_gives_the_same_bytes(tmp_path, monkeypatch, uninterrupted, seed):
-    rng = random.Random(seed)
-    kill_and_go_on(tmp_path, monkeypatch, 1, 1, uninterrupted, rng.randrange(POINTS), rng.uniform(0, 0.02))
+    out, log = tmp_path / "out", tmp_path / "log"
+    begin = partial(start, out, log, 1, monkeypatch)
+    kill_and_go_on(out, log, begin, 1, uninterrupted, random.Random(seed))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(50))
-def test_a_pool_that_was_killed_gives_the_same_bytes(tmp_path, monkeypatch, uninterrupted, seed):
-    rng = random.Random(seed)
-    kill_and_go_on(tmp_path, monkeypatch, 2, 2, uninterrupted, rng.randrange(POINTS), rng.uniform(0, 0.02))
+@pytest.mark.timeout(7200)
+def test_a_pool_that_was_killed_again_and_again_gives_the_same_bytes(tmp_path, capsys):
+    kill_many_times(tmp_path, 2, capsys)
+
+
+@pytest.mark.slow
+def test_a_pool_whose_workers_are_killed_gives_the_same_bytes(tmp_path, monkeypatch, uninterrupted):
+    out, log = tmp_path / "out", tmp_path / "log"
+    process = start(out, log, 2, monkeypatch)
+    for points in (10, 20, 30):  # of two workers one each time
+        while begun(log) < points and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(worker_of(process.pid), signal.SIGKILL)
+    assert process.wait(HANGS_S) == 0
+    assert (out / "points.parquet").read_bytes() == uninterrupted
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, None)])

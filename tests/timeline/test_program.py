@@ -74,7 +74,7 @@ def prefill_period(a, s, d, m, c):
 def drawn():
     rng = np.random.default_rng(3)
     # Small whole numbers among them: many draws in which several cycles are equally long.
-    return np.concatenate([rng.integers(0, 9, (100, 5)), rng.exponential(10.0, (100, 5))]).astype(float)
+    return np.concatenate([rng.integers(0, 9, (40, 5)), rng.exponential(10.0, (40, 5))]).astype(float)
 
 
 def test_two_micro_batches_of_a_prefill_take_the_period_of_the_longest_cycle_of_waits(drawn):
@@ -85,7 +85,7 @@ def test_two_micro_batches_of_a_prefill_take_the_period_of_the_longest_cycle_of_
         got = period(run(program, seconds), "attention", over=8)
         assert got == pytest.approx(want, rel=1e-9, abs=1e-12), seconds
         halves += want > max(2 * (times[0] + times[1] + times[3]), 2 * (times[2] + times[4])) + 1e-9
-    assert halves > 50  # in many draws neither compute nor communication alone says it
+    assert halves > 20  # in many draws neither compute nor communication alone says it
 
 
 DECODE = {

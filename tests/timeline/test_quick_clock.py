@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 import moesim
 from moesim.errors import InputError, InvariantError
-from moesim.layer import KernelLedger, build_parts, open_workload, with_learnt_placement
-from moesim.measure import SummaryBuilder
+from moesim.layer import build_parts, opened
 from moesim.network import solve_flows
-from moesim.run import route_steps, run_steps
+from moesim.run import route_steps, summed_up
 from moesim.run.audit import _audit_phase
 from moesim.run.quick_answer import quick_answer
 from moesim.timeline import SCHEDULES, LayerWork, Operation, moe_layers, run_layers, run_layers_quickly
@@ -106,13 +105,10 @@ DRAWN = {
 
 def both(scenario):
     """Step and layer times of the first step, without events and with them."""
-    parts = build_parts(scenario)
-    workload = open_workload(parts)
-    parts = with_learnt_placement(parts, lambda: workload)
+    parts, workload = opened(build_parts(scenario))
     steps, found = list(route_steps(parts, [workload.batch(0)])), []
     for quick in (True, False):
-        builder, ledger = SummaryBuilder(parts), KernelLedger()
-        list(run_steps(parts, steps, builder, ledger, 1e9, quick=quick))
+        builder, ledger = summed_up(parts, steps, quick)
         found.append(builder.build(ledger.shares(), False))
     return found
 

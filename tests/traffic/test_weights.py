@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from moesim.cluster import load_topology
-from moesim.placement import busiest_ports, contiguous, expert_bytes, migration_bound_s, moves_between, round_robin
+from moesim.placement import contiguous, expert_bytes, moves_between, round_robin
 from moesim.timeline import run_phase
 from moesim.traffic import busiest_link_s, weight_flows, weight_transfer
+from tests.reference.ports import busiest_ports, migration_bound_s
 
 EXPERT = expert_bytes(7168, 2048, "fp8")
 

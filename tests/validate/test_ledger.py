@@ -7,9 +7,10 @@ import pytest
 
 from moesim.validate.clusters_left_out import read_left_out
 from moesim.validate.extracts import FILES, extract_rows
-from moesim.validate.ledger import FIT, LEFT_OUT, make_ledger, read_ledger, write_ledger
+from moesim.validate.ledger import FIT, LEFT_OUT, read_ledger
 from moesim.validate.listed_clusters import TABLE, listed_rows
 from moesim.validate.published import published_rows
+from tests.reference.ledger_rules import make_ledger, write_ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT.parent / "shared" / "reference"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from moesim.traffic import expected_distinct
 from moesim.validate.benchmark_routing import balanced_copies, equal_messages, one_seed_copies, random_copies
+from tests.reference.copies import expected_distinct
 
 
 @pytest.mark.parametrize(("ranks", "nodes"), [(8, 1), (16, 2), (32, 4)])

@@ -7,7 +7,7 @@ from scipy import stats
 from moesim.balance.dynamics import turned
 from moesim.cluster.paths import ecmp_choice
 from moesim.placement.fixed import at_random
-from moesim.placement.replica import drawn_by_share, hashed_replicas
+from moesim.placement.replica import drawn_replicas
 from moesim.run.offsets import start_offsets
 from moesim.scenario import ExponentialOffset, LognormalOffset, NormalOffset, UniformOffset
 from moesim.sweeps.space import Axis, Space
@@ -219,7 +219,7 @@ def test_one_drawn_sequence_says_nothing_of_the_next():
 @pytest.mark.parametrize("seed", [0, 12_345])
 def test_hashed_replicas_are_chosen_alike(replicas, seed):
     ids, slots = np.zeros((20_000, 1), np.int32), np.arange(replicas, dtype=np.int32)
-    chosen = hashed_replicas(ids, slots, np.array([0, replicas]), seed, 0)
+    chosen = drawn_replicas(ids, slots, np.array([0, replicas]), np.empty(0), seed, 0)
     assert fits(np.bincount(chosen.ravel(), minlength=replicas), np.ones(replicas))
     pairs = chosen[:-1:2, 0] * replicas + chosen[1::2, 0]  # a token says nothing of the next
     assert fits(np.bincount(pairs, minlength=replicas**2), np.ones(replicas**2))
@@ -227,7 +227,7 @@ def test_hashed_replicas_are_chosen_alike(replicas, seed):
 
 def test_replicas_drawn_by_share_have_their_shares():
     share, slots = np.array([0.5, 0.3, 0.15, 0.05]), np.arange(4, dtype=np.int32)
-    chosen = drawn_by_share(np.zeros((20_000, 1), np.int32), slots, np.array([0, 4]), share, 3, 0)
+    chosen = drawn_replicas(np.zeros((20_000, 1), np.int32), slots, np.array([0, 4]), share, 3, 0)
     assert fits(np.bincount(chosen.ravel(), minlength=4), share)
 
 

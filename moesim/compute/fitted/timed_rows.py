@@ -9,8 +9,8 @@ Left out, each by a rule: see `EXCLUSIONS`.
 """
 
 import csv
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -64,56 +64,49 @@ class Rows:
     def where(self, keep: NDArray[np.bool_]) -> "Rows":
         """Return the rows where ``keep[rows]``."""
         at = np.flatnonzero(keep)
-        return Rows(
-            self.family,
-            self.gpu,
-            self.source,
-            [self.shape[i] for i in at],
-            [self.variant[i] for i in at],
-            self.seconds[at],
-            {name: values[at] for name, values in self.ints.items()},
-            self.loads[at],
-            self.exponent[at],
+        return replace(
+            self,
+            shape=[self.shape[i] for i in at],
+            variant=[self.variant[i] for i in at],
+            seconds=self.seconds[at],
+            ints={name: values[at] for name, values in self.ints.items()},
+            loads=self.loads[at],
+            exponent=self.exponent[at],
         )
 
 
-@dataclass
-class _Draft:
-    """Rows while they are read: the mean of the times of each key."""
+_Key = tuple[str, str, tuple[tuple[str, int], ...], tuple[int, ...], float]
+"""Of a row: shape, variant, what the model needs, loads and exponent."""
 
-    keys: dict[tuple[object, ...], list[float]] = field(default_factory=dict)
-    entries: dict[tuple[object, ...], tuple[str, str, dict[str, int], list[int], float]] = field(default_factory=dict)
+
+class _Draft:
+    """Rows while they are read: the times of each key, of which the mean counts."""
+
+    def __init__(self) -> None:
+        self.times: dict[_Key, list[float]] = {}
 
     def add(
-        self,
-        shape: str,
-        seconds: float,
-        ints: dict[str, int],
-        variant: str = "",
-        loads: list[int] | None = None,
+        self, shape: str, seconds: float, ints: dict[str, int], variant: str = "", loads: Sequence[int] = (),
         exponent: float = 0.0,
-    ) -> None:
-        key = (shape, variant, exponent, tuple(ints.values()), tuple(loads or ()))
-        self.keys.setdefault(key, []).append(seconds)
-        self.entries[key] = (shape, variant, ints, loads or [], exponent)
+    ) -> None:  # fmt: skip
+        self.times.setdefault((shape, variant, tuple(ints.items()), tuple(loads), exponent), []).append(seconds)
 
     def close(self, family: str, gpu: str, source: str) -> Rows:
-        entries = list(self.entries.values())
-        width = max((len(entry[3]) for entry in entries), default=0)
-        loads = np.zeros((len(entries), width), dtype=np.int64)
-        for at, entry in enumerate(entries):
-            loads[at, : len(entry[3])] = entry[3]
-        names = entries[0][2] if entries else {}
+        keys = list(self.times)
+        loads = np.zeros((len(keys), max((len(own) for *_, own, _ in keys), default=0)), dtype=np.int64)
+        for at, (*_, own, _) in enumerate(keys):
+            loads[at, : len(own)] = own
+        names = dict(keys[0][2]) if keys else {}
         return Rows(
             family,
             gpu,
             source,
-            [entry[0] for entry in entries],
-            [entry[1] for entry in entries],
-            np.array([float(np.mean(times)) for times in self.keys.values()]),
-            {name: np.array([entry[2][name] for entry in entries], dtype=np.int64) for name in names},
+            [shape for shape, *_ in keys],
+            [variant for _, variant, *_ in keys],
+            np.array([float(np.mean(times)) for times in self.times.values()]),
+            {name: np.array([dict(ints)[name] for _, _, ints, *_ in keys], dtype=np.int64) for name in names},
             loads,
-            np.array([entry[4] for entry in entries]),
+            np.array([exponent for *_, exponent in keys]),
         )
 
 
@@ -159,7 +152,7 @@ def _grouped(draft: _Draft, row: Row, gpu: str, prefill: bool) -> None:
         # Some prefill rows print the utilisation of the padded rows: whole tiles of 128.
         padded = prefill and abs(total - 128 * tiles.sum()) < abs(total - nominal * experts)
         loads = nominal_loads(nominal, experts, nominal * experts if padded else max(total, 1))
-        ints = {"n": n, "k": k, "experts": experts, "nominal": nominal, "number": len(draft.entries)}
+        ints = {"n": n, "k": k, "experts": experts, "nominal": nominal, "number": len(draft.times)}
         draft.add(f"experts={experts} hidden={hidden} inter={inter}", seconds, ints, loads=loads)
 
 

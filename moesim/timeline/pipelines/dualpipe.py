@@ -3,6 +3,9 @@
 Every rank holds two stages, one of each direction. The eight steps are those of DeepSeek's DualPipe. The two middle
 ranks stand still for (p/2 - 1)(FB + F - 2W) where W <= min(F, Bi) and F >= Bi, with FB an overlapped pair, Bi and W the
 parts of a backward pass. That is the published (p/2 - 1)(FB + B - 3W) where F = Bi (DeepSeek-V3 report, table 2).
+
+DualPipeV is DualPipe cut in half: micro-batches pass the ranks down and back, so that each holds its stages once. The
+tasks of a rank are those of a DualPipe of twice as many ranks, and so is the time that the last one stands still.
 """
 
 from collections.abc import Iterator
@@ -33,11 +36,16 @@ def dualpipe(ranks: int, micro_batches: int) -> Order:
         near = min(rank, ranks - 1 - rank)
         # Phase 0 is the direction that enters at the rank's own half.
         first = (0, half) if rank < ranks // 2 else (half, 0)
-        order.append(tuple(tasks(near, ranks, half, first)))
+        order.append(tuple(_tasks(near, ranks, half, first)))
     return tuple(order)
 
 
-def tasks(near: int, stages: int, micro_batches: int, first: tuple[int, int]) -> Iterator[Task]:
+def dualpipev(ranks: int, micro_batches: int) -> Order:
+    """Return the order; rank r holds stages r and 2 ``ranks`` - 1 - r, ``micro_batches`` are at least twice as many."""
+    return tuple(tuple(_tasks(rank, 2 * ranks, micro_batches, (0, 0))) for rank in range(ranks))
+
+
+def _tasks(near: int, stages: int, micro_batches: int, first: tuple[int, int]) -> Iterator[Task]:
     """Yield the tasks of a rank that holds stages ``near`` and ``stages`` - 1 - ``near``.
 
     Args:

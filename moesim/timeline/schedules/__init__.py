@@ -1,21 +1,20 @@
-"""Schedules of a whole step, one module each: functions that return a program.
+"""Schedules of a whole step: functions that yield a program's operations.
 
 Common to those of inference: host, dense layers as one piece, then attention and MoE layers, the output matrix at the
 end. Those of training are of MoE layers with their attention alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from moesim.timeline.program import Program
-from moesim.timeline.schedules.hooks import hooks
+from moesim.timeline.program import Operation
+from moesim.timeline.schedules.hooks import hooks, single_batch
 from moesim.timeline.schedules.in_turn import in_turn
-from moesim.timeline.schedules.single_batch import single_batch
 from moesim.timeline.schedules.two_batch_decode import two_batch_decode
 from moesim.timeline.schedules.two_batch_prefill import two_batch_prefill
 from moesim.timeline.schedules.two_passes import BACKWARD, FORWARD, WEIGHTS, overlapped, passes_in_turn
 
-Schedule = Callable[[int, bool], Program]
-"""The program of so many MoE layers; whether tokens are sorted before dispatch."""
+Schedule = Callable[[int, bool], Iterator[Operation]]
+"""The operations of so many MoE layers; whether tokens are sorted before dispatch."""
 
 SCHEDULES: dict[tuple[str, str], Schedule] = {
     ("prefill", "none"): in_turn,

@@ -19,15 +19,11 @@ from moesim.stages import (
     SEND_DISPATCH,
     STAGE,
 )
-from moesim.timeline.program import Operation, Program, layer_pieces, on_compute
+from moesim.timeline.program import Operation, layer_pieces, on_compute
 
 
-def two_batch_decode(n_layers: int, permutes_first: bool) -> Program:
-    """Return the program of ``n_layers`` MoE layers."""
-    return tuple(_operations(n_layers, permutes_first))
-
-
-def _operations(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
+def two_batch_decode(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
+    """Yield the program of ``n_layers`` MoE layers."""
     dispatch, shared, combine = STAGE["dispatch"], STAGE["shared_expert"], STAGE["combine"]
     before, experts, after = layer_pieces(permutes_first)
     yield from on_compute((HOST, DENSE), 0, 0)

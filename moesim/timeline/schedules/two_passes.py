@@ -12,7 +12,7 @@ shared expert, and weights come last.
 from collections.abc import Iterator
 
 from moesim.stages import ATTENTION, ATTENTION_WEIGHTS, EXPERT_WEIGHTS, PROJECTIONS, STAGE, Stage
-from moesim.timeline.program import Key, Operation, Program, layer_pieces, on_compute
+from moesim.timeline.program import Key, Operation, layer_pieces, on_compute
 
 FORWARD, BACKWARD = 0, 1
 """Micro-batches of the two passes."""
@@ -60,13 +60,9 @@ class _Pass:
         return stage.name, layer, self._way
 
 
-def overlapped(n_layers: int, permutes_first: bool) -> Program:
-    """Return both passes through ``n_layers`` MoE layers, each beside the other."""
-    return tuple(_overlapped(n_layers, _Pass(permutes_first, FORWARD), _Pass(permutes_first, BACKWARD)))
-
-
-def _overlapped(n_layers: int, x: _Pass, y: _Pass) -> Iterator[Operation]:
-    last = n_layers - 1
+def overlapped(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
+    """Yield both passes through ``n_layers`` MoE layers, each beside the other."""
+    last, x, y = n_layers - 1, _Pass(permutes_first, FORWARD), _Pass(permutes_first, BACKWARD)
     yield from y.before(last)
     yield y.dispatch(last)
     yield from x.before(0)
@@ -91,12 +87,8 @@ def _overlapped(n_layers: int, x: _Pass, y: _Pass) -> Iterator[Operation]:
             yield x.dispatch(layer + 1)
 
 
-def passes_in_turn(n_layers: int, permutes_first: bool) -> Program:
-    """Return the forward pass through ``n_layers`` MoE layers, then the backward one, then the weights."""
-    return tuple(_in_turn(n_layers, permutes_first))
-
-
-def _in_turn(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
+def passes_in_turn(n_layers: int, permutes_first: bool) -> Iterator[Operation]:
+    """Yield the forward pass through ``n_layers`` MoE layers, then the backward one, then the weights."""
     came: tuple[Key, ...] = ()
     for way, layers in ((FORWARD, range(n_layers)), (BACKWARD, range(n_layers - 1, -1, -1))):
         one = _Pass(permutes_first, way)
