@@ -4,6 +4,7 @@ A file that moesim wrote bears a mark (its schema, its generator). One that is t
 where it has one itself, is refused: it would be somebody else's that is lost.
 """
 
+import contextlib
 import os
 import re
 import tempfile
@@ -17,6 +18,8 @@ from moesim.errors import ResourceError
 _NEAR = 1 << 16
 LEFTOVER = re.compile(r"\..+\.moesim-\w+")
 """What a kill may leave: names of files that were to be renamed."""
+command_line: list[str] = []
+"""Its words, where one began this process: a file that is written may be only one of them."""
 
 
 def is_marked(content: bytes) -> bool:
@@ -62,6 +65,8 @@ def telling(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResourceError(f"cannot write {place}: {error.strerror or error}") from error
+    except RecursionError:
+        raise ResourceError(f"cannot write {str(place)[:60]}...: too many folders in each other") from None
 
 
 @contextmanager
@@ -82,6 +87,16 @@ def settle(folder: Path) -> None:
         os.close(handle)
 
 
+def is_input(path: Path) -> bool:
+    """Return whether the command line names a file beside naming it as the place to write: it or its folder."""
+    words = [Path(word) for text in command_line for word in {text, text.partition("=")[2]} if word]
+    with contextlib.suppress(OSError, ValueError):
+        named = [word for word in words if word.exists() and path.exists() and word.samefile(path)]
+        folders = [word for word in words if word.is_dir() and word.samefile(path.parent)]
+        return len(named) > 1 or (bool(named) and bool(folders))
+    return False
+
+
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write single files (paths relative to ``folder``), each whole or not at all.
 
@@ -92,6 +107,8 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         path = folder / name
         if is_marked(data):
             check_replaceable(path)
+        elif is_input(path):
+            raise ResourceError(f"{path} is what is read: choose another place")
         with telling(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.moesim-", dir=path.parent)

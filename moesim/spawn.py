@@ -1,9 +1,11 @@
-"""Worker processes that leave Ctrl-C to their driver from the very first instruction.
+"""Worker processes that leave Ctrl-C to their driver from the very first instruction, and do not outlive it.
 
 A terminal sends SIGINT to the whole group of processes. A worker that is still importing has had no chance to ignore
 it and would die with a traceback; so the signal is blocked in the child before it exists, by inheritance.
 """
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,7 +14,23 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 
+def follow_parent() -> None:
+    """End this process once the one that started it has ended, however it ended."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 class _Worker(SpawnProcess):
+    def run(self) -> None:
+        follow_parent()
+        super().run()
+
     def start(self) -> None:
         with _interrupts_afterwards():
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -47,7 +65,7 @@ def _interrupts_afterwards() -> Iterator[None]:
 
 
 class WorkerContext(SpawnContext):
-    """The ``spawn`` start method, with SIGINT blocked in every child.
+    """The ``spawn`` start method, with SIGINT blocked in every child, which ends when this process does.
 
     Attributes:
         workers: every child of this context, also one whose start was the last thing before an interrupt.

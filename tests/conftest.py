@@ -2,13 +2,13 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.kernel_cache import use_cache_of
 
 use_cache_of(Path(__file__).parents[1])
 # An example that takes long on a busy machine is no fault.
-settings.register_profile("moesim", settings.default, deadline=None)
+settings.register_profile("moesim", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("moesim")
 # One process runs many tests, and settles once whether its kernels are interpreted.
 os.environ |= {"MOESIM_INTERPRET": "0", "MOESIM_BACKGROUND": "0"}

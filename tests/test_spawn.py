@@ -1,49 +1,40 @@
-"""Worker processes and Ctrl-C."""
+"""Workers of every pool: none outlives its driver, whatever it is doing."""
 
 import os
 import signal
-import threading
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+DRIVER = """
+import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-
-import pytest
-
 from moesim.spawn import WorkerContext
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, mp_context=WorkerContext()) as pool:
+        # One is at work, one has more to say than its pipe holds: nobody will read it.
+        given = pool.submit(time.sleep, 1000), pool.submit(bytes, 10**8)
+        while len(pool._processes) < 2:
+            time.sleep(0.01)
+        print(*pool._processes, flush=True)
+        time.sleep(1000)
+"""
 
 
-def _blocked() -> bool:
-    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+def alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def test_a_worker_never_sees_ctrl_c_and_its_driver_still_does():
-    with ProcessPoolExecutor(1, WorkerContext()) as pool:
-        assert pool.submit(_blocked).result()
-        assert not _blocked()
-        (worker,) = pool._processes
-        os.kill(worker, signal.SIGINT)
-        assert pool.submit(os.getpid).result() == worker
-
-
-def test_an_interrupt_during_the_start_of_a_worker_comes_after_it(monkeypatch):
-    process = WorkerContext().Process(target=os.getpid)
-    started = type(process).__mro__[1].start
-
-    def interrupted_start(self):
-        # In a thread that does not block it, as when a terminal's signal happens to be delivered there.
-        def interrupt():
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            signal.raise_signal(signal.SIGINT)
-
-        sender = threading.Thread(target=interrupt)
-        sender.start()
-        sender.join()
-        started(self)
-
-    monkeypatch.setattr(type(process).__mro__[1], "start", interrupted_start)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests aside
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            process.start()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    process.join()
-    assert process.exitcode == 0
+def test_workers_end_with_a_driver_that_is_killed(tmp_path):
+    (tmp_path / "driver.py").write_text(DRIVER)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    pipes = {"stdout": subprocess.PIPE, "text": True, "env": environment}
+    driver = subprocess.Popen([sys.executable, tmp_path / "driver.py"], **pipes)
+    pids = [int(word) for word in driver.stdout.readline().split()]
+    assert len(pids) == 2 and all(map(alive, pids))
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    while any(map(alive, pids)):
+        time.sleep(0.05)  # a worker that stays is ended by the time limit of the test

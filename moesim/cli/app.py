@@ -33,6 +33,7 @@ from moesim.cli.completion import offer_values
 from moesim.cli.outlet import Outlet
 from moesim.compiling import CompileInsteadError
 from moesim.errors import MoesimError
+from moesim.files import command_line
 from moesim.warm_up import end_aside
 
 app = typer.Typer(
@@ -87,6 +88,7 @@ def main() -> None:
 def _main() -> int:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    command_line[:] = arguments
     try:
         code = app(args=arguments, prog_name="moesim", standalone_mode=False)
         if code == 130:  # the parser has caught the interrupt and says nothing
@@ -100,6 +102,8 @@ def _main() -> int:
         code = _failed("interrupted", 130, debug)
     except OSError as error:
         code = _failed(f"{error.filename or 'system'}: {error.strerror or error}", 3, debug)
+    except MemoryError as error:
+        code = _failed(f"more memory is needed than there is: {error or 'ask for less'}", 2, debug)
     except Exception as error:
         if _was_interrupted(error):
             end_aside()

@@ -185,7 +185,7 @@ def _pages(runs: "list[tuple[str, Result]]", baseline: str | None, figures: bool
 
 def folder_labels(folders: list[Path]) -> list[str]:
     """Name result folders: their own names, whole paths where two are called the same."""
-    names = [folder.resolve().name for folder in folders]
+    names = [Path(os.path.realpath(folder)).name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 

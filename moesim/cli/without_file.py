@@ -4,6 +4,7 @@ For users with a cluster and a log of expert loads but no scenario file yet: eve
 Counts hold no groups, so the router's limit on them is left out; the result says so.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def scenario_or_facts(scenario: str | None, facts: Facts) -> str | dict[str, Any
 
 def _mapping(topology: str, model: str, load: Path, facts: Facts) -> dict[str, Any]:
     # An array without a name could be anything; here it is counts. Every other file says what it holds.
-    workload: dict[str, Any] = {"counts" if load.suffix == ".npy" else "routing": str(load.resolve())}
+    workload: dict[str, Any] = {"counts" if load.suffix == ".npy" else "routing": os.path.realpath(load)}
     if facts.tokens_per_rank is not None:
         workload["tokens_per_rank"] = facts.tokens_per_rank
     scenario: dict[str, Any] = {
@@ -85,7 +86,7 @@ def _mapping(topology: str, model: str, load: Path, facts: Facts) -> dict[str, A
 
 def _from_here(value: str) -> str:
     """Return a path as an absolute one, so that the scenario in the run's folder loads from anywhere."""
-    return str(Path(value).resolve()) if is_path(value) else value
+    return os.path.realpath(value) if is_path(value) else value
 
 
 def _name_of_model(model: str) -> str:

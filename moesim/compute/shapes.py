@@ -7,27 +7,28 @@ from moesim.compute.gpus import BYTES_PER_ELEMENT, nearest
 from moesim.compute.roofline import Floats
 from moesim.errors import InputError
 
-LARGEST_COUNT = 1 << 40
+# Of the product of two sizes and a count the tiles are still a 64-bit integer.
+LARGEST_COUNT, LARGEST_SIZE = 1 << 40, 10**8
 
 
-def counts(name: str, given: ArrayLike, least: int = 0, whole: bool = True) -> Floats:
-    """Return ``given`` as float64. Raises InputError naming ``name`` where it is not a number >= ``least``."""
+def counts(name: str, given: ArrayLike, least: int = 0, whole: bool = True, most: int = LARGEST_COUNT) -> Floats:
+    """Return ``given`` as float64. Raises InputError naming ``name`` where it is none from ``least`` to ``most``."""
     try:
         values = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{name} is {given!r}", name, "expected numbers") from None
-    bad = ~((values >= least) & (values <= LARGEST_COUNT))
+    bad = ~((values >= least) & (values <= most))
     if whole:
         bad |= values != np.floor(values)
     if bad.any():
         what = "a whole number" if whole else "a number"
-        raise InputError(f"{name} is {float(values[bad].flat[0]):g}", name, f"expected {what} of at least {least}")
+        raise InputError(f"{name} is {float(values[bad].flat[0]):g}", name, f"expected {what} from {least} to {most}")
     return values
 
 
 def size(name: str, given: int) -> int:
     """Return a size of at least 1."""
-    value = counts(name, given, least=1)
+    value = counts(name, given, least=1, most=LARGEST_SIZE)
     if value.ndim:
         raise InputError(f"{name} is an array", name, "expected one size for all ranks")
     return int(value)

@@ -1,5 +1,6 @@
 """Flows on the fabric's links: exact max-min fair sharing, in time."""
 
+from moesim.network.certificate import Unfair
 from moesim.network.clock import CapacityEvents, NetworkClock
 from moesim.network.exact.flow_network import FlowNetwork
 from moesim.network.exact.progress import advance
@@ -16,6 +17,7 @@ __all__ = [
     "NetworkClock",
     "SteppedNetwork",
     "Throttle",
+    "Unfair",
     "WithinTolerance",
     "advance",
     "hold",

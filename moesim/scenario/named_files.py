@@ -5,6 +5,7 @@ from the package's data once installed. Anything with a folder or a file suffix 
 folder of the scenario, never out of it (no ``..``, no symbolic link that leads outside), or absolute.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -64,11 +65,8 @@ def contained(value: str, base: Path, folder: bool = False) -> Path:
     refuse_escape(value)
     path = Path(value)
     if not path.is_absolute():
-        try:
-            root = base.resolve()
-            path = (root / path).resolve()
-        except RuntimeError:
-            raise InputError(f"a loop of symbolic links: {base / path}") from None
+        root = Path(os.path.realpath(base))  # unlike resolve, it takes a loop of links as it is
+        path = Path(os.path.realpath(root / path))
         if not path.is_relative_to(root):
             raise InputError(f"{value!r:.80} leads out of the folder {base}", fix="give an absolute path instead")
     if not path.is_file() and not (folder and path.is_dir()):

@@ -4,6 +4,7 @@ Order: the file, then (per variant) the variant's keys, then the overrides. An o
 variant, so that what was typed on the command line is never silently undone.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ def from_here(override: Override) -> Override:
         return override
     if "\0" in value or value.startswith("~"):  # refused with its place by the validation
         return override
-    return Override(override.loc, str(Path(value).resolve()), override.origin)
+    return Override(override.loc, os.path.realpath(value), override.origin)
 
 
 def _one(

@@ -4,8 +4,6 @@ The drive loop knows nothing but ``Workers``: an executor, how many tasks it can
 its workers dies.
 """
 
-import multiprocessing
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,7 +64,7 @@ class _Pool:
     def start(self) -> Executor:
         self.stop()
         self.context = WorkerContext()
-        self.pool = ProcessPoolExecutor(self.jobs, self.context, initializer=_begin_worker)
+        self.pool = ProcessPoolExecutor(self.jobs, self.context)
         return self.pool
 
     def stop(self) -> None:
@@ -80,18 +78,6 @@ class _Pool:
             shutdown.start()
             shutdown.join(_LEAVE_S)
             self.pool = None
-
-
-def _begin_worker() -> None:
-    """Do not outlive the driver."""
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 @contextmanager

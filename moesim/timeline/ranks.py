@@ -17,7 +17,7 @@ import simpy
 
 from moesim.cluster import Fabric
 from moesim.errors import InvariantError
-from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork, Throttle, hold
+from moesim.network import FlowBatch, FlowNetwork, NetworkClock, SteppedNetwork, Throttle, Unfair, hold
 from moesim.stages import BESIDE, LANES, OTHER, Lane
 from moesim.timeline.link_use import LinkUse
 from moesim.timeline.phase import PhaseRun, PhaseTrace, network_capacity
@@ -192,7 +192,12 @@ def run_groups(
                 env.process(ranks.run(rank, lane, float(group.start_offset_s[rank])))
     at, events = -1.0, 0
     while any(ranks.running for ranks in running) and env.peek() < np.inf:
-        env.step()
+        try:
+            env.step()
+        except Unfair as unfair:
+            names = [*fabric.link_names, *(f"sm of rank {rank}" for rank in range(len(sms)))]
+            over = (names[link] if link < len(names) else f"{link} of a kernel or a cap" for link in unfair.links)
+            raise InvariantError(unfair.text.format(", ".join(over))) from unfair
         at, events = env.now, events + 1 if env.now == at else 0
         if events > _MOST_AT_ONCE:
             busy = "; ".join(ranks.in_progress(fabric) for ranks in running)

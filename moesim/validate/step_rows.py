@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from moesim.model import load_model
 from moesim.run import simulate
 from moesim.scenario import Scenario, load_scenario
+from moesim.spawn import WorkerContext
 from moesim.validate.published_steps import TIMES, Step
 
 _SEED = 0
@@ -141,7 +142,7 @@ def evaluate_steps(
     chosen = list(steps)
     say = progress or (lambda done, total: None)
     found: list[Simulated | None] = []
-    pool = ProcessPoolExecutor(jobs) if jobs > 1 else None
+    pool = ProcessPoolExecutor(jobs, mp_context=WorkerContext()) if jobs > 1 else None
     try:
         for rates in (pool.map if pool else map)(simulate_step, chosen):
             found.append(rates)

@@ -117,12 +117,14 @@ def check(moesim, disk, command, place, levels):
     return ended
 
 
-LEVELS = [pytest.param(2, id="two levels"), pytest.param(16, marks=pytest.mark.slow, id="sixteen levels")]
+def cases(verbs, often):
+    """Two levels of some verbs in every change; all verbs, twelve levels, in full."""
+    full = [pytest.mark.slow, pytest.mark.timeout(3600)]
+    return [*((verb, 2) for verb in often), *(pytest.param(verb, 12, marks=full) for verb in verbs)]
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("verb", FOLDERS)
+@pytest.mark.parametrize(("verb", "levels"), cases(FOLDERS, ("run", "sweep")))
 def test_on_a_full_disk_a_folder_stays_as_it_was(moesim, here, small_disk, quickly, capsys, verb, levels):
     (here / "step.yaml").write_text(STEP)
     ended = check(moesim, small_disk, FOLDERS[verb], small_disk / "out", levels)
@@ -131,8 +133,7 @@ def test_on_a_full_disk_a_folder_stays_as_it_was(moesim, here, small_disk, quick
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("verb", FILES)
+@pytest.mark.parametrize(("verb", "levels"), cases(FILES, ("trace", "topo show")))
 def test_on_a_full_disk_a_file_stays_as_it_was(moesim, here, small_disk, run_folder, capsys, verb, levels):
     endings = {"topo show": "svg", "trace": "json", "place": "json", "replay export": "txt"}
     command = [run_folder if word == "RUN" else word for word in FILES[verb]]

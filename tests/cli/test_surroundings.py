@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = yaml.safe_load(Path(__file__).with_name("golden_scenarios.yaml").read_text())
 SMALL = {"n_experts": 32, "hidden": 1024, "expert_hidden": 256}
 DRAWS = 12
-OWN_WORDS = ("provenance.json", "journal.sqlite")
+OWN_WORDS = ("provenance.json", "journal.sqlite", ".lock")
+COUNTS = "layer,expert,count\n" + "".join(f"1,{i},{100 + 37 * i % 91}\n" for i in range(32))
 FEW = (
     "v3-bias-moves-deepep",
     "nccl-over-spines",
@@ -87,11 +88,12 @@ def command(name, folder, around):
     if around["keys"] == "shuffled":
         scenario = shuffled(scenario, random.Random(name)) | in_order
     folder.mkdir(parents=True)
-    path = folder / "scenario.yaml"
+    # What is typed is on pages, as the command that runs a point: it is the same in all surroundings.
+    typed_in = folder.parents[1] / "typed" / name
+    typed_in.mkdir(parents=True, exist_ok=True)
+    path = typed_in / "scenario.yaml"
     path.write_text(yaml.safe_dump(scenario, sort_keys=False))
-    (folder / "counts.csv").write_text(
-        "layer,expert,count\n" + "".join(f"1,{i},{100 + 37 * i % 91}\n" for i in range(32))
-    )
+    (typed_in / "counts.csv").write_text(COUNTS)
     typed = [verb, str(path), "--out", str(folder / ("out.html" if page else "out")), *options]
     typed += [] if verb == "balance" else ["-q"]
     typed += ["--no-report"] if verb == "run" and around["pages"] == "left out" else []
@@ -102,8 +104,7 @@ def command(name, folder, around):
 
 
 def digests(folder):
-    given = ("scenario.yaml", "counts.csv")
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (*OWN_WORDS, *given)]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in OWN_WORDS]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -208,3 +208,4 @@ def test_bytes_added_up_once_bound_at_any_capacities_and_floors():
             anew = bounds(trace, replace(fabric, capacity=capacity), floor_s)
             found = once.bound(capacity, floor_s).seconds
             assert found == pytest.approx(max(map(max, filter(None, anew.values()))), rel=1e-12), seed
+            assert once.chains_s(capacity, floor_s).max() <= found * (1 + 1e-12)

@@ -5,11 +5,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moesim.network import FlowBatch, FlowNetwork, solve_flows
+from moesim.network import FlowBatch, FlowNetwork, certificate, solve_flows
 from tests.full_gates import cases
 from tests.reference.max_min import csr, finish_times
 
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def every_event_is_proven():
+    patch = pytest.MonkeyPatch()
+    patch.setattr(certificate, "EVERY", 1)
+    yield
+    patch.undo()
 
 
 @st.composite

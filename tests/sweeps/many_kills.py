@@ -13,13 +13,20 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from multiprocessing.context import ForkContext
+from multiprocessing.context import ForkContext, ForkProcess
 from pathlib import Path
 
 from driver import sweep
 from killed import PER_SEED, kill_and_go_on
 
+from moesim.spawn import follow_parent
 from moesim.sweeps import workers
+
+
+class ForkedWorker(ForkProcess):
+    def run(self):
+        follow_parent()
+        super().run()
 
 
 class ForkedWorkers(ForkContext):
@@ -30,7 +37,7 @@ class ForkedWorkers(ForkContext):
         self.workers = []
 
     def Process(self, *arguments, **named):
-        self.workers.append(super().Process(*arguments, **named))
+        self.workers.append(ForkedWorker(*arguments, **named))
         return self.workers[-1]
 
     def kill(self):

@@ -22,7 +22,7 @@ from moesim.sweeps.sweep_run import run_sweep
 from moesim.sweeps.workers import dask_workers
 
 pytest.importorskip("distributed", reason="needs moesim[dask]")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 HERE = Path(__file__).parent
 
 

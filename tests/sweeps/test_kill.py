@@ -25,6 +25,7 @@ def test_a_pool_that_was_killed_again_and_again_gives_the_same_bytes(tmp_path, c
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_pool_whose_workers_are_killed_gives_the_same_bytes(tmp_path, monkeypatch, uninterrupted):
     out, log = tmp_path / "out", tmp_path / "log"
     process = start(out, log, 2, monkeypatch)

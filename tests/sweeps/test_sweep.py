@@ -231,13 +231,6 @@ def test_the_block_of_the_scenario_is_the_sweep(tmp_path):
     assert set(drawn["layer_time_s"]) <= set(frame["layer_time_s"])
 
 
-def test_results_do_not_depend_on_the_order_in_which_points_are_named():
-    one, other = sweep(SMALL, {"seed": [0, 1]}), sweep(SMALL, {"seed": [1, 0]})
-    pd.testing.assert_frame_equal(
-        one.drop(columns="point"), other.iloc[::-1].reset_index(drop=True).drop(columns="point")
-    )
-
-
 def test_a_worker_keeps_the_few_last_things_it_made():
     made, recent = [], Recent(2)
     for key in "abacab":

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.compiling import announce
 from moesim.errors import InputError, InvariantError
-from moesim.network import checks
+from moesim.network import certificate, checks
 from moesim.network.exact.membership import admit, cancel_flow, change_capacity, change_route, move_lists, start_flow
 from moesim.network.exact.progress import (
     BUCKETS_FULL,
@@ -25,6 +25,7 @@ from moesim.network.exact.progress import (
     REACHED,
     SOMEBODY_DONE,
     STALLED,
+    TO_PROVE,
     account_all,
     advance,
     settle_rates,
@@ -40,6 +41,7 @@ from moesim.network.exact.state import (
     N_LOG,
     N_PENDING,
     NOW,
+    UNTIL_PROOF,
     WAITING,
     Floats,
     FlowState,
@@ -103,7 +105,7 @@ class FlowNetwork:
         self._caps = Slots(size)
         self._owner = np.zeros(1, np.int64)  # [flow slot]: handle of its batch
         self._batches: dict[int, _Batch] = {}
-        self._next_handle = 0
+        self._next_handle = self._proof_gap = 0
 
     @property
     def now(self) -> float:
@@ -155,6 +157,8 @@ class FlowNetwork:
         admit(self._s, first, entry, wait, cap, ptr, links, weights, sizes, starts, caps, wait_ptr, wait_ids)
         self._make_room_on_links(links, cap, n_caps)
         self._keep_reach()
+        if n > 1 and 8 * n >= self._s.tally[N_LIVE] + self._s.tally[N_PENDING]:  # a phase, not a kernel beside it
+            self._s.tally[UNTIL_PROOF] = self._proof_gap = 0
         return handle
 
     @property
@@ -229,6 +233,8 @@ class FlowNetwork:
         """Give a link another capacity (bytes/s, finite, 0 allowed: its flows stall) from now on."""
         index = checks.ids([link], "link", self._n_links)[0]
         change_capacity(self._s, index, checks.numbers([value], "capacity", 1, "link")[0])
+        if self._s.link.list_len[index] > 1:
+            self._s.tally[UNTIL_PROOF] = self._proof_gap = 0
 
     # -- time -------------------------------------------------------------------------------------------
 
@@ -237,7 +243,7 @@ class FlowNetwork:
 
         Returns that instant and the ids of all waiters done at it. Without any: ``until`` and no ids; with
         ``until`` infinite (inf, no ids) once no flow in progress can finish, the clock then standing at the
-        last event. Raises InputError for a time in the past.
+        last event. Raises InputError for a time in the past, InvariantError where rates are not max-min fair.
         """
         if not until >= self.now:
             raise InputError(f"cannot run to {until}", "until", f"the clock already shows {self.now}")
@@ -252,6 +258,8 @@ class FlowNetwork:
                 return float(until), _NOBODY
             elif why == NEVER:
                 return np.inf, _NOBODY
+            elif why == TO_PROVE:
+                self._prove()
             elif why == LOG_FULL:
                 self._make_room_in_log()
             elif why == BUCKETS_FULL:
@@ -362,6 +370,14 @@ class FlowNetwork:
             self._make_room_in_log()
         if not settle_rates(self._s):
             raise InvariantError(f"max-min rates do not settle at {self.now} s: {self._in_progress()}")
+
+    def _prove(self) -> None:
+        s, n = self._s, self._flows.end
+        s.tally[UNTIL_PROOF] = self._proof_gap = certificate.gap(self._proof_gap, n)
+        flow = np.flatnonzero(s.flow.phase[:n] == LIVE)
+        begin, length = s.flow.entry_ptr[flow], s.flow.entry_len[flow].astype(np.int64)
+        routes, rate = (begin, length, s.entry.link, s.entry.weight), s.level[s.flow.bottleneck[flow]]
+        certificate.prove(self.now, np.array(s.link.capacity), *routes, rate)
 
     def _in_progress(self) -> str:
         """Name the first few flows in progress, by batch and place in it, and the links that hold them."""

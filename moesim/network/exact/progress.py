@@ -28,6 +28,7 @@ from moesim.network.exact.state import (
     N_PENDING,
     N_TOUCHED,
     NOW,
+    UNTIL_PROOF,
     WANTED,
     FlowState,
 )
@@ -36,7 +37,7 @@ from moesim.network.kernel_options import inlined, kernel
 TOGETHER = 4e-15
 """Completions within this share of the clock's reading are simultaneous: some twenty roundings."""
 
-SOMEBODY_DONE, REACHED, NEVER, LOG_FULL, BUCKETS_FULL, UNSOLVED, STALLED = 0, 1, 2, 3, 4, 5, 6
+SOMEBODY_DONE, REACHED, NEVER, LOG_FULL, BUCKETS_FULL, UNSOLVED, STALLED, TO_PROVE = range(8)
 """Why ``advance`` came back."""
 
 
@@ -131,6 +132,8 @@ def advance(s: FlowState, until: float) -> int:
             return LOG_FULL
         if not settle(s):
             return UNSOLVED
+        if s.tally[UNTIL_PROOF] <= 0 and s.tally[N_LIVE] > 0:
+            return TO_PROVE
         event, _ = least(s.completion)
         if s.tally[N_PENDING] > 0:
             event = min(event, s.flow.start[s.pending_flow[0]])
@@ -144,6 +147,7 @@ def advance(s: FlowState, until: float) -> int:
             return REACHED
         s.clock[NOW] = max(now, event)
         s.tally[N_EVENTS] += 1
+        s.tally[UNTIL_PROOF] -= 1
         waiting = s.tally[N_PENDING]
         left = s.tally[N_LIVE] + waiting
         finish_due(s)

@@ -52,7 +52,8 @@ NOW, WANTED, BUCKET_ORIGIN, BUCKET, BUCKET_END = range(5)
     N_IDLE,  # events since a flow started or ended
     MOST_AT_ONCE,  # such events at most
     MOST_IDLE,
-) = range(17)
+    UNTIL_PROOF,  # events until rates are proven again
+) = range(18)
 """Places in ``tally``."""
 
 
@@ -205,7 +206,7 @@ def no_reach(n: int) -> Reach:
 
 def empty_state(capacity: Floats, now: float, *, logging: bool, patience: int) -> FlowState:
     """Return the state of a network without flows on ``capacity[links]`` at time ``now``."""
-    tally = np.zeros(17, np.int64)
+    tally = np.zeros(18, np.int64)
     tally[LOGGING], tally[PATIENCE] = logging, patience
     tally[MOST_AT_ONCE], tally[MOST_IDLE] = 1_000_000, 100_000
     ints = np.zeros(0, np.int32)

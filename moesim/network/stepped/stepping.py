@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim import csr
+from moesim.network import certificate
 from moesim.network.exact.state import Floats, Ints, Pointers
 from moesim.network.stepped.filling import fill, held_by, lift, list_flows
 
@@ -119,7 +120,8 @@ class Steps:
     """Flows in progress on ``capacity[links]`` (bytes/s, above 0), from one step to the next.
 
     ``plan`` a step, wait until ``end``, ``finish`` it. ``carried`` hears what the links carry, ``log`` takes each
-    change of a flow's bottleneck as (time, flows, links).
+    change of a flow's bottleneck as (time, flows, links). What is proven of a sample of steps are the mean rates in it:
+    max-min fair where no flow may carry more than it has left.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class Steps:
         self._active: Flags
         self._ends: Flags  # in the present step
         self._take_in(NO_FLOWS)
-        self._scale = self._off = 0.0
+        self._scale, self._off, self._solved = 0.0, 0.0, 0  # the last: times that rates were found since it was empty
         self._exact = False
         self._ending = NOTHING
 
@@ -151,7 +153,7 @@ class Steps:
         if (np.diff(table.start) < 0).any():
             table = table.only(np.argsort(table.start, kind="stable"))
         if not self.busy:
-            self._scale = self._off = 0.0
+            self._scale, self._off, self._solved = 0.0, 0.0, 0
         if not self.busy or self._exact:  # nothing of the present stretch is settled yet: it ends here
             self._pass(now)
             self._ends[:], self._ending = False, NOTHING
@@ -238,6 +240,11 @@ class Steps:
             self._capacity, table.ptr, table.links, weight, list_ptr, flows, cap,
             rate, level, room, load, waiting, heap,
         )  # fmt: skip
+        self._solved += 1
+        if self._solved & (self._solved - 1) == 0 or self._solved % certificate.EVERY == 0:
+            row = np.flatnonzero(self._active)
+            routes = table.ptr[row], np.diff(table.ptr)[row], table.links, weight
+            certificate.prove(self.now, self._capacity, *routes, rate[row], cap[row])
         return rate, level
 
     def _plan_to_next_end(self, first_start: float) -> None:
