@@ -166,12 +166,14 @@ def print_run(result: "Result") -> None:
     )
     out.print(table("", ("load and traffic", ""), [(key, in_words(result, key)) for key in names]))
     faults = [
-        (one["name"], format_duration(one["layer_time_s"]), f"{one['longer_by']:+.2%}",
+        (one["name"], format_duration(one[f"{one.get('what', 'layer')}_time_s"]),
+         f"{round(one['longer_by'], 4) + 0.0:+.2%}",
          f"{one['waited_on']}: {format_duration(one['waited_on_s'])} each" if one["waited_on"] else None)
         for one in result.explanation.get("faults", ())
     ]  # fmt: skip
     if faults:
-        out.print(table("", ("what the faults cost", "layer", "", "ranks wait most for"), faults))
+        what = result.explanation["faults"][0].get("what", "layer")
+        out.print(table("", ("what the faults cost", what, "", "ranks wait most for"), faults))
     losses = [(key, in_words(result, key)) for key in LOSSES if summary[key] is not None]
     if losses:
         out.print(table("", ("balance losses", ""), losses))

@@ -26,8 +26,13 @@ def what_breaks(
     override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
     gpu_factor: float = typer.Option(1.5, "--gpu-factor", min=1.0, help="How many times slower a slow GPU is."),
     link_factor: float = typer.Option(2.0, "--link-factor", min=1.0, help="How many times slower a slow link is."),
-    share: float = typer.Option(
-        0.05, "--simulate", min=0.0, max=1.0, help="Least share of the faults to simulate; of small clusters all are."
+    share: float | None = typer.Option(
+        None,
+        "--simulate",
+        min=0.0,
+        max=1.0,
+        help="Least share of the faults to simulate, 0 to 1 (default: as many as "
+        "two minutes of a core allow; else 5 %, or fewer where these take a quarter of an hour).",
     ),
     jobs: int = typer.Option(0, "--jobs", min=0, help="Processes; 0 = one per core."),
     dask: str | None = typer.Option(None, "--dask", help="Run on a Dask cluster: tcp://HOST:PORT of its scheduler."),

@@ -22,12 +22,13 @@ from moesim.layer.parts import (
     build_parts,
     check_slots,
     counterfactuals,
+    faulty_cluster,
     place,
     views_of_groups,
     whole_cluster,
     with_effects,
 )
-from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, route_layer
+from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, rewired, route_layer
 from moesim.layer.step_kernels import StepPrices
 from moesim.layer.token_batches import Workload, add_training_rows, open_workload, trace_of
 from moesim.layer.training_kernels import Passes, dense_layer, output_head, prediction_layer
@@ -57,6 +58,7 @@ __all__ = [
     "counterfactuals",
     "dense_layer",
     "effects",
+    "faulty_cluster",
     "first_bias",
     "layer_kernels",
     "layer_load",
@@ -69,6 +71,7 @@ __all__ = [
     "prediction_layer",
     "replica_seed",
     "requests_of",
+    "rewired",
     "route_layer",
     "see",
     "trace_of",

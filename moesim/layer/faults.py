@@ -69,6 +69,25 @@ class Effect:
     gone: Gone | None = None
     dead: Ints = field(default_factory=lambda: _NO_LINKS)
 
+    def of_group(self, cluster: Fabric, view: Fabric) -> "Effect":
+        """Return what the fault does to a group's ranks, by their numbers in its view; wires and routes stay."""
+        number = np.full(cluster.n_ranks, -1, np.int32)
+        number[view.in_cluster(np.arange(view.n_ranks))] = np.arange(view.n_ranks)
+        throttles = (one.renumbered(cluster.n_links, number, view.n_ranks) for one in self.throttles)
+        late, gone = self.late, self.gone
+        return replace(
+            self,
+            throttles=tuple(one for one in throttles if len(one.links)),
+            late=late and replace(late, ranks=number[late.ranks][number[late.ranks] >= 0]),
+            gone=gone and replace(gone, ranks=tuple(rank for rank in number[list(gone.ranks)].tolist() if rank >= 0)),
+        )
+
+    @property
+    def acts(self) -> bool:
+        """Whether there is anything that it is at."""
+        at_ranks = [one.ranks for one in (self.late, self.gone) if one is not None]
+        return any(map(len, (self.dead, self.nic_of, self.throttles, *at_ranks)))
+
 
 def _throttled(fault: Fault, links: Ints, factor: float) -> Effect:
     return Effect((Throttle(links, factor, fault.from_s, fault.until_s),))

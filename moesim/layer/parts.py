@@ -142,16 +142,26 @@ def whole_cluster(scenario: Scenario) -> Fabric:
     )
 
 
+def faulty_cluster(scenario: Scenario) -> Fabric:
+    """Return all GPUs of the cluster on the wires and routes that its faults leave for the whole run."""
+    cluster = whole_cluster(scenario)
+    return for_the_whole_run(_effects(scenario, cluster), cluster) if scenario.faults else cluster
+
+
 def views_of_groups(scenario: Scenario, cluster: Fabric, placement: str | None = None) -> list[Fabric]:
     """Return each expert-parallel group's view of the whole cluster, by the scenario's placement or another one.
 
     Raises:
-        InputError: the groups do not fit the cluster.
+        InputError: the groups do not fit the cluster, or no GPU at a fault is theirs.
     """
     parallel = scenario.parallel
     assert parallel.ep is not None  # noqa: S101 - several groups are of a given size
     placed = scenario.source(placement or parallel.group_placement)
-    return group_fabrics(cluster, placed, parallel.groups, parallel.ep, scenario.seed)
+    views = group_fabrics(cluster, placed, parallel.groups, parallel.ep, scenario.seed)
+    for i, effect in enumerate(_effects(scenario, cluster)):
+        if effect.acts and not any(effect.of_group(cluster, view).acts for view in views):
+            raise scenario.error(("faults", i, "where"), "no group has a GPU there", "name GPUs of a group")
+    return views
 
 
 def build_fabric(scenario: Scenario) -> Fabric:
@@ -160,9 +170,9 @@ def build_fabric(scenario: Scenario) -> Fabric:
     Raises:
         InputError: overrides of links that are not there, fewer GPUs than ranks, or nodes of different size.
     """
-    fabric = whole_cluster(scenario)
     if scenario.groups_at_once > 1 or scenario.parallel.group_placement != "packed":
-        return views_of_groups(scenario, fabric)[0]
+        return views_of_groups(scenario, faulty_cluster(scenario))[0]
+    fabric = whole_cluster(scenario)
     if scenario.parallel.ep is not None:
         if scenario.parallel.ep > fabric.n_ranks:
             raise InputError(
@@ -251,13 +261,20 @@ def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     return with_effects(parts, scenario) if scenario.faults else parts
 
 
-def with_effects(parts: Parts, scenario: Scenario) -> Parts:
+def with_effects(parts: Parts, scenario: Scenario, cluster: Fabric | None = None) -> Parts:
     """Return the parts with what a scenario's faults do on the clock and to ranks; wires are the fabric's.
+
+    ``cluster``: the whole, where the fabric is a group's view of it and that is at hand already.
 
     Raises:
         InputError: dead ranks that the all-to-all sends over.
     """
-    found, fabric, algorithm = _effects(scenario, parts.fabric), parts.fabric, parts.algorithm
+    fabric, algorithm = parts.fabric, parts.algorithm
+    if fabric.cluster_rank is None:
+        found = _effects(scenario, fabric)
+    else:
+        cluster = cluster or whole_cluster(scenario)
+        found = tuple(effect.of_group(cluster, fabric) for effect in _effects(scenario, cluster))
     dead = gone(found)
     if dead is not None and algorithm.copies == "node" and fabric.n_nodes > 1:
         what = f"{algorithm.name} sends over the GPUs of the same index in every node, the dead one's among them"

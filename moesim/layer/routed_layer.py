@@ -148,6 +148,11 @@ def layer_load(parts: Parts, routed: RoutedLayer, ledger: KernelLedger, backward
     )
 
 
+def rewired(parts: Parts, load: LayerLoad) -> LayerLoad:
+    """Return a load with flows on the wires and routes of other parts; where its tokens go stays, and so do kernels."""
+    return replace(load, flows={phase: _flows(parts, load, phase, parts.cached_handle) for phase in PHASES})
+
+
 def _flows(parts: Parts, routed: RoutedLayer, phase: str, cached: bool) -> PhaseFlows:
     common: dict[str, Any] = {
         "constants": parts.constants[phase],

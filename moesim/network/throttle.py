@@ -29,6 +29,13 @@ class Throttle:
         """Return it on a clock that begins at ``begin_s`` of this one."""
         return replace(self, from_s=self.from_s - begin_s, to_s=self.to_s - begin_s)
 
+    def renumbered(self, wires: int, number: Ints, n_ranks: int) -> "Throttle":
+        """Return it with other numbers of ranks, [ranks], -1 for none, of ``n_ranks``, links behind the wires."""
+        behind = self.links[self.links >= wires] - wires
+        kind, rank = np.divmod(behind, len(number))
+        links = (wires + kind * n_ranks + number[rank])[number[rank] >= 0]
+        return replace(self, links=np.concatenate([self.links[self.links < wires], links]).astype(np.int32))
+
 
 def hold(clock: NetworkClock, throttles: Sequence[Throttle]) -> None:
     """Let throttles act on a clock at 0; what is over then does nothing."""

@@ -49,6 +49,11 @@ class Mark:
     label: str
     value: float
 
+    @property
+    def text(self) -> str:
+        """Label and value: ``mean: 32,770``."""
+        return f"{self.label}: {float(f'{self.value:.4g}'):,.10g}"
+
 
 @dataclass(frozen=True)
 class _Titled:

@@ -74,6 +74,8 @@ def render_comparison(
     same = [chart for chart in charts.values() if same_in_all(chart)]
     field, training = judged_runs(runs), training_overlays(runs)
     known = [key for key in WORDS if any(run.summary.get(key) is not None for _, run in runs)]
+    if all(run.summary["step_time_s"] == run.summary["layer_time_s"] for _, run in runs):  # a step of one layer
+        known.remove("step_time_s")
     shared = _same_numbers(runs, known)
     table, rows = _variants(runs, base, field, [key for key in known if key not in shared])
     noisy = None if bands is None else compare(runs[0][1], runs[1][1], names, bands)

@@ -77,7 +77,7 @@ def legend_of(chart: Drawn) -> list[tuple[str, str, str]]:
 
 
 def _level_names(marks: tuple[Mark, ...]) -> list[tuple[str, str, str]]:
-    return [(f"{mark.label}: {mark.value:,.4g}", MARK, _LEVELS[i % len(_LEVELS)][0]) for i, mark in enumerate(marks)]
+    return [(mark.text, MARK, _LEVELS[i % len(_LEVELS)][0]) for i, mark in enumerate(marks)]
 
 
 def _text(label: str, length: int = 200) -> str:

@@ -102,13 +102,14 @@ def waits(result: Result) -> DataTable | None:
 def fault_costs(result: Result) -> DataTable | None:
     """Layer and step without faults, with each alone and with all; None for a run without."""
     rows: list[tuple[Cell, ...]] = [
-        (one["name"], Quantity(one["layer_time_s"], "s"), Quantity(one["longer_by"], "%"),
-         Quantity(one["step_time_s"], "s"), one["bottleneck"],
+        (one["name"], Quantity(one["layer_time_s"], "s"), Quantity(one["step_time_s"], "s"),
+         Quantity(one["longer_by"], "%"), one["bottleneck"],
          one["waited_on"] or "", Quantity(one["waited_on_s"], "s"))
         for one in result.explanation.get("faults", ())
     ]  # fmt: skip
-    heads = ("cluster", "layer", "longer by", "step", "bottleneck", "ranks wait most for", "each")
-    return DataTable(heads, rows) if rows else None
+    heads = ("cluster", "layer", "step", "longer by", "bottleneck", "ranks wait most for", "each")
+    what = next((one.get("what", "layer") for one in result.explanation.get("faults", ())), "")
+    return DataTable(heads, rows, hints=("", "", "", f"the {what}", "", "", "")) if rows else None
 
 
 def _holder(name: str) -> str:

@@ -116,7 +116,7 @@ def _plain(axis: Any) -> None:
 def _add_marks(axes: Any, marks: tuple[Mark, ...]) -> None:
     for i, mark in enumerate(marks):
         dash = (0, ((4, 3), (1, 3))[i % 2])
-        axes.axhline(mark.value, color=MARK, linestyle=dash, linewidth=1, label=f"{mark.label}: {mark.value:,.4g}")
+        axes.axhline(mark.value, color=MARK, linestyle=dash, linewidth=1, label=mark.text)
 
 
 def _legend_below(figure: Any, axes: Any) -> None:

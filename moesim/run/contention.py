@@ -10,7 +10,7 @@ Of a run of several groups every number is of the slowest group; ranks are numbe
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +21,14 @@ from moesim.errors import InputError
 from moesim.layer import (
     KernelLedger,
     Parts,
+    build_fabric,
     build_parts,
+    faulty_cluster,
     opened,
     uses_ports,
     views_of_groups,
     whole_cluster,
+    with_effects,
 )
 from moesim.measure import FlowExport, SummaryBuilder, held_seconds, joint_flows
 from moesim.placement_policies import GROUP_PLACEMENTS
@@ -44,7 +47,7 @@ _COLUMNS = (
     "layer_time_s", "dispatch_time_s", "combine_time_s", "expert_compute_time_s", "wait_time_s",
     "rank_load_max_over_mean",
 )  # fmt: skip
-Routed = tuple[Parts, Sequence[RoutedStep]]
+Routed = tuple[Parts, Iterable[RoutedStep]]
 """A group's parts and its steps."""
 
 
@@ -68,12 +71,26 @@ def build_groups(scenario: Scenario, placement: str | None = None) -> list[Parts
     Raises:
         InputError: sections that do not fit each other, or groups that do not fit the cluster.
     """
-    cluster = whole_cluster(scenario)
+    cluster = faulty_cluster(scenario)
     views = views_of_groups(scenario, cluster, placement)
     first = build_parts(scenario, views[0])
     if uses_ports(first):
         raise InputError("flows per port know one group", "cluster.flows", "use pairs")
-    groups = [replace(first, fabric=view, group=number) for number, view in enumerate(views)]
+    return _on(scenario, cluster, [replace(first, fabric=view, group=number) for number, view in enumerate(views)])
+
+
+def with_other_faults(groups: Sequence[Parts], scenario: Scenario) -> list[Parts]:
+    """Return the parts of the same groups, or of one alone, on the cluster of a scenario that differs in its faults."""
+    if len(groups) == 1:
+        return [with_effects(replace(groups[0], fabric=build_fabric(scenario)), scenario)]
+    views = views_of_groups(scenario, cluster := faulty_cluster(scenario))
+    return _on(scenario, cluster, [replace(parts, fabric=view) for parts, view in zip(groups, views, strict=True)])
+
+
+def _on(scenario: Scenario, cluster: Fabric, groups: Sequence[Parts]) -> list[Parts]:
+    """Groups on their views of the cluster, with the faults of the scenario and the gradients that they send."""
+    groups = [with_effects(parts, scenario, cluster) for parts in groups]
+    views, first = [parts.fabric for parts in groups], groups[0]
     if scenario.parallel.gradient_dtype is None:
         return groups
     parameters = 3 * first.model.sent * first.model.expert_hidden * first.n_slots / first.fabric.n_ranks
@@ -99,7 +116,7 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     """
     placement, shared = scenario.parallel.group_placement, _Shared([(one.routed[0], one.summary) for one in groups])
     together = alone = [float(one.result.summary["layer_time_s"]) for one in groups]
-    if len(shared.links):
+    if len(shared.links) or scenario.faults:  # alone, a later step begins at another time of a fault's
         say(f"each of {len(groups)} groups alone")
         alone = [_on_one_clock([one.routed])[0][0] for one in groups]
     slowest, held = int(np.argmax(together)), Counter[str]()
@@ -132,12 +149,18 @@ def with_contention(scenario: Scenario, groups: Sequence[GroupRun], say: Callabl
     )
 
 
-def _on_one_clock(groups: Sequence[Routed]) -> tuple[list[float], "_Shared"]:
-    """Layer time of each group, the mean over its layers, and the links that they share."""
+def on_one_clock(groups: Sequence[Routed]) -> list[SummaryBuilder]:
+    """Put routed groups, one or more, on a clock for their summaries alone."""
     on = [GroupSteps(parts, routed, SummaryBuilder(parts), KernelLedger()) for parts, routed in groups]
     deque(run_steps_of_groups(on, NO_CURVES_S), maxlen=0)
-    by_layer = [[row["layer_time_s"] or 0.0 for row in one.summary.layers] for one in on]
-    return [math.fsum(times) / len(times) for times in by_layer], _Shared([(one.parts, one.summary) for one in on])
+    return [one.summary for one in on]
+
+
+def _on_one_clock(groups: Sequence[Routed]) -> tuple[list[float], "_Shared"]:
+    """Layer time of each group, the mean over its layers, and the links that they share."""
+    on = on_one_clock(groups)
+    by_layer = [[row["layer_time_s"] or 0.0 for row in summary.layers] for summary in on]
+    return [math.fsum(times) / len(times) for times in by_layer], _Shared([(its.parts, its) for its in on])
 
 
 class _Shared:
@@ -214,9 +237,10 @@ def _other_placements(scenario: Scenario, groups: Sequence[Routed], say: Callabl
         seen.append(ranks)
         say(f"groups placed {placement}")
         # Groups of as many nodes send the same tokens to the same ranks, over other links.
-        if np.array_equal(there[0].fabric.rank_node, groups[0][0].fabric.rank_node):
+        same_nodes = np.array_equal(there[0].fabric.rank_node, groups[0][0].fabric.rank_node)
+        if same_nodes and all(parts.gone == new.gone for (parts, _), new in zip(groups, there, strict=True)):
             placed: list[Routed] = [
-                (replace(parts, fabric=new.fabric, gradients=new.gradients), steps)
+                (replace(new, placement_map=parts.placement_map), steps)
                 for (parts, steps), new in zip(groups, there, strict=True)
             ]
         else:

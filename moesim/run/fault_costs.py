@@ -1,66 +1,75 @@
 """What the faults of a run cost: its batches again on the healthy cluster and, of several, with each alone.
 
 That is a second run of the clock, and one more for each of several faults up to ``MOST_ALONE``; tokens are routed again
-where there is more than one step or a rank is dead, else once.
+where there is more than one step or a rank is dead, else once. Of several expert-parallel groups all are on each clock,
+and the slowest one counts.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from moesim.fault_kinds import FAULT_KINDS, NOTICED_S, RETRIES
-from moesim.layer import Parts, build_fabric, with_effects
+from moesim.layer import Parts
 from moesim.measure import SummaryBuilder
 from moesim.results import Note
-from moesim.run.steps import RoutedStep, summed_up
+from moesim.run.contention import on_one_clock, with_other_faults
+from moesim.run.steps import RoutedStep
 from moesim.scenario import Fault, Scenario
 from moesim.units import format_duration
 
 MOST_ALONE = 8
 """Faults of one scenario that are also simulated alone: the first ones."""
 
-StepsOf = Callable[[Parts], Iterable[RoutedStep]]
+
+class BrokenRun(NamedTuple):
+    """A group's run with faults: its parts, what it gave, and its batches routed for parts with other faults."""
+
+    parts: Parts
+    summary: SummaryBuilder
+    steps_of: Callable[[Parts], Iterable[RoutedStep]]
 
 
-def fault_costs(
-    parts: Parts, scenario: Scenario, broken: SummaryBuilder, steps_of: StepsOf, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+def fault_costs(scenario: Scenario, runs: Sequence[BrokenRun], say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Return the clocks, JSON-able: the healthy cluster's, each of several faults' alone, the run's.
 
     Args:
-        parts: of the run, faults included.
         scenario: with faults.
-        broken: what the run gave.
-        steps_of: the run's batches, routed.
+        runs: of all groups, or of one alone.
         say: called with a line when a clock begins.
     """
 
     def again(name: str, *faults: Fault) -> dict[str, Any]:
         say(f"once more {name}")
-        other = scenario.model_copy(update={"faults": faults})
-        its = with_effects(replace(parts, fabric=build_fabric(other)), other)
-        return _clock(name, summed_up(its, steps_of(its))[0])
+        parts = with_other_faults([run.parts for run in runs], scenario.model_copy(update={"faults": faults}))
+        routed = [(its, run.steps_of(its)) for its, run in zip(parts, runs, strict=True)]
+        return _clock(name, on_one_clock(routed))
 
+    broken = [run.summary for run in runs]
     clocks, first = [again("without faults")], scenario.faults[0]
     if len(scenario.faults) == 1:
         clocks.append(_clock(f"with {in_words(first)}", broken))
     else:
         clocks += (again(f"with {in_words(fault)} alone", fault) for fault in scenario.faults[:MOST_ALONE])
         clocks.append(_clock("with all", broken))
-    usual = clocks[0]["layer_time_s"]
-    return [clock | {"longer_by": clock["layer_time_s"] / usual - 1 if usual else 0.0} for clock in clocks]
+    # Ranks enter the layers of a whole step as they come, a dead one's at once: there the step says what is lost.
+    what = "layer" if runs[0].parts.inference is None else "step"
+    usual = clocks[0][f"{what}_time_s"]
+    longer = (clock[f"{what}_time_s"] / usual - 1 if usual else 0.0 for clock in clocks)
+    return [clock | {"what": what, "longer_by": by} for clock, by in zip(clocks, longer, strict=True)]
 
 
-def _clock(name: str, builder: SummaryBuilder) -> dict[str, Any]:
+def _clock(name: str, groups: Sequence[SummaryBuilder]) -> dict[str, Any]:
     """Layer and step, what held the critical ranks, and whom all ranks waited for most, mean over the layers."""
+    of_groups = [float(np.mean([row["layer_time_s"] for row in one.layers])) for one in groups]
+    builder = groups[int(np.argmax(of_groups))]
     layers, names = len(builder.layers), builder.parts.fabric.rank_names
     last = int(np.argmax(builder.waited_on_s))
     waits = float(builder.waited_on_s[last]) / layers
     return {
         "name": name,
-        "layer_time_s": float(np.mean([row["layer_time_s"] for row in builder.layers])),
+        "layer_time_s": max(of_groups),
         "step_time_s": float(np.mean(builder.step_s)),
         "bottleneck": builder.bottleneck()[0],
         "waited_on": names[last] if waits > 0 else None,
@@ -72,6 +81,8 @@ def in_words(fault: Fault) -> str:
     """Return a fault as one would say it: ``slow_nic at n1.gpu2, factor 2, from 100us to 1ms``."""
     given = fault.model_dump(mode="json", exclude_defaults=True, by_alias=True)
     text = f"{fault.kind} at {' and '.join(fault.places)}" if fault.places else str(fault.kind)
+    if fault.kind == "rank_death" and fault.mode == "abort":
+        text += ", which ends the job"
     for key in [key for key in given if key not in ("kind", "where", "from", "to")]:
         text += f", {key} {f'{given[key]:g}' if isinstance(given[key], float) else given[key]}"
     return text + "".join(f"{mark}{key} {given[key]}" for mark, key in ((", ", "from"), (" ", "to")) if key in given)

@@ -46,7 +46,7 @@ from moesim.measure import (
 from moesim.results import Moves, Note, Result, TableBuilder, Tables, intervals, nulls
 from moesim.run.audit import audit_terms
 from moesim.run.contention import GroupRun, build_groups, with_contention
-from moesim.run.fault_costs import fault_costs, fault_notes
+from moesim.run.fault_costs import BrokenRun, fault_costs, fault_notes
 from moesim.run.resimulate import StepTimes, resimulated
 from moesim.run.steps import (
     GroupSteps,
@@ -119,6 +119,10 @@ def _simulated(scenario: Scenario, progress: Progress | None, exact_bands: bool,
         result = with_contention(scenario, [run.group(scenario) for run in runs], say)
     else:
         result = runs[0].result(scenario)
+    if scenario.faults:
+        costs = fault_costs(scenario, [run.broken() for run in runs], say)
+        notes = (*result.notes, *fault_notes(scenario))
+        result = replace(result, explanation=result.explanation | {"faults": costs}, notes=notes)
     result.provenance.update(
         {
             "moesim": __version__,
@@ -189,6 +193,10 @@ class _Run:
         """What is compared with the other groups on the cluster."""
         routed = (self._parts, self._routed or [])
         return GroupRun(routed, self._summary, self.result(scenario), self._flows, self._gradients_s)
+
+    def broken(self) -> BrokenRun:
+        """What is compared with the run without its faults."""
+        return BrokenRun(self._parts, self._summary, self._routed_again)
 
     def _kept(self, steps: Iterator[RoutedStep]) -> Iterator[RoutedStep]:
         for step in steps:
@@ -285,9 +293,6 @@ class _Run:
         if (asked := parts.placement.rebalance) is not None:
             explained["rebalance"] = rebalancing(parts, asked, len(scenario.model_spec().moe_layer_ids))
             notes += rebalancing_notes(parts, asked)
-        if scenario.faults:
-            explained["faults"] = fault_costs(parts, scenario, self._summary, self._routed_again, self._say)
-            notes += fault_notes(scenario)
         if self._tolerance.stepped:
             explained["tolerance"] = self._tolerance.explanation()
         return Result(

@@ -264,7 +264,8 @@ def run_steps_of_groups(
             else:
                 if isinstance(summary.step, TrainingTime) and summary.step.training.overlapped:
                     summary.step.alone = _passes_alone(parts, loads[number], offsets[number])
-                begin_s += summary.last_end_s if number == 0 else 0.0
+                if number == 0:  # a step of all groups is over with the last of them
+                    begin_s += max(group.summary.last_end_s for group in groups)
                 summary.end_step(step.tokens, step.distinct_tokens, len(step.layers))
                 yield number, timed
 
@@ -319,24 +320,25 @@ def _on_the_clock(
     begin_s: float,
     quick: bool,
 ) -> Iterator[tuple[int, LayerTrace | MigrationTrace | LinkSeries]]:
-    throttles = [one.since(begin_s) for one in groups[0].throttles if one.to_s > begin_s]
-    if quick:
-        (parts,), (load,), (start,), (step,) = groups, loads, offsets, steps
-        own = _ranks_of(parts, load, start, step)
-        timed = run_layers_quickly(own.fabric, own.program, own.work_of, own.start_offset_s, own.weights, throttles)
-        return ((0, one) for one in timed)
-    if bucket_s is None:
-        latest = max(float(start.max()) for start in offsets)
-        bucket_s = bucket_width_s(groups[0].fabric, loads[0].of(0), latest, loads[0].n_layers, throttles)
     together = [
-        _ranks_of(parts, load, start, step)
+        _ranks_of(parts, load, start, step, begin_s)
         for parts, load, start, step in zip(groups, loads, offsets, steps, strict=True)
     ]
+    if quick:
+        (own,) = together
+        timed = run_layers_quickly(own.fabric, own.program, own.work_of, own.start_offset_s, own.weights, own.throttles)
+        return ((0, one) for one in timed)
+    if bucket_s is None:
+        bucket_s = max(
+            bucket_width_s(own.fabric, load.of(0), float(own.start_offset_s.max()), load.n_layers, own.throttles)
+            for own, load in zip(together, loads, strict=True)
+        )
     pays = steps_pay(*(load.of(0).flows for load in loads))
-    return run_groups(together, bucket_s, groups[0].tolerance if pays else 0.0, throttles)
+    return run_groups(together, bucket_s, groups[0].tolerance if pays else 0.0)
 
 
-def _ranks_of(parts: Parts, loads: _Loads, start_offset_s: Floats, step: RoutedStep) -> RankGroup:
+def _ranks_of(parts: Parts, loads: _Loads, start_offset_s: Floats, step: RoutedStep, begin_s: float) -> RankGroup:
+    throttles = [one.since(begin_s) for one in parts.throttles if one.to_s > begin_s]
     program, weights = _program(parts, loads.n_layers), _weights(parts, step)
     if weights:
         stops, beside = ([layer for name, layer, _ in weights if name == stage.name] for stage in (MIGRATION, BESIDE))
@@ -347,7 +349,7 @@ def _ranks_of(parts: Parts, loads: _Loads, start_offset_s: Floats, step: RoutedS
         beside = list(range(loads.n_layers))
         weights |= {(BESIDE.name, layer, 0): parts.gradients for layer in beside}
         program = (*program, *(Operation(BESIDE, layer, after=(("gate", layer, 0),)) for layer in beside))
-    return RankGroup(parts.fabric, program, loads.work, start_offset_s, weights)
+    return RankGroup(parts.fabric, program, loads.work, start_offset_s, weights, throttles)
 
 
 def _passes_alone(parts: Parts, loads: _Loads, start_offset_s: Floats) -> list[LayerTrace]:

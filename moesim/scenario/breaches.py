@@ -126,9 +126,6 @@ def _unused(scenario: ScenarioFields) -> Iterator[Breach]:
     elif anew is not None and anew.policy in SINGLE_SLOT_POLICIES and placement.redundant_experts:
         what = f"policy {anew.policy} places no replicas"
         yield ("placement", "rebalance", "policy"), what, "use eplb, or redundant_experts: 0"
-    if scenario.faults and (scenario.groups_at_once > 1 or scenario.parallel.group_placement != "packed"):
-        what = "faults are simulated on one group that has the first GPUs"
-        yield ("faults",), what, "leave them out, or parallel.dp and group_placement"
     parallel, alone = scenario.parallel, scenario.schedule.phase == "training"
     if parallel.group_placement != "packed" and (parallel.ep is None or alone):
         what = "a training step is simulated on one group" if alone else "without ep one group has every GPU"

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.layer import KernelLedger, LayerLoad, Parts, alike_places, effects, layer_load
+from moesim.layer import KernelLedger, LayerLoad, Parts, alike_places, effects, layer_load, rewired, with_effects
 from moesim.measure import LayerBytes
 from moesim.results import How, PairCost, RankedFault, WhatBreaks, percent
 from moesim.run import RoutedStep, simulated_layers
@@ -35,8 +35,10 @@ from moesim.sweeps.space import Axis, Space
 from moesim.sweeps.sweep_run import Watch, run_sweep
 from moesim.sweeps.workers import Workers
 
-# Seconds of a core for a point, and for an entry of a flow's route in it, and how many seconds are worth spending.
-_POINT_S, _ENTRY_S, _WORTH_S = 0.1, 1.2e-6, 120.0
+# Seconds of a core for a point, and for an entry of a flow's route in it where no two flows are equal.
+_POINT_S, _ENTRY_S = 0.1, 1e-5
+# How many seconds are worth spending, and what the usual share may take at most.
+_WORTH_S, _LONGEST_S, _SHARE = 120.0, 900.0, 0.05
 _FEWEST = 20
 # Worst single faults whose pairs are tried, where a point takes little time or much.
 _WORST, _WORST_SLOW = 8, 4
@@ -53,7 +55,7 @@ def what_breaks(
     typed: Sequence[str] = (),
     folder: Path | None = None,
     severities: Severities = Severities(),  # noqa: B008 - frozen
-    share: float = 0.05,
+    share: float | None = None,
     watch: Watch = lambda *_: None,
 ) -> WhatBreaks:
     """Rank every single fault of a scenario's cluster by what it costs, on top of the faults that it has.
@@ -64,12 +66,16 @@ def what_breaks(
         typed: the scenario and its overrides as typed, for the command that looks at the worst fault.
         folder: where the journals are, so that an interrupted search resumes; None for memory.
         severities: of faults that leave something.
-        share: of the faults that are not alike, how many are simulated at least.
+        share: of the faults that are not alike, how many are simulated at least; None for 5 %, or as many as a quarter
+            of an hour of a core allows.
         watch: called with the progress.
 
     Raises:
-        InputError: the scenario does not run as it is.
+        InputError: the scenario does not run as it is, or it is of several groups.
     """
+    if scenario.groups_at_once > 1:
+        what = "faults are ranked for one expert-parallel group, or there would be a clock of all groups for each"
+        raise InputError(what, "parallel.dp", "leave dp out; a run has several groups with the faults that it names")
     own: list[Row] = scenario.resolved().get("faults", [])
     died = [fault.mode for fault in scenario.faults if fault.kind == "rank_death" and fault.mode != "abort"]
     if "replicas" in died or (scenario.placement.redundant_experts and not died):
@@ -84,11 +90,12 @@ def what_breaks(
     faults = single_faults(parts.fabric, used, severities)
     classes = _classes(parts, routed, loads, faults)
     point_s = _POINT_S + _ENTRY_S * _entries(parts, routed, loads)
-    most = max(int(np.ceil(share * len(classes))), int(_WORTH_S / point_s), _FEWEST)
+    wanted = np.ceil((_SHARE if share is None else share) * len(classes))
+    most = max(int(min(wanted, _LONGEST_S / point_s) if share is None else wanted), int(_WORTH_S / point_s), _FEWEST)
     bounds: list[Rise] = []
     chosen: Sequence[int] = range(len(classes))
     if len(classes) > most:
-        bounds = bound_rises(scenario, parts, routed, loads, [one[0] for one in classes], watch)
+        bounds = bound_rises(scenario, parts, routed, loads, [one[0] for one in classes], most, watch)
         ranked = sorted((i for i in chosen if not bounds[i].error), key=lambda i: bounds[i][:2], reverse=True)
         kinds = {classes[i][0].what: i for i in reversed(ranked)}
         chosen = sorted({*ranked[:most], *kinds.values()})
@@ -142,12 +149,13 @@ def what_breaks(
 class Rise(NamedTuple):
     """How much a fault raises the bound of a layer, and the mean over ranks of their own chains; means over the layers.
 
-    Seconds; ``error`` says why nothing runs any more.
+    Seconds; ``error`` says why nothing runs any more; ``guessed``: as if dead links had half their rate.
     """
 
     bound_s: float
     mean_s: float
     error: str = ""
+    guessed: bool = False
 
 
 def bound_rises(
@@ -156,12 +164,14 @@ def bound_rises(
     routed: Routed,
     loads: Sequence[LayerLoad],
     faults: Sequence[SingleFault],
+    most: int,
     watch: Watch = lambda *_: None,
 ) -> list[Rise]:
     """Return what each fault does to the bounds.
 
-    Slow links and GPUs leave flows as they are, and masked ranks only take away; for what else is dead the flows are
-    made anew.
+    Slow links and GPUs leave flows as they are, and masked ranks only take away. For what else is dead flows are made
+    anew, which takes a second on a large cluster: of at most so many, switches first, then those whose links' bytes
+    raise the bound most if they take twice the time, as they do on a detour that is as busy.
     """
     fabric, template = parts.fabric, ScenarioTemplate.of(scenario)
     own = scenario.resolved().get("faults", [])
@@ -178,30 +188,48 @@ def bound_rises(
     as_it_is = _bytes(parts, loads)
     base = bound(as_it_is, fabric.capacity, np.ones(fabric.n_ranks))
 
-    def after(one: SingleFault) -> tuple[float, float]:
+    def at_once(one: SingleFault) -> Rise:
         (effect,) = effects([Fault.model_validate(one.entry)], fabric, lambda _, what, fix: InputError(what, "", fix))
         if effect.throttles:
             factor = np.ones(fabric.n_links + 2 * fabric.n_ranks)
             for throttle in effect.throttles:
                 factor[throttle.links] *= throttle.factor
             sm = factor[fabric.n_links : fabric.n_links + fabric.n_ranks]
-            return bound(as_it_is, fabric.capacity * factor[: fabric.n_links], 1 / sm)
-        if effect.gone and not effect.gone.replaced:
-            return base
-        broken = template.scenario({"faults": [*own, one.entry]})
-        without, recording = parts_of(broken), recording_of(broken)
-        same = routing_digest(broken, without, recording) == digest
-        layers = loads_of(without, routed if same else route(broken, without, recording))
-        return bound(_bytes(without, layers), without.fabric.capacity, np.ones(without.fabric.n_ranks))
+            return rise(bound(as_it_is, fabric.capacity * factor[: fabric.n_links], 1 / sm))
+        if effect.gone:
+            with_effects(parts, broken(one))
+            return rise(base, guessed=effect.gone.replaced)
+        capacity = fabric.capacity.copy()
+        capacity[effect.dead] /= 2
+        return rise(bound(as_it_is, capacity, np.ones(fabric.n_ranks)), guessed=True)
 
-    found = []
-    for seen, one in enumerate(faults):
-        watch("bounds", seen, len(faults))
+    def made_anew(one: SingleFault) -> Rise:
+        scenario = broken(one)
+        without, recording = parts_of(scenario), recording_of(scenario)
+        if routing_digest(scenario, without, recording) == digest:
+            layers = [rewired(without, load) for load in loads]
+        else:
+            layers = loads_of(without, route(scenario, without, recording))
+        return rise(bound(_bytes(without, layers), without.fabric.capacity, np.ones(without.fabric.n_ranks)))
+
+    def broken(one: SingleFault) -> Scenario:
+        return template.scenario({"faults": [*own, one.entry]})
+
+    def rise(now: tuple[float, float], guessed: bool = False) -> Rise:
+        return Rise(now[0] - base[0], now[1] - base[1], guessed=guessed)
+
+    def told(how: Callable[[SingleFault], Rise], one: SingleFault) -> Rise:
         try:
-            now = after(one)
-            found.append(Rise(now[0] - base[0], now[1] - base[1]))
+            return how(one)
         except InputError as error:
-            found.append(Rise(np.inf, np.inf, one_line(error)))
+            return Rise(np.inf, np.inf, one_line(error))
+
+    found = [told(at_once, one) for one in faults]
+    guessed = [i for i, one in enumerate(found) if one.guessed]
+    guessed = sorted(guessed, key=lambda i: (len(faults[i].links) > 2, found[i][:2]), reverse=True)[:most]
+    for seen, i in enumerate(guessed):
+        watch("bounds", seen, len(guessed))
+        found[i] = told(made_anew, faults[i])
     return found
 
 
@@ -281,7 +309,7 @@ def _cost(members: Sequence[SingleFault], rows: Sequence[Row], base_s: float, ri
         time_s=longest,
         cost_s=None if longest is None else longest - base_s,
         other_s=min(times) if len(times) > 1 and longest is not None else None,
-        bound_change_s=None if rise is None or rise.error else rise.bound_s,
+        bound_change_s=None if rise is None or rise.error or rise.guessed else rise.bound_s,
         bottleneck=rows[times.index(longest)]["bottleneck"] if longest is not None else "",
         error=errors[0] if errors else "",
         marks=tuple(one.marks for one in members),

@@ -132,6 +132,7 @@ class RankGroup:
         work_of: called once per layer and micro-batch, when the first rank reaches it.
         start_offset_s: when each rank begins, [ranks].
         weights: flows of the program's moves of weights, by operation.
+        throttles: of wires, the same in every group on them, and of its own GPUs.
     """
 
     fabric: Fabric
@@ -139,6 +140,7 @@ class RankGroup:
     work_of: WorkOf
     start_offset_s: Floats
     weights: Mapping[Key, PhaseFlows] = field(default_factory=dict)
+    throttles: Sequence[Throttle] = ()
 
 
 def run_layers(
@@ -152,12 +154,12 @@ def run_layers(
     throttles: Sequence[Throttle] = (),
 ) -> Iterator[LayerTrace | MigrationTrace | LinkSeries]:
     """Run a program on every rank of one group: ``run_groups`` without the group's number."""
-    group = RankGroup(fabric, program, work_of, start_offset_s, weights or {})
-    return (trace for _, trace in run_groups([group], bucket_s, tolerance, throttles))
+    group = RankGroup(fabric, program, work_of, start_offset_s, weights or {}, throttles)
+    return (trace for _, trace in run_groups([group], bucket_s, tolerance))
 
 
 def run_groups(
-    groups: Sequence[RankGroup], bucket_s: float, tolerance: float = 0.0, throttles: Sequence[Throttle] = ()
+    groups: Sequence[RankGroup], bucket_s: float, tolerance: float = 0.0
 ) -> Iterator[tuple[int, LayerTrace | MigrationTrace | LinkSeries]]:
     """Run the program of every group on its ranks, all on one clock: their flows share the links that they cross.
 
@@ -165,7 +167,6 @@ def run_groups(
         groups: on one fabric, no rank in two.
         bucket_s: width of the time buckets in which the links' use is kept.
         tolerance: longest step of the flows on wires as a share of the busiest link's time; 0: every event.
-        throttles: of links, on this clock; of one group alone.
 
     Yields:
         With the group's number: the trace of each layer and each move of weights when its last rank has left it, then
@@ -183,10 +184,8 @@ def run_groups(
         network = SteppedNetwork(capacity, tolerance, sms)
     network.record_utilisation(bucket_s, np.arange(fabric.n_links))
     clock = NetworkClock(env, network)
-    hold(clock, throttles)
-    running = [
-        _Ranks(clock, group, first, sms, tuple(throttles)) for group, first in zip(groups, first_sm, strict=False)
-    ]
+    hold(clock, list(_throttles(groups, fabric.n_links, len(sms))))
+    running = [_Ranks(clock, group, first, sms) for group, first in zip(groups, first_sm, strict=False)]
     for group, ranks in zip(groups, running, strict=True):
         for rank in range(group.fabric.n_ranks):
             for lane in ranks.lanes:
@@ -213,6 +212,17 @@ def run_groups(
     series = LinkSeries(bucket_s, bucket_start_s, use.share(served, bucket_start_s, bucket_s))
     for number in range(len(groups)):
         yield number, series
+
+
+def _throttles(groups: Sequence[RankGroup], wires: int, n_ranks: int) -> Iterator[Throttle]:
+    """The throttles of all groups on one network: of wires once, of each group's GPUs by their numbers there."""
+    first = 0
+    for group in groups:
+        numbers = first + np.arange(group.fabric.n_ranks, dtype=np.int32)
+        for one in group.throttles:
+            if not first or (one.links >= wires).any():
+                yield one.renumbered(wires, numbers, n_ranks)
+        first += group.fabric.n_ranks
 
 
 class _LayerInProgress:
@@ -261,9 +271,7 @@ def layer_trace(
 class _Ranks:
     """The processes of a group's ranks and the layers that some rank is in."""
 
-    def __init__(
-        self, clock: NetworkClock, group: RankGroup, first_sm: int, all_sms: range, throttles: tuple[Throttle, ...]
-    ) -> None:
+    def __init__(self, clock: NetworkClock, group: RankGroup, first_sm: int, all_sms: range) -> None:
         program, weights, n_ranks = group.program, group.weights, group.fabric.n_ranks
         self.left: deque[LayerTrace | MigrationTrace] = deque()
         self.lanes: tuple[Lane, ...] = (*LANES, *({operation.stage.lane for operation in program} - set(LANES)))
@@ -272,7 +280,7 @@ class _Ranks:
         self._sm_link, self._all_sms = np.arange(n_ranks, dtype=np.int32) + np.int32(first_sm), all_sms
         self._program, self._work_of = program, group.work_of
         self._open: dict[tuple[int, int], _LayerInProgress] = {}
-        self._throttles = throttles
+        self._throttles = tuple(group.throttles)
         self._weights, self._moving = weights, dict[Key, PhaseRun]()
         self._part_of: dict[tuple[int, int], list[Operation]] = {}
         for operation in program:

@@ -194,8 +194,3 @@ def test_four_groups_of_64_gpus_are_exact_within_ten_seconds_of_a_processor():
     assert not any(note.kind == "degraded" and "tolerance" in note.text for note in leaves.notes)
     # 6 s with all placements where it was written; a slower processor may take twice as long.
     assert took_s < 20
-
-
-def test_faults_are_of_one_group():
-    with pytest.raises(InputError, match="faults are simulated on one group"):
-        scenario(faults=[{"kind": "slow_nic", "where": "n0.gpu0.nic", "factor": 2}])

@@ -151,13 +151,15 @@ def test_where_faults_are_too_many_the_bound_ranks_them_and_says_so(monkeypatch)
     assert 0 <= ranked.n_simulated - np.ceil(0.25 * ranked.n_faults) <= len(kinds)
     assert {one.what for one in ranked.faults if one.how != "bound only"} == kinds
     left = [one for one in ranked.faults if one.how == "bound only"]
-    assert len(left) == ranked.n_faults - ranked.n_simulated and all(one.cost_s is None for one in left)
+    stops = [place for one in ranked.faults if one.how == "stops" for place in one.places]
+    assert len(stops) == 8 and all(one.cost_s is None for one in left)
+    assert len(left) == ranked.n_faults - ranked.n_simulated - len(stops)
     assert ranked.faults[-len(left) :] == tuple(left)
     share = f"{100 * ranked.n_simulated / ranked.n_faults:.1f} %"
     assert any(share in note for note in ranked.notes) and any("were not simulated" in note for note in ranked.notes)
     for what in kinds:
-        known = [one.bound_change_s for one in ranked.known if one.what == what]
-        assert all(one.bound_change_s <= min(known) for one in left if one.what == what and known)
+        known, rest = ([one.bound_change_s for one in some if one.what == what] for some in (ranked.known, left))
+        assert None in known + rest or not known or max(rest, default=0) <= min(known)
     assert "bound only" in render_what_breaks(ranked) and "bound rises" in faults_table(ranked).columns
 
 
@@ -171,7 +173,7 @@ def test_the_bound_finds_the_costliest_faults_more_often_than_chance(record_prop
         routed = route(loaded, parts, recording_of(loaded))
         times = {(one.what, place): one.time_s for one in found(*overrides).faults for place in one.places}
         faults = [one for one in faults_of(*overrides) if times.get((one.what, one.place))]
-        rises = search.bound_rises(loaded, parts, routed, search.loads_of(parts, routed), faults)
+        rises = search.bound_rises(loaded, parts, routed, search.loads_of(parts, routed), faults, len(faults))
         cost = np.array([times[one.what, one.place] for one in faults])
         by_bound = sorted(range(len(faults)), key=lambda i: rises[i], reverse=True)[: len(faults) // 5]
         costliest = cost >= np.sort(cost)[-len(by_bound)]
@@ -183,6 +185,41 @@ def test_the_bound_finds_the_costliest_faults_more_often_than_chance(record_prop
     record_property("hit_rate", text)
     print(text)
     assert np.mean(hits) > 0.4 and worst_found >= len(hits) / 2  # a fifth by chance
+
+
+def test_dead_gpus_that_stop_all_are_known_without_a_clock():
+    loaded = scenario()
+    parts = parts_of(loaded)
+    routed = route(loaded, parts, recording_of(loaded))
+    dead = [one for one in faults_of() if one.what in ("dead GPU", "dead NIC", "dead rail")]
+    rises = search.bound_rises(loaded, parts, routed, search.loads_of(parts, routed), dead, 5)
+    assert all("same index in every node" in rise.error for rise in rises[:8])
+    # Rails are made anew first, then the NIC whose bytes raise the bound most; the rest is as if at half rate.
+    assert [one.what for one, rise in zip(dead, rises, strict=True) if not rise.error and not rise.guessed] == [
+        "dead NIC",
+        *["dead rail"] * 4,
+    ]
+    slow = [one for one in faults_of() if one.what == "NIC at half rate"]
+    halved = search.bound_rises(loaded, parts, routed, search.loads_of(parts, routed), slow, 0)
+    for one, other in zip(rises[8:16], halved, strict=True):
+        assert not one.guessed or one[:2] == other[:2]
+
+
+def test_of_several_groups_the_faults_are_not_ranked_and_one_line_says_so():
+    with pytest.raises(InputError, match="ranked for one expert-parallel group"):
+        search.what_breaks(scenario("parallel={ep: 4, dp: 8}"), here)
+
+
+def test_the_worst_pair_of_all_is_among_those_that_are_tried():
+    overrides = ("cluster.topology=h200-2x2-rail", "workload.tokens_per_rank=512")
+    ranked, faults = found(*overrides), faults_of(*overrides)
+    some = [one for one in faults if one.what in ("NIC at half rate", "GPU 1.5 x slower", "NVLink at half rate")]
+    costs = {
+        (one.what, one.place, other.what, other.place): with_faults(one.entry, other.entry, overrides=overrides)
+        for one, other in itertools.combinations(some, 2)
+        if search._apart(one, other)
+    }
+    assert ranked.pairs[0].time_s >= max(costs.values()) * (1 - 1e-9)
 
 
 def test_pairs_are_all_those_among_the_worst_and_take_what_runs_with_both_take():
