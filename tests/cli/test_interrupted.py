@@ -30,9 +30,14 @@ def start(here, command):
     )
 
 
-def interrupt(here, command, after_s):
-    """Interrupt the command's whole group as a terminal does; return its code and the seconds until it had ended."""
+def interrupt(here, command, after_s, once_there=None):
+    """Interrupt the command's whole group as a terminal does; return its code and the seconds until it had ended.
+
+    ``after_s`` counts from the start, or from when the file ``once_there`` is in the folder.
+    """
     process = start(here, command)
+    while once_there is not None and not (here / once_there).exists() and process.poll() is None:
+        time.sleep(0.01)
     time.sleep(after_s)
     began = time.monotonic()
     with suppress(ProcessLookupError):
@@ -77,9 +82,9 @@ app.main()
 
 
 @pytest.mark.jit
-@pytest.mark.parametrize("command", [RUN, SWEEP])
-def test_an_interrupt_leaves_nothing_half_done(here, command):
-    code, _ = interrupt(here, command, 1.5)
+@pytest.mark.parametrize(("command", "lock"), [(RUN, ".out.moesim-lock"), (SWEEP, "out/.lock")])
+def test_an_interrupt_leaves_nothing_half_done(here, command, lock):
+    code, _ = interrupt(here, command, 0.3, once_there=lock)
     assert code in (130, 0)
     check(here, command)
 

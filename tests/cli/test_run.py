@@ -217,9 +217,5 @@ def test_a_variant_that_fails_in_another_process_is_told_like_any_other(moesim, 
     variants = "variants:\n  too-many: {parallel.ep: 9}\n  fine: {routing.top_k: 2}\n"
     (here / "small.yaml").write_text((here / "small.yaml").read_text() + variants)
     done = moesim("run", "small.yaml", "--jobs", 2, "--out", "run", "-q")
-    assert (
-        done.code == 2
-        and done.err.startswith("small/too-many: parallel.ep: ep is 9")
-        and len(done.err.splitlines()) == 1
-    )
+    assert done.code == 2 and "small.yaml:9:27: parallel.ep: ep is 9 " in done.err and len(done.err.splitlines()) == 1
     assert not (here / "run").exists()
