@@ -5,6 +5,7 @@ allocated, and whatever does not fit is an InputError that names the file.
 """
 
 import math
+import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -103,7 +104,8 @@ def _read_plain(stream: IO[bytes], size: int, name: str, where: str, most: int |
     with reading(where, "write it with numpy.save or savez", f"{name}not a numpy array"):
         plain = np.lib.format.read_magic(stream) == (1, 0)
         header = np.lib.format.read_array_header_1_0 if plain else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(stream)
+        with warnings.catch_warnings(action="ignore"):  # numpy reads it as Python, which has its own word on escapes
+            shape, fortran, dtype = header(stream)
     if dtype.hasobject:
         raise InputError(f"{name}holds Python objects", where, "store plain numbers")
     announced, held = math.prod(shape) * dtype.itemsize, size - stream.tell()

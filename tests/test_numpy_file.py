@@ -34,6 +34,7 @@ LYING_HEADER = npy(np.zeros(2)).replace(b"(2,)", b"(9,)")
         (b"a text file, no numbers", "not a numpy array"),
         (npy(IDS)[:-3], "truncated"),
         (npz({"x.npy": npy(IDS)})[:-30], "cannot be read"),
+        (npy(IDS).replace(b"'descr'", b"'\\dscr'"), "not a numpy array"),
         (LYING_HEADER, "announces shape"),
         (npz({"x.npy": LYING_HEADER}), "announces shape"),
         (npy(np.array([{}], object), allow_pickle=True), "Python objects"),
@@ -44,6 +45,7 @@ LYING_HEADER = npy(np.zeros(2)).replace(b"(2,)", b"(9,)")
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
+@pytest.mark.filterwarnings("error")
 def test_files_that_are_no_arrays_are_refused_in_one_line(tmp_path, content, says):
     file = tmp_path / "x.bin"
     file.write_bytes(content)
