@@ -45,13 +45,13 @@ LYING_HEADER = npy(np.zeros(2)).replace(b"(2,)", b"(9,)")
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-@pytest.mark.filterwarnings("error")
-def test_files_that_are_no_arrays_are_refused_in_one_line(tmp_path, content, says):
+def test_files_that_are_no_arrays_are_refused_in_one_line(tmp_path, recwarn, content, says):
     file = tmp_path / "x.bin"
     file.write_bytes(content)
     with pytest.raises(InputError, match=says) as caught:
         read_array(file, "x")
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+    assert not recwarn.list
 
 
 def test_a_flipped_byte_in_an_archive_is_noticed(tmp_path):
