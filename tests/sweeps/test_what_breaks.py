@@ -118,7 +118,10 @@ def test_faults_come_on_top_of_those_that_the_scenario_has():
         ("workload.layers_simulated=3",),
         ("alltoall.algorithm=deepep-low-latency",),
         ("schedule.start_offset={distribution: exponential, scale: 50us}",),
-        ("workload.sequence_length=256", "schedule.overlap=two-batch", "schedule.phase=prefill"),
+        pytest.param(
+            ("workload.sequence_length=256", "schedule.overlap=two-batch", "schedule.phase=prefill"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_several_layers_other_algorithms_arrivals_and_whole_steps_are_ranked_too(overrides):
@@ -163,6 +166,7 @@ def test_where_faults_are_too_many_the_bound_ranks_them_and_says_so(monkeypatch)
     assert "bound only" in render_what_breaks(ranked) and "bound rises" in faults_table(ranked).columns
 
 
+@pytest.mark.slow
 def test_the_bound_finds_the_costliest_faults_more_often_than_chance(record_property):
     kinds = ("w1-hot-experts", "w5-zero-load")
     hits, worst_found = [], 0
