@@ -24,7 +24,9 @@ def test_the_questions_are_answered_by_what_the_program_prints():
 
 @pytest.mark.jit
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", ["document", "plan", "workloads", "groups"])
+@pytest.mark.parametrize(
+    "page", [*(pytest.param(page, marks=pytest.mark.slow) for page in ("document", "plan")), "workloads", "groups"]
+)
 def test_the_page_shows_what_the_program_prints(page):
     _, wrong = samples.check(ROOT / f"docs/{page}.md")
     assert not wrong, "\n".join(wrong)
