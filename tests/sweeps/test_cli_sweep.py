@@ -207,6 +207,8 @@ def test_ctrl_c_and_sigterm_stop_and_print_the_command_that_goes_on(here, sent, 
     assert "points" in text and "/5000" in text
 
 
+# An interrupt inside of what measures coverage leaves its lock taken, for which the sweep's thread then waits.
+@pytest.mark.no_cover
 def test_sigterm_keeps_what_is_finished_and_the_same_command_goes_on(here, moesim, monkeypatch):
     def terminating(template, values, routed):
         if values["seed"] == 2:
