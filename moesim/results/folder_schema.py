@@ -37,6 +37,7 @@ _MOST_JSON, _MOST_TEXT = 64_000_000, 10_000_000
 # What a small file may unpack to, and how many times its size a large one.
 _UNPACKED, _RATIO = 1 << 26, 200
 _MOST_ID, _MOST_AMOUNT, _MOST = 1 << 24, 1 << 62, 1e30
+_LONGEST_S = 1e9  # a thousand layers of the longest that are simulated
 _WORDS = ("name", "bottleneck", "contended_link")
 # Free memory that is missing is below 0.
 _SIGNED = ("memory_free_bytes",)
@@ -103,6 +104,7 @@ def read_summary(path: Path) -> dict[str, Any]:
             right = unit != "s" or key in STEP_SUMMARY
         else:
             right = type(value) in (int, float) and (value >= 0 or not unit or key in _SIGNED)
+            right = right and (unit != "s" or value <= _LONGEST_S)
         if not right:
             raise InputError(f"{key} is {value!r:.60}", where=str(path), fix=AGAIN)
     return summary

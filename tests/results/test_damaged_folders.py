@@ -54,7 +54,7 @@ def test_every_table_of_a_run_has_the_columns_that_are_written_down(tmp_path):
             assert set(known[name]) <= set(result.tables.columns(name)), name
 
 
-WRONG = [float("nan"), float("inf"), 1e31, 10**400, -1.0, "1", None, [1.0], {}, True]
+WRONG = [float("nan"), float("inf"), 2**63, 1e31, 10**400, -1.0, "1", None, [1.0], {}, True]
 
 
 @pytest.mark.parametrize("value", WRONG, ids=lambda value: f"{value!r:.12}")
