@@ -1,5 +1,6 @@
 """The report that sets several runs side by side: which is best, why, and at what price."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -74,7 +75,8 @@ def render_comparison(
     same = [chart for chart in charts.values() if same_in_all(chart)]
     field, training = judged_runs(runs), training_overlays(runs)
     known = [key for key in WORDS if any(run.summary.get(key) is not None for _, run in runs)]
-    if all(run.summary["step_time_s"] == run.summary["layer_time_s"] for _, run in runs):  # a step of one layer
+    times = [(run.summary["step_time_s"], run.summary["layer_time_s"]) for _, run in runs]
+    if all(step is not None and math.isclose(step, layer, rel_tol=1e-9) for step, layer in times):  # no whole steps
         known.remove("step_time_s")
     shared = _same_numbers(runs, known)
     table, rows = _variants(runs, base, field, [key for key in known if key not in shared])
