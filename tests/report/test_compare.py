@@ -139,6 +139,13 @@ def test_the_critical_rank_of_each_layer_or_of_most_is_named(ranks: list[int], w
     assert critical_words(ranks) == words
 
 
+@pytest.mark.parametrize(("step", "shown"), [(1.0, False), (1.0 + 1e-15, False), (2.0, True)])
+def test_the_page_has_steps_where_they_are_more_than_the_layer(result: Result, step: float, shown: bool) -> None:
+    one, two = (renamed(result, layer_time_s=time, step_time_s=step * time) for time in (1e-3, 2e-3))
+    page = render_comparison([("before", one), ("after", two)], "two")
+    assert ">layer time<" in page and (">step time<" in page) == shown
+
+
 def test_the_page_names_critical_ranks_and_bolds_no_part_of_different_ones(result: Result) -> None:
     changes = {"layer_time_s": 1e-3, "step_time_s": 2e-3, "combine_time_s": 7.77e-4, "combine_time_max_s": 1.23e-4}
     same = renamed(result, **changes)
