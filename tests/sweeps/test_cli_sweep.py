@@ -16,6 +16,7 @@ from small_sweep import SMALL_YAML
 
 from moesim.cli import main
 from moesim.sweeps import drive
+from moesim.sweeps.journal import Journal
 
 ONE = "--jobs=1"
 
@@ -207,17 +208,17 @@ def test_ctrl_c_and_sigterm_stop_and_print_the_command_that_goes_on(here, sent, 
     assert "points" in text and "/5000" in text
 
 
-# An interrupt inside of what measures coverage leaves its lock taken, for which the sweep's thread then waits.
-@pytest.mark.no_cover
 def test_sigterm_keeps_what_is_finished_and_the_same_command_goes_on(here, moesim, monkeypatch):
-    def terminating(template, values, routed):
-        if values["seed"] == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return time_point(template, values, routed)
+    """Between two points here; in the test above a process gets the signal at any instant."""
 
-    before, time_point = signal.getsignal(signal.SIGTERM), drive.time_point
+    def terminating(journal, outcomes):
+        add(journal, outcomes)
+        if any(point == 2 for point, _ in outcomes):
+            signal.raise_signal(signal.SIGTERM)
+
+    before, add = signal.getsignal(signal.SIGTERM), Journal.add
     arguments = ("sweep", "small.yaml", "-p", "seed=0..9", "--out", "out")
-    monkeypatch.setattr(drive, "time_point", terminating)
+    monkeypatch.setattr(Journal, "add", terminating)
     code, out, err = moesim(*arguments)
     assert (code, out) == (143, "")
     assert err.splitlines() == [
@@ -226,8 +227,10 @@ def test_sigterm_keeps_what_is_finished_and_the_same_command_goes_on(here, moesi
     ]
     assert signal.getsignal(signal.SIGTERM) == before
     assert not (here / "out" / "points.parquet").exists()
-    monkeypatch.setattr(drive, "time_point", time_point)
+    again = []
+    monkeypatch.setattr(Journal, "add", lambda journal, outcomes: (again.extend(outcomes), add(journal, outcomes)))
     assert moesim(*arguments)[0] == 0
+    assert sorted(point for point, _ in again) == [3, 4, 5, 6, 7, 8, 9]
     assert list(pd.read_parquet(here / "out" / "points.parquet")["status"]) == ["ok"] * 10
 
 
