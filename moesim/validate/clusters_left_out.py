@@ -1,9 +1,7 @@
 """Each cluster predicted by all others: what to expect on one that nobody measured, as it ships."""
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,16 +52,6 @@ class Expectation:
     p90: float
     signed: float
     covered: float
-
-
-def spell_left_out(rows: Iterable[LeftOut]) -> str:
-    """The rows as CSV, six significant digits."""
-    text = io.StringIO()
-    write = csv.writer(text, lineterminator="\n")
-    write.writerow(field.name for field in fields(LeftOut))
-    for one in rows:
-        write.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in astuple(one)])
-    return text.getvalue()
 
 
 def read_left_out() -> list[LeftOut]:

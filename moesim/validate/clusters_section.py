@@ -9,7 +9,7 @@ from moesim.report import Cell, ChartView, DataTable, DotChart, view_of
 from moesim.traffic import find_set, set_names, way_between
 from moesim.validate.clusters_left_out import LeftOut, expectations
 from moesim.validate.listed_clusters import listed_rows
-from moesim.validate.plan import FREE
+from moesim.validate.shipped_files import shipped_yaml
 
 
 def verdict(rows: Sequence[LeftOut]) -> tuple[str, str]:
@@ -111,9 +111,10 @@ def _clusters_table(rows: Sequence[LeftOut]) -> DataTable:
 
 def _constants_table() -> DataTable:
     """Free constants of every set that ships against the rows that they were fitted on."""
+    free = shipped_yaml("free_constants.yaml")["free"]
     lines: list[tuple[Cell, ...]] = []
     for made in (find_set(algorithm, "h100", name) for algorithm in ALGORITHMS for name in set_names(algorithm)):
-        constants = len(made.uncertain) if made.clusters else len(FREE.get(made.name, ()))
+        constants = len(made.uncertain) if made.clusters else len(free.get(made.name, ()))
         rows = sum(made.clusters.values()) or len(made.rows)
         if constants:
             mark = "as many constants as rows" if constants >= rows else ""
