@@ -23,6 +23,7 @@ from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
 from moesim.stages import BESIDE, MIGRATION
 from moesim.timeline import (
     BACKWARD,
+    NO_CURVES_S,
     SCHEDULES,
     Key,
     LayerTrace,
@@ -45,8 +46,6 @@ from moesim.workload import Batch, micro_batches, without_ranks
 _OFFSET_STAGE, _JITTER_STAGE = 4, 8
 # After that, eleven days, times of microseconds are lost in the clock's rounding.
 _LONGEST_S = 1e6
-NO_CURVES_S = 1e9
-"""One bucket over everything, where nobody looks at the links' use over time."""
 # Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
 _FEWEST_LAYERS = 6
 
@@ -357,7 +356,7 @@ def _passes_alone(parts: Parts, loads: _Loads, start_offset_s: Floats) -> list[L
     program = tuple(SCHEDULES["training", "none"](loads.n_layers, parts.algorithm.permutes_first))
     tolerance = parts.tolerance if steps_pay(loads.of(0).flows) else 0.0
     throttles = [one for one in parts.throttles if one.whole_run]
-    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, NO_CURVES_S, tolerance, throttles=throttles)
+    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, tolerance=tolerance, throttles=throttles)
     return [trace for trace in ran if isinstance(trace, LayerTrace)]
 
 
