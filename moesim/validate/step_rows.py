@@ -10,7 +10,6 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from moesim.model import load_model
 from moesim.run import simulate
 from moesim.scenario import Scenario, load_scenario
-from moesim.spawn import WorkerContext
+from moesim.spawn import map_in_processes
 from moesim.validate.published_steps import TIMES, Step
 
 _SEED = 0
@@ -136,20 +135,11 @@ def simulate_step(step: Step) -> Simulated | None:
 
 
 def evaluate_steps(
-    steps: Iterable[Step], jobs: int = 1, progress: Callable[[int, int], None] | None = None
+    steps: Iterable[Step], jobs: int = 1, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Outcome]:
     """Simulate every step that is not refused, and fit one constant to each group of several rows."""
     chosen = list(steps)
-    say = progress or (lambda done, total: None)
-    found: list[Simulated | None] = []
-    pool = ProcessPoolExecutor(jobs, mp_context=WorkerContext()) if jobs > 1 else None
-    try:
-        for rates in (pool.map if pool else map)(simulate_step, chosen):
-            found.append(rates)
-            say(len(found), len(chosen))
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+    found = map_in_processes(simulate_step, chosen, jobs, lambda done: progress(done, len(chosen)))
     outcomes = [Outcome(step, **(rates._asdict() if rates else {})) for step, rates in zip(chosen, found, strict=True)]
     return [_with_constant(outcome, outcomes) for outcome in outcomes]
 
