@@ -38,9 +38,9 @@ def sets(
     of_tables = [row for row in _rows(reference) if not table or row.table.startswith(tuple(table))]
     wanted = {bench_of(row).calibration for row in of_tables if is_transfer(row)}
     for found in refit_published(_rows(reference), read_ledger(), lambda name: name in wanted):
-        name, fitted = found.constants.name, found.fitted
-        typer.echo(f"{name}: {len(found.rows)} rows, median {fitted.median:.1%}, 90th percentile {fitted.p90:.1%}")
-        for row, error in zip(found.rows, fitted.errors, strict=True):
+        name, off = found.constants.name, found.fitted.off
+        typer.echo(f"{name}: {len(found.rows)} rows, median {off.median:.1%}, 90th percentile {off.p90:.1%}")
+        for row, error in zip(found.rows, found.fitted.errors, strict=True):
             typer.echo(f"  {row.key} {row.quantity} {row.published}: {error:+.1%}")
         if out is not None:
             write_files(out, {f"{name}.yaml": spell_set(found.constants).encode()})

@@ -11,9 +11,9 @@ import numpy as np
 from moesim.traffic import CalibrationSet, way_between
 from moesim.validate.cluster_check import EIGHTY
 from moesim.validate.clusters_left_out import LeftOut
+from moesim.validate.error_spread import Spread
 from moesim.validate.listed_clusters import listed_rows
 from moesim.validate.published_row import Row
-from moesim.validate.statistics import Spread
 from refit.population import SPREADS, Population, Solution, as_set, expected, new_spreads, solve
 from refit.population_plan import PLANS, clusters_of, rows_over_clusters
 
@@ -72,8 +72,7 @@ def fit_over_clusters(
         source = f"{len(clusters_of(population.rows))} published clusters"
         made = as_set(population, solution, f"{algorithm}-over-clusters", source, widen)
         off = Spread.of_errors([one.error for one in left_out if one.algorithm == algorithm])
-        held_out = {"rows": off.rows, "median": round(off.median, 4), "p90": round(off.p90, 4)}
-        sets.append(replace(made, held_out=held_out))
+        sets.append(replace(made, held_out={"rows": off.rows} | off.figures()))
     return sets, left_out
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from moesim.traffic import CalibrationSet, find_set, value_at, with_value
 from moesim.validate.benches import bench_of, is_transfer
+from moesim.validate.error_spread import Spread
 from moesim.validate.fit_constants import Free, fit
 from moesim.validate.ledger import FIT, Entry
 from moesim.validate.published_row import Row
 from moesim.validate.refit import Refit, signed
 from moesim.validate.row_simulation import constants_from, simulate_row
-from moesim.validate.statistics import Spread
 from refit.free_constants import BASE, FREE
 
 
@@ -67,4 +67,4 @@ def _held_out(found: CalibrationSet, rows: Sequence[Row]) -> dict[str, float]:
     if not rows:
         return {}
     off = Spread.of_errors([simulate_row(row, constants_from(found, row)) / row.published - 1 for row in rows])
-    return {"rows": off.rows, "median": round(off.median, 4), "p90": round(off.p90, 4)}
+    return {"rows": off.rows} | off.figures()

@@ -192,8 +192,7 @@ def _show(found: "Refit", what: str) -> None:
     ]
     typer.echo(
         f"\n{what}: {len(lines)} row{'s' * (len(lines) > 1)}, error left in time: median "
-        f"{100 * found.fitted.median:.1f} %, "
-        f"90th percentile {100 * found.fitted.p90:.1f} %"
+        f"{100 * found.fitted.off.median:.1f} %, 90th percentile {100 * found.fitted.off.p90:.1f} %"
     )
     console().print(table("", ("row", "quantity", "measured", "error"), lines))
 

@@ -11,9 +11,9 @@ import typer
 from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
+    from moesim.validate.error_spread import Spread
     from moesim.validate.evaluate_rows import Outcome
     from moesim.validate.published_row import Row
-    from moesim.validate.statistics import Spread
     from moesim.validate.unseen import Unseen
 
 
@@ -160,7 +160,7 @@ def _show(outcomes: "list[Outcome]", with_rows: bool) -> None:
         ("held out", statistics.counts, statistics.POOLED_BAR),
         ("fitted", statistics.fitted, statistics.FIT_BAR),
     ):
-        spread, mean = statistics.Spread.of(filter(choose, outcomes)), statistics.mean_over_tables(outcomes, choose)
+        spread, mean = Spread.of(filter(choose, outcomes)), statistics.mean_over_tables(outcomes, choose)
         if spread is not None and mean is not None:
             typer.echo(
                 f"{name}: {spread.rows:,} rows, median {100 * spread.median:.1f} %, 90th percentile "
@@ -198,13 +198,13 @@ def _spreads(found: "list[Outcome]") -> tuple[object, ...]:
 
     held_out = [outcome for outcome in found if statistics.counts(outcome)]
     large, small = ([one for one in held_out if one.small == kind] for kind in (False, True))
-    worst = statistics.Spread.of(held_out)
+    worst = Spread.of(held_out)
     return (
-        *_cell(statistics.Spread.of(filter(statistics.fitted, found))),
-        *_cell(statistics.Spread.of(large)),
-        *_cell(statistics.Spread.of(small)),
+        *_cell(Spread.of(filter(statistics.fitted, found))),
+        *_cell(Spread.of(large)),
+        *_cell(Spread.of(small)),
         "-" if worst is None else f"{100 * worst.worst:.1f}",
-        *_cell(statistics.Spread.of(filter(statistics.suspect, found))),
+        *_cell(Spread.of(filter(statistics.suspect, found))),
     )
 
 
@@ -216,7 +216,8 @@ def _cell(spread: "Spread | None") -> tuple[object, str]:
 
 def _show_unseen(elsewhere: "list[Unseen]") -> None:
     from moesim.validate.causes import cause_after_four
-    from moesim.validate.statistics import POOLED_BAR, Spread
+    from moesim.validate.error_spread import Spread
+    from moesim.validate.statistics import POOLED_BAR
 
     for one in elsewhere:
         before, after = Spread.of_errors(one.before), Spread.of_errors(one.after)

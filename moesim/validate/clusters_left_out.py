@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from moesim.traffic import gpu_steps
+from moesim.validate.error_spread import Spread
 from moesim.validate.shipped_files import shipped_lines
 
 _DATA = Path(__file__).resolve().parent.parent / "data" / "validate"
@@ -89,13 +90,7 @@ def _in_cell(algorithm: str, transport: str) -> Callable[[LeftOut], bool]:
 
 
 def _expectation(what: str, rows: Sequence[LeftOut]) -> Expectation:
-    errors = np.array([row.error for row in rows])
-    return Expectation(
-        what,
-        len(rows),
-        len({row.cluster for row in rows}),
-        float(np.median(np.abs(errors))),
-        float(np.quantile(np.abs(errors), 0.9)),
-        float(np.median(errors)),
-        float(np.mean([row.covered for row in rows])),
-    )
+    errors = [row.error for row in rows]
+    off, clusters = Spread.of_errors(errors), len({row.cluster for row in rows})
+    covered = float(np.mean([row.covered for row in rows]))
+    return Expectation(what, off.rows, clusters, off.median, off.p90, float(np.median(errors)), covered)

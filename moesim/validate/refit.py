@@ -135,5 +135,5 @@ def _as_it_was(made: CalibrationSet, start: CalibrationSet, phase: str, across: 
 
 def signed(found: Fitted, rows: Sequence[Row]) -> CalibrationSet:
     """The set that a fit found, with the names of its rows and the error left on them."""
-    error = {"median": round(found.median, 4), "p90": round(found.p90, 4)}
-    return replace(rounded(found.constants), rows=tuple(f"{row.table}: {row.key}" for row in rows), error=error)
+    names = tuple(f"{row.table}: {row.key}" for row in rows)
+    return replace(rounded(found.constants), rows=names, error=found.off.figures())

@@ -1,12 +1,12 @@
 """Medians and deciles of the errors, by table and pooled, and the bars that they are held to."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from moesim.validate.benches import is_transfer
+from moesim.validate.error_spread import Spread
 from moesim.validate.evaluate_rows import Outcome
 from moesim.validate.ledger import FIT
 
@@ -16,32 +16,6 @@ POOLED_BAR = (0.04, 0.10)
 TABLE_BARS = {LARGE: (0.04, 0.10), SMALL: (0.05, 0.13)}
 FIT_BAR = (0.03, math.inf)
 FIT_TABLE_BAR = 0.045
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How far a group of rows is off: absolute relative errors."""
-
-    rows: int
-    median: float
-    p90: float
-    worst: float
-
-    @classmethod
-    def of(cls, outcomes: Iterable[Outcome]) -> "Spread | None":
-        """Spread of the rows that were simulated; None if there is none."""
-        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-        return cls.of_errors(errors) if errors else None
-
-    @classmethod
-    def of_errors(cls, errors: Sequence[float]) -> "Spread":
-        """Spread of relative errors, at least one."""
-        off = np.abs(errors)
-        return cls(len(off), float(np.median(off)), float(np.quantile(off, 0.9)), float(off.max()))
-
-    def within(self, bar: tuple[float, float]) -> bool:
-        """Whether median and ninth decile are inside a bar."""
-        return self.median <= bar[0] and self.p90 <= bar[1]
 
 
 def by_table(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:

@@ -7,7 +7,6 @@ only a profile or a trace gives, as DeepSeek's, have none: they stand alone.
 """
 
 import json
-import statistics
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -21,12 +20,13 @@ from moesim.model import load_model
 from moesim.run import simulate
 from moesim.scenario import Scenario, load_scenario
 from moesim.spawn import map_in_processes
+from moesim.validate.error_spread import Spread
 from moesim.validate.published_steps import TIMES, Step
 
 _SEED = 0
 _MOST_DISTINCT = 1 << 15
 # A row counts towards the bars where its source states batch, context and overlap.
-MEDIAN_BAR, P90_BAR, NAMED_BEYOND = 0.04, 0.20, 0.10
+BAR, NAMED_BEYOND = (0.04, 0.20), 0.10
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,7 @@ def judged(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return [one for one in outcomes if one.fitted_error is not None and one.step.states_all]
 
 
-def spread(outcomes: Iterable[Outcome]) -> tuple[int, float, float] | None:
-    """Rows, median and 90th percentile of their absolute error after the fit; None of no row."""
-    errors = [abs(one.fitted_error) for one in judged(outcomes) if one.fitted_error is not None]
-    if not errors:
-        return None
-    return len(errors), statistics.median(errors), float(np.quantile(errors, 0.9))
+def spread(outcomes: Iterable[Outcome]) -> Spread | None:
+    """How far the judged rows are off after the fit; None of no row."""
+    errors = [one.fitted_error for one in judged(outcomes) if one.fitted_error is not None]
+    return Spread.of_errors(errors) if errors else None

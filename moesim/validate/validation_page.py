@@ -13,10 +13,11 @@ from moesim.report import Cell, ChartView, DataTable, DotChart, LineChart, Mark,
 from moesim.validate import clusters_section, statistics
 from moesim.validate.causes import cause_after_four, cause_of, reason
 from moesim.validate.clusters_left_out import LeftOut
+from moesim.validate.error_spread import Spread
 from moesim.validate.evaluate_rows import Outcome
 from moesim.validate.ledger import FIT
 from moesim.validate.published_row import NVL, RDMA, TIME
-from moesim.validate.statistics import LARGE, POOLED_BAR, SMALL, Spread, by_table, counts, fitted, suspect
+from moesim.validate.statistics import LARGE, POOLED_BAR, SMALL, by_table, counts, fitted, suspect
 from moesim.validate.unseen import Unseen
 
 _SUSPECT = "suspect"

@@ -10,13 +10,14 @@ import pytest
 from moesim import load_scenario, simulate
 from moesim.traffic.constant_sets import find_set, read_set
 from moesim.validate.clusters_left_out import expectations, read_left_out
+from moesim.validate.error_spread import Spread
 from moesim.validate.evaluate_rows import Outcome, evaluate
 from moesim.validate.extracts import FILES, extract_rows
 from moesim.validate.ledger import Entry, read_ledger
 from moesim.validate.listed_clusters import listed_rows
 from moesim.validate.published import published_rows
 from moesim.validate.published_row import TIME, Row
-from moesim.validate.statistics import Spread, counts, fitted, mean_over_tables, misses
+from moesim.validate.statistics import counts, fitted, mean_over_tables, misses
 from moesim.validate.unseen import Unseen
 from moesim.validate.validation_page import page_of
 from tests.cli.conftest import moesim as moesim_fixture
