@@ -141,9 +141,25 @@ def _mlp(layout: tiles.Layout) -> Callable[[Gpu, Rows], experts.Mlp]:
     def prepare(gpu: Gpu, rows: Rows) -> experts.Mlp:
         slots = rows.ints["experts"] // rows.ints["ranks"]
         hidden, inter = rows.ints["hidden"], rows.ints["inter"]
-        return experts.prepare(gpu, layout, rows.loads, slots, hidden, inter, "fp8", rows.ints["tokens"])
+        return experts.prepare(gpu, layout, rows.loads, slots, hidden, inter, "fp8")
 
     return prepare
+
+
+def _collected(gpu: Gpu, rows: Rows) -> tuple[experts.Mlp, Floats, Floats]:
+    """The MLP after a normal dispatch, the width of its rows, and the tokens of all ranks."""
+    return _mlp(tiles.CONTIGUOUS_NARROW)(gpu, rows), _real(rows.ints["hidden"]), _real(rows.ints["tokens"])
+
+
+def _collected_seconds(gpu: Gpu, c: Coefficients, mlp: experts.Mlp, hidden: Floats, tokens: Floats) -> Floats:
+    """The time after a normal dispatch as the collector took it, (th^f + g^f)^(1/f), [ranks].
+
+    th is the time of the host (its profiler ran); g the MLP, 3 H M / B for gathering rows into expert order and back,
+    and 3 H N / (ct B): the collector hands every rank the N tokens of all of them.
+    """
+    device = experts.context_mlp_seconds(gpu, "fp8", c, mlp)
+    device = device + 3.0 * hidden * (mlp.rows + tokens / c["ct"]) / gpu.hbm_bandwidth
+    return gemm.hide(np.full_like(device, c["th"]), device, c["f"])
 
 
 def _fused(gpu: Gpu, rows: Rows) -> fused_moe.Fused:
@@ -180,8 +196,8 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "deepep_context",
-            _mlp(tiles.CONTIGUOUS_NARROW),
-            lambda gpu, _, c, work: experts.context_seconds(gpu, "fp8", c, work),
+            _collected,
+            lambda gpu, _, c, work: _collected_seconds(gpu, c, *work),
             _mlp_axes,
             (0.06, 0.18),
             lambda rows: rows.ints["tokens"] >= 16384,
