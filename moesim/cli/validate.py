@@ -133,6 +133,7 @@ def _show(outcomes: "list[Outcome]", with_rows: bool) -> None:
     from moesim.cli.show import console, table
     from moesim.validate import statistics
     from moesim.validate.causes import cause_of, reason
+    from moesim.validate.error_spread import Spread
 
     out = console()
     if with_rows:
@@ -195,6 +196,7 @@ def _show_left_out() -> None:
 def _spreads(found: "list[Outcome]") -> tuple[object, ...]:
     """Cells of a table's line: rows and spread of its fitted, large, small and suspect rows, and the worst held out."""
     from moesim.validate import statistics
+    from moesim.validate.error_spread import Spread
 
     held_out = [outcome for outcome in found if statistics.counts(outcome)]
     large, small = ([one for one in held_out if one.small == kind] for kind in (False, True))
