@@ -198,15 +198,14 @@ def _spreads(found: "list[Outcome]") -> tuple[object, ...]:
     from moesim.validate import statistics
     from moesim.validate.error_spread import Spread
 
-    held_out = [outcome for outcome in found if statistics.counts(outcome)]
-    large, small = ([one for one in held_out if one.small == kind] for kind in (False, True))
-    worst = Spread.of(held_out)
+    fitted, large, small, suspect = statistics.groups(found).values()
+    worst = Spread.of([*large, *small])
     return (
-        *_cell(Spread.of(filter(statistics.fitted, found))),
+        *_cell(Spread.of(fitted)),
         *_cell(Spread.of(large)),
         *_cell(Spread.of(small)),
         "-" if worst is None else f"{100 * worst.worst:.1f}",
-        *_cell(Spread.of(filter(statistics.suspect, found))),
+        *_cell(Spread.of(suspect)),
     )
 
 

@@ -1,7 +1,7 @@
 """Medians and deciles of the errors, by table and pooled, and the bars that they are held to."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -36,9 +36,17 @@ def counts(outcome: Outcome) -> bool:
     return is_transfer(outcome.row) and outcome.entry.role != FIT and not outcome.entry.suspect
 
 
-def suspect(outcome: Outcome) -> bool:
-    """Whether the row is doubted by a rule of the ledger."""
-    return outcome.entry.suspect
+def groups(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """Outcomes by what they say: fitted rows, held-out ones of large and of small messages, suspects."""
+    found: dict[str, list[Outcome]] = {name: [] for name in ("fitted", LARGE, SMALL, "suspect")}
+    for outcome in outcomes:
+        if fitted(outcome):
+            found["fitted"].append(outcome)
+        if counts(outcome):
+            found[SMALL if outcome.small else LARGE].append(outcome)
+        if outcome.entry.suspect:
+            found["suspect"].append(outcome)
+    return found
 
 
 def mean_over_tables(outcomes: Sequence[Outcome], chosen: Callable[[Outcome], bool]) -> tuple[float, float] | None:
@@ -55,12 +63,12 @@ def misses(outcomes: Sequence[Outcome]) -> list[tuple[str, str, Spread]]:
     """Tables that miss a bar: name, which bar, and how far they are off."""
     found = []
     for name, rows in by_table(outcomes).items():
+        of_kind = groups(rows)
         for regime, bar in TABLE_BARS.items():
-            held_out = [outcome for outcome in rows if counts(outcome) and outcome.small == (regime == SMALL)]
-            spread = Spread.of(held_out)
+            spread = Spread.of(of_kind[regime])
             if spread is not None and not spread.within(bar):
                 found.append((name, regime, spread))
-        spread = Spread.of(filter(fitted, rows))
+        spread = Spread.of(of_kind["fitted"])
         if spread is not None and spread.median > FIT_TABLE_BAR:
             found.append((name, "fitted rows", spread))
     return found
