@@ -34,7 +34,7 @@ def model(
     from moesim.cli.model_at_work import at_work, at_work_lines
     from moesim.cli.show import console
     from moesim.layer import Requests
-    from moesim.model import load_model, model_names
+    from moesim.model import load_model, model_names, not_counted
 
     if name is None:
         typer.echo(json.dumps(model_names()) if as_json else "\n".join(model_names()))
@@ -53,7 +53,7 @@ def model(
         typer.echo(f"  {what:<13} {text}")
     for line in at_work_lines(facts) if facts else ():
         console().print(line)
-    for note in spec.uncertain:
+    for note in (*spec.uncertain, *(not_counted(spec.attentions) if facts else ())):
         typer.echo(f"note: {note}")
 
 

@@ -168,12 +168,14 @@ def print_run(result: "Result") -> None:
     faults = [
         (one["name"], format_duration(one[f"{one.get('what', 'layer')}_time_s"]),
          f"{round(one['longer_by'], 4) + 0.0:+.2%}",
+         f"{one['held_by']}: {format_duration(one['held_s'])}" if one.get("held_by") else None,
          f"{one['waited_on']}: {format_duration(one['waited_on_s'])} each" if one["waited_on"] else None)
         for one in result.explanation.get("faults", ())
     ]  # fmt: skip
     if faults:
         what = result.explanation["faults"][0].get("what", "layer")
-        out.print(table("", ("what the faults cost", what, "", "ranks wait most for"), faults))
+        columns = ("what the faults cost", what, "", "a flow is held longest by", "ranks wait most for, per layer")
+        out.print(table("", columns, faults))
     losses = [(key, in_words(result, key)) for key in LOSSES if summary[key] is not None]
     if losses:
         out.print(table("", ("balance losses", ""), losses))

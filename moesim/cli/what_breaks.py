@@ -47,7 +47,7 @@ def what_breaks(
 
     After Ctrl-C or SIGTERM, the same command resumes.
 
-    Example: moesim what-breaks quickstart -o cluster.topology=h200-2x8-rail -o cluster.ep=16
+    Example: moesim what-breaks quickstart -o cluster.topology=h200-2x8-rail -o parallel.ep=16
     """
     from moesim.cli.memory_need import refuse_too_large
     from moesim.cluster import Heat, draw, find_topology, read_topology

@@ -12,7 +12,7 @@ from moesim.cluster import Fabric
 from moesim.measure.phase_path import flows_of
 from moesim.stages import COMPONENTS, KERNEL_COMPONENTS, STAGES
 from moesim.timeline import LayerTrace, PhaseTrace
-from moesim.traffic import QUEUES, Floats
+from moesim.traffic import QUEUES, Floats, Ints
 
 # Ends that differ by no more than rounding are one instant.
 _TOGETHER_ULPS = 8
@@ -120,6 +120,20 @@ def _held_back_by(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[st
     if total <= 0:
         return {"latency": 1.0}, 0.0
     return {name: seconds / total for name, seconds in shares.items()}, float(flows.delay_s[flow])
+
+
+def longest_held(phase: PhaseTrace, links: Ints) -> tuple[int, float]:
+    """Return which of some links holds a flow back for longest without a break, -1 for none, and the seconds."""
+    flows = np.unique(phase.bottleneck_flow[np.isin(phase.bottleneck_link, links)])
+    if not len(flows):
+        return -1, 0.0
+    own = np.flatnonzero(np.isin(phase.bottleneck_flow, flows))
+    own = own[np.lexsort((phase.bottleneck_time_s[own], phase.bottleneck_flow[own]))]
+    flow, since = phase.bottleneck_flow[own], phase.bottleneck_time_s[own]
+    until = np.where(np.append(flow[1:] != flow[:-1], True), phase.finish_s[flow], np.append(since[1:], 0.0))
+    seconds = np.where(np.isin(phase.bottleneck_link[own], links), until - since, 0.0)
+    longest = int(np.argmax(seconds))
+    return int(phase.bottleneck_link[own][longest]), float(seconds[longest])
 
 
 def describe_bottleneck(held_by: dict[tuple[str, str], float], total_s: float) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from moesim.layer import Inference, Parts
 from moesim.results import Note, Term, ratio
-from moesim.stages import KERNELS, STAGE, STEP
+from moesim.stages import ATTENTION, KERNELS, STAGE, STEP
 from moesim.timeline import LayerTrace
 from moesim.traffic import Floats
 
@@ -101,6 +101,13 @@ class StepTime:
         """Share of the time in dispatch and combine in which a rank computes nothing meanwhile, over all ranks."""
         moving, gaps = (sum(side) for side in zip(*self._shown, strict=True))
         return min(gaps / moving, 1.0) if moving else 0.0
+
+    @property
+    def attention_share(self) -> float:
+        """Share of the steps that core attention of the MoE layers takes on the rank that ends them."""
+        on_clock_s = sum(spent.get(ATTENTION.label, 0.0) for spent in self._spent)
+        layers = self.step.moe_layers / (self.step.moe_layers - self.left_out)
+        return on_clock_s * layers / sum(sum(spent.values()) for spent in self._spent)
 
     def band_weight(self, simulated: int) -> float:
         """By what seconds in phases of the simulated layers count in the step: those that show, of all layers."""

@@ -344,6 +344,9 @@ def _part(piece: Piece, rank: int, constants: str, fabric: Fabric) -> Part:
         word = _LINK_WORDS.get(fabric.link_class[piece.link], fabric.link_class[piece.link])
         how = "bytes on the link while it holds the last flow back / (peak x efficiency)"
         name = fabric.link_names[piece.link]
+        if piece.name == "down":
+            how = "the link that the last flow waits for is down, up to the next attempt to send"
+            return Part(f"{word} down", piece.seconds, how, "faults", rank, name)
         return Part(
             f"held by {word}", piece.seconds, how, f"simulated at rates of {constants}", rank, name, piece.bytes_per_s
         )

@@ -11,6 +11,7 @@ from moesim.cluster import Fabric, ShortestPaths, beyond_today
 from moesim.layer import PORTS_NOTE, KernelLedger, Parts, RoutedLayer, uses_ports
 from moesim.measure.layer_tables import RANK_PAIR_LIMIT
 from moesim.measure.times_moved import spreads
+from moesim.model import not_counted
 from moesim.results import Note
 from moesim.stages import PHASES
 from moesim.timeline import LayerTrace, PhaseTrace
@@ -110,6 +111,8 @@ def degraded(parts: Parts, ledger: KernelLedger, tolerance: ToleranceLedger, bat
             text = f"{100 * shares[source]:.0f} % of compute time is {source}: {', '.join(kernels)}"
             notes.append(Note("degraded" if source == "extrapolated" else "estimated", text))
     notes += (Note("estimated", f"model: {text}") for text in parts.model_notes)
+    if parts.inference is not None:
+        notes += (Note("degraded", f"attention: {text}") for text in not_counted(parts.inference.spec.attentions))
     if parts.memory is not None and parts.memory.free < 0:
         held = parts.memory
         text = f"it does not fit: {held.in_words()}"

@@ -21,7 +21,8 @@ class Piece:
     """A stretch of a rank's time in a phase.
 
     Attributes:
-        name: what the rank waited for: a part of the set-up by its name, ``link``, ``floor`` or a part of the exit.
+        name: what the rank waited for: a part of the set-up by its name, ``link``, ``down`` (the same while it carries
+            nothing), ``floor`` or a part of the exit.
         seconds: how long.
         link: the resource that held the flow back, as the network numbers it, -1 for the flow's own cap; None where
             no link did.
@@ -89,8 +90,14 @@ def _cut(phase: PhaseTrace, flow: int, begin: float, end: float, capacity: Float
     for link, since, until in zip(phase.bottleneck_link[changes].tolist(), times[:-1], times[1:], strict=True):
         here = np.flatnonzero(flows.route_links[route] == link)
         since, until = max(float(since), begin), min(float(until), end)
-        rate = use.mean(link, since, until) * float(flows.efficiency[route][here[0]]) if len(here) else np.nan
-        yield Piece("link", until - since, link, rate)
+        if not len(here):
+            yield Piece("link", until - since, link)
+            continue
+        down_s = use.down_s(link, since, until)
+        seconds = until - since - down_s
+        carried = use.mean(link, since, until) * (until - since) * float(flows.efficiency[route][here[0]])
+        yield Piece("down", down_s, link)
+        yield Piece("link", seconds, link, carried / seconds if seconds > 0 else np.nan)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from moesim.balance import imbalance
 from moesim.cluster import Fabric
 from moesim.layer import LayerLoad, Parts
-from moesim.measure.critical import CriticalRank, critical_rank, describe_bottleneck
+from moesim.measure.critical import CriticalRank, critical_rank, describe_bottleneck, longest_held
 from moesim.measure.inference_step import StepTime
 from moesim.measure.lower_bound import LowerBound, lower_bound
 from moesim.measure.times_moved import TimesMoved
@@ -17,10 +17,12 @@ from moesim.network import speed_integral
 from moesim.results import COMPONENTS, DEFINITIONS, SOURCES, SUMMARY
 from moesim.stages import OVER_RANKS, PHASES
 from moesim.timeline import LayerTrace, MigrationTrace, phase_use
-from moesim.traffic import Floats, payload_bytes
+from moesim.traffic import Floats, Ints, payload_bytes
 
 _LINK_FIGURES = ("link_load_max_over_mean", "link_load_mean_over_max", "link_max_violation", "bottleneck_utilisation")
 _GB_NAMES = ("algbw", "busbw", "deepep_rdma", "deepep_nvl")
+# Attention that takes more of a step than this is its bottleneck, whatever holds its MoE layers.
+_MOST_OF_A_STEP = 0.5
 PORT_CLASSES = ("nvlink", "nic")
 """Link classes of which the summary has numbers of their own; a topology may have more."""
 
@@ -37,12 +39,15 @@ class SummaryBuilder:
     link_figures: list[dict[str, dict[str, float]]] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
     waited_on_s: Floats = field(init=False)
+    # The link, slowed by a fault or slower than its class, that held a flow back longest without a break, and how long.
+    held_longest: tuple[int, float] = (-1, 0.0)
     gpu_speed: Floats = field(init=False)
     tokens: int = 0
     distinct_tokens: int = 0
     first_entry_s: float = np.inf
     last_end_s: float = 0.0
     moved: TimesMoved = field(init=False)
+    _slow: Ints = field(init=False)
     step: StepTime | TrainingTime | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,6 +56,10 @@ class SummaryBuilder:
         fabric, always = self.parts.fabric, [one for one in self.parts.throttles if one.whole_run]
         sm, second = fabric.n_links + np.arange(fabric.n_ranks, dtype=np.int32), np.ones(fabric.n_ranks)
         self.gpu_speed = speed_integral(always, sm, 0 * second, second)
+        usual = {name: np.median(fabric.capacity[fabric.is_class(name)]) for name in fabric.link_classes}
+        slow = np.flatnonzero(fabric.capacity < np.array([usual[name] for name in fabric.link_class]))
+        slowed = np.concatenate([slow, *(one.links for one in self.parts.throttles)])
+        self._slow = np.unique(slowed[slowed < fabric.n_links]).astype(np.int32)
         whole = self.parts.inference
         if whole is None:
             self.step = None
@@ -95,6 +104,8 @@ class SummaryBuilder:
         for phase_trace in trace.phases.values():
             blamed = phase_trace.waited_on >= 0
             np.add.at(self.waited_on_s, phase_trace.waited_on[blamed], phase_trace.wait_s[blamed])
+            if len(self._slow):
+                self.held_longest = max(self.held_longest, longest_held(phase_trace, self._slow), key=lambda it: it[1])
         self.first_entry_s = min(self.first_entry_s, float(trace.entry_s.min()))
         self.last_end_s = max(self.last_end_s, float(trace.end_s_of_layer.max()))
         if isinstance(self.step, TrainingTime):
@@ -163,6 +174,8 @@ class SummaryBuilder:
                 held[key] = held.get(key, 0.0) + seconds
         total = sum(row["layer_time_s"] or 0.0 for row in self.layers)
         sentence, kind, what = describe_bottleneck(held, total)
+        if isinstance(self.step, StepTime) and (share := self.step.attention_share) > _MOST_OF_A_STEP:
+            sentence = f"attention: {100 * share:.0f} % of the step; in its MoE layers {sentence}"
         use = {
             name: float(np.mean([layer[name]["bottleneck_utilisation"] for layer in self.link_figures]))
             for name in self.parts.fabric.link_classes

@@ -3,7 +3,7 @@
 Constants that are slower by a factor lengthen the seconds that they are responsible for by it, and nothing else. These
 are read from the pieces that the critical rank passed through in dispatch and combine (``phase_path``). Not counted,
 since somebody else's constants decide: waiting, and flows that were in progress only until the one that made the rank
-stay was launched. Times of kernels are taken as known.
+stay was launched. Times of kernels are taken as known, and how long a link is down.
 """
 
 import itertools
@@ -35,8 +35,10 @@ def spreads(parts: Parts) -> dict[str, Spread]:
     return {phase: spread_of(parts.constants[phase], own) for phase in PHASES}
 
 
-def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[str, float], dict[str, float]]:
+def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[str, float], dict[str, float], float]:
     """Return for how many seconds of a rank's time each kind of constants is responsible: before its kernel, and in it.
+
+    Third for how many none is, since a link was down.
 
     Args:
         phase: what became of the phase.
@@ -44,7 +46,9 @@ def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[
         fabric: the cluster.
     """
     before, inside = defaultdict[str, float](float), defaultdict[str, float](float)
-    pieces = [piece for piece in path_of_rank(phase, rank, fabric.capacity) if not piece.overtaken]
+    path = path_of_rank(phase, rank, fabric.capacity)
+    down_s = sum(piece.seconds for piece in path if piece.name == "down")
+    pieces = [piece for piece in path if not (piece.overtaken or piece.name == "down")]
     names = {piece.name for piece in pieces}
     for piece in pieces:
         if piece.name in ("layout", *phase.flows.group_setup):
@@ -55,7 +59,7 @@ def seconds_by_kind(phase: PhaseTrace, rank: int, fabric: Fabric) -> tuple[dict[
             inside["setup"] += piece.seconds
         elif piece.name != "route latency" or "set-up" in names:  # a set-up was measured with its latency
             inside[_kind(piece, fabric)] += piece.seconds
-    return before, inside
+    return before, inside, down_s
 
 
 def _kind(piece: Piece, fabric: Fabric) -> str:
@@ -106,7 +110,7 @@ class TimesMoved:
         for name, phase in trace.phases.items():
             spread = self._spreads[name]
             self._contended |= self._close(phase, wire[name], spread)
-            before, inside = seconds_by_kind(phase, rank, self.parts.fabric)
+            before, inside, down_s = seconds_by_kind(phase, rank, self.parts.fabric)
             keys = [f"{name}_time_s", *([] if _hidden(trace, name, rank) else ("layer_time_s", "step_time_s"))]
             of_kernel = [f"{name}_kernel_time_s", *keys]
             if (packets := self.parts.fabric.packets) and over_switches(phase.flows, self.parts.fabric).any():
@@ -118,9 +122,9 @@ class TimesMoved:
             for seconds, of in ((inside, of_kernel), (before, keys)):
                 for kind, each in seconds.items():
                     self._add(of, kind, each, *self._deviations(name, kind))
-            whole_s = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank])
+            whole_s = float(phase.leave_s[rank] - phase.enter_s[rank] - phase.wait_s[rank]) - down_s
             left, both = _LEFT.format(name), (spread.row_spread, spread.row_spread)
-            self._add([f"{name}_kernel_time_s"], left, float(phase.kernel_s[rank]), *both)
+            self._add([f"{name}_kernel_time_s"], left, float(phase.kernel_s[rank]) - down_s, *both)
             self._add(keys, left, whole_s, *both)
 
     def _deviations(self, name: str, kind: str) -> tuple[float, float]:

@@ -83,7 +83,8 @@ class TrainingTime:
             held.setdefault(one.rank, set()).update(of.stage for of in one.task)
         rank = max(by_rank, key=lambda one: (sum(by_rank[one].values()), -one))
         spent = {name: by_rank[rank][name] for name in (_PAIR, *_WORDS.values()) if name in by_rank[rank]}
-        spent[_BUBBLE] = end - sum(spent.values())
+        # One rank waits for nobody; the difference would be rounding, of either sign.
+        spent[_BUBBLE] = end - sum(spent.values()) if len(by_rank) > 1 else 0.0
         updates = [
             update_seconds(self.parts, self.step, self.training, [stages[of] for of in own], float(0 in own))
             for own in held.values()

@@ -1,6 +1,13 @@
 """Sizes, parameters and KV cache of published and own models. Imports neither numpy nor anything heavy."""
 
-from moesim.model.attention_work import AttentionWork, attention_work, crossover_tokens, other_kinds, with_attention
+from moesim.model.attention_work import (
+    AttentionWork,
+    attention_work,
+    crossover_tokens,
+    not_counted,
+    other_kinds,
+    with_attention,
+)
 from moesim.model.kv_cache import kv_cache_bytes
 from moesim.model.layer_attention import Attention
 from moesim.model.memory import RankMemory, held_bytes, rank_memory
@@ -19,6 +26,7 @@ __all__ = [
     "kv_cache_bytes",
     "load_model",
     "model_names",
+    "not_counted",
     "other_kinds",
     "rank_memory",
     "with_attention",

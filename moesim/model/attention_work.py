@@ -6,10 +6,11 @@ every head are made from the latents first. The first costs more for each pair o
 token, so few queries take the first and a prompt the second. The rotary part cannot be absorbed: its rotation depends
 on the distance of the two tokens and stands between the two matrices; hence one small rotated key beside the latent.
 
-Not modelled: the indexer and the compressed entries of sparse attention, whose layers count as full attention here.
+Not modelled (``not_counted`` says so of a model): the indexer of sparse attention, whose layers count as full attention
+here; entries compressed behind a window; the state of linear layers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -66,6 +67,17 @@ def attention_work(
         return AttentionWork(absorbed * pairs, between * new, read)
     made = keys * unabsorbed / 2 * bytes_per_element
     return AttentionWork(unabsorbed * pairs, between * keys, made)
+
+
+def not_counted(attentions: Iterable[Attention]) -> Iterator[str]:
+    """Say what of a model's layers ``attention_work`` leaves out, and which way that is off."""
+    found = list(attentions)
+    for top_k in sorted({one.index_top_k for one in found if one.index_top_k and not one.compression}):
+        yield f"an indexer, left out, picks {top_k:,} tokens; core attention is counted over all: too slow behind more"
+    if any(one.compression for one in found):
+        yield "entries that stand for the tokens behind the window are left out of core attention, which is too fast"
+    if kinds := sorted({one.kind for one in found if not one.cache_elements}):
+        yield f"what {' and '.join(kinds)} layers compute on their state is left out, which is too fast"
 
 
 def crossover_tokens(attention: Attention) -> float | None:

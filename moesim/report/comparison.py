@@ -32,7 +32,14 @@ Verdict = Literal[
 _LESS = {
     "sequence_imbalance_p50", "sequence_imbalance_p99", "max_violation", "rank_max_violation",
     "node_max_violation", "link_max_violation", "copies_per_token", "rank_copies_per_token", "node_copies_per_token",
-    "gate_mass_lost", "source_extrapolated_share",
+    "gate_mass_lost", "source_extrapolated_share", "tpot_s", "layer_period_s", "pipeline_bubble_share",
+    "group_layer_time_mean_s", "group_layer_time_max_s", "alone_layer_time_mean_s", "alone_layer_time_max_s",
+    "contention_cost",
+}  # fmt: skip
+# Rates of a whole step: more is better, and they move with what is not known of the cluster as its time does.
+_RATES_OF_STEP = {
+    "tokens_per_second", "tokens_per_second_per_node", "tokens_per_second_per_gpu", "tokens_per_day",
+    "model_flops_per_second_per_gpu", "mfu", "mfu_non_causal",
 }  # fmt: skip
 OF_CRITICAL_RANK = {*COMPONENTS, "dispatch_kernel_time_s", "combine_kernel_time_s"}
 """Numbers that tell of the critical rank alone."""
@@ -191,7 +198,7 @@ def _moves_like(key: str) -> str | None:
     for phase in PHASES:
         if key.startswith(f"{phase}_"):
             return f"{phase}_kernel_time_s" if "kernel" in key or key.endswith("_bytes_per_s") else f"{phase}_time_s"
-    return key if key in BANDED else None
+    return "step_time_s" if key == "tpot_s" or key in _RATES_OF_STEP else key if key in BANDED else None
 
 
 def compare_summaries(
@@ -257,7 +264,7 @@ def direction(key: str) -> int:
     """-1 where less of a summary value is better, 1 where more is, 0 where neither."""
     if key in _LESS | _PARTS or key.endswith(("_time_s", "_load_max_over_mean", "_wire_bytes", "_loss")):
         return -1
-    if key.endswith(("_mean_over_max", "_bytes_per_s")) or key == "source_measured_share":
+    if key.endswith(("_mean_over_max", "_bytes_per_s")) or key in _RATES_OF_STEP | {"source_measured_share"}:
         return 1
     return 0
 

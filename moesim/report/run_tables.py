@@ -104,12 +104,14 @@ def fault_costs(result: Result) -> DataTable | None:
     rows: list[tuple[Cell, ...]] = [
         (one["name"], Quantity(one["layer_time_s"], "s"), Quantity(one["step_time_s"], "s"),
          Quantity(one["longer_by"], "%"), one["bottleneck"],
+         one.get("held_by") or "", Quantity(one["held_s"], "s") if one.get("held_by") else "",
          one["waited_on"] or "", Quantity(one["waited_on_s"], "s"))
         for one in result.explanation.get("faults", ())
     ]  # fmt: skip
-    heads = ("cluster", "layer", "step", "longer by", "bottleneck", "ranks wait most for", "each")
+    heads = ("cluster", "layer", "step", "longer by", "bottleneck", "slow link that holds a flow longest", "how long",
+             "ranks wait most for", "each, per layer")  # fmt: skip
     what = next((one.get("what", "layer") for one in result.explanation.get("faults", ())), "")
-    return DataTable(heads, rows, hints=("", "", "", f"the {what}", "", "", "")) if rows else None
+    return DataTable(heads, rows, hints=("", "", "", f"the {what}", *[""] * 5)) if rows else None
 
 
 def _holder(name: str) -> str:

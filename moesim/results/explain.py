@@ -190,10 +190,11 @@ def _layer(result: Result, _: str) -> Iterator[str]:
             peak, peers = (format_bandwidth(culprit[name]) for name in ("capacity_bytes_per_s", "peers_bytes_per_s"))
             yield f"  its peak is {peak}, that of most links of its class {peers}"
     for one in result.explanation.get("faults", ()):
-        wait = f"; ranks wait {format_duration(one['waited_on_s'])} each for {one['waited_on']}"
+        wait = f"; ranks wait {format_duration(one['waited_on_s'])} each and layer for {one['waited_on']}"
+        held = f"; {one['held_by']} holds a flow for {format_duration(one['held_s'])}" if one.get("held_by") else ""
         what = one.get("what", "layer")
         time = f"a {what} of {format_duration(one[f'{what}_time_s'])} ({round(one['longer_by'], 4) + 0.0:+.2%})"
-        yield f"  {one['name']}: {time}, {one['bottleneck']}{wait if one['waited_on'] else ''}"
+        yield f"  {one['name']}: {time}, {one['bottleneck']}{held}{wait if one['waited_on'] else ''}"
     if steps := result.explanation.get("tolerance"):
         yield f"  in steps of up to {steps['tolerance']:.2%}; estimated error {steps['estimated_error']['layer']:.2%}"
     ranks = result.explanation["critical_ranks"]

@@ -61,7 +61,10 @@ def fault_costs(scenario: Scenario, runs: Sequence[BrokenRun], say: Callable[[st
 
 
 def _clock(name: str, groups: Sequence[SummaryBuilder]) -> dict[str, Any]:
-    """Layer and step, what held the critical ranks, and whom all ranks waited for most, mean over the layers."""
+    """Layer and step, what held the critical ranks, whom all ranks waited for most, mean over the layers.
+
+    And the slow link that held a flow longest: late ranks may hide that they are late because of it.
+    """
     of_groups = [float(np.mean([row["layer_time_s"] for row in one.layers])) for one in groups]
     builder = groups[int(np.argmax(of_groups))]
     layers, names = len(builder.layers), builder.parts.fabric.rank_names
@@ -74,6 +77,8 @@ def _clock(name: str, groups: Sequence[SummaryBuilder]) -> dict[str, Any]:
         "bottleneck": builder.bottleneck()[0],
         "waited_on": names[last] if waits > 0 else None,
         "waited_on_s": waits / len(names),
+        "held_by": None if builder.held_longest[0] < 0 else builder.parts.fabric.link_names[builder.held_longest[0]],
+        "held_s": builder.held_longest[1],
     }
 
 

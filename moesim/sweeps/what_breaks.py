@@ -104,7 +104,7 @@ def what_breaks(
         values = tuple(([*own, *(one.entry for one in some)],) for some in sets)
         space, below = Space((Axis(("faults",), values),)), None if folder is None else folder / name
         done = run_sweep(scenario, space, workers, impossible="skip", folder=below, watch=watch)
-        names = ("status", "error", "step_time_s", "bottleneck", "layers")
+        names = ("status", "error", "step_time_s", "bottleneck", "layers", "tokens_per_second")
         rows: list[Row] = done.table.select(names).to_pylist()
         return rows
 
@@ -130,10 +130,12 @@ def what_breaks(
     outcomes = swept([(one, other) for (one, _), (other, _) in pairs], "pairs") if pairs else []
     tried = sum(len(classes[i]) for i in chosen)
     layers = int(base["layers"])
+    alone = "the layer" if layers == 1 else f"the step of {layers} layers"
     first = next((costs[i] for i in in_order if costs[i].cost_s is not None), None)
     return WhatBreaks(
         scenario=scenario.name,
-        subject="the layer" if layers == 1 else f"the step of {layers} layers",
+        # Of a whole step some layers are on the clock and stand for all.
+        subject=alone if base["tokens_per_second"] is None else "the whole step",
         base_s=base_s,
         faults=_stops_together([costs[i] for i in in_order]),
         n_faults=len(faults),

@@ -4,6 +4,7 @@ A link can carry the integral of its capacity over the span looked at, times wha
 capacity is that of the fabric until it changes: while a fault halves a link, it could carry half.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,14 +58,21 @@ class LinkUse:
             return float(self.capacity[link])
         return float(self._integral(link, np.asarray(begin_s), np.asarray(end_s))) / (end_s - begin_s)
 
+    def down_s(self, link: int, begin_s: float, end_s: float) -> float:
+        """Return for how long a link carries nothing at all between two instants."""
+        spans = self._spans(link, np.asarray(begin_s), np.asarray(end_s))
+        return sum(float(length) for capacity, length in spans if capacity == 0)
+
     def _integral(self, link: int, begin: Floats, end: Floats) -> Floats:
         """Bytes at full capacity from ``begin`` to ``end``."""
+        return sum((level * length for level, length in self._spans(link, begin, end)), np.zeros(np.shape(begin)))
+
+    def _spans(self, link: int, begin: Floats, end: Floats) -> Iterator[tuple[float, Floats]]:
+        """Each capacity that the link has in turn, and how much of each span it has it."""
         own = self.events.only(self.events.link == link)
         since, until = np.append(-np.inf, own.time), np.append(own.time, np.inf)
-        total = np.zeros(np.shape(begin))
         for level, first, last in zip(np.append(self.capacity[link], own.capacity), since, until, strict=True):
-            total += level * np.maximum(np.minimum(end, last) - np.maximum(begin, first), 0.0)
-        return total
+            yield float(level), np.maximum(np.minimum(end, last) - np.maximum(begin, first), 0.0)
 
 
 def _share(carried: Floats, could: Floats) -> Floats:

@@ -1,5 +1,6 @@
 """Attention's work against loops over pairs, and MLA's two ways against each other in numbers."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -12,6 +13,7 @@ from moesim.model import (
     crossover_tokens,
     load_model,
     model_names,
+    not_counted,
     other_kinds,
     with_attention,
 )
@@ -132,3 +134,25 @@ def test_every_layer_with_a_cache_changes_and_windows_stay():
 def test_heads_that_groups_do_not_divide_are_refused():
     with pytest.raises(InputError, match="8 KV heads do not divide 60 heads"):
         with_attention(load_model("gpt-oss-120b"), heads=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("deepseek-v3", []),
+        ("deepseek-v3.2", ["picks 2,048 tokens"]),
+        ("mixtral-8x7b", []),
+        ("gpt-oss-120b", []),
+    ],
+)
+def test_what_attention_leaves_out_of_a_model_is_said(name, said):
+    found = list(not_counted(load_model(name).attentions))
+    assert len(found) == len(said) and all(words in text for words, text in zip(said, found, strict=True))
+
+
+def test_compressed_entries_and_state_that_are_left_out_are_said():
+    one = load_model("gpt-oss-120b").attentions[0]
+    assert [text for text in not_counted([dataclasses.replace(one, compression=4)]) if "behind the window" in text]
+    state = dataclasses.replace(one, kind="mamba")
+    assert attention_work(state, 4096, 1).flops == 0
+    assert list(not_counted([state])) == ["what mamba layers compute on their state is left out, which is too fast"]

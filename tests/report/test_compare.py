@@ -171,7 +171,9 @@ def test_what_applies_to_one_run_only_is_neutral(result: Result) -> None:
     ("key", "way"),
     [("layer_time_s", -1), ("rank_load_mean_over_max", 1), ("nic_wire_bytes", -1), ("bottleneck_utilisation", 0),
      ("lower_bound_s", 0), ("rank_wait_mean_s", 0), ("combine_time_mean_s", -1), ("dispatch_time_max_s", -1),
-     ("tokens", 0), ("combine_busbw_bytes_per_s", 1), ("max_violation", -1)],
+     ("tokens", 0), ("combine_busbw_bytes_per_s", 1), ("max_violation", -1), ("tpot_s", -1), ("layer_period_s", -1),
+     ("tokens_per_second_per_gpu", 1), ("mfu", 1), ("pipeline_bubble_share", -1), ("contention_cost", -1),
+     ("memory_free_bytes", 0), ("communication_hidden_share", 0)],
 )  # fmt: skip
 def test_the_good_direction_of_a_number(key: str, way: int) -> None:
     assert direction(key) == way

@@ -93,6 +93,23 @@ def test_a_flap_stops_its_link_until_the_first_retry_that_finds_it_up(twins):
     assert finish(twins(flap), 2)[0] - end == pytest.approx(RETRY_S, rel=1e-9)
 
 
+def test_the_time_that_a_link_is_down_is_a_term_of_its_own_and_known_exactly(twins):
+    _, start = finish(twins(), 2)
+    down = twins({"kind": "flap", "where": "n0.gpu2.nic", **at(start, 20 * US, 90 * US), "retry": "1ms"})
+    of = {term["name"]: term for term in down.explanation["terms"]["dispatch_time_s"]}
+    assert of["NIC down"]["value"] == pytest.approx(1e-3, rel=1e-9)
+    rate = 50e9 * down.explanation["alltoall"]["dispatch"]["nic_efficiency"]
+    assert all(held["bytes_per_s"] == pytest.approx(rate, rel=1e-9) for held in of["held by NIC"]["of"])
+    # How fast the NICs really are moves what they carry, as without the flap, and not the outage.
+    for key in ("layer_time_s", "dispatch_time_s", "dispatch_kernel_time_s"):
+        (low, high), (least, most) = down.intervals[key], twins().intervals[key]
+        assert high - low == pytest.approx(most - least, rel=0.02)
+    assert down.intervals["layer_time_s"][0] > 1e-3
+    (link, seconds), usual = (down.explanation["faults"][1][key] for key in ("held_by", "held_s")), twins()
+    assert link == "n0.gpu2->rail2.leaf"
+    assert seconds == pytest.approx(1e-3 + finish(usual, 2)[0] - start, rel=1e-9)
+
+
 def test_a_dead_rail_goes_over_the_next_one_which_then_carries_both(twins):
     end, start = finish(twins(), 3)
     dead = twins({"kind": "dead_rail", "where": "rail2"})
@@ -191,7 +208,10 @@ def test_the_page_and_explain_list_what_each_costs_and_whom_ranks_wait_for(twins
         assert one["name"] in page
         (line,) = [line for line in lines if line.startswith(f"  {one['name']}: ")]
         assert f"a layer of {format_duration(one['layer_time_s'])}" in line and one["bottleneck"] in line
-    assert any(line.endswith("each for n1.gpu3") for line in lines)
+    assert any(line.endswith("each and layer for n1.gpu3") for line in lines)
+    # Who is late and what holds the others up are two things: the table has both, for the runs that have the fault.
+    assert [one["held_by"] is not None for one in twins(nic, late).explanation["faults"]] == [False, True, False, True]
+    assert "rail2.leaf->n0.gpu2 holds a flow for" in next(line for line in lines if line.startswith("  with slow_nic"))
 
 
 def test_windows_are_on_the_clock_of_the_whole_run():

@@ -187,3 +187,14 @@ def test_a_folder_of_a_step_that_does_not_fit_is_read_again(tmp_path):
     assert too_much.summary["memory_free_bytes"] < 0
     again = moesim.load_result(too_much.save(tmp_path / "run"))
     assert again.summary["memory_free_bytes"] == too_much.summary["memory_free_bytes"]
+
+
+def test_attention_that_takes_most_of_a_step_is_its_bottleneck():
+    long = run(*DECODE, "workload.context=1048576", "workload.requests=64", "model.attention=mha")
+    found, parts = long.summary, {term["name"]: term["value"] for term in long.explanation["terms"]["step_time_s"]}
+    on_the_clock = parts["attention"] / found["layers"]
+    moe = long.explanation["terms"]["model_layers"][0]["value"]
+    share = on_the_clock * moe / found["step_time_s"]
+    assert 0.5 < share < 1
+    assert found["bottleneck"].startswith(f"attention: {100 * share:.0f} % of the step; in its MoE layers ")
+    assert not summary(*DECODE)["bottleneck"].startswith("attention")

@@ -129,7 +129,8 @@ def test_several_layers_other_algorithms_arrivals_and_whole_steps_are_ranked_too
     ranked = found(*overrides)
     assert ranked.base_s == with_faults(overrides=overrides)
     assert ranked.known[0].time_s == with_faults(ranked.known[0].entry, overrides=overrides) > ranked.base_s
-    assert (ranked.subject == "the layer") == (len(overrides) == 2 and "layers" not in overrides[0])
+    of = {"workload.layers_simulated=3": "the step of 3 layers", "workload.sequence_length=256": "the whole step"}
+    assert ranked.subject == of.get(overrides[0], "the layer")
 
 
 def test_a_switch_without_which_nothing_runs_comes_before_all_else():
