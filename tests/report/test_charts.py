@@ -290,7 +290,8 @@ def test_a_slot_is_hot_once_however_many_micro_batches_have_it(result: Result) -
     twice["micro_batch"] = np.repeat([0, 1], n).astype(np.int32)
     tables = {name: result.tables.columns(name) for name in result.tables}
     again = replace(result, tables=Tables(tables | {"experts": twice}))
-    assert hot_experts(again).rows == hot_experts(result).rows
+    rows = hot_experts(again).rows
+    assert list(map(str, rows)) == list(map(str, hot_experts(result).rows)) and len(rows) > 5
 
 
 def test_numbers_of_an_axis_are_never_rounded_to_nothing() -> None:

@@ -31,9 +31,15 @@ const axes = (function () {
     return size >= 1e4 && size < 1e9 ? plain.toLocaleString("en") : String(plain);
   }
 
-  function ticks(axis, along) {
+  // Whether all that a chart draws lies at whole numbers along it: it has no ticks between them.
+  function whole(renderers) {
+    const columns = renderers.flatMap((one) => Object.fromEntries(one.attributes.data_source.attributes?.data.entries ?? []).x ?? []);
+    return columns.length > 0 && columns.every(Number.isInteger);
+  }
+
+  function ticks(axis, along, isWhole = false) {
     const fixed = axis.attributes.ticker?.attributes?.ticks, names = new Map(axis.attributes.major_label_overrides?.entries);
-    const places = (fixed ?? rounds(along.low, along.high, along.log)).filter((one) => one >= along.low && one <= along.high);
+    const places = (fixed ?? rounds(along.low, along.high, along.log)).filter((one) => one >= along.low && one <= along.high && (!isWhole || Number.isInteger(one)));
     return places.map((place) => [place, names.get(place) ?? written(place)]);
   }
 
@@ -74,13 +80,13 @@ const axes = (function () {
   }
 
   // The ticks that have room: chosen here by logarithms and where they have names, else by how many there may be.
-  function ticker(axis, along, whole) {
-    const names = ticks(axis, along);
+  function ticker(axis, along, isWhole) {
+    const names = ticks(axis, along, isWhole);
     if (along.log || axis.attributes.ticker?.name === "FixedTicker") return ["FixedTicker", { ticks: apart(names, along).map(([place]) => place), minor_ticks: [] }];
     const room = 6 + Math.max(...names.map(([, name]) => wide(name)), 0), length = Math.abs(along.place(along.high) - along.place(along.low));
     let wanted = 6;
     while (wanted > 1 && length * interval(along.low, along.high, wanted) / (along.high - along.low) < room) wanted -= 1;
-    return ["BasicTicker", { desired_num_ticks: wanted, ...(whole ? { min_interval: 1 } : {}) }];
+    return ["BasicTicker", { desired_num_ticks: wanted, ...(isWhole ? { min_interval: 1 } : {}) }];
   }
 
   // Names beside points that would leave the chart are turned to its inside; of two that meet, the first is kept.
@@ -106,14 +112,13 @@ const axes = (function () {
     if (named) {  // rows
       const rows = ticks(vertical, y);
       const pitch = rows.length > 1 ? Math.abs(y.place(rows[1][0]) - y.place(rows[0][0])) : height;
-      named.entries.forEach((entry) => { entry[1] = lines(entry[1], 0.46 * width, pitch > 29 ? 2 : 1); });
+      named.entries.forEach((entry) => { entry[1] = lines(entry[1], 0.5 * width, pitch > 29 ? 2 : 1); });
     } else if (y.log) {
       vertical.attributes.ticker = made(ticker(vertical, { ...y, place: (value) => 3 * y.place(value) }, false));
     }
     const margin = Math.max(...ticks(vertical, y).flatMap(([, name]) => name.split("\n").map((line) => wide(line))), 0);
     const frame = width - margin - (vertical.attributes.axis_label ? 40 : 22) - 12, x = scale(x_range, x_scale, 0, frame);
-    const columns = renderers.map((one) => Object.fromEntries(one.attributes.data_source.attributes?.data.entries ?? []).x ?? []);
-    horizontal.attributes.ticker = made(ticker(horizontal, x, columns.flat().length > 0 && columns.flat().every(Number.isInteger)));
+    horizontal.attributes.ticker = made(ticker(horizontal, x, whole(renderers)));
     const title = horizontal.attributes.axis_label;
     if (title) horizontal.attributes.axis_label = lines(title, frame, 3);
     if (bar) {
@@ -125,5 +130,5 @@ const axes = (function () {
     return root;
   }
 
-  return { fitted, rounds, scale, ticks, written };
+  return { fitted, rounds, scale, ticks, whole, written };
 })();

@@ -1,7 +1,7 @@
 // Stills: what is printed of each chart, as SVG from the same JSON that BokehJS draws. Drawing here needs no waiting, so
 // it is done when printing begins, for charts too that never came into view, and always in the colours of a light page.
 (function () {
-  const { rounds, scale, ticks, written } = axes;
+  const { rounds, scale, ticks, whole, written } = axes;
   const WIDTH = 680, TOP = 8, RIGHT = 14, LETTER = 6.4, MOST_COLUMNS = 9;
   const OUTLINES = {  // of a marker of radius 1
     square: [[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]],
@@ -87,7 +87,7 @@
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("viewBox", `0 0 ${WIDTH} ${height}`);
     const grids = center.filter((one) => one.name === "Grid"), thin = { "stroke-width": 0.7, fill: "none" };
-    const xAxis = ticks(horizontal, x);
+    const xAxis = ticks(horizontal, x, whole(renderers));
     for (const grid of grids.filter((one) => one.attributes.grid_line_color)) {
       const d = grid.attributes.dimension === 1
         ? yAxis.map(([place]) => `M${at(left)} ${at(y.place(place))}H${WIDTH - RIGHT}`).join("")
