@@ -308,8 +308,8 @@ class _Figure:
         n_rows = len(chart.rows)
         y = np.arange(n_rows)[::-1].astype(np.float64)
         every = np.stack([np.full(n_rows, np.nan), *(filled(values) for values in chart.groups.values())])
-        ends = (filled(end) for span in chart.spans.values() for end in span)
-        x = scale_of([every, *ends, np.zeros(int(chart.zero))])
+        bars = (filled(end) for span in chart.spans.values() for end in span)
+        x = scale_of([every, *bars, np.zeros(int(chart.zero))])
         self._spans([0.0] * chart.zero, "height", line_color=MARK)
         if not chart.spans:
             known = np.flatnonzero(np.isfinite(every).any(axis=0))

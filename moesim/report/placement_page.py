@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series, worded
-from moesim.report.data_table import DataTable, Quantity
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.page import render, view_of
 from moesim.report.palette import series_colour
 from moesim.report.run_page import Verdict
@@ -76,7 +76,7 @@ def _costs_table(verdict: PlacementVerdict) -> DataTable:
     hints = ("", "experts that a rank has to fetch", "all layers", "one rearrangement of all layers, with fixed time",
              "the same beside the tokens, of the fastest placement", "", "",
              "assumed: what is saved falls to 1/e in so many steps", "redundant slots of all layers", "")  # fmt: skip
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             one.name,
             one.moves,
