@@ -24,7 +24,7 @@ def render_balance(study: Mapping[str, Any]) -> str:
     compared = [view_of(one) for one in _comparison_charts(study)]
     return render(
         "balance.html.j2",
-        title=f"Balance over training: {study['title']}",
+        title=f"Balance over training, {study['title']}",
         headline=_headline(study),
         notes=study["notes"],
         charts=charts,

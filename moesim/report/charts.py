@@ -67,7 +67,10 @@ class _Titled:
 
 @dataclass(frozen=True)
 class LineChart(_Titled):
-    """Curves over a common axis; ``x_ticks`` are the numbers written on it, where they are not just chosen."""
+    """Curves over a common axis; ``x_ticks`` are the numbers written on it, where they are not just chosen.
+
+    ``zero``: the vertical axis begins there.
+    """
 
     x_label: str
     y_label: str
@@ -76,6 +79,7 @@ class LineChart(_Titled):
     log_x: bool = False
     log_y: bool = False
     x_ticks: tuple[float, ...] = ()
+    zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,16 @@ class BarChart(_Titled):
 
 @dataclass(frozen=True)
 class DotChart(_Titled):
-    """Several numbers per row, as dots on a common axis; ``spans`` are error bars, least and most, of some groups."""
+    """Several numbers per row, as dots on a common axis; ``spans`` are error bars, least and most, of some groups.
+
+    ``zero``: it is on the axis, with a line.
+    """
 
     x_label: str
     rows: tuple[str, ...]
     groups: Mapping[str, Floats]
     spans: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
+    zero: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from moesim.report.quantities import ABSENT, quantity, si_of
 from moesim.results import Value
 
 _NUMERIC = re.compile(r"[-+]?[0-9.,]+(e[-+]?[0-9]+)?( ?[A-Za-zµ%/]+)?|–|")
+# Where a long name may be broken; a number is kept beside its unit.
+_JOINT = re.compile(r"[._](?=[A-Za-z0-9]{3})")
 # Words up to this length are a name, which is not broken.
 _NAME = 32
 UNIT_AT_END = re.compile(r" \(([^()]+)\)$")
@@ -127,4 +129,6 @@ def _td(cell: Cell, heading: Heading, marks: str = "") -> str:
                 attributes += f' data-{name}="{known}"'
         if heading.mixed and cell.unit:
             attributes += f' data-unit="{_si_name(cell.unit)}"'
-    return f"<td{attributes}>{escape(text)}</td>"
+    html = str(escape(text))
+    html = _JOINT.sub(r"\g<0><wbr>", html) if heading.words else html.replace(" ", "\u00a0", 1)
+    return f"<td{attributes}>{html}</td>"

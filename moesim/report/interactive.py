@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from moesim.report.charts import BarChart, DotChart, Gantt, HeatMap, LineChart, Mark, Series
-from moesim.report.palette import GRID, INK, MARK, cividis, series_colour
+from moesim.report.palette import BLANK, GRID, INK, MARK, cividis, series_colour
 from moesim.report.quantities import ABSENT, Floats, decimated, filled, rounded
 from moesim.report.scales import BEST, Scale, line_scales, point_names, scale_of
 
@@ -23,7 +23,8 @@ Drawn = LineChart | BarChart | DotChart | HeatMap | Gantt
 Object = dict[str, Any]
 
 _HEIGHT = 300
-_LABEL_LENGTH = 26
+# On the page, which breaks or cuts names once more to the width that it has.
+_LABEL_LENGTH = 44
 # Curves of more points have no markers; clouds of more have small, pale ones.
 _FEW_POINTS = 40
 _FEW_DOTS = 60
@@ -49,7 +50,7 @@ def documents(chart: Drawn) -> dict[str, Object]:
 def height_of(chart: Drawn) -> int:
     """Height of a chart in CSS pixels, known before it is drawn."""
     if isinstance(chart, DotChart):
-        return 90 + 26 * len(chart.rows)
+        return 90 + 30 * len(chart.rows)
     if isinstance(chart, Gantt):
         return 90 + max(8 * len(chart.rows), 24 * min(len(chart.rows), 8))
     return 400 if isinstance(chart, HeatMap) else _HEIGHT
@@ -204,7 +205,8 @@ class _Figure:
             x_scale=kinds[0], y_scale=kinds[1], renderers=self._renderers, left=[axes[1]],
             below=[axes[0], *self._below], center=lines + self._center,
             toolbar=self._new("Toolbar", tools=tools + self._hovers, logo=None, autohide=True),
-            toolbar_location="above", toolbar_inner=True, background_fill_color=None, border_fill_color=None,
+            toolbar_location="above", toolbar_inner=True, border_fill_color=None,
+            background_fill_color=BLANK if isinstance(self._chart, HeatMap) else None,
             outline_line_color=None, min_border_left=8, min_border_right=12,
         )  # fmt: skip
 
@@ -306,7 +308,9 @@ class _Figure:
         n_rows = len(chart.rows)
         y = np.arange(n_rows)[::-1].astype(np.float64)
         every = np.stack([np.full(n_rows, np.nan), *(filled(values) for values in chart.groups.values())])
-        x = scale_of([every, *(filled(end) for span in chart.spans.values() for end in span)])
+        bars = (filled(end) for span in chart.spans.values() for end in span)
+        x = scale_of([every, *bars, np.zeros(int(chart.zero))])
+        self._spans([0.0] * chart.zero, "height", line_color=MARK)
         if not chart.spans:
             known = np.flatnonzero(np.isfinite(every).any(axis=0))
             low, high = (end(every[:, known], axis=0) for end in (np.nanmin, np.nanmax))

@@ -76,7 +76,8 @@ def render(template: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template asks for a value that is not there.
     """
-    style, scripts = _own("report.css"), [_bokeh_script(), _own("report.js") + _own("print.js")]
+    own = "".join(_own(name) for name in ("axes.js", "report.js", "print.js"))
+    style, scripts = _own("report.css"), [_bokeh_script(), Markup(own)]  # noqa: S704 - files of this package
     return (
         _environment()
         .get_template(template)

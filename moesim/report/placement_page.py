@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from moesim.report.charts import Chart, DotChart, LineChart, Mark, Series, worded
-from moesim.report.data_table import DataTable, Quantity
+from moesim.report.data_table import Cell, DataTable, Quantity
 from moesim.report.page import render, view_of
 from moesim.report.palette import series_colour
 from moesim.report.run_page import Verdict
@@ -49,7 +49,7 @@ def render_placement(verdict: PlacementVerdict) -> str:
 
 def placement_words(verdict: PlacementVerdict) -> Verdict:
     """The sentence, and what it would take to be true for long."""
-    return Verdict(verdict.sentence(), f"Ageing: {verdict.ageing.said}")
+    return Verdict(verdict.sentence(), verdict.ageing.said)
 
 
 def options_table(verdict: PlacementVerdict) -> DataTable:
@@ -74,16 +74,16 @@ def _costs_table(verdict: PlacementVerdict) -> DataTable:
     columns = ("placement", "moves a layer", "weights", "blocking", "async", "pays after, steps", "async, steps",
                f"with drift of {verdict.drift_steps:,.0f} steps", "memory of a GPU", "in all")  # fmt: skip
     hints = ("", "experts that a rank has to fetch", "all layers", "one rearrangement of all layers, with fixed time",
-             "the same beside the tokens, of the fastest placement", "none: it never does", "",
+             "the same beside the tokens, of the fastest placement", "", "",
              "assumed: what is saved falls to 1/e in so many steps", "redundant slots of all layers", "")  # fmt: skip
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             one.name,
             one.moves,
             Quantity(one.moved_bytes, "B"),
             *(Quantity(one.migration_s.get(mode), "s") for mode in ("blocking", "async")),
-            *(_whole(one.break_even_steps.get(mode)) for mode in ("blocking", "async")),
-            _whole(one.break_even_drifting_steps),
+            *(_paid_after(one.break_even_steps.get(mode), one.migration_s.get(mode)) for mode in ("blocking", "async")),
+            _paid_after(one.break_even_drifting_steps, one.migration_s.get("blocking")),
             Quantity(one.hbm_bytes_per_rank, "B"),
             Quantity(one.hbm_bytes, "B"),
         )
@@ -92,8 +92,11 @@ def _costs_table(verdict: PlacementVerdict) -> DataTable:
     return DataTable(columns, rows, hints=hints)
 
 
-def _whole(steps: float | None) -> int | None:
-    return None if steps is None else math.ceil(steps)
+def _paid_after(steps: float | None, cost_s: float | None) -> Quantity:
+    """Steps after which a move is paid; nothing where there is none to pay."""
+    if steps is not None:
+        return Quantity(math.ceil(steps))
+    return Quantity(None, text="never" if cost_s is not None else "")
 
 
 def placement_charts(verdict: PlacementVerdict) -> list[Chart]:
@@ -112,6 +115,7 @@ def _saved(verdict: PlacementVerdict) -> Iterator[Chart]:
             rows=tuple(one.name for one in others),
             groups={"saved": value},
             spans={"saved": (low, high)},
+            zero=True,
         )
 
 

@@ -49,7 +49,9 @@ def scale_of(values: Iterable[Floats], log: bool = False, room: float = 0.05, ze
         factor = max((high / low) ** room, 1.1)
         return Scale(low / factor, high * factor, True)
     low = min(low, 0.0) if zero else low
-    around = room * (high - low) or 0.1 * abs(high) or 1.0
+    # What differs by rounding alone is the same: no axis is that fine.
+    apart = high - low if high - low > 1e-9 * max(abs(low), abs(high)) else 0.0
+    around = room * apart or 0.1 * abs(high) or 1.0
     return Scale(low if zero else low - around, high + around)
 
 
@@ -58,7 +60,7 @@ def line_scales(chart: LineChart) -> tuple[Scale, Scale]:
     named = any(one.point_labels for one in chart.series)
     levels = np.array([mark.value for mark in chart.marks])
     x = scale_of((one.x for one in chart.series), chart.log_x, 0.14 if named else 0.03)
-    return x, scale_of((*(one.y for one in chart.series), levels), chart.log_y, 0.1 if named else 0.05)
+    return x, scale_of((*(one.y for one in chart.series), levels), chart.log_y, 0.1 if named else 0.05, chart.zero)
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,8 @@ def _dots(figure: Any, chart: DotChart) -> None:
         axes.plot(values, places, label=plain_text(group), **style)
         if group in chart.spans:
             axes.hlines(places, *chart.spans[group], color=series_colour(i), linewidth=3, alpha=0.45)
+    if chart.zero:
+        axes.axvline(0.0, color=MARK, linewidth=1)
     _row_ticks(axes, dict(enumerate(chart.rows)), len(chart.rows))
     _plain(axes.xaxis)
     _legend_below(figure, axes)

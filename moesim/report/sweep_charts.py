@@ -244,9 +244,9 @@ def scaling_charts(data: SweepData) -> list[LineChart]:
     for position, (name, points) in enumerate(_families(data, index)):
         ranks = data.column("ranks")[points]
         order = [point for point in points[np.argsort(ranks, kind="stable")] if np.isfinite(rate[point])]
-        if len(order) < 2:
-            continue
         x, colour = data.column("ranks")[order], series_colour(position)
+        if len(order) < 2 or (np.diff(x) <= 0).any():  # other keys move along with the ranks: that is no curve
+            continue
         times.append(Series(name, x, time[order], colour))
         per_s = rate[order] * x / 1e6
         rates += [

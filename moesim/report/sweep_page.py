@@ -48,7 +48,7 @@ def render_sweep(data: SweepData) -> str:
     return render(
         "sweep.html.j2",
         title=data.title,
-        question=data.question,
+        heading=data.question or f"{'Plan' if data.said else 'Sweep'} of {data.title}",
         varied=any(len(axis.values) > 1 for axis in data.axes),
         chips=_chips(data),
         verdict=sweep_verdict(data),

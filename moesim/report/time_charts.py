@@ -210,6 +210,7 @@ def link_series_chart(result: Result) -> LineChart | None:
         **worded("link_utilisation", unit=unit),
         title=f"Link utilisation over time, {first_layer_name(result)}",
         series=tuple(series),
+        zero=True,
     )
 
 

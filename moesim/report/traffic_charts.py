@@ -115,7 +115,10 @@ def hot_experts(result: Result) -> DataTable:
     step = np.asarray(table["step"])
     index = np.unique(np.stack([step, layer]), axis=1, return_inverse=True)[1].ravel()
     mean = np.bincount(index, weights=tokens) / np.bincount(index)
-    hottest = np.argsort(-tokens, kind="stable")[:_HOT_EXPERTS]
+    order = np.argsort(-tokens, kind="stable")
+    # Once each, however many micro-batches have it.
+    slots = np.stack([step, layer, np.asarray(table["slot"])])[:, order]
+    hottest = order[np.sort(np.unique(slots, axis=1, return_index=True)[1])][:_HOT_EXPERTS]
     mass = filled(table["gate_mass"])
     several = len(np.unique(step)) > 1
     word, numbers = layer_numbers(result)

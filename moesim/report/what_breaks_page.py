@@ -101,6 +101,7 @@ def _worst(found: WhatBreaks) -> Iterator[Chart]:
             x_label="longer by (%)",
             rows=tuple(f"{one.what}, {one.place}" for one in worst),
             groups={"longer by": np.array([100 * found.share(one.cost_s or 0.0) for one in worst])},
+            zero=True,
         )
 
 

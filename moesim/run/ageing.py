@@ -20,7 +20,7 @@ Place = Callable[[NDArray[np.int64], NDArray[np.int32]], Placement]
 
 def too_short(why: str) -> Ageing:
     """Say that ageing cannot be told."""
-    return Ageing(0, f"Too short to say: {why}.")
+    return Ageing(0, f"How long a placement stays good is not known: {why}.")
 
 
 def ageing(ids: Sequence[NDArray[np.int32]], n_experts: int, present: Sequence[Placement], place: Place) -> Ageing:

@@ -266,8 +266,8 @@ def what_to_know(comparisons: Sequence[Row], fitted_on: Sequence[str]) -> list[s
     said = [f"constants fitted on {', '.join(fitted_on)}; what was not compared with a record is an illustration"]
     if not fitted_on:
         said = [
-            "an illustration: constants of moesim's own small model, which do not travel to another; "
-            "--fit takes them from snapshots of this one"
+            "an illustration: the constants are those of moesim's own small model and hold for no other; "
+            "--fit takes them from snapshots of yours"
         ]
     for one in comparisons:
         if one["null"] and median(one["factors"]) >= median(one["null_factors"]):

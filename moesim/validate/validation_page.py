@@ -212,7 +212,7 @@ def _over(key: str, rows: Sequence[Outcome]) -> LineChart:
         size,
         "error (%)",
         _clouds(rows, [max(value, 1) for value in (ranks if over_ranks else tokens)], errors),
-        marks=(Mark("-10 %", -10.0), Mark("+10 %", 10.0)),
+        marks=(Mark("bar", -10.0), Mark("bar", 10.0)),
         log_x=True,
     )
 

@@ -28,7 +28,7 @@ from bokeh.plotting import figure
 
 from moesim.report.charts import BarChart, DotChart, Gantt, HeatMap, LineChart, Mark
 from moesim.report.interactive import Drawn, height_of
-from moesim.report.palette import GRID, INK, MARK, cividis, series_colour
+from moesim.report.palette import BLANK, GRID, INK, MARK, cividis, series_colour
 from moesim.report.quantities import decimated, rounded
 from moesim.report.scales import Scale, line_scales, point_names, scale_of
 
@@ -239,8 +239,11 @@ def _bars(chart: BarChart) -> Any:
 def _dots(chart: DotChart) -> Any:
     n_rows = len(chart.rows)
     every = np.stack(list(chart.groups.values()))
-    x = scale_of([every, *(end for span in chart.spans.values() for end in span)])
+    ends = (end for span in chart.spans.values() for end in span)
+    x = scale_of([every, *ends, np.array([0.0] if chart.zero else [])])
     plot = _figure(chart, x, Scale(-0.7, n_rows - 0.3))
+    if chart.zero:
+        plot.add_layout(Span(location=0.0, dimension="height", line_color=MARK))
     y = np.arange(n_rows)[::-1]
     if not chart.spans:
         known = np.isfinite(every).any(axis=0)
@@ -310,6 +313,7 @@ def _heat_map(chart: HeatMap, matrix: Any) -> Any:
     n_rows, n_columns = matrix.shape
     plot = _figure(chart, Scale(-0.5, n_columns - 0.5), Scale(n_rows - 0.5, -0.5), chart.row_label)
     plot.grid.grid_line_color = None
+    plot.background_fill_color = BLANK
     cells = rounded(matrix)
     known = cells[np.isfinite(cells) & (cells > (0 if chart.log else -np.inf))]
     low, high = (float(known.min()), float(known.max())) if known.size else ((1.0, 1.0) if chart.log else (0.0, 0.0))

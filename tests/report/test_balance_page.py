@@ -46,6 +46,6 @@ def test_recorded_runs_stand_beside_their_simulation_with_the_error_of_both_gues
 
 def test_the_page_says_what_its_numbers_are_worth_and_escapes_names():
     page = render_balance(study())
-    assert "an illustration" in page and "Even experts would show 1.26" in page
+    assert "An illustration" in page and "Even experts would show 1.26" in page
     assert "fitted on tiny-v1" in page and "tiny &lt;v3&gt;" in page and "<v3>" not in page
     assert "Simulated and recorded" not in render_balance(study(comparisons=[]))

@@ -15,7 +15,7 @@ from moesim.report.data_table import shown
 from moesim.report.interactive import Drawn, documents, legend_of
 from moesim.report.rank_times import rank_times_chart, rank_times_of_runs, roofline_chart
 from moesim.report.run_tables import held, waits
-from moesim.report.scales import line_scales, point_names
+from moesim.report.scales import line_scales, point_names, scale_of
 from moesim.report.time_charts import link_series_chart, rank_wait_chart, time_chart, timeline_chart, wait_chart
 from moesim.report.traffic_charts import (
     bandwidth_chart,
@@ -275,6 +275,23 @@ def test_points_apart_in_x_each_tell_their_nearest() -> None:
     bars = BarChart("key", "t", "c", "x", "y", ("p",), np.ones(1))
     dots = DotChart("key", "t", "c", "x", ("p",), {"a": np.ones(1)})
     assert [hovers(chart)[0]["mode"] for chart in (bars, dots)] == ["vline", "hline"]
+
+
+def test_values_that_differ_by_rounding_alone_have_an_axis_with_room_around_them() -> None:
+    scale = scale_of([np.array([0.3, 0.3 + 1e-16, 0.3 - 1e-16])])
+    assert (scale.low, scale.high) == (pytest.approx(0.27), pytest.approx(0.33))
+    assert scale_of([np.array([0.3, 0.3001])]).high < 0.30011
+
+
+def test_a_slot_is_hot_once_however_many_micro_batches_have_it(result: Result) -> None:
+    experts = result.tables.columns("experts")
+    twice = {name: np.ma.concatenate([column, column]) for name, column in experts.items()}
+    n = len(experts["layer"])
+    twice["micro_batch"] = np.repeat([0, 1], n).astype(np.int32)
+    tables = {name: result.tables.columns(name) for name in result.tables}
+    again = replace(result, tables=Tables(tables | {"experts": twice}))
+    rows = hot_experts(again).rows
+    assert list(map(str, rows)) == list(map(str, hot_experts(result).rows)) and len(rows) > 5
 
 
 def test_numbers_of_an_axis_are_never_rounded_to_nothing() -> None:

@@ -152,12 +152,12 @@ def test_the_page_names_critical_ranks_and_bolds_no_part_of_different_ones(resul
     moved = explained(same, critical_ranks=[5, 3])
     pages = [render_comparison([("before", result), ("after", after)], "two") for after in (same, moved)]
     for page, bold in zip(pages, (True, False), strict=True):
-        assert ('class="best" data-value="0.000777">777 µs' in page) == bold
-        assert 'class="best" data-value="0.000123">123 µs' in page
+        assert ('class="best" data-value="0.000777">777\u00a0µs' in page) == bold
+        assert 'class="best" data-value="0.000123">123\u00a0µs' in page
         assert ("before, rank 3" in page) == ("Another rank is critical" in page) == (not bold)
     assert ">ranks 5, 3<" in pages[1] and ">rank 3<" in pages[1]
     slower = renamed(moved, layer_time_s=3e-3)
-    assert 'class="best" data-value="0.000123">123 µs' not in render_comparison(
+    assert 'class="best" data-value="0.000123">123\u00a0µs' not in render_comparison(
         [("before", result), ("after", slower)], "two"
     )
 
@@ -317,5 +317,5 @@ def test_the_verdict_and_the_box_agree_on_whether_what_ifs_take_part(result: Res
         words = Page(page).words()
         what_ifs = sum(run.summary["counterfactual"] for _, run in runs)
         assert f"{what_ifs} of {len(runs)} runs are counterfactual (marked what-if)" in words
-        assert ("second is the fastest" in words) == included == bool(re.search('class="best"[^>]*>900 µs', page))
+        assert ("second is the fastest" in words) == included == bool(re.search('class="best"[^>]*>900\u00a0µs', page))
         assert ("take no part" in words) != included and (why in words)

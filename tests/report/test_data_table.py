@@ -65,6 +65,13 @@ def test_a_hostile_cell_is_only_text(text):
         assert page.tags == ["td"] and {name for name, _ in page.attributes} <= {"class", "data-value"}
 
 
+def test_a_number_stays_beside_its_unit_and_long_names_break_at_their_joints():
+    table = DataTable(("key", "time"), [("routing.top_groups", Quantity(1.5e-3, "s", 1e-3, 2e-3))])
+    html = str(row_html(table.rows[0], table.headings()))
+    assert "routing.<wbr>top_<wbr>groups" in html
+    assert ">1.5\u00a0ms (1 to 2)<" in html
+
+
 def test_text_that_begins_with_a_digit_is_words_unless_it_is_a_number():
     rows = [("80 to 100 %", "400Gb/s", "1.5e-3", "–"), ("64 / 4", "8", "-3 %", "12 ms")]
     assert [heading.words for heading in DataTable(tuple("abcd"), rows).headings()] == [True, False, False, False]

@@ -20,7 +20,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "notebook.ipynb"
 
 def rows_of(html: str) -> dict[str, list[tuple[str, str]]]:
     """Cells of each row by the first: the words, and the number behind them."""
-    rows = re.findall(r"<tr>(<td.*?)</tr>", html)
+    rows = re.findall(r"<tr>(<td.*?)</tr>", html.replace("<wbr>", "").replace("\xa0", " "))
     cells = [re.findall(r'<td[^>]*?(?: data-value="([^"]*)")?[^>]*>(.*?)</td>', row) for row in rows]
     return {row[0][1]: [(text, value) for value, text in row[1:]] for row in cells}
 

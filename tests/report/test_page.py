@@ -38,7 +38,7 @@ HOSTILE = (
 
 
 class Page(HTMLParser):
-    """Elements, attributes and data scripts of a page."""
+    """Elements, attributes and data scripts of a page, where long names may be broken left out."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Page(HTMLParser):
         self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.text: list[str] = []
         self._script: dict[str, str | None] | None = None
-        self.feed(html)
+        self.feed(html.replace("<wbr>", ""))
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moesim.report import render_comparison, render_run, render_sweep
+from moesim.report import render_comparison, render_placement, render_run, render_sweep
 from moesim.report.palette import GRID, MARK
 from moesim.results import Result
 from tests.report import test_browser as shared
 from tests.report.conftest import fake_result
+from tests.report.test_placement_page import made, option
 from tests.report.test_sweep_answer import per
 from tests.report.test_sweep_page import EXPERTS, GROUPS, NIC, TOP_K, swept
 
@@ -102,6 +103,20 @@ def test_nothing_is_cut_on_paper(browser: Any, kind: str, tmp_path: Path, varian
     assert wide == []
     assert page.evaluate("document.documentElement.scrollWidth") <= PAPER_PX
     page.close()
+
+
+def test_a_long_table_has_its_headings_on_every_sheet_and_no_number_without_its_unit(
+    browser: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(render_placement(made(*(option(f"policy_{i}", 0, 1e-3) for i in range(80)))), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    page.pdf(path=tmp_path / "report.pdf", format="A4")
+    page.close()
+    sheets = [sheet.get_textpage().get_text_range() for sheet in pdfium.PdfDocument(tmp_path / "report.pdf")]
+    rows = [text for text in sheets if re.search("policy_[0-9]+ 1\u00a0ms 58\u00a0ms", text)]
+    assert len(rows) > 1 and all("MoE layers of a" in text for text in rows)
 
 
 def test_all_maps_of_a_figure_are_printed_with_their_names(browser: Any, tmp_path: Path) -> None:

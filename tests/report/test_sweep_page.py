@@ -308,6 +308,9 @@ def test_efficiency_is_tokens_per_second_and_gpu_over_that_of_the_fewest_ranks()
         "n_experts = 64": ([8, 16, 32], pytest.approx([25] * 3)),
         "n_experts = 256": ([8, 16, 32], pytest.approx([100] * 3)),
     }
+    # Several placements of as many ranks are no curve along the ranks.
+    placed = SweepAxis(("parallel.ep", "placement.policy"), (("8", "eplb"), ("8", "greedy"), ("16", "eplb")))
+    assert scaling_charts(replace(data, axes=(placed,), columns={**data.columns, "ranks": [8.0, 8.0, 16.0]})) == []
     # A curve needs two points: with one size that ran there is none.
     alone = replace(data, columns={**data.columns, "status": ["ok", "failed", "failed"]})
     assert scaling_charts(alone) == []

@@ -141,7 +141,7 @@ def test_a_recording_is_learnt_from_its_first_half_and_judged_on_the_second(tmp_
     path = small_recording(tmp_path / "small.npz")
     found = place_verdict(scenario(workload={"recording": {"name": str(path)}, "tokens_per_rank": 8}), [0])
     assert found.learnt_from == "the first half of the recorded tokens" and found.judged_on == "the second half"
-    assert found.ageing.said.startswith("Too short to say") and not found.ageing.curves
+    assert found.ageing.said.startswith("How long a placement stays good is not known") and not found.ageing.curves
     assert found.drift_steps == 1000 and any("synthetic drift" in note for note in found.notes)
 
 

@@ -1,7 +1,7 @@
-"use strict";
 // Stills: what is printed of each chart, as SVG from the same JSON that BokehJS draws. Drawing here needs no waiting, so
 // it is done when printing begins, for charts too that never came into view, and always in the colours of a light page.
 (function () {
+  const { rounds, scale, ticks, whole, written } = axes;
   const WIDTH = 680, TOP = 8, RIGHT = 14, LETTER = 6.4, MOST_COLUMNS = 9;
   const OUTLINES = {  // of a marker of radius 1
     square: [[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]],
@@ -18,41 +18,6 @@
     if (text !== undefined) made.textContent = text;
     parent.append(made);
     return made;
-  }
-
-  // Numbers to places: evenly or by logarithms, pixels from `from` to `to`.
-  function scale(range, kind, from, to) {
-    const { start, end } = range.attributes, log = kind.name === "LogScale";
-    const on = log ? Math.log10 : (value) => value;
-    const place = (value) => from + (to - from) * (on(value) - on(start)) / (on(end) - on(start));
-    return { low: Math.min(start, end), high: Math.max(start, end), log, place };
-  }
-
-  // Round numbers between two ends: 1, 2 or 5 times a power of ten apart, or powers of ten.
-  function rounds(low, high, log) {
-    if (log) {
-      const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high)), found = [];
-      const every = Math.max(1, Math.floor((last - first) / 7));
-      for (let power = first; power <= last; power += every) {
-        for (const part of last - first > 3 ? [1] : [1, 2, 5]) found.push(part * 10 ** power);
-      }
-      const inside = found.filter((one) => one >= low && one <= high);
-      if (inside.length > 1) return inside;
-    }
-    const rough = (high - low) / 6, power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((part) => part * power).find((one) => one >= rough * 0.999);
-    return Array.from({ length: Math.floor(high / step) - Math.ceil(low / step) + 1 }, (_, i) => (Math.ceil(low / step) + i) * step);
-  }
-
-  function written(value) {
-    const size = Math.abs(value), plain = Number(value.toPrecision(6));
-    return size >= 1e4 && size < 1e9 ? plain.toLocaleString("en") : String(plain);
-  }
-
-  function ticks(axis, along) {
-    const fixed = axis.attributes.ticker?.attributes?.ticks, names = new Map(axis.attributes.major_label_overrides?.entries);
-    const places = (fixed ?? rounds(along.low, along.high, along.log)).filter((one) => one >= along.low && one <= along.high);
-    return places.map((place) => [place, names.get(place) ?? written(place)]);
   }
 
   const at = (value) => value.toFixed(1);
@@ -114,14 +79,15 @@
 
   function still(root) {
     const { height: tall, x_range, y_range, x_scale, y_scale, renderers, left: [vertical], below: [horizontal, bar], center } = root.attributes;
-    const height = bar ? Math.min(tall, 310) : tall;  // two maps fit on a sheet
+    // Two maps fit on a sheet, or three charts of curves or bars; rows keep the room that they need.
+    const height = bar ? Math.min(tall, 310) : vertical.attributes.major_label_overrides ? tall : Math.min(tall, 230);
     const yAxis = ticks(vertical, scale(y_range, y_scale, 0, 1));
     const left = 28 + LETTER * Math.max(...yAxis.map(([, name]) => name.length), 1), bottom = height - (bar ? 84 : 40);
     const x = scale(x_range, x_scale, left, WIDTH - RIGHT), y = scale(y_range, y_scale, bottom, TOP);
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("viewBox", `0 0 ${WIDTH} ${height}`);
     const grids = center.filter((one) => one.name === "Grid"), thin = { "stroke-width": 0.7, fill: "none" };
-    const xAxis = ticks(horizontal, x);
+    const xAxis = ticks(horizontal, x, whole(renderers));
     for (const grid of grids.filter((one) => one.attributes.grid_line_color)) {
       const d = grid.attributes.dimension === 1
         ? yAxis.map(([place]) => `M${at(left)} ${at(y.place(place))}H${WIDTH - RIGHT}`).join("")
@@ -168,7 +134,9 @@
     }
     // A table too wide for paper is folded: a block for each row, its cells with their headings.
     for (const table of document.querySelectorAll("main table:not(.heat)")) {
-      const names = Array.from(table.tHead?.rows[0]?.cells ?? [], (cell) => cell.textContent.trim());
+      const headings = Array.from(table.tHead?.rows[0]?.cells ?? []), names = headings.map((cell) => cell.textContent.trim());
+      // Chromium repeats headings on every sheet, but not the buttons in them.
+      headings.forEach((cell, i) => { cell.dataset.label = names[i]; });
       if (names.length <= MOST_COLUMNS) continue;
       table.classList.add("folded");
       for (const row of table.tBodies[0].rows) Array.from(row.cells, (cell, i) => { cell.dataset.label = names[i]; });

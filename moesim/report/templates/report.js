@@ -1,9 +1,8 @@
-"use strict";
 // Charts are drawn when they come into view, in the colours of the theme; tables are copied as CSV.
 (function () {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   // Ink and grid of moesim/report/palette.py, and what stands for them on a dark page.
-  const DARK = [["#1c2733", "#cdd6e0"], ["#d9dee5", "#36424f"], ["#6b7785", "#93a1b0"], ["#fffffe", "#171e26"]];
+  const DARK = [["#1c2733", "#cdd6e0"], ["#d9dee5", "#36424f"], ["#6b7785", "#93a1b0"], ["#fffffe", "#3a4653"]];
 
   function draw(box) {
     let text = document.getElementById(box.dataset.chart).textContent;
@@ -12,7 +11,8 @@
     }
     box.replaceChildren();
     box.dataset.drawn = "yes";
-    const root = JSON.parse(text);
+    box.dataset.width = box.clientWidth;
+    const root = axes.fitted(JSON.parse(text), box.clientWidth);
     return Bokeh.embed.embed_item({ root_id: root.id, doc: { version: Bokeh.version, title: "", roots: [root] } }, box);
   }
 
@@ -23,7 +23,14 @@
     }
   }, { rootMargin: "500px" });
   boxes.forEach((box) => seen.observe(box));
-  dark.addEventListener("change", () => boxes.filter((box) => box.dataset.drawn).forEach((box) => draw(box)));
+  const again = (changed) => boxes.filter((box) => box.dataset.drawn && changed(box)).forEach(draw);
+  dark.addEventListener("change", () => again(() => true));
+  // A phone that is turned: other ticks have room.
+  let settled = 0;
+  window.addEventListener("resize", () => {
+    clearTimeout(settled);
+    settled = setTimeout(() => again((box) => box.clientWidth && Math.abs(box.clientWidth - box.dataset.width) > 60), 300);
+  });
 
   for (const toggle of document.querySelectorAll(".toggle")) {
     const views = Array.from(toggle.parentElement.querySelectorAll(".canvas"));
