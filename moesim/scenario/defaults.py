@@ -7,6 +7,8 @@ validation that follows says what is wrong with it. An explicit null counts as n
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from moesim.model import ModelSpec
 from moesim.scenario.arrivals import Workload
 from moesim.scenario.sections import KINDS, Model, Routing
@@ -15,7 +17,7 @@ MODEL_PRESET = "deepseek-v3"
 
 _SOURCES = ("routing", "recording", "synthetic", "expert_ids", "counts")
 _ROUTING = ("kind", "top_k", "groups", "top_groups", *KINDS["v1"])
-_BLOCKS = {"model": Model, "routing": Routing, "workload": Workload}
+_BLOCKS: dict[str, type[BaseModel]] = {"model": Model, "routing": Routing, "workload": Workload}
 _SIZES = ("n_experts", "hidden", "expert_hidden", "n_shared", "layers")
 
 
