@@ -88,18 +88,17 @@ def _read(fabric: Fabric, path: Path, n_groups: int, ep: int) -> list[Ids]:
         if not places:
             continue
         where = f"{path}:{number}"
-        ranks = list[int]()
-        for place in places:
-            try:
-                own = ranks_at(fabric, place).tolist()
-            except InputError as error:
-                raise InputError(error.what, where, error.fix) from None
-            for rank in own:
-                if rank in owner:
-                    what = f"{fabric.rank_names[rank]} is in group {owner[rank]} already"
-                    raise InputError(what, where, "name every GPU once")
-                owner[rank] = len(found)
-            ranks += own
+        if len(places) > ep:  # a GPU each at least
+            raise InputError(f"group {len(found)} has {len(places)} places", where, f"give it parallel.ep = {ep} GPUs")
+        try:
+            ranks = [rank for place in places for rank in ranks_at(fabric, place).tolist()]
+        except InputError as error:
+            raise InputError(error.what, where, error.fix) from None
+        for rank in ranks:
+            if rank in owner:
+                what = f"{fabric.rank_names[rank]} is in group {owner[rank]} already"
+                raise InputError(what, where, "name every GPU once")
+            owner[rank] = len(found)
         if len(ranks) != ep:
             raise InputError(f"group {len(found)} has {len(ranks)} GPUs", where, f"give it parallel.ep = {ep}")
         found.append(np.array(ranks, np.int64))

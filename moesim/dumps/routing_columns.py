@@ -17,6 +17,7 @@ from moesim.dumps.names import COLUMNS, COUNTS, GATES, IDS, LOGITS, named
 from moesim.dumps.routing_trace import (
     MAX_EXPERTS,
     MAX_LAYERS,
+    MOST_SELECTIONS,
     RoutingTrace,
     Source,
     Told,
@@ -106,8 +107,7 @@ class _Table:
         if "slot" in found and told.slot_expert is None:
             raise InputError(f"{found['slot']} holds slots", self.where, "give the map of slots to experts (--map)")
         if "count" in lists and "expert" in found:
-            what = f"{found['count']} is a list in each row, beside the column {found['expert']}"
-            raise InputError(what, self.where, "give a number in each row, or all counts of a layer as a list")
+            raise InputError(f"{found['count']} is a list in each row, with one expert", self.where, "give a number")
         if "count" in lists:  # a layer's counts in a row
             lists.setdefault("counts", lists.pop("count"))
         layers = self._whole("layer", MAX_LAYERS)
@@ -184,7 +184,8 @@ class _Table:
         counted = "count" in found
         count = self._numbers(found["count"]) if counted else np.ones(len(experts))
         numbers, layer_at = np.unique(layers, return_inverse=True)
-        steps = columns[found["step"]] if "step" in found else np.zeros(len(layers), np.int64)
+        given = self._whole("step", MOST_SELECTIONS)
+        steps = np.zeros(len(layers), np.int64) if given is None else given
         step_at = np.unique(steps, return_inverse=True)[1]
         width = 1 + int(experts.max()) if told.n_experts is None or "slot" in found else told.n_experts
         if told.slot_expert is not None:
@@ -217,8 +218,8 @@ class _Table:
             for other in (other for other in codes if other != name):
                 row = np.unique(row * (1 + codes[other].max()) + codes[other], return_inverse=True)[1]
             if self.columns[name].dtype.kind in "iuf" and row.max() + 1 == len(row):
-                what = f"no column of a known name holds counts; is it {name!r:.60}?"
-                raise InputError(what, self.where, "name it count, or the tokens of single selections token")
+                fix = "name it count; for single selections name their tokens token"
+                raise InputError(f"no column is named as counts are; is it {name!r:.60}?", self.where, fix)
 
     def _whole(self, key: str, limit: int) -> NDArray[np.int64] | None:
         """A column of whole numbers from 0 below the limit; None where there is none of that kind."""

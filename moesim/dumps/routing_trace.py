@@ -253,8 +253,7 @@ def _numbered(count: int, layers: Sequence[int], told: Told, where: str) -> tupl
     if len(layers) != count or len(set(layers)) != count:
         raise InputError(f"{count} layers of data for {len(layers)} numbers", where, "name each layer once")
     if not 0 <= min(layers, default=0) <= max(layers, default=0) < MAX_LAYERS:
-        what = f"layers {min(layers)} to {max(layers)}"
-        raise InputError(what, where, f"their numbers are from 0 to {MAX_LAYERS - 1}")
+        raise InputError(f"layers {min(layers)} to {max(layers)}", where, f"numbers are from 0 to {MAX_LAYERS - 1}")
     return layers
 
 

@@ -43,13 +43,9 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         data = raw[8 + length :]
         arrays = {name: entry for name, entry in header.items() if name != "__metadata__"}
         read = {name: _array(entry, data, name, where) for name, entry in arrays.items()}
-    end = 0
-    for name, entry in sorted(arrays.items(), key=lambda item: item[1]["data_offsets"]):
-        if entry["data_offsets"][0] != end:
-            raise InputError(f"{name} begins at {entry['data_offsets'][0]}, not at {end}", where, "is it damaged?")
-        end = entry["data_offsets"][1]
-    if end != len(data):
-        raise InputError(f"{len(data)} bytes of arrays, {end} announced", where, "is it damaged?")
+    spans = sorted(tuple(entry["data_offsets"]) for entry in arrays.values())
+    if [0, *(end for _, end in spans)] != [*(begin for begin, _ in spans), len(data)]:
+        raise InputError("its arrays overlap, or leave bytes between them", where, "is it damaged?")
     return read
 
 

@@ -63,11 +63,11 @@ def read_csv(path: Path, told: Told) -> RoutingTrace:
 
 def _refuse_thousands(header: list[str], cells: list[list[str]], path: Path, lines: list[int]) -> None:
     """Where semicolons part the cells, 1.024 may be a thousand and more: read as a fraction it would be nearly 1."""
-    for at, name in enumerate(header):
-        dotted = [line for row, line in zip(cells, lines, strict=True) if "." in row[at]] if is_known(name) else []
-        if dotted and all(_THOUSANDS.fullmatch(row[at].strip()) for row in cells if "." in row[at]):
-            what = f"{name} has thousands or fractions: {cells[lines.index(dotted[0])][at]!r:.40}?"
-            raise InputError(what, f"{path}:{dotted[0]}", "write numbers without thousands separators")
+    for at in [at for at, name in enumerate(header) if is_known(name)]:
+        dotted = [(row[at].strip(), line) for row, line in zip(cells, lines, strict=True) if "." in row[at]]
+        if dotted and all(_THOUSANDS.fullmatch(text) for text, _ in dotted):
+            what = f"{header[at]} has thousands or fractions: {dotted[0][0]!r:.40}?"
+            raise InputError(what, f"{path}:{dotted[0][1]}", "write numbers without thousands separators")
 
 
 def _numbers(texts: list[str], name: str, path: Path, lines: list[int]) -> NDArray[Any]:

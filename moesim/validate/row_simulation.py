@@ -29,8 +29,7 @@ def constants_from(found: CalibrationSet, row: Row) -> Calibration:
     scale = bench.bytes_per_copy / bench.counted_bytes if found.rates_count == "payload" else 1.0
 
     if bench.uses_sms and (row.sms or 0) > found.sms:
-        what = f"{row.key}: the kernel holds {row.sms} SMs of {found.sms}"
-        raise InputError(what, row.source, "leave the row out")
+        raise InputError(f"{row.key}: {row.sms} SMs of {found.sms}", row.source, "leave the row out")
 
     def made(terms: dict[str, Any], across: Calibration | None) -> Calibration:
         rates = {name: terms[name] * scale for name in ("nvlink_rate", "nic_rate")}
