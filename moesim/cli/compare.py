@@ -58,7 +58,7 @@ def compare(
 
 
 def percentage(text: str) -> float:
-    """Read a limit such as ``5%``, in per cent."""
+    """Read a limit such as ``5%``, in per cent; 0 or more."""
     from moesim.bounded_text import number
     from moesim.errors import InputError
 
