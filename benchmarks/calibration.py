@@ -18,11 +18,11 @@ from moesim.validate import refit
 from moesim.validate.extracts import extract_rows
 from moesim.validate.fit_constants import log_error
 from moesim.validate.ledger import read_ledger
-from moesim.validate.population import as_set, solve
-from moesim.validate.population_fit import cluster_rows, populations
-from moesim.validate.population_plan import PLANS
 from moesim.validate.published import published_rows
 from moesim.validate.row_simulation import constants_from, simulate_row
+from refit.population import as_set, solve
+from refit.population_fit import cluster_rows, populations
+from refit.population_plan import PLANS
 
 FEWEST, DRAWN = 6, 4
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from moesim.compute.fitted.check import CheckRow, check
 from moesim.compute.fitted.coefficients import Fitted, fitted
-from moesim.compute.fitted.families import FAMILIES
-from moesim.compute.fitted.timed_rows import EXCLUSIONS
+from refit.families import FAMILIES
+from refit.kernel_check import CheckRow, check
+from refit.timed_rows import EXCLUSIONS
 
 MICROSECONDS = ("t0", "tE", "a", "tc", "tq", "th")
 

@@ -30,7 +30,6 @@ NOT_RUN = (
     "moesim run quickstart -q -o workload.recording.name=my-v3.npz",
     "moesim profile",
     "moesim kernels import h100.csv",
-    "moesim kernels fit",
 )
 PROGRAM = "import sys; from moesim.cli import main; sys.argv[0] = 'moesim'; main() if __name__ == '__main__' else None"
 

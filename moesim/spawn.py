@@ -1,17 +1,24 @@
-"""Worker processes that leave Ctrl-C to their driver from the very first instruction, and do not outlive it.
+"""Processes that work for this one: a list is mapped over them, or a driver hands out tasks (``moesim.sweeps``).
 
-A terminal sends SIGINT to the whole group of processes. A worker that is still importing has had no chance to ignore
-it and would die with a traceback; so the signal is blocked in the child before it exists, by inheritance.
+Workers leave Ctrl-C to their driver from the very first instruction, and do not outlive it. A terminal sends SIGINT to
+the whole group of processes. A worker that is still importing has had no chance to ignore it and would die with a
+traceback; so the signal is blocked in the child before it exists, by inheritance.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any
+from typing import Any, TypeVar
+
+from moesim.warm_up import compile_first
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def follow_parent() -> None:
@@ -86,3 +93,34 @@ class WorkerContext(SpawnContext):
         for worker in self.workers:
             if worker.pid is not None:
                 worker.kill()
+
+
+def map_in_processes(
+    work: Callable[[Item], Made], items: Sequence[Item], jobs: int, progress: Callable[[int], None]
+) -> list[Made]:
+    """Map a function over items in as many processes as asked for, in this one where one is enough.
+
+    Args:
+        work: a function of a module, or a ``partial`` of one.
+        items: in the order of the results.
+        jobs: processes at most.
+        progress: told how many items are done, from 0 on, in their order.
+    """
+    made: list[Made] = []
+    progress(0)
+    if jobs == 1 or len(items) <= 1:
+        for number, item in enumerate(items, 1):
+            made.append(work(item))
+            progress(number)
+        return made
+    compile_first()  # not each worker for itself
+    context = WorkerContext()
+    with ProcessPoolExecutor(min(jobs, len(items)), mp_context=context) as pool:
+        try:
+            for one in pool.map(work, items):
+                made.append(one)
+                progress(len(made))
+        except BaseException:
+            context.kill()
+            raise
+    return made

@@ -136,6 +136,11 @@ def test_a_module_imports_only_what_stands_before_it(path):
         assert "report" not in used
 
 
+def test_the_package_imports_nothing_that_stands_beside_it():
+    beside = {"refit", "benchmarks", "tests", "docs"}
+    assert not [path for path in SOURCES if {names[0] for names in imports(path)} & beside]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_other_packages_are_entered_by_their_face(path):
     # A verb of the command line loads the one module that it needs, when it is called.

@@ -1,11 +1,16 @@
 """Workers of every pool: none outlives its driver, whatever it is doing."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
+
+from moesim.spawn import map_in_processes
 
 DRIVER = """
 import os, sys, time
@@ -38,3 +43,17 @@ def test_workers_end_with_a_driver_that_is_killed(tmp_path):
     driver.communicate()
     while any(map(alive, pids)):
         time.sleep(0.05)  # a worker that stays is ended by the time limit of the test
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_map_keeps_its_order_and_tells_how_far_it_is(jobs):
+    told = []
+    assert map_in_processes(math.factorial, [20, 3, 0], jobs, told.append) == [math.factorial(20), 6, 1]
+    assert told == [0, 1, 2, 3]
+
+
+def test_a_map_whose_work_fails_does_not_wait_for_the_rest_of_it():
+    began = time.monotonic()
+    with pytest.raises(TypeError):
+        map_in_processes(time.sleep, ["no number", 1000], 2, lambda done: None)
+    assert time.monotonic() - began < 200

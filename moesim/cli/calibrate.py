@@ -27,7 +27,7 @@ def calibrate(
     transport: str = typer.Option(
         "", "--transport", help="Who posts to the NIC: ibgda, ibrc, proxy, efa-gda, efa-proxy."
     ),
-    out: Path | None = typer.Option(None, "--out", help="File to write; a folder with --published."),
+    out: Path | None = typer.Option(None, "--out", help="File to write."),
     start: str = typer.Option("auto", "--start", help="Set of constants to start from: a name or a file."),
     ranks: int = typer.Option(0, "--ranks", min=0, help="Ranks that were measured, where the file does not say."),
     gpus_per_node: int = typer.Option(
@@ -37,10 +37,6 @@ def calibrate(
     hidden: int = typer.Option(0, "--hidden", min=0, help="Channels of a token, where the file does not say."),
     top_k: int = typer.Option(0, "--top-k", min=0, help="Experts of a token, where the file does not say."),
     experts: int = typer.Option(0, "--experts", min=0, help="Experts of the layer, where the file does not say."),
-    published: bool = typer.Option(False, "--published", help="Fit the shipped sets to the published rows."),
-    over_clusters: bool = typer.Option(False, "--over-clusters", help="With --published: those over clusters."),
-    tables: list[str] = typer.Option([], "--table", "-t", help="With --published: only the sets of these tables."),
-    reference: Path | None = typer.Option(None, "--reference", help="Folder with the large published extracts."),
 ) -> None:
     """Fit all-to-all constants to measurements of your cluster, through the simulation, and write them as a file.
 
@@ -58,16 +54,8 @@ def calibrate(
     """
     from moesim.errors import InputError
 
-    if published:
-        if files or algorithm:
-            raise InputError("--published takes no files of yours", fix="leave out the files and --algorithm")
-        if over_clusters:
-            _over_clusters(reference, out)
-        else:
-            _published(tables, reference, out)
-        return
     if not files:
-        raise InputError("no measurements", fix="give a file, or --published")
+        raise InputError("no measurements", fix="give a file")
     cluster = _Cluster.named(gpu, topology, nvlink_bandwidth, nic_bandwidth, transport)
     if not algorithm or not cluster.gpu:
         raise InputError("which algorithm, on which GPU?", fix="give --algorithm, and --gpu or --topology")
@@ -195,46 +183,6 @@ def _measured(
         typer.echo(f"{out}: use it with -o alltoall.calibration={out}")
 
 
-def _published(tables: list[str], reference: Path | None, out: Path | None) -> None:
-    from moesim.files import write_files
-    from moesim.validate.benches import bench_of, is_transfer
-    from moesim.validate.extracts import extract_rows
-    from moesim.validate.ledger import read_ledger
-    from moesim.validate.published import published_rows
-    from moesim.validate.refit import refit_published
-    from moesim.validate.set_file import spell_set
-
-    rows = published_rows() + (extract_rows(reference) if reference is not None else [])
-    of_tables = [row for row in rows if not tables or any(row.table.startswith(table) for table in tables)]
-    sets = {bench_of(row).calibration for row in of_tables if is_transfer(row)}
-    for found in refit_published(rows, read_ledger(), lambda name: name in sets):
-        _show(found, found.constants.name)
-        if out is not None:
-            text = spell_set(found.constants)
-            write_files(out, {f"{found.constants.name}.yaml": text.encode("utf-8")})
-
-
-def _over_clusters(reference: Path | None, out: Path | None) -> None:
-    """Fit the sets over clusters, each cluster predicted from the others; the extracts are needed for what ships."""
-    from moesim.files import write_files
-    from moesim.validate.clusters_left_out import LEFT_OUT, spell_left_out
-    from moesim.validate.extracts import extract_rows
-    from moesim.validate.ledger import read_ledger
-    from moesim.validate.population_fit import cluster_rows, fit_over_clusters
-    from moesim.validate.published import published_rows
-    from moesim.validate.set_file import spell_set
-
-    ledger = read_ledger()
-    rows = published_rows() + (extract_rows(reference) if reference is not None else [])
-    fair = [row for row in rows if not ledger[row.name].suspect and row.measure != "torch"]
-    sets, left_out = fit_over_clusters(fair + cluster_rows(), lambda text: typer.echo(text, err=True))
-    for found in sets:
-        typer.echo(f"{found.name}: {len(found.clusters)} clusters, one left out is off by {found.held_out}")
-    if out is not None:
-        files = {f"{found.name}.yaml": spell_set(found) for found in sets} | {LEFT_OUT.name: spell_left_out(left_out)}
-        write_files(out, {name: text.encode("utf-8") for name, text in files.items()})
-
-
 def _show(found: "Refit", what: str) -> None:
     from moesim.cli.show import console, table
 
@@ -244,8 +192,7 @@ def _show(found: "Refit", what: str) -> None:
     ]
     typer.echo(
         f"\n{what}: {len(lines)} row{'s' * (len(lines) > 1)}, error left in time: median "
-        f"{100 * found.fitted.median:.1f} %, "
-        f"90th percentile {100 * found.fitted.p90:.1f} %"
+        f"{100 * found.fitted.off.median:.1f} %, 90th percentile {100 * found.fitted.off.p90:.1f} %"
     )
     console().print(table("", ("row", "quantity", "measured", "error"), lines))
 

@@ -117,23 +117,22 @@ def kernels_show(
 
 @group.command("check")
 def kernels_check(
-    reference: Path | None = typer.Option(None, "--reference", help="Folder of measured rows; default: stored errors."),
     as_json: bool = _JSON,
 ) -> None:
     """Compare kernel times with measured rows: by GPU, kernel and source.
 
     First the tables that ship: each row is priced with its whole series left out, from the series beside it
     (interpolated) or, where those do not reach, by a model (fitted, extrapolated). Then the fitted models, on the rows
-    that they were fitted on and on those held out.
+    that they were fitted on and on those held out, as stored with the fit.
 
     Example: moesim kernels check
     """
     from moesim.cli.kernels_show import print_rows, share
     from moesim.compute import gpus
-    from moesim.compute.fitted.check import check
+    from moesim.compute.fitted.coefficients import stored_check
     from moesim.compute.left_out import check_series
 
-    series, models = [asdict(row) for row in check_series(gpus())], [asdict(row) for row in check(reference)]
+    series, models = [asdict(row) for row in check_series(gpus())], stored_check()
     if as_json:
         print_rows((*models, *series), as_json)
         return
@@ -144,32 +143,6 @@ def kernels_check(
         row["meets"] = {True: "yes", False: "no"}.get(row["meets"], "-")
     print_rows(series, as_json)
     print_rows(models, as_json)
-
-
-@group.command("fit")
-def kernels_fit(
-    reference: Path = typer.Option(..., "--reference", help="Folder of measured rows to fit on."),
-    family: list[str] = typer.Option([], "--family", help="Fit only this family; repeatable."),
-    out: Path | None = typer.Option(None, "--out", help="YAML file to write; default: print it."),
-) -> None:
-    """Fit the kernel models again on a folder of measured rows.
-
-    Example: moesim kernels fit --reference rows --family grouped_gemm_masked --out fitted.yaml
-    """
-    import io
-
-    from ruamel.yaml import YAML
-
-    from moesim.compute.fitted.fit import fit
-    from moesim.files import write_files
-
-    text = io.StringIO()
-    YAML().dump(fit(reference, family or None), text)
-    if out is None:
-        typer.echo(text.getvalue(), nl=False)
-        return
-    write_files(out.parent, {out.name: text.getvalue().encode()})
-    typer.echo(str(out))
 
 
 @group.command("import")

@@ -60,8 +60,7 @@ def sweep(
     from moesim.cli.memory_need import refuse_too_large
     from moesim.cli.sweep_show import print_lost, print_sweep
     from moesim.errors import InputError
-    from moesim.scenario import load_scenario, parse_objective
-    from moesim.scenario.sections import RandomPoints
+    from moesim.scenario import RandomPoints, load_scenario, parse_objective
     from moesim.sweeps.answers import axes_named
     from moesim.sweeps.space import parse_axis_options, parse_together_option, space_of
     from moesim.sweeps.sweep_run import run_sweep

@@ -11,9 +11,9 @@ import typer
 from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
+    from moesim.validate.error_spread import Spread
     from moesim.validate.evaluate_rows import Outcome
     from moesim.validate.published_row import Row
-    from moesim.validate.statistics import Spread
     from moesim.validate.unseen import Unseen
 
 
@@ -133,6 +133,7 @@ def _show(outcomes: "list[Outcome]", with_rows: bool) -> None:
     from moesim.cli.show import console, table
     from moesim.validate import statistics
     from moesim.validate.causes import cause_of, reason
+    from moesim.validate.error_spread import Spread
 
     out = console()
     if with_rows:
@@ -160,7 +161,7 @@ def _show(outcomes: "list[Outcome]", with_rows: bool) -> None:
         ("held out", statistics.counts, statistics.POOLED_BAR),
         ("fitted", statistics.fitted, statistics.FIT_BAR),
     ):
-        spread, mean = statistics.Spread.of(filter(choose, outcomes)), statistics.mean_over_tables(outcomes, choose)
+        spread, mean = Spread.of(filter(choose, outcomes)), statistics.mean_over_tables(outcomes, choose)
         if spread is not None and mean is not None:
             typer.echo(
                 f"{name}: {spread.rows:,} rows, median {100 * spread.median:.1f} %, 90th percentile "
@@ -195,16 +196,16 @@ def _show_left_out() -> None:
 def _spreads(found: "list[Outcome]") -> tuple[object, ...]:
     """Cells of a table's line: rows and spread of its fitted, large, small and suspect rows, and the worst held out."""
     from moesim.validate import statistics
+    from moesim.validate.error_spread import Spread
 
-    held_out = [outcome for outcome in found if statistics.counts(outcome)]
-    large, small = ([one for one in held_out if one.small == kind] for kind in (False, True))
-    worst = statistics.Spread.of(held_out)
+    fitted, large, small, suspect = statistics.groups(found).values()
+    worst = Spread.of([*large, *small])
     return (
-        *_cell(statistics.Spread.of(filter(statistics.fitted, found))),
-        *_cell(statistics.Spread.of(large)),
-        *_cell(statistics.Spread.of(small)),
+        *_cell(Spread.of(fitted)),
+        *_cell(Spread.of(large)),
+        *_cell(Spread.of(small)),
         "-" if worst is None else f"{100 * worst.worst:.1f}",
-        *_cell(statistics.Spread.of(filter(statistics.suspect, found))),
+        *_cell(Spread.of(suspect)),
     )
 
 
@@ -216,7 +217,8 @@ def _cell(spread: "Spread | None") -> tuple[object, str]:
 
 def _show_unseen(elsewhere: "list[Unseen]") -> None:
     from moesim.validate.causes import cause_after_four
-    from moesim.validate.statistics import POOLED_BAR, Spread
+    from moesim.validate.error_spread import Spread
+    from moesim.validate.statistics import POOLED_BAR
 
     for one in elsewhere:
         before, after = Spread.of_errors(one.before), Spread.of_errors(one.after)

@@ -39,7 +39,7 @@ def _percent(error: float | None) -> str:
 
 def _show(outcomes: "list[Outcome]") -> None:
     from moesim.cli.show import console, table
-    from moesim.validate.step_rows import MEDIAN_BAR, NAMED_BEYOND, P90_BAR, judged, spread
+    from moesim.validate.step_rows import BAR, NAMED_BEYOND, judged, spread
 
     simulated = [one for one in outcomes if one.simulated is not None]
     lines = [
@@ -68,12 +68,10 @@ def _show(outcomes: "list[Outcome]") -> None:
     console().print(table("", heads, lines))
     found = spread(outcomes)
     if found is not None:
-        rows, median, p90 = found
-        met = "met" if median <= MEDIAN_BAR and p90 <= P90_BAR else "missed"
         typer.echo(
-            f"inside one source after one fitted row, batch, context and overlap stated: {rows} rows, median "
-            f"{100 * median:.1f} %, 90th percentile {100 * p90:.1f} %; "
-            f"bar {100 * MEDIAN_BAR:.0f} / {100 * P90_BAR:.0f} % {met}"
+            f"inside one source after one fitted row, batch, context and overlap stated: {found.rows} rows, median "
+            f"{100 * found.median:.1f} %, 90th percentile {100 * found.p90:.1f} %; "
+            f"bar {100 * BAR[0]:.0f} / {100 * BAR[1]:.0f} % {'met' if found.within(BAR) else 'missed'}"
         )
     for one in judged(outcomes):
         if abs(one.fitted_error or 0.0) > NAMED_BEYOND:

@@ -2,11 +2,10 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from moesim.spawn import WorkerContext
+from moesim.spawn import map_in_processes
 
 if TYPE_CHECKING:
     from moesim.results import Result
@@ -30,26 +29,15 @@ def summarise_all(scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[st
 def _each(
     work: "Callable[[Scenario], T]", scenarios: "dict[str, Scenario]", jobs: int, say: Callable[[str], None]
 ) -> dict[str, T]:
-    if jobs == 1 or len(scenarios) == 1:
-        results = {}
-        for name, scenario in scenarios.items():
-            say(f"{name}: simulating")
-            results[name] = work(scenario)
-        return results
-    from moesim.warm_up import compile_first
+    names, alone = list(scenarios), jobs == 1 or len(scenarios) == 1
 
-    compile_first()  # not each worker for itself
-    with ProcessPoolExecutor(max_workers=min(jobs, len(scenarios)), mp_context=WorkerContext()) as pool:
-        futures = {name: pool.submit(work, scenario) for name, scenario in scenarios.items()}
-        results = {}
-        try:
-            for name, future in futures.items():
-                results[name] = future.result()
-                say(f"{name}: done ({len(results)} of {len(futures)})")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return results
+    def progress(done: int) -> None:
+        if alone and done < len(names):
+            say(f"{names[done]}: simulating")
+        elif done and not alone:
+            say(f"{names[done - 1]}: done ({done} of {len(names)})")
+
+    return dict(zip(names, map_in_processes(work, list(scenarios.values()), jobs, progress), strict=True))
 
 
 def _simulate(exact_bands: bool, scenario: "Scenario") -> "Result":

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from moesim.compute import pricing
 from moesim.compute.fitted import models
 from moesim.compute.fitted.coefficients import Fitted, fitted
-from moesim.compute.fitted.families import FAMILIES
 from moesim.compute.gpus import Gpu
 from moesim.compute.measured import MeasuredTable
 from moesim.compute.published_tables import Tables
@@ -40,7 +39,7 @@ def sources(gpu: Gpu, measured: MeasuredTable | None, published: Tables) -> list
     for model in used.values():
         where = "" if model.gpu == gpu.name else f", of the {model.gpu}"
         source = f"fitted on {model.fit.rows} rows of {model.source}"
-        rows.append({"what": f"{FAMILIES[model.family].title}{where}", "source": source})
+        rows.append({"what": f"{models.TITLES[model.family]}{where}", "source": source})
     if rate := pricing.prefill_rate(gpu):
         rows.append({"what": "mla_prefill, rate", "source": pricing.citation(rate)})
     rows.append({"what": "kernels that move data", "source": MEMORY})

@@ -4,7 +4,7 @@ A series is one curve: the rows of a kernel and shape with one number of experts
 were worked out, those of one number of tokens; of a kernel with one axis, as a dense GEMM, all rows of its shape.
 Its rows are then priced as a scenario would price them:
 between the series that are left (`interpolated`), or where those do not reach, by a fitted model. The models have seen
-two thirds of the rows; their own held-out error is that of `moesim.compute.fitted.check`.
+two thirds of the rows; their own held-out error is that of `refit.kernel_check`.
 """
 
 from collections.abc import Iterable

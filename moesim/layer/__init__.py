@@ -8,7 +8,6 @@ from moesim.layer.inference import Inference, Requests, Training, requests_of
 from moesim.layer.kernel_seconds import KernelLedger, PricedKernel, layer_kernels
 from moesim.layer.learning import (
     Seen,
-    first_bias,
     opened,
     placed_by_batch,
     see,
@@ -18,17 +17,14 @@ from moesim.layer.learning import (
 )
 from moesim.layer.parts import (
     Parts,
-    build_fabric,
     build_parts,
     check_slots,
-    counterfactuals,
-    faulty_cluster,
     place,
-    views_of_groups,
-    whole_cluster,
     with_effects,
 )
+from moesim.layer.recorded_router import counterfactuals, first_bias
 from moesim.layer.routed_layer import LayerLoad, RoutedLayer, layer_load, rewired, route_layer
+from moesim.layer.scenario_cluster import build_fabric, faulty_cluster, views_of_groups, whole_cluster
 from moesim.layer.step_kernels import StepPrices
 from moesim.layer.token_batches import Workload, add_training_rows, open_workload, trace_of
 from moesim.layer.training_kernels import Passes, dense_layer, output_head, prediction_layer

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from moesim.balance import expert_load
 from moesim.errors import InputError
-from moesim.layer.parts import Parts, place, read_bias
+from moesim.layer.parts import Parts, place
+from moesim.layer.recorded_router import first_bias
 from moesim.layer.token_batches import Workload, open_workload
 from moesim.placement import Placement
 from moesim.placement_policies import FIXED_POLICIES, LEARN_FROM
@@ -47,15 +48,6 @@ def placed_by_batch(parts: Parts) -> bool:
 def _learns(section: PlacementBlock) -> bool:
     """per_batch has no use for the past, and a map is learnt already."""
     return section.file is None and section.policy not in (*FIXED_POLICIES, "per_batch")
-
-
-def first_bias(parts: Parts, batch: Batch) -> dict[int, NDArray[np.float32] | None]:
-    """Return the bias of each layer's router before the first step: as recorded, none, or from a file."""
-    if parts.router.kind != "v3" or parts.bias == "zero":
-        return dict.fromkeys(batch.layers)
-    if parts.bias == "recorded":
-        return {layer: batch.bias.get(layer) for layer in batch.layers}
-    return {layer: read_bias(parts) for layer in batch.layers}
 
 
 def window(workload: Workload, learn_from: str) -> Workload:

@@ -6,7 +6,6 @@ This is the only place that reads the scenario; the stages take arrays and small
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,14 @@ from numpy.typing import NDArray
 
 from moesim.alltoall_library import Algorithm, algorithm_named, transport_by_card
 from moesim.balance import LossFactors
-from moesim.bounded_text import number
-from moesim.broken_files import content, reading
-from moesim.cluster import Fabric, group_fabrics, load_topology, overridden
+from moesim.cluster import Fabric
 from moesim.compute import KernelTable, load_gpu
 from moesim.errors import InputError
-from moesim.layer.faults import Effect, Gone, Late, effects, for_the_whole_run, gone, on_the_clock
+from moesim.layer.faults import Gone, Late, gone, on_the_clock
 from moesim.layer.inference import Inference, inference_of, requests_of
-from moesim.mistakes import Loc
+from moesim.layer.scenario_cluster import build_fabric, effects_on, whole_cluster
 from moesim.model import PublishedRouter, RankMemory, rank_memory
 from moesim.network import Throttle
-from moesim.numpy_file import read_array
 from moesim.placement import Placement, contiguous, read_map, round_robin, with_lp_shares
 from moesim.placement import place as place_experts
 from moesim.placement_policies import FIXED_POLICIES
@@ -32,8 +28,6 @@ from moesim.routing import RouterSpec
 from moesim.scenario import Losses, Model, PlacementBlock, Scenario, Schedule, Workload
 from moesim.stages import PHASES
 from moesim.traffic import KINDS, Calibration, PhaseFlows, calibration, published_bytes, slower, wire_bytes
-
-_MOST_BIAS_BYTES = 10**6
 
 
 @dataclass(frozen=True)
@@ -128,75 +122,6 @@ class Parts:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
 
-def whole_cluster(scenario: Scenario) -> Fabric:
-    """Build all GPUs of the cluster, overrides applied.
-
-    Raises:
-        InputError: overrides of links that are not there.
-    """
-    cluster = scenario.cluster
-    return overridden(
-        load_topology(scenario.source(cluster.name), nic_bandwidth=cluster.nic_bandwidth),
-        [(override.where, override.bandwidth) for override in cluster.overrides],
-        lambda loc, what, fix: scenario.error(("cluster", "overrides", *loc), what, fix),
-    )
-
-
-def faulty_cluster(scenario: Scenario) -> Fabric:
-    """Return all GPUs of the cluster on the wires and routes that its faults leave for the whole run."""
-    cluster = whole_cluster(scenario)
-    return for_the_whole_run(_effects(scenario, cluster), cluster) if scenario.faults else cluster
-
-
-def views_of_groups(scenario: Scenario, cluster: Fabric, placement: str | None = None) -> list[Fabric]:
-    """Return each expert-parallel group's view of the whole cluster, by the scenario's placement or another one.
-
-    Raises:
-        InputError: the groups do not fit the cluster, or no GPU at a fault is theirs.
-    """
-    parallel = scenario.parallel
-    assert parallel.ep is not None  # noqa: S101 - several groups are of a given size
-    placed = scenario.source(placement or parallel.group_placement)
-    views = group_fabrics(cluster, placed, parallel.groups, parallel.ep, scenario.seed)
-    for i, effect in enumerate(_effects(scenario, cluster)):
-        if effect.acts and not any(effect.of_group(cluster, view).acts for view in views):
-            raise scenario.error(("faults", i, "where"), "no group has a GPU there", "name GPUs of a group")
-    return views
-
-
-def build_fabric(scenario: Scenario) -> Fabric:
-    """Build the ranks that the scenario runs on, those of the first group where there are several.
-
-    Raises:
-        InputError: overrides of links that are not there, fewer GPUs than ranks, or nodes of different size.
-    """
-    if scenario.groups_at_once > 1 or scenario.parallel.group_placement != "packed":
-        return views_of_groups(scenario, faulty_cluster(scenario))[0]
-    fabric = whole_cluster(scenario)
-    if scenario.parallel.ep is not None:
-        if scenario.parallel.ep > fabric.n_ranks:
-            raise InputError(
-                f"ep is {scenario.parallel.ep} but {fabric.name} has {fabric.n_ranks} GPUs",
-                where="parallel.ep",
-                fix="lower ep or choose a larger topology",
-            )
-        fabric = fabric.first_ranks(scenario.parallel.ep)
-    if (fabric.rank_node != np.arange(fabric.n_ranks) // fabric.ranks_per_node).any():
-        raise InputError(
-            f"the nodes of {fabric.name} hold different numbers of GPUs",
-            where="cluster.topology",
-            fix="use a topology with equally large nodes (the last may be smaller)",
-        )
-    return for_the_whole_run(_effects(scenario, fabric), fabric) if scenario.faults else fabric
-
-
-def _effects(scenario: Scenario, fabric: Fabric) -> tuple[Effect, ...]:
-    def blame(loc: Loc, what: str, fix: str) -> InputError:
-        return scenario.error(("faults", *loc), what, fix)
-
-    return effects(scenario.faults, fabric, blame)
-
-
 def build_parts(scenario: Scenario, fabric: Fabric | None = None) -> Parts:
     """Resolve a scenario into its parts.
 
@@ -271,10 +196,10 @@ def with_effects(parts: Parts, scenario: Scenario, cluster: Fabric | None = None
     """
     fabric, algorithm = parts.fabric, parts.algorithm
     if fabric.cluster_rank is None:
-        found = _effects(scenario, fabric)
+        found = effects_on(scenario, fabric)
     else:
         cluster = cluster or whole_cluster(scenario)
-        found = tuple(effect.of_group(cluster, fabric) for effect in _effects(scenario, cluster))
+        found = tuple(effect.of_group(cluster, fabric) for effect in effects_on(scenario, cluster))
     dead = gone(found)
     if dead is not None and algorithm.copies == "node" and fabric.n_nodes > 1:
         what = f"{algorithm.name} sends over the GPUs of the same index in every node, the dead one's among them"
@@ -446,42 +371,3 @@ def _router(scenario: Scenario, fabric: Fabric, home: NDArray[np.int32]) -> tupl
     except InputError as error:
         raise InputError(error.what, where=where, fix=error.fix) from error
     return spec, groups_are, group
-
-
-def counterfactuals(parts: Parts, trained: dict[str, object]) -> tuple[str, ...]:
-    """In which ways the router differs from the one that the recorded logits were trained with, in words."""
-    found = []
-    router = parts.router
-    for name, used in (("kind", router.kind), ("top_k", router.top_k)):
-        if name in trained and trained[name] != used:
-            found.append(f"{name} {used} on logits trained with {trained[name]}")
-    groups, limit = int(str(trained.get("n_groups", 1))), int(str(trained.get("top_groups", 1)))
-    trained_limit = f"{limit} of {groups} groups" if limit < groups else "no group limit"
-    used_limit = f"{router.top_groups} of {router.n_groups} groups" if router.limited else "no group limit"
-    if trained_limit != used_limit:
-        found.append(f"{used_limit} on logits trained with {trained_limit}")
-    if trained.get("kind") == "v3" and parts.bias == "zero":
-        found.append("bias off on logits trained with it")
-    return tuple(found)
-
-
-def read_bias(parts: Parts) -> NDArray[np.float32]:
-    """Read the bias file that the scenario names: one number per expert, ``.npy`` or one per line of text.
-
-    Raises:
-        InputError: not such a file, another number of experts, or a value that is not finite.
-    """
-    path = Path(parts.bias)
-    raw: NDArray[Any]
-    with reading(path, "one number per expert", "not readable as numbers"):
-        if path.suffix == ".npy":
-            raw = read_array(path, "bias", most_bytes=_MOST_BIAS_BYTES)
-        else:
-            raw = np.array([number(word) for word in content(path, _MOST_BIAS_BYTES).decode().split()])
-    if raw.shape != (parts.router.n_experts,) or raw.dtype.kind not in "iuf" or not np.isfinite(raw).all():
-        raise InputError(
-            f"a bias of shape {raw.shape} and type {raw.dtype}",
-            where=str(path),
-            fix=f"give {parts.router.n_experts} finite numbers, one per expert",
-        )
-    return raw.astype(np.float32)

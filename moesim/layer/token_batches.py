@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from moesim.balance import imbalance
 from moesim.errors import InputError
-from moesim.layer.parts import Parts, read_bias
+from moesim.layer.parts import Parts
+from moesim.layer.recorded_router import read_bias
 from moesim.recording_format import Recording, is_recording, read_recording, recording_path
 from moesim.results import TableBuilder, nulls
 from moesim.routing import RouterSpec, route

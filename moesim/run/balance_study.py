@@ -20,7 +20,8 @@ from moesim.layer import Parts
 from moesim.routing import RouterSpec, affinity, gate_mass_lost
 from moesim.run.balance_fit import device_of
 from moesim.run.balance_snapshots import Floats, Ids, Snapshots
-from moesim.run.steps import initial_state, route_step, summed_up
+from moesim.run.routed_steps import initial_state, route_step
+from moesim.run.steps import summed_up
 from moesim.workload import Batch, listed
 
 Row = dict[str, Any]

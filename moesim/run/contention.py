@@ -34,9 +34,11 @@ from moesim.measure import FlowExport, SummaryBuilder, held_seconds, joint_flows
 from moesim.placement_policies import GROUP_PLACEMENTS
 from moesim.results import Note, Result, TableBuilder, Tables, Term, ratio
 from moesim.run.audit import audit_terms
-from moesim.run.steps import NO_CURVES_S, GroupSteps, RoutedStep, route_steps, run_steps_of_groups
+from moesim.run.routed_steps import RoutedStep, route_steps
+from moesim.run.steps import GroupSteps, run_steps_of_groups
 from moesim.scenario import Scenario
 from moesim.stages import PHASES
+from moesim.timeline import NO_CURVES_S
 from moesim.traffic import Floats, gradient_flows, weight_transfer
 
 # Links that a result names, of those that carry bytes of several groups.

@@ -5,7 +5,7 @@ import numpy as np
 from moesim.dumps import RoutingTrace, Source
 from moesim.layer import build_parts, open_workload
 from moesim.routing import route
-from moesim.run.steps import initial_state
+from moesim.run.routed_steps import initial_state
 from moesim.scenario import Scenario
 
 

@@ -15,7 +15,7 @@ from moesim.layer import Parts
 from moesim.measure import SummaryBuilder
 from moesim.results import Note
 from moesim.run.contention import on_one_clock, with_other_faults
-from moesim.run.steps import RoutedStep
+from moesim.run.routed_steps import RoutedStep
 from moesim.scenario import Fault, Scenario
 from moesim.units import format_duration
 

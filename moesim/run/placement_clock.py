@@ -18,7 +18,8 @@ from moesim.placement import Moves, Placement, break_even_steps, moves_between
 from moesim.placement_policies import FETCHING_POLICIES
 from moesim.results import PlacementOption, Value, ratio_spread
 from moesim.run.rebalance import LayerMove
-from moesim.run.steps import RoutedStep, initial_state, route_step, summed_up
+from moesim.run.routed_steps import RoutedStep, initial_state, route_step
+from moesim.run.steps import summed_up
 from moesim.scenario import Rebalance
 from moesim.timeline import run_phase
 from moesim.traffic import weight_flows, weight_transfer

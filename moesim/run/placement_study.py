@@ -35,7 +35,7 @@ from moesim.placement import (
     worth,
 )
 from moesim.placement_policies import BATCH_POLICIES, FIXED_POLICIES, POLICIES, SINGLE_SLOT_POLICIES
-from moesim.run.steps import initial_state, route_step
+from moesim.run.routed_steps import initial_state, route_step
 from moesim.scenario import Scenario
 
 NEED_ROOM = ("replicate_top", *BATCH_POLICIES)

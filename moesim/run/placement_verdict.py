@@ -18,7 +18,7 @@ from moesim.results import Ageing, PlacementVerdict
 from moesim.run.ageing import ageing, too_short
 from moesim.run.placement_clock import DRIFT_STEPS, Candidate, judge
 from moesim.run.placement_study import NEED_ROOM, study
-from moesim.run.steps import initial_state, route_step
+from moesim.run.routed_steps import initial_state, route_step
 from moesim.scenario import Scenario
 from moesim.traffic import weight_transfer
 from moesim.units import format_duration

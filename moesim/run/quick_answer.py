@@ -3,7 +3,8 @@
 from moesim.errors import InputError
 from moesim.layer import build_parts, counterfactuals, opened
 from moesim.results import Note, Result, Tables, intervals
-from moesim.run.steps import route_steps, summed_up
+from moesim.run.routed_steps import route_steps
+from moesim.run.steps import summed_up
 from moesim.scenario import Scenario, to_yaml
 
 QUICK = "quick answer, no event engine: links end with their last byte; how far off that is: docs/plan.md"

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from moesim.layer import KernelLedger, Parts
 from moesim.measure import SummaryBuilder, spreads
 from moesim.results import BANDED, Z80
-from moesim.run.steps import NO_CURVES_S, RoutedStep, TimedLayer, run_steps
+from moesim.run.routed_steps import RoutedStep
+from moesim.run.steps import TimedLayer, run_steps
 from moesim.stages import PHASES
+from moesim.timeline import NO_CURVES_S
 from moesim.traffic import slower
 
 

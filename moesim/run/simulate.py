@@ -48,15 +48,8 @@ from moesim.run.audit import audit_terms
 from moesim.run.contention import GroupRun, build_groups, with_contention
 from moesim.run.fault_costs import BrokenRun, fault_costs, fault_notes
 from moesim.run.resimulate import StepTimes, resimulated
-from moesim.run.steps import (
-    GroupSteps,
-    RoutedStep,
-    TimedLayer,
-    TimedMigration,
-    route_steps,
-    run_steps_of_groups,
-    simulated_layers,
-)
+from moesim.run.routed_steps import RoutedStep, route_steps
+from moesim.run.steps import GroupSteps, TimedLayer, TimedMigration, run_steps_of_groups, simulated_layers
 from moesim.scenario import Scenario, to_yaml
 from moesim.timeline import LinkSeries
 from moesim.traffic import KINDS

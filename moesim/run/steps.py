@@ -1,28 +1,23 @@
-"""The steps of a run: each batch routed, put on the clock, audited and summed up.
+"""The steps of a run on the clock: each routed batch timed, audited and summed up.
 
-State (the routers' biases, placements that stay) goes round from step to step. Layers that share a recorded layer share
-its routing and traffic; only the clock treats them apart.
+Layers that share a recorded layer share its routing and traffic; only the clock treats them apart.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moesim.balance import update_bias
 from moesim.errors import InputError
-from moesim.layer import KernelLedger, LayerLoad, Parts, RoutedLayer, first_bias, layer_load, route_layer
+from moesim.layer import KernelLedger, LayerLoad, Parts, layer_load
 from moesim.measure import CriticalRank, SummaryBuilder, TrainingTime, bucket_width_s, slot_bytes, steps_pay
-from moesim.placement import Placement
-from moesim.placement_policies import FETCHING_POLICIES, FIXED_POLICIES
+from moesim.placement_policies import FETCHING_POLICIES
 from moesim.run.audit import audit_components, audit_layer, audit_migration, audit_together
 from moesim.run.offsets import start_offsets
-from moesim.run.rebalance import LayerMove, Rebalancing, fetched, rebalanced
+from moesim.run.routed_steps import RoutedStep
 from moesim.stages import BESIDE, MIGRATION
 from moesim.timeline import (
     BACKWARD,
+    NO_CURVES_S,
     SCHEDULES,
     Key,
     LayerTrace,
@@ -40,48 +35,12 @@ from moesim.timeline import (
     with_migrations,
 )
 from moesim.traffic import Floats, PhaseFlows, busiest_link_s, weight_flows, weight_transfer
-from moesim.workload import Batch, micro_batches, without_ranks
 
 _OFFSET_STAGE, _JITTER_STAGE = 4, 8
 # After that, eleven days, times of microseconds are lost in the clock's rounding.
 _LONGEST_S = 1e6
-NO_CURVES_S = 1e9
-"""One bucket over everything, where nobody looks at the links' use over time."""
 # Layers after which a step repeats itself, filling and emptying of the micro-batches among them.
 _FEWEST_LAYERS = 6
-
-
-@dataclass(frozen=True)
-class State:
-    """What one step hands to the next.
-
-    Attributes:
-        bias: of each recorded layer's router, [experts]; None where there is none.
-        placement: of the recorded layers whose experts stay where they are; the others' are placed by the step's load.
-        rebalancing: what the rebalancer has seen, and what it has not moved yet.
-    """
-
-    bias: Mapping[int, NDArray[np.float32] | None]
-    placement: Mapping[int, Placement] = field(default_factory=dict)
-    rebalancing: Rebalancing = field(default_factory=Rebalancing)
-
-
-@dataclass(frozen=True)
-class RoutedStep:
-    """One batch after routing: of each recorded layer, where its tokens go.
-
-    Attributes:
-        given: the experts came with the workload, no router ran; some tokens may have fewer than top-k.
-        moves: weights that change place in this step.
-        later: the same of the micro-batches after the first, whose are ``layers``.
-    """
-
-    layers: dict[int, RoutedLayer]
-    tokens: int
-    distinct_tokens: int
-    given: bool
-    moves: tuple[LayerMove, ...] = ()
-    later: tuple[dict[int, RoutedLayer], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,63 +76,6 @@ class TimedMigration:
     moves: int
     trace: MigrationTrace
     bound_s: float
-
-
-def initial_state(parts: Parts, batch: Batch) -> State:
-    """The biases that the scenario asks for, as recorded, none, or from a file; the placement, if a file gives it."""
-    placed = parts.placement_map
-    placement = {} if placed is None else {layer: placed.for_layer(layer) for layer in batch.layers}
-    return State(first_bias(parts, batch), placement)
-
-
-def route_steps(parts: Parts, batches: Iterable[Batch]) -> Iterator[RoutedStep]:
-    """Route one batch after the other, the state of each step coming from the one before."""
-    state: State | None = None
-    for batch in batches:
-        step, state = route_step(parts, state or initial_state(parts, batch), batch)
-        yield step
-
-
-def route_step(parts: Parts, state: State, batch: Batch) -> tuple[RoutedStep, State]:
-    """Route one batch through the layers that are simulated.
-
-    Returns:
-        Its routing, and the state for the next step: the biases moved by this step's loads where the scenario asks for
-        it (arXiv:2408.15664, Alg. 1), else as they were; placements and their rebalancer where it asks for one.
-    """
-    if parts.gone is not None:
-        batch = without_ranks(batch, parts.gone.ranks)
-        if not batch.tokens:
-            raise InputError("no living rank has a token", "faults", "give other ranks tokens")
-    layers = batch.layers[: parts.workload.layers_simulated]
-    moves: tuple[LayerMove, ...] = ()
-    if parts.placement.rebalance:
-        where, memory, moves = rebalanced(parts, state.placement, state.rebalancing, layers)
-        state = replace(state, placement=where, rebalancing=memory)
-    placed, cut = dict(state.placement), 1 if parts.inference is None else parts.inference.micro_batches
-    if cut > 1 and parts.placement.policy not in FIXED_POLICIES:  # both follow one load
-        whole = {layer: route_layer(parts, batch, layer, state.bias[layer], placed.get(layer)) for layer in layers}
-        placed = {layer: of.placement for layer, of in whole.items()}
-    routed, *later = (
-        {layer: route_layer(parts, part, layer, state.bias[layer], placed.get(layer)) for layer in layers}
-        for part in micro_batches(batch, cut)
-    )
-    if parts.placement.policy in FETCHING_POLICIES:
-        moves = fetched(parts, state.placement, routed)
-    step = RoutedStep(routed, batch.tokens, batch.distinct_tokens, batch.logits is None, moves, tuple(later))
-    if parts.placement.rebalance:  # where experts are placed by a load, that is the first step's
-        stays = {layer: one.placement for layer, one in routed.items()}
-        state = replace(state, placement=stays, rebalancing=state.rebalancing.after(routed))
-    if not parts.update_bias:
-        return step, state
-    rate, none = parts.losses.bias_rate, np.zeros(parts.router.n_experts)
-    moved: dict[int, NDArray[np.float32] | None] = {}
-    for layer in layers:
-        bias = state.bias[layer]
-        before = none if bias is None else bias
-        load = sum((of[layer].expert_tokens for of in later), routed[layer].expert_tokens)
-        moved[layer] = update_bias(before, load, rate).astype(np.float32)
-    return step, replace(state, bias={**state.bias, **moved})
 
 
 def run_steps(
@@ -357,7 +259,7 @@ def _passes_alone(parts: Parts, loads: _Loads, start_offset_s: Floats) -> list[L
     program = tuple(SCHEDULES["training", "none"](loads.n_layers, parts.algorithm.permutes_first))
     tolerance = parts.tolerance if steps_pay(loads.of(0).flows) else 0.0
     throttles = [one for one in parts.throttles if one.whole_run]
-    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, NO_CURVES_S, tolerance, throttles=throttles)
+    ran = run_layers(parts.fabric, program, loads.work, start_offset_s, tolerance=tolerance, throttles=throttles)
     return [trace for trace in ran if isinstance(trace, LayerTrace)]
 
 

@@ -14,6 +14,7 @@ from moesim.scenario.arrivals import (
 )
 from moesim.scenario.axes import Override, parse_axis, parse_override
 from moesim.scenario.breaches import check_axis
+from moesim.scenario.cluster_section import Cluster
 from moesim.scenario.fault_section import Fault
 from moesim.scenario.named_files import is_path, shipped_names
 from moesim.scenario.scenario_reader import (
@@ -25,7 +26,8 @@ from moesim.scenario.scenario_reader import (
     named_files,
 )
 from moesim.scenario.schema import Scenario, json_schema, to_yaml
-from moesim.scenario.sections import Cluster, Losses, Model, PlacementBlock, RandomPoints, Rebalance, Sweep
+from moesim.scenario.sections import Losses, Model, PlacementBlock, Rebalance
+from moesim.scenario.sweep_section import RandomPoints, Sweep
 from moesim.scenario.thresholds import SUMMARY_KEYS, Objective, Threshold, parse_objective, parse_threshold
 
 __all__ = [

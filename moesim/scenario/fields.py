@@ -5,20 +5,19 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from moesim.scenario.arrivals import Schedule, Workload
+from moesim.scenario.cluster_section import Cluster, Parallel
 from moesim.scenario.fault_section import Fault
 from moesim.scenario.sections import (
     AllToAll,
     Block,
-    Cluster,
     Compute,
     Losses,
     Model,
     Network,
-    Parallel,
     PlacementBlock,
     Routing,
-    Sweep,
 )
+from moesim.scenario.sweep_section import Sweep
 from moesim.units import Count
 
 VARIANT_NAME = r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,62}"

@@ -8,13 +8,23 @@ from moesim.timeline.pipelines import PIPELINES
 from moesim.timeline.pipelines.passes import Pass, Task
 from moesim.timeline.program import Key, Operation, Program, moe_layers, with_migrations
 from moesim.timeline.quick_clock import run_layers_quickly
-from moesim.timeline.ranks import LayerTrace, LayerWork, LinkSeries, MigrationTrace, RankGroup, run_groups, run_layers
+from moesim.timeline.ranks import (
+    NO_CURVES_S,
+    LayerTrace,
+    LayerWork,
+    LinkSeries,
+    MigrationTrace,
+    RankGroup,
+    run_groups,
+    run_layers,
+)
 from moesim.timeline.schedules import BACKWARD, FORWARD, SCHEDULES, WEIGHTS
 from moesim.timeline.uniform_alltoall import run_phase
 
 __all__ = [
     "BACKWARD",
     "FORWARD",
+    "NO_CURVES_S",
     "PIPELINES",
     "SCHEDULES",
     "WEIGHTS",

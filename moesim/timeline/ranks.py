@@ -27,6 +27,8 @@ from moesim.traffic import Floats, Ints, PhaseFlows
 _ONE = np.array([0, 1], np.int64)
 # SimPy events of one instant: a rank has some ten; more go round in a circle.
 _MOST_AT_ONCE = 1_000_000
+NO_CURVES_S = 1e9
+"""One bucket over everything, where nobody looks at the links' use over time."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def run_layers(
     program: Program,
     work_of: WorkOf,
     start_offset_s: Floats,
-    bucket_s: float,
+    bucket_s: float = NO_CURVES_S,
     tolerance: float = 0.0,
     weights: Mapping[Key, PhaseFlows] | None = None,
     throttles: Sequence[Throttle] = (),

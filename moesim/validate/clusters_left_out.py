@@ -1,15 +1,14 @@
 """Each cluster predicted by all others: what to expect on one that nobody measured, as it ships."""
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from moesim.traffic import gpu_steps
+from moesim.validate.error_spread import Spread
 from moesim.validate.shipped_files import shipped_lines
 
 _DATA = Path(__file__).resolve().parent.parent / "data" / "validate"
@@ -56,16 +55,6 @@ class Expectation:
     covered: float
 
 
-def spell_left_out(rows: Iterable[LeftOut]) -> str:
-    """The rows as CSV, six significant digits."""
-    text = io.StringIO()
-    write = csv.writer(text, lineterminator="\n")
-    write.writerow(field.name for field in fields(LeftOut))
-    for one in rows:
-        write.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in astuple(one)])
-    return text.getvalue()
-
-
 def read_left_out() -> list[LeftOut]:
     """Read the rows that ship."""
     return TypeAdapter(list[LeftOut]).validate_python(shipped_lines(LEFT_OUT.name))
@@ -101,13 +90,7 @@ def _in_cell(algorithm: str, transport: str) -> Callable[[LeftOut], bool]:
 
 
 def _expectation(what: str, rows: Sequence[LeftOut]) -> Expectation:
-    errors = np.array([row.error for row in rows])
-    return Expectation(
-        what,
-        len(rows),
-        len({row.cluster for row in rows}),
-        float(np.median(np.abs(errors))),
-        float(np.quantile(np.abs(errors), 0.9)),
-        float(np.median(errors)),
-        float(np.mean([row.covered for row in rows])),
-    )
+    errors = [row.error for row in rows]
+    off, clusters = Spread.of_errors(errors), len({row.cluster for row in rows})
+    covered = float(np.mean([row.covered for row in rows]))
+    return Expectation(what, off.rows, clusters, off.median, off.p90, float(np.median(errors)), covered)

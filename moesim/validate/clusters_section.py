@@ -8,8 +8,9 @@ from moesim.alltoall_library import ALGORITHMS
 from moesim.report import Cell, ChartView, DataTable, DotChart, view_of
 from moesim.traffic import find_set, set_names, way_between
 from moesim.validate.clusters_left_out import LeftOut, expectations
+from moesim.validate.error_spread import Spread
 from moesim.validate.listed_clusters import listed_rows
-from moesim.validate.plan import FREE
+from moesim.validate.shipped_files import shipped_yaml
 
 
 def verdict(rows: Sequence[LeftOut]) -> tuple[str, str]:
@@ -100,7 +101,7 @@ def _clusters_table(rows: Sequence[LeftOut]) -> DataTable:
                 *(", ".join(dict.fromkeys(each)) for each in list(zip(*listed, strict=True))[1:3]),
                 len(errors),
                 len(listed) - len(errors),
-                _percent(float(np.median(np.abs(errors)))) if errors else None,
+                _percent(Spread.of_errors(errors).median) if errors else None,
                 f"{100 * float(np.median(errors)):+.1f}" if errors else None,
                 "; ".join(dict.fromkeys(source for *_, source in listed)),
             )
@@ -111,9 +112,10 @@ def _clusters_table(rows: Sequence[LeftOut]) -> DataTable:
 
 def _constants_table() -> DataTable:
     """Free constants of every set that ships against the rows that they were fitted on."""
+    free = shipped_yaml("free_constants.yaml")["free"]
     lines: list[tuple[Cell, ...]] = []
     for made in (find_set(algorithm, "h100", name) for algorithm in ALGORITHMS for name in set_names(algorithm)):
-        constants = len(made.uncertain) if made.clusters else len(FREE.get(made.name, ()))
+        constants = len(made.uncertain) if made.clusters else len(free.get(made.name, ()))
         rows = sum(made.clusters.values()) or len(made.rows)
         if constants:
             mark = "as many constants as rows" if constants >= rows else ""

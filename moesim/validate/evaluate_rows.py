@@ -5,11 +5,11 @@ alone: the number of jobs changes no byte.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 
-from moesim.spawn import WorkerContext
+from moesim.spawn import map_in_processes
 from moesim.validate.arithmetic import computed
 from moesim.validate.benches import is_transfer
 from moesim.validate.ledger import Entry
@@ -44,7 +44,7 @@ def evaluate(
     rows: Sequence[Row],
     ledger: dict[tuple[str, str], Entry],
     jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outcome]:
     """Simulate rows with the shipped constants of their sources.
 
@@ -55,25 +55,9 @@ def evaluate(
         progress: called with the rows done and all rows.
     """
     tasks = _tasks(rows)
-    values: dict[tuple[str, str], float | None] = {}
-
-    def take(task: Sequence[Row], found: Iterable[float | None]) -> None:
-        values.update(zip((row.name for row in task), found, strict=True))
-        if progress is not None:
-            progress(len(values), len(rows))
-
-    if jobs == 1 or len(tasks) == 1:
-        for task in tasks:
-            take(task, simulate_rows(task))
-    else:
-        context = WorkerContext()
-        try:
-            with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=context) as pool:
-                for task, found in zip(tasks, pool.map(simulate_rows, tasks), strict=True):
-                    take(task, found)
-        except BaseException:
-            context.kill()
-            raise
+    rows_done = [0, *accumulate(map(len, tasks))]
+    found = map_in_processes(simulate_rows, tasks, jobs, lambda done: progress(rows_done[done], len(rows)))
+    values = dict(zip((row.name for task in tasks for row in task), chain.from_iterable(found), strict=True))
     return [Outcome(row, ledger[row.name], values[row.name]) for row in rows]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.traffic import Calibration, CalibrationSet, Place, most_of, value_at, with_value
+from moesim.validate.error_spread import Spread
 from moesim.validate.published_row import BANDWIDTHS, Row, phase_of
 
 Floats = NDArray[np.float64]
@@ -80,14 +81,9 @@ class Fitted:
     slopes: Floats
 
     @property
-    def median(self) -> float:
-        """Median of the absolute relative errors."""
-        return float(np.median(np.abs(self.errors)))
-
-    @property
-    def p90(self) -> float:
-        """Ninth decile of the absolute relative errors."""
-        return float(np.quantile(np.abs(self.errors), 0.9))
+    def off(self) -> Spread:
+        """How far the rows are off."""
+        return Spread.of_errors(self.errors)
 
 
 def fit(

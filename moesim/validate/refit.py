@@ -1,6 +1,6 @@
-"""Fitting sets of constants: the shipped ones to the ledger's fitted rows, a user's to their own measurements."""
+"""Fitting a set of constants to a user's own measurements."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,18 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.traffic import CalibrationSet, find_set, value_at, with_value
-from moesim.validate.benches import bench_of, is_transfer
+from moesim.traffic import CalibrationSet
 from moesim.validate.clusters import OnRanks
 from moesim.validate.fit_constants import Fitted, Free, fit, log_error
-from moesim.validate.ledger import FIT, Entry
-from moesim.validate.plan import BASE, FREE
 from moesim.validate.posterior import group_of, groups_made_worse, posterior, worth_moving
 from moesim.validate.prior import ROW_SPREAD, held_over_clusters, open_constants
 from moesim.validate.published_row import Row
 from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.set_file import rounded
-from moesim.validate.statistics import Spread
 from moesim.validate.told_apart import Moved, left_open, moved, slopes_of
 
 # So many rows, all met within this by constants that nearly nothing holds, are of the kernel that is modelled.
@@ -31,55 +27,13 @@ _STILL = 0.002
 
 @dataclass(frozen=True)
 class Refit:
-    """A set that was fitted again: its rows, and the relative error in time left on each.
-
-    Of a user's own, what moved and what the rows leave open too.
-    """
+    """A set that was fitted again: its rows, the relative error in time left on each, what moved, what stays open."""
 
     constants: CalibrationSet
     rows: Sequence[Row]
     fitted: Fitted
     moved: Sequence[Moved] = ()
     left_open: Sequence[str] = ()
-
-
-def refit_published(
-    rows: Iterable[Row],
-    ledger: Mapping[tuple[str, str], Entry],
-    wanted: Callable[[str], bool],
-) -> Iterator[Refit]:
-    """Fit the shipped sets to the rows that the ledger allows, each starting from its current constants.
-
-    Args:
-        rows: published rows.
-        ledger: entries by table and key.
-        wanted: which sets, by name.
-
-    Yields:
-        The sets, those that others build on before them.
-    """
-    of_set: dict[str, list[Row]] = {}
-    held_out: dict[str, list[Row]] = {}
-    for row in filter(is_transfer, rows):
-        entry = ledger[row.name]
-        # A twin has the same bytes as a row that is here already, in the fit it would count twice.
-        if entry.role == FIT and not entry.rule:
-            of_set.setdefault(bench_of(row).calibration, []).append(row)
-        elif entry.role != FIT and not entry.suspect:
-            held_out.setdefault(bench_of(row).calibration, []).append(row)
-    done: dict[str, CalibrationSet] = {}
-    for name in FREE:
-        if name not in of_set or not wanted(name):
-            continue
-        first = of_set[name][0]
-        start = find_set(bench_of(first).algorithm, first.gpu, name)
-        if name in BASE:
-            base = done.get(BASE[name]) or find_set(start.algorithm, first.gpu, BASE[name])
-            start = _on_base(start, base, FREE[name])
-        found = fit(start, FREE[name], of_set[name], simulate_row, constants_from)
-        signed = _signed(found, of_set[name])
-        done[name] = replace(signed, held_out=_held_out(signed, held_out.get(name, [])))
-        yield Refit(done[name], of_set[name], found)
 
 
 def refit_measured(
@@ -167,8 +121,8 @@ def refit_measured(
         )
     )
     found = replace(found, constants=mine, errors=np.expm1(off(mine, rows)))
-    signed = _signed(found, rows)
-    return Refit(signed, rows, found, moved(start, signed, free), unknown)
+    mine = signed(found, rows)
+    return Refit(mine, rows, found, moved(start, mine, free), unknown)
 
 
 def _as_it_was(made: CalibrationSet, start: CalibrationSet, phase: str, across: bool) -> CalibrationSet:
@@ -179,23 +133,7 @@ def _as_it_was(made: CalibrationSet, start: CalibrationSet, phase: str, across: 
     return replace(made, phases=made.phases | {phase: start.phases[phase]})
 
 
-def _on_base(start: CalibrationSet, base: CalibrationSet, free: Sequence[Free]) -> CalibrationSet:
-    """The base's constants, but for those that are the set's own."""
-    made = replace(start, phases=base.phases, across=base.across)
-    for one in free:
-        for place in one.places:
-            made = with_value(made, place, value_at(start, place))
-    return made
-
-
-def _signed(found: Fitted, rows: Sequence[Row]) -> CalibrationSet:
-    error = {"median": round(found.median, 4), "p90": round(found.p90, 4)}
-    return replace(rounded(found.constants), rows=tuple(f"{row.table}: {row.key}" for row in rows), error=error)
-
-
-def _held_out(found: CalibrationSet, rows: Sequence[Row]) -> dict[str, float]:
-    """How far the set is off on rows that it was not fitted on, as validate counts it; empty without rows."""
-    if not rows:
-        return {}
-    off = Spread.of_errors([simulate_row(row, constants_from(found, row)) / row.published - 1 for row in rows])
-    return {"rows": off.rows, "median": round(off.median, 4), "p90": round(off.p90, 4)}
+def signed(found: Fitted, rows: Sequence[Row]) -> CalibrationSet:
+    """The set that a fit found, with the names of its rows and the error left on them."""
+    names = tuple(f"{row.table}: {row.key}" for row in rows)
+    return replace(rounded(found.constants), rows=names, error=found.off.figures())

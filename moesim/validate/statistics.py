@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from moesim.validate.benches import is_transfer
+from moesim.validate.error_spread import Spread
 from moesim.validate.evaluate_rows import Outcome
 from moesim.validate.ledger import FIT
 
@@ -16,32 +16,6 @@ POOLED_BAR = (0.04, 0.10)
 TABLE_BARS = {LARGE: (0.04, 0.10), SMALL: (0.05, 0.13)}
 FIT_BAR = (0.03, math.inf)
 FIT_TABLE_BAR = 0.045
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How far a group of rows is off: absolute relative errors."""
-
-    rows: int
-    median: float
-    p90: float
-    worst: float
-
-    @classmethod
-    def of(cls, outcomes: Iterable[Outcome]) -> "Spread | None":
-        """Spread of the rows that were simulated; None if there is none."""
-        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-        return cls.of_errors(errors) if errors else None
-
-    @classmethod
-    def of_errors(cls, errors: Sequence[float]) -> "Spread":
-        """Spread of relative errors, at least one."""
-        off = np.abs(errors)
-        return cls(len(off), float(np.median(off)), float(np.quantile(off, 0.9)), float(off.max()))
-
-    def within(self, bar: tuple[float, float]) -> bool:
-        """Whether median and ninth decile are inside a bar."""
-        return self.median <= bar[0] and self.p90 <= bar[1]
 
 
 def by_table(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
@@ -62,9 +36,17 @@ def counts(outcome: Outcome) -> bool:
     return is_transfer(outcome.row) and outcome.entry.role != FIT and not outcome.entry.suspect
 
 
-def suspect(outcome: Outcome) -> bool:
-    """Whether the row is doubted by a rule of the ledger."""
-    return outcome.entry.suspect
+def groups(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """Outcomes by what they say: fitted rows, held-out ones of large and of small messages, suspects."""
+    found: dict[str, list[Outcome]] = {name: [] for name in ("fitted", LARGE, SMALL, "suspect")}
+    for outcome in outcomes:
+        if fitted(outcome):
+            found["fitted"].append(outcome)
+        if counts(outcome):
+            found[SMALL if outcome.small else LARGE].append(outcome)
+        if outcome.entry.suspect:
+            found["suspect"].append(outcome)
+    return found
 
 
 def mean_over_tables(outcomes: Sequence[Outcome], chosen: Callable[[Outcome], bool]) -> tuple[float, float] | None:
@@ -81,12 +63,12 @@ def misses(outcomes: Sequence[Outcome]) -> list[tuple[str, str, Spread]]:
     """Tables that miss a bar: name, which bar, and how far they are off."""
     found = []
     for name, rows in by_table(outcomes).items():
+        of_kind = groups(rows)
         for regime, bar in TABLE_BARS.items():
-            held_out = [outcome for outcome in rows if counts(outcome) and outcome.small == (regime == SMALL)]
-            spread = Spread.of(held_out)
+            spread = Spread.of(of_kind[regime])
             if spread is not None and not spread.within(bar):
                 found.append((name, regime, spread))
-        spread = Spread.of(filter(fitted, rows))
+        spread = Spread.of(of_kind["fitted"])
         if spread is not None and spread.median > FIT_TABLE_BAR:
             found.append((name, "fitted rows", spread))
     return found

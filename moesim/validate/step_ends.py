@@ -19,11 +19,10 @@ from moesim.layer import Inference, KernelLedger, Parts, RoutedLayer, build_part
 from moesim.measure import StepTime, SummaryBuilder, TrainingTime
 from moesim.run import TimedLayer, initial_state, route_step, run_steps, simulated_layers
 from moesim.stages import PHASES
-from moesim.timeline import BACKWARD, SCHEDULES, LayerTrace, LayerWork, run_layers
+from moesim.timeline import BACKWARD, NO_CURVES_S, SCHEDULES, LayerTrace, LayerWork, run_layers
 from moesim.validate.published_steps import Step
 from moesim.validate.step_rows import scenario_of
 
-_NO_CURVES_S = 1e9
 _LAYERS = 6
 
 
@@ -41,7 +40,7 @@ def constants_at_ends(step: Step) -> list[Ends]:
         parts = build_parts(scenario_of(step, Path(folder)))
         batch = open_workload(parts).batch(0)
         routed, _ = route_step(parts, initial_state(parts, batch), batch)
-    timed = [one for one in run_steps(parts, [routed], SummaryBuilder(parts), KernelLedger(), _NO_CURVES_S)
+    timed = [one for one in run_steps(parts, [routed], SummaryBuilder(parts), KernelLedger(), NO_CURVES_S)
              if isinstance(one, TimedLayer)]  # fmt: skip
     inference = parts.inference
     assert inference is not None  # noqa: S101 - every row is a whole step
@@ -80,7 +79,7 @@ def _step_s(parts: Parts, step: Inference, cuts: list[RoutedLayer], phases: Mapp
             operation._replace(stage=operation.stage._replace(kind="kernel"))
             for operation in SCHEDULES[parts.schedule.phase, overlap](layers, parts.algorithm.permutes_first)
         )
-        ran = run_layers(one_rank, program, lambda _, cut: work[cut], np.zeros(1), _NO_CURVES_S)
+        ran = run_layers(one_rank, program, lambda _, cut: work[cut], np.zeros(1))
         return [trace for trace in ran if isinstance(trace, LayerTrace)]
 
     clock: StepTime | TrainingTime = StepTime(own, step)

@@ -7,10 +7,8 @@ only a profile or a trace gives, as DeepSeek's, have none: they stand alone.
 """
 
 import json
-import statistics
 import tempfile
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +19,14 @@ from numpy.typing import NDArray
 from moesim.model import load_model
 from moesim.run import simulate
 from moesim.scenario import Scenario, load_scenario
-from moesim.spawn import WorkerContext
+from moesim.spawn import map_in_processes
+from moesim.validate.error_spread import Spread
 from moesim.validate.published_steps import TIMES, Step
 
 _SEED = 0
 _MOST_DISTINCT = 1 << 15
 # A row counts towards the bars where its source states batch, context and overlap.
-MEDIAN_BAR, P90_BAR, NAMED_BEYOND = 0.04, 0.20, 0.10
+BAR, NAMED_BEYOND = (0.04, 0.20), 0.10
 
 
 @dataclass(frozen=True)
@@ -136,20 +135,11 @@ def simulate_step(step: Step) -> Simulated | None:
 
 
 def evaluate_steps(
-    steps: Iterable[Step], jobs: int = 1, progress: Callable[[int, int], None] | None = None
+    steps: Iterable[Step], jobs: int = 1, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Outcome]:
     """Simulate every step that is not refused, and fit one constant to each group of several rows."""
     chosen = list(steps)
-    say = progress or (lambda done, total: None)
-    found: list[Simulated | None] = []
-    pool = ProcessPoolExecutor(jobs, mp_context=WorkerContext()) if jobs > 1 else None
-    try:
-        for rates in (pool.map if pool else map)(simulate_step, chosen):
-            found.append(rates)
-            say(len(found), len(chosen))
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
+    found = map_in_processes(simulate_step, chosen, jobs, lambda done: progress(done, len(chosen)))
     outcomes = [Outcome(step, **(rates._asdict() if rates else {})) for step, rates in zip(chosen, found, strict=True)]
     return [_with_constant(outcome, outcomes) for outcome in outcomes]
 
@@ -171,9 +161,7 @@ def judged(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return [one for one in outcomes if one.fitted_error is not None and one.step.states_all]
 
 
-def spread(outcomes: Iterable[Outcome]) -> tuple[int, float, float] | None:
-    """Rows, median and 90th percentile of their absolute error after the fit; None of no row."""
-    errors = [abs(one.fitted_error) for one in judged(outcomes) if one.fitted_error is not None]
-    if not errors:
-        return None
-    return len(errors), statistics.median(errors), float(np.quantile(errors, 0.9))
+def spread(outcomes: Iterable[Outcome]) -> Spread | None:
+    """How far the judged rows are off after the fit; None of no row."""
+    errors = [one.fitted_error for one in judged(outcomes) if one.fitted_error is not None]
+    return Spread.of_errors(errors) if errors else None

@@ -28,8 +28,6 @@ _STAGE_OF = {
     "SwiGLU": "experts",
     "shared expert up": "shared_expert",
 }
-# One bucket over everything: nobody looks at the links' use over time.
-_NO_CURVES_S = 1e9
 
 
 def decode_trace(steps: Sequence[Step]) -> tuple[float, float] | None:
@@ -45,7 +43,7 @@ def decode_trace(steps: Sequence[Step]) -> tuple[float, float] | None:
         for operation in SCHEDULES["decode", "two-batch"](_LAYERS, False)
     )
     fabric = load_topology("hgx-h800").first_ranks(1)
-    ran = run_layers(fabric, program, lambda *_: LayerWork(seconds, {}), np.zeros(1), _NO_CURVES_S)
+    ran = run_layers(fabric, program, lambda *_: LayerWork(seconds, {}), np.zeros(1))
     traces = [trace for trace in ran if isinstance(trace, LayerTrace)]
     ends = max(float(trace.end_s_of_layer.max()) for trace in traces)
     # Attention of the first micro-batch fills the pipeline, which a trace of layers does not show.

@@ -13,10 +13,11 @@ from moesim.report import Cell, ChartView, DataTable, DotChart, LineChart, Mark,
 from moesim.validate import clusters_section, statistics
 from moesim.validate.causes import cause_after_four, cause_of, reason
 from moesim.validate.clusters_left_out import LeftOut
+from moesim.validate.error_spread import Spread
 from moesim.validate.evaluate_rows import Outcome
 from moesim.validate.ledger import FIT
 from moesim.validate.published_row import NVL, RDMA, TIME
-from moesim.validate.statistics import LARGE, POOLED_BAR, SMALL, Spread, by_table, counts, fitted, suspect
+from moesim.validate.statistics import POOLED_BAR, by_table, counts, fitted
 from moesim.validate.unseen import Unseen
 
 _SUSPECT = "suspect"
@@ -120,14 +121,8 @@ def _spreads(tables: dict[str, list[Outcome]]) -> DataTable:
         columns += [name, f"{name}, median", f"{name}, 90th percentile"]
     lines = []
     for name, rows in tables.items():
-        held_out = [outcome for outcome in rows if counts(outcome)]
-        groups = (
-            list(filter(fitted, rows)),
-            *([outcome for outcome in held_out if outcome.small == (regime == SMALL)] for regime in (LARGE, SMALL)),
-            list(filter(suspect, rows)),
-        )
         cells: list[Cell] = [name]
-        for group in groups:
+        for group in statistics.groups(rows).values():
             spread = Spread.of(group)
             cells += [len(group), *((None, None) if spread is None else (_share(spread.median), _share(spread.p90)))]
         lines.append(tuple(cells))

@@ -183,48 +183,21 @@ ROW = {"family": "dense", "gpu": "h800", "rows": 42, "shapes": 4, "role": "held_
        "bar_median": 0.09, "bar_p90": 0.21, "meets": True, "note": ""}  # fmt: skip
 
 
-@pytest.fixture
-def models(monkeypatch):
-    """The fitted models' two functions, replaced by ones that keep what they were asked."""
-    from dataclasses import make_dataclass
-
-    line = make_dataclass("CheckRow", list(ROW))
-    asked = SimpleNamespace()
-
-    def check(reference):
-        asked.check = reference
-        return [line(**ROW), line(**ROW | {"role": "fit", "bar_median": None, "bar_p90": None, "meets": None})]
-
-    def fit(reference, families):
-        asked.fit = (str(reference), families)
-        return {"models": [{"family": "dense", "coefficients": {"t0": 4.07e-06}}]}
-
+def test_the_check_prints_errors_beside_their_bars(moesim, monkeypatch):
     left_out = [SeriesCheck("gemm fp8", "h800", "interpolated", 110, 10, 0.045, 0.145)]
     series = SimpleNamespace(check_series=lambda gpus: left_out if "h800" in gpus else [])
+    stored = [ROW, ROW | {"role": "fit", "bar_median": None, "bar_p90": None, "meets": None}]
     monkeypatch.setitem(sys.modules, "moesim.compute.left_out", series)
-    monkeypatch.setitem(sys.modules, "moesim.compute.fitted.check", SimpleNamespace(check=check))
-    monkeypatch.setitem(sys.modules, "moesim.compute.fitted.fit", SimpleNamespace(fit=fit))
-    return asked
-
-
-def test_the_check_prints_errors_beside_their_bars(moesim, here, models):
+    monkeypatch.setattr("moesim.compute.fitted.coefficients.stored_check", lambda: [dict(row) for row in stored])
     done = moesim("kernels", "check")
     held, fitted = (line.split() for line in done.out.splitlines()[-2:])
-    assert held[:5] == ["dense", "h800", "42", "4", "held_out"] and models.check is None
+    assert held[:5] == ["dense", "h800", "42", "4", "held_out"]
     assert held[5:] == ["7.5", "%", "19.1", "%", "9.0", "%", "21.0", "%", "yes"] and fitted[-1] == "-"
     assert ["gemm", "fp8", "h800", "interpolated", "110", "10", "4.5", "%", "14.5", "%"] in map(
         str.split, done.out.splitlines()
     )
-    rows = json.loads(moesim("kernels", "check", "--reference", here, "--json").out)
-    assert rows[0] == ROW and models.check == here and rows[-1]["source"] == "interpolated"
-
-
-def test_a_fit_is_printed_or_written(moesim, here, models):
-    done = moesim("kernels", "fit", "--reference", "rows", "--family", "dense", "--out", "fitted.yaml")
-    assert done.out == "fitted.yaml\n" and models.fit == ("rows", ["dense"])
-    written = (here / "fitted.yaml").read_text()
-    assert "family: dense" in written and re.search(r"t0: 4.07e-0?6", written)
-    assert moesim("kernels", "fit", "--reference", "rows").out == written and models.fit == ("rows", None)
+    rows = json.loads(moesim("kernels", "check", "--json").out)
+    assert rows[0] == ROW and rows[-1]["source"] == "interpolated"
 
 
 def run_with(moesim, here, rows):

@@ -8,7 +8,7 @@ import pytest
 from moesim.cluster import links_of, load_topology
 from moesim.errors import InputError
 from moesim.network import solve_flows
-from moesim.scenario.sections import Cluster
+from moesim.scenario.cluster_section import Cluster
 from moesim.timeline.interchangeable_ranks import ranks_are_alike
 from moesim.traffic.ports.port_count import N_ROWS, NIC_IN, NIC_OUT
 from moesim.traffic.ports.port_wires import wires_of

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.compute import load_gpu
-from moesim.compute.fitted import attention, draws, experts, gemm, models, tiles
+from moesim.compute.fitted import attention, experts, gemm, models, tiles
 from moesim.compute.fitted.coefficients import fitted
-from moesim.compute.fitted.families import FAMILIES, parameters
+from refit import draws
+from refit.families import FAMILIES, parameters
 from tests.reference.expert_time import best_tile, gemm_seconds
 
 H800 = load_gpu("h800")

@@ -10,11 +10,11 @@ import hashlib
 
 import numpy as np
 
-from moesim.compute.fitted.draws import loads
-from moesim.compute.fitted.timed_rows import read
 from moesim.compute.gpus import load_gpu
 from moesim.compute.roofline import LAUNCH_S, STREAM_BANDWIDTH_SHARE
 from moesim.compute.table_format import Row
+from refit.draws import loads
+from refit.timed_rows import read
 
 V3 = (7168, 2048)
 SETTLED = 4  # times the host's share, from which on it no longer hides work
@@ -141,7 +141,7 @@ def attention(reference, gpu):
 
 
 def split_by_rule(family, shapes):
-    """The shapes of ``family`` that the rule of `moesim.compute.fitted.check` holds out."""
+    """The shapes of ``family`` that the rule of `refit.kernel_check` holds out."""
     names = sorted(set(shapes))
     numbers = {name: tuple(int(part.partition("=")[2]) for part in name.split()) for name in names}
     wanted = (len(names) + 1) // 3

@@ -9,7 +9,7 @@ from moesim.errors import InputError
 from moesim.layer.parts import build_parts
 from moesim.layer.token_batches import open_workload
 from moesim.placement import expert_bytes, moves_between
-from moesim.run.steps import route_steps
+from moesim.run.routed_steps import route_steps
 from tests.run.small import EXPERTS, RANKS, scenario
 
 EXPERT = expert_bytes(1024, 256, "fp8")

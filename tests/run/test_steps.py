@@ -9,7 +9,8 @@ from moesim.layer.parts import build_parts
 from moesim.layer.token_batches import open_workload
 from moesim.measure.summary import SummaryBuilder
 from moesim.placement import round_robin
-from moesim.run.steps import TimedLayer, initial_state, route_step, route_steps, run_steps
+from moesim.run.routed_steps import initial_state, route_step, route_steps
+from moesim.run.steps import TimedLayer, run_steps
 from moesim.timeline import LinkSeries
 from tests.run.small import RANKS, scenario
 

@@ -6,7 +6,7 @@ import pytest
 import moesim
 from moesim.cluster import load_topology, overridden
 from moesim.errors import InputError
-from moesim.layer.parts import build_fabric
+from moesim.layer import build_fabric
 from moesim.network import NetworkClock, solve_flows
 from moesim.timeline.interchangeable_ranks import ranks_are_alike
 from moesim.timeline.uniform_alltoall import alltoall_table

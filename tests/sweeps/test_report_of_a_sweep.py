@@ -12,7 +12,7 @@ import moesim
 from moesim.cli import main
 from moesim.errors import InputError
 from moesim.scenario import load_scenario, parse_objective
-from moesim.scenario.sections import RandomPoints
+from moesim.scenario.sweep_section import RandomPoints
 from moesim.sweeps import drive, sweep
 from moesim.sweeps.answers import answer, axes_named
 from moesim.sweeps.report import base_point, command_for, snippet_for

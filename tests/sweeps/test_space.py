@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
-from moesim.scenario.sections import RandomPoints, Sweep
+from moesim.scenario.sweep_section import RandomPoints, Sweep
 from moesim.sweeps.space import Axis, Space, parse_axis_option, parse_together_option, space_of
 
 

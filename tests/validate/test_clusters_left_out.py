@@ -9,13 +9,13 @@ import pytest
 
 from moesim.traffic import find_set
 from moesim.validate.cluster_check import expect
-from moesim.validate.clusters_left_out import CLUSTERS, LEFT_OUT, LeftOut, expectations, read_left_out, spell_left_out
-from moesim.validate.population import Population, expected, solve
-from moesim.validate.population_fit import cluster_rows
-from moesim.validate.population_plan import PLANS, rows_over_clusters
+from moesim.validate.clusters_left_out import CLUSTERS, LEFT_OUT, LeftOut, expectations, read_left_out
 from moesim.validate.published import published_rows
 from moesim.validate.published_row import TIME, Row
 from moesim.validate.row_simulation import seconds_of
+from refit.population import Population, expected, solve
+from refit.population_fit import cluster_rows, spell_left_out
+from refit.population_plan import PLANS, rows_over_clusters
 
 # Fits and runs of many layers.
 pytestmark = pytest.mark.jit

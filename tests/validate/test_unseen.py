@@ -10,12 +10,12 @@ from moesim.traffic import value_at, with_value
 from moesim.traffic.constant_sets import DATA, find_set, read_set
 from moesim.validate import prior
 from moesim.validate.ledger import FIT, read_ledger
-from moesim.validate.plan import FREE
 from moesim.validate.published import published_rows
 from moesim.validate.published_row import TIME, Row, key
 from moesim.validate.refit import refit_measured
 from moesim.validate.row_simulation import constants_from, simulate_row
 from moesim.validate.unseen import to_measure, unseen
+from refit.free_constants import FREE
 
 # Fits and runs of many layers.
 pytestmark = pytest.mark.jit

@@ -2,5 +2,5 @@
 
 Each family of kernels has one equation (`models`) with a few coefficients per GPU, which stand in
 ``data/kernels/fitted.yaml`` with the rows they come from and their error on shapes that were held out
-(``data/kernels/split.csv``, frozen before the first fit).
+(``refit/data/split.csv``, frozen before the first fit).
 """

@@ -1,4 +1,4 @@
-"""Fitted coefficients as they ship, made by `moesim.compute.fitted.fit.files` and never by hand.
+"""Fitted coefficients as they ship, made by `refit.kernel_fit.files` and never by hand.
 
 ``data/kernels/fitted.yaml`` holds what prices kernels; ``fitted_check.yaml`` the models that are checked only (the
 fused MoE, one set for each model and number of ranks) and the errors of all of them at the time of the fit.
@@ -16,7 +16,6 @@ from moesim.compute.gpus import DATA
 
 FILE = DATA / "kernels" / "fitted.yaml"
 CHECK_FILE = DATA / "kernels" / "fitted_check.yaml"
-CHECKED_ONLY = ("fused_moe",)
 
 
 @dataclass(frozen=True)
@@ -53,27 +52,23 @@ Key = tuple[str, str, str]
 @cache
 def fitted() -> dict[Key, Fitted]:
     """Return every set of coefficients that prices kernels by (family, gpu, variant)."""
-    return _by_key(_load(FILE)["models"])
-
-
-@cache
-def checked() -> dict[Key, Fitted]:
-    """Return every set of coefficients, those that are checked only with them."""
-    return {**fitted(), **_by_key(_load(CHECK_FILE)["models"])}
+    return by_key(load(FILE)["models"])
 
 
 def stored_check() -> list[dict[str, Any]]:
     """Return the rows of the check that was run when the coefficients were fitted."""
-    rows: list[dict[str, Any]] = _load(CHECK_FILE)["check"]
+    rows: list[dict[str, Any]] = load(CHECK_FILE)["check"]
     return rows
 
 
-def _load(file: Path) -> dict[str, Any]:
+def load(file: Path) -> dict[str, Any]:
+    """Read one of the two files."""
     data: dict[str, Any] = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     return data
 
 
-def _by_key(entries: list[dict[str, Any]]) -> dict[Key, Fitted]:
+def by_key(entries: list[dict[str, Any]]) -> dict[Key, Fitted]:
+    """Return the models of a file by (family, gpu, variant)."""
     models = [_from_plain(entry) for entry in entries]
     return {(model.family, model.gpu, model.variant): model for model in models}
 

@@ -6,18 +6,12 @@ After a low-latency dispatch (*generation*, masked layout), on the fullest rank:
 
 E local experts, M their rows, mean and max the rows of the experts hit; up and down as in `gemm`. One skew
 coefficient, ks; the tiles of uneven loads are counted expert by expert already. After a normal dispatch (*context*,
-contiguous layout), the collector's time is
+contiguous layout):
 
-    t = (th^f + g^f)^(1/f),   g = tE E + (up + down) (1 + ks (1 - mean / max)) + M (3 H + 6 I) / B + 3 H N / (ct B)
+    t = tE E + (up + down) (1 + ks (1 - mean / max)) + 6 M I / B
 
-th is the time of the host (its profiler ran), N all tokens of all ranks (the collector hands every rank all of
-them), 3 H M the gathering of rows into expert order and back. `context_mlp_seconds` is the part that an expert MLP
-is: neither th nor the two terms that move rows, which other kernels are priced for.
-
-SGLang's fused Triton kernel, balanced, N tokens on all ranks, one set of coefficients per model and ranks:
-
-    t = t0 + up + down + ct N k (6 I + 2 H) / B,   tiles of BM rows, BM the power of two from 16 to 64 that holds
-    an expert's rows, c = 2 rows N K / (e P)
+What was measured holds the host's time and the moving of rows too (`refit.families`), which other kernels are priced
+for.
 """
 
 from collections.abc import Mapping
@@ -36,16 +30,14 @@ Coefficients = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Mlp:
-    """An expert MLP before any coefficient, [ranks] each; ``tokens`` of all ranks (context rows only)."""
+    """An expert MLP before any coefficient, [ranks] each."""
 
     up: gemm.Gemm
     down: gemm.Gemm
     slots: Floats
     rows: Floats
     skew: Floats
-    hidden: Floats
     inter: Floats
-    tokens: Floats
 
 
 def skew(loads: Ints) -> Floats:
@@ -57,29 +49,19 @@ def skew(loads: Ints) -> Floats:
 
 
 def prepare(
-    gpu: Gpu,
-    layout: tiles.Layout,
-    loads: Ints,
-    slots: Ints,
-    hidden: int | Ints,
-    inter: int | Ints,
-    dtype: str,
-    tokens: Ints | None = None,
+    gpu: Gpu, layout: tiles.Layout, loads: Ints, slots: Ints, hidden: int | Ints, inter: int | Ints, dtype: str
 ) -> Mlp:
     """Cut the MLP of ``loads[ranks, slots]`` rows; ``slots[ranks]`` local experts, with rows or without."""
     contiguous = layout.rows == (128,)
     expected, groups = gemm.contiguous_groups(loads) if contiguous else gemm.masked_groups(loads, slots)
     h, i = np.asarray(hidden, dtype=np.int64), np.asarray(inter, dtype=np.int64)
-    ranks = len(loads)
     return Mlp(
         up=gemm.prepare(gpu, layout, loads, 2 * i, h, dtype, expected, groups),
         down=gemm.prepare(gpu, layout, loads, h, i, dtype, expected, groups),
         slots=slots.astype(np.float64),
         rows=loads.sum(axis=1).astype(np.float64),
         skew=skew(loads),
-        hidden=np.broadcast_to(h.astype(np.float64), ranks),
-        inter=np.broadcast_to(i.astype(np.float64), ranks),
-        tokens=np.zeros(ranks) if tokens is None else tokens.astype(np.float64),
+        inter=np.broadcast_to(i.astype(np.float64), len(loads)),
     )
 
 
@@ -97,53 +79,6 @@ def generation_seconds(gpu: Gpu, dtype: str, c: Coefficients, mlp: Mlp) -> Float
 
 
 def context_mlp_seconds(gpu: Gpu, dtype: str, c: Coefficients, mlp: Mlp) -> Floats:
-    """Return the part of `context_seconds` that the three kernels of the MLP are, [ranks]."""
+    """Return the time of the expert MLP's three kernels after a normal dispatch, [ranks]."""
     total: Floats = _gemms(gpu, dtype, c, mlp) + mlp.rows * 6.0 * mlp.inter / gpu.hbm_bandwidth
-    return total
-
-
-def context_seconds(gpu: Gpu, dtype: str, c: Coefficients, mlp: Mlp) -> Floats:
-    """Return the time of the expert MLP after a normal dispatch as the collector took it, [ranks]."""
-    moved = 3.0 * mlp.hidden * (mlp.rows + mlp.tokens / c["ct"])
-    device = context_mlp_seconds(gpu, dtype, c, mlp) + moved / gpu.hbm_bandwidth
-    return gemm.hide(np.full_like(device, c["th"]), device, c["f"])
-
-
-@dataclass(frozen=True)
-class Fused:
-    """A fused MoE before any coefficient, [rows] each: experts hit, padded rows, pairs of token and expert, sizes."""
-
-    hit: Floats
-    padded: Floats
-    pairs: Floats
-    all_pairs: Floats
-    hidden: Floats
-    inter: Floats
-
-
-def prepare_fused(tokens: Ints, ranks: Ints, top_k: Ints, experts: Ints, hidden: Ints, inter: Ints) -> Fused:
-    """Spread ``tokens`` evenly over all experts, of which a rank holds ``experts / ranks``; [rows] each."""
-    local = experts // ranks
-    hit = np.minimum(local, np.maximum(1, -(-tokens * top_k // ranks)))
-    pairs = np.maximum(tokens * top_k / ranks, hit)
-    each = pairs / hit
-    tile = np.clip(2.0 ** np.ceil(np.log2(each)), 16, 64)
-    return Fused(
-        hit=hit.astype(np.float64),
-        padded=hit * np.ceil(each / tile) * tile,
-        pairs=pairs,
-        all_pairs=(tokens * top_k).astype(np.float64),
-        hidden=hidden.astype(np.float64),
-        inter=inter.astype(np.float64),
-    )
-
-
-def fused_seconds(gpu: Gpu, dtype: str, c: Coefficients, moe: Fused) -> Floats:
-    """Return the time of the fused MoE kernel, [rows]."""
-    width = BYTES_PER_ELEMENT[dtype]
-    total: Floats = c["t0"] + c["ct"] * moe.all_pairs * (6.0 * moe.inter + 2.0 * moe.hidden) / gpu.hbm_bandwidth
-    for n, k in ((2 * moe.inter, moe.hidden), (moe.hidden, moe.inter)):
-        compute = 2.0 * moe.padded * n * k / (gpu.flops(dtype) * c["e"])
-        memory = (moe.hit * n * k * width + moe.pairs * (k * width + BF16 * n)) / (gpu.hbm_bandwidth * c["em"])
-        total = total + gemm.hide(compute, memory, c["p"])
     return total

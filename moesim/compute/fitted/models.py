@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from moesim.compute.fitted import attention, experts, gemm, tiles
 from moesim.compute.fitted.coefficients import Fitted, fitted
-from moesim.compute.fitted.families import FAMILIES, mean_rows
 from moesim.compute.gpus import Gpu
 from moesim.compute.roofline import LAUNCH_S, Floats, mla_prefill_work
 
@@ -29,6 +28,18 @@ RELATIVES = {
 NEWER = ("h200", "h100", "h800")
 MASKED_ROWS = 128  # a rank with more rows per expert hit is taken for prefill where the phase is not given
 MLP_LAYOUTS = ("auto", "masked", "contiguous")
+TITLES = {
+    "grouped_masked": "grouped GEMM, masked (decode)",
+    "grouped_contiguous": "grouped GEMM, contiguous (prefill)",
+    "dense_gemm": "dense GEMM",
+    "deepep_generation": "expert MLP after a low-latency dispatch",
+    "deepep_context": "expert MLP after a normal dispatch",
+    "mla_decode": "absorbed MLA decode (FlashAttention-3)",
+    "flashmla_decode": "absorbed MLA decode (FlashInfer)",
+    "mla_prefill": "absorbed MLA prefill (FlashAttention-3)",
+    "mha_prefill": "MLA prefill in multi-head form (FlashAttention-3)",
+}
+"""What the rows of each family were measured on."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,12 @@ class Estimate:
     beyond: str
 
 
+def mean_rows(loads: Ints) -> Floats:
+    """Return the mean rows of the experts hit, [ranks]."""
+    mean: Floats = loads.sum(axis=1) / np.maximum(np.count_nonzero(loads, axis=1), 1)
+    return mean
+
+
 def find(family: str, gpu: Gpu, variant: str = "") -> Fitted:
     """Return the coefficients of ``family`` for ``gpu``: its own, else its nearest relative's."""
     sets = fitted()
@@ -56,7 +73,7 @@ def find(family: str, gpu: Gpu, variant: str = "") -> Fitted:
 
 def _estimate(gpu: Gpu, model: Fitted, dtype: str, seconds: Floats, axes: dict[str, Floats]) -> Estimate:
     """Say where ``seconds`` are inside the range of ``model``; ``dtype`` "" where the variant has it already."""
-    title = FAMILIES[model.family].title
+    title = TITLES[model.family]
     foreign = model.gpu != gpu.name
     reasons = []
     if foreign:

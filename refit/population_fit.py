@@ -1,18 +1,21 @@
 """The sets over clusters, fitted: all algorithms with shared spreads, and each cluster predicted from the others."""
 
+import csv
+import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, fields, replace
 
 import numpy as np
 
 from moesim.traffic import CalibrationSet, way_between
 from moesim.validate.cluster_check import EIGHTY
 from moesim.validate.clusters_left_out import LeftOut
-from moesim.validate.population import SPREADS, Population, Solution, as_set, expected, new_spreads, solve
-from moesim.validate.population_plan import PLANS, clusters_of, rows_over_clusters
+from moesim.validate.error_spread import Spread
+from moesim.validate.listed_clusters import listed_rows
 from moesim.validate.published_row import Row
-from moesim.validate.statistics import Spread
+from refit.population import SPREADS, Population, Solution, as_set, expected, new_spreads, solve
+from refit.population_plan import PLANS, clusters_of, rows_over_clusters
 
 _ROUNDS = 3
 _LEFT_OUT_ROUNDS = 5
@@ -69,8 +72,7 @@ def fit_over_clusters(
         source = f"{len(clusters_of(population.rows))} published clusters"
         made = as_set(population, solution, f"{algorithm}-over-clusters", source, widen)
         off = Spread.of_errors([one.error for one in left_out if one.algorithm == algorithm])
-        held_out = {"rows": off.rows, "median": round(off.median, 4), "p90": round(off.p90, 4)}
-        sets.append(replace(made, held_out=held_out))
+        sets.append(replace(made, held_out={"rows": off.rows} | off.figures()))
     return sets, left_out
 
 
@@ -110,6 +112,14 @@ def _left_out(algorithm: str, row: Row, measured: float, mean: float, deviation:
 
 def cluster_rows() -> list[Row]:
     """The healthy rows of the clusters' own list, which ships."""
-    from moesim.validate.listed_clusters import listed_rows
-
     return [row for row in listed_rows() if not row.flagged]
+
+
+def spell_left_out(rows: Iterable[LeftOut]) -> str:
+    """The rows as CSV, six significant digits."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n")
+    write.writerow(field.name for field in fields(LeftOut))
+    for one in rows:
+        write.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in astuple(one)])
+    return text.getvalue()

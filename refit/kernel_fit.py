@@ -13,21 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from moesim.compute.fitted.check import check_models, drawn, even, held_out
-from moesim.compute.fitted.coefficients import CHECK_FILE, CHECKED_ONLY, FILE, Error, Fitted
-from moesim.compute.fitted.families import FAMILIES, Family, Parameter, parameters, with_draws
-from moesim.compute.fitted.timed_rows import READERS, Rows, read
+from moesim.compute.fitted.coefficients import CHECK_FILE, FILE, Error, Fitted
 from moesim.compute.gpus import Gpu, load_gpu, nearest
 from moesim.compute.roofline import Floats
 from moesim.errors import InputError
+from refit.families import FAMILIES, Family, Parameter, parameters, with_draws
+from refit.kernel_check import check_models, drawn, even, held_out
+from refit.timed_rows import READERS, Rows, read
 
+# Models that price nothing.
+CHECKED_ONLY = ("fused_moe",)
 STARTS = 8
 SEED = 1
 ODD = 0.05  # a row that misses by more than this counts linearly
 DRAWS = 20
 DRAWN_WEIGHT = 0.5
 DIGITS = 4
-HEADER = "# Made by moesim.compute.fitted.fit.files from measured rows; not to be edited. Seconds, shares, bytes/s.\n"
+HEADER = "# Made by refit.kernel_fit.files from measured rows; not to be edited. Seconds, shares, bytes/s.\n"
 
 
 def fit(reference: Path, families: Sequence[str] | None = None) -> dict[str, Any]:

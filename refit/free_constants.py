@@ -1,4 +1,4 @@
-"""Which constants of each shipped set are fitted: ``data/validate/free_constants.yaml``, read; it says why these."""
+"""Which constants of each shipped set are fitted: ``moesim/data/validate/free_constants.yaml``, read; it says why."""
 
 from moesim.traffic import Place
 from moesim.validate.fit_constants import Free

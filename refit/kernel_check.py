@@ -1,6 +1,6 @@
 """How far the fitted models are from the rows: those they were fitted on and those that were held out.
 
-Which shapes are held out was frozen before the first fit in ``data/kernels/split.csv``; nothing is drawn again when
+Which shapes are held out was frozen before the first fit in ``data/split.csv``; nothing is drawn again when
 rows are added. The rule, for each family and GPU: take the shapes in the order of the SHA-256 of "family/shape" and
 hold out a third of them (rounded to the nearest), passing over a shape without which the others would no longer reach
 as far on every axis (batch, length, tokens, ranks, experts, sizes).
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from moesim.compute.fitted import coefficients
 from moesim.compute.fitted.coefficients import Fitted
-from moesim.compute.fitted.draws import DRAWS_PER_ROW
-from moesim.compute.fitted.families import FAMILIES, Family, with_draws
-from moesim.compute.fitted.timed_rows import READERS, Rows, read
-from moesim.compute.gpus import DATA, Gpu, load_gpu
+from moesim.compute.gpus import Gpu, load_gpu
 from moesim.compute.roofline import Floats
 from moesim.errors import InputError
+from refit.draws import DRAWS_PER_ROW
+from refit.families import FAMILIES, Family, with_draws
+from refit.timed_rows import READERS, Rows, read
 
 DRAWS = 100
 SKEW_BIAS, SKEW_INSIDE = 0.05, 0.70
@@ -33,9 +33,15 @@ Models = Mapping[tuple[str, str, str], Fitted]
 @cache
 def frozen_split() -> dict[tuple[str, str, str], str]:
     """Return the role, fit or held_out, by (family, gpu, shape)."""
-    with (DATA / "kernels" / "split.csv").open(encoding="utf-8", newline="") as lines:
+    with (Path(__file__).parent / "data" / "split.csv").open(encoding="utf-8", newline="") as lines:
         rows = csv.DictReader(line for line in lines if not line.startswith("#"))
         return {(row["family"], row["gpu"], row["shape"]): row["role"] for row in rows}
+
+
+@cache
+def checked() -> dict[coefficients.Key, Fitted]:
+    """Return every set of coefficients that ships by (family, gpu, variant), those that are checked only with them."""
+    return coefficients.fitted() | coefficients.by_key(coefficients.load(coefficients.CHECK_FILE)["models"])
 
 
 def held_out(rows: Rows) -> NDArray[np.bool_]:
@@ -44,7 +50,7 @@ def held_out(rows: Rows) -> NDArray[np.bool_]:
     try:
         return np.array([roles[rows.family, rows.gpu, shape] == "held_out" for shape in rows.shape])
     except KeyError as missing:
-        raise InputError(f"shape {missing} has no role", "data/kernels/split.csv", "add it before fitting") from None
+        raise InputError(f"shape {missing} has no role", "refit/data/split.csv", "add it before fitting") from None
 
 
 def even(rows: Rows) -> Rows:
@@ -86,7 +92,7 @@ def check(reference: Path | None = None) -> list[CheckRow]:
     """Return the check of the shipped coefficients, on the tables in ``reference`` or as it was stored with them."""
     if reference is None:
         return [CheckRow(**row) for row in coefficients.stored_check()]
-    return check_models(Path(reference), coefficients.checked(), list(FAMILIES))
+    return check_models(Path(reference), checked(), list(FAMILIES))
 
 
 def check_models(reference: Path, models: Models, families: Sequence[str]) -> list[CheckRow]:

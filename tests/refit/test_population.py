@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from moesim.traffic import UNSEEN, find_set, transport_steps, value_at, with_value
-from moesim.validate.population import ROW_SPREAD, Column, Constant, Population, as_set, expected, new_spreads, solve
-from moesim.validate.population_plan import PLANS
 from moesim.validate.published_row import TIME, Row
 from moesim.validate.row_simulation import constants_from, simulated_seconds
+from refit.population import ROW_SPREAD, Column, Constant, Population, as_set, expected, new_spreads, solve
+from refit.population_plan import PLANS
 
 # Fits and runs of many layers.
 pytestmark = pytest.mark.jit

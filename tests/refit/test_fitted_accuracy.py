@@ -8,12 +8,12 @@ import pytest
 
 from moesim.compute import load_gpu
 from moesim.compute.fitted import coefficients
-from moesim.compute.fitted.check import DRAWS, check, check_models, drawn, even, frozen_split, held_out
-from moesim.compute.fitted.families import FAMILIES, parameters, with_draws
-from moesim.compute.fitted.fit import files, fit, plain
-from moesim.compute.fitted.timed_rows import READERS, nominal_loads, read
 from moesim.compute.roofline import gemm_work, mla_decode_work
 from moesim.errors import InputError
+from refit.families import FAMILIES, parameters, with_draws
+from refit.kernel_check import DRAWS, check, check_models, checked, drawn, even, frozen_split, held_out
+from refit.kernel_fit import files, fit, plain
+from refit.timed_rows import READERS, nominal_loads, read
 from tests.reference.kernel_rows import split_by_rule
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
@@ -39,7 +39,7 @@ def misses(family, gpu, rows):
     names = np.array(rows.variant)
     for variant in set(rows.variant):
         own = rows.where(names == variant)
-        c = coefficients.checked()[family, gpu, variant].coefficients
+        c = checked()[family, gpu, variant].coefficients
         work = FAMILIES[family].prepare(load_gpu(gpu), own)
         found[names == variant] = FAMILIES[family].seconds(load_gpu(gpu), variant, c, work) / own.seconds - 1
     return found
@@ -132,9 +132,9 @@ def test_a_fit_gives_the_shipped_coefficients_again():
 @needs_rows
 def test_fitting_everything_again_changes_nothing():
     found = fit(REFERENCE)
-    assert len(found["models"]) == len(coefficients.checked())
+    assert len(found["models"]) == len(checked())
     for entry in found["models"]:
-        shipped = coefficients.checked()[entry["family"], entry["gpu"], entry["variant"]]
+        shipped = checked()[entry["family"], entry["gpu"], entry["variant"]]
         assert entry["held_out"]["median"] == pytest.approx(shipped.held_out.median, rel=0.05)
         assert entry["covered"] == {axis: list(span) for axis, span in shipped.covered.items()}
     assert [row["meets"] for row in found["check"]] == [row.meets for row in check()]
@@ -143,7 +143,7 @@ def test_fitting_everything_again_changes_nothing():
 @needs_rows
 def test_the_stored_check_is_what_the_rows_say():
     families = ["grouped_masked", "mla_decode", "fused_moe"]
-    found = check_models(REFERENCE, coefficients.checked(), families)
+    found = check_models(REFERENCE, checked(), families)
     stored = [row for row in check() if row.family in families]
     for row, before in zip(found, stored, strict=True):
         assert (row.family, row.gpu, row.role, row.rows, row.shapes) == (
@@ -165,7 +165,7 @@ def test_the_check_names_every_family_on_every_gpu_and_every_bar_is_kept():
 
 
 def test_the_file_is_complete():
-    for (family, gpu, variant), model in coefficients.checked().items():
+    for (family, gpu, variant), model in checked().items():
         bounded = parameters(family, variant)
         assert set(model.coefficients) == {parameter.name for parameter in bounded}
         for parameter in bounded:
@@ -177,7 +177,7 @@ def test_the_file_is_complete():
 
 
 def test_the_shipped_files_are_what_a_fit_writes():
-    models = [plain(model) for model in coefficients.checked().values()]
+    models = [plain(model) for model in checked().values()]
     written = files({"models": models, "check": [asdict(row) for row in check()]})
     for file in (coefficients.FILE, coefficients.CHECK_FILE):
         assert written[file.name] == file.read_bytes()

@@ -1,13 +1,15 @@
-"""Which rows and which constants the sets over clusters are fitted to: ``data/validate/over_clusters.yaml``, read."""
+"""Which rows and which constants the sets over clusters are fitted to: ``data/over_clusters.yaml``, read."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ruamel.yaml import YAML
 
 from moesim.traffic import CalibrationSet, Place, find_set, with_value
-from moesim.validate.plan import places_of
-from moesim.validate.population import Constant
 from moesim.validate.published_row import Row
-from moesim.validate.shipped_files import shipped_yaml
+from refit.free_constants import places_of
+from refit.population import Constant
 
 # DeepEP V2's README names architectures only.
 _ARCHITECTURE = {"sm90": "h100", "sm100": "b200"}
@@ -37,7 +39,7 @@ class Plan:
         return made
 
 
-_FILE = shipped_yaml("over_clusters.yaml")
+_FILE = YAML(typ="safe").load((Path(__file__).parent / "data" / "over_clusters.yaml").read_text(encoding="utf-8"))
 PLANS: dict[str, Plan] = {
     algorithm: Plan(
         plan["library"],

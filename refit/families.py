@@ -1,4 +1,4 @@
-"""The families of kernels that have a model: its coefficients, its rows, and its bar.
+"""The families of kernels that have a model, as a fit sees them: coefficients, rows, and bar.
 
 A family's rows are prepared once (what does not depend on a coefficient) and then priced for any coefficients.
 Times are in seconds, shares without unit; a coefficient at its bound is one that the rows do not determine.
@@ -8,15 +8,18 @@ import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.compute.fitted import attention, draws, experts, gemm, tiles
-from moesim.compute.fitted.timed_rows import Rows
-from moesim.compute.gpus import DATA, Gpu
+from moesim.compute.fitted import attention, experts, gemm, tiles
+from moesim.compute.fitted.models import mean_rows
+from moesim.compute.gpus import Gpu
 from moesim.compute.roofline import Floats, mla_prefill_work
+from refit import draws, fused_moe
+from refit.timed_rows import Rows
 
 Ints = NDArray[np.int64]
 Coefficients = Mapping[str, float]
@@ -45,7 +48,6 @@ class Family:
     """
 
     name: str
-    title: str
     prepare: Callable[[Gpu, Rows], Any]
     seconds: Callable[[Gpu, str, Coefficients, Any], Floats]
     axes: Callable[[Rows], dict[str, Floats]]
@@ -54,8 +56,8 @@ class Family:
 
 
 def parameters(family: str, variant: str) -> tuple[Parameter, ...]:
-    """Return the coefficients of a family's variant, from ``data/kernels/parameters.csv``."""
-    with (DATA / "kernels" / "parameters.csv").open(encoding="utf-8", newline="") as lines:
+    """Return the coefficients of a family's variant, from ``data/parameters.csv``."""
+    with (Path(__file__).parent / "data" / "parameters.csv").open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     return tuple(
         Parameter(row["name"], *(float(row[column]) for column in ("start", "low", "high")))
@@ -66,12 +68,6 @@ def parameters(family: str, variant: str) -> tuple[Parameter, ...]:
 
 def _real(values: Ints) -> Floats:
     return values.astype(np.float64)
-
-
-def mean_rows(loads: Ints) -> Floats:
-    """Return the mean rows of the experts hit, [ranks]."""
-    mean: Floats = loads.sum(axis=1) / np.maximum(np.count_nonzero(loads, axis=1), 1)
-    return mean
 
 
 def _nominal(rows: Rows) -> tuple[Ints, Ints]:
@@ -89,7 +85,6 @@ def _single(rows: Rows) -> tuple[Ints, Ints]:
 
 def _gemm_family(
     name: str,
-    title: str,
     layout: tiles.Layout,
     expected: Callable[[Rows], tuple[Ints, Ints]],
     bar: tuple[float, float],
@@ -109,7 +104,7 @@ def _gemm_family(
             found["experts"] = _real(rows.ints["experts"])
         return found
 
-    return Family(name, title, prepare, seconds, axes, bar)
+    return Family(name, prepare, seconds, axes, bar)
 
 
 @lru_cache(maxsize=4096)
@@ -146,13 +141,29 @@ def _mlp(layout: tiles.Layout) -> Callable[[Gpu, Rows], experts.Mlp]:
     def prepare(gpu: Gpu, rows: Rows) -> experts.Mlp:
         slots = rows.ints["experts"] // rows.ints["ranks"]
         hidden, inter = rows.ints["hidden"], rows.ints["inter"]
-        return experts.prepare(gpu, layout, rows.loads, slots, hidden, inter, "fp8", rows.ints["tokens"])
+        return experts.prepare(gpu, layout, rows.loads, slots, hidden, inter, "fp8")
 
     return prepare
 
 
-def _fused(gpu: Gpu, rows: Rows) -> experts.Fused:
-    return experts.prepare_fused(*(rows.ints[c] for c in ("tokens", "ranks", "top_k", "experts", "hidden", "inter")))
+def _collected(gpu: Gpu, rows: Rows) -> tuple[experts.Mlp, Floats, Floats]:
+    """The MLP after a normal dispatch, the width of its rows, and the tokens of all ranks."""
+    return _mlp(tiles.CONTIGUOUS_NARROW)(gpu, rows), _real(rows.ints["hidden"]), _real(rows.ints["tokens"])
+
+
+def _collected_seconds(gpu: Gpu, c: Coefficients, mlp: experts.Mlp, hidden: Floats, tokens: Floats) -> Floats:
+    """The time after a normal dispatch as the collector took it, (th^f + g^f)^(1/f), [ranks].
+
+    th is the time of the host (its profiler ran); g the MLP, 3 H M / B for gathering rows into expert order and back,
+    and 3 H N / (ct B): the collector hands every rank the N tokens of all of them.
+    """
+    device = experts.context_mlp_seconds(gpu, "fp8", c, mlp)
+    device = device + 3.0 * hidden * (mlp.rows + tokens / c["ct"]) / gpu.hbm_bandwidth
+    return gemm.hide(np.full_like(device, c["th"]), device, c["f"])
+
+
+def _fused(gpu: Gpu, rows: Rows) -> fused_moe.Fused:
+    return fused_moe.prepare_fused(*(rows.ints[c] for c in ("tokens", "ranks", "top_k", "experts", "hidden", "inter")))
 
 
 def _attention_axes(rows: Rows) -> dict[str, Floats]:
@@ -172,14 +183,11 @@ def _mha(gpu: Gpu, rows: Rows) -> Floats:
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        _gemm_family("grouped_masked", "grouped GEMM, masked (decode)", tiles.MASKED, _nominal, (0.06, 0.18)),
-        _gemm_family(
-            "grouped_contiguous", "grouped GEMM, contiguous (prefill)", tiles.CONTIGUOUS, _padded, (0.06, 0.18)
-        ),
-        _gemm_family("dense_gemm", "dense GEMM", tiles.DENSE, _single, (0.09, 0.21)),
+        _gemm_family("grouped_masked", tiles.MASKED, _nominal, (0.06, 0.18)),
+        _gemm_family("grouped_contiguous", tiles.CONTIGUOUS, _padded, (0.06, 0.18)),
+        _gemm_family("dense_gemm", tiles.DENSE, _single, (0.09, 0.21)),
         Family(
             "deepep_generation",
-            "expert MLP after a low-latency dispatch",
             _mlp(tiles.MASKED_LOW),
             lambda gpu, _, c, work: experts.generation_seconds(gpu, "fp8", c, work),
             _mlp_axes,
@@ -188,16 +196,14 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "deepep_context",
-            "expert MLP after a normal dispatch",
-            _mlp(tiles.CONTIGUOUS_NARROW),
-            lambda gpu, _, c, work: experts.context_seconds(gpu, "fp8", c, work),
+            _collected,
+            lambda gpu, _, c, work: _collected_seconds(gpu, c, *work),
             _mlp_axes,
             (0.06, 0.18),
             lambda rows: rows.ints["tokens"] >= 16384,
         ),
         Family(
             "mla_decode",
-            "absorbed MLA decode (FlashAttention-3)",
             _cut(attention.prepare_decode, "kv_len", 1, LATENT, ROPE),
             attention.decode_seconds,
             _attention_axes,
@@ -205,7 +211,6 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "flashmla_decode",
-            "absorbed MLA decode (FlashInfer)",
             _cut(attention.prepare_dealt, "kv_len", 1, LATENT, ROPE),
             lambda gpu, _, c, work: attention.dealt_seconds(gpu, c, work),
             _attention_axes,
@@ -213,7 +218,6 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "mla_prefill",
-            "absorbed MLA prefill (FlashAttention-3)",
             _cut(attention.prepare_prefill, "q_len", LATENT, ROPE),
             lambda gpu, _, c, work: attention.prefill_seconds(gpu, c, work),
             _attention_axes,
@@ -221,7 +225,6 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "mha_prefill",
-            "MLA prefill in multi-head form (FlashAttention-3)",
             _mha,
             lambda gpu, _, c, at_peak: c["t0"] + at_peak / c["e"],
             _attention_axes,
@@ -229,9 +232,8 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "fused_moe",
-            "SGLang's fused Triton MoE, even loads",
             _fused,
-            lambda gpu, variant, c, work: experts.fused_seconds(gpu, variant.split()[0], c, work),
+            lambda gpu, variant, c, work: fused_moe.fused_seconds(gpu, variant.split()[0], c, work),
             lambda rows: {"tokens": _real(rows.ints["tokens"])},
             (0.07, 0.17),
         ),
