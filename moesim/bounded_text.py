@@ -52,6 +52,17 @@ class _NoNumber(ValueError):
     """A number of a JSON text that nothing can hold, as it is written there."""
 
 
+class _Twice(ValueError):
+    """A key that a JSON object has twice: readers take the last, people see the first."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Twice(next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at])))
+    return found
+
+
 def read_json(text: str, where: str, infinite: bool = False, line: int = 1) -> Any:
     """Return the data of a JSON text.
 
@@ -79,11 +90,16 @@ def read_json(text: str, where: str, infinite: bool = False, line: int = 1) -> A
         return value
 
     try:
-        return json.loads(text, parse_constant=refused, parse_int=whole_number, parse_float=real_number)
+        return json.loads(
+            text, parse_constant=refused, parse_int=whole_number, parse_float=real_number, object_pairs_hook=_object
+        )
     except json.JSONDecodeError as error:
         what, at = f"not valid JSON: {error.msg}", error.pos
     except RecursionError:
         what, at = "nested too deeply", next((found.start() for found in re.finditer(r"(?:[\[{]\s*){99}", text)), 0)
+    except _Twice as error:
+        what, name = f"key {error.args[0]!r:.60} appears twice in one object; keep one of them", error.args[0]
+        at = text.rfind(json.dumps(name, ensure_ascii=False))
     except _NoNumber as error:
         what, at = f"{error.args[0]!r:.40} is no number that can be read", text.find(error.args[0])
     raise InputError(what, f"{where}:{text.count(chr(10), 0, at) + line}:{at - text.rfind(chr(10), 0, at)}")

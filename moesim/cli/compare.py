@@ -58,14 +58,15 @@ def compare(
 
 
 def percentage(text: str) -> float:
-    """Read a limit such as ``5%``, in per cent."""
+    """Read a limit such as ``5%``, in per cent; 0 or more."""
+    from moesim.bounded_text import number
     from moesim.errors import InputError
 
     try:
-        limit = float(text.removesuffix("%"))
+        limit = number(text.removesuffix("%"))
     except ValueError:
-        limit = math.nan
-    if not math.isfinite(limit):
+        limit = -1.0
+    if limit < 0:
         raise InputError(f"{text!r} is not a percentage", where="--fail-over", fix="give one such as 5%")
     return limit
 

@@ -16,7 +16,7 @@ def place(
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
     redundant: list[int] = typer.Option(
-        [], "--redundant", min=0, help="Redundant experts to try, repeatable; default: none and a slot on every rank."
+        [], "--redundant", min=0, max=100_000, help="Redundant experts to try; default: none and a slot on each rank."
     ),
     write: Literal["sglang", "tensorrt-llm", "json"] | None = typer.Option(
         None, "--write", help="Write the placement that the scenario itself asks for, in this form, to --out."

@@ -43,10 +43,10 @@ def plan(
     """
     from moesim.cli.memory_need import refuse_too_large
     from moesim.errors import InputError
-    from moesim.scenario import load_scenario, parse_axis, parse_threshold
+    from moesim.scenario import load_scenario, parse_threshold
     from moesim.sweeps.deployments import deployments
     from moesim.sweeps.pruned_search import search
-    from moesim.sweeps.space import parse_axis_option
+    from moesim.sweeps.space import parse_axis_options
 
     loaded = load_scenario(scenario, overrides=override)
     if loaded.placement.learn_from is None and loaded.placement.file is None:  # judged on what it has not learnt from
@@ -56,7 +56,7 @@ def plan(
         limits = tuple(map(parse_threshold, limit))
     except InputError as error:
         raise InputError(error.what, "--limit", error.fix) from None
-    given = {key: parse_axis(values) for key, values in map(parse_axis_option, axis)}
+    given = parse_axis_options(axis)
     space = deployments(loaded, gpus, given)
     if dask is not None and scheduler_file is not None:
         raise InputError("--dask and --scheduler-file both say where the workers are", fix="give one of them")

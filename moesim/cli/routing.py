@@ -23,8 +23,8 @@ _OVERRIDE = typer.Option([], "-o", "--override", help="Of a scenario: key=value,
 _STEP = typer.Option(0, "--step", min=0, help="Of a scenario: which batch.")
 _UNIT = typer.Option(None, "--unit", help="What plain numbers are, where their name does not say it.")
 _AXES = typer.Option(None, "--axes", help="Axes of an array in their order, such as tokens,layers,k.")
-_TOP_K = typer.Option(None, "--top-k", help="Experts of a token, where the file does not say it.")
-_EXPERTS = typer.Option(None, "--experts", help="Routed experts of a layer, likewise.")
+_TOP_K = typer.Option(None, "--top-k", min=1, help="Experts of a token, where the file does not say it.")
+_EXPERTS = typer.Option(None, "--experts", min=1, help="Routed experts of a layer, likewise.")
 _LAYERS = typer.Option(None, "--layers", help="Numbers of the layers along the layer axis, such as 0..60 or 3,4,5.")
 _MAP = typer.Option(None, "--map", help="Placement map (see placement.file) of ids or counts that are of slots.")
 
@@ -177,10 +177,13 @@ def _read(
         return drawn_routing(load_scenario(str(source), overrides=override), step)
     if override or step:
         raise InputError("not a scenario", str(source), "only those have keys to override, and steps to draw")
+    numbers = None if layers is None else list(parse_axis(layers))
+    if numbers is not None and not all(type(number) is int for number in numbers):
+        raise InputError(f"{layers!r:.60} are no numbers of layers", "--layers", "give them as 0..60 or 3,4,5")
     return read_routing(
         source, unit=unit, top_k=top_k, n_experts=experts,
         axes=None if axes is None else tuple(axis.strip() for axis in axes.split(",")),
-        layers=None if layers is None else [int(layer) for layer in parse_axis(layers)],
+        layers=numbers,
         slot_expert=None if slot_map is None else read_map(slot_map).slot_expert.astype("int64"),
     )  # fmt: skip
 

@@ -66,8 +66,6 @@ def _limits(fail_over: list[str], names: tuple[str, ...]) -> dict[str, float]:
         if name not in names:
             _refuse(f"no figure {name!r:.60}", "--fail-over", did_you_mean(name, names))
         limits[name] = percentage(share) / 100
-        if limits[name] < 0:
-            _refuse(f"a limit of {share}", "--fail-over", "give 0% or more")
     return limits
 
 

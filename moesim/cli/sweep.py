@@ -62,15 +62,13 @@ def sweep(
     from moesim.errors import InputError
     from moesim.scenario import RandomPoints, load_scenario, parse_objective
     from moesim.sweeps.answers import axes_named
-    from moesim.sweeps.space import parse_axis_option, parse_together_option, space_of
+    from moesim.sweeps.space import parse_axis_options, parse_together_option, space_of
     from moesim.sweeps.sweep_run import run_sweep
 
     loaded = load_scenario(scenario, overrides=override)
     block = loaded.sweep
     draw = None if random is None else RandomPoints(points=random, seed=random_seed)
-    space = space_of(
-        block, dict(map(parse_axis_option, axis)), [parse_together_option(text) for text in together], draw
-    )
+    space = space_of(block, parse_axis_options(axis), [parse_together_option(text) for text in together], draw)
     try:
         wanted = parse_objective(objective or loaded.objective)
     except InputError as error:

@@ -88,6 +88,8 @@ def _read(fabric: Fabric, path: Path, n_groups: int, ep: int) -> list[Ids]:
         if not places:
             continue
         where = f"{path}:{number}"
+        if len(places) > ep:  # a GPU each at least
+            raise InputError(f"group {len(found)} has {len(places)} places", where, f"give it parallel.ep = {ep} GPUs")
         try:
             ranks = [rank for place in places for rank in ranks_at(fabric, place).tolist()]
         except InputError as error:

@@ -162,7 +162,7 @@ def _devices(fabric: Fabric, place: str) -> tuple[list[str], set[str]]:
     if chosen.any():
         return _ports_of([fabric.rank_names[rank] for rank in ranks[chosen]], fabric, classes), classes
     base, _, link_class = place.rpartition(".")
-    if link_class in fabric.link_classes:
+    if link_class in fabric.link_classes and base.rpartition(".")[2] not in fabric.link_classes:
         return _ports_of(_devices(fabric, base)[0], fabric, {link_class}), {link_class}
     raise _unknown(fabric, place)
 

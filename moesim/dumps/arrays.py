@@ -68,7 +68,7 @@ def read_arrays_by_name(arrays: Arrays, told: Told, form: str, where: str) -> Ro
         raise InputError(f"it holds {', '.join(known[:10])}", where, "say which is meant (--unit)")
     chosen = next((name for name in known if unit_of(name) == "logits"), known[0])
     numbers, main = named(arrays, LAYERS), arrays[chosen]
-    if numbers and told.layers is None and arrays[numbers].ndim == 1 and len(arrays[numbers]) in main.shape[:2]:
+    if numbers and told.layers is None and arrays[numbers].ndim == 1:
         told = replace(told, layers=tuple(int(layer) for layer in arrays[numbers]))
     extra: dict[str, Any] = {}
     if len(known) > 1:
@@ -141,7 +141,7 @@ def _one(name: str, array: NDArray[Any], told: Told, source: Source, where: str,
     full = _LEADING[unit]
     axes = told.axes or next((axes for axes in _AXES[unit] if len(axes) == array.ndim), ())
     numbers = array.dtype.kind in ("f" if unit == "logits" else "iuf") and 0 not in array.shape
-    if not numbers or len(axes) != array.ndim or set(axes) - set(full):
+    if not numbers or not len(axes) == len(set(axes)) == array.ndim or set(axes) - set(full):
         kind = {"logits": "floats", "ids": "whole numbers", "counts": "numbers"}[unit]
         shapes = " or ".join(f"[{', '.join(axes)}]" for axes in _AXES[unit])
         raise InputError(f"{name} has shape {array.shape} of {array.dtype}", where, f"{kind} {shapes} are {unit}")

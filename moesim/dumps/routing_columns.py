@@ -17,6 +17,7 @@ from moesim.dumps.names import COLUMNS, COUNTS, GATES, IDS, LOGITS, named
 from moesim.dumps.routing_trace import (
     MAX_EXPERTS,
     MAX_LAYERS,
+    MOST_SELECTIONS,
     RoutingTrace,
     Source,
     Told,
@@ -30,6 +31,7 @@ Columns = Mapping[str, NDArray[Any]]
 Where = Callable[[int], str]
 _NUMBERED = re.compile(r"(expert|expert_id|e|id|top|topk|topk_id|topk_idx|logit|logits|count|load)[_.]?([0-9]+)")
 _KINDS = COLUMNS | {"count": COUNTS, "ids": IDS, "logits": LOGITS, "gates": GATES}
+_FEW_ROWS = 128  # without layer and token, so many rows of numbered columns may be tokens, or layers
 _EXAMPLE = "columns such as layer,expert,count are needed"
 
 
@@ -62,7 +64,10 @@ def read_columns(columns: Columns, told: Told, source: Source, where: str, row: 
     Raises:
         InputError: columns that say nothing known, or values out of range.
     """
-    columns = _gathered({name.strip().lower(): values for name, values in columns.items()})
+    plain = [name.strip().lower() for name in columns]
+    if len(set(plain)) < len(plain):
+        raise InputError(f"columns of one name: {', '.join(columns)}"[:200], where, "keep one of them")
+    columns = _gathered(dict(zip(plain, columns.values(), strict=True)))
     found = {key: name for key, names in _KINDS.items() if (name := named(columns, names)) is not None}
     return _Table(columns, found, told, source, where, row).read(layer)
 
@@ -101,6 +106,8 @@ class _Table:
         lists = {key: self.columns[name] for key, name in found.items() if self.columns[name].ndim == 2}
         if "slot" in found and told.slot_expert is None:
             raise InputError(f"{found['slot']} holds slots", self.where, "give the map of slots to experts (--map)")
+        if "count" in lists and "expert" in found:
+            raise InputError(f"{found['count']} is a list in each row, with one expert", self.where, "give a number")
         if "count" in lists:  # a layer's counts in a row
             lists.setdefault("counts", lists.pop("count"))
         layers = self._whole("layer", MAX_LAYERS)
@@ -139,7 +146,8 @@ class _Table:
             return trace_of_counts(rows.transpose(1, 0, 2), seen, *rest)
         if ids is None:
             return trace_of_logits(stacked["logits"], seen, *rest, **place)
-        if told.unit is None and "token" not in found and times[0] == 1 and "expert_ids" in columns:
+        few = times[0] == 1 or ("layer" not in found and times[0] <= _FEW_ROWS)
+        if told.unit is None and "token" not in found and few and "expert_ids" in columns:
             what = "one row of numbers for each layer"
             raise InputError(what, self.where, "say whether they are counts or ids (--unit)")
         # A list of the best few logits is not one of all experts.
@@ -176,7 +184,8 @@ class _Table:
         counted = "count" in found
         count = self._numbers(found["count"]) if counted else np.ones(len(experts))
         numbers, layer_at = np.unique(layers, return_inverse=True)
-        steps = columns[found["step"]] if "step" in found else np.zeros(len(layers), np.int64)
+        given = self._whole("step", MOST_SELECTIONS)
+        steps = np.zeros(len(layers), np.int64) if given is None else given
         step_at = np.unique(steps, return_inverse=True)[1]
         width = 1 + int(experts.max()) if told.n_experts is None or "slot" in found else told.n_experts
         if told.slot_expert is not None:
@@ -184,6 +193,9 @@ class _Table:
         shape = (1 + int(step_at.max()), len(numbers), width)
         cell = np.ravel_multi_index((step_at, layer_at, experts), shape, mode="clip")
         notes = [] if counted else ["rows are single selections whose tokens are not marked: counted"]
+        if not counted:
+            self._refuse_unnamed_counts()
+        notes += [f"{found['count']} is read, {name} is not" for name in COUNTS if counted and name in columns][1:2]
         if counted and not found.keys() & {"rank", "sequence", "token"}:
             # What no name says may tell rows apart, such as a task: such rows are summed, and it is said.
             others = [name for name in columns if name not in found.values()]
@@ -196,6 +208,18 @@ class _Table:
                 raise InputError(f"layer {layers[again]}, expert {experts[again]} appears twice", self.row(again))
         counts = np.bincount(cell, weights=count, minlength=int(np.prod(shape))).reshape(shape)
         return trace_of_counts(counts, numbers.tolist(), told, self.source, self.where, notes=notes)
+
+    def _refuse_unnamed_counts(self) -> None:
+        """A column that the others tell the rows of holds a value for each row: of selections it would not be so."""
+        codes = {name: np.unique(values, return_inverse=True)[1] for name, values in self.columns.items()
+                 if values.ndim == 1}  # fmt: skip
+        for name in (name for name in codes if name not in self.found.values()):
+            row = np.zeros(len(codes[name]), np.int64)
+            for other in (other for other in codes if other != name):
+                row = np.unique(row * (1 + codes[other].max()) + codes[other], return_inverse=True)[1]
+            if self.columns[name].dtype.kind in "iuf" and row.max() + 1 == len(row):
+                fix = "name it count; for single selections name their tokens token"
+                raise InputError(f"no column is named as counts are; is it {name!r:.60}?", self.where, fix)
 
     def _whole(self, key: str, limit: int) -> NDArray[np.int64] | None:
         """A column of whole numbers from 0 below the limit; None where there is none of that kind."""

@@ -197,7 +197,7 @@ def trace_of_counts(
     if told.slot_expert is not None:
         counts = counts_of_experts(counts, told.slot_expert, where)
     width = counts.shape[2]
-    _check_width(width, where)
+    _check_width(width, where, told.top_k)
     if told.n_experts not in (None, width):
         fix = "are these slots? give the map" if width > told.n_experts else "are these counts of this model?"
         raise InputError(f"counts of {width} experts, the model has {told.n_experts}", where, fix)
@@ -230,10 +230,11 @@ def trace_of_logits(
     """
     notes, layers = list(known.pop("notes", ())), _numbered(len(logits), layers, told, where)
     width = logits.shape[2]
-    _check_width(width, where)
+    _check_width(width, where, told.top_k)
     if told.n_experts not in (None, width):
         raise InputError(f"logits of {width} experts, the model has {told.n_experts}", where)
-    logits = logits.astype(np.float32)
+    with np.errstate(over="ignore"):
+        logits = logits.astype(np.float32)
     bad = np.argwhere(~np.isfinite(logits).all(axis=2))
     if len(bad):
         raise InputError(f"layer {layers[bad[0][0]]}, token {bad[0][1]} has a logit that is not finite", where)
@@ -251,6 +252,8 @@ def _numbered(count: int, layers: Sequence[int], told: Told, where: str) -> tupl
     layers = told.layers or tuple(layers)
     if len(layers) != count or len(set(layers)) != count:
         raise InputError(f"{count} layers of data for {len(layers)} numbers", where, "name each layer once")
+    if not 0 <= min(layers, default=0) <= max(layers, default=0) < MAX_LAYERS:
+        raise InputError(f"layers {min(layers)} to {max(layers)}", where, f"numbers are from 0 to {MAX_LAYERS - 1}")
     return layers
 
 
@@ -300,9 +303,11 @@ def whole_numbers(raw: NDArray[Any], where: str) -> NDArray[Any]:
     return raw.astype(np.int64)
 
 
-def _check_width(n_experts: int, where: str) -> None:
+def _check_width(n_experts: int, where: str, top_k: int | None = None) -> None:
     if n_experts > MAX_EXPERTS:
         raise InputError(f"{n_experts} experts", where, f"at most {MAX_EXPERTS} are read")
+    if (top_k or 0) > n_experts:
+        raise InputError(f"{top_k} experts of a token, of {n_experts}", where, "give fewer (--top-k)")
 
 
 def _check_ids(ids: NDArray[Any], layers: Sequence[int], n_experts: int, where: str) -> None:

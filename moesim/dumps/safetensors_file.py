@@ -41,15 +41,21 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
             raise InputError(f"a header of {length} bytes in a file of {len(raw)}", where, "is it truncated?")
         header = read_json(raw[8 : 8 + length].tobytes().decode(), where)
         data = raw[8 + length :]
-        return {name: _array(entry, data, name, where) for name, entry in header.items() if name != "__metadata__"}
+        arrays = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        read = {name: _array(entry, data, name, where) for name, entry in arrays.items()}
+    spans = sorted(tuple(entry["data_offsets"]) for entry in arrays.values())
+    if [0, *(end for _, end in spans)] != [*(begin for begin, _ in spans), len(data)]:
+        raise InputError("its arrays overlap, or leave bytes between them", where, "is it damaged?")
+    return read
 
 
 def _array(entry: Any, raw: NDArray[np.uint8], name: str, where: str) -> NDArray[Any]:
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in _DTYPES:
         raise InputError(f"{name} is of type {dtype!r:.20}", where, f"{', '.join(_DTYPES)} are read")
-    if any(not isinstance(n, int) or n < 0 for n in (*shape, begin, end)):
-        raise InputError(f"{name} has a negative size", where)
+    if any(type(n) is not int or n < 0 for n in (*shape, begin, end)):
+        what = f"{name} has the shape {shape!r:.40} at {[begin, end]!r:.40}"
+        raise InputError(what, where, "whole numbers, 0 or more, are needed")
     needed = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
     if end - begin != needed or end > len(raw):
         raise InputError(f"{name} announces {needed} bytes, the file holds {min(end, len(raw)) - begin}", where)

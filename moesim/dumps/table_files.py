@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_LINES = 2_000_000
 # Python also reads 1_0 and Arabic digits.
 _DIGITS = re.compile(r"[-+0-9.eE\s]*")
+_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
 _LONGEST_WORD = 100
 _LAYER_FILE = re.compile(r"layer[_-]?([0-9]+)\.parquet")
 _STEP_FOLDER = re.compile(r"(?:iter|iteration|step|checkpoint)[_-]?([0-9]+)")
@@ -45,16 +46,28 @@ def read_csv(path: Path, told: Told) -> RoutingTrace:
             raise InputError(f"the header is {header!r:.200}", f"{path}:1", fix)
         for row in rows:
             if row and len(row) != len(header):
-                raise InputError(f"{len(row)} values, not {len(header)}", f"{path}:{rows.line_num}")
+                fix = f"the header has {', '.join(header)}"[:200]
+                raise InputError(f"{len(row)} values, not {len(header)}", f"{path}:{rows.line_num}", fix)
             if len(cells) == MAX_LINES:
                 raise InputError(f"more than {MAX_LINES} lines", f"{path}:{rows.line_num}")
             if row:
                 lines.append(rows.line_num)
                 cells.append(row)
+    if mark == ";":
+        _refuse_thousands(header, cells, path, lines)
     columns = {name: _numbers([row[at] for row in cells], name, path, lines) for at, name in enumerate(header)}
     return read_columns(
         columns, told, Source("table", "csv"), str(path), lambda row: f"{path}:{lines[row] if lines else 1}"
     )
+
+
+def _refuse_thousands(header: list[str], cells: list[list[str]], path: Path, lines: list[int]) -> None:
+    """Where semicolons part the cells, 1.024 may be a thousand and more: read as a fraction it would be nearly 1."""
+    for at in [at for at, name in enumerate(header) if is_known(name)]:
+        dotted = [(row[at].strip(), line) for row, line in zip(cells, lines, strict=True) if "." in row[at]]
+        if dotted and all(_THOUSANDS.fullmatch(text) for text, _ in dotted):
+            what = f"{header[at]} has thousands or fractions: {dotted[0][0]!r:.40}?"
+            raise InputError(what, f"{path}:{dotted[0][1]}", "write numbers without thousands separators")
 
 
 def _numbers(texts: list[str], name: str, path: Path, lines: list[int]) -> NDArray[Any]:

@@ -27,7 +27,7 @@ _PORTS = ("nvlink", "nic")
 _BUSY_LINKS = 24
 # Buckets x links that a run keeps at most (32 MB): past this the buckets get wider.
 _CELLS = 4_000_000
-_MOST_BUCKETS = 50_000  # of small clusters, each of whose links has a row per bucket
+_MOST_BUCKETS = 10_000  # of small clusters, each of whose links has a row per bucket
 
 
 def add_layer_rows(

@@ -17,6 +17,8 @@ from moesim.mistakes import Loc, dotted
 # What no released model comes near; the scenario's own bounds are no wider.
 _MOST = {"hidden": 10**6, "layers": 10_000, "n_experts": 100_000, "zero_experts": 100_000, "top_k": 1024,
          "n_shared": 1000, "vocab": 10**8, "heads": 10**5}  # fmt: skip
+# Sizes and periods of which 0 says nothing, where 0 shared experts or 0 dense layers do.
+_NEVER_0 = ("expert_hidden", "heads", "kv_heads", "head_dim", "kv_lora_rank", "moe_step", "moe_period")
 _ABOUT_EXPERTS = re.compile("expert|moe|rout|shared|sparse|topk|top_k")
 BY_HAND = "give the sizes by hand, as in model: {n_experts: 64, hidden: 2048, expert_hidden: 1408, n_shared: 2}"
 _LOCATED_BYTES = 200_000  # finding a place reads the text once more, slowly
@@ -84,7 +86,10 @@ class Facts:
             return self.given.get(fact)
         if fact == "window" and value == -1:
             return None
-        return self.whole(key, self._one(key, value), lowest, _MOST.get(fact, 10**7)) or None
+        size = self.whole(key, self._one(key, value), lowest, _MOST.get(fact, 10**7)) or None
+        if size is None and fact in _NEVER_0:
+            self.notes.append(f"{key} is 0: read as not given")
+        return size
 
     def whole(self, key: str, value: Any, lowest: int, most: int = 10**7) -> int:
         """Check that a value is a whole number between bounds."""

@@ -43,7 +43,7 @@ def read_config_json(path: str | Path) -> ModelSpec:
         raise InputError(f"model_type is {wrong!r:.40}", where, "a word of at most 100 letters is needed")
     family = family_of(architectures, types)
     facts = Facts(block, at, names_for(family), family.given if family else {}, where, text)
-    kind = next((one for one in types if isinstance(one, str)), None)
+    kind = next((" ".join(one.split()) for one in types if isinstance(one, str)), None)  # a name is one line
     if family is None:
         named = f"model_type {kind:.60}" if kind else "no model_type"
         facts.notes.append(f"{named}: no family known to moesim, read by the usual keys")

@@ -80,6 +80,8 @@ def _groups(facts: Facts, method: str | None, choices: int, top_k: int) -> tuple
         return 1, 1
     if n_groups > choices or top_groups > n_groups:
         raise facts.error(key, f"is {n_groups} with {top_groups} groups per token and {choices} experts")
+    if choices % n_groups:
+        raise facts.error(key, f"is {n_groups}, which does not divide {choices} experts", "groups are of equal size")
     if choices // n_groups * top_groups < top_k:
         raise facts.error(key, f"is {n_groups}: {top_groups} groups hold fewer than {top_k} of {choices} experts")
     return (1, 1) if top_groups == n_groups else (n_groups, top_groups)

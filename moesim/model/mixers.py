@@ -65,6 +65,8 @@ def _softmax(facts: Facts, kind: str, hidden: int, ids: tuple[int, ...]) -> Atte
     head_dim = facts.maybe(f"{kind}_head_dim") or head_size(facts, hidden)
     values = facts.maybe(f"{kind}_value_head_dim") or facts.maybe("value_head_dim")
     kv_heads = facts.maybe(f"{kind}_kv_heads") or facts.maybe("kv_heads") or heads
+    if heads % kv_heads:
+        raise facts.error(facts.find("kv_heads")[0] or "heads", f"is {kv_heads}, which does not divide {heads} heads")
     gate = _gate(facts, hidden, heads, values or head_dim)
     if kind == "full" and facts.flag("attention_k_eq_v"):  # Gemma 4: no projection of values
         gate -= hidden * kv_heads * head_dim

@@ -7,13 +7,17 @@ validation that follows says what is wrong with it. An explicit null counts as n
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from moesim.model import ModelSpec
-from moesim.scenario.sections import KINDS
+from moesim.scenario.arrivals import Workload
+from moesim.scenario.sections import KINDS, Model, Routing
 
 MODEL_PRESET = "deepseek-v3"
 
 _SOURCES = ("routing", "recording", "synthetic", "expert_ids", "counts")
 _ROUTING = ("kind", "top_k", "groups", "top_groups", *KINDS["v1"])
+_BLOCKS: dict[str, type[BaseModel]] = {"model": Model, "routing": Routing, "workload": Workload}
 _SIZES = ("n_experts", "hidden", "expert_hidden", "n_shared", "layers")
 
 
@@ -44,6 +48,9 @@ def filled(data: Mapping[str, Any], preset: ModelSpec | None) -> dict[str, Any]:
     routing, workload = result["routing"], result["workload"]
     if isinstance(routing, dict) and isinstance(workload, dict) and "bias" not in routing:
         routing["bias"] = "recorded" if kind == "v3" and workload.keys() & {"recording", "routing"} else "zero"
+    for name, block in _BLOCKS.items():
+        if isinstance(data.get(name), Mapping):  # an unknown key without a value is a mistake all the same
+            result[name] |= dict.fromkeys(data[name].keys() - result[name].keys() - block.model_fields.keys())
     return result
 
 

@@ -8,7 +8,7 @@ out from the number, so that a sweep of many points holds none of them.
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -126,7 +126,17 @@ def parse_together_option(text: str) -> dict[str, Any]:
     Raises:
         InputError: not of this form.
     """
-    return dict(parse_axis_option(part) for part in text.split(";") if part.strip())
+    return parse_axis_options(part for part in text.split(";") if part.strip())
+
+
+def parse_axis_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Read axes; InputError where one is not of this form, or two have one key."""
+    found: dict[str, Any] = {}
+    for key, values in map(parse_axis_option, texts):
+        if key in found:
+            raise InputError(f"{key} is on two axes", f"-p {key:.80}", "name each key once")
+        found[key] = values
+    return found
 
 
 def space_of(
@@ -167,6 +177,10 @@ def space_of(
     made += [Axis(tuple(group), tuple(zip(*group.values(), strict=True))) for group in groups]
     if not made:
         raise InputError("nothing to sweep over", fix="give -p KEY=VALUES or a sweep block in the scenario")
+    for axis in made:
+        rows = [[int(one) if type(one) is float and one % 1 == 0 else one for one in row] for row in axis.values]
+        if len(set(map(json.dumps, rows))) < len(rows):
+            raise InputError(f"{', '.join(axis.keys)}: a value stands there twice", "sweep", "name each value once")
     space = Space(tuple(made))
     draw = random or (sweep.random if sweep else None)
     if draw is not None:

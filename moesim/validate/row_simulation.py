@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.cluster import Fabric
+from moesim.errors import InputError
 from moesim.timeline import run_phase
 from moesim.traffic import Calibration, CalibrationSet, PhaseFlows, find_set, phase_flows
 from moesim.validate.benches import Bench, bench_of
@@ -26,6 +27,9 @@ def constants_from(found: CalibrationSet, row: Row) -> Calibration:
     """Return the constants of a set for a row: its phase's, and its number of SMs where the benchmark chose that."""
     bench, phase = _bench(row), phase_of(row)
     scale = bench.bytes_per_copy / bench.counted_bytes if found.rates_count == "payload" else 1.0
+
+    if bench.uses_sms and (row.sms or 0) > found.sms:
+        raise InputError(f"{row.key}: {row.sms} SMs of {found.sms}", row.source, "leave the row out")
 
     def made(terms: dict[str, Any], across: Calibration | None) -> Calibration:
         rates = {name: terms[name] * scale for name in ("nvlink_rate", "nic_rate")}

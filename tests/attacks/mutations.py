@@ -200,7 +200,7 @@ def changed(array, rng):
     if kind == 1:
         return array.reshape(-1)[: rng.randrange(array.size + 1)]
     if kind == 2:
-        return array[None] if rng.random() < 0.5 or array.ndim == 0 else array[0]
+        return array[None] if rng.random() < 0.5 or array.ndim == 0 or not len(array) else array[0]
     if kind == 3:
         return np.array(rng.choice((["x"], [], 7, [[1, 2]], [np.nan], [b"x" * 40])))
     if array.dtype.kind in "iuf" and array.size:

@@ -197,7 +197,7 @@ def test_check_is_a_gate_on_balance(moesim, here, dump):
         ("rank_load=5%", "no figure 'rank_load': did you mean"),
         ("5%", "'5%' is no NAME=5%"),
         ("max_violation=lots", "'lots' is not a percentage"),
-        ("max_violation=-5%", "a limit of -5%"),
+        ("max_violation=-5%", "'-5%' is not a percentage"),
         ("node_copies_per_token=5%", "node_copies_per_token needs expert ids, and these are counts"),
     ],
 )
