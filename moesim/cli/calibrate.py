@@ -144,7 +144,7 @@ def _measured(
 ) -> None:
     from moesim.alltoall_library import transport_by_card
     from moesim.errors import InputError
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, marked, write_files
     from moesim.logs import rack_scale, read_log
     from moesim.mistakes import did_you_mean
     from moesim.traffic import gpu_ports
@@ -158,6 +158,7 @@ def _measured(
     if algorithm not in LIBRARIES:
         fix = did_you_mean(algorithm, list(LIBRARIES), "algorithms")
         raise InputError(f"measurements of {algorithm!r} are not read", where="--algorithm", fix=fix)
+    check_replaceable(out, "calibration")
     gpu = cluster.gpu
     given = {"transport": transport_by_card(algorithm, cluster.nic_card)} | given
     rows = []
@@ -191,12 +192,12 @@ def _measured(
         if abs(error) > _BEYOND:
             typer.echo(f"warning: {row.table}: {row.key}: simulated is still {100 * error:+.0f} % off", err=True)
     if out is not None:
-        write_files(out.parent, {out.name: spell_set(found.constants).encode("utf-8")})
+        write_files(out.parent, {out.name: marked("calibration", spell_set(found.constants).encode())})
         typer.echo(f"{out}: use it with -o alltoall.calibration={out}")
 
 
 def _published(tables: list[str], reference: Path | None, out: Path | None) -> None:
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, marked, write_files
     from moesim.validate.benches import bench_of, is_transfer
     from moesim.validate.extracts import extract_rows
     from moesim.validate.ledger import read_ledger
@@ -207,16 +208,18 @@ def _published(tables: list[str], reference: Path | None, out: Path | None) -> N
     rows = published_rows() + (extract_rows(reference) if reference is not None else [])
     of_tables = [row for row in rows if not tables or any(row.table.startswith(table) for table in tables)]
     sets = {bench_of(row).calibration for row in of_tables if is_transfer(row)}
+    for name in sets:
+        check_replaceable(None if out is None else out / f"{name}.yaml", "calibration")
     for found in refit_published(rows, read_ledger(), lambda name: name in sets):
         _show(found, found.constants.name)
         if out is not None:
-            text = spell_set(found.constants)
-            write_files(out, {f"{found.constants.name}.yaml": text.encode("utf-8")})
+            text = marked("calibration", spell_set(found.constants).encode())
+            write_files(out, {f"{found.constants.name}.yaml": text})
 
 
 def _over_clusters(reference: Path | None, out: Path | None) -> None:
     """Fit the sets over clusters, each cluster predicted from the others; the extracts are needed for what ships."""
-    from moesim.files import write_files
+    from moesim.files import marked, write_files
     from moesim.validate.clusters_left_out import LEFT_OUT, spell_left_out
     from moesim.validate.extracts import extract_rows
     from moesim.validate.ledger import read_ledger
@@ -231,8 +234,8 @@ def _over_clusters(reference: Path | None, out: Path | None) -> None:
     for found in sets:
         typer.echo(f"{found.name}: {len(found.clusters)} clusters, one left out is off by {found.held_out}")
     if out is not None:
-        files = {f"{found.name}.yaml": spell_set(found) for found in sets} | {LEFT_OUT.name: spell_left_out(left_out)}
-        write_files(out, {name: text.encode("utf-8") for name, text in files.items()})
+        files = {f"{found.name}.yaml": marked("calibration", spell_set(found).encode()) for found in sets}
+        write_files(out, files | {LEFT_OUT.name: spell_left_out(left_out).encode()})
 
 
 def _show(found: "Refit", what: str) -> None:

@@ -155,12 +155,12 @@ def report(
 
     Example: moesim report results/a results/b --baseline results/a --out ab.html
     """
-    from moesim.files import check_replaceable, write_files
+    from moesim.files import PAGE, check_replaceable, write_files
     from moesim.results import load_result, made_of
 
     folders = [*([baseline] if baseline and baseline not in runs else []), *runs]
     page = out or (folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html"))
-    check_replaceable(page)
+    check_replaceable(page, PAGE)
     labels = folder_labels(folders)
     loaded = [(label, load_result(folder)) for label, folder in zip(labels, folders, strict=True)]
     with made_of(*folders):

@@ -65,7 +65,7 @@ def validate(
         from moesim.errors import InputError
 
         raise InputError("--given and --fail-over are about rows of yours", fix="add --rows FILE")
-    from moesim.files import write_files
+    from moesim.files import PAGE, check_replaceable, write_files
     from moesim.validate.clusters_left_out import read_left_out
     from moesim.validate.evaluate_rows import evaluate
     from moesim.validate.ledger import read_ledger
@@ -73,6 +73,7 @@ def validate(
     from moesim.validate.unseen import unseen
     from moesim.validate.validation_page import page_of
 
+    check_replaceable(page, PAGE)
     chosen, left_out = _rows(tables, reference)
     ledger = read_ledger()
     with progress_bar(quiet=as_json) as watch:

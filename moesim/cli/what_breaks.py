@@ -51,7 +51,7 @@ def what_breaks(
     """
     from moesim.cli.memory_need import refuse_too_large
     from moesim.cluster import Heat, draw, find_topology, read_topology
-    from moesim.files import check_replaceable, write_files
+    from moesim.files import PAGE, PART, PICTURE, check_replaceable, write_files
     from moesim.report import render_what_breaks
     from moesim.scenario import load_scenario
     from moesim.sweeps.single_faults import Severities
@@ -62,8 +62,8 @@ def what_breaks(
     refuse_too_large(loaded, max_mem, 1 if elsewhere else jobs or os.cpu_count() or 1)
     severities = Severities(gpu_factor, link_factor)
     folder = out or _default_folder(loaded, severities)
-    for name in ("report.html", "what-breaks.json", "map.svg"):
-        check_replaceable(folder / name)
+    for name, kind in {"report.html": PAGE, "what-breaks.json": PART, "map.svg": PICTURE}.items():
+        check_replaceable(folder / name, kind)
     overrides = [*override, *(["variants={}"] if loaded.variants else [])]
     typed = [scenario, *(word for value in overrides for word in ("-o", value))]
     with interruptible(folder), progress_bar(quiet) as watch:

@@ -15,10 +15,11 @@ import torch
 
 import moesim
 from moesim.errors import ResourceError
+from moesim.files import check_replaceable
 from moesim.profile import grid as grids
 from moesim.profile.budget import ANCHORS_S, caches, point_seconds, total_seconds
 from moesim.profile.machine import Machine
-from moesim.profile.meta import check_continues, write_meta
+from moesim.profile.meta import META, check_continues, meta_path, write_meta
 from moesim.profile.point_measurement import Timer, by_status, row, rows_of
 from moesim.profile.points import Point
 from moesim.profile.timing import ClockTimer, CudaTimer
@@ -69,10 +70,12 @@ def _profile(
     command = ["moesim", "profile", "--device", device, "--budget", f"{budget:g}", "--out", path.name]
     command += ["--quick"] if quick else []
     command += ["--families", ",".join(wanted)] if set(wanted) != set(grids.FAMILIES) else []
+    check_replaceable(meta_path(path), META)
+    attempts = Attempts(path)
     journal = Journal(path)
     try:
         before = check_continues(journal, identity)
-        run = Run(journal, machine, sizes, identity, before, budget, began, progress)
+        run = Run(journal, attempts, machine, sizes, identity, before, budget, began, progress)
         return run.through(points, shlex.join(command))
     finally:
         journal.close()
@@ -96,6 +99,7 @@ class Run:
     def __init__(
         self,
         journal: Journal,
+        attempts: Attempts,
         machine: Machine,
         sizes: grids.Sizes,
         identity: Mapping[str, Any],
@@ -106,12 +110,12 @@ class Run:
     ) -> None:
         """Take a table that is open, and what stood beside it ``before``; ``began`` is on the monotonic clock."""
         self.journal, self.machine, self.sizes, self.identity = journal, machine, sizes, identity
+        self.attempts = attempts
         self.budget, self.began, self.progress = budget, began, progress
         self.peaks = peaks_of(machine.name)
         self.timer: Timer = ClockTimer() if machine.kind == "cpu" else CudaTimer(machine.cache_bytes)
         self.sessions: list[dict[str, Any]] = list(before.get("sessions", []))
         self.session: dict[str, Any] = {}
-        self.attempts = Attempts(journal.path)
         self.first_row = len(journal.rows)
 
     def through(self, points: list[Point], command: str) -> Outcome:

@@ -222,8 +222,12 @@ def test_the_check_prints_errors_beside_their_bars(moesim, here, models):
 def test_a_fit_is_printed_or_written(moesim, here, models):
     done = moesim("kernels", "fit", "--reference", "rows", "--family", "dense", "--out", "fitted.yaml")
     assert done.out == "fitted.yaml\n" and models.fit == ("rows", ["dense"])
-    written = (here / "fitted.yaml").read_text()
-    assert "family: dense" in written and re.search(r"t0: 4.07e-0?6", written)
+    mark, _, written = (here / "fitted.yaml").read_text().partition("\n")
+    assert (
+        mark.startswith("# moesim, kernel model, ")
+        and "family: dense" in written
+        and re.search(r"t0: 4.07e-0?6", written)
+    )
     assert moesim("kernels", "fit", "--reference", "rows").out == written and models.fit == ("rows", None)
 
 
