@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from moesim.cli.idle_options import refuse_idle
+
 if TYPE_CHECKING:
     from moesim.scenario import Scenario
 
@@ -24,6 +26,7 @@ _SCHEMA_VERSION = "1"
 
 
 def balance(
+    typed: typer.Context,
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
     method: str = typer.Option("v1,v2,v3", "--method", help="Ways to balance, comma-separated: none, v1, v2, v3."),
@@ -60,6 +63,17 @@ def balance(
     from moesim.output_folder import BALANCE, check_ours
     from moesim.scenario import load_scenario
 
+    if logits_fixed:
+        of_training = (
+            "method every sequences length layers domains domain_steps bias_update bias_form fit_on against out"
+        )
+        refuse_idle(typed, of_training, "with --logits-fixed, which trains nothing and prints its rows")
+    else:
+        refuse_idle(typed, "from_zero", "without --logits-fixed")
+    if not domains:
+        refuse_idle(typed, "domain_steps", "without --domains")
+    if "v3" not in method:
+        refuse_idle(typed, "bias_update bias_form", "without v3")
     loaded = load_scenario(scenario, overrides=override)
     if out is not None:
         check_ours(out, BALANCE)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from moesim.cli.idle_options import refuse_idle
 from moesim.cli.routing_check import check
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def _print_fit(found: "Fit") -> None:
 
 @group.command("export")
 def export(
+    typed: typer.Context,
     source: Path = _SOURCE,
     out: Path = typer.Option(..., "--out", help="The file to write."),
     form: Form = typer.Option("npz", "--form", help="topk_idx (a layer as .npy, for DeepEP's tests), npz or parquet."),
@@ -150,6 +152,8 @@ def export(
     from moesim.dumps.export_forms import KINDS, exported
     from moesim.files import check_replaceable, write_files
 
+    if form != "topk_idx":
+        refuse_idle(typed, "layer", f"in the form {form}, which has every layer")
     check_replaceable(out, KINDS[form])
     trace = _read(source, override=override, step=step)
     write_files(out.parent, {out.name: exported(trace, form, layer, rank)})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 
 from moesim.cli.folder_wait import WAIT
+from moesim.cli.idle_options import refuse_idle
 from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.memory_limit import limit_bytes
 from moesim.cli.progress_bar import progress_bar
@@ -27,6 +28,7 @@ _TERMINATED = 128 + signal.SIGTERM
 
 
 def sweep(
+    typed: typer.Context,
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships (sweep-m-by-k)."),
     axis: list[str] = typer.Option([], "-p", "--axis", help="KEY=VALUES: routing.top_k=2,4,8 or routing.top_k=1..8."),
     together: list[str] = typer.Option(
@@ -66,6 +68,8 @@ def sweep(
     from moesim.sweeps.space import parse_axis_option, parse_together_option, space_of
     from moesim.sweeps.sweep_run import run_sweep
 
+    if random is None:
+        refuse_idle(typed, "random_seed", "without --random")
     loaded = load_scenario(scenario, overrides=override)
     block = loaded.sweep
     draw = None if random is None else RandomPoints(points=random, seed=random_seed)

@@ -28,6 +28,13 @@ class Answers:
     fabric: str = ""
     spines: int | None = None
     nodes_per_leaf: int | None = None
+    looked_at: set[str] = field(default_factory=set, init=False, compare=False)
+
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if name in Answers.__dataclass_fields__ and name != "looked_at":
+            self.looked_at.add(name)
+        return value
 
 
 @dataclass
