@@ -3,6 +3,8 @@
 Left alone is what changes neither a number nor a file: --jobs, --wait, --quiet.
 """
 
+from typing import Any
+
 import typer
 
 
@@ -20,7 +22,7 @@ def refuse_idle(typed: typer.Context, names: str, why: str) -> None:
     from moesim.errors import InputError
 
     idle = [
-        "/".join((max(one.opts, key=len).strip(), *one.secondary_opts)).strip("/")
+        _as_typed(one)
         for one in typed.command.params
         if one.name in names.split() and getattr(typed.get_parameter_source(one.name), "name", "") == "COMMANDLINE"
     ]
@@ -29,3 +31,9 @@ def refuse_idle(typed: typer.Context, names: str, why: str) -> None:
         raise InputError(
             f"{', '.join(idle)} {have} no effect {why}", fix=f"leave {'it' if have == 'has' else 'them'} out"
         )
+
+
+def _as_typed(one: Any) -> str:
+    """An argument in capitals as the help has it; the longest name of an option, and its opposite."""
+    names = [max(one.opts, key=len, default="").strip(), *one.secondary_opts]
+    return str(one.name).upper() if one.param_type_name == "argument" else "/".join(filter(None, names))

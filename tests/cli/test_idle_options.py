@@ -1,0 +1,82 @@
+"""An option that has no effect beside the others is refused before anything is done, with what makes it idle."""
+
+import pytest
+
+from tests.attacks.formats import TOPO_M
+
+ASTRA = "topology: [ Switch ]\nnpus_count: [ 8 ]\nbandwidth: [ 400.0 ]\nlatency: [ 500.0 ]\n"
+HOST = ("topo", "import", "host.txt", "--gpu", "h100", "--nic", "400Gb/s", "--nvlink", "450GB/s")
+MODEL = ("model", "deepseek-v3")
+# The command without the options, the options, which of them are idle, and why.
+IDLE = [
+    (MODEL, "--gpu nope", "--gpu", "without --context"),
+    (MODEL, "--requests 4 --new 2 --ep 8 --redundant 1 --weights bf16", "--requests, --new, --ep, --redundant, "
+     "--weights", "without --context"),
+    (("model",), "--context 4096 --gpu h100", "--context, --gpu", "without a model"),
+    (("run", "small.yaml", "--quick"), "--out out --figures", "--out, --figures", "with --quick"),
+    (("run", "small.yaml", "--quick"), "--band exact", "--band", "with --quick"),
+    (("run", "small.yaml", "--quick"), "--max-mem 8GB --no-report", "--no-report, --max-mem", "with --quick"),
+    (("report", "RUN"), "--baseline RUN", "--baseline", "beside that run alone"),
+    (("sweep", "small.yaml", "-p", "seed=0..1"), "--random-seed 3", "--random-seed", "without --random"),
+    (("balance", "small.yaml"), "--from-recorded", "--from-zero/--from-recorded", "without --logits-fixed"),
+    (("balance", "small.yaml"), "--domain-steps 5", "--domain-steps", "without --domains"),
+    (("balance", "small.yaml", "--method", "v1"), "--bias-update sign --bias-form additive", "--bias-update, "
+     "--bias-form", "without v3"),
+    (("balance", "small.yaml", "--logits-fixed"), "--out out --layers 2", "--layers, --out", "with --logits-fixed"),
+    (("balance", "small.yaml", "--logits-fixed"), "--method v3 --fit s.npz", "--method, --fit", "with --logits-fixed"),
+    (("validate", "--rows", "rows.csv"), "--page p.html --steps", "--page, --steps", "with --rows"),
+    (("validate", "--rows", "rows.csv", "x.yaml"), "--table deepep", "FILE, --table", "with --rows"),
+    (("validate", "--steps"), "--page p.html --every-row", "--every-row, --page", "with --steps"),
+    (("validate", "--steps"), "--given gpu=h100 --fail-over 5%", "--given, --fail-over", "with --steps"),
+    (("calibrate", "rows.csv", "-a", "nccl-direct", "-g", "h100"), "--table x --over-clusters", "--over-clusters, "
+     "--table", "without --published"),
+    (("calibrate", "--published"), "--gpu h100 --ranks 8", "--gpu, --ranks", "with --published"),
+    (("calibrate", "--published", "--over-clusters"), "--table x", "--table", "with --over-clusters"),
+    (("replay", "import", "r.json", "RUN", "--matrix", "m.txt"), "--layer 1 --phase combine", "--phase, --layer",
+     "with --matrix"),
+    (("routing", "export", "small.yaml", "--out", "t.npz"), "--layer 0", "--layer", "in the form npz"),
+    (("kernels", "show", "h100"), "--gpu h200", "--gpu", "beside a GPU's own table"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def typed(moesim, here, run_folder):
+    (here / "host.txt").write_text(TOPO_M)
+    (here / "astra.yml").write_text(ASTRA)
+
+    def call(*words):
+        before = sorted(here.iterdir())
+        done = moesim(*(run_folder if word == "RUN" else word for word in words))
+        return done, sorted(here.iterdir()) == before
+
+    return call
+
+
+@pytest.mark.parametrize(("command", "options", "idle", "why"), IDLE, ids=[f"{row[0][0]} {row[1]}" for row in IDLE])
+def test_options_without_effect_are_named_and_refused(typed, command, options, idle, why):
+    done, untouched = typed(*command, *options.split())
+    have = "have" if "," in idle else "has"
+    assert (done.code, done.out) == (2, "") and untouched, done
+    assert done.err.startswith(f"{idle} {have} no effect {why}") and done.err.count("\n") == 1
+
+
+def test_options_that_have_an_effect_are_not_refused(typed, here):
+    done, _ = typed(*MODEL, "--context", 4096, "--gpu", "h100", "--requests", 4, "--ep", 8, "--weights", "bf16")
+    assert done.code == 0, done.err
+    assert typed(*MODEL, "--context", 4096, "--gpu", "nope")[0].err.startswith("unknown GPU 'nope'")
+    assert typed(*HOST, "--out", "node.yaml")[0].code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "idle"),
+    [
+        (("topo", "import", "astra.yml", "--gpu", "h100", "--nic", "400Gb/s"), "--nic"),
+        ((*HOST, "--gpus-per-node", 3), "--gpus-per-node"),
+        ((*HOST, "--spines", 4, "--nodes-per-leaf", 2), "--spines, --nodes-per-leaf"),
+        ((*HOST, "--nodes", 2, "--fabric", "one-leaf", "--spines", 4), "--spines"),
+    ],
+)
+def test_an_answer_about_a_topology_that_nobody_asks_for_is_refused(typed, command, idle):
+    done, untouched = typed(*command, "--out", "node.yaml")
+    assert (done.code, done.out) == (2, "") and untouched, done
+    assert f"{idle}: nothing of " in done.err and done.err.count("\n") == 1
