@@ -85,10 +85,7 @@ def is_ours(path: Path, kind: str = "") -> bool:
 def check_replaceable(path: Path | None, kind: str, content: bytes | None = None) -> None:
     """Refuse a place where anything is but a file of this kind, as moesim wrote it: before the work, and when it ends.
 
-    Args:
-        path: the place; None for none.
-        kind: of what is to be written; "" where its form has no room for a mark.
-        content: what is to be written, once it is known: what is there without a mark may be the same.
+    With ``kind`` "" its form has no room for a mark: what is there may only have the same ``content``, once known.
 
     Raises:
         ResourceError: see above, or the place is what the command line reads.

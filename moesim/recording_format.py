@@ -49,7 +49,6 @@ from moesim.numpy_file import read_npz
 
 SCHEMA_VERSION = 1
 RECORDING = "recording"
-"""The kind of such a file."""
 META_KEYS = (
     "schema_version", "name", "router", "balancing", "n_experts", "moe_layers", "model", "domains",
     "held_out", "text_sha256", "loss_names", "training", "provenance",

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from moesim.cli.idle_options import refuse_idle
-
 if TYPE_CHECKING:
     from moesim.scenario import Scenario
 
@@ -26,7 +24,6 @@ _SCHEMA_VERSION = "1"
 
 
 def balance(
-    typed: typer.Context,
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships."),
     override: list[str] = typer.Option([], "-o", "--override", help="key=value."),
     method: str = typer.Option("v1,v2,v3", "--method", help="Ways to balance, comma-separated: none, v1, v2, v3."),
@@ -59,21 +56,13 @@ def balance(
     Example: moesim balance quickstart --steps 200 --every 50
     """
     from moesim.balance import Text
+    from moesim.errors import InputError
     from moesim.files import write_files
     from moesim.output_folder import BALANCE, check_ours
     from moesim.scenario import load_scenario
 
-    if logits_fixed:
-        of_training = (
-            "method every sequences length layers domains domain_steps bias_update bias_form fit_on against out"
-        )
-        refuse_idle(typed, of_training, "with --logits-fixed, which trains nothing and prints its rows")
-    else:
-        refuse_idle(typed, "from_zero", "without --logits-fixed")
-    if not domains:
-        refuse_idle(typed, "domain_steps", "without --domains")
-    if "v3" not in method:
-        refuse_idle(typed, "bias_update bias_form", "without v3")
+    if "v3" not in method and (bias_update, bias_form) != ("sign", "additive"):
+        raise InputError("--bias-update and --bias-form are v3's", "--method", "leave them out, or add v3")
     loaded = load_scenario(scenario, overrides=override)
     if out is not None:
         check_ours(out, BALANCE)

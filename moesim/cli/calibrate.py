@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, get_args
 
 import typer
 
-from moesim.cli.idle_options import refuse_idle
-
 if TYPE_CHECKING:
     from moesim.cluster import Fabric
     from moesim.validate.published_row import Row
@@ -20,7 +18,6 @@ _BEYOND = 0.10
 
 
 def calibrate(
-    typed: typer.Context,
     files: list[Path] = typer.Argument(None, help="Logs of nccl-tests or DeepEP's tests, or CSV files."),
     algorithm: str = typer.Option("", "--algorithm", "-a", help="All-to-all that was measured."),
     gpu: str = typer.Option("", "--gpu", "-g", help="GPU of the cluster, lower case: h100; default the topology's."),
@@ -62,17 +59,11 @@ def calibrate(
     from moesim.errors import InputError
 
     if published:
-        if files or algorithm:
-            raise InputError("--published takes no files of yours", fix="leave out the files and --algorithm")
-        of_measured = "gpu topology nvlink_bandwidth nic_bandwidth transport start ranks gpus_per_node tokens hidden"
-        refuse_idle(typed, f"{of_measured} top_k experts", "with --published")
         if over_clusters:
-            refuse_idle(typed, "tables", "with --over-clusters")
             _over_clusters(reference, out)
         else:
             _published(tables, reference, out)
         return
-    refuse_idle(typed, "over_clusters tables reference", "without --published")
     if not files:
         raise InputError("no measurements", fix="give a file, or --published")
     cluster = _Cluster.named(gpu, topology, nvlink_bandwidth, nic_bandwidth, transport)

@@ -6,8 +6,6 @@ from typing import Any
 
 import typer
 
-from moesim.cli.idle_options import refuse_idle
-
 _GPU_OF_TABLE = typer.Option(
     None, "--gpu", help="The GPU that a CSV table was measured on, if the table does not name it."
 )
@@ -65,7 +63,6 @@ def kernels_list(as_json: bool = _JSON) -> None:
 
 @group.command("show")
 def kernels_show(
-    typed: typer.Context,
     name: str = _TABLE,
     kernel: str | None = typer.Argument(None, help=_KERNEL),
     gpu: str | None = _GPU_OF_TABLE,
@@ -104,8 +101,8 @@ def kernels_show(
         kv_heads=kv_heads, head_dim=head_dim, layout=layout,
     )  # fmt: skip
     table = KernelTable.load(name, gpu=gpu)
-    if table.measured is None:
-        refuse_idle(typed, "gpu", "beside a GPU's own table")
+    if gpu is not None and table.measured is None:
+        raise InputError(f"{name} is a GPU itself", "--gpu", "leave it out")
     if kernel is None:
         if sizes:
             raise InputError("sizes without a kernel", "KERNEL", f"one of: {', '.join(table.kernels)}")

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from moesim.cli.idle_options import refuse_idle
-
 if TYPE_CHECKING:
     from moesim.model import Attention, ModelSpec
 
@@ -15,7 +13,6 @@ _UNITS = {"T": 1e12, "B": 1e9, "M": 1e6, "K": 1e3}
 
 
 def model(
-    typed: typer.Context,
     name: str | None = typer.Argument(None, help="A published model by name, or a config.json; without it the names."),
     context: int | None = typer.Option(
         None, "--context", min=1, help="Tokens that each request keeps: attention's work, and what a GPU holds."
@@ -40,11 +37,8 @@ def model(
     from moesim.model import load_model, model_names
 
     if name is None:
-        refuse_idle(typed, "context requests new gpu ep redundant weights", "without a model")
         typer.echo(json.dumps(model_names()) if as_json else "\n".join(model_names()))
         return
-    if context is None:
-        refuse_idle(typed, "requests new gpu ep redundant weights", "without --context")
     spec = load_model(name)
     facts = None
     if context is not None:

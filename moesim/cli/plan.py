@@ -58,8 +58,6 @@ def plan(
         raise InputError(error.what, "--limit", error.fix) from None
     given = {key: parse_axis(values) for key, values in map(parse_axis_option, axis)}
     space = deployments(loaded, gpus, given)
-    if dask is not None and scheduler_file is not None:
-        raise InputError("--dask and --scheduler-file both say where the workers are", fix="give one of them")
     folder = out or default_folder(loaded, space, "plan")
     limit_bytes(max_mem)
     processes = 1 if dask or scheduler_file else min(jobs or os.cpu_count() or 1, len(space))

@@ -5,8 +5,6 @@ from typing import Literal
 
 import typer
 
-from moesim.cli.idle_options import refuse_idle
-
 Phase = Literal["dispatch", "combine"]
 Per = Literal["selection", "rank"]
 
@@ -50,7 +48,6 @@ def export(
 
 @group.command("import")
 def compare(
-    typed: typer.Context,
     measured: Path = typer.Argument(..., help="JSON of alltoallv_perf -J."),
     run: Path = _RUN,
     phase: Phase = _PHASE,
@@ -79,8 +76,6 @@ def compare(
         traffic_matrix,
     )
 
-    if matrix is not None:
-        refuse_idle(typed, "phase layer copies", "with --matrix")
     with made_of(run):
         result = load_result(run)
         fabric = fabric_of(result, topology)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from moesim.cli.idle_options import refuse_idle
 from moesim.cli.routing_check import check
 
 if TYPE_CHECKING:
@@ -136,7 +135,6 @@ def _print_fit(found: "Fit") -> None:
 
 @group.command("export")
 def export(
-    typed: typer.Context,
     source: Path = _SOURCE,
     out: Path = typer.Option(..., "--out", help="The file to write."),
     form: Form = typer.Option("npz", "--form", help="topk_idx (a layer as .npy, for DeepEP's tests), npz or parquet."),
@@ -150,10 +148,11 @@ def export(
     Example: moesim routing export trace.npz --form parquet --out routing.parquet
     """
     from moesim.dumps.export_forms import KINDS, exported
+    from moesim.errors import InputError
     from moesim.files import check_replaceable, write_files
 
-    if form != "topk_idx":
-        refuse_idle(typed, "layer", f"in the form {form}, which has every layer")
+    if layer is not None and form != "topk_idx":
+        raise InputError(f"{form} has every layer", "--layer", "leave it out, or --form topk_idx")
     check_replaceable(out, KINDS[form])
     trace = _read(source, override=override, step=step)
     write_files(out.parent, {out.name: exported(trace, form, layer, rank)})

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from moesim.cli.folder_wait import WAIT
-from moesim.cli.idle_options import refuse_idle
 from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.progress_bar import progress_bar
 
@@ -28,7 +27,6 @@ _CLOCKS_OF_EXACT_BANDS = 12
 
 
 def run(
-    typed: typer.Context,
     scenario: str | None = typer.Argument(None, help="A scenario file, or the name of one that ships (quickstart)."),
     topology: str | None = typer.Option(None, "--topology", help="Instead of a scenario: the cluster, name or file."),
     model: str | None = typer.Option(
@@ -73,8 +71,6 @@ def run(
 
     if band not in ("auto", "exact"):
         raise InputError(f"{band!r} is no way to find an interval", where="--band", fix="use auto or exact")
-    if quick:
-        refuse_idle(typed, "out figures page band max_mem", "with --quick, which writes nothing")
     overrides = [*override, *([f"seed={seed}"] if seed is not None else [])]
     source = scenario_or_facts(scenario, Facts(topology, model, load, tokens_per_rank, ep))
     loaded = load_scenario(source, overrides=overrides)
@@ -148,7 +144,6 @@ def _run_quickly(scenario: "Scenario", as_json: bool) -> None:
 
 
 def report(
-    typed: typer.Context,
     runs: list[Path] = typer.Argument(..., help="Result folders."),
     baseline: Path | None = typer.Option(None, "--baseline", help="Compare all against this run."),
     out: Path | None = typer.Option(None, "--out", help="The page; default report.html in the run's folder."),
@@ -158,12 +153,13 @@ def report(
 
     Example: moesim report results/a results/b --baseline results/a --out ab.html
     """
+    from moesim.errors import InputError
     from moesim.files import PAGE, check_replaceable, write_files
     from moesim.results import load_result, made_of
 
     folders = [*([baseline] if baseline and baseline not in runs else []), *runs]
-    if len(folders) == 1:
-        refuse_idle(typed, "baseline", "beside that run alone")
+    if len(folders) == 1 and baseline:
+        raise InputError("a run against itself", "--baseline", "leave it out, or name another")
     page = out or (folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html"))
     check_replaceable(page, PAGE)
     labels = folder_labels(folders)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 
 from moesim.cli.folder_wait import WAIT
-from moesim.cli.idle_options import refuse_idle
 from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.memory_limit import limit_bytes
 from moesim.cli.progress_bar import progress_bar
@@ -28,7 +27,6 @@ _TERMINATED = 128 + signal.SIGTERM
 
 
 def sweep(
-    typed: typer.Context,
     scenario: str = typer.Argument(..., help="A scenario file, or the name of one that ships (sweep-m-by-k)."),
     axis: list[str] = typer.Option([], "-p", "--axis", help="KEY=VALUES: routing.top_k=2,4,8 or routing.top_k=1..8."),
     together: list[str] = typer.Option(
@@ -68,8 +66,6 @@ def sweep(
     from moesim.sweeps.space import parse_axis_option, parse_together_option, space_of
     from moesim.sweeps.sweep_run import run_sweep
 
-    if random is None:
-        refuse_idle(typed, "random_seed", "without --random")
     loaded = load_scenario(scenario, overrides=override)
     block = loaded.sweep
     draw = None if random is None else RandomPoints(points=random, seed=random_seed)
@@ -84,8 +80,6 @@ def sweep(
     policy = impossible or (block.impossible if block else "refuse")
     if policy not in ("refuse", "skip"):
         raise InputError(f"{policy!r:.40} is not a policy", "--impossible", "use refuse or skip")
-    if dask is not None and scheduler_file is not None:
-        raise InputError("--dask and --scheduler-file both say where the workers are", fix="give one of them")
     if loaded.variants and not quiet:
         typer.echo("variants are left out: the points are made from the base scenario", err=True)
     folder = out or default_folder(loaded, space, "sweep")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from moesim.cli.idle_options import refuse_idle
 from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def validate(
-    typed: typer.Context,
     file: Path | None = typer.Argument(None, help="With --steps: a table of steps instead of the published ones."),
     tables: list[str] = typer.Option([], "--table", "-t", help="Only these tables (names or prefixes)."),
     reference: Path | None = typer.Option(
@@ -50,25 +48,15 @@ def validate(
     Example: moesim validate --rows low_latency.log --given gpu=h100 --given gpus_per_node=8
     """
     if files:
-        refuse_idle(typed, "file tables reference every_row page steps", "with --rows")
         from moesim.cli.validate_rows import validate_rows
 
         validate_rows(files, given, as_json, fail_over)
         return
     if steps:
-        refuse_idle(typed, "tables reference every_row page given fail_over", "with --steps")
         from moesim.cli.validate_steps import validate_steps
 
         validate_steps(file, as_json, jobs)
         return
-    if file is not None:
-        from moesim.errors import InputError
-
-        raise InputError(f"{file} is read as steps alone", fix="add --steps; measurements of a cluster: --rows FILE")
-    if given or fail_over is not None:
-        from moesim.errors import InputError
-
-        raise InputError("--given and --fail-over are about rows of yours", fix="add --rows FILE")
     from moesim.files import PAGE, check_replaceable, write_files
     from moesim.validate.clusters_left_out import read_left_out
     from moesim.validate.evaluate_rows import evaluate

@@ -30,7 +30,6 @@ from moesim.numpy_file import read_npz
 
 SCHEMA_VERSION = 1
 TRACE = "routing trace"
-"""The kind of such a file."""
 _ARRAYS = {
     "logits": "LTE", "ids": "LTK", "counts": "SLE", "gates": "LTK", "bias": "LE", "step": "T", "rank": "T",
     "sequence": "T",

@@ -71,11 +71,11 @@ def _profile(
     command += ["--quick"] if quick else []
     command += ["--families", ",".join(wanted)] if set(wanted) != set(grids.FAMILIES) else []
     check_replaceable(meta_path(path), META)
-    attempts = Attempts(path)
+    Attempts(path)  # is the place its own?
     journal = Journal(path)
     try:
         before = check_continues(journal, identity)
-        run = Run(journal, attempts, machine, sizes, identity, before, budget, began, progress)
+        run = Run(journal, machine, sizes, identity, before, budget, began, progress)
         return run.through(points, shlex.join(command))
     finally:
         journal.close()
@@ -99,7 +99,6 @@ class Run:
     def __init__(
         self,
         journal: Journal,
-        attempts: Attempts,
         machine: Machine,
         sizes: grids.Sizes,
         identity: Mapping[str, Any],
@@ -110,12 +109,12 @@ class Run:
     ) -> None:
         """Take a table that is open, and what stood beside it ``before``; ``began`` is on the monotonic clock."""
         self.journal, self.machine, self.sizes, self.identity = journal, machine, sizes, identity
-        self.attempts = attempts
         self.budget, self.began, self.progress = budget, began, progress
         self.peaks = peaks_of(machine.name)
         self.timer: Timer = ClockTimer() if machine.kind == "cpu" else CudaTimer(machine.cache_bytes)
         self.sessions: list[dict[str, Any]] = list(before.get("sessions", []))
         self.session: dict[str, Any] = {}
+        self.attempts = Attempts(journal.path)
         self.first_row = len(journal.rows)
 
     def through(self, points: list[Point], command: str) -> Outcome:

@@ -31,10 +31,9 @@ class Answers:
     looked_at: set[str] = field(default_factory=set, init=False, compare=False)
 
     def __getattribute__(self, name: str) -> Any:
-        value = object.__getattribute__(self, name)
-        if name in Answers.__dataclass_fields__ and name != "looked_at":
-            self.looked_at.add(name)
-        return value
+        if name in Answers.__dataclass_fields__:
+            object.__getattribute__(self, "looked_at").add(name)
+        return object.__getattribute__(self, name)
 
 
 @dataclass

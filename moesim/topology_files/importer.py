@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +32,8 @@ def import_topology(paths: Sequence[Path], answers: Answers) -> Imported:
         answers: what they do not say.
 
     Raises:
-        InputError: a file of no known form or with mistakes; files that are not of one cluster; an answer that nobody
-            asked for.
+        InputError: a file of no known form or with mistakes; files that are not of one cluster.
     """
-    answers = replace(answers, gpu=answers.gpu.lower())
-    imported = _imported(paths, answers)
-    idle = [name for name, value in vars(answers).items() if value and name not in {*answers.looked_at, "looked_at"}]
-    if idle and not imported.asked:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
-        raise InputError(
-            f"{options}: nothing of {imported.facts['format']} follows from it", str(paths[0]), "leave it out"
-        )
-    return imported
-
-
-def _imported(paths: Sequence[Path], answers: Answers) -> Imported:
     hosts: list[tuple[Imported, Host, Path]] = []
     fabric: tuple[str, str] | None = None
     for path in paths:

@@ -12,30 +12,29 @@ IDLE = [
     (MODEL, "--gpu nope", "--gpu", "without --context"),
     (MODEL, "--requests 4 --new 2 --ep 8 --redundant 1 --weights bf16", "--requests, --new, --ep, --redundant, "
      "--weights", "without --context"),
-    (("model",), "--context 4096 --gpu h100", "--context, --gpu", "without a model"),
+    (("model",), "--context 4096 --gpu h100", "--context, --gpu", "without NAME"),
     (("run", "small.yaml", "--quick"), "--out out --figures", "--out, --figures", "with --quick"),
     (("run", "small.yaml", "--quick"), "--band exact", "--band", "with --quick"),
     (("run", "small.yaml", "--quick"), "--max-mem 8GB --no-report", "--no-report, --max-mem", "with --quick"),
-    (("report", "RUN"), "--baseline RUN", "--baseline", "beside that run alone"),
     (("sweep", "small.yaml", "-p", "seed=0..1"), "--random-seed 3", "--random-seed", "without --random"),
     (("balance", "small.yaml"), "--from-recorded", "--from-zero/--from-recorded", "without --logits-fixed"),
     (("balance", "small.yaml"), "--domain-steps 5", "--domain-steps", "without --domains"),
-    (("balance", "small.yaml", "--method", "v1"), "--bias-update sign --bias-form additive", "--bias-update, "
-     "--bias-form", "without v3"),
     (("balance", "small.yaml", "--logits-fixed"), "--out out --layers 2", "--layers, --out", "with --logits-fixed"),
     (("balance", "small.yaml", "--logits-fixed"), "--method v3 --fit s.npz", "--method, --fit", "with --logits-fixed"),
     (("validate", "--rows", "rows.csv"), "--page p.html --steps", "--page, --steps", "with --rows"),
     (("validate", "--rows", "rows.csv", "x.yaml"), "--table deepep", "FILE, --table", "with --rows"),
     (("validate", "--steps"), "--page p.html --every-row", "--every-row, --page", "with --steps"),
-    (("validate", "--steps"), "--given gpu=h100 --fail-over 5%", "--given, --fail-over", "with --steps"),
+    (("validate", "--steps"), "--given gpu=h100 --fail-over 5%", "--given, --fail-over", "without --rows"),
     (("calibrate", "rows.csv", "-a", "nccl-direct", "-g", "h100"), "--table x --over-clusters", "--over-clusters, "
      "--table", "without --published"),
     (("calibrate", "--published"), "--gpu h100 --ranks 8", "--gpu, --ranks", "with --published"),
     (("calibrate", "--published", "--over-clusters"), "--table x", "--table", "with --over-clusters"),
     (("replay", "import", "r.json", "RUN", "--matrix", "m.txt"), "--layer 1 --phase combine", "--phase, --layer",
      "with --matrix"),
-    (("routing", "export", "small.yaml", "--out", "t.npz"), "--layer 0", "--layer", "in the form npz"),
-    (("kernels", "show", "h100"), "--gpu h200", "--gpu", "beside a GPU's own table"),
+    (("calibrate", "m.csv", "-a", "nccl-direct"), "--published", "FILES, --algorithm", "with --published"),
+    (("sweep", "small.yaml", "--dask", "tcp://a:1"), "--scheduler-file f", "--scheduler-file", "with --dask"),
+    (("what-breaks", "small.yaml", "--dask", "tcp://a:1"), "--scheduler-file f", "--scheduler-file", "with --dask"),
+    (("validate", "x.yaml"), "--given a=1", "--given", "without --rows"),
 ]  # fmt: skip
 
 
@@ -58,6 +57,23 @@ def test_options_without_effect_are_named_and_refused(typed, command, options, i
     have = "have" if "," in idle else "has"
     assert (done.code, done.out) == (2, "") and untouched, done
     assert done.err.startswith(f"{idle} {have} no effect {why}") and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("report", "RUN", "--baseline", "RUN"), "--baseline: a run against itself"),
+        (
+            ("balance", "small.yaml", "--method", "v1", "--bias-update", "magnitude"),
+            "--bias-update and --bias-form are v3's",
+        ),
+        (("routing", "export", "small.yaml", "--out", "t.npz", "--layer", 0), "--layer: npz has every layer"),
+        (("kernels", "show", "h100", "--gpu", "h200"), "--gpu: h100 is a GPU itself"),
+    ],
+)
+def test_what_has_no_effect_on_such_a_value_is_refused_too(typed, command, said):
+    done, untouched = typed(*command)
+    assert (done.code, done.out) == (2, "") and untouched and said in done.err, done
 
 
 def test_options_that_have_an_effect_are_not_refused(typed, here):
