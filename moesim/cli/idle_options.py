@@ -26,6 +26,7 @@ _IDLE: dict[str, dict[str, str]] = {
     "calibrate": {"with published": f"files {_OF_CLUSTER} tokens hidden top_k experts",
                   "with over_clusters": "tables", "without published": "over_clusters tables reference"},
     "replay import": {"with matrix": "phase layer copies"},
+    "topo import": {"without fabric": "spines nodes_per_leaf"},
 }  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def plan(
         raise InputError(error.what, "--limit", error.fix) from None
     given = {key: parse_axis(values) for key, values in map(parse_axis_option, axis)}
     space = deployments(loaded, gpus, given)
-    folder = out or default_folder(loaded, space, "plan")
+    folder = out or default_folder(loaded, space.described(), "plan")
     limit_bytes(max_mem)
     processes = 1 if dask or scheduler_file else min(jobs or os.cpu_count() or 1, len(space))
     with interruptible(folder), progress_bar(quiet) as watch:

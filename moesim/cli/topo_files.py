@@ -43,7 +43,7 @@ def topo_import(
         except InputError as error:
             raise InputError(error.what, f"--{option}", error.fix) from None
     answers = Answers(
-        gpu=gpu.lower(),
+        gpu=gpu,
         nic_map=tuple(name.strip() for name in nic_map.split(",")) if nic_map else (),
         nvlink_domain=nvlink_domain,
         gpus_per_node=gpus_per_node,
@@ -54,13 +54,6 @@ def topo_import(
         **rates,
     )
     imported = import_topology(files, answers)
-    idle = [
-        f"--{name.replace('_', '-')}"
-        for name, value in vars(answers).items()
-        if value and name not in answers.looked_at
-    ]
-    if idle and not imported.asked:
-        raise InputError(f"nothing of {imported.facts['format']} follows from it", ", ".join(idle), "leave it out")
     made = topology_yaml(imported, str(files[0])) if out is not None or not as_json else ""
     if as_json:
         typer.echo(json.dumps(facts_of(imported), indent=1))

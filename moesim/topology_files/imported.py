@@ -28,12 +28,6 @@ class Answers:
     fabric: str = ""
     spines: int | None = None
     nodes_per_leaf: int | None = None
-    looked_at: set[str] = field(default_factory=set, init=False, compare=False)
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in Answers.__dataclass_fields__:
-            object.__getattribute__(self, "looked_at").add(name)
-        return object.__getattribute__(self, name)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def import_topology(paths: Sequence[Path], answers: Answers) -> Imported:
     Raises:
         InputError: a file of no known form or with mistakes; files that are not of one cluster.
     """
+    answers = replace(answers, gpu=answers.gpu.lower())
     hosts: list[tuple[Imported, Host, Path]] = []
     fabric: tuple[str, str] | None = None
     for path in paths:

@@ -4,7 +4,6 @@ import pytest
 
 from tests.attacks.formats import TOPO_M
 
-ASTRA = "topology: [ Switch ]\nnpus_count: [ 8 ]\nbandwidth: [ 400.0 ]\nlatency: [ 500.0 ]\n"
 HOST = ("topo", "import", "host.txt", "--gpu", "h100", "--nic", "400Gb/s", "--nvlink", "450GB/s")
 MODEL = ("model", "deepseek-v3")
 # The command without the options, the options, which of them are idle, and why.
@@ -34,6 +33,7 @@ IDLE = [
     (("calibrate", "m.csv", "-a", "nccl-direct"), "--published", "FILES, --algorithm", "with --published"),
     (("sweep", "small.yaml", "--dask", "tcp://a:1"), "--scheduler-file f", "--scheduler-file", "with --dask"),
     (("what-breaks", "small.yaml", "--dask", "tcp://a:1"), "--scheduler-file f", "--scheduler-file", "with --dask"),
+    (HOST, "--spines 4 --nodes-per-leaf 2", "--spines, --nodes-per-leaf", "without --fabric"),
     (("validate", "x.yaml"), "--given a=1", "--given", "without --rows"),
 ]  # fmt: skip
 
@@ -41,7 +41,6 @@ IDLE = [
 @pytest.fixture
 def typed(moesim, here, run_folder):
     (here / "host.txt").write_text(TOPO_M)
-    (here / "astra.yml").write_text(ASTRA)
 
     def call(*words):
         before = sorted(here.iterdir())
@@ -81,18 +80,3 @@ def test_options_that_have_an_effect_are_not_refused(typed, here):
     assert done.code == 0, done.err
     assert typed(*MODEL, "--context", 4096, "--gpu", "nope")[0].err.startswith("unknown GPU 'nope'")
     assert typed(*HOST, "--out", "node.yaml")[0].code == 0
-
-
-@pytest.mark.parametrize(
-    ("command", "idle"),
-    [
-        (("topo", "import", "astra.yml", "--gpu", "h100", "--nic", "400Gb/s"), "--nic"),
-        ((*HOST, "--gpus-per-node", 3), "--gpus-per-node"),
-        ((*HOST, "--spines", 4, "--nodes-per-leaf", 2), "--spines, --nodes-per-leaf"),
-        ((*HOST, "--nodes", 2, "--fabric", "one-leaf", "--spines", 4), "--spines"),
-    ],
-)
-def test_an_answer_about_a_topology_that_nobody_asks_for_is_refused(typed, command, idle):
-    done, untouched = typed(*command, "--out", "node.yaml")
-    assert (done.code, done.out) == (2, "") and untouched, done
-    assert f"{idle}: nothing of " in done.err and done.err.count("\n") == 1
