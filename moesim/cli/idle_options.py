@@ -24,7 +24,7 @@ _IDLE: dict[str, dict[str, str]] = {
     "validate": {"with files": "file tables reference every_row page steps", "without files": "given fail_over",
                  "with steps": "tables reference every_row page", "without steps": "file"},
     "calibrate": {"with published": f"files {_OF_CLUSTER} tokens hidden top_k experts",
-                  "with over_clusters": "tables", "without published": "over_clusters tables reference"},
+                  "without published": "over_clusters tables reference", "with over_clusters": "tables"},
     "replay import": {"with matrix": "phase layer copies"},
     "topo import": {"without fabric": "spines nodes_per_leaf"},
 }  # fmt: skip

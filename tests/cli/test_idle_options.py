@@ -1,7 +1,11 @@
 """An option that has no effect beside the others is refused before anything is done, with what makes it idle."""
 
+import inspect
+
 import pytest
 
+from moesim.cli.app import app
+from moesim.cli.idle_options import _IDLE
 from tests.attacks.formats import TOPO_M
 
 HOST = ("topo", "import", "host.txt", "--gpu", "h100", "--nic", "400Gb/s", "--nvlink", "450GB/s")
@@ -80,3 +84,15 @@ def test_options_that_have_an_effect_are_not_refused(typed, here):
     assert done.code == 0, done.err
     assert typed(*MODEL, "--context", 4096, "--gpu", "nope")[0].err.startswith("unknown GPU 'nope'")
     assert typed(*HOST, "--out", "node.yaml")[0].code == 0
+
+
+def test_the_table_names_verbs_and_parameters_that_there_are():
+    known = {}
+    for group in (app, *(below.typer_instance for below in app.registered_groups)):
+        for command in group.registered_commands:
+            verb = [*([group.info.name] if group is not app else []), command.name or command.callback.__name__]
+            known[" ".join(verb).replace("_", "-")] = set(inspect.signature(command.callback).parameters)
+    for verb, rules in _IDLE.items():
+        for beside, idle in rules.items():
+            assert beside.split()[0] in ("with", "without")
+            assert {beside.split()[1], *idle.split()} <= known[verb], (verb, beside)
