@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from moesim.cli.app import app
+from moesim.errors import ResourceError
+from moesim.recording_format import read_recording, write_recording
 from tests.attacks.formats import FOREIGN, TOPO_M
 from tests.attacks.formats import ROWS as MEASURED
 
@@ -173,3 +175,18 @@ def test_a_file_of_another_kind_is_not_replaced_although_it_is_moesims(write, in
         place.write_bytes(other.read_bytes())
         done = write(verb, place)
         assert (done.code, done.out) == (3, "") and place.read_bytes() == other.read_bytes(), (other, done)
+
+
+def test_a_recording_replaces_a_recording_alone(tmp_path):
+    place = tmp_path / "mine.npz"
+    tiny = read_recording("tiny-v3")
+    for _ in range(2):
+        write_recording(place, tiny)
+    whole = place.read_bytes()
+    np.savez(place, logits=np.zeros(3))
+    theirs = place.read_bytes()
+    with pytest.raises(ResourceError, match=r"mine\.npz exists and is not a recording as moesim wrote it"):
+        write_recording(place, tiny)
+    assert place.read_bytes() == theirs
+    place.write_bytes(whole)
+    assert read_recording(place).meta == tiny.meta
