@@ -196,7 +196,7 @@ def test_a_gpu_that_nobody_knows_brings_its_ports_along(moesim, tmp_path):
         (("x.csv",), "which algorithm"),
         (("x.csv", "-a", "nccl-direct", "-g", "h100"), "no such file"),
         (("x.csv", "-a", "nccl-indirect", "-g", "h100"), "nccl-direct"),
-        (("x.csv", "--published"), "takes no files"),
+        (("x.csv", "--published"), "FILES has no effect with --published"),
     ],
 )
 def test_what_calibrate_cannot_do_is_one_line(arguments, said, moesim, tmp_path, monkeypatch):
