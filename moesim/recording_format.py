@@ -44,10 +44,11 @@ from numpy.typing import NDArray
 from moesim.bounded_text import read_json
 from moesim.broken_files import reading
 from moesim.errors import InputError
-from moesim.files import write_files
+from moesim.files import marked_archive, write_files
 from moesim.numpy_file import read_npz
 
 SCHEMA_VERSION = 1
+RECORDING = "recording"
 META_KEYS = (
     "schema_version", "name", "router", "balancing", "n_experts", "moe_layers", "model", "domains",
     "held_out", "text_sha256", "loss_names", "training", "provenance",
@@ -236,7 +237,7 @@ def write_recording(path: str | os.PathLike[str], recording: Recording) -> None:
             info.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(info, "w", force_zip64=True) as place:
                 np.lib.format.write_array(place, np.ascontiguousarray(array), allow_pickle=False)
-    write_files(target.parent, {target.name: stream.getvalue()})
+    write_files(target.parent, {target.name: marked_archive(RECORDING, stream.getvalue())})
 
 
 def _parse_meta(raw: Array, where: str) -> dict[str, Any]:

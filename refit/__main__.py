@@ -10,7 +10,7 @@ import typer
 from ruamel.yaml import YAML
 
 from moesim.errors import MoesimError
-from moesim.files import write_files
+from moesim.files import marked, write_files
 from moesim.validate.benches import bench_of, is_transfer
 from moesim.validate.clusters_left_out import LEFT_OUT
 from moesim.validate.extracts import extract_rows
@@ -43,7 +43,7 @@ def sets(
         for row, error in zip(found.rows, found.fitted.errors, strict=True):
             typer.echo(f"  {row.key} {row.quantity} {row.published}: {error:+.1%}")
         if out is not None:
-            write_files(out, {f"{name}.yaml": spell_set(found.constants).encode()})
+            write_files(out, {f"{name}.yaml": marked("calibration", spell_set(found.constants).encode())})
 
 
 @app.command()
@@ -58,8 +58,8 @@ def clusters(
     for found in made:
         typer.echo(f"{found.name}: {len(found.clusters)} clusters, one left out is off by {found.held_out}")
     if out is not None:
-        files = {f"{found.name}.yaml": spell_set(found) for found in made} | {LEFT_OUT.name: spell_left_out(left_out)}
-        write_files(out, {name: text.encode() for name, text in files.items()})
+        files = {f"{found.name}.yaml": marked("calibration", spell_set(found).encode()) for found in made}
+        write_files(out, files | {LEFT_OUT.name: spell_left_out(left_out).encode()})
 
 
 @app.command()
@@ -74,7 +74,7 @@ def kernels(
     if out is None:
         typer.echo(text.getvalue(), nl=False)
     else:
-        write_files(out.parent, {out.name: text.getvalue().encode()})
+        write_files(out.parent, {out.name: marked("kernel model", text.getvalue().encode())})
 
 
 @app.command("check")

@@ -30,6 +30,7 @@ from moesim.cli import (
     what_breaks,
 )
 from moesim.cli.completion import offer_values
+from moesim.cli.idle_options import refuse_idle_options
 from moesim.cli.outlet import Outlet
 from moesim.compiling import CompileInsteadError
 from moesim.errors import MoesimError
@@ -67,6 +68,7 @@ for verb in (
 for group in (inspect.topo, kernels.group, replay.group, routing.group):
     app.add_typer(group)
 offer_values(app)
+refuse_idle_options(app)
 
 
 def main() -> None:

@@ -56,10 +56,13 @@ def balance(
     Example: moesim balance quickstart --steps 200 --every 50
     """
     from moesim.balance import Text
+    from moesim.errors import InputError
     from moesim.files import write_files
     from moesim.output_folder import BALANCE, check_ours
     from moesim.scenario import load_scenario
 
+    if "v3" not in method and (bias_update, bias_form) != ("sign", "additive"):
+        raise InputError("--bias-update and --bias-form are v3's", "--method", "leave them out, or add v3")
     loaded = load_scenario(scenario, overrides=override)
     if out is not None:
         check_ours(out, BALANCE)

@@ -132,7 +132,7 @@ def _measured(
 ) -> None:
     from moesim.alltoall_library import transport_by_card
     from moesim.errors import InputError
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, marked, write_files
     from moesim.logs import rack_scale, read_log
     from moesim.mistakes import did_you_mean
     from moesim.traffic import gpu_ports
@@ -146,6 +146,7 @@ def _measured(
     if algorithm not in LIBRARIES:
         fix = did_you_mean(algorithm, list(LIBRARIES), "algorithms")
         raise InputError(f"measurements of {algorithm!r} are not read", where="--algorithm", fix=fix)
+    check_replaceable(out, "calibration")
     gpu = cluster.gpu
     given = {"transport": transport_by_card(algorithm, cluster.nic_card)} | given
     rows = []
@@ -179,7 +180,7 @@ def _measured(
         if abs(error) > _BEYOND:
             typer.echo(f"warning: {row.table}: {row.key}: simulated is still {100 * error:+.0f} % off", err=True)
     if out is not None:
-        write_files(out.parent, {out.name: spell_set(found.constants).encode("utf-8")})
+        write_files(out.parent, {out.name: marked("calibration", spell_set(found.constants).encode())})
         typer.echo(f"{out}: use it with -o alltoall.calibration={out}")
 
 

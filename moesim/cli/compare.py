@@ -82,12 +82,12 @@ def _compare_runs(
     as_json: bool,
 ) -> None:
     from moesim.cli.compare_show import print_comparison
-    from moesim.files import check_replaceable, write_files
+    from moesim.files import PAGE, check_replaceable, write_files
     from moesim.report import compare as compare_results
     from moesim.report import render_comparison
     from moesim.results import load_result, made_of
 
-    check_replaceable(out)
+    check_replaceable(out, PAGE)
     labels = _labels(a, b)
     results = load_result(a, at_once=False), load_result(b, at_once=False)
     bands = _noise((a, b), results, seeds, jobs, say) if seeds else None

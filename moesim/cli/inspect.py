@@ -62,7 +62,7 @@ def trace(
     Example: moesim trace results/latest --out trace.json
     """
     from moesim.errors import InputError
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, marked, write_files
     from moesim.results import unpacked_trace
 
     path = run / "trace.json.gz"
@@ -71,7 +71,8 @@ def trace(
     if out is None:
         typer.echo(str(path))
         return
-    write_files(out.parent, {out.name: unpacked_trace(path)})
+    check_replaceable(out, "timeline")
+    write_files(out.parent, {out.name: marked("timeline", unpacked_trace(path))})
     typer.echo(str(out))
 
 
@@ -96,7 +97,9 @@ def topo_show(
     Example: moesim topo show h800-8x8-rail --draw rail.svg
     """
     from moesim.cluster import beyond_today, describe, draw, facts, find_topology, load_topology, read_topology
+    from moesim.files import PICTURE, check_replaceable
 
+    check_replaceable(draw_to, PICTURE)
     fabric = load_topology(topology)
     for question in beyond_today(fabric):
         typer.echo(question, err=True)

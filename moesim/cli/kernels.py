@@ -101,6 +101,8 @@ def kernels_show(
         kv_heads=kv_heads, head_dim=head_dim, layout=layout,
     )  # fmt: skip
     table = KernelTable.load(name, gpu=gpu)
+    if gpu is not None and table.measured is None:
+        raise InputError(f"{name} is a GPU itself", "--gpu", "leave it out")
     if kernel is None:
         if sizes:
             raise InputError("sizes without a kernel", "KERNEL", f"one of: {', '.join(table.kernels)}")
@@ -164,12 +166,13 @@ def kernels_import(
     from moesim.compute.gpus import nearest
     from moesim.compute.importers import import_table
     from moesim.errors import InputError
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, marked, write_files
 
     if duplicates not in ("refuse", "median"):
         raise InputError(f"unknown choice {duplicates!r}", "--duplicates", nearest(duplicates, ("refuse", "median")))
+    check_replaceable(out, "kernel table")
     made = import_table(file, gpu, format, impl, layout, "median" if duplicates == "median" else "refuse")
-    write_files(out.parent, {out.name: made.text().encode()})
+    write_files(out.parent, {out.name: marked("kernel table", made.text().encode())})
     print_import(made, out, as_json)
 
 
@@ -200,11 +203,12 @@ def kernels_plot(
     from moesim.cli.kernels_show import picture
     from moesim.compute import KernelTable
     from moesim.errors import InputError
-    from moesim.files import write_files
+    from moesim.files import PICTURE, check_replaceable, write_files
 
     kind = out.suffix.lower().removeprefix(".")
     if kind not in ("svg", "png"):
         raise InputError(f"cannot draw a {out.suffix or 'file without an ending'}", "--out", "NAME.svg or NAME.png")
+    check_replaceable(out, PICTURE)
     sizes = _given(
         experts=experts, hidden=hidden, inter=inter, n=n, k=k, n_experts=n_experts, top_k=top_k, row_bytes=row_bytes,
         batch=batch, heads=heads, kv_heads=kv_heads, head_dim=head_dim, layout=layout,

@@ -108,20 +108,27 @@ def refuse_too_large(scenario: "Scenario", max_mem: str | None, processes: int =
         processes: that run it, or its variants or points, side by side.
 
     Raises:
-        InputError: it needs more, or the limit is no size; says what would fit.
+        InputError: it needs more, or the limit is no size; says what would fit. Of what cannot be built, at any size,
+            the reason for that.
     """
     runs = list((scenario.variant_scenarios() or {"": scenario}).values())
     need = max((need_of(one) for one in runs), key=Need.total)
     limit, total = limit_bytes(max_mem), need.total() * processes
     if total <= limit:
         return
+    from moesim.layer import build_parts
+
+    for one in runs:
+        build_parts(one)
     what = f"about {format_bytes(total)} of memory are needed (estimated)"
     what += f", by {processes} processes" if processes > 1 else ""
-    raise InputError(f"{what}, {format_bytes(limit)} is the limit", "--max-mem", _what_fits(need, limit, processes))
+    raise InputError(
+        f"{what}, {format_bytes(limit)} is the limit", "--max-mem", _what_fits(runs, need, limit, processes)
+    )
 
 
-def _what_fits(need: Need, limit: float, processes: int) -> str:
-    """The one change of the scenario that helps, as large as it may be."""
+def _what_fits(runs: "list[Scenario]", need: Need, limit: float, processes: int) -> str:
+    """The one change of the scenario that helps, as large as it may be, and that it can be loaded with."""
     if processes > 1 and need.total() <= limit:
         return f"--jobs {int(limit // need.total())} fits"
     per_rank = max(need.tokens // need.ranks, 1)
@@ -131,7 +138,7 @@ def _what_fits(need: Need, limit: float, processes: int) -> str:
         ("workload.steps", need.steps, lambda n: replace(need, steps=n)),
         ("parallel.ep", need.ranks, lambda n: replace(need, ranks=n, tokens=per_rank * n)),
     )
-    if need.flows not in ("ports", "rings") and replace(need, flows="ports").total() <= limit:
+    if need.flows not in ("ports", "rings") and _fits(runs, "cluster.flows", "ports", limit):
         return "cluster.flows: ports fits, an estimate itself, or give --max-mem"
     for name, most, smaller in knobs:
         if smaller(1).total() > limit:
@@ -140,5 +147,21 @@ def _what_fits(need: Need, limit: float, processes: int) -> str:
         for bit in reversed(range(most.bit_length())):
             if fits + (1 << bit) < most and smaller(fits + (1 << bit)).total() <= limit:
                 fits += 1 << bit
-        return f"{name}: {fits} fits, or give --max-mem"
+        for value in (fits, 1 << (fits.bit_length() - 1)):  # what an odd number does not divide, a power of two may
+            if _fits(runs, name, value, limit):
+                return f"{name}: {value} fits, or give --max-mem"
     return "nothing smaller fits, give --max-mem"
+
+
+def _fits(runs: "list[Scenario]", key: str, value: Any, limit: float) -> bool:
+    """Whether the scenario, or every variant, can be built with another value, and is estimated within the limit."""
+    from moesim.layer import build_parts
+    from moesim.scenario import ScenarioTemplate
+
+    try:
+        changed = [ScenarioTemplate.of(one).scenario({key: value}) for one in runs]
+        for one in changed:
+            build_parts(one)
+    except InputError:
+        return False
+    return max(need_of(one).total() for one in changed) <= limit

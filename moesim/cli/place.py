@@ -34,8 +34,8 @@ def place(
     """
     from moesim.cli.memory_need import refuse_too_large
     from moesim.errors import InputError
-    from moesim.files import check_replaceable, write_files
-    from moesim.placement import write_map
+    from moesim.files import PAGE, check_replaceable, write_files
+    from moesim.placement import map_kind, write_map
     from moesim.run.placement_study import map_of
     from moesim.run.placement_verdict import place_verdict
     from moesim.scenario import load_scenario
@@ -44,8 +44,7 @@ def place(
         raise InputError("--write without --out", fix="--write sglang --out map.json")
     loaded = load_scenario(scenario, overrides=override)
     refuse_too_large(loaded, max_mem)
-    if write is None:
-        check_replaceable(out)
+    check_replaceable(out, PAGE if write is None else map_kind(write))
     if write is not None and out is not None:
         write_map(out, map_of(loaded), form=write, model_layers=loaded.model.layers if write == "sglang" else None)
         typer.echo(f"written: {out}", err=as_json)

@@ -58,9 +58,7 @@ def plan(
         raise InputError(error.what, "--limit", error.fix) from None
     given = parse_axis_options(axis)
     space = deployments(loaded, gpus, given)
-    if dask is not None and scheduler_file is not None:
-        raise InputError("--dask and --scheduler-file both say where the workers are", fix="give one of them")
-    folder = out or default_folder(loaded, space, "plan")
+    folder = out or default_folder(loaded, space.described(), "plan")
     limit_bytes(max_mem)
     processes = 1 if dask or scheduler_file else min(jobs or os.cpu_count() or 1, len(space))
     with interruptible(folder), progress_bar(quiet) as watch:

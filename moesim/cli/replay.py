@@ -30,10 +30,11 @@ def export(
     Example: moesim replay export results/latest --out matrix.txt
     """
     from moesim import load_result
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, write_files
     from moesim.results import made_of
     from moesim.validate.alltoallv_replay import as_text, busiest_bytes, traffic_matrix
 
+    check_replaceable(out, "")
     with made_of(run):
         matrix = traffic_matrix(load_result(run), phase, layer, copies)
     write_files(out.parent, {out.name: as_text(matrix).encode()})

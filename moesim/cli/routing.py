@@ -53,8 +53,10 @@ def import_(
 
     Example: moesim routing import expert_counts.csv --out trace.npz
     """
-    from moesim.dumps import write_routing
+    from moesim.dumps import TRACE, write_routing
+    from moesim.files import check_replaceable
 
+    check_replaceable(out, TRACE)
     trace = _read(source, unit, axes, top_k, experts, layers, slot_map, override, step)
     write_routing(out, trace)
     for line in _facts(trace):
@@ -145,9 +147,13 @@ def export(
 
     Example: moesim routing export trace.npz --form parquet --out routing.parquet
     """
-    from moesim.dumps.export_forms import exported
-    from moesim.files import write_files
+    from moesim.dumps.export_forms import KINDS, exported
+    from moesim.errors import InputError
+    from moesim.files import check_replaceable, write_files
 
+    if layer is not None and form != "topk_idx":
+        raise InputError(f"{form} has every layer", "--layer", "leave it out, or --form topk_idx")
+    check_replaceable(out, KINDS[form])
     trace = _read(source, override=override, step=step)
     write_files(out.parent, {out.name: exported(trace, form, layer, rank)})
     typer.echo(str(out))

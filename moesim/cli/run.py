@@ -75,8 +75,6 @@ def run(
     source = scenario_or_facts(scenario, Facts(topology, model, load, tokens_per_rank, ep))
     loaded = load_scenario(source, overrides=overrides)
     if quick:
-        if out is not None or figures:
-            raise InputError("--quick writes nothing", fix="leave --out and --figures away, or --quick")
         _run_quickly(loaded, as_json)
         return
     processes = min(jobs or os.cpu_count() or 1, len(loaded.variants or ()) or 1)
@@ -155,12 +153,15 @@ def report(
 
     Example: moesim report results/a results/b --baseline results/a --out ab.html
     """
-    from moesim.files import check_replaceable, write_files
+    from moesim.errors import InputError
+    from moesim.files import PAGE, check_replaceable, write_files
     from moesim.results import load_result, made_of
 
     folders = [*([baseline] if baseline and baseline not in runs else []), *runs]
+    if len(folders) == 1 and baseline:
+        raise InputError("a run against itself", "--baseline", "leave it out, or name another")
     page = out or (folders[0] / "report.html" if len(folders) == 1 else Path("comparison.html"))
-    check_replaceable(page)
+    check_replaceable(page, PAGE)
     labels = folder_labels(folders)
     loaded = [(label, load_result(folder)) for label, folder in zip(labels, folders, strict=True)]
     with made_of(*folders):

@@ -20,7 +20,6 @@ from moesim.cli.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from moesim.scenario import Scenario
-    from moesim.sweeps.space import Space
     from moesim.sweeps.workers import Workers
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -77,11 +76,9 @@ def sweep(
     policy = impossible or (block.impossible if block else "refuse")
     if policy not in ("refuse", "skip"):
         raise InputError(f"{policy!r:.40} is not a policy", "--impossible", "use refuse or skip")
-    if dask is not None and scheduler_file is not None:
-        raise InputError("--dask and --scheduler-file both say where the workers are", fix="give one of them")
     if loaded.variants and not quiet:
         typer.echo("variants are left out: the points are made from the base scenario", err=True)
-    folder = out or default_folder(loaded, space, "sweep")
+    folder = out or default_folder(loaded, space.described(), "sweep")
     elsewhere = dask is not None or scheduler_file is not None
     processes = 1 if elsewhere else min(jobs or os.cpu_count() or 1, len(space))
     limit_bytes(max_mem)  # a limit that is no size is not the points' fault
@@ -151,15 +148,15 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def default_folder(scenario: "Scenario", space: "Space", what: str) -> Path:
-    """A folder that the same sweep, or plan, finds again."""
+def default_folder(scenario: "Scenario", of: Any, what: str) -> Path:
+    """A folder that the same sweep, plan or search for faults finds again."""
     from moesim.scenario import ScenarioTemplate
     from moesim.sweeps.digests import digest
 
     name = scenario.name.replace("/", "-")
     # Not the files' content: a sweep whose files have changed is refused with a message, rather than started again
     # beside the old one.
-    sha = digest(ScenarioTemplate.of(scenario).written(), space.described())
+    sha = digest(ScenarioTemplate.of(scenario).written(), of)
     return Path("results") / f"{name}-{what}-{sha[:8]}"
 
 

@@ -23,7 +23,7 @@ def bw(
     from moesim.cli.show import console, table
     from moesim.cluster import load_topology
     from moesim.errors import InputError
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, marked, write_files
     from moesim.measure.notes import rates_from
     from moesim.timeline.uniform_alltoall import alltoall_table
     from moesim.traffic import calibration
@@ -35,6 +35,7 @@ def bw(
             where="--algorithm",
             fix="use nccl-direct, nccl-pxn or deepep-low-latency",
         )
+    check_replaceable(json_to, "bandwidth table")
     fabric = load_topology(topology)
     fabric = fabric if ranks is None else fabric.first_ranks(ranks)
     smallest, largest = int(parse_bytes(begin)), int(parse_bytes(end))
@@ -70,7 +71,7 @@ def bw(
     typer.echo(f"estimated: all-to-all rates are {rates}")
     if json_to is not None:
         data = {"topology": fabric.name, "algorithm": algorithm, "rates": rates, "rows": [vars(row) for row in rows]}
-        write_files(json_to.parent, {json_to.name: json.dumps(data, indent=1).encode()})
+        write_files(json_to.parent, {json_to.name: marked("bandwidth table", json.dumps(data, indent=1).encode())})
 
 
 def record(

@@ -28,12 +28,13 @@ def topo_import(
     Example: moesim topo import node.txt --gpu h100 --nic 400Gb/s --out node.yaml
     """
     from moesim.errors import InputError
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, marked, write_files
     from moesim.topology_files import Answers, facts_of, import_topology, parse_pcie, topology_yaml
     from moesim.units import parse_bandwidth, parse_nic_bandwidth
 
     if fabric not in ("", "one-leaf", "rail", "leaf-spine"):
         raise InputError(f"unknown fabric {fabric!r:.40}", "--fabric", "one-leaf, rail or leaf-spine")
+    check_replaceable(out, "topology")
     rates = {}
     readers = {"nic": parse_nic_bandwidth, "pcie": parse_pcie}
     for option, text in (("nic", nic), ("nvlink", nvlink), ("pcie", pcie), ("smp", smp)):
@@ -59,7 +60,7 @@ def topo_import(
     else:
         typer.echo(made, nl=False)
     if out is not None:
-        write_files(out.parent, {out.name: made.encode()})
+        write_files(out.parent, {out.name: marked("topology", made.encode())})
         typer.echo(str(out), err=as_json)
 
 
@@ -73,11 +74,12 @@ def topo_export(
     Example: moesim topo export hgx-h100 --form nccl-xml --out topo.xml
     """
     from moesim.cluster import find_topology, read_topology
-    from moesim.files import write_files
+    from moesim.files import check_replaceable, marked, write_files
     from moesim.topology_files import export_topology
 
     text, lost = export_topology(read_topology(find_topology(topology)), form, topology)
+    check_replaceable(out, f"topology in {form}")
     for line in lost:
         typer.echo(f"not held or assumed: {line}", err=True)
-    write_files(out.parent, {out.name: text.encode()})
+    write_files(out.parent, {out.name: marked(f"topology in {form}", text.encode())})
     typer.echo(str(out))

@@ -57,15 +57,7 @@ def validate(
 
         validate_steps(file, as_json, jobs)
         return
-    if file is not None:
-        from moesim.errors import InputError
-
-        raise InputError(f"{file} is read as steps alone", fix="add --steps; measurements of a cluster: --rows FILE")
-    if given or fail_over is not None:
-        from moesim.errors import InputError
-
-        raise InputError("--given and --fail-over are about rows of yours", fix="add --rows FILE")
-    from moesim.files import write_files
+    from moesim.files import PAGE, check_replaceable, write_files
     from moesim.validate.clusters_left_out import read_left_out
     from moesim.validate.evaluate_rows import evaluate
     from moesim.validate.ledger import read_ledger
@@ -73,6 +65,7 @@ def validate(
     from moesim.validate.unseen import unseen
     from moesim.validate.validation_page import page_of
 
+    check_replaceable(page, PAGE)
     chosen, left_out = _rows(tables, reference)
     ledger = read_ledger()
     with progress_bar(quiet=as_json) as watch:

@@ -10,12 +10,10 @@ import typer
 from moesim.cli.folder_wait import WAIT
 from moesim.cli.memory_limit import HELP as MAX_MEM
 from moesim.cli.progress_bar import progress_bar
-from moesim.cli.sweep import interruptible, workers_for
+from moesim.cli.sweep import default_folder, interruptible, workers_for
 
 if TYPE_CHECKING:
     from moesim.results import WhatBreaks
-    from moesim.scenario import Scenario
-    from moesim.sweeps.single_faults import Severities
 
 _MOST_ROWS = 8
 SCHEMA_VERSION = "1"
@@ -51,7 +49,7 @@ def what_breaks(
     """
     from moesim.cli.memory_need import refuse_too_large
     from moesim.cluster import Heat, draw, find_topology, read_topology
-    from moesim.files import check_replaceable, write_files
+    from moesim.files import PAGE, PART, PICTURE, check_replaceable, write_files
     from moesim.report import render_what_breaks
     from moesim.scenario import load_scenario
     from moesim.sweeps.single_faults import Severities
@@ -61,9 +59,9 @@ def what_breaks(
     elsewhere = dask is not None or scheduler_file is not None
     refuse_too_large(loaded, max_mem, 1 if elsewhere else jobs or os.cpu_count() or 1)
     severities = Severities(gpu_factor, link_factor)
-    folder = out or _default_folder(loaded, severities)
-    for name in ("report.html", "what-breaks.json", "map.svg"):
-        check_replaceable(folder / name)
+    folder = out or default_folder(loaded, severities, "what-breaks")
+    for name, kind in {"report.html": PAGE, "what-breaks.json": PART, "map.svg": PICTURE}.items():
+        check_replaceable(folder / name, kind)
     overrides = [*override, *(["variants={}"] if loaded.variants else [])]
     typed = [scenario, *(word for value in overrides for word in ("-o", value))]
     with interruptible(folder), progress_bar(quiet) as watch:
@@ -91,14 +89,6 @@ def what_breaks(
         typer.echo(f"{one.what} at {one.place} failed: {one.error}", err=True)
     if failed:
         raise typer.Exit(4)
-
-
-def _default_folder(scenario: "Scenario", severities: "Severities") -> Path:
-    from moesim.scenario import ScenarioTemplate
-    from moesim.sweeps.digests import digest
-
-    name = scenario.name.replace("/", "-")
-    return Path("results") / f"{name}-what-breaks-{digest(ScenarioTemplate.of(scenario).written(), severities)[:8]}"
 
 
 def _print(found: "WhatBreaks", folder: Path) -> None:

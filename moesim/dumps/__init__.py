@@ -2,6 +2,6 @@
 
 from moesim.dumps.read_routing import read_routing
 from moesim.dumps.routing_trace import RoutingTrace, Source, shortened
-from moesim.dumps.trace_file import write_routing
+from moesim.dumps.trace_file import TRACE, write_routing
 
-__all__ = ["RoutingTrace", "Source", "read_routing", "shortened", "write_routing"]
+__all__ = ["TRACE", "RoutingTrace", "Source", "read_routing", "shortened", "write_routing"]

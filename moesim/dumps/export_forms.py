@@ -7,6 +7,10 @@ import numpy as np
 
 from moesim.dumps.routing_trace import RoutingTrace
 from moesim.errors import InputError
+from moesim.files import mark, marked_archive
+
+KINDS = {"topk_idx": "", "npz": "routing as arrays", "parquet": "routing as a table"}
+"""Kinds of files; an array by itself has no room for a mark."""
 
 
 def exported(
@@ -40,7 +44,7 @@ def exported(
         logits = None if trace.logits is None else trace.logits[:, its]
         arrays = {"layers": np.array(trace.layers), "counts": trace.counts, "logits": logits, "topk_idx": ids}
         np.savez(stream, **{name: array for name, array in arrays.items() if array is not None})  # type: ignore[arg-type]
-        return stream.getvalue()
+        return marked_archive(KINDS[form], stream.getvalue())
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -52,5 +56,5 @@ def exported(
         layers, tokens = np.meshgrid(trace.layers, np.arange(ids.shape[1]), indexing="ij")
         lists = pa.FixedSizeListArray.from_arrays(pa.array(ids.ravel()), ids.shape[2])
         table = pa.table({"layer": layers.ravel(), "token": tokens.ravel(), "topk_idx": lists})
-    pq.write_table(table, stream)
+    pq.write_table(table.replace_schema_metadata({"moesim": mark(KINDS[form])}), stream)
     return stream.getvalue()

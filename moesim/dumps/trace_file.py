@@ -25,10 +25,11 @@ from moesim.bounded_text import read_json
 from moesim.broken_files import reading
 from moesim.dumps.routing_trace import MAX_EXPERTS, RoutingTrace, Source
 from moesim.errors import InputError
-from moesim.files import write_files
+from moesim.files import marked_archive, write_files
 from moesim.numpy_file import read_npz
 
 SCHEMA_VERSION = 1
+TRACE = "routing trace"
 _ARRAYS = {
     "logits": "LTE", "ids": "LTK", "counts": "SLE", "gates": "LTK", "bias": "LE", "step": "T", "rank": "T",
     "sequence": "T",
@@ -62,7 +63,7 @@ def write_routing(path: str | Path, trace: RoutingTrace) -> None:
         arrays["ids"] = trace.ids.astype(np.int16)
     stream = io.BytesIO()
     np.savez(stream, trace=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
-    write_files(path.parent, {path.name: stream.getvalue()})
+    write_files(path.parent, {path.name: marked_archive(TRACE, stream.getvalue())})
 
 
 def read_trace_file(path: Path) -> RoutingTrace:

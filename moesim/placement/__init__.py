@@ -4,7 +4,7 @@ from moesim.placement.affinity import affinity_frontier
 from moesim.placement.few_moves import moved_experts, renumbered
 from moesim.placement.fixed import contiguous, in_turn, round_robin
 from moesim.placement.load_balancer import eplb
-from moesim.placement.maps import read_map, write_map
+from moesim.placement.maps import map_kind, read_map, write_map
 from moesim.placement.migration import Moves, break_even_steps, expert_bytes, moves_between
 from moesim.placement.placement_worth import BATCH_TOKENS, Worth, worth
 from moesim.placement.policies import place
@@ -22,6 +22,7 @@ __all__ = [
     "eplb",
     "expert_bytes",
     "in_turn",
+    "map_kind",
     "moved_experts",
     "moves_between",
     "place",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from moesim.bounded_text import read_json
 from moesim.broken_files import content, reading
 from moesim.errors import InputError
-from moesim.files import write_files
+from moesim.files import marked, write_files
 from moesim.located_yaml import MANY_VALUES, load_yaml
 from moesim.placement.slots import Placement
 
@@ -28,6 +28,11 @@ SCHEMA_VERSION = 1
 MAX_BYTES = 256 << 20
 MAX_SLOTS = 1 << 20
 _SGLANG, _TENSORRT, _OURS = "physical_to_logical_map", "initial_global_assignments", "slot_expert"
+
+
+def map_kind(form: str) -> str:
+    """Return the kind of file that a form is; SGLang takes no key for a mark."""
+    return "" if form == "sglang" else f"placement in {form}"
 
 
 def write_map(
@@ -76,8 +81,8 @@ def write_map(
         own = {"schema_version": SCHEMA_VERSION, "layers": list(numbers), _OURS: rows.tolist(),
                "slot_rank": placement.slot_rank.tolist(), "n_ranks": placement.n_ranks}  # fmt: skip
         text = json.dumps(own) + "\n"
-    path = Path(path)
-    write_files(path.parent, {path.name: text.encode()})
+    path, kind = Path(path), map_kind(form)
+    write_files(path.parent, {path.name: marked(kind, text.encode()) if kind else text.encode()})
 
 
 def read_map(path: str | Path, n_ranks: int | None = None) -> Placement:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from moesim.errors import InputError
-from moesim.files import write_files
+from moesim.files import marked, write_files
 from moesim.profile.csv_columns import SCHEMA_VERSION
 from moesim.profile.timing_journal import Journal
 
+META = "side file of a profile"
 DRIFT_LIMIT = 0.03
 ANCHORS = ("anchor_copy", "anchor_gemm")
 
@@ -93,4 +94,5 @@ def write_meta(journal: Journal, identity: Mapping[str, Any], content: Mapping[s
         "table": {"name": journal.path.name, "rows": len(journal.rows), "bytes": size, "sha256": sha256},
     }
     path = meta_path(journal.path)
-    write_files(path.parent, {path.name: (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()})
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    write_files(path.parent, {path.name: marked(META, text.encode())})

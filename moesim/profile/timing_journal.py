@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from moesim.errors import InputError, ResourceError
+from moesim.files import check_replaceable, marked, write_files
 from moesim.profile.csv_columns import COLUMNS, KEY_COLUMNS, SCHEMA_VERSION
 
 Key = tuple[str, ...]
@@ -123,20 +124,22 @@ def parse(data: bytes, where: str) -> list[dict[str, str]]:
 
 
 GIVE_UP = 2
+_AT = "note of a profile"
 
 
 class Attempts:
     """The file ``NAME.at`` beside a table; it is there only while a run is, or after one that died."""
 
     def __init__(self, table: Path) -> None:
-        """Read what an earlier process left, if one died."""
+        """Read what an earlier process left, if one died. Raises ResourceError for a file of somebody else's."""
         self.path = table.with_suffix(".at")
+        check_replaceable(self.path, _AT)
         self._point, self._deaths = "", 0
         try:
             left = json.loads(self.path.read_bytes())
             self._point, self._deaths = str(left["point"]), int(left["begun"])
         except (OSError, ValueError, TypeError, KeyError):
-            pass  # nobody died, or while writing it
+            pass  # nobody died
 
     def hopeless(self, point: str) -> bool:
         """Has the process died in ``point`` so often that it is given up?"""
@@ -145,7 +148,8 @@ class Attempts:
     def begin(self, point: str) -> None:
         """Say that ``point`` is being measured."""
         begun = 1 + (self._deaths if point == self._point else 0)
-        self.path.write_text(json.dumps({"point": point, "begun": begun}), encoding="utf-8")
+        text = json.dumps({"point": point, "begun": begun})
+        write_files(self.path.parent, {self.path.name: marked(_AT, text.encode())})
 
     def end(self) -> None:
         """The run is over and nobody died."""

@@ -15,10 +15,11 @@ import torch
 
 import moesim
 from moesim.errors import ResourceError
+from moesim.files import check_replaceable
 from moesim.profile import grid as grids
 from moesim.profile.budget import ANCHORS_S, caches, point_seconds, total_seconds
 from moesim.profile.machine import Machine
-from moesim.profile.meta import check_continues, write_meta
+from moesim.profile.meta import META, check_continues, meta_path, write_meta
 from moesim.profile.point_measurement import Timer, by_status, row, rows_of
 from moesim.profile.points import Point
 from moesim.profile.timing import ClockTimer, CudaTimer
@@ -69,6 +70,8 @@ def _profile(
     command = ["moesim", "profile", "--device", device, "--budget", f"{budget:g}", "--out", path.name]
     command += ["--quick"] if quick else []
     command += ["--families", ",".join(wanted)] if set(wanted) != set(grids.FAMILIES) else []
+    check_replaceable(meta_path(path), META)
+    Attempts(path)  # is the place its own?
     journal = Journal(path)
     try:
         before = check_continues(journal, identity)

@@ -19,8 +19,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.dumps import RoutingTrace, Source, shortened, write_routing
+from moesim.dumps import TRACE, RoutingTrace, Source, shortened, write_routing
 from moesim.errors import InputError, ResourceError
+from moesim.files import check_replaceable
 from moesim.record.find_gates import Gate, experts_per_token, find_gates
 from moesim.units import format_bytes, parse_bytes
 
@@ -50,7 +51,7 @@ def record_routing(
     for name, value, allowed in (("keep", keep, ("logits", "ids")), ("dtype", dtype, ("float32", "float16"))):
         if value not in allowed:
             raise InputError(f"{name} is {value!r:.40}", "record_routing", f"use {' or '.join(allowed)}")
-    check_writable(Path(out), "record_routing")
+    check_writable(Path(out), TRACE, "record_routing")
     recorder = RoutingRecorder(model, keep, dtype, parse_bytes(limit))
     handles = recorder._attach()
     try:
@@ -61,10 +62,11 @@ def record_routing(
     write_routing(out, recorder._trace())
 
 
-def check_writable(out: Path, where: str) -> None:
-    """Refuse now what would fail after minutes of work: a name that is no ``.npz``, a folder that cannot be written."""
+def check_writable(out: Path, kind: str, where: str) -> None:
+    """Refuse now what would fail after minutes of work: a name that is no ``.npz``, a place that cannot be written."""
     if out.suffix != ".npz":
         raise InputError(f"{out.name!r} does not end in .npz", where)
+    check_replaceable(out, kind)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):

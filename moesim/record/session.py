@@ -21,7 +21,7 @@ from moesim.record.snapshot import assemble
 from moesim.record.text import DOMAINS, HELD_OUT, Corpus, EvaluationText, evaluation_text, load_corpus
 from moesim.record.torch_losses import LOSS_NAMES, N_DEVICES, PUBLISHED_ALPHA
 from moesim.record.training import METHODS, Method, Plan, Trained, snapshot_steps, steps_within, train
-from moesim.recording_format import META_KEYS, SCHEMA_VERSION, Recording, write_recording
+from moesim.recording_format import META_KEYS, RECORDING, SCHEMA_VERSION, Recording, write_recording
 
 SIZES = {
     "tiny": Sizes(),
@@ -79,7 +79,7 @@ def record(
             raise InputError(f"{name} is {value}, not positive", f"--{name}")
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
         raise InputError(f"no device {device!r} here", "--device", "cpu always works")
-    check_writable(Path(out), "--out")
+    check_writable(Path(out), RECORDING, "--out")
 
     corpus = load_corpus()
     text = evaluation_text(corpus, sequences, SEQUENCE_LENGTH, TEXT_SEED)

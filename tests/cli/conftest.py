@@ -16,6 +16,15 @@ workload:
   synthetic: {kind: lognormal, sigma: 0.8, sequence_length: 16}
   tokens_per_rank: 64
 """
+STEP = """\
+name: step
+cluster: {topology: h200-2x4-rail}
+model: {preset: deepseek-v3, n_experts: 32, hidden: 1024, expert_hidden: 256, layers: 8}
+routing: {kind: v3, top_k: 4, groups: 4, top_groups: 2}
+workload: {synthetic: {kind: zipf, exponent: 0.5}, requests: 16, context: 1024, layers_simulated: 2}
+alltoall: {algorithm: deepep-low-latency}
+schedule: {phase: decode}
+"""
 
 
 class Done(NamedTuple):

@@ -9,17 +9,9 @@ import subprocess
 import pytest
 
 from moesim.sweeps import _given
+from tests.cli.conftest import STEP
 
 PLACE = ("-o", "cluster.topology=h200-2x2-rail", "-o", "routing.groups=4")
-STEP = """\
-name: step
-cluster: {topology: h200-2x4-rail}
-model: {preset: deepseek-v3, n_experts: 32, hidden: 1024, expert_hidden: 256, layers: 8}
-routing: {kind: v3, top_k: 4, groups: 4, top_groups: 2}
-workload: {synthetic: {kind: zipf, exponent: 0.5}, requests: 16, context: 1024, layers_simulated: 2}
-alltoall: {algorithm: deepep-low-latency}
-schedule: {phase: decode}
-"""
 FOLDERS = {
     "run": ("run", "small.yaml", "-q", "--no-report", "--out"),
     "sweep": ("sweep", "small.yaml", "-q", "-p", "seed=0..3", "--out"),

@@ -13,6 +13,7 @@ from moesim import load_scenario
 from moesim.cli.memory_limit import limit_bytes, total_bytes
 from moesim.cli.memory_need import Need, need_of, refuse_too_large
 from moesim.errors import InputError
+from moesim.layer import build_parts
 
 ROOT = Path(__file__).parents[2]
 BIG = {
@@ -193,3 +194,42 @@ def test_files_of_a_folder_of_recorded_routing_count_with_their_bytes(tmp_path):
         (folder / f"rank{rank}.npy").write_bytes(b"x" * 1000)
     scenario = {"cluster": {"topology": "hgx-h800"}, "workload": {"routing": str(folder)}}
     assert need_of(load_scenario(scenario)).file_bytes == 3000
+
+
+BEYOND = {
+    "more tokens than fit": (BIG, ["workload.tokens_per_rank=4000000"]),
+    "tokens of each rank": (BIG, ["workload.tokens_per_rank=[9000000,1,1,1,1,1,1,1]"]),
+    "requests of a step": ("deepseek-v3-decode-step", ["cluster.flows=pairs"]),
+    "a step of prefill": ("deepseek-v3-prefill-step", ["workload.layers_simulated=6"]),
+    "groups that move experts": ("deepseek-v3-four-groups", []),
+    "a step of training": ("deepseek-v3-training-step", []),
+    "ranks that no power of two divides": ("deepseek-v3-plan-h200", ["parallel.ep=24", "workload.steps=50"]),
+    "variants": ("v1-v2-v3", []),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_is_said_to_fit_can_be_built_and_does_fit(name):
+    source, overrides = BEYOND[name]
+    suggested = set()
+    for megabytes in (236, 270, 380):
+        try:
+            refuse_too_large(load_scenario(source, overrides=overrides), f"{megabytes}MB")
+        except InputError as no:
+            assert "--max-mem" in no.where, no
+            found = re.match(r"([\w.]+): (\w+) fits", no.fix)
+            if found is None:
+                assert no.fix == "nothing smaller fits, give --max-mem"
+                continue
+            changed = load_scenario(source, overrides=[*overrides, f"{found[1]}={found[2]}"])
+            for one in (changed.variant_scenarios() or {"": changed}).values():
+                build_parts(one)
+            refuse_too_large(changed, f"{megabytes}MB")
+            suggested.add(found[1])
+    assert suggested
+
+
+def test_ranks_beyond_the_cluster_are_that_mistake_whatever_memory_they_need():
+    beyond = load_scenario("quickstart", overrides=["parallel.ep=4000"])
+    with pytest.raises(InputError, match="ep is 4000 but hgx-h800 has 8 GPUs"):
+        refuse_too_large(beyond, "230MB")

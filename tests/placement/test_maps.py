@@ -41,7 +41,8 @@ def test_sglang_gets_one_key_and_every_layer_of_the_model(tmp_path):
 def test_tensorrt_llm_gets_its_three_keys_as_flow_lists(tmp_path):
     p = placed()
     write_map(tmp_path / "m.yaml", p, form="tensorrt-llm", layers=(3, 4, 5))
-    lines = (tmp_path / "m.yaml").read_text().splitlines()
+    mark, *lines = (tmp_path / "m.yaml").read_text().splitlines()
+    assert mark.startswith("# moesim, placement in tensorrt-llm, ")
     assert lines[0] == "num_slots: 12" and lines[1] == "initial_global_assignments:"
     assert lines[2] == f"  3: {p.slot_expert[0].tolist()}" and lines[5] == "layer_updates_per_iter: 0"
 

@@ -167,5 +167,7 @@ def test_a_point_that_killed_the_process_twice_is_given_up(tmp_path):
     attempts.begin("b")
     attempts.end()
     assert os.listdir(tmp_path) == []
-    (tmp_path / "gpu.at").write_text("{torn")
-    assert not Attempts(table).hopeless("a")
+    (tmp_path / "gpu.at").write_text("mine")
+    with pytest.raises(ResourceError, match=r"gpu\.at exists and is not a note of a profile"):
+        Attempts(table)
+    assert (tmp_path / "gpu.at").read_text() == "mine"

@@ -114,7 +114,7 @@ WRONG = {
     "an unknown key": (["-p", "routing.topk=1"], "did you mean 'top_k'"),
     "an unknown number": (["-p", "seed=1", "--objective", "layer_tme_s"], "--objective: no number 'layer_tme_s'"),
     "another policy": (["-p", "seed=1", "--impossible", "ignore"], "'ignore' is not a policy; use refuse or skip"),
-    "two clusters": (["-p", "seed=1", "--dask", "tcp://a:1", "--scheduler-file", "f"], "both say where"),
+    "two clusters": (["-p", "seed=1", "--dask", "tcp://a:1", "--scheduler-file", "f"], "no effect with --dask"),
     "impossible points": (["-p", "routing.top_groups=4,9"], "1 of 2 points are impossible and none was run"),
     "a wrong override": (["-p", "seed=1", "-o", "seed=x"], "-o seed=x"),
 }
