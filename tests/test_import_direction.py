@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "placement": {"files", "located_yaml", "placement_policies"},  # maps are JSON and YAML; the policies' names
     "traffic": {"cluster", "alltoall_library", "located_yaml", "mistakes"},  # the Fabric; sets of constants are YAML
     "network": {"cluster"},
-    "compute": {"parquet_file"},  # kernel times of other tools
+    "compute": {"parquet_file", "located_yaml"},  # kernel times of other tools; its data are YAML
     "topology_files": {"cluster", "located_yaml"},  # what is written is checked as any topology
     "cluster": {"files", "located_yaml", "mistakes", "regular_clusters", "placement_policies"},  # pictures are written
     "model": {"located_yaml", "mistakes"},
