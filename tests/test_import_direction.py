@@ -213,3 +213,15 @@ def test_importing_a_package_loads_no_more_than_it_must(module):
     code = f"import sys, {module}; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not set(loaded.split()) & set(LIGHT[module])
+
+
+def test_a_quick_answer_loads_no_library_and_no_verb_that_it_can_do_without():
+    code = (
+        "import sys; sys.argv[1:] = ['run', 'quickstart', '--quick']\nfrom moesim.cli import main\n"
+        "try: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stderr
+    heavy = {"networkx", "numba", "scipy", "pandas", "pyarrow", "matplotlib", "bokeh", "jinja2", "distributed"}
+    assert not set(loaded.split()) & (heavy | {f"moesim.cli.{verb}" for verb in ("sweep", "compare", "validate")})
+    # Each module takes about a millisecond of a user's wait.
+    assert sum(name.startswith("moesim") for name in loaded.split()) <= 300

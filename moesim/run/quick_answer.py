@@ -4,7 +4,7 @@ from moesim.errors import InputError
 from moesim.layer import build_parts, counterfactuals, opened
 from moesim.results import Note, Result, Tables, intervals
 from moesim.run.steps import route_steps, summed_up
-from moesim.scenario import Scenario, to_yaml
+from moesim.scenario import Scenario
 
 QUICK = "quick answer, no event engine: links end with their last byte; how far off that is: docs/plan.md"
 
@@ -26,4 +26,4 @@ def quick_answer(scenario: Scenario) -> Result:
         notes.append(Note("quick", f"the first of {parts.workload.steps} steps"))
     notes += [Note("counterfactual", text) for text in different]
     moves = intervals(summary, builder.moved.band(summary))
-    return Result(summary, Tables({}), tuple(notes), {}, {}, {}, to_yaml(scenario), intervals=moves)
+    return Result(summary, Tables({}), tuple(notes), {}, {}, {}, "", intervals=moves)
