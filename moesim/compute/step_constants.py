@@ -72,9 +72,7 @@ def release_factor(kernel: str, date: str | None) -> float:
     """Return how much longer ``kernel`` took as released by ``date`` (ISO) than in the tables; None: as there."""
     if date is None:
         return 1.0
-    return next(
-        (one["factor"] for one in _file()["releases"] if kernel in one["kernels"] and date < one["until"]), 1.0
-    )
+    return next((one["factor"] for one in _file()["releases"] if kernel in one["kernels"] and date < one["until"]), 1.0)
 
 
 def most_flops(gpu: Gpu, date: str | None) -> float:
