@@ -3,7 +3,8 @@
 Up to eight nodes of up to eight GPUs are drawn device by device; in larger clusters a node is one box, its
 links to a switch are one line, and the middle of a long row is left out and counted instead.
 
-A map colours boxes and lines by a number of each device and link; where one stands for several, by the largest.
+A map colours boxes and lines by a number of each device and link; where one stands for several, by the largest. Of a
+long row it has those with the largest.
 """
 
 import io
@@ -45,8 +46,13 @@ class _Shape:
 class _Picture:
     """Boxes by name, notes (x, y, text) on what was left out, frames around nodes; what stands for each device."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, heat: Mapping[str, float]) -> None:
         self.graph = graph
+        self.heat: dict[str, float] = defaultdict(float)
+        """Largest number of each device and of its links."""
+        for name, value in heat.items():
+            for device in name.split("->"):
+                self.heat[device] = max(self.heat[device], value)
         self.shapes: dict[str, _Shape] = {}
         self.notes: list[tuple[float, float, str]] = []
         self.frames: list[_Shape] = []
@@ -67,7 +73,7 @@ class _Picture:
     def _place_nodes(self, nodes: dict[int, list[str]]) -> float:
         gpus = {node: [one for one in nodes[node] if self.graph.kind[one] == "gpu"] for node in sorted(nodes)}
         whole = len(nodes) > MAX_NODES or max(map(len, gpus.values())) > MAX_GPUS
-        kept = _ends(list(gpus), MAX_NODES)
+        kept = _kept({node: max(self.heat[device] for device in nodes[node]) for node in gpus}, MAX_NODES)
         x, last = 0.0, -1
         for node in kept:
             name, own = f"node {node}", gpus[node]
@@ -94,7 +100,8 @@ class _Picture:
 
     def _place_switches(self, level: int, devices: list[str]) -> None:
         """Add the switches outside nodes of one height above the GPUs."""
-        kept, y = _ends(devices, MAX_SWITCHES), FIRST_LAYER + LAYER_GAP * level
+        kept = _kept({device: self.heat[device] for device in devices}, MAX_SWITCHES)
+        y = FIRST_LAYER + LAYER_GAP * level
         step = self.right / len(kept)
         for i, device in enumerate(kept):
             fill = "#ede4f3" if level else "#dbeafe"
@@ -163,7 +170,7 @@ def draw(topology: AnyTopology, path: str | Path, title: str = "", heat: Heat | 
     path = Path(path)
     if path.suffix not in (".svg", ".png"):
         raise InputError(f"cannot draw to {path.name!r:.80}", fix="end the name in .svg or .png")
-    picture = _Picture(build_graph(topology))
+    picture = _Picture(build_graph(topology), {} if heat is None else heat.values)
     right = max(shape.x + shape.width / 2 for shape in (*picture.shapes.values(), *picture.frames))
     top = max(shape.y for shape in picture.shapes.values()) + 0.9
     with matplotlib.rc_context({"svg.hashsalt": "moesim", "svg.fonttype": "none"}):
@@ -190,9 +197,11 @@ def draw(topology: AnyTopology, path: str | Path, title: str = "", heat: Heat | 
     return path
 
 
-def _ends(row: list[Any], most: int) -> list[Any]:
-    """Return a row as it is, or its first entries and its last if it is longer than ``most``."""
-    return row if len(row) <= most else [*row[: most - 2], row[-1]]
+def _kept(heat: Mapping[Any, float], most: int) -> list[Any]:
+    """Return a row, or if it is longer than ``most`` its hottest entries, the first of equal ones, and its last."""
+    row = list(heat)
+    hottest = sorted(row[:-1], key=heat.__getitem__, reverse=True)[: most - 2]
+    return row if len(row) <= most else [one for one in row if one in {*hottest, row[-1]}]
 
 
 def _add_links(axes: Any, picture: _Picture, heat: Heat | None) -> None:

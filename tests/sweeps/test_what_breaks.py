@@ -269,6 +269,13 @@ def test_a_box_that_stands_for_a_node_has_the_worst_of_its_gpus(tmp_path):
     assert "nothing runs" in text
 
 
+def test_of_many_nodes_the_map_has_those_with_the_worst_faults(tmp_path):
+    heat = Heat({"n7.gpu0": 3.0, "n12.gpu5->rail5.leaf": 9.0, "n17.gpu1": np.inf, "n2.gpu0": 0.0}, "%", "nothing runs")
+    text = draw(read_topology(find_topology("h200-20x8-rail")), tmp_path / "map.svg", heat=heat).read_text()
+    assert [int(node) for node in re.findall(r'id="node ([0-9]+)"', text)] == [0, 1, 2, 7, 12, 17, 19]
+    assert [int(more) for more in re.findall(r"\.\.\. ([0-9]+) more", text)] == [4, 4, 4, 1]
+
+
 def cost(what, places, how="simulated", time_s=None, bound=None, error=""):
     return RankedFault(
         what, places, {}, how, time_s, time_s and time_s - 1.0, None, bound, "", error, ((),) * len(places)
