@@ -222,7 +222,9 @@ def test_a_quick_answer_loads_no_library_and_no_verb_that_it_can_do_without():
         "try: main()\nfinally: print(*sys.modules, file=sys.stderr)"
     )
     around = {name: value for name, value in os.environ.items() if name != "MOESIM_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=around, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=around, capture_output=True, text=True, check=True
+    )
     loaded = set(done.stderr.splitlines()[-1].split())
     heavy = {"networkx", "numba", "scipy", "pandas", "pyarrow", "matplotlib", "bokeh", "jinja2", "distributed"}
     assert "moesim.run.quick_answer" in loaded

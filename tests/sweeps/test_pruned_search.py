@@ -1,8 +1,6 @@
 """A plan's search against simulating every point: the same answer, fewer points, whatever the estimates are off by."""
 
 import random
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 
@@ -15,7 +13,7 @@ from moesim.sweeps.journal import Outcome
 from moesim.sweeps.plan_answer import plan_answer
 from moesim.sweeps.pruned_search import MARGIN, Search, search
 from moesim.sweeps.report import command_for
-from moesim.sweeps.workers import Workers, local_workers
+from moesim.sweeps.workers import local_workers
 
 SMALL = {
     "name": "small",
@@ -135,12 +133,6 @@ def test_what_is_no_plan_is_told(changes, gpus, given, said):
         deployments(moesim.load_scenario(SMALL, changes), gpus, given)
 
 
-@contextmanager
-def here(_):
-    with ThreadPoolExecutor(1) as executor:
-        yield Workers(executor, lambda: 2)
-
-
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
     """A small plan that simulated everything, the same again by search, and its folder."""
@@ -149,8 +141,8 @@ def planned(tmp_path_factory):
     space = deployments(scenario, None, given)
     limits = (parse_threshold("tpot_s < 100ms"),)
     folder = tmp_path_factory.mktemp("plan") / "out"
-    whole, _ = search(scenario, space, limits, here, every=True)
-    found, swept = search(scenario, space, limits, here, folder=folder)
+    whole, _ = search(scenario, space, limits, lambda _: local_workers(2), every=True)
+    found, swept = search(scenario, space, limits, lambda _: local_workers(2), folder=folder)
     return scenario, space, limits, whole, found, swept, folder
 
 
