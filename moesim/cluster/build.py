@@ -5,7 +5,7 @@ from collections import deque
 import numpy as np
 
 from moesim.cluster.fabric import Fabric
-from moesim.cluster.graph import HOST, Graph, build_graph
+from moesim.cluster.graph import HOST, NIC, NVLINK, PCIE, Graph, build_graph
 from moesim.cluster.packets import Packets, packets_over_spines
 from moesim.cluster.paths import ShortestPaths, TwoTierPaths, check_connected, shortest_paths, two_tier_paths
 from moesim.cluster.topology_spec import AnyTopology, ExplicitTopology, HgxTopology, MultiPlaneTopology, RailTopology
@@ -35,7 +35,8 @@ def build_fabric(spec: AnyTopology, name: str, where: str = "") -> Fabric:
         static = not isinstance(spec, HgxTopology) and spec.routing == "static"
         planes = spec.gpus_per_node if isinstance(spec, MultiPlaneTopology) else 0
         paths = two_tier_paths(graph, link_id, static=static, planes=planes)
-    entering = _entering_links(graph)
+    entering, outside = _entering_links(graph), {name for name, node in graph.node.items() if node == -1}
+    between = [outside.issuperset(pair) and edge.link_class not in (NVLINK, PCIE, NIC) for pair, edge in edges.items()]
     return Fabric(
         name=name,
         gpu=spec.gpu,
@@ -49,15 +50,10 @@ def build_fabric(spec: AnyTopology, name: str, where: str = "") -> Fabric:
         latency=np.array([edge.latency for edge in edges.values()], np.float64),
         sender_port=np.array([pair in entering for pair in edges], np.bool_),
         paths=paths,
-        between_switches=np.array([_between_switches(graph, *pair) for pair in edges], np.bool_),
+        between_switches=np.array(between, np.bool_),
         nic_card=spec.nic.card if not isinstance(spec, ExplicitTopology) and spec.nic is not None else "connectx",
         packets=_packets(spec),
     )
-
-
-def _between_switches(graph: Graph, source: str, target: str) -> bool:
-    inside = graph.out[source][target].link_class in ("nvlink", "pcie", "nic")
-    return not inside and graph.node[source] == graph.node[target] == -1
 
 
 def _packets(spec: AnyTopology) -> Packets | None:

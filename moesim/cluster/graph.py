@@ -1,11 +1,10 @@
 """From a topology file's content to a directed graph of devices and links.
 
-An NVLink domain is one crossbar: each GPU has a link to
-``nX.nvswitch`` and one back. A GPU's network cards are its own port to the leaf; a card that GPUs share is a device,
-``nX.nicY``, that each of them has a PCIe link to. Without NVLink every card is such a device (the NIC and the PCIe
-switch before it), with a link to a host bridge, ``nX.hostY``. The latency of a hop pair (GPU to switch to GPU) is put
-whole on the sender's link, and that of the way over a spine on the link that climbs: a route's sum is then right, and a
-flow that fans out behind a switch does not count it twice.
+An NVLink domain is one crossbar: each GPU has a link to ``nX.nvswitch`` and one back. A GPU's network cards are its own
+port to the leaf; a card that GPUs share is a device, ``nX.nicY``, that each of them has a PCIe link to. Without NVLink
+every card is such a device (the NIC and the PCIe switch before it), with a link to a host bridge, ``nX.hostY``. The
+latency of a hop pair (GPU to switch to GPU) is put whole on the sender's link, and that of the way over a spine on the
+link that climbs: a route's sum is then right, and a flow that fans out behind a switch does not count it twice.
 
 Not modelled: PCIe between a GPU and its own card, blocking inside a switch, links between NVSwitches.
 """

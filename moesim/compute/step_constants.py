@@ -53,9 +53,8 @@ class StepConstants:
 
 
 @cache
-def _file() -> dict[str, Any]:
-    found: dict[str, Any] = load_yaml(DATA / "step_constants.yaml").data
-    return found
+def _file() -> Any:
+    return load_yaml(DATA / "step_constants.yaml").data
 
 
 def free_constants() -> dict[str, Constant]:
