@@ -1,16 +1,18 @@
-"""From a topology file's content to a directed graph of devices and links.
+"""From a topology file's content to a directed networkx graph of devices and links.
 
-An NVLink domain is one crossbar: each GPU has a link to ``nX.nvswitch`` and one back. A GPU's network cards are its own
-port to the leaf; a card that GPUs share is a device, ``nX.nicY``, that each of them has a PCIe link to. Without NVLink
-every card is such a device (the NIC and the PCIe switch before it), with a link to a host bridge, ``nX.hostY``. The
-latency of a hop pair (GPU to switch to GPU) is put whole on the sender's link, and that of the way over a spine on the
-link that climbs: a route's sum is then right, and a flow that fans out behind a switch does not count it twice.
+Nodes carry ``kind`` (gpu or switch) and ``node`` (NVLink domain or -1), edges ``capacity`` (bytes/s of that
+direction), ``latency`` (s) and ``link_class``. An NVLink domain is one crossbar: each GPU has a link to
+``nX.nvswitch`` and one back. A GPU's network cards are its own port to the leaf; a card that GPUs share is a device,
+``nX.nicY``, that each of them has a PCIe link to. Without NVLink every card is such a device (the NIC and the PCIe
+switch before it), with a link to a host bridge, ``nX.hostY``. The latency of a hop pair (GPU to switch to GPU) is put
+whole on the sender's link, and that of the way over a spine on the link that climbs: a route's sum is then right, and a
+flow that fans out behind a switch does not count it twice.
 
 Not modelled: PCIe between a GPU and its own card, blocking inside a switch, links between NVSwitches.
 """
 
 import itertools
-from typing import NamedTuple
+from typing import Any, TypeAlias
 
 from moesim.cluster.topology_spec import (
     AnyTopology,
@@ -24,40 +26,9 @@ from moesim.cluster.topology_spec import (
     RegularTopology,
 )
 
+# A networkx.DiGraph with names for nodes; networkx is imported only where a graph is made.
+Graph: TypeAlias = Any
 NVLINK, NIC, LEAF_SPINE, PCIE, HOST = "nvlink", "nic", "leaf-spine", "pcie", "host"
-
-
-class Edge(NamedTuple):
-    """One direction of a link: bytes/s, seconds and class."""
-
-    capacity: float
-    latency: float
-    link_class: str
-
-
-class Graph:
-    """Devices by name in the order of adding: kind (gpu or switch), NVLink domain (or -1), and edges by the other end.
-
-    A graph library would take longer to load than a run of 8 GPUs does.
-    """
-
-    def __init__(self) -> None:
-        self.kind: dict[str, str] = {}
-        self.node: dict[str, int] = {}
-        self.out: dict[str, dict[str, Edge]] = {}
-
-    @property
-    def gpus(self) -> list[str]:
-        """The GPUs, in the order of their ranks."""
-        return [name for name, kind in self.kind.items() if kind == "gpu"]
-
-    def edges(self) -> dict[tuple[str, str], Edge]:
-        """Return the edges by (source, target), those of one source together."""
-        return {(source, target): edge for source, ends in self.out.items() for target, edge in ends.items()}
-
-    def add(self, name: str, kind: str, node: int) -> None:
-        """Add a device."""
-        self.kind[name], self.node[name], self.out[name] = kind, node, {}
 
 
 def build_graph(spec: AnyTopology) -> Graph:
@@ -89,18 +60,20 @@ def gpu_names(nodes: int, gpus_per_node: int) -> list[str]:
 
 def _nodes(spec: RegularTopology, nodes: int, leaf_of: dict[str, str]) -> Graph:
     """GPUs, what joins those of a node, and their cards with the leaf of each."""
-    graph = Graph()
+    import networkx as nx
+
+    graph: Graph = nx.DiGraph()
     names, nvlink = gpu_names(nodes, spec.gpus_per_node), spec.nvlink
     for rank, gpu in enumerate(names):
-        graph.add(gpu, "gpu", rank // spec.gpus_per_node)
+        graph.add_node(gpu, kind="gpu", node=rank // spec.gpus_per_node)
     if nvlink is not None:
         for node in range(nodes):
-            graph.add(f"n{node}.nvswitch", "switch", node)
+            graph.add_node(f"n{node}.nvswitch", kind="switch", node=node)
         for rank, gpu in enumerate(names):
             switch = f"n{rank // spec.gpus_per_node}.nvswitch"
             _add_pair(graph, gpu, switch, nvlink.bandwidth, nvlink.latency, NVLINK)
     for leaf in dict.fromkeys(leaf_of.values()):
-        graph.add(leaf, "switch", -1)
+        graph.add_node(leaf, kind="switch", node=-1)
     _attach_nics(graph, spec, names, leaf_of)
     if spec.pcie is not None:
         _attach_hosts(graph, spec.pcie, nodes)
@@ -140,7 +113,7 @@ def _attach_nics(graph: Graph, spec: RegularTopology, names: list[str], leaf_of:
     for first in range(0, len(names), width):
         for number, members in enumerate(cards or [(gpu,) for gpu in range(width)]):
             card = f"n{first // width}.nic{number}"
-            graph.add(card, "switch", -1 if spec.pcie is None else first // width)
+            graph.add_node(card, kind="switch", node=-1 if spec.pcie is None else first // width)
             for member in members:
                 _add_pair(graph, names[first + member], card, pcie, 0.0, PCIE)
             _add_pair(graph, card, leaf_of[names[first + members[0]]], rate, nic.latency, NIC)
@@ -149,11 +122,11 @@ def _attach_nics(graph: Graph, spec: RegularTopology, names: list[str], leaf_of:
 def _attach_hosts(graph: Graph, pcie: Pcie, nodes: int) -> None:
     """Join the cards of each node, without any its GPUs, to the host bridges, and those to each other."""
     for node in range(nodes):
-        inside = [name for name, at in graph.node.items() if at == node]
-        cards = [name for name in inside if graph.kind[name] == "switch"]
+        inside = [name for name, at in graph.nodes(data="node") if at == node]
+        cards = [name for name in inside if graph.nodes[name]["kind"] == "switch"]
         hosts = [f"n{node}.host{number}" for number in range(pcie.hosts)]
         for host in hosts:
-            graph.add(host, "switch", node)
+            graph.add_node(host, kind="switch", node=node)
         for number, name in enumerate(cards or inside):
             host = hosts[number * len(hosts) // len(cards or inside)]
             _add_pair(graph, name, host, pcie.bandwidth, 0.0, HOST if cards else PCIE)
@@ -169,11 +142,11 @@ def _join_leaves(
     With capacity D of a leaf towards its NICs, oversubscription o and s spines, a leaf-spine link has
     D / (o s).
     """
-    towards = {leaf: [edge.capacity for edge in graph.out[leaf].values()] for leaf in dict.fromkeys(leaf_of.values())}
+    towards = {leaf: [edge["capacity"] for _, edge in graph[leaf].items()] for leaf in dict.fromkeys(leaf_of.values())}
     spines = [f"{prefix}spines"] if spray else [f"{prefix}spine{i}" for i in range(leaf_spine.spines)]
     links_in_one = leaf_spine.spines if spray else 1
     for spine in spines:
-        graph.add(spine, "switch", -1)
+        graph.add_node(spine, kind="switch", node=-1)
     for leaf, ports in towards.items():
         uplink = leaf_spine.uplink_bandwidth or len(ports) * ports[0] / leaf_spine.oversubscription / leaf_spine.spines
         for spine in spines:
@@ -181,17 +154,21 @@ def _join_leaves(
 
 
 def _add_pair(graph: Graph, below: str, above: str, capacity: float, latency: float, link_class: str) -> None:
-    graph.out[below][above] = Edge(capacity, latency, link_class)
-    graph.out[above][below] = Edge(capacity, 0.0, link_class)
+    graph.add_edge(below, above, capacity=capacity, latency=latency, link_class=link_class)
+    graph.add_edge(above, below, capacity=capacity, latency=0.0, link_class=link_class)
 
 
 def _explicit(spec: ExplicitTopology) -> Graph:
-    graph = Graph()
+    import networkx as nx
+
+    graph: Graph = nx.DiGraph()
     gpus = sorted((d for d in spec.nodes if d.type == "gpu"), key=lambda d: -1 if d.node is None else d.node)
     for device in (*gpus, *(d for d in spec.nodes if d.type == "switch")):
-        graph.add(device.name, device.type, -1 if device.node is None else device.node)
+        graph.add_node(device.name, kind=device.type, node=-1 if device.node is None else device.node)
     for link in spec.links:
-        graph.out[link.source][link.target] = Edge(link.bandwidth, link.latency, link.link_class)
+        ways = [(link.source, link.target, link.latency)]
         if link.both_ways:
-            graph.out[link.target][link.source] = Edge(link.bandwidth, link.latency_back, link.link_class)
+            ways.append((link.target, link.source, link.latency_back))
+        for source, target, latency in ways:
+            graph.add_edge(source, target, capacity=link.bandwidth, latency=latency, link_class=link.link_class)
     return graph

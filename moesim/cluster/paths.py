@@ -10,12 +10,13 @@ at each switch. Both return a matrix of link ids, one row per flow, padded with 
 import heapq
 from collections import Counter, deque
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from moesim.cluster.ecmp import ecmp_choice
-from moesim.cluster.graph import LEAF_SPINE, NVLINK, PCIE, Edge, Graph
+from moesim.cluster.graph import LEAF_SPINE, NVLINK, PCIE, Graph
 from moesim.errors import InputError
 
 Ids = npt.NDArray[np.int64]
@@ -103,14 +104,14 @@ def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static:
         static: spine by the target's place on its leaf instead of by hash.
         planes: networks that no link joins, one for each GPU of a node; 0 for one network.
     """
-    gpus = graph.gpus
-    node = np.array([graph.node[gpu] for gpu in gpus], np.int64)
+    gpus = [name for name, kind in graph.nodes(data="kind") if kind == "gpu"]
+    node = np.array([graph.nodes[gpu]["node"] for gpu in gpus], np.int64)
     nvswitch = [_neighbour(graph, gpu, "nvlink") for gpu in gpus]
     card = [_neighbour(graph, gpu, PCIE) for gpu in gpus]
     port = [own or gpu for own, gpu in zip(card, gpus, strict=True)]
     leaf_name = [_neighbour(graph, end, "nic") for end in port]
     leaves = [name for name in dict.fromkeys(leaf_name) if name is not None]
-    spines = [[to for to, edge in graph.out[leaf].items() if edge.link_class == LEAF_SPINE] for leaf in leaves]
+    spines = [[to for _, to, cls in graph.out_edges(leaf, data="link_class") if cls == LEAF_SPINE] for leaf in leaves]
     leaf_index: dict[str | None, int] = {name: i for i, name in enumerate(leaves)}
     filled: Counter[str | None] = Counter()
     place = np.zeros(len(gpus), np.int64)
@@ -140,7 +141,7 @@ def two_tier_paths(graph: Graph, link_id: dict[tuple[str, str], int], *, static:
 
 
 def _neighbour(graph: Graph, gpu: str, link_class: str) -> str | None:
-    return next((to for to, edge in graph.out[gpu].items() if edge.link_class == link_class), None)
+    return next((to for _, to, cls in graph.out_edges(gpu, data="link_class") if cls == link_class), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,16 +218,17 @@ def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int], inside_onl
         link_id: id of each (source, target).
         inside_only: class of links that no way between nodes takes: through the host to another GPU's NIC.
     """
-    index = {name: i for i, name in enumerate(graph.node)}
-    node_of, n_ranks = list(graph.node.values()), len(graph.gpus)
+    index = {name: i for i, name in enumerate(graph.nodes)}
+    node_of = [graph.nodes[name]["node"] for name in graph.nodes]
+    n_ranks = sum(1 for _, kind in graph.nodes(data="kind") if kind == "gpu")
     incoming: list[list[tuple[int, int]]] = [[] for _ in index]
     between: list[list[tuple[int, int]]] = [[] for _ in index]
     for (tail, head), link in link_id.items():
         incoming[index[head]].append((index[tail], link))
-        if graph.out[tail][head].link_class != inside_only:
+        if graph.edges[tail, head]["link_class"] != inside_only:
             between[index[head]].append((index[tail], link))
     rows: list[list[int]] = [[] for _ in range(2 * len(index) * n_ranks)]
-    cost = [_cost(graph.out[tail][head]) for tail, head in link_id]
+    cost = [_cost(graph.edges[pair]) for pair in link_id]
     for target in range(n_ranks):
         distance, queue = {target: 0}, deque([target])
         while queue:
@@ -251,10 +253,10 @@ def shortest_paths(graph: Graph, link_id: dict[tuple[str, str], int], inside_onl
     )
 
 
-def _cost(edge: Edge) -> tuple[int, float]:
+def _cost(edge: Any) -> tuple[int, float]:
     """What a link costs inside a node: NVLink before PCIe before all else, then the wider one."""
     kinds = {NVLINK: 0, PCIE: 1}
-    return kinds.get(edge.link_class, 2), -edge.capacity
+    return kinds.get(edge["link_class"], 2), -float(edge["capacity"])
 
 
 def _ways_inside(

@@ -61,7 +61,7 @@ class _Picture:
         nodes: dict[int, list[str]] = defaultdict(list)
         layers: dict[int, list[str]] = defaultdict(list)
         height = heights(graph)
-        for device, node in graph.node.items():
+        for device, node in graph.nodes(data="node"):
             if node >= 0:
                 nodes[node].append(device)
             else:
@@ -71,7 +71,7 @@ class _Picture:
             self._place_switches(level, layer)
 
     def _place_nodes(self, nodes: dict[int, list[str]]) -> float:
-        gpus = {node: [one for one in nodes[node] if self.graph.kind[one] == "gpu"] for node in sorted(nodes)}
+        gpus = {node: [one for one in nodes[node] if self.graph.nodes[one]["kind"] == "gpu"] for node in sorted(nodes)}
         whole = len(nodes) > MAX_NODES or max(map(len, gpus.values())) > MAX_GPUS
         kept = _kept({node: max(self.heat[device] for device in nodes[node]) for node in gpus}, MAX_NODES)
         x, last = 0.0, -1
@@ -210,12 +210,12 @@ def _add_links(axes: Any, picture: _Picture, heat: Heat | None) -> None:
 
     capacities: dict[str, list[float]] = defaultdict(list)
     lines: dict[tuple[str, str, str], list[str]] = {}
-    for (source, target), edge in picture.graph.edges().items():
-        capacities[edge.link_class].append(edge.capacity)
+    for source, target, about in picture.graph.edges(data=True):
+        capacities[about["link_class"]].append(about["capacity"])
         ends = {end for end in (picture.shown[source], picture.shown[target]) if end is not None}
         if len(ends) == 2:
             low, high = sorted(ends, key=lambda end: (picture.shapes[end].y, picture.shapes[end].x))
-            lines.setdefault((low, high, edge.link_class), []).append(f"{source}->{target}")
+            lines.setdefault((low, high, about["link_class"]), []).append(f"{source}->{target}")
     others = cycle(OTHER_COLOURS)
     colour = {name: COLOURS.get(name) or next(others) for name in capacities}
     rail = {high: i for i, high in enumerate(dict.fromkeys(high for _, high, name in lines if name == NIC))}

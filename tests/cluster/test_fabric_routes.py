@@ -167,8 +167,8 @@ def test_shortest_paths_on_the_written_out_graph_are_the_regular_routes(kind):
             }
         )
     )
-    devices = [(name, None if node < 0 else node) for name, node in graph.node.items()]
-    links = [(*ends, edge.link_class) for ends, edge in graph.edges().items()]
+    devices = [(name, None if node < 0 else node) for name, node in graph.nodes(data="node")]
+    links = [(a, b, c) for a, b, c in graph.edges(data="link_class")]
     written = explicit(devices, links, both_ways=False)
     flows = pairs(12)
     for mine, its in zip(written.routes(*flows), fabric.routes(*flows), strict=True):
