@@ -10,7 +10,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from moesim.cli.app import app
+from moesim.cli.app import program
 from moesim.results import DEFINITIONS
 from moesim.scenario import json_schema
 
@@ -94,7 +94,7 @@ TYPES = {"integer": "whole number", "string": "text", "boolean": "true or false"
 def page() -> str:
     """Return the page."""
     lines = [HEAD, "## Verbs", ""]
-    for words, command in verbs(get_command(app)):
+    for words, command in verbs(get_command(program())):
         lines += of_verb(words, command)
     rows: list[tuple[object, ...]] = [("key", "default", "holds", "meaning")]
     seen: dict[str, None] = {}

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +106,8 @@ def found(shown: tuple[str, ...], lines: list[str]) -> tuple[list[str], list[str
     return fresh, missing
 
 
-def check(page: Path) -> tuple[str, list[str]]:
-    """Run a page; return it with fresh numbers, and what it shows that was not printed or a command that failed."""
+def check(page: Path, run: Callable[[str, Path], tuple[int, list[str]]] = printed) -> tuple[str, list[str]]:
+    """Run a page, by ``run``; return it with fresh numbers, and what it shows and does not print or what failed."""
     text, wrong = page.read_text(encoding="utf-8"), []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -115,7 +115,7 @@ def check(page: Path) -> tuple[str, list[str]]:
         for sample in list(samples(text)):
             if not sample.runs:
                 continue
-            code, lines = printed(sample.command, folder)
+            code, lines = run(sample.command, folder)
             fresh, missing = found(sample.shown, lines)
             if code not in (0, 2, 4) or (code and not sample.shown):
                 wrong.append(f"$ {sample.command}\n  ends with {code}: {lines[-1] if lines else ''}")

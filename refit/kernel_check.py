@@ -20,6 +20,7 @@ from moesim.compute.fitted.coefficients import Fitted
 from moesim.compute.gpus import Gpu, load_gpu
 from moesim.compute.roofline import Floats
 from moesim.errors import InputError
+from moesim.located_yaml import load_yaml
 from refit.draws import DRAWS_PER_ROW
 from refit.families import FAMILIES, Family, with_draws
 from refit.timed_rows import READERS, Rows, read
@@ -41,7 +42,7 @@ def frozen_split() -> dict[tuple[str, str, str], str]:
 @cache
 def checked() -> dict[coefficients.Key, Fitted]:
     """Return every set of coefficients that ships by (family, gpu, variant), those that are checked only with them."""
-    return coefficients.fitted() | coefficients.by_key(coefficients.load(coefficients.CHECK_FILE)["models"])
+    return coefficients.fitted() | coefficients.by_key(load_yaml(coefficients.CHECK_FILE).data["models"])
 
 
 def held_out(rows: Rows) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from moesim.alltoall_library import ALGORITHMS
-from moesim.cli.app import app
+from moesim.cli.app import program
 from moesim.cluster import find_topology
 from moesim.located_yaml import parse_yaml
 from moesim.network import solve_flows
@@ -55,7 +55,7 @@ def command_lines():
 
 
 def verbs(command=None, above=()):
-    command = command or get_command(app)
+    command = command or get_command(program())
     for name, below in command.commands.items():
         if hasattr(below, "commands"):
             yield from verbs(below, (*above, name))
@@ -113,12 +113,12 @@ def test_the_command_line_page_shows_every_verb(verb):
 
 def test_the_readme_lists_every_verb_with_a_link_to_its_section():
     rows = re.findall(r"^\| \[`([\w-]+)`\]\(docs/cli\.md#([\w-]+)\) \|", read("README.md"), re.MULTILINE)
-    assert sorted(rows) == sorted((name, name) for name in get_command(app).commands)
+    assert sorted(rows) == sorted((name, name) for name in get_command(program()).commands)
 
 
 @pytest.mark.parametrize("words", list(command_lines()))
 def test_commands_of_the_documentation_parse(words):
-    command, arguments = get_command(app), words[1:]
+    command, arguments = get_command(program()), words[1:]
     for mark in (">", "|"):
         arguments = arguments[: arguments.index(mark)] if mark in arguments else arguments
     while hasattr(command, "commands"):

@@ -1,6 +1,7 @@
 """Pages whose commands are run, the generated reference, and the tasks of the examples."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,11 +15,30 @@ import reference  # noqa: E402
 import samples  # noqa: E402
 from examples import tasks  # noqa: E402
 
+from tests.cli.conftest import moesim as moesim_fixture  # noqa: E402
+
+moesim = moesim_fixture
+
+
+@pytest.fixture
+def run(monkeypatch, moesim):
+    """Commands of moesim in this process, which has it loaded; others in a shell."""
+
+    def call(command, folder):
+        monkeypatch.chdir(folder)
+        words = shlex.split(command.replace("\\\n", " "), comments=True)
+        if words[0] != "moesim" or set("|<>&;$*") & set(command):
+            return samples.printed(command, folder)
+        done = moesim(*words[1:])
+        return done.code, (done.err + done.out).splitlines()
+
+    return call
+
 
 @pytest.mark.jit
 @pytest.mark.timeout(900)
-def test_the_questions_are_answered_by_what_the_program_prints():
-    _, wrong = samples.check(ROOT / "docs/questions.md")
+def test_the_questions_are_answered_by_what_the_program_prints(run):
+    _, wrong = samples.check(ROOT / "docs/questions.md", run)
     assert not wrong, "\n".join(wrong)
 
 
@@ -27,8 +47,8 @@ def test_the_questions_are_answered_by_what_the_program_prints():
 @pytest.mark.parametrize(
     "page", [*(pytest.param(page, marks=pytest.mark.slow) for page in ("document", "plan")), "workloads", "groups"]
 )
-def test_the_page_shows_what_the_program_prints(page):
-    _, wrong = samples.check(ROOT / f"docs/{page}.md")
+def test_the_page_shows_what_the_program_prints(page, run):
+    _, wrong = samples.check(ROOT / f"docs/{page}.md", run)
     assert not wrong, "\n".join(wrong)
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "placement": {"files", "located_yaml", "placement_policies"},  # maps are JSON and YAML; the policies' names
     "traffic": {"cluster", "alltoall_library", "located_yaml", "mistakes"},  # the Fabric; sets of constants are YAML
     "network": {"cluster"},
-    "compute": {"parquet_file"},  # kernel times of other tools
+    "compute": {"parquet_file", "located_yaml"},  # kernel times of other tools; its data are YAML
     "topology_files": {"cluster", "located_yaml"},  # what is written is checked as any topology
     "cluster": {"files", "located_yaml", "mistakes", "regular_clusters", "placement_policies"},  # pictures are written
     "model": {"located_yaml", "mistakes"},
@@ -218,3 +219,20 @@ def test_importing_a_package_loads_no_more_than_it_must(module):
     code = f"import sys, {module}; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not set(loaded.split()) & set(LIGHT[module])
+
+
+def test_a_quick_answer_loads_no_library_and_no_verb_that_it_can_do_without():
+    code = (
+        "import sys; sys.argv[1:] = ['run', 'quickstart', '--quick']\nfrom moesim.cli import main\n"
+        "try: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
+    around = {name: value for name, value in os.environ.items() if name != "MOESIM_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=around, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stderr.splitlines()[-1].split())
+    heavy = {"numba", "scipy", "pandas", "pyarrow", "matplotlib", "bokeh", "jinja2", "distributed"}
+    assert "moesim.run.quick_answer" in loaded
+    assert not loaded & (heavy | {f"moesim.cli.{verb}" for verb in ("sweep", "compare", "validate")})
+    # Each module takes about a millisecond of a user's wait.
+    assert sum(name.startswith("moesim") for name in loaded) <= 300

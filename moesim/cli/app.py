@@ -4,31 +4,15 @@ Exit codes: 0 ok, 2 bad input, 3 environment, 4 a threshold missed or a point of
 130 interrupted, 143 terminated (a sweep that got SIGTERM; its finished points are kept).
 """
 
+import gc
 import os
 import sys
 import traceback
+from importlib import import_module
 
 import typer
 
 from moesim import __version__
-from moesim.cli import (
-    balance,
-    calibrate,
-    compare,
-    inspect,
-    kernels,
-    model,
-    place,
-    plan,
-    profile,
-    replay,
-    routing,
-    run,
-    sweep,
-    tools,
-    validate,
-    what_breaks,
-)
 from moesim.cli.completion import offer_values
 from moesim.cli.idle_options import refuse_idle_options
 from moesim.cli.outlet import Outlet
@@ -37,13 +21,15 @@ from moesim.errors import MoesimError
 from moesim.files import command_line
 from moesim.warm_up import end_aside
 
-app = typer.Typer(
-    name="moesim",
-    help="What happens when a Mixture-of-Experts layer meets a GPU cluster: tokens, links, times.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# Every verb, and every group of verbs, where it is.
+_VERBS = {
+    "run": "run.run", "report": "run.report", "balance": "balance.balance", "compare": "compare.compare",
+    "explain": "inspect.explain", "trace": "inspect.trace", "schema": "inspect.schema", "model": "model.model",
+    "place": "place.place", "plan": "plan.plan", "profile": "profile.profile", "sweep": "sweep.sweep",
+    "bw": "tools.bw", "record": "tools.record", "validate": "validate.validate", "calibrate": "calibrate.calibrate",
+    "what-breaks": "what_breaks.what_breaks", "topo": "inspect.topo", "kernels": "kernels.group",
+    "replay": "replay.group", "routing": "routing.group",
+}  # fmt: skip
 
 
 def _show_version(wanted: bool) -> None:
@@ -52,29 +38,40 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: bool = typer.Option(False, "--version", help="Print the version.", callback=_show_version, is_eager=True),
 ) -> None:
     pass
 
 
-for verb in (
-    run.run, run.report, balance.balance, compare.compare, inspect.explain, inspect.trace, inspect.schema, model.model,
-    place.place, plan.plan, profile.profile, sweep.sweep, tools.bw, tools.record, validate.validate,
-    calibrate.calibrate, what_breaks.what_breaks,
-):  # fmt: skip
-    app.command()(verb)
-for group in (inspect.topo, kernels.group, replay.group, routing.group):
-    app.add_typer(group)
-offer_values(app)
-refuse_idle_options(app)
+def program(verb: str = "") -> typer.Typer:
+    """Return the command line with all its verbs; with the one that is wanted alone, it is sooner there."""
+    app = typer.Typer(
+        name="moesim",
+        help="What happens when a Mixture-of-Experts layer meets a GPU cluster: tokens, links, times.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for place in [_VERBS[verb]] if verb in _VERBS else _VERBS.values():
+        module, name = place.split(".")
+        found = getattr(import_module(f"moesim.cli.{module}"), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found)
+        else:
+            app.command()(found)
+    offer_values(app)
+    refuse_idle_options(app)
+    return app
 
 
 def main() -> None:
     """Run the command line; a mistake is one line on stderr and an exit code, never a traceback."""
     # The arrays here are small: BLAS on many threads takes longer to start and wait than it saves.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Most of what a short run makes are libraries that stay: looking for garbage in them is a tenth of its time.
+    gc.set_threshold(10_000, 20, 10)
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = Outlet(before[0]), Outlet(before[1])
     try:
@@ -92,7 +89,7 @@ def _main() -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     command_line[:] = arguments
     try:
-        code = app(args=arguments, prog_name="moesim", standalone_mode=False)
+        code = program(*arguments[:1])(args=arguments, prog_name="moesim", standalone_mode=False)
         if code == 130:  # the parser has caught the interrupt and says nothing
             raise KeyboardInterrupt
     except CompileInsteadError:

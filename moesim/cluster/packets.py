@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ruamel.yaml import YAML
-
+from moesim.located_yaml import load_yaml
 from moesim.units import parse_duration
 
 _DATA = Path(__file__).resolve().parent.parent / "data" / "packets.yaml"
@@ -51,7 +50,7 @@ def packets_over_spines(kind: FabricKind | None, spreading: str, rails: bool) ->
     if rails and spreading == "spray":
         return None
     kind = kind or ("roce" if spreading == "hash" else "infiniband")
-    found = YAML(typ="safe").load(_DATA.read_text(encoding="utf-8"))[kind]["spray" if spreading == "spray" else "hash"]
+    found = load_yaml(_DATA).data[kind]["spray" if spreading == "spray" else "hash"]
     least, most = map(parse_duration, found["queues_range"])
     how = {"hash": "hashed", "static": "static", "spray": "sprayed"}[spreading]
     source = f"packet simulations, {found['source']}"

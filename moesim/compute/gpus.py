@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
-from ruamel.yaml import YAML
 
 from moesim.errors import InputError
+from moesim.located_yaml import load_yaml
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -44,8 +44,7 @@ class Gpu(BaseModel):
 @cache
 def gpus() -> dict[str, Gpu]:
     """Return every known GPU by its lower-case name."""
-    data = YAML(typ="safe").load((DATA / "gpus.yaml").read_text(encoding="utf-8"))
-    return {name: Gpu(name=name, **fields) for name, fields in data.items()}
+    return {name: Gpu(name=name, **fields) for name, fields in load_yaml(DATA / "gpus.yaml").data.items()}
 
 
 def load_gpu(name: str) -> Gpu:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from moesim.compute.gpus import DATA, Gpu, load_gpu
+from moesim.located_yaml import load_yaml
 
 _FLASHMLA_GPU = "h800"
 
@@ -54,9 +53,8 @@ class StepConstants:
 
 
 @cache
-def _file() -> dict[str, Any]:
-    found: dict[str, Any] = YAML(typ="safe").load((DATA / "step_constants.yaml").read_text(encoding="utf-8"))
-    return found
+def _file() -> Any:
+    return load_yaml(DATA / "step_constants.yaml").data
 
 
 def free_constants() -> dict[str, Constant]:
@@ -73,13 +71,11 @@ def release_factor(kernel: str, date: str | None) -> float:
     """Return how much longer ``kernel`` took as released by ``date`` (ISO) than in the tables; None: as there."""
     if date is None:
         return 1.0
-    return next(
-        (one["factor"] for one in _file()["releases"] if kernel in one["kernels"] and date < str(one["until"])), 1.0
-    )
+    return next((one["factor"] for one in _file()["releases"] if kernel in one["kernels"] and date < one["until"]), 1.0)
 
 
 def most_flops(gpu: Gpu, date: str | None) -> float:
     """Return the most that FlashMLA published by ``date``, FLOP/s, at the GPU's share of the H800's peak."""
     rates = _file()["flashmla"]
-    rate = next(one["flops"] for one in rates if one["until"] is None or (date and date < str(one["until"])))
+    rate = next(one["flops"] for one in rates if one["until"] is None or (date and date < one["until"]))
     return float(rate) * gpu.bf16_flops / load_gpu(_FLASHMLA_GPU).bf16_flops

@@ -17,7 +17,7 @@ Score = Literal["softmax", "sigmoid", "sqrtsoftplus"]
 
 
 class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class RouterRow(_Block):

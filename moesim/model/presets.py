@@ -20,7 +20,7 @@ Size = Annotated[Count, Field(ge=1)]
 
 
 class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class _Sizes(_Block):

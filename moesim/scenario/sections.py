@@ -33,7 +33,7 @@ else:
 class Block(BaseModel):
     """A block of a scenario: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 def _filled(description: str, **bounds: Any) -> Any:

@@ -66,7 +66,7 @@ def _terms_model(name: str, made: type, without: set[str], **more: Any) -> Any:
             fields[field.name] = (str, ...)
         else:
             fields[field.name] = (Number, Field(default, ge=-1e9 if "slope" in field.name else 0, le=1e9))
-    return create_model(name, __config__=ConfigDict(extra="forbid", frozen=True), **(fields | more))
+    return create_model(name, __config__=ConfigDict(extra="forbid", frozen=True, defer_build=True), **(fields | more))
 
 
 _ProtocolTerms = _terms_model("Protocol", Protocol, set())
@@ -77,14 +77,14 @@ _PhaseTerms = _terms_model("Phase", Calibration, _OF_THE_SET | {"protocols"}, pr
 class _Ports(BaseModel):
     """A GPU's ports, peak payload rate per direction, and its SMs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     nvlink: Bandwidth = Field(gt=0)
     nic: NicBandwidth = Field(gt=0)
     sms: Count = Field(ge=1, le=1024)
 
 
 class _Index(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     ports: dict[str, _Ports]
     families: dict[str, str]
     descends: dict[str, str]
@@ -96,7 +96,7 @@ class _Index(BaseModel):
 class _Step(BaseModel):
     """How a constant differs from the reference on a GPU or transport."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     factor: Number = Field(gt=0, le=1e6)
     deviation: Number = Field(ge=0, le=10)
     clusters: Count = Field(1, ge=0)
@@ -105,7 +105,7 @@ class _Step(BaseModel):
 class _Uncertain(BaseModel):
     """Constants that move together from cluster to cluster."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     of: tuple[str, ...] = Field(min_length=1)
     kind: Literal["nvlink", "nic", "setup", "work", "fill", "host"]
     deviation: Number = Field(ge=0, le=10)
@@ -116,7 +116,7 @@ class _Uncertain(BaseModel):
 class _SetFile(BaseModel):
     """One file of a set."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     algorithm: str
     gpu: str
     library: str = ""

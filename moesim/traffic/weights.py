@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from ruamel.yaml import YAML
 
 from moesim import csr
 from moesim.cluster import Fabric
+from moesim.located_yaml import load_yaml
 from moesim.traffic.flows import PhaseFlows, pair_routes
 from moesim.units import parse_duration
 
@@ -44,7 +44,7 @@ class WeightTransfer:
 @functools.cache
 def weight_transfer(mode: MigrationMode, fixed_s: float | None = None) -> WeightTransfer:
     """Return the constants of a mode; ``fixed_s`` stands for the published one where a scenario gives it."""
-    data: dict[str, Any] = YAML(typ="safe").load(_DATA.read_text(encoding="utf-8"))
+    data: dict[str, Any] = load_yaml(_DATA).data
     fixed = data["fixed"]["beside" if mode == "async" else "stopped"]
     least, most = map(parse_duration, fixed["range"])
     efficiency = {name: float(found["value"]) for name, found in data["efficiency"].items()}

@@ -60,9 +60,9 @@ def measured(*given):
     found["before"] = now("VmRSS")
     return refuse(*given)
 need.refuse_too_large = measured
-from moesim.cli.app import app
+from moesim.cli.app import program
 try:
-    app(args=sys.argv[2:], standalone_mode=False)
+    program()(args=sys.argv[2:], standalone_mode=False)
 except SystemExit:
     pass
 Path(sys.argv[1]).write_text(json.dumps(found | {"peak": now("VmHWM")}))

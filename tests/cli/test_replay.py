@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from moesim import load_result, load_scenario, simulate
-from moesim.cli.app import app
+from moesim.cli.app import program
 from moesim.errors import InputError
 
 SCENARIO = """\
@@ -40,7 +40,7 @@ combine: {nvlink_rate: 100GB/s, nic_rate: 25GB/s}
 
 
 def call(*arguments):
-    return CliRunner().invoke(app, ["replay", *map(str, arguments)], catch_exceptions=True)
+    return CliRunner().invoke(program(), ["replay", *map(str, arguments)], catch_exceptions=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from moesim import __version__
-from moesim.cli.app import app
+from moesim.cli.app import program
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def verbs(command, path=()):
         yield from verbs(sub, (*path, name)) if getattr(sub, "commands", None) else [(*path, name)]
 
 
-VERBS = list(verbs(typer.main.get_command(app)))
+VERBS = list(verbs(typer.main.get_command(program())))
 
 
 def test_the_verbs_of_the_contract_are_there():
@@ -31,7 +31,7 @@ def test_the_verbs_of_the_contract_are_there():
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_every_verb_s_help_has_an_example_that_begins_with_its_name(verb):
-    shown = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    shown = CliRunner().invoke(program(), [*verb, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert shown.exit_code == 0
     assert f"Example: moesim {' '.join(verb)}" in " ".join(shown.output.split())
 

@@ -169,7 +169,7 @@ def interrupted(here, sent):
     Returns:
         Its exit code, what it showed, and the seconds until it ended.
     """
-    arguments = ["sweep", "small.yaml", "-p", "seed=0..4999", "--jobs", "2"]
+    arguments = ["sweep", "small.yaml", "-p", "seed=0..499", "--jobs", "2"]
     command = [sys.executable, "-c", "from moesim.cli import main; main()", *arguments]
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
@@ -202,10 +202,10 @@ def test_ctrl_c_and_sigterm_stop_and_print_the_command_that_goes_on(here, sent, 
     left, text, _ = interrupted(here, sent)
     assert left == code, text
     folder = next((here / "results").iterdir())
-    assert f"to resume: moesim sweep small.yaml -p seed=0..4999 --jobs 2 --out results/{folder.name}" in text
+    assert f"to resume: moesim sweep small.yaml -p seed=0..499 --jobs 2 --out results/{folder.name}" in text
     assert text.rstrip().endswith(last)
     assert "Traceback" not in text
-    assert "points" in text and "/5000" in text
+    assert "points" in text and "/500" in text
 
 
 def test_sigterm_keeps_what_is_finished_and_the_same_command_goes_on(here, moesim, monkeypatch):

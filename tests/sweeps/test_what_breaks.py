@@ -30,6 +30,7 @@ BASE = {
 }
 UNIFORM = "workload.synthetic={kind: w0-balanced}"
 TWO_LEAVES = "cluster.topology=h200-2x4-leaf-spine"
+FOUR_GPUS = ("cluster.topology=h200-2x2-rail", "workload.tokens_per_rank=512")
 
 
 @contextmanager
@@ -58,16 +59,16 @@ def faults_of(*overrides):
 
 
 def test_every_fault_takes_what_a_run_with_it_takes_and_the_worst_is_first():
-    ranked, entry = found(), {(one.what, one.place): one.entry for one in faults_of()}
-    assert ranked.base_s == with_faults()
+    ranked, entry = found(*FOUR_GPUS), {(one.what, one.place): one.entry for one in faults_of(*FOUR_GPUS)}
+    assert ranked.base_s == with_faults(overrides=FOUR_GPUS)
     assert ranked.n_faults == sum(len(one.places) for one in ranked.faults) == ranked.n_simulated
     for one in ranked.faults:
         if one.how == "stops":  # DeepEP's normal mode cannot leave out a GPU
-            assert one.what == "dead GPU" and len(one.places) == 8
+            assert one.what == "dead GPU" and len(one.places) == 4
             with pytest.raises(InputError, match=re.escape(one.error[:40])):
-                with_faults(entry["dead GPU", one.places[-1]])
+                with_faults(entry["dead GPU", one.places[-1]], overrides=FOUR_GPUS)
             continue
-        assert one.time_s == with_faults(one.entry) and one.cost_s == one.time_s - ranked.base_s
+        assert one.time_s == with_faults(one.entry, overrides=FOUR_GPUS) and one.cost_s == one.time_s - ranked.base_s
     costs = [one.cost_s for one in ranked.known]
     assert costs == sorted(costs, reverse=True) and costs[0] > 0.02 * ranked.base_s
     worst = ranked.known[0]
@@ -216,11 +217,10 @@ def test_of_several_groups_the_faults_are_not_ranked_and_one_line_says_so():
 
 
 def test_the_worst_pair_of_all_is_among_those_that_are_tried():
-    overrides = ("cluster.topology=h200-2x2-rail", "workload.tokens_per_rank=512")
-    ranked, faults = found(*overrides), faults_of(*overrides)
+    ranked, faults = found(*FOUR_GPUS), faults_of(*FOUR_GPUS)
     some = [one for one in faults if one.what in ("NIC at half rate", "GPU 1.5 x slower", "NVLink at half rate")]
     costs = {
-        (one.what, one.place, other.what, other.place): with_faults(one.entry, other.entry, overrides=overrides)
+        (one.what, one.place, other.what, other.place): with_faults(one.entry, other.entry, overrides=FOUR_GPUS)
         for one, other in itertools.combinations(some, 2)
         if search._apart(one, other)
     }

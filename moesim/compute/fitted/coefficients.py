@@ -7,12 +7,10 @@ fused MoE, one set for each model and number of ranks) and the errors of all of 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from moesim.compute.gpus import DATA
+from moesim.located_yaml import load_yaml
 
 FILE = DATA / "kernels" / "fitted.yaml"
 CHECK_FILE = DATA / "kernels" / "fitted_check.yaml"
@@ -52,19 +50,13 @@ Key = tuple[str, str, str]
 @cache
 def fitted() -> dict[Key, Fitted]:
     """Return every set of coefficients that prices kernels by (family, gpu, variant)."""
-    return by_key(load(FILE)["models"])
+    return by_key(load_yaml(FILE).data["models"])
 
 
 def stored_check() -> list[dict[str, Any]]:
     """Return the rows of the check that was run when the coefficients were fitted."""
-    rows: list[dict[str, Any]] = load(CHECK_FILE)["check"]
+    rows: list[dict[str, Any]] = load_yaml(CHECK_FILE).data["check"]
     return rows
-
-
-def load(file: Path) -> dict[str, Any]:
-    """Read one of the two files."""
-    data: dict[str, Any] = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
-    return data
 
 
 def by_key(entries: list[dict[str, Any]]) -> dict[Key, Fitted]:
