@@ -8,7 +8,6 @@ what is printed, an escape sequence, or something left behind by a refusal.
 """
 
 import argparse
-import functools
 import json
 import os
 import random
@@ -193,13 +192,12 @@ def warm_up():
     """Import and compile once what all children use."""
     import pyarrow.parquet  # noqa: F401
     import scipy  # noqa: F401
-    import typer.main
 
-    import moesim.cli.app  # noqa: F401
     from moesim import load_scenario, simulate
+    from moesim.cli.app import program
 
     os.environ |= {"MOESIM_INTERPRET": "0", "MOESIM_BACKGROUND": "0"}
-    typer.main.get_command = functools.cache(typer.main.get_command)  # most of the time of a refusal
+    program()  # every verb is loaded
     simulate(load_scenario("quickstart", ["workload.tokens_per_rank=4"]))
 
 

@@ -71,7 +71,7 @@ def test_an_interrupt_of_a_text_that_runs_as_code_exits_130_too(tmp_path):
 import moesim.cli.app as app
 def stopped(**_):
     exec("raise KeyboardInterrupt")  # as dataclasses do while a library is loaded
-app.program = lambda verb: stopped
+app.program = lambda *_: stopped
 app.main()
 """
     (tmp_path / "stopped.py").write_text(code)
