@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from moesim.compute.fitted.coefficients import Fitted, fitted
+from moesim.compute.fitted.models import TITLES
 from refit.families import FAMILIES
 from refit.kernel_check import CheckRow, check
 from refit.timed_rows import EXCLUSIONS
@@ -18,7 +19,7 @@ def tables() -> str:
     for family in FAMILIES:
         models = [model for model in fitted().values() if model.family == family]
         if models:
-            parts += [f"**{FAMILIES[family].title}** (`{family}`)", "", *_coefficients(models), ""]
+            parts += [f"**{TITLES[family]}** (`{family}`)", "", *_coefficients(models), ""]
     rows = check()
     parts += ["### Errors, even loads: median / 90th percentile", "", *_errors(rows), ""]
     parts += ["### Uneven loads", "", *_skew(rows), ""]

@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from moesim.bounded_text import read_json
 from moesim.broken_files import reading
 from moesim.errors import InputError
-from moesim.files import marked_archive, write_files
+from moesim.files import mark, write_files
 from moesim.numpy_file import read_npz
 
 SCHEMA_VERSION = 1
@@ -232,12 +232,13 @@ def write_recording(path: str | os.PathLike[str], recording: Recording) -> None:
     _assemble(meta, arrays, str(target))
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.comment = mark(RECORDING).encode()
         for name, array in {"meta": np.frombuffer(meta_bytes, np.uint8), **arrays}.items():
             info = zipfile.ZipInfo(f"{name}.npy")
             info.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(info, "w", force_zip64=True) as place:
                 np.lib.format.write_array(place, np.ascontiguousarray(array), allow_pickle=False)
-    write_files(target.parent, {target.name: marked_archive(RECORDING, stream.getvalue())})
+    write_files(target.parent, {target.name: stream.getvalue()})
 
 
 def _parse_meta(raw: Array, where: str) -> dict[str, Any]:

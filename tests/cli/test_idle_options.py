@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from moesim.cli.app import app
+from moesim.cli.app import program
 from moesim.cli.idle_options import _IDLE
 from tests.attacks.formats import TOPO_M
 
@@ -83,6 +83,7 @@ def test_options_that_have_an_effect_are_not_refused(typed, here):
 
 def test_the_table_names_verbs_and_parameters_that_there_are():
     known = {}
+    app = program()
     for group in (app, *(below.typer_instance for below in app.registered_groups)):
         for command in group.registered_commands:
             verb = [*([group.info.name] if group is not app else []), command.name or command.callback.__name__]

@@ -238,7 +238,10 @@ def test_a_scenario_s_routing_is_written_for_benchmarks_rank_by_rank(moesim, her
     assert (np.concatenate(whole) < 8).mean() > 0.75  # the hot quarter
     late = moesim("routing", "export", "small.yaml", *drawn, "--step", 3, "--form", "topk_idx", "--out", "late.npy")
     assert late.code == 0 and ((np.load("late.npy") // 8) == 1).mean() > 0.75
-    for wrong, says in ((["--rank", 8], "no token is known to start on rank 8"), (["--layer", 1], "no layer 1")):
+    for wrong, says in (
+        (["--rank", 8], "no token is known to start on rank 8"),
+        (["--layer", 1, "--form", "topk_idx"], "no layer 1"),
+    ):
         refused = moesim("routing", "export", "small.yaml", *drawn, *wrong, "--out", "no.npz")
         assert refused.code == 2 and says in refused.err and not (here / "no.npz").exists()
     assert moesim("routing", "export", "t.npz", "-o", "seed=1", "--out", "no.npz").code == 2

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from moesim.cli.app import app
+from moesim.cli.app import program
 from moesim.errors import ResourceError
 from moesim.recording_format import read_recording, write_recording
 from tests.attacks.formats import FOREIGN, TOPO_M
@@ -118,6 +118,7 @@ def write(moesim, inputs, run_folder):
 
 def test_every_option_that_names_a_file_is_one_to_read_or_is_tested_here():
     found = set()
+    app = program()
     for group in (app, *(below.typer_instance for below in app.registered_groups)):
         for command in group.registered_commands:
             verb = [*([group.info.name] if group is not app else []), command.name or command.callback.__name__]

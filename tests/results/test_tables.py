@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moesim.errors import InputError, ResourceError
-from moesim.files import write_files
+from moesim.files import marked, write_files
 from moesim.results import TableBuilder, Tables, nulls
 from moesim.results.tables import arrow_columns, write_parquet
 
@@ -45,11 +45,12 @@ def test_a_table_without_rows_has_its_columns_and_an_unknown_one_is_a_key_error(
 
 
 def test_single_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    write_files(tmp_path, {"a/page.html": b"one"})
+    one, two = (marked("page", b"a page of " + word) for word in (b"one", b"two"))
+    write_files(tmp_path, {"a/page.html": one})
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(ResourceError, match="No space left"):
-        write_files(tmp_path, {"a/page.html": b"two"})
-    assert [path.read_bytes() for path in (tmp_path / "a").iterdir()] == [b"one"]
+        write_files(tmp_path, {"a/page.html": two})
+    assert [path.read_bytes() for path in (tmp_path / "a").iterdir()] == [one]
 
 
 COLUMNS = {

@@ -69,8 +69,8 @@ def test_a_nic_test_alone_is_said(moesim, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--given", "gpu=h100"), "--rows FILE"),
-        (("--fail-over", "5%"), "--rows FILE"),
+        (("--given", "gpu=h100"), "--given has no effect without --rows"),
+        (("--fail-over", "5%"), "--fail-over has no effect without --rows"),
         (("--rows", "{mine}", "--given", "ranks"), "'ranks' is no fact"),
         (("--rows", "{mine}", "--given", "rank=8"), "ranks"),
         (("--rows", "{mine}", "--fail-over", "much"), "'much' is not a percentage"),
